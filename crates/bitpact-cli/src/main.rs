@@ -1,0 +1,2 @@
+//! The `bitpact` command.
+fn main() {}

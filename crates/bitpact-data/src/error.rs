@@ -1,0 +1,132 @@
+//! What can be wrong with a set of images, each with the file, the place and what was expected.
+
+use std::path::PathBuf;
+
+/// Why a set could not be loaded or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The operating system refused to open or read a path.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A folder was asked for and something else is there.
+    #[error("{} is not a folder; expected {expected}", path.display())]
+    NotAFolder {
+        /// What was given.
+        path: PathBuf,
+        /// What the folder should hold.
+        expected: &'static str,
+    },
+    /// A file was asked for and something else, such as a folder, is there.
+    #[error("{} is not a regular file; expected {expected}", path.display())]
+    NotAFile {
+        /// What was found.
+        path: PathBuf,
+        /// What the file should be.
+        expected: &'static str,
+    },
+    /// A file of the set exists in none of the places it may be in.
+    #[error("{set}: {file} not found; looked for {} and {}", tried[0].display(), tried[1].display())]
+    MissingFile {
+        /// The set.
+        set: &'static str,
+        /// The file's name.
+        file: &'static str,
+        /// The two paths that were tried.
+        tried: [PathBuf; 2],
+    },
+    /// A file has another length than its format gives it.
+    #[error("{} is {}: {found} bytes, expected {expected}", path.display(), if found < expected { "truncated" } else { "too long" })]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The format's length in bytes.
+        expected: u64,
+    },
+    /// A record's label is not one of the set's classes.
+    #[error("{}: record {record} (counted from 0, at byte {offset}) has label {label}, expected 0..={largest}", path.display())]
+    BadFileLabel {
+        /// The file.
+        path: PathBuf,
+        /// The record's place in the file, counted from 0.
+        record: usize,
+        /// The label's byte offset in the file.
+        offset: u64,
+        /// What was found.
+        label: u8,
+        /// The largest valid label.
+        largest: u8,
+    },
+    /// An image side or the number of channels is zero.
+    #[error("images of {h} x {w} pixels with {c} channels hold nothing; every one of the three must be at least 1")]
+    EmptyShape {
+        /// Rows.
+        h: usize,
+        /// Columns.
+        w: usize,
+        /// Channels.
+        c: usize,
+    },
+    /// The pixel array does not hold one image per label.
+    #[error("{labels} labels need {expected} bytes of pixels ({image} bytes an image), found {found}")]
+    PixelCount {
+        /// How many labels there are.
+        labels: usize,
+        /// Bytes of one image.
+        image: usize,
+        /// `labels * image`.
+        expected: usize,
+        /// Length of the pixel array.
+        found: usize,
+    },
+    /// A label in memory is not below the number of classes.
+    #[error("image {index} has label {label}, but there are {classes} classes: expected 0..{classes}")]
+    BadLabel {
+        /// The image.
+        index: usize,
+        /// Its label.
+        label: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// A set, or the part of it that was asked for, has no images.
+    #[error("{what} has no images; at least one is needed")]
+    Empty {
+        /// Which set, and why it is empty.
+        what: String,
+    },
+    /// A set with no classes.
+    #[error("a set needs at least one class name")]
+    NoClasses,
+    /// No set has this name.
+    #[error("unknown data set `{name}`; expected one of: {valid}")]
+    UnknownName {
+        /// What was typed.
+        name: String,
+        /// The valid names, separated by commas.
+        valid: String,
+    },
+    /// A set that is read from files was asked for without a folder.
+    #[error("the data set `{name}` is read from a folder: give it with --data DIR. {how}")]
+    NeedsFolder {
+        /// The set.
+        name: &'static str,
+        /// How to come by the files.
+        how: &'static str,
+    },
+    /// A folder was given for a set that reads none.
+    #[error("the data set `{name}` reads no files, but --data {} was given; leave --data out or choose another --dataset", path.display())]
+    UnusedFolder {
+        /// The set.
+        name: &'static str,
+        /// The folder.
+        path: PathBuf,
+    },
+}

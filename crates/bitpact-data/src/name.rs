@@ -1,0 +1,123 @@
+//! The sets that go by a name, and loading one of them.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::{DataError, Split, cifar10, synthetic};
+
+/// A data set that bitpact knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatasetName {
+    /// [`synthetic`]: `builtin`.
+    Builtin,
+    /// [`cifar10`]: `cifar10`.
+    Cifar10,
+}
+
+impl DatasetName {
+    /// Every set, in the order in which errors list them.
+    pub const ALL: [Self; 2] = [Self::Builtin, Self::Cifar10];
+
+    /// The name as typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Cifar10 => "cifar10",
+        }
+    }
+}
+
+impl fmt::Display for DatasetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for DatasetName {
+    type Err = DataError;
+
+    fn from_str(name: &str) -> Result<Self, DataError> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name).ok_or_else(|| DataError::UnknownName {
+            name: name.to_string(),
+            valid: Self::ALL.map(Self::as_str).join(", "),
+        })
+    }
+}
+
+/// How many of the first images of each half to take; `None` and anything above the half's size mean all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Training images.
+    pub train: Option<usize>,
+    /// Test images.
+    pub test: Option<usize>,
+}
+
+/// Loads the set `name`, reading from `data_dir` where it is one of files.
+///
+/// # Errors
+/// Those of the set's own loader; a set of files without a folder; a folder for the built-in set, which would read
+/// nothing from it.
+pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Result<Split, DataError> {
+    match (name, data_dir) {
+        (DatasetName::Builtin, None) => {
+            let take = |limit: Option<usize>, all: usize| limit.map_or(all, |n| n.min(all));
+            synthetic::generate(
+                synthetic::SEED,
+                take(limits.train, synthetic::TRAIN_IMAGES),
+                take(limits.test, synthetic::TEST_IMAGES),
+            )
+        }
+        (DatasetName::Builtin, Some(dir)) => {
+            Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() })
+        }
+        (DatasetName::Cifar10, Some(dir)) => cifar10::load(dir, limits.train, limits.test),
+        (DatasetName::Cifar10, None) => Err(DataError::NeedsFolder {
+            name: name.as_str(),
+            how: "Download \"CIFAR-10 binary version\" (cifar-10-binary.tar.gz) from \
+                  https://www.cs.toronto.edu/~kriz/cifar.html, unpack it, and name the folder that it was unpacked in \
+                  or the cifar-10-batches-bin inside",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(result: Result<Split, DataError>) -> String {
+        result.err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn names_read_back_and_others_are_told_the_valid_ones() {
+        for name in DatasetName::ALL {
+            assert_eq!(name.to_string().parse::<DatasetName>().unwrap(), name);
+        }
+        assert_eq!(
+            "cifar".parse::<DatasetName>().unwrap_err().to_string(),
+            "unknown data set `cifar`; expected one of: builtin, cifar10"
+        );
+    }
+
+    #[test]
+    fn the_builtin_set_takes_limits_and_no_folder() {
+        let split = load(DatasetName::Builtin, None, Limits { train: Some(30), test: Some(10) }).unwrap();
+        assert_eq!((split.train.len(), split.test.len()), (30, 10));
+        let huge = Limits { train: Some(1), test: Some(usize::MAX) };
+        assert_eq!(load(DatasetName::Builtin, None, huge).unwrap().test.len(), synthetic::TEST_IMAGES);
+        assert!(
+            error(load(DatasetName::Builtin, None, Limits { train: Some(0), test: None }))
+                .contains("training set has no images")
+        );
+        let text = error(load(DatasetName::Builtin, Some(Path::new("images")), Limits::default()));
+        assert!(text.contains("--data images") && text.contains("reads no files"), "{text}");
+    }
+
+    #[test]
+    fn cifar10_without_a_folder_says_where_to_get_it_and_the_flag() {
+        let text = error(load(DatasetName::Cifar10, None, Limits::default()));
+        assert!(text.contains("--data DIR") && text.contains("cifar-10-binary.tar.gz"), "{text}");
+    }
+}

@@ -1,0 +1,87 @@
+//! The one error of graph building; every variant names the node at fault.
+
+use crate::op::Shape;
+
+/// Why a list of nodes is not a network. `node` is always the name of the node at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// The graph has no nodes, or no layer with weights.
+    #[error("graph `{graph}`: {what}")]
+    Empty {
+        /// Name of the graph.
+        graph: String,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Two nodes share a name, or a name holds characters that checkpoints cannot carry.
+    #[error("node `{node}`: {what}")]
+    Name {
+        /// The name.
+        node: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A node names an input that does not exist before it.
+    #[error("node `{node}`: input `{input}` is not the name of an earlier node")]
+    UnknownInput {
+        /// The node.
+        node: String,
+        /// The name it asks for.
+        input: String,
+    },
+    /// Wrong number of inputs.
+    #[error("node `{node}`: {op} takes {expected} input(s), got {got}")]
+    Arity {
+        /// The node.
+        node: String,
+        /// Its op.
+        op: &'static str,
+        /// Inputs the op takes.
+        expected: usize,
+        /// Inputs the node has.
+        got: usize,
+    },
+    /// A parameter of the op is zero, or larger than any real network needs.
+    #[error("node `{node}`: {parameter} = {got}, expected {expected}")]
+    Parameter {
+        /// The node.
+        node: String,
+        /// Which parameter.
+        parameter: &'static str,
+        /// Its value.
+        got: usize,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// The window of a convolution or pool does not fit its padded input.
+    #[error("node `{node}`: a {kernel}x{kernel} window with padding {padding} does not fit an input of {input}")]
+    Window {
+        /// The node.
+        node: String,
+        /// Window size in pixels.
+        kernel: usize,
+        /// Padding in pixels on every side.
+        padding: usize,
+        /// Shape of the input.
+        input: Shape,
+    },
+    /// The inputs of an addition differ in shape.
+    #[error("node `{node}`: inputs of {left} and {right} cannot be added")]
+    AddShapes {
+        /// The node.
+        node: String,
+        /// Shape of the first input.
+        left: Shape,
+        /// Shape of the second input.
+        right: Shape,
+    },
+    /// The nodes are a valid graph, but not one that can be trained and converted as fused stages.
+    #[error("node `{node}`: {what}")]
+    Pattern {
+        /// The node.
+        node: String,
+        /// What was expected around it.
+        what: String,
+    },
+}

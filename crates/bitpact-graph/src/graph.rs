@@ -1,0 +1,211 @@
+//! A network as a checked list of named nodes in the order of computation.
+
+use std::collections::HashMap;
+
+use crate::{GraphError, Op, Shape};
+
+/// Position of a node in its graph.
+pub type NodeId = usize;
+
+/// One op and where its inputs come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name; tensors of the node are `name.weight`, `name.bias` and so on.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Earlier nodes it reads.
+    pub inputs: Vec<NodeId>,
+}
+
+/// A network: nodes in the order of computation, the first one the input, the last one the logits. Always valid:
+/// names are unique, every input is an earlier node, every shape fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    name: String,
+    nodes: Vec<Node>,
+    shapes: Vec<Shape>,
+    consumers: Vec<Vec<NodeId>>,
+}
+
+impl Graph {
+    /// Checks `nodes` and computes every shape.
+    ///
+    /// # Errors
+    /// Names the first node with a bad name, unknown input, wrong arity, impossible parameter or shape.
+    pub fn new(name: impl Into<String>, nodes: Vec<Node>) -> Result<Self, GraphError> {
+        let name = name.into();
+        let empty = |what| Err(GraphError::Empty { graph: name.clone(), what });
+        if !nodes.iter().any(|n| n.op.is_product()) {
+            return empty("no layer with weights");
+        }
+        let mut ids: HashMap<&str, NodeId> = HashMap::new();
+        let mut shapes: Vec<Shape> = Vec::with_capacity(nodes.len());
+        let mut consumers = vec![Vec::new(); nodes.len()];
+        for (id, node) in nodes.iter().enumerate() {
+            check_name(&node.name)?;
+            if ids.insert(&node.name, id).is_some() {
+                return Err(GraphError::Name { node: node.name.clone(), what: "a second node of this name" });
+            }
+            if matches!(node.op, Op::Input { .. }) != (id == 0) {
+                let what = "the input must be the first node, and the only one".to_owned();
+                return Err(GraphError::Pattern { node: node.name.clone(), what });
+            }
+            let (expected, got) = (node.op.arity(), node.inputs.len());
+            if expected != got {
+                return Err(GraphError::Arity { node: node.name.clone(), op: node.op.name(), expected, got });
+            }
+            if let Some(&bad) = node.inputs.iter().find(|&&i| i >= id) {
+                let input = nodes.get(bad).map_or_else(|| bad.to_string(), |n| n.name.clone());
+                return Err(GraphError::UnknownInput { node: node.name.clone(), input });
+            }
+            let inputs: Vec<Shape> = node.inputs.iter().map(|&i| shapes[i]).collect();
+            let shape = node.op.output_shape(&node.name, &inputs)?;
+            if shape.c > 1 << 16 || shape.elements() > 1 << 32 {
+                let (parameter, expected) = ("elements", "a tensor of at most 2^32 elements and 2^16 channels");
+                return Err(GraphError::Parameter { node: node.name.clone(), parameter, got: shape.elements(), expected });
+            }
+            shapes.push(shape);
+            for &i in &node.inputs {
+                consumers[i].push(id);
+            }
+        }
+        if let Some(id) = (0..nodes.len() - 1).find(|&id| consumers[id].is_empty()) {
+            let what = "nothing reads this node, and it is not the last one".to_owned();
+            return Err(GraphError::Pattern { node: nodes[id].name.clone(), what });
+        }
+        let output = shapes[nodes.len() - 1];
+        if (output.h, output.w) != (1, 1) {
+            let what = format!("the last node must give one value a class, but its shape is {output}");
+            return Err(GraphError::Pattern { node: nodes[nodes.len() - 1].name.clone(), what });
+        }
+        Ok(Self { name, nodes, shapes, consumers })
+    }
+
+    /// Name of the architecture, such as `resnet20`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All nodes in the order of computation.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node at `id`.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// The node called `name`.
+    pub fn find(&self, name: &str) -> Option<NodeId> {
+        self.nodes.iter().position(|n| n.name == name)
+    }
+
+    /// Shape of a node's output.
+    pub fn shape(&self, id: NodeId) -> Shape {
+        self.shapes[id]
+    }
+
+    /// Shape of a node's first input.
+    ///
+    /// # Panics
+    /// If the node has no input.
+    pub fn input_shape(&self, id: NodeId) -> Shape {
+        self.shapes[self.nodes[id].inputs[0]]
+    }
+
+    /// Nodes that read a node's output.
+    pub fn consumers(&self, id: NodeId) -> &[NodeId] {
+        &self.consumers[id]
+    }
+
+    /// Shape of the network's input.
+    pub fn input(&self) -> Shape {
+        self.shapes[0]
+    }
+
+    /// The last node: the logits.
+    pub fn output(&self) -> NodeId {
+        self.nodes.len() - 1
+    }
+
+    /// Number of classes: channels of the last node.
+    pub fn classes(&self) -> usize {
+        self.shapes[self.output()].c
+    }
+
+    /// Shape of a product's weight tensor in PyTorch's order: OIHW, or `[out, in]` of a linear layer.
+    /// `None` for other ops.
+    pub fn weight_shape(&self, id: NodeId) -> Option<Vec<usize>> {
+        match self.nodes[id].op {
+            Op::Conv { out_channels, kernel, .. } => {
+                Some(vec![out_channels, self.input_shape(id).c, kernel, kernel])
+            }
+            Op::Linear { out_features, .. } => Some(vec![out_features, self.input_shape(id).elements()]),
+            _ => None,
+        }
+    }
+
+    /// Whether a product is a projection shortcut: its sum (through a batch norm, if any) is an [`Op::Add`] whose
+    /// other branch starts from the same tensor and has more layers.
+    pub fn is_projection(&self, id: NodeId) -> bool {
+        if !matches!(self.nodes[id].op, Op::Conv { .. }) {
+            return false;
+        }
+        let Some((branch, add)) = self.sum_of(id) else { return false };
+        let other = self.nodes[add].inputs.iter().copied().find(|&i| i != branch);
+        other.is_some_and(|other| {
+            let own_input = self.nodes[id].inputs[0];
+            other != own_input && self.ancestors_contain(other, own_input) && self.depth(other) > self.depth(branch)
+        })
+    }
+
+    /// The addition that reads `id` directly or through one batch norm, with the node it reads.
+    fn sum_of(&self, id: NodeId) -> Option<(NodeId, NodeId)> {
+        let mut branch = id;
+        loop {
+            let &[next] = self.consumers(branch) else { return None };
+            match self.nodes[next].op {
+                Op::BatchNorm if branch == id => branch = next,
+                Op::Add => return Some((branch, next)),
+                _ => return None,
+            }
+        }
+    }
+
+    fn ancestors_contain(&self, from: NodeId, wanted: NodeId) -> bool {
+        let mut stack = vec![from];
+        let mut seen = vec![false; self.nodes.len()];
+        while let Some(id) = stack.pop() {
+            if id == wanted {
+                return true;
+            }
+            for &i in &self.nodes[id].inputs {
+                if i >= wanted && !std::mem::replace(&mut seen[i], true) {
+                    stack.push(i);
+                }
+            }
+        }
+        false
+    }
+
+    /// Products on the longest path from the input to `id`.
+    fn depth(&self, id: NodeId) -> usize {
+        let mut depths = vec![0usize; id + 1];
+        for n in 1..=id {
+            let before = self.nodes[n].inputs.iter().map(|&i| depths[i]).max().unwrap_or(0);
+            depths[n] = before + usize::from(self.nodes[n].op.is_product());
+        }
+        depths[id]
+    }
+}
+
+fn check_name(name: &str) -> Result<(), GraphError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
+        let what = "a name has 1 to 128 letters, digits, dots, dashes or underscores";
+        return Err(GraphError::Name { node: name.chars().take(128).collect(), what });
+    }
+    Ok(())
+}

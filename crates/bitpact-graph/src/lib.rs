@@ -1,0 +1,22 @@
+//! What a network is: a small closed set of ops, shapes checked by node, a model zoo, the number of bits of every
+//! layer, and counts of multiply-adds, parameters and bytes.
+//!
+//! A [`Graph`] says what is computed, a [`QuantPlan`] with how many bits. Both are plain values that print, compare
+//! and serialize; nothing in here computes a network. [`fuse`] groups the nodes of a graph into the [`Stage`]s that
+//! training and conversion both work in: `act(norm(product(x)) + residual)`.
+
+pub mod counts;
+mod error;
+mod file;
+mod fuse;
+mod glob;
+mod graph;
+mod op;
+mod plan;
+pub mod zoo;
+
+pub use error::GraphError;
+pub use fuse::{Residual, Stage, Unit, fuse};
+pub use graph::{Graph, Node, NodeId};
+pub use op::{Op, Shape};
+pub use plan::{ActPlan, BitSpec, FirstLast, Override, PlanError, QuantConfig, QuantPlan, ShortcutBits, WeightPlan};

@@ -1,0 +1,370 @@
+//! How many bits: what a recipe asks for, and the plan that says it for every layer by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use bitpact_core::{ActQuant, Bits, Grid, SpecError, WeightQuant, WeightSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::{Graph, GraphError, NodeId, Op, Residual, Stage, fuse, glob};
+
+/// The usual short form: `W4A4`, or `float` for a network without quantizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BitSpec {
+    /// No quantizers at all.
+    Float,
+    /// Bits of weights and activations.
+    Bits {
+        /// Bits of the weights.
+        weights: Bits,
+        /// Bits of the activations.
+        activations: Bits,
+    },
+}
+
+impl fmt::Display for BitSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BitSpec::Float => f.write_str("float"),
+            BitSpec::Bits { weights, activations } => write!(f, "W{}A{}", weights.get(), activations.get()),
+        }
+    }
+}
+
+impl FromStr for BitSpec {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if s.eq_ignore_ascii_case("float") {
+            return Ok(BitSpec::Float);
+        }
+        let parse = || -> Option<(u8, u8)> {
+            let (w, a) = s.strip_prefix(['W', 'w'])?.split_once(['A', 'a'])?;
+            Some((w.parse().ok()?, a.parse().ok()?))
+        };
+        let Some((w, a)) = parse() else {
+            return Err(format!("`{s}` is not a bit width: expected `float` or a form like `W4A4`"));
+        };
+        let bits = |what: &str, n: u8| {
+            Bits::new(n).ok_or_else(|| format!("`{s}`: {n} bits for {what}, expected 1 to 8"))
+        };
+        Ok(BitSpec::Bits { weights: bits("weights", w)?, activations: bits("activations", a)? })
+    }
+}
+
+impl Serialize for BitSpec {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BitSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What happens to the first layer with weights, which reads the image, and the last, which gives the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum FirstLast {
+    /// Trained in float32, converted to 16-bit weight codes (the paper's accuracy tables).
+    #[serde(rename = "float")]
+    Float,
+    /// 8-bit weights, and 8-bit activations into the last layer (the paper's performance study).
+    #[default]
+    #[serde(rename = "8bit")]
+    Bits8,
+    /// As every other layer.
+    #[serde(rename = "same")]
+    Same,
+}
+
+/// Bits of the weights of projection shortcuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ShortcutBits {
+    /// As every other layer.
+    #[default]
+    #[serde(rename = "same")]
+    Same,
+    /// 8 bits.
+    #[serde(rename = "8bit")]
+    Bits8,
+}
+
+/// Exception for the layers whose name matches a pattern. Where several match, longer patterns win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// 1 to 8, or 32 for weights trained in float32 and converted to 16-bit codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_bits: Option<u8>,
+    /// 1 to 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_bits: Option<u8>,
+    /// Weight quantizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_quant: Option<WeightQuant>,
+    /// Grid of the weight codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_grid: Option<Grid>,
+    /// Activation quantizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_quant: Option<ActQuant>,
+}
+
+/// What a recipe says about bits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantConfig {
+    /// Bits of weights and activations.
+    pub bits: BitSpec,
+    /// Weight quantizer; layers of 8 bits use `minmax` whatever stands here.
+    pub weight_quant: WeightQuant,
+    /// Grid of the weight codes; the quantizer's own where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_grid: Option<Grid>,
+    /// Activation quantizer.
+    pub act_quant: ActQuant,
+    /// First and last layer.
+    #[serde(default)]
+    pub first_last: FirstLast,
+    /// Projection shortcuts.
+    #[serde(default)]
+    pub shortcut: ShortcutBits,
+    /// Exceptions by layer pattern.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, Override>,
+}
+
+/// How one layer's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightPlan {
+    /// Trained in float32; 16-bit codes per output channel after conversion.
+    Float,
+    /// Quantized in every forward pass.
+    Quantized(WeightSpec),
+}
+
+/// How one activation is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActPlan {
+    /// Bits of the codes.
+    pub bits: Bits,
+    /// Quantizer.
+    pub quant: ActQuant,
+}
+
+/// The bits of every layer by name. A float network has float weights everywhere and no activations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantPlan {
+    /// Every convolution and linear layer.
+    pub weights: BTreeMap<String, WeightPlan>,
+    /// Every activation of a quantized network.
+    pub activations: BTreeMap<String, ActPlan>,
+}
+
+/// Why a plan cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The graph cannot be fused into stages.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// An override matches nothing.
+    #[error("overrides.\"{pattern}\": no layer has a name like this; the layers are {layers}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+        /// Names it could have matched.
+        layers: String,
+    },
+    /// An override asks for an impossible number of bits.
+    #[error("overrides.\"{pattern}\".{key} = {got}: expected {expected}")]
+    Bits {
+        /// The pattern.
+        pattern: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        got: u8,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// Quantizer, grid and width do not go together.
+    #[error("layer `{layer}`: {source}")]
+    Spec {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: SpecError,
+    },
+    /// A plan read from a file does not fit its graph.
+    #[error("layer `{layer}`: {what}")]
+    Mismatch {
+        /// The layer.
+        layer: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+}
+
+impl QuantPlan {
+    /// Resolves `config` for every layer of `graph`.
+    ///
+    /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the
+    /// first and last layer, the overrides from the shortest pattern to the longest.
+    ///
+    /// # Errors
+    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid, or a graph
+    /// that cannot be fused.
+    pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
+        let stages = fuse(graph)?;
+        let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
+            let weights = products(graph).map(|id| (graph.node(id).name.clone(), WeightPlan::Float)).collect();
+            return Ok(Self { weights, activations: BTreeMap::new() });
+        };
+        let eight = Bits::new(8).expect("8 is a width");
+        let mut patterns: Vec<(&String, &Override)> = config.overrides.iter().collect();
+        patterns.sort_by_key(|(pattern, _)| pattern.len());
+        check_patterns(graph, &patterns)?;
+        let matching = |name: &str| patterns.iter().filter(|(p, _)| glob::matches(p, name)).collect::<Vec<_>>();
+
+        let last = graph.output();
+        let last_unit = stages.iter().find_map(|s| match s {
+            Stage::Unit(unit) if unit.output == last => Some(*unit),
+            _ => None,
+        });
+        let last_product = last_unit.map(|u| u.product);
+        let mut plan = Self { weights: BTreeMap::new(), activations: BTreeMap::new() };
+        for id in products(graph) {
+            let name = &graph.node(id).name;
+            let mut bits = Some(weight_bits);
+            let (mut quant, mut grid, mut named_quant) = (config.weight_quant, config.weight_grid, false);
+            if config.shortcut == ShortcutBits::Bits8 && graph.is_projection(id) {
+                bits = Some(eight);
+            }
+            if graph.node(id).inputs[0] == 0 || Some(id) == last_product {
+                bits = match config.first_last {
+                    FirstLast::Float => None,
+                    FirstLast::Bits8 => Some(eight),
+                    FirstLast::Same => bits,
+                };
+            }
+            for (pattern, o) in matching(name) {
+                if let Some(got) = o.weight_bits {
+                    bits = if got == 32 { None } else { Some(checked(pattern, "weight_bits", got)?) };
+                }
+                if let Some(q) = o.weight_quant {
+                    (quant, named_quant) = (q, true);
+                }
+                grid = o.weight_grid.or(grid);
+            }
+            if bits == Some(eight) && !named_quant {
+                (quant, grid) = (WeightQuant::Minmax, None);
+            }
+            let spec = |bits| {
+                WeightSpec::new(bits, quant, grid).map_err(|source| PlanError::Spec { layer: name.clone(), source })
+            };
+            let weights = bits.map_or(Ok(WeightPlan::Float), |b| spec(b).map(WeightPlan::Quantized))?;
+            plan.weights.insert(name.clone(), weights);
+        }
+        let into_last = last_unit.map(|u| source_act(graph, &stages, u.input));
+        for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op == Op::Act) {
+            let mut act = ActPlan { bits: act_bits, quant: config.act_quant };
+            if config.first_last == FirstLast::Bits8 && into_last == Some(id) {
+                act.bits = eight;
+            }
+            for (pattern, o) in matching(&node.name) {
+                if let Some(got) = o.activation_bits {
+                    act.bits = checked(pattern, "activation_bits", got)?;
+                }
+                act.quant = o.act_quant.unwrap_or(act.quant);
+            }
+            plan.activations.insert(node.name.clone(), act);
+        }
+        Ok(plan)
+    }
+
+    /// Whether no layer is quantized: the network has no integer form.
+    pub fn is_float(&self) -> bool {
+        self.activations.is_empty()
+    }
+
+    /// Checks that the plan names exactly the layers of `graph`.
+    ///
+    /// # Errors
+    /// Names the first layer that is missing or unknown.
+    pub fn check(&self, graph: &Graph) -> Result<(), PlanError> {
+        let mismatch = |layer: &str, what| Err(PlanError::Mismatch { layer: layer.to_owned(), what });
+        let is = |name: &String, wanted: fn(&Op) -> bool| graph.find(name).is_some_and(|id| wanted(&graph.node(id).op));
+        for name in self.weights.keys() {
+            if !is(name, Op::is_product) {
+                return mismatch(name, "the plan has weights for it, the graph has no such layer");
+            }
+        }
+        for name in self.activations.keys() {
+            if !is(name, |op| *op == Op::Act) {
+                return mismatch(name, "the plan has an activation for it, the graph has none");
+            }
+        }
+        for node in graph.nodes() {
+            if node.op.is_product() && !self.weights.contains_key(&node.name) {
+                return mismatch(&node.name, "the plan says nothing about its weights");
+            }
+            if node.op == Op::Act && !self.is_float() && !self.activations.contains_key(&node.name) {
+                return mismatch(&node.name, "the plan says nothing about its activation");
+            }
+        }
+        if self.is_float() && self.weights.values().any(|w| *w != WeightPlan::Float) {
+            return mismatch(&graph.node(graph.output()).name, "quantized weights need quantized activations");
+        }
+        Ok(())
+    }
+}
+
+fn products(graph: &Graph) -> impl Iterator<Item = NodeId> + '_ {
+    (0..graph.nodes().len()).filter(|&id| graph.node(id).op.is_product())
+}
+
+/// The activation whose codes reach `tensor`, through pools.
+fn source_act(graph: &Graph, stages: &[Stage], tensor: NodeId) -> NodeId {
+    let mut id = tensor;
+    while let Some(Stage::MaxPool { input, .. } | Stage::GlobalAvgPool { input, .. }) =
+        stages.iter().find(|s| s.output() == id && graph.node(id).op != Op::Act)
+    {
+        id = *input;
+    }
+    id
+}
+
+fn check_patterns(graph: &Graph, patterns: &[(&String, &Override)]) -> Result<(), PlanError> {
+    let layers = || graph.nodes().iter().filter(|n| n.op.is_product() || n.op == Op::Act);
+    for (pattern, _) in patterns {
+        if !layers().any(|n| glob::matches(pattern, &n.name)) {
+            let layers = layers().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(PlanError::NoMatch { pattern: (*pattern).clone(), layers });
+        }
+    }
+    Ok(())
+}
+
+fn checked(pattern: &str, key: &'static str, got: u8) -> Result<Bits, PlanError> {
+    let expected = if key == "weight_bits" { "1 to 8, or 32 for float weights" } else { "1 to 8" };
+    Bits::new(got).ok_or(PlanError::Bits { pattern: pattern.to_owned(), key, got, expected })
+}
+
+/// Tensors a residual reads, for readers that follow data through stages.
+impl Residual {
+    /// Output node of the stage the shortcut starts from.
+    pub fn tensor(&self) -> NodeId {
+        match *self {
+            Residual::Identity { tensor }
+            | Residual::Subsample { tensor, .. }
+            | Residual::Projection { tensor, .. } => tensor,
+        }
+    }
+}
