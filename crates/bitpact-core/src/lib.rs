@@ -1,1 +1,29 @@
-//! bitpact-core
+//! The one arithmetic of bitpact: every rounding, code, quantizer and integer step is defined here once, as a function
+//! of one element or of one plain slice.
+//!
+//! Letters: `x` real, `q` code, `s` scale (`x = s * q`), `alpha` the PACT clip value, `q_max = 2^bits - 1`.
+//! Everything that decides a code uses only `+ - * /`, square roots, comparisons and exact roundings of IEEE 754, in a
+//! fixed order, so that it has the same bits on every machine and on every kernel path.
+
+mod act;
+mod bits;
+mod error;
+pub mod pack;
+pub mod reduce;
+pub mod rng;
+mod round;
+pub mod sawb_fit;
+pub mod step;
+mod tanh;
+mod weights;
+
+pub use act::{ALPHA_MIN, ActGrad, ActQuant, act_backward, act_inverse_step, act_step, quantize_act};
+pub use bits::Bits;
+pub use error::{NameError, PackError, SpecError, StepError};
+pub use round::round_half_even;
+pub use step::{Derived, IntegerStep, Ranges, RealStep};
+pub use tanh::tanh;
+pub use weights::{
+    CODE_LIMIT_16BIT, Grid, WeightQuant, WeightSpec, quantize_weights, quantize_weights_16bit, sawb_alpha,
+    sawb_coefficients, weights_backward,
+};

@@ -1,0 +1,104 @@
+//! Random numbers from a key and a counter: no state to save, the same bits everywhere, any order of evaluation.
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014; variant 13 of Stafford): a bijection of 64 bits.
+const fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A key: `key.u64(0), key.u64(1), ...` is the SplitMix64 sequence that starts at the state `key`.
+///
+/// Use one key per purpose, derived by [`Key::with`] and [`Key::at`]: `Key::new(seed).with("augment").at(epoch)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u64);
+
+impl Key {
+    /// The key whose sequence is SplitMix64 seeded with `seed`.
+    pub const fn new(seed: u64) -> Key {
+        Key(seed)
+    }
+
+    /// The sub key named `label`: the label's 64-bit FNV-1a hash mixed into the key.
+    pub const fn with(self, label: &str) -> Key {
+        let bytes = label.as_bytes();
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut i = 0;
+        while i < bytes.len() {
+            hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+            i += 1;
+        }
+        Key(mix(mix(self.0 ^ 0x6a09_e667_f3bc_c909) ^ hash))
+    }
+
+    /// The sub key numbered `index`.
+    pub const fn at(self, index: u64) -> Key {
+        Key(mix(mix(self.0 ^ 0xbb67_ae85_84ca_a73b).wrapping_add(index.wrapping_mul(GOLDEN))))
+    }
+
+    /// 64 random bits: `mix(key + (counter + 1) * 0x9e3779b97f4a7c15)`.
+    pub const fn u64(self, counter: u64) -> u64 {
+        mix(self.0.wrapping_add(counter.wrapping_add(1).wrapping_mul(GOLDEN)))
+    }
+
+    /// An integer in `0..n` (0 where `n` is 0): the high word of `u64 * n`, so no value is off by more than `n / 2^64`.
+    pub const fn below(self, counter: u64, n: u32) -> u32 {
+        ((self.u64(counter) as u128 * n as u128) >> 64) as u32
+    }
+
+    /// A multiple of 2^-24 in `[0, 1)`.
+    pub const fn uniform(self, counter: u64) -> f32 {
+        (self.u64(counter) >> 40) as f32 * (1.0 / 16_777_216.0)
+    }
+
+    /// A standard normal number, by Marsaglia's polar method in f64 over the sub key `at(counter)`, with `+ - * /`, a square
+    /// root and a logarithm made of them.
+    pub fn normal(self, counter: u64) -> f32 {
+        let key = self.at(counter);
+        let mut pair = 0;
+        loop {
+            let (u, v) = (signed_unit(key.u64(2 * pair)), signed_unit(key.u64(2 * pair + 1)));
+            let s = u * u + v * v;
+            if s > 0.0 && s < 1.0 {
+                return (u * (-2.0 * ln(s) / s).sqrt()) as f32;
+            }
+            pair += 1;
+        }
+    }
+}
+
+/// An odd multiple of 2^-52 in (-1, 1).
+fn signed_unit(bits: u64) -> f64 {
+    ((bits >> 12) as f64 * 2.0 + 1.0) * (1.0 / (1u64 << 52) as f64) - 1.0
+}
+
+/// The natural logarithm of a positive normal number, within 1e-15 relative to 1 + |ln s|: `s = m * 2^e` with
+/// `m` in [sqrt(1/2), sqrt(2)), and `ln m = 2 atanh((m - 1) / (m + 1))` by its series.
+fn ln(s: f64) -> f64 {
+    let bits = s.to_bits();
+    let mut e = (bits >> 52) as i64 - 1023;
+    let mut m = f64::from_bits((bits & 0x000f_ffff_ffff_ffff) | 0x3ff0_0000_0000_0000);
+    if m > std::f64::consts::SQRT_2 {
+        m *= 0.5;
+        e += 1;
+    }
+    let t = (m - 1.0) / (m + 1.0);
+    let t2 = t * t;
+    let mut series = 0.0;
+    for k in (0..12).rev() {
+        series = series * t2 + 1.0 / f64::from(2 * k + 1);
+    }
+    e as f64 * std::f64::consts::LN_2 + 2.0 * t * series
+}
+
+/// A random order of `0..n`, every order equally likely: Fisher and Yates' shuffle, step `i` drawing `below(i, n - i)`.
+pub fn permutation(key: Key, n: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..n).collect();
+    for i in 0..n {
+        let j = i + key.below(u64::from(i), n - i);
+        order.swap(i as usize, j as usize);
+    }
+    order
+}

@@ -1,0 +1,174 @@
+//! Weight tensors to codes and scales, and the gradients back.
+
+use super::{Grid, WeightQuant, WeightSpec, sawb_alpha};
+use crate::{reduce, round_half_even, tanh};
+
+/// Largest absolute 16-bit weight code, `127 * 256 + 127`: a code splits into two signed bytes, `q = 256 * high + low`.
+pub const CODE_LIMIT_16BIT: i32 = 127 * 256 + 127;
+
+/// Quantizes a weight tensor: `w ~ scale * code`.
+///
+/// `w` and `codes` are `[out_channels][rest]`; `scales` has [`WeightSpec::scales_len`] entries. With `L` the grid's
+/// largest code and `n = 2^k - 1`, all in float32:
+///
+/// - `dorefa` (arXiv 1606.06160 eq. 9): `t = tanh(w) / (2 m) + 1/2`, `m = max|tanh w|` (below 2^-126, `m = 1`);
+///   `code = 2 round_half_even(t n) - n`, `scale = 1 / n`. At 1 bit `code = sign(w)`, `scale = mean|w|` (eq. 7);
+/// - `sawb` (arXiv 1807.06964): `alpha` from [`sawb_alpha`], `scale = alpha / L`, `code` the grid point nearest to
+///   `w * (L / alpha)`, clamped;
+/// - `minmax`: the same per output channel with `alpha = max|w|`.
+///
+/// The nearest grid point of `v` is `round_half_even(v)` with zero and `2 round_half_even((v + n) / 2) - n` without; at 1 bit it is
+/// `sign(v)`, and `sign(0) = +1` everywhere. Where `alpha / L` is no normal number (all weights zero, or below about
+/// 1e-36), `scale` is 0 and every code is that of `w = 0`: 0, or +1 on the grid without zero. Codes lie on the grid for every
+/// `w`, `NaN` included.
+///
+/// # Panics
+/// Where a length does not fit, or `spec` is a pair that [`WeightSpec::new`] refuses.
+pub fn quantize_weights(spec: &WeightSpec, w: &[f32], out_channels: usize, codes: &mut [i16], scales: &mut [f32]) {
+    let rest = check(w.len(), out_channels, codes.len());
+    assert_eq!(scales.len(), spec.scales_len(out_channels), "quantize_weights: number of scales");
+    check_spec(spec);
+    match spec.quant {
+        WeightQuant::Dorefa if spec.bits.get() == 1 => {
+            scales[0] = mean_abs(w);
+            codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v));
+        }
+        WeightQuant::Dorefa => scales[0] = dorefa(spec.bits.q_max(), w, codes),
+        WeightQuant::Sawb => scales[0] = on_grid(spec, sawb_alpha(spec, w), w, codes),
+        WeightQuant::Minmax => {
+            for (c, scale) in scales.iter_mut().enumerate() {
+                let channel = &w[c * rest..(c + 1) * rest];
+                *scale = on_grid(spec, reduce::max_abs(channel), channel, &mut codes[c * rest..(c + 1) * rest]);
+            }
+        }
+    }
+}
+
+/// The straight-through gradient of [`quantize_weights`]: `dw` from `dwq = dL/d(scale * code)`; `dw` is overwritten.
+///
+/// - `dorefa`: `dw = dwq (1 - tanh(w)^2) / m`, with `m = max|tanh w|` held constant. The authors' code differentiates `m` too; that would
+///   add a term to the one weight that attains it. At 1 bit `dw = dwq`;
+/// - `sawb`: `dw = dwq` where `|w| <= alpha`, else 0; `alpha` is not differentiated;
+/// - `minmax`: `dw = dwq`.
+///
+/// # Panics
+/// Where a length does not fit, or `spec` is a pair that [`WeightSpec::new`] refuses.
+pub fn weights_backward(spec: &WeightSpec, w: &[f32], out_channels: usize, dwq: &[f32], dw: &mut [f32]) {
+    check(w.len(), out_channels, dw.len());
+    assert_eq!(dwq.len(), w.len(), "weights_backward: length of dwq");
+    check_spec(spec);
+    match spec.quant {
+        WeightQuant::Dorefa if spec.bits.get() > 1 => {
+            for (d, &v) in dw.iter_mut().zip(w) {
+                *d = tanh(v);
+            }
+            let inverse = 1.0 / normalizer(reduce::max_abs(dw));
+            for (d, &g) in dw.iter_mut().zip(dwq) {
+                *d = g * ((1.0 - *d * *d) * inverse);
+            }
+        }
+        WeightQuant::Sawb => {
+            let alpha = sawb_alpha(spec, w);
+            for ((d, &g), &v) in dw.iter_mut().zip(dwq).zip(w) {
+                *d = if v.abs() <= alpha { g } else { 0.0 };
+            }
+        }
+        WeightQuant::Dorefa | WeightQuant::Minmax => dw.copy_from_slice(dwq),
+    }
+}
+
+/// Quantizes a layer trained in float32 to 16-bit codes: `minmax` with zero per output channel and the limit
+/// [`CODE_LIMIT_16BIT`]. `w` and `codes` are `[out_channels][rest]`, `scales` is `[out_channels]`.
+///
+/// # Panics
+/// Where a length does not fit.
+pub fn quantize_weights_16bit(w: &[f32], out_channels: usize, codes: &mut [i16], scales: &mut [f32]) {
+    let rest = check(w.len(), out_channels, codes.len());
+    assert_eq!(scales.len(), out_channels, "quantize_weights_16bit: number of scales");
+    for (c, scale) in scales.iter_mut().enumerate() {
+        let channel = &w[c * rest..(c + 1) * rest];
+        *scale = with_zero(CODE_LIMIT_16BIT, reduce::max_abs(channel), channel, &mut codes[c * rest..(c + 1) * rest]);
+    }
+}
+
+fn check(weights: usize, out_channels: usize, codes: usize) -> usize {
+    let rest = weights.checked_div(out_channels).unwrap_or(0);
+    assert_eq!(rest * out_channels, weights, "{weights} weights over {out_channels} output channels");
+    assert_eq!(codes, weights, "output length, expected one entry per weight");
+    rest
+}
+
+fn check_spec(spec: &WeightSpec) {
+    if let Err(error) = WeightSpec::new(spec.bits, spec.quant, Some(spec.grid)) {
+        panic!("{error}");
+    }
+}
+
+fn mean_abs(w: &[f32]) -> f32 {
+    if w.is_empty() { 0.0 } else { (f64::from(reduce::sum_abs(w)) / w.len() as f64) as f32 }
+}
+
+#[inline]
+fn sign(v: f32) -> i16 {
+    if v >= 0.0 { 1 } else { -1 }
+}
+
+#[inline]
+fn clamp(v: f32, limit: f32) -> f32 {
+    let v = if v > -limit { v } else { -limit };
+    if v < limit { v } else { limit }
+}
+
+fn normalizer(max_tanh: f32) -> f32 {
+    if max_tanh >= f32::MIN_POSITIVE { max_tanh } else { 1.0 }
+}
+
+/// Codes of all weights; the scale.
+fn dorefa(q_max: i32, w: &[f32], codes: &mut [i16]) -> f32 {
+    let values: Vec<f32> = w.iter().map(|&v| tanh(v)).collect();
+    let m = normalizer(reduce::max_abs(&values));
+    let n = q_max as f32;
+    for (code, &v) in codes.iter_mut().zip(&values) {
+        let t = v / (2.0 * m) + 0.5;
+        *code = (2.0 * round_half_even(t * n) - n) as i16;
+    }
+    1.0 / n
+}
+
+/// Codes of weights clipped at `alpha`; the scale.
+fn on_grid(spec: &WeightSpec, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
+    let limit = spec.code_limit();
+    match spec.grid {
+        Grid::WithZero => with_zero(limit, alpha, w, codes),
+        Grid::WithoutZero => without_zero(limit, alpha, w, codes),
+    }
+}
+
+/// The scale and its inverse, `alpha / limit` and `limit / alpha`; both 0 where the scale would not be a normal number.
+fn scale_pair(limit: i32, alpha: f32) -> (f32, f32) {
+    let limit = limit as f32;
+    let scale = alpha / limit;
+    if scale >= f32::MIN_POSITIVE { (scale, limit / alpha) } else { (0.0, 0.0) }
+}
+
+fn with_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
+    let (scale, inverse) = scale_pair(limit, alpha);
+    let limit = limit as f32;
+    for (code, &v) in codes.iter_mut().zip(w) {
+        *code = round_half_even(clamp(v * inverse, limit)) as i16;
+    }
+    scale
+}
+
+fn without_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
+    let (scale, inverse) = scale_pair(limit, alpha);
+    if limit == 1 {
+        codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v * inverse));
+        return scale;
+    }
+    let limit = limit as f32;
+    for (code, &v) in codes.iter_mut().zip(w) {
+        *code = (2.0 * round_half_even((clamp(v * inverse, limit) + limit) * 0.5) - limit) as i16;
+    }
+    scale
+}
