@@ -1,1 +1,11 @@
-//! bitpact-kernels
+//! Everything SIMD, the thread pool and the only `unsafe` of bitpact: one folder per op, each with a scalar reference.
+
+pub mod conv;
+pub mod isa;
+pub mod layout;
+pub mod pool;
+
+pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
+pub use isa::{Isa, UnknownIsa};
+pub use layout::{Aligned, Layout};
+pub use pool::{Chunk, Chunked, Pool};

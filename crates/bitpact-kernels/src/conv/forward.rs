@@ -1,0 +1,76 @@
+//! The f32 forward convolution, and the dispatch its input gradient shares.
+
+use super::sweep::Sweep;
+use super::{ConvGeometry, LANES, reference};
+use crate::isa::{Isa, Proof};
+use crate::layout::Layout;
+
+/// Plan of an f32 convolution, y = conv(x, w).
+#[derive(Clone, Debug)]
+pub struct ConvF32 {
+    geometry: ConvGeometry,
+    sweep: Sweep,
+    proof: Proof,
+}
+
+impl ConvF32 {
+    /// Plans y = conv(x, w) on `isa`. `x.cs` is a multiple of 4, `y.cs` of 16, `x.border >= geometry.pad`.
+    ///
+    /// # Panics
+    /// If the layouts do not fit the geometry or the machine lacks `isa`.
+    pub fn new(isa: Isa, geometry: ConvGeometry, x: Layout, y: Layout) -> ConvF32 {
+        let sweep = Sweep::forward(&geometry, x, y, geometry.cin);
+        ConvF32 { geometry, sweep, proof: isa.prove() }
+    }
+
+    /// Elements of the packed weights.
+    pub fn packed_len(&self) -> usize {
+        packed_len(&self.sweep)
+    }
+
+    /// Packs OIHW weights for [`ConvF32::run`].
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn pack(&self, w_oihw: &[f32], out: &mut [f32]) {
+        let g = &self.geometry;
+        assert_eq!(w_oihw.len(), g.weights(), "weights of {g:?}");
+        assert_eq!(out.len(), self.packed_len(), "packed weights");
+        pack(&self.sweep, out, |o, i, a, b| if o < g.cout { w_oihw[g.weight(o, i, a, b)] } else { 0.0 });
+    }
+
+    /// y = conv(x, w): writes the interior pixels of y, all `cs` channels of each (zeros beyond `cout`).
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn run(&self, x: &[f32], packed: &[f32], y: &mut [f32]) {
+        assert_eq!(packed.len(), self.packed_len(), "packed weights");
+        run(self.proof, &self.sweep, x, packed, y, false);
+    }
+}
+
+/// Elements of a sweep's packed f32 weights, `[channel block][tap][channel read][16]`.
+pub(super) fn packed_len(sweep: &Sweep) -> usize {
+    sweep.y_channels() * sweep.taps().len() * sweep.reads()
+}
+
+/// Packs weight(channel written, channel read, kernel row, kernel column).
+pub(super) fn pack(sweep: &Sweep, out: &mut [f32], weight: impl Fn(usize, usize, usize, usize) -> f32) {
+    let mut lanes = out.chunks_exact_mut(LANES);
+    for block in 0..sweep.y_channels() / LANES {
+        for tap in sweep.taps() {
+            for (read, out) in (0..sweep.reads()).zip(&mut lanes) {
+                out.iter_mut().enumerate().for_each(|(lane, w)| *w = weight(block * LANES + lane, read, tap.a, tap.b));
+            }
+        }
+    }
+}
+
+/// Runs one sweep: y = or, to accumulate, += the sums.
+pub(super) fn run(proof: Proof, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mut [f32], accumulate: bool) {
+    sweep.check(x.len(), y.len());
+    assert_eq!(packed.len(), packed_len(sweep), "packed weights of a sweep");
+    match proof {
+        _ => reference::sweep_f32(sweep, x, packed, y, accumulate),
+    }
+}

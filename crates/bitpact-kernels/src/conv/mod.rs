@@ -1,0 +1,69 @@
+//! Convolutions over one image: forward, input gradient and weight gradient in f32, and exact u8 x s8 to i32.
+//!
+//! Shapes: images are NHWC [`Layout`](crate::Layout)s, weights OIHW `[cout][cin][kh][kw]`. With stride s and padding p,
+//!
+//! ```text
+//! y[o, r, q]   = sum over i, a, b of w[o, i, a, b] * x[i, r*s + a - p, q*s + b - p]      out = (h + 2p - k) / s + 1
+//! dx[i, u, v]  = sum over o, a, b of w[o, i, a, b] * dy[o, r, q]   where r*s + a - p = u, q*s + b - p = v
+//! dw[o,i,a,b]  = sum over r, q    of dy[o, r, q] * x[i, r*s + a - p, q*s + b - p]
+//! ```
+//!
+//! All of them are walked as [`sweep::Sweep`]s: a grid of pixels with its own strides in the tensor read and in the one
+//! written, and a list of taps. A plan is built once per layer; `run` allocates nothing, works on one image on the
+//! calling thread, and its result depends on shapes, values and the instruction set only. In f32 every output is one
+//! chain of multiply-adds over taps (row by row), then input channels; the weight gradient's over pixels.
+
+mod forward;
+mod input_grad;
+mod int8;
+mod reference;
+mod sweep;
+mod weight_grad;
+
+pub use forward::ConvF32;
+pub use input_grad::ConvInputGradF32;
+pub use int8::ConvU8S8;
+pub use weight_grad::ConvWeightGradF32;
+
+/// Output channels in one packed block: the lanes of a 512-bit register of 32-bit numbers.
+const LANES: usize = 16;
+
+/// The shape of a convolution, apart from image sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    /// Kernel rows.
+    pub kh: usize,
+    /// Kernel columns.
+    pub kw: usize,
+    /// Stride, the same in both directions.
+    pub stride: usize,
+    /// Padding, the same on all four sides.
+    pub pad: usize,
+    /// Input channels.
+    pub cin: usize,
+    /// Output channels.
+    pub cout: usize,
+}
+
+impl ConvGeometry {
+    /// Output (rows, columns) for an h x w input: (size + 2 pad - k) / stride + 1.
+    ///
+    /// # Panics
+    /// If a dimension of the kernel or the stride is 0, or the kernel is larger than the padded input.
+    pub fn output(&self, h: usize, w: usize) -> (usize, usize) {
+        assert!(self.kh > 0 && self.kw > 0 && self.stride > 0, "empty kernel or stride: {self:?}");
+        let (h, w) = (h + 2 * self.pad, w + 2 * self.pad);
+        assert!(h >= self.kh && w >= self.kw, "kernel larger than the padded {h} x {w} input: {self:?}");
+        ((h - self.kh) / self.stride + 1, (w - self.kw) / self.stride + 1)
+    }
+
+    /// Number of weights, cout * cin * kh * kw.
+    pub fn weights(&self) -> usize {
+        self.cout * self.cin * self.kh * self.kw
+    }
+
+    /// Index of weight (o, i, a, b) in OIHW order.
+    fn weight(&self, o: usize, i: usize, a: usize, b: usize) -> usize {
+        ((o * self.cin + i) * self.kh + a) * self.kw + b
+    }
+}

@@ -1,0 +1,208 @@
+//! The one walk behind every convolution: a grid of pixels, strides in the tensor read and the one written, and taps.
+
+use super::{ConvGeometry, LANES};
+use crate::Layout;
+
+/// A grid of `rows` x `cols` pixels. Pixel (r, q) reads `words` words of channels from `x_at(r, q) + tap` for every tap
+/// and belongs to the vector of channels at `y_at(r, q)`.
+///
+/// Invariant, checked by [`Sweep::new`]: every word so read ends at or before `x_len`, and every pixel's `y_channels`
+/// channels end at or before `y_len`. Kernels rely on it instead of checking each access.
+#[derive(Clone, Debug)]
+pub(super) struct Sweep {
+    rows: usize,
+    cols: usize,
+    x_base: usize,
+    x_row: usize,
+    x_col: usize,
+    y_base: usize,
+    y_row: usize,
+    y_col: usize,
+    taps: Vec<Tap>,
+    reads: usize,
+    x_len: usize,
+    y_len: usize,
+    y_channels: usize,
+}
+
+/// One kernel position of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tap {
+    /// Kernel row.
+    pub(super) a: usize,
+    /// Kernel column.
+    pub(super) b: usize,
+    /// Elements from the pixel's base to the pixel this tap reads.
+    pub(super) offset: usize,
+}
+
+/// Pixels of a sweep in one tensor: start of pixel (0, 0), and distances between rows and columns, in elements.
+#[derive(Clone, Copy)]
+struct Grid {
+    base: isize,
+    row: usize,
+    col: usize,
+}
+
+impl Sweep {
+    /// `taps` are (a, b, elements from the grid point in x); `reads` is the number of elements read at each.
+    fn new(
+        size: (usize, usize),
+        x: Layout,
+        at_x: Grid,
+        taps: &[(usize, usize, isize)],
+        reads: usize,
+        y: Layout,
+        at_y: Grid,
+    ) -> Sweep {
+        let (rows, cols) = size;
+        let first = taps.iter().map(|t| t.2).min().unwrap_or(-at_x.base);
+        let x_base = usize::try_from(at_x.base + first)
+            .unwrap_or_else(|_| panic!("reads begin before x: its border is too small"));
+        let taps: Vec<Tap> =
+            taps.iter().map(|&(a, b, offset)| Tap { a, b, offset: (offset - first) as usize }).collect();
+        assert!(y.cs.is_multiple_of(LANES), "channel stride {} of the tensor written: a multiple of {LANES} is needed", y.cs);
+        let y_base = usize::try_from(at_y.base).expect("writes begin before y");
+        let (x_len, y_len, y_channels) = (x.len(), y.len(), y.cs);
+        let sweep = Sweep {
+            rows,
+            cols,
+            x_base,
+            x_row: at_x.row,
+            x_col: at_x.col,
+            y_base,
+            y_row: at_y.row,
+            y_col: at_y.col,
+            taps,
+            reads,
+            x_len,
+            y_len,
+            y_channels,
+        };
+        if rows > 0 && cols > 0 {
+            let last_tap = sweep.taps.iter().map(|t| t.offset).max();
+            if let Some(last_tap) = last_tap {
+                let end = sweep.x_at(rows - 1, cols - 1) + last_tap + reads;
+                assert!(end <= x_len, "reads end {} elements after x: its border is too small", end - x_len);
+            }
+            assert!(sweep.y_at(rows - 1, cols - 1) + y_channels <= y_len, "writes end after y");
+        }
+        sweep
+    }
+
+    /// The sweep of a forward convolution, which the weight gradient shares: over output pixels, reading x.
+    ///
+    /// # Panics
+    /// If the layouts do not fit the geometry.
+    pub(super) fn forward(geometry: &ConvGeometry, x: Layout, y: Layout, reads: usize) -> Sweep {
+        let g = geometry;
+        check_layouts(g, x, y);
+        assert!(x.border >= g.pad, "x has a border of {}, the padding is {}", x.border, g.pad);
+        let tap = |a: usize, b: usize| {
+            a as isize * x.row() as isize + b as isize * x.cs as isize - (g.pad * (x.row() + x.cs)) as isize
+        };
+        let taps: Vec<_> = positions(g).map(|(a, b)| (a, b, tap(a, b))).collect();
+        let at_x = Grid { base: x.offset(0, 0) as isize, row: x.row() * g.stride, col: x.cs * g.stride };
+        let at_y = Grid { base: y.offset(0, 0) as isize, row: y.row(), col: y.cs };
+        Sweep::new((y.h, y.w), x, at_x, &taps, reads, y, at_y)
+    }
+
+    /// The sweeps of an input gradient, one for each class of input pixels equal modulo the stride: each class meets its
+    /// own subset of taps, and no zeros need to be inserted. Classes without a pixel are left out.
+    ///
+    /// # Panics
+    /// If the layouts do not fit the geometry or dy's border is less than [`border`].
+    pub(super) fn transposed(geometry: &ConvGeometry, dy: Layout, dx: Layout, reads: usize) -> Vec<Sweep> {
+        let g = geometry;
+        let s = g.stride;
+        check_layouts(g, dx, dy);
+        assert!(dy.border >= border(g), "dy has a border of {}, {} is needed", dy.border, border(g));
+        let along = |class: usize, k: usize| (class + g.pad) as isize - k as isize;
+        let mut sweeps = Vec::new();
+        for (u, v) in (0..s.min(dx.h)).flat_map(|u| (0..s.min(dx.w)).map(move |v| (u, v))) {
+            let taps: Vec<_> = positions(g)
+                .map(|(a, b)| (a, b, along(u, a), along(v, b)))
+                .filter(|&(_, _, r, q)| r % s as isize == 0 && q % s as isize == 0)
+                .map(|(a, b, r, q)| (a, b, r / s as isize * dy.row() as isize + q / s as isize * dy.cs as isize))
+                .collect();
+            let size = ((dx.h - u).div_ceil(s), (dx.w - v).div_ceil(s));
+            let at_dy = Grid { base: dy.offset(0, 0) as isize, row: dy.row(), col: dy.cs };
+            let at_dx = Grid { base: dx.offset(u, v) as isize, row: dx.row() * s, col: dx.cs * s };
+            sweeps.push(Sweep::new(size, dy, at_dy, &taps, reads, dx, at_dx));
+        }
+        sweeps
+    }
+
+    /// Index in the tensor read of pixel (r, q), to which tap offsets are added.
+    pub(super) fn x_at(&self, r: usize, q: usize) -> usize {
+        self.x_base + r * self.x_row + q * self.x_col
+    }
+
+    /// Index in the tensor written of channel 0 of pixel (r, q).
+    pub(super) fn y_at(&self, r: usize, q: usize) -> usize {
+        self.y_base + r * self.y_row + q * self.y_col
+    }
+
+    /// Rows of the grid.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of the grid.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Distance between columns in the tensor read.
+    pub(super) fn x_col(&self) -> usize {
+        self.x_col
+    }
+
+    /// Distance between columns in the tensor written.
+    pub(super) fn y_col(&self) -> usize {
+        self.y_col
+    }
+
+    /// Kernel positions, row by row.
+    pub(super) fn taps(&self) -> &[Tap] {
+        &self.taps
+    }
+
+    /// Elements read at each tap.
+    pub(super) fn reads(&self) -> usize {
+        self.reads
+    }
+
+    /// Channels of the tensor written, a multiple of 16.
+    pub(super) fn y_channels(&self) -> usize {
+        self.y_channels
+    }
+
+    /// Checks the lengths of one call's tensors.
+    ///
+    /// # Panics
+    /// If one is not as planned.
+    pub(super) fn check(&self, x_len: usize, y_len: usize) {
+        assert_eq!(x_len, self.x_len, "elements of the tensor read");
+        assert_eq!(y_len, self.y_len, "elements of the tensor written");
+    }
+}
+
+/// Border that dy needs for an input gradient: how far taps reach over its edges.
+pub(super) fn border(geometry: &ConvGeometry) -> usize {
+    let g = geometry;
+    let reach = g.kh.max(g.kw).saturating_sub(1 + g.pad);
+    reach.div_ceil(g.stride)
+}
+
+fn positions(g: &ConvGeometry) -> impl Iterator<Item = (usize, usize)> {
+    let kw = g.kw;
+    (0..g.kh).flat_map(move |a| (0..kw).map(move |b| (a, b)))
+}
+
+fn check_layouts(g: &ConvGeometry, x: Layout, y: Layout) {
+    assert_eq!(g.output(x.h, x.w), (y.h, y.w), "output size of {g:?} over {x:?}");
+    assert_eq!(x.c, g.cin, "input channels of {g:?}");
+    assert_eq!(y.c, g.cout, "output channels of {g:?}");
+    assert!(x.cs.is_multiple_of(4) && y.cs.is_multiple_of(4), "channel strides {} and {}: multiples of 4 are needed", x.cs, y.cs);
+}

@@ -1,0 +1,63 @@
+//! The f32 gradient of a convolution with respect to its weights.
+
+use super::sweep::Sweep;
+use super::{ConvGeometry, LANES, reference};
+use crate::isa::{Isa, Proof};
+use crate::layout::Layout;
+
+/// Plan of an f32 weight gradient. Images add to a partial sum laid out as `[cout / 16][tap][cin][16]`, whose additions
+/// happen in one fixed order; [`ConvWeightGradF32::unpack`] brings it to OIHW.
+#[derive(Clone, Debug)]
+pub struct ConvWeightGradF32 {
+    geometry: ConvGeometry,
+    sweep: Sweep,
+    proof: Proof,
+}
+
+impl ConvWeightGradF32 {
+    /// Plans the weight gradient on `isa`. `x.cs` is a multiple of 4, `dy.cs` of 16, `x.border >= geometry.pad`.
+    ///
+    /// # Panics
+    /// If the layouts do not fit the geometry or the machine lacks `isa`.
+    pub fn new(isa: Isa, geometry: ConvGeometry, x: Layout, dy: Layout) -> ConvWeightGradF32 {
+        let sweep = Sweep::forward(&geometry, x, dy, geometry.cin);
+        ConvWeightGradF32 { geometry, sweep, proof: isa.prove() }
+    }
+
+    /// Elements of a partial sum.
+    pub fn partial_len(&self) -> usize {
+        self.sweep.y_channels() * self.sweep.taps().len() * self.sweep.reads()
+    }
+
+    /// partial += the weight gradient of one image.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn run(&self, x: &[f32], dy: &[f32], partial: &mut [f32]) {
+        self.sweep.check(x.len(), dy.len());
+        assert_eq!(partial.len(), self.partial_len(), "partial sum");
+        match self.proof {
+            _ => reference::weight_grad_f32(&self.sweep, x, dy, partial),
+        }
+    }
+
+    /// Copies a partial sum to OIHW order.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn unpack(&self, partial: &[f32], dw_oihw: &mut [f32]) {
+        let g = &self.geometry;
+        assert_eq!(partial.len(), self.partial_len(), "partial sum");
+        assert_eq!(dw_oihw.len(), g.weights(), "weights of {g:?}");
+        let mut lanes = partial.chunks_exact(LANES);
+        for block in 0..self.sweep.y_channels() / LANES {
+            for tap in self.sweep.taps() {
+                for (i, sums) in (0..g.cin).zip(&mut lanes) {
+                    for (o, &sum) in (block * LANES..g.cout).zip(sums) {
+                        dw_oihw[g.weight(o, i, tap.a, tap.b)] = sum;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Which instruction set a kernel runs on, and the tokens that prove the CPU has it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An instruction-set path. Kernels of one path give the same bits on every machine that has it;
+/// integer kernels give the same integers on every path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust, the reference; runs everywhere.
+    Scalar,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, VL, DQ and VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// Every path, slowest first.
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+
+    /// The fastest path of this machine.
+    pub fn detect() -> Isa {
+        Isa::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)
+    }
+
+    /// The paths of this machine, slowest first.
+    pub fn available() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// Whether this machine has the path.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            Isa::Avx2 => Avx2::detect().is_some(),
+            Isa::Avx512 => Avx512::detect().is_some(),
+        }
+    }
+
+    /// The proof that the machine has this path.
+    ///
+    /// # Panics
+    /// Where the machine lacks it.
+    pub(crate) fn prove(self) -> Proof {
+        let proof = match self {
+            Isa::Scalar => Some(Proof::Scalar),
+            Isa::Avx2 => Avx2::detect().map(Proof::Avx2),
+            Isa::Avx512 => Avx512::detect().map(Proof::Avx512),
+        };
+        proof.unwrap_or_else(|| panic!("this machine has no {self}"))
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        })
+    }
+}
+
+/// A name that is no instruction-set path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownIsa(String);
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown instruction set \"{}\": expected scalar, avx2 or avx512", self.0)
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Isa, UnknownIsa> {
+        Isa::ALL.into_iter().find(|isa| isa.to_string() == name).ok_or_else(|| UnknownIsa(name.to_owned()))
+    }
+}
+
+/// Exists only where the CPU has AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The token, where the CPU has the features.
+    pub(crate) fn detect() -> Option<Avx2> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Some(Avx2(()));
+        }
+        None
+    }
+}
+
+/// Exists only where the CPU has AVX-512 F, BW, VL, DQ and VNNI, AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The token, where the CPU has the features.
+    pub(crate) fn detect() -> Option<Avx512> {
+        #[cfg(target_arch = "x86_64")]
+        if Avx2::detect().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            return Some(Avx512(()));
+        }
+        None
+    }
+}
+
+/// A path together with the proof that this machine has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Proof {
+    /// No proof needed.
+    Scalar,
+    /// AVX2 and FMA.
+    Avx2(Avx2),
+    /// The AVX-512 set.
+    Avx512(Avx512),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_errors() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.to_string().parse(), Ok(isa));
+        }
+        let error = "sse9".parse::<Isa>().unwrap_err();
+        assert!(error.to_string().contains("sse9"));
+    }
+
+    #[test]
+    fn detection_is_consistent() {
+        assert!(Isa::available().contains(&Isa::Scalar));
+        assert_eq!(Isa::available().last(), Some(&Isa::detect()));
+        for isa in Isa::available() {
+            isa.prove();
+        }
+    }
+}
