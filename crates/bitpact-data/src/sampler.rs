@@ -3,7 +3,11 @@
 use bitpact_core::rng::{Key, permutation};
 
 /// All of `0..n` once, shuffled for this epoch of this seed and for nothing else.
+///
+/// # Panics
+/// When `n` is above `u32::MAX`.
 pub fn epoch_order(seed: u64, epoch: u64, n: usize) -> Vec<u32> {
+    let n = u32::try_from(n).expect("at most u32::MAX images");
     permutation(Key::new(seed).with("epoch order").at(epoch), n)
 }
 
