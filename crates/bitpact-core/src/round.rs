@@ -1,27 +1,43 @@
 //! Rounding to the nearest integer, ties to even.
 
-const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves no fraction bits, so the addition itself rounds
-
-/// The integer nearest to `x`, ties to even; exact for every float, `NaN` and infinities stay, the sign of zero too.
+/// The integer nearest to `x`, ties to even; exact for every float, `NaN`, infinities and the sign of zero stay.
 ///
-/// Equal to [`f32::round_ties_even`] bit for bit, spelled with an addition and a subtraction so that loops over it
-/// vectorize on every x86-64.
+/// Equal to [`f32::round_ties_even`] bit for bit. From 2^23 on floats are integers and a sum has no fraction bits left, so the
+/// addition itself rounds; loops over it vectorize on every x86-64.
 #[inline]
 pub fn round_half_even(x: f32) -> f32 {
-    let rounded = ((x + MAGIC) - MAGIC).copysign(x);
-    if x.abs() < 4_194_304.0 { rounded } else { x.round_large() }
+    const INTEGERS: f32 = 8_388_608.0; // 2^23
+    let magnitude = x.abs();
+    let rounded = ((magnitude + INTEGERS) - INTEGERS).copysign(x);
+    if magnitude < INTEGERS { rounded } else { x }
 }
 
-trait RoundLarge {
-    fn round_large(self) -> f32;
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl RoundLarge for f32 {
-    /// From 2^22 on, where only halves (below 2^23) are left to round.
-    #[inline]
-    fn round_large(self) -> f32 {
-        const INTEGERS: f32 = 8_388_608.0; // 2^23
-        let rounded = ((self.abs() + INTEGERS) - INTEGERS).copysign(self);
-        if self.abs() < INTEGERS { rounded } else { self }
+    #[test]
+    fn ties_go_to_the_even_neighbour() {
+        let table = [(0.5, 0.0), (1.5, 2.0), (2.5, 2.0), (3.5, 4.0), (-0.5, 0.0), (-1.5, -2.0), (254.5, 254.0)];
+        for (x, expected) in table {
+            assert_eq!(round_half_even(x), expected, "{x}");
+        }
+        assert_eq!(round_half_even(0.49999997), 0.0);
+        assert_eq!(round_half_even(8_388_607.5), 8_388_608.0);
+    }
+
+    #[test]
+    fn equals_the_standard_library_on_floats_of_every_size() {
+        for i in 0..(1u32 << 20) {
+            let x = f32::from_bits(i.wrapping_mul(4093).wrapping_add(i >> 7));
+            let (ours, theirs) = (round_half_even(x), x.round_ties_even());
+            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{x:e}: {ours} {theirs}");
+        }
+        for half in -20_000_000i32..20_000_000 {
+            if half % 7 == 0 {
+                let x = half as f32 / 2.0;
+                assert_eq!(round_half_even(x).to_bits(), x.round_ties_even().to_bits(), "{x}");
+            }
+        }
     }
 }

@@ -119,6 +119,11 @@ fn clamp(v: f32, limit: f32) -> f32 {
     if v < limit { v } else { limit }
 }
 
+#[inline]
+fn or_zero(t: f32) -> f32 {
+    if t > 0.0 { t } else { 0.0 }
+}
+
 fn normalizer(max_tanh: f32) -> f32 {
     if max_tanh >= f32::MIN_POSITIVE { max_tanh } else { 1.0 }
 }
@@ -130,7 +135,7 @@ fn dorefa(q_max: i32, w: &[f32], codes: &mut [i16]) -> f32 {
     let n = q_max as f32;
     for (code, &v) in codes.iter_mut().zip(&values) {
         let t = v / (2.0 * m) + 0.5;
-        *code = (2.0 * round_half_even(t * n) - n) as i16;
+        *code = (2.0 * round_half_even(or_zero(t) * n) - n) as i16;
     }
     1.0 / n
 }

@@ -2,13 +2,11 @@
 //!
 //! `out = clamp((acc * mul[c] + acc2 * mul2[c] + res * res_mul[c] + add[c]) >> shift, lo, hi)`.
 
-use crate::StepError;
+mod derive;
+#[cfg(test)]
+mod tests;
 
-/// How far rounding the multipliers may move an output, in code steps.
-pub const TOLERANCE: f64 = 1.0 / 256.0;
-
-/// The largest shift tried.
-pub const MAX_SHIFT: u32 = 61;
+pub use derive::{MAX_SHIFT, TOLERANCE, derive};
 
 /// The integer step of one layer; one entry per output channel in each list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,13 +78,10 @@ pub struct Ranges<'a> {
 pub struct Derived {
     /// The integer step.
     pub step: IntegerStep,
-    /// The largest distance between the integer sum over `2^shift` (less the half) and the real output, in code steps.
+    /// The largest distance, in code steps, between the integer sum over `2^shift` (less its half) and the real output, over the
+    /// proved ranges; outputs that lie a code step or more outside `[lo, hi]`, and clamp in both, are left out where one
+    /// input after the other shows it.
     pub worst_error: f64,
-}
-
-/// Derives the integer step.
-pub fn derive(real: &RealStep, ranges: &Ranges<'_>) -> Result<Derived, StepError> {
-    todo!("{real:?} {ranges:?}")
 }
 
 /// The smallest and largest `sum a[i] * codes[i]` over all `a[i]` in `[a_min, a_max]`; both are attained.
