@@ -116,9 +116,15 @@ pub enum StepError {
         /// The largest absolute value before clamping, in code steps.
         magnitude: f64,
     },
+    /// A shift that i64 does not have.
+    #[error("shift {shift}, expected 0 to 62")]
+    Shift {
+        /// The shift as given.
+        shift: u32,
+    },
     /// A multiplier leaves i32 before the rounding is fine enough.
     #[error(
-        "channel {channel}: {what} {value} needs shift {shift} to round within 2^-8 of a code step, and is {scaled:e} there, more than 31 bits"
+        "channel {channel}: {what} {value} is {scaled:e} at shift {shift}, more than 31 bits, and smaller shifts round coarser than 2^-8 of a code step"
     )]
     Multiplier {
         /// Which multiplier.

@@ -11,7 +11,7 @@
 //! trimmed box. There `g >= f - 2^-8 > hi`, and `g` only fell on the way, so both outputs are `hi`. The same below `lo`.
 //!
 //! The additional code step on either side is also what makes the f64 roundings of `trim` harmless: outputs are at most 2^44
-//! code steps, so each rounding is below 2^-7 of one.
+//! code steps, so each rounding is at most 2^-8 of one.
 
 use super::{Derived, IntegerStep, Ranges, RealStep};
 use crate::StepError;
@@ -43,9 +43,10 @@ struct Rounded {
     error: f64,
 }
 
-/// Derives the integer step of a layer: `mul = round_half_even(scale * 2^shift)` and so on,
-/// `add = round_half_even(offset * 2^shift + 2^shift / 2)`, with the smallest shift for which this moves no output by more than
-/// [`TOLERANCE`] over the proved ranges. Values that clamp anyway are left out as far as the proof in this module's source goes. In f64 with
+/// Derives the integer step of a layer: `mul = round_half_even(scale * 2^shift)` and so on, and `add` the integer nearest to
+/// `offset * 2^shift + 2^shift / 2`, less the middle of the error that rounding the multipliers makes, with the smallest shift for
+/// which all of this moves no output by more than [`TOLERANCE`] over the proved ranges. Outputs that lie a code step or more outside `[lo, hi]` may move further: they clamp in both.
+/// An input that is always 0 gets the multiplier 0. In f64 with
 /// `+ - *` and roundings only, so the result is the same on every machine.
 ///
 /// The result is proved: `|acc * mul + acc2 * mul2 + res * res_mul + add| < 2^63`, in any order of summation, for all inputs
@@ -113,6 +114,11 @@ fn channels(real: &RealStep, ranges: &Ranges<'_>) -> Result<Vec<Channel>, StepEr
         if let Some(&s) = real.res_scale.get(c) {
             (scale[2], range[2]) = (s, ranges.res);
         }
+        for i in 0..INPUTS {
+            if range[i] == (0, 0) && scale[i].is_finite() {
+                scale[i] = 0.0;
+            }
+        }
         for (what, (lo, hi)) in ["acc", "acc2", "res"].into_iter().zip(range) {
             if lo > hi {
                 return Err(StepError::EmptyRange { what, channel: c, lo, hi });
@@ -177,15 +183,16 @@ impl Channel {
             let reach = self.range[i].0.unsigned_abs().max(self.range[i].1.unsigned_abs());
             magnitude += i128::from(mul[i]).abs() * i128::from(reach);
         }
-        let scaled = self.offset * unit + 0.5 * unit;
-        let nearest = scaled.round_ties_even();
-        magnitude += nearest.abs() as i128;
+        let (half, odd_half) = if shift == 0 { (0, 0.5) } else { (1i64 << (shift - 1), 0.0) };
+        let scaled = self.offset * unit;
+        let nearest = (scaled - 0.5 * (low + high) * unit + odd_half).round_ties_even();
+        magnitude = magnitude.saturating_add(nearest.abs() as i128 + i128::from(half));
         if magnitude >= 1 << 63 {
             return Err(StepError::Overflow { channel, shift, magnitude: magnitude as f64 });
         }
-        let error = (nearest - scaled) / unit;
+        let error = (nearest - odd_half - scaled) / unit;
         let error = f64::max((low + error).abs(), (high + error).abs());
-        Ok(Rounded { mul, add: nearest as i64, error })
+        Ok(Rounded { mul, add: nearest as i64 + half, error })
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `out = clamp((acc * mul[c] + acc2 * mul2[c] + res * res_mul[c] + add[c]) >> shift, lo, hi)`.
 
+use crate::StepError;
+
 mod derive;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,54 @@ impl IntegerStep {
             sum += res * i64::from(res_mul);
         }
         (sum >> self.shift).clamp(i64::from(self.lo), i64::from(self.hi)) as i32
+    }
+
+    /// Proves a step that comes from a file: the largest `|acc * mul| + |acc2 * mul2| + |res * res_mul| + |add|` of any channel
+    /// over the given ranges, below 2^63. Below 2^31 the step may be computed in 32-bit arithmetic, in any order of summation.
+    ///
+    /// # Errors
+    /// Lists of unequal length, a shift above 62, `lo > hi`, an empty range, or a sum that could reach 2^63.
+    pub fn largest_sum(&self, ranges: &Ranges<'_>) -> Result<u64, StepError> {
+        let n = self.mul.len();
+        let length = |what, got| if got == n { Ok(()) } else { Err(StepError::Length { what, got, expected: n }) };
+        let length_or_none = |what, got| if got == 0 { Ok(()) } else { length(what, got) };
+        length("add", self.add.len())?;
+        length("acc range", ranges.acc.len())?;
+        length_or_none("mul2", self.mul2.len())?;
+        length_or_none("res_mul", self.res_mul.len())?;
+        if !self.mul2.is_empty() {
+            length("acc2 range", ranges.acc2.len())?;
+        }
+        if self.shift > 62 {
+            return Err(StepError::Shift { shift: self.shift });
+        }
+        if self.lo > self.hi {
+            return Err(StepError::EmptyRange { what: "output", channel: 0, lo: self.lo.into(), hi: self.hi.into() });
+        }
+        let mut largest = 0;
+        for c in 0..n {
+            let mut sum = u128::from(self.add[c].unsigned_abs());
+            let mut term = |what, mul: Option<&i32>, (lo, hi): (i64, i64)| {
+                if lo > hi {
+                    return Err(StepError::EmptyRange { what, channel: c, lo, hi });
+                }
+                let reach = lo.unsigned_abs().max(hi.unsigned_abs());
+                sum += u128::from(mul.map_or(0, |m| m.unsigned_abs())) * u128::from(reach);
+                Ok(())
+            };
+            term("acc", self.mul.get(c), ranges.acc[c])?;
+            if !self.mul2.is_empty() {
+                term("acc2", self.mul2.get(c), ranges.acc2[c])?;
+            }
+            if !self.res_mul.is_empty() {
+                term("res", self.res_mul.get(c), ranges.res)?;
+            }
+            if sum >= 1 << 63 {
+                return Err(StepError::Overflow { channel: c, shift: self.shift, magnitude: sum as f64 });
+            }
+            largest = largest.max(sum as u64);
+        }
+        Ok(largest)
     }
 }
 
