@@ -3,7 +3,9 @@
 pub mod conv;
 pub mod isa;
 pub mod layout;
+pub mod norm;
 pub mod pool;
+pub mod pool2d;
 
 pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
 pub use isa::{Isa, UnknownIsa};

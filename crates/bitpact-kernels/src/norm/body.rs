@@ -1,0 +1,370 @@
+//! The loops behind [`super`], written once and compiled for every instruction set. Blocks of 16 channels outside,
+//! pixels inside: the sums of a block stay in registers, and one pixel of a block is one cache line of float32.
+
+use super::{BLOCK, ClipSums, Coefficients};
+use crate::layout::Layout;
+
+type Lanes = [f32; BLOCK];
+
+/// 1.5 * 2^23: adding it to 0 <= x < 2^22 rounds x half to even into the lowest bits of the sum.
+const ROUNDER: f32 = 12_582_912.0;
+
+/// `a*b + c`, in one rounding where the instruction set has it.
+#[inline(always)]
+fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[inline(always)]
+fn lanes<T>(slice: &[T]) -> &[[T; BLOCK]] {
+    slice.as_chunks::<BLOCK>().0
+}
+
+#[inline(always)]
+fn lanes_mut<T>(slice: &mut [T]) -> &mut [[T; BLOCK]] {
+    slice.as_chunks_mut::<BLOCK>().0
+}
+
+/// Index, in blocks, of channel block `block` of pixel (y, 0), and blocks from one pixel to the next.
+#[inline(always)]
+fn row(layout: &Layout, y: usize, block: usize) -> (usize, usize) {
+    (layout.offset(y, 0) / BLOCK + block, layout.cs / BLOCK)
+}
+
+/// An accumulator element.
+pub(super) trait Acc: Copy {
+    fn real(self) -> f32;
+}
+
+impl Acc for i32 {
+    #[inline(always)]
+    fn real(self) -> f32 {
+        self as f32
+    }
+}
+
+impl Acc for f32 {
+    #[inline(always)]
+    fn real(self) -> f32 {
+        self
+    }
+}
+
+/// Something added to u.
+pub(super) trait Residual: Copy {
+    fn add<const FMA: bool>(&self, y: usize, x: usize, block: usize, u: &mut Lanes);
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct NoResidual;
+
+impl Residual for NoResidual {
+    #[inline(always)]
+    fn add<const FMA: bool>(&self, _: usize, _: usize, _: usize, _: &mut Lanes) {}
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct CodeResidual<'a> {
+    codes: &'a [[u8; BLOCK]],
+    layout: Layout,
+    step: f32,
+}
+
+impl<'a> CodeResidual<'a> {
+    pub(super) fn new(codes: &'a [u8], layout: Layout, step: f32) -> Self {
+        Self { codes: lanes(codes), layout, step }
+    }
+}
+
+impl Residual for CodeResidual<'_> {
+    #[inline(always)]
+    fn add<const FMA: bool>(&self, y: usize, x: usize, block: usize, u: &mut Lanes) {
+        let (start, step) = row(&self.layout, y, block);
+        let codes = &self.codes[start + x * step];
+        for i in 0..BLOCK {
+            u[i] = fma::<FMA>(f32::from(codes[i]), self.step, u[i]);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Real<'a> {
+    values: &'a [Lanes],
+    layout: Layout,
+}
+
+impl<'a> Real<'a> {
+    pub(super) fn new(values: &'a [f32], layout: Layout) -> Self {
+        Self { values: lanes(values), layout }
+    }
+}
+
+impl Residual for Real<'_> {
+    #[inline(always)]
+    fn add<const FMA: bool>(&self, y: usize, x: usize, block: usize, u: &mut Lanes) {
+        let (start, step) = row(&self.layout, y, block);
+        let values = &self.values[start + x * step];
+        for i in 0..BLOCK {
+            u[i] += values[i];
+        }
+    }
+}
+
+/// Where u goes.
+pub(super) trait Sink {
+    fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes);
+}
+
+pub(super) struct Codes<'a> {
+    codes: &'a mut [[u8; BLOCK]],
+    layout: Layout,
+    inverse_step: f32,
+    q_max: f32,
+}
+
+impl<'a> Codes<'a> {
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, q_max: f32) -> Self {
+        Self { codes: lanes_mut(codes), layout, inverse_step, q_max }
+    }
+}
+
+/// `clamp(x, 0, q_max) + ROUNDER`, whose lowest bits are the rounded code.
+#[inline(always)]
+fn rounded(x: f32, q_max: f32) -> f32 {
+    let x = if x > 0.0 { x } else { 0.0 };
+    let x = if x < q_max { x } else { q_max };
+    x + ROUNDER
+}
+
+impl Sink for Codes<'_> {
+    #[inline(always)]
+    fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
+        let (start, step) = row(&self.layout, y, block);
+        let out = &mut self.codes[start + x * step];
+        for i in 0..BLOCK {
+            out[i] = rounded(u[i] * self.inverse_step, self.q_max).to_bits() as u8;
+        }
+    }
+}
+
+pub(super) struct RealOut<'a, const RELU: bool> {
+    values: &'a mut [Lanes],
+    layout: Layout,
+}
+
+impl<'a, const RELU: bool> RealOut<'a, RELU> {
+    pub(super) fn new(values: &'a mut [f32], layout: Layout) -> Self {
+        Self { values: lanes_mut(values), layout }
+    }
+}
+
+impl<const RELU: bool> Sink for RealOut<'_, RELU> {
+    #[inline(always)]
+    fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
+        let (start, step) = row(&self.layout, y, block);
+        let out = &mut self.values[start + x * step];
+        for i in 0..BLOCK {
+            out[i] = if RELU && !(u[i] > 0.0) { 0.0 } else { u[i] };
+        }
+    }
+}
+
+/// Backward of an activation on one block: masks g, adds to alpha's gradient and the count of clipped elements.
+pub(super) trait Act: Copy {
+    fn mask(&self, u: &Lanes, g: &mut Lanes, alpha: &mut Lanes, clipped: &mut [u32; BLOCK]);
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Clip<const PLUS: bool> {
+    pub(super) alpha: f32,
+    pub(super) inverse_step: f32,
+    pub(super) q_max: f32,
+}
+
+impl<const PLUS: bool> Act for Clip<PLUS> {
+    #[inline(always)]
+    fn mask(&self, u: &Lanes, g: &mut Lanes, alpha: &mut Lanes, clipped: &mut [u32; BLOCK]) {
+        for i in 0..BLOCK {
+            let above = u[i] >= self.alpha;
+            let inside = u[i] >= 0.0 && !above;
+            alpha[i] += if above { g[i] } else { 0.0 };
+            clipped[i] += u32::from(above);
+            let masked = if inside { g[i] } else { 0.0 };
+            if PLUS {
+                let x = u[i] * self.inverse_step;
+                let q = rounded(x, self.q_max) - ROUNDER;
+                // Outside the range x may be anything, even infinite, so the product is selected, not masked by zero.
+                let term = masked * ((q - x) / self.q_max);
+                alpha[i] += if inside { term } else { 0.0 };
+            }
+            g[i] = masked;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Relu;
+
+impl Act for Relu {
+    #[inline(always)]
+    fn mask(&self, u: &Lanes, g: &mut Lanes, _: &mut Lanes, _: &mut [u32; BLOCK]) {
+        for i in 0..BLOCK {
+            g[i] = if u[i] > 0.0 { g[i] } else { 0.0 };
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Keep;
+
+impl Act for Keep {
+    #[inline(always)]
+    fn mask(&self, _: &Lanes, _: &mut Lanes, _: &mut Lanes, _: &mut [u32; BLOCK]) {}
+}
+
+#[inline(always)]
+pub(super) fn statistics_int(z: &[i32], sum: &mut [i64], square: &mut [i64]) {
+    let step = sum.len() / BLOCK;
+    let z = lanes(z);
+    for (block, (sum, square)) in lanes_mut(sum).iter_mut().zip(lanes_mut(square)).enumerate() {
+        let (mut s, mut q) = ([0i64; BLOCK], [0i64; BLOCK]);
+        for pixel in z[block..].iter().step_by(step) {
+            for i in 0..BLOCK {
+                let v = i64::from(pixel[i]);
+                s[i] += v;
+                q[i] += v * v;
+            }
+        }
+        (*sum, *square) = (s, q);
+    }
+}
+
+#[inline(always)]
+pub(super) fn statistics_real(z: &[f32], sum: &mut [f64], square: &mut [f64]) {
+    let step = sum.len() / BLOCK;
+    let z = lanes(z);
+    for (block, (sum, square)) in lanes_mut(sum).iter_mut().zip(lanes_mut(square)).enumerate() {
+        let (mut s, mut q) = ([0f64; BLOCK], [0f64; BLOCK]);
+        for pixel in z[block..].iter().step_by(step) {
+            for i in 0..BLOCK {
+                let v = f64::from(pixel[i]);
+                s[i] += v;
+                q[i] += v * v;
+            }
+        }
+        (*sum, *square) = (s, q);
+    }
+}
+
+#[inline(always)]
+pub(super) fn apply<Z: Acc, R: Residual, S: Sink, const FMA: bool>(
+    shape: Layout,
+    z: &[Z],
+    a: &[f32],
+    b: &[f32],
+    residual: R,
+    mut sink: S,
+) {
+    let z = lanes(z);
+    for (block, (a, b)) in lanes(a).iter().zip(lanes(b)).enumerate() {
+        for y in 0..shape.h {
+            let (start, step) = row(&shape, y, block);
+            for x in 0..shape.w {
+                let z = &z[start + x * step];
+                let mut u = [0f32; BLOCK];
+                for i in 0..BLOCK {
+                    u[i] = fma::<FMA>(z[i].real(), a[i], b[i]);
+                }
+                residual.add::<FMA>(y, x, block, &mut u);
+                sink.put(y, x, block, u);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
+    shape: Layout,
+    z: &[Z],
+    k: Coefficients,
+    residual: R,
+    act: A,
+    g: &mut [f32],
+    sum_g: &mut [f32],
+    sum_gx: &mut [f32],
+) -> ClipSums {
+    let (z, g) = (lanes(z), lanes_mut(g));
+    let mut sums = ClipSums::default();
+    for block in 0..shape.cs / BLOCK {
+        let (a, b, xa, xb) = (&lanes(k.a)[block], &lanes(k.b)[block], &lanes(k.xa)[block], &lanes(k.xb)[block]);
+        let (mut block_g, mut block_gx) = ([0f32; BLOCK], [0f32; BLOCK]);
+        let mut clipped = [0u32; BLOCK];
+        for y in 0..shape.h {
+            let (start, step) = row(&shape, y, block);
+            let (mut row_g, mut row_gx, mut row_alpha) = ([0f32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
+            for x in 0..shape.w {
+                let (z, g) = (&z[start + x * step], &mut g[start + x * step]);
+                let (mut u, mut xhat) = ([0f32; BLOCK], [0f32; BLOCK]);
+                for i in 0..BLOCK {
+                    u[i] = fma::<FMA>(z[i].real(), a[i], b[i]);
+                    xhat[i] = fma::<FMA>(z[i].real(), xa[i], xb[i]);
+                }
+                residual.add::<FMA>(y, x, block, &mut u);
+                act.mask(&u, g, &mut row_alpha, &mut clipped);
+                for i in 0..BLOCK {
+                    row_g[i] += g[i];
+                    row_gx[i] = fma::<FMA>(g[i], xhat[i], row_gx[i]);
+                }
+            }
+            for i in 0..BLOCK {
+                block_g[i] += row_g[i];
+                block_gx[i] += row_gx[i];
+            }
+            sums.alpha_gradient += row_alpha.iter().map(|&v| f64::from(v)).sum::<f64>();
+        }
+        sums.clipped += clipped.iter().map(|&n| u64::from(n)).sum::<u64>();
+        lanes_mut(sum_g)[block] = block_g;
+        lanes_mut(sum_gx)[block] = block_gx;
+    }
+    sums
+}
+
+#[inline(always)]
+pub(super) fn backward_apply<Z: Acc, const FMA: bool>(
+    shape: Layout,
+    z: &[Z],
+    k: [&[f32]; 3],
+    g: &[f32],
+    dz: &mut [f32],
+    dz_layout: Layout,
+) {
+    let (z, g, dz) = (lanes(z), lanes(g), lanes_mut(dz));
+    for block in 0..shape.cs / BLOCK {
+        let [k1, k2, k3] = k.map(|k| &lanes(k)[block]);
+        for y in 0..shape.h {
+            let (start, step) = row(&shape, y, block);
+            let (out, _) = row(&dz_layout, y, block);
+            for x in 0..shape.w {
+                let (z, g) = (&z[start + x * step], &g[start + x * step]);
+                let dz = &mut dz[out + x * step];
+                for i in 0..BLOCK {
+                    dz[i] = fma::<FMA>(g[i], k1[i], fma::<FMA>(z[i].real(), k2[i], k3[i]));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn widen(codes: &[u8], zero: &Lanes, scale: &Lanes, values: &mut [f32]) {
+    let (blocks, tail) = codes.as_chunks::<BLOCK>();
+    let (out, out_tail) = values.as_chunks_mut::<BLOCK>();
+    for (codes, out) in blocks.iter().zip(out) {
+        for i in 0..BLOCK {
+            out[i] = (f32::from(codes[i]) - zero[i]) * scale[i];
+        }
+    }
+    for (i, (code, out)) in tail.iter().zip(out_tail).enumerate() {
+        *out = (f32::from(*code) - zero[i]) * scale[i];
+    }
+}

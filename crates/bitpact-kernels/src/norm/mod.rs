@@ -1,0 +1,365 @@
+//! The element-wise half of a training step: batch statistics, normalization with residual, clip and quantization in
+//! one pass, and its backward in two.
+//!
+//! For one unit `act(norm(product) + residual)` with accumulators z, per channel c:
+//!
+//! ```text
+//! xhat = z * xa[c] + xb[c]                    xa = 1/sigma, xb = -mean/sigma
+//! u    = z * a[c] + b[c] + residual           a = gamma*xa, b = gamma*xb + beta
+//! q    = clamp(round_half_even(u * inv), 0, q_max)
+//! ```
+//!
+//! Nothing but z and q is kept between forward and backward: u, xhat and the clip mask are computed again. Every
+//! function works on one image on the calling thread; its sums run over pixels in row order, so they depend on the
+//! instruction set and on nothing else. z holds exact integers (i32) or float32.
+
+mod body;
+#[cfg(test)]
+mod tests;
+
+use crate::isa::{Isa, Proof};
+use crate::layout::Layout;
+use body::{Clip, Codes, Keep, NoResidual, Real, RealOut, Relu};
+
+/// Channels a block of the element-wise kernels holds; every channel stride is a multiple.
+pub const BLOCK: usize = 16;
+
+/// Accumulators of a product, without border: `[h][w][cs]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Accumulators<'a> {
+    /// Exact integers of the integer path.
+    Int(&'a [i32]),
+    /// float32.
+    Real(&'a [f32]),
+}
+
+/// What is added before the activation.
+#[derive(Debug, Clone, Copy)]
+pub enum ResidualView<'a> {
+    /// Nothing.
+    None,
+    /// `step * code`.
+    Codes {
+        /// The codes.
+        codes: &'a [u8],
+        /// Where they lie.
+        layout: Layout,
+        /// Real value of one code.
+        step: f32,
+    },
+    /// Real values.
+    Real {
+        /// The values.
+        values: &'a [f32],
+        /// Where they lie.
+        layout: Layout,
+    },
+}
+
+/// Where `u` goes.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Clipped and quantized.
+    Codes {
+        /// The codes; border pixels are left alone.
+        codes: &'a mut [u8],
+        /// Where they lie.
+        layout: Layout,
+        /// q_max / alpha.
+        inverse_step: f32,
+        /// Largest code.
+        q_max: f32,
+    },
+    /// max(u, 0).
+    Relu {
+        /// The values; border pixels are left alone.
+        values: &'a mut [f32],
+        /// Where they lie.
+        layout: Layout,
+    },
+    /// u itself.
+    Keep {
+        /// The values; border pixels are left alone.
+        values: &'a mut [f32],
+        /// Where they lie.
+        layout: Layout,
+    },
+}
+
+/// The activation, as its backward needs it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// Clip at alpha; the paper's gradient (eq. 3).
+    Pact {
+        /// The clip value.
+        alpha: f32,
+    },
+    /// Clip at alpha with the in-range term of alpha's gradient.
+    PactPlus {
+        /// The clip value.
+        alpha: f32,
+        /// q_max / alpha.
+        inverse_step: f32,
+        /// Largest code.
+        q_max: f32,
+    },
+    /// max(u, 0).
+    Relu,
+    /// None: the gradient passes.
+    Keep,
+}
+
+/// Sums of one image that the backward of a unit needs.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ClipSums {
+    /// dL/dalpha.
+    pub alpha_gradient: f64,
+    /// Elements at or above alpha.
+    pub clipped: u64,
+}
+
+macro_rules! on_isa {
+    ($isa:expr, |$fma:ident| $call:expr) => {{
+        #[inline(always)]
+        fn portable<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+        fn avx512<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        match $isa.prove() {
+            Proof::Scalar => {
+                const $fma: bool = false;
+                portable(
+                    #[inline(always)]
+                    || $call,
+                )
+            }
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx2(_) => {
+                const $fma: bool = true;
+                // SAFETY: the token proves AVX2 and FMA.
+                unsafe {
+                    avx2(
+                        #[inline(always)]
+                        || $call,
+                    )
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx512(_) => {
+                const $fma: bool = true;
+                // SAFETY: the token proves the AVX-512 set.
+                unsafe {
+                    avx512(
+                        #[inline(always)]
+                        || $call,
+                    )
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("a token of another architecture"),
+        }
+    }};
+}
+
+/// Exact sums of z and z^2 per channel over one image: `sum[c]`, `square[c]`.
+///
+/// Exact while z^2 * pixels < 2^63.
+///
+/// # Panics
+/// If a length does not fit `pixels` and `sum.len()`, which is a multiple of 16.
+pub fn statistics_int(isa: Isa, z: &[i32], sum: &mut [i64], square: &mut [i64]) {
+    check_statistics(z.len(), sum.len(), square.len());
+    on_isa!(isa, |_FMA| body::statistics_int(z, sum, square))
+}
+
+/// Sums of z and z^2 per channel over one image in float64.
+///
+/// # Panics
+/// As [`statistics_int`].
+pub fn statistics_real(isa: Isa, z: &[f32], sum: &mut [f64], square: &mut [f64]) {
+    check_statistics(z.len(), sum.len(), square.len());
+    on_isa!(isa, |_FMA| body::statistics_real(z, sum, square))
+}
+
+fn check_statistics(z: usize, sum: usize, square: usize) {
+    assert!(sum == square && sum > 0 && sum.is_multiple_of(BLOCK) && z.is_multiple_of(sum), "{z} values, {sum} channels");
+}
+
+/// One image forward: `u = z*a + b + residual` into `output`. `shape` is the layout of z (no border).
+///
+/// # Panics
+/// If a slice is shorter than its layout, or a channel stride is not a multiple of 16 or differs.
+pub fn apply(
+    isa: Isa,
+    shape: Layout,
+    z: Accumulators,
+    a: &[f32],
+    b: &[f32],
+    residual: ResidualView,
+    output: Output,
+) {
+    check(shape, &z, &residual);
+    assert!(a.len() == shape.cs && b.len() == shape.cs);
+    macro_rules! with_output {
+        ($z:expr, $r:expr) => {
+            match output {
+                Output::Codes { codes, layout, inverse_step, q_max } => {
+                    check_layout(shape, layout, codes.len());
+                    let out = Codes::new(codes, layout, inverse_step, q_max);
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
+                Output::Relu { values, layout } => {
+                    check_layout(shape, layout, values.len());
+                    let out = RealOut::<true>::new(values, layout);
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
+                Output::Keep { values, layout } => {
+                    check_layout(shape, layout, values.len());
+                    let out = RealOut::<false>::new(values, layout);
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
+            }
+        };
+    }
+    macro_rules! with_residual {
+        ($z:expr) => {
+            match residual {
+                ResidualView::None => with_output!($z, NoResidual),
+                ResidualView::Codes { codes, layout, step } => with_output!($z, body::CodeResidual::new(codes, layout, step)),
+                ResidualView::Real { values, layout } => with_output!($z, Real::new(values, layout)),
+            }
+        };
+    }
+    match z {
+        Accumulators::Int(z) => with_residual!(z),
+        Accumulators::Real(z) => with_residual!(z),
+    }
+}
+
+/// Coefficients of one unit's backward passes, one value a channel.
+#[derive(Debug, Clone, Copy)]
+pub struct Coefficients<'a> {
+    /// gamma / sigma.
+    pub a: &'a [f32],
+    /// beta - gamma * mean / sigma.
+    pub b: &'a [f32],
+    /// 1 / sigma.
+    pub xa: &'a [f32],
+    /// -mean / sigma.
+    pub xb: &'a [f32],
+}
+
+/// Backward, pass one, over one image: masks `g` (dL/dy, dense) in place to dL/du and sums it per channel:
+/// `sum_g[c]` = sum of dL/du, `sum_gx[c]` = sum of dL/du * xhat.
+///
+/// # Panics
+/// As [`apply`].
+pub fn backward_reduce(
+    isa: Isa,
+    shape: Layout,
+    z: Accumulators,
+    k: Coefficients,
+    residual: ResidualView,
+    activation: Activation,
+    g: &mut [f32],
+    sum_g: &mut [f32],
+    sum_gx: &mut [f32],
+) -> ClipSums {
+    check(shape, &z, &residual);
+    assert!([k.a, k.b, k.xa, k.xb].iter().all(|s| s.len() == shape.cs) && g.len() == shape.len());
+    assert!(sum_g.len() == shape.cs && sum_gx.len() == shape.cs);
+    macro_rules! with_activation {
+        ($z:expr, $r:expr) => {
+            match activation {
+                Activation::Pact { alpha } => {
+                    let act = Clip::<false> { alpha, inverse_step: 0.0, q_max: 1.0 };
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
+                }
+                Activation::PactPlus { alpha, inverse_step, q_max } => {
+                    let act = Clip::<true> { alpha, inverse_step, q_max };
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
+                }
+                Activation::Relu => {
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Relu, g, sum_g, sum_gx))
+                }
+                Activation::Keep => {
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Keep, g, sum_g, sum_gx))
+                }
+            }
+        };
+    }
+    macro_rules! with_residual {
+        ($z:expr) => {
+            match residual {
+                ResidualView::None => with_activation!($z, NoResidual),
+                ResidualView::Codes { codes, layout, step } => with_activation!($z, body::CodeResidual::new(codes, layout, step)),
+                ResidualView::Real { values, layout } => with_activation!($z, Real::new(values, layout)),
+            }
+        };
+    }
+    match z {
+        Accumulators::Int(z) => with_residual!(z),
+        Accumulators::Real(z) => with_residual!(z),
+    }
+}
+
+/// Backward, pass two, over one image: `dz = g*k1 + z*k2 + k3` into a bordered buffer, `g` being dL/du of pass one.
+///
+/// With N pixels in the batch: k1 = gamma/sigma, k2 = -k1 * sum_gx/N * xa, k3 = -k1 * (sum_g/N + xb * sum_gx/N).
+///
+/// # Panics
+/// As [`apply`].
+pub fn backward_apply(
+    isa: Isa,
+    shape: Layout,
+    z: Accumulators,
+    k: [&[f32]; 3],
+    g: &[f32],
+    dz: &mut [f32],
+    dz_layout: Layout,
+) {
+    check(shape, &z, &ResidualView::None);
+    check_layout(shape, dz_layout, dz.len());
+    assert!(k.iter().all(|s| s.len() == shape.cs) && g.len() == shape.len());
+    match z {
+        Accumulators::Int(z) => on_isa!(isa, |FMA| body::backward_apply::<_, FMA>(shape, z, k, g, dz, dz_layout)),
+        Accumulators::Real(z) => on_isa!(isa, |FMA| body::backward_apply::<_, FMA>(shape, z, k, g, dz, dz_layout)),
+    }
+}
+
+/// A whole bordered image of codes as real values: `(code - zero[i % 16]) * scale[i % 16]`, the pattern repeating over
+/// 16 elements (the channel stride divides 16 or is a multiple of it with a uniform pattern).
+///
+/// # Panics
+/// If the lengths differ or are not a multiple of 4.
+pub fn widen(isa: Isa, codes: &[u8], zero: &[f32; BLOCK], scale: &[f32; BLOCK], values: &mut [f32]) {
+    assert!(codes.len() == values.len(), "{} codes, {} values", codes.len(), values.len());
+    on_isa!(isa, |_FMA| body::widen(codes, zero, scale, values))
+}
+
+fn check(shape: Layout, z: &Accumulators, residual: &ResidualView) {
+    let len = match z {
+        Accumulators::Int(z) => z.len(),
+        Accumulators::Real(z) => z.len(),
+    };
+    assert!(shape.border == 0 && len == shape.len(), "accumulators of {len} elements for {shape:?}");
+    match residual {
+        ResidualView::None => assert!(shape.cs.is_multiple_of(BLOCK), "channel stride {}", shape.cs),
+        ResidualView::Codes { codes, layout, .. } => check_layout(shape, *layout, codes.len()),
+        ResidualView::Real { values, layout } => check_layout(shape, *layout, values.len()),
+    }
+}
+
+fn check_layout(shape: Layout, layout: Layout, len: usize) {
+    let same = (layout.h, layout.w, layout.cs) == (shape.h, shape.w, shape.cs);
+    assert!(same && shape.cs.is_multiple_of(BLOCK) && len == layout.len(), "{len} elements in {layout:?} against {shape:?}");
+}

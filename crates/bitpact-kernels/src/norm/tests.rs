@@ -1,0 +1,192 @@
+use bitpact_core::{ActQuant, act_backward, quantize_act, rng::Key};
+
+use super::*;
+
+struct Case {
+    shape: Layout,
+    bordered: Layout,
+    z: Vec<i32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    codes: Vec<u8>,
+    g: Vec<f32>,
+}
+
+const STEP: f32 = 0.37;
+
+fn case(h: usize, w: usize, c: usize, seed: u64) -> Case {
+    let key = Key::new(seed);
+    let shape = Layout::new(h, w, c, 0);
+    let bordered = Layout::new(h, w, c, 1);
+    let channel = |label: &str| (0..shape.cs as u64).map(|i| key.with(label).normal(i)).collect::<Vec<f32>>();
+    Case {
+        shape,
+        bordered,
+        z: (0..shape.len() as u64).map(|i| key.with("z").below(i, 4001) as i32 - 2000).collect(),
+        a: channel("a").iter().map(|a| a / 900.0).collect(),
+        b: channel("b"),
+        codes: (0..bordered.len() as u64).map(|i| key.with("codes").below(i, 16) as u8).collect(),
+        g: (0..shape.len() as u64).map(|i| key.with("g").normal(i)).collect(),
+    }
+}
+
+fn u_of(case: &Case, y: usize, x: usize, c: usize, fused: bool, residual: bool) -> f32 {
+    let z = case.z[case.shape.offset(y, x) + c] as f32;
+    let fma = |a: f32, b: f32, s: f32| if fused { a.mul_add(b, s) } else { a * b + s };
+    let u = fma(z, case.a[c], case.b[c]);
+    if residual { fma(f32::from(case.codes[case.bordered.offset(y, x) + c]), STEP, u) } else { u }
+}
+
+fn pixels(case: &Case) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+    let s = case.shape;
+    (0..s.h).flat_map(move |y| (0..s.w).flat_map(move |x| (0..s.cs).map(move |c| (y, x, c))))
+}
+
+#[test]
+fn codes_equal_the_core_arithmetic_bit_for_bit() {
+    for isa in Isa::available() {
+        for (seed, (h, w, c)) in [(1, 1, 3), (5, 7, 16), (4, 4, 40)].into_iter().enumerate() {
+            let case = case(h, w, c, seed as u64);
+            for residual in [false, true] {
+                let view = if residual {
+                    ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP }
+                } else {
+                    ResidualView::None
+                };
+                let mut codes = vec![99u8; case.bordered.len()];
+                let out = Output::Codes { codes: &mut codes, layout: case.bordered, inverse_step: 7.5, q_max: 15.0 };
+                apply(isa, case.shape, Accumulators::Int(&case.z), &case.a, &case.b, view, out);
+                let mut seen = [0usize; 16];
+                for (y, x, c) in pixels(&case) {
+                    let u = u_of(&case, y, x, c, isa != Isa::Scalar, residual);
+                    let got = codes[case.bordered.offset(y, x) + c];
+                    assert_eq!(got, quantize_act(u, 7.5, 15.0), "{isa} {y} {x} {c} u {u}");
+                    seen[usize::from(got)] += 1;
+                }
+                assert!(h * w < 9 || seen.iter().all(|&n| n > 0), "not every code occurred: {seen:?}");
+                let border = codes.iter().filter(|&&q| q == 99).count();
+                assert_eq!(border, case.bordered.len() - case.shape.len(), "the border was written");
+            }
+        }
+    }
+}
+
+#[test]
+fn exact_ties_round_to_even() {
+    let shape = Layout::new(1, 16, 16, 0);
+    let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16).collect();
+    for isa in Isa::available() {
+        let mut codes = vec![0u8; shape.len()];
+        let out = Output::Codes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 255.0 };
+        apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
+        let firsts: Vec<u8> = codes.iter().step_by(16).copied().collect();
+        assert_eq!(firsts, [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8], "{isa}");
+    }
+}
+
+#[test]
+fn backward_reduce_masks_and_sums_like_the_core_gradient() {
+    let case = case(6, 5, 20, 7);
+    let (alpha, q_max) = (1.5f32, 15.0f32);
+    let inverse_step = q_max / alpha;
+    let (xa, xb) = (vec![0.01f32; case.shape.cs], vec![0.3f32; case.shape.cs]);
+    let modes = [
+        (ActQuant::Pact, Activation::Pact { alpha }),
+        (ActQuant::PactPlus, Activation::PactPlus { alpha, inverse_step, q_max }),
+    ];
+    for isa in Isa::available() {
+        for (quant, activation) in modes {
+            let mut g = case.g.clone();
+            let (mut sum_g, mut sum_gx) = (vec![0f32; case.shape.cs], vec![0f32; case.shape.cs]);
+            let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP };
+            let k = Coefficients { a: &case.a, b: &case.b, xa: &xa, xb: &xb };
+            let z = Accumulators::Int(&case.z);
+            let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, &mut sum_g, &mut sum_gx);
+            let (mut dalpha, mut clipped) = (0f64, 0u64);
+            let (mut want_g, mut want_gx) = (vec![0f64; case.shape.cs], vec![0f64; case.shape.cs]);
+            for (y, x, c) in pixels(&case) {
+                let u = u_of(&case, y, x, c, isa != Isa::Scalar, true);
+                let at = case.shape.offset(y, x) + c;
+                let want = act_backward(quant, case.g[at], u, alpha, inverse_step, q_max);
+                assert_eq!(g[at], want.dx, "{isa} {quant} u {u}");
+                dalpha += f64::from(want.dalpha);
+                clipped += u64::from(u >= alpha);
+                want_g[c] += f64::from(want.dx);
+                want_gx[c] += f64::from(want.dx) * (f64::from(case.z[at]) * 0.01 + 0.3);
+            }
+            assert!((sums.alpha_gradient - dalpha).abs() < 1e-4 * dalpha.abs().max(1.0), "{isa} {quant}");
+            assert_eq!(sums.clipped, clipped);
+            assert!(clipped > 20);
+            for c in 0..case.shape.cs {
+                assert!((f64::from(sum_g[c]) - want_g[c]).abs() < 1e-4, "{isa} channel {c}");
+                assert!((f64::from(sum_gx[c]) - want_gx[c]).abs() < 2e-3, "{isa} channel {c}");
+            }
+        }
+    }
+}
+
+#[test]
+fn relu_and_keep() {
+    let shape = Layout::new(1, 3, 16, 0);
+    let z: Vec<f32> = (0..48).map(|i| i as f32 - 24.0).collect();
+    for isa in Isa::available() {
+        let mut y = vec![0f32; 48];
+        let out = Output::Relu { values: &mut y, layout: shape };
+        apply(isa, shape, Accumulators::Real(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
+        assert!(y.iter().zip(&z).all(|(y, z)| *y == z.max(0.0)));
+        let out = Output::Keep { values: &mut y, layout: shape };
+        let residual = ResidualView::Real { values: &z, layout: shape };
+        apply(isa, shape, Accumulators::Real(&z), &[1.0; 16], &[0.5; 16], residual, out);
+        assert!(y.iter().zip(&z).all(|(y, z)| *y == 2.0 * z + 0.5));
+        let (mut g, ones, zeros) = (vec![1f32; 48], [1f32; 16], [0f32; 16]);
+        let k = Coefficients { a: &ones, b: &zeros, xa: &ones, xb: &zeros };
+        let (mut sum_g, mut sum_gx) = ([0f32; 16], [0f32; 16]);
+        let z = Accumulators::Real(&z);
+        backward_reduce(isa, shape, z, k, ResidualView::None, Activation::Relu, &mut g, &mut sum_g, &mut sum_gx);
+        assert_eq!(g.iter().sum::<f32>(), 23.0, "u = 0 passes nothing");
+        assert_eq!(sum_gx.iter().sum::<f32>(), (1..24).sum::<i32>() as f32);
+    }
+}
+
+#[test]
+fn backward_apply_and_statistics_match_their_formulas() {
+    let case = case(3, 4, 32, 3);
+    let real: Vec<f32> = case.z.iter().map(|&z| z as f32).collect();
+    for isa in Isa::available() {
+        let mut dz = vec![7f32; case.bordered.len()];
+        let (k1, k2, k3) = (vec![2.0f32; 32], vec![0.25f32; 32], vec![-1.0f32; 32]);
+        backward_apply(isa, case.shape, Accumulators::Int(&case.z), [&k1, &k2, &k3], &case.g, &mut dz, case.bordered);
+        for (y, x, c) in pixels(&case) {
+            let at = case.shape.offset(y, x) + c;
+            let want = 2.0 * f64::from(case.g[at]) + 0.25 * f64::from(case.z[at]) - 1.0;
+            assert!((f64::from(dz[case.bordered.offset(y, x) + c]) - want).abs() < 1e-3);
+        }
+        let (mut sum, mut square) = (vec![0i64; 32], vec![0i64; 32]);
+        statistics_int(isa, &case.z, &mut sum, &mut square);
+        let (mut sum_r, mut square_r) = (vec![0f64; 32], vec![0f64; 32]);
+        statistics_real(isa, &real, &mut sum_r, &mut square_r);
+        for c in 0..32 {
+            let column = || case.z.iter().skip(c).step_by(32).map(|&z| i64::from(z));
+            assert_eq!((sum[c], square[c]), (column().sum(), column().map(|z| z * z).sum()), "{isa} channel {c}");
+            assert_eq!((sum_r[c], square_r[c]), (sum[c] as f64, square[c] as f64), "{isa} channel {c}");
+        }
+    }
+}
+
+#[test]
+fn widen_subtracts_the_zero_point_by_channel() {
+    let codes: Vec<u8> = (0..=255).chain(0..36).collect();
+    let mut zero = [0f32; BLOCK];
+    let mut scale = [0.5f32; BLOCK];
+    for i in 0..BLOCK {
+        zero[i] = if i % 4 < 3 { 128.0 } else { 0.0 };
+        scale[i] = if i % 4 == 1 { 2.0 } else { 0.5 };
+    }
+    for isa in Isa::available() {
+        let mut values = vec![0f32; codes.len()];
+        widen(isa, &codes, &zero, &scale, &mut values);
+        for (i, (&q, &v)) in codes.iter().zip(&values).enumerate() {
+            assert_eq!(v, (f32::from(q) - zero[i % 16]) * scale[i % 16]);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Pooling in training: maximum over windows and mean over the whole image, forward and backward, one image at a time.
+
+use crate::layout::Layout;
+
+#[cfg(test)]
+mod tests;
+
+/// A square window with its step and padding; padding never wins a maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Rows and columns.
+    pub kernel: usize,
+    /// Step.
+    pub stride: usize,
+    /// Padding on every side, less than `kernel`.
+    pub pad: usize,
+}
+
+impl Window {
+    /// Input positions `from..to` that output position `o` sees along a side of `size`.
+    fn span(&self, o: usize, size: usize) -> std::ops::Range<usize> {
+        let start = o * self.stride;
+        start.saturating_sub(self.pad)..(start + self.kernel - self.pad).min(size)
+    }
+}
+
+/// Maximum over every window: `y[r, q, c] = max of x over the window`. Borders are left alone.
+///
+/// # Panics
+/// If a slice does not fit its layout or the channel strides differ.
+pub fn max_forward<T: Copy + PartialOrd>(window: Window, x: &[T], x_layout: Layout, y: &mut [T], y_layout: Layout) {
+    assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && x_layout.cs == y_layout.cs);
+    let cs = x_layout.cs;
+    for r in 0..y_layout.h {
+        for q in 0..y_layout.w {
+            let at = y_layout.offset(r, q);
+            let out = &mut y[at..at + cs];
+            let mut first = true;
+            for row in window.span(r, x_layout.h) {
+                for column in window.span(q, x_layout.w) {
+                    let from = x_layout.offset(row, column);
+                    let pixel = &x[from..from + cs];
+                    if std::mem::take(&mut first) {
+                        out.copy_from_slice(pixel);
+                    } else {
+                        for (o, &v) in out.iter_mut().zip(pixel) {
+                            *o = if v > *o { v } else { *o };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Backward of [`max_forward`]: adds `dy` (dense) to `dx` (dense) at the first maximum of every window in row order,
+/// as PyTorch does.
+///
+/// # Panics
+/// As [`max_forward`].
+pub fn max_backward<T: Copy + PartialOrd>(
+    window: Window,
+    x: &[T],
+    x_layout: Layout,
+    dy: &[f32],
+    dy_layout: Layout,
+    dx: &mut [f32],
+    dx_layout: Layout,
+) {
+    assert!(x.len() == x_layout.len() && dy.len() == dy_layout.len() && dx.len() == dx_layout.len());
+    assert!(x_layout.cs == dy_layout.cs && x_layout.cs == dx_layout.cs);
+    for r in 0..dy_layout.h {
+        for q in 0..dy_layout.w {
+            let at = dy_layout.offset(r, q);
+            for c in 0..x_layout.cs {
+                let mut best: Option<(T, usize)> = None;
+                for row in window.span(r, x_layout.h) {
+                    for column in window.span(q, x_layout.w) {
+                        let v = x[x_layout.offset(row, column) + c];
+                        if best.is_none_or(|(b, _)| v > b) {
+                            best = Some((v, dx_layout.offset(row, column) + c));
+                        }
+                    }
+                }
+                if let Some((_, to)) = best {
+                    dx[to] += dy[at + c];
+                }
+            }
+        }
+    }
+}
+
+/// An element of a mean: a code or a real value.
+pub trait Summand: Copy {
+    /// The type in which sums are exact (codes) or ordered (real values).
+    type Sum: Copy + Default + std::ops::AddAssign;
+    /// The element as a summand.
+    fn widen(self) -> Self::Sum;
+    /// The sum as float32.
+    fn real(sum: Self::Sum) -> f32;
+}
+
+impl Summand for u8 {
+    type Sum = u32;
+    fn widen(self) -> u32 {
+        u32::from(self)
+    }
+    fn real(sum: u32) -> f32 {
+        sum as f32
+    }
+}
+
+impl Summand for f32 {
+    type Sum = f32;
+    fn widen(self) -> f32 {
+        self
+    }
+    fn real(sum: f32) -> f32 {
+        sum
+    }
+}
+
+/// `y[c] = scale * sum of x over all pixels`; the mean has scale 1/(h*w) times the step of the codes.
+///
+/// # Panics
+/// If a slice does not fit its layout or `y` is not one pixel of the same channel stride.
+pub fn mean_forward<T: Summand>(x: &[T], layout: Layout, scale: f32, y: &mut [f32]) {
+    assert!(x.len() == layout.len() && y.len() == layout.cs && layout.cs.is_multiple_of(16));
+    for block in (0..layout.cs).step_by(16) {
+        let mut sums = [T::Sum::default(); 16];
+        for row in 0..layout.h {
+            for column in 0..layout.w {
+                let at = layout.offset(row, column) + block;
+                for (sum, &v) in sums.iter_mut().zip(&x[at..at + 16]) {
+                    *sum += v.widen();
+                }
+            }
+        }
+        for (y, sum) in y[block..block + 16].iter_mut().zip(sums) {
+            *y = scale * T::real(sum);
+        }
+    }
+}
+
+/// Backward of the mean: `dx[pixel, c] = (or +=) dy[c] / (h*w)`, `dx` dense.
+///
+/// # Panics
+/// As [`mean_forward`].
+pub fn mean_backward(dy: &[f32], layout: Layout, dx: &mut [f32], accumulate: bool) {
+    assert!(dx.len() == layout.len() && dy.len() == layout.cs && layout.border == 0);
+    let share = 1.0 / (layout.h * layout.w) as f32;
+    for pixel in dx.chunks_exact_mut(layout.cs) {
+        for (dx, dy) in pixel.iter_mut().zip(dy) {
+            *dx = if accumulate { *dx + dy * share } else { dy * share };
+        }
+    }
+}

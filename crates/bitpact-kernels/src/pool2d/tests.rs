@@ -1,0 +1,64 @@
+use bitpact_core::rng::Key;
+
+use super::*;
+
+fn image(layout: Layout, seed: u64) -> Vec<u8> {
+    (0..layout.len() as u64).map(|i| Key::new(seed).below(i, 7) as u8).collect()
+}
+
+#[test]
+fn maxima_and_their_gradient_follow_the_definition() {
+    for (kernel, stride, pad, size) in [(2, 2, 0, 8), (3, 2, 1, 7), (3, 1, 1, 5), (2, 1, 0, 2)] {
+        let window = Window { kernel, stride, pad };
+        let x_layout = Layout::new(size, size, 20, 1);
+        let out = (size + 2 * pad - kernel) / stride + 1;
+        let y_layout = Layout::new(out, out, 20, 2);
+        let x = image(x_layout, 5);
+        let mut y = vec![0u8; y_layout.len()];
+        max_forward(window, &x, x_layout, &mut y, y_layout);
+        let dense = Layout { border: 0, ..x_layout };
+        let dy_layout = Layout { border: 0, ..y_layout };
+        let dy: Vec<f32> = (0..dy_layout.len()).map(|i| i as f32 + 1.0).collect();
+        let mut dx = vec![0f32; dense.len()];
+        max_backward(window, &x, x_layout, &dy, dy_layout, &mut dx, dense);
+        let mut want_dx = vec![0f32; dense.len()];
+        for r in 0..out {
+            for q in 0..out {
+                for c in 0..x_layout.cs {
+                    let mut seen = Vec::new();
+                    for a in 0..kernel {
+                        for b in 0..kernel {
+                            let (i, j) = ((r * stride + a).wrapping_sub(pad), (q * stride + b).wrapping_sub(pad));
+                            if i < size && j < size {
+                                seen.push((x[x_layout.offset(i, j) + c], i, j));
+                            }
+                        }
+                    }
+                    let best = seen.iter().map(|s| s.0).max().unwrap();
+                    assert_eq!(y[y_layout.offset(r, q) + c], best);
+                    let &(_, i, j) = seen.iter().find(|s| s.0 == best).unwrap();
+                    want_dx[dense.offset(i, j) + c] += dy[dy_layout.offset(r, q) + c];
+                }
+            }
+        }
+        assert!(dx == want_dx, "kernel {kernel}, stride {stride}, padding {pad}");
+    }
+}
+
+#[test]
+fn means_and_their_gradient() {
+    let layout = Layout::new(3, 5, 17, 1);
+    let x = image(layout, 9);
+    let mut y = vec![0f32; layout.cs];
+    mean_forward(&x, layout, 0.5, &mut y);
+    for c in 0..layout.cs {
+        let sum: u32 = (0..15).map(|p| u32::from(x[layout.offset(p / 5, p % 5) + c])).sum();
+        assert_eq!(y[c], sum as f32 * 0.5);
+    }
+    let dense = Layout { border: 0, ..layout };
+    let mut dx = vec![1f32; dense.len()];
+    mean_backward(&y, dense, &mut dx, true);
+    assert!((dx[dense.offset(2, 4) + 3] - (1.0 + y[3] / 15.0)).abs() < 1e-6);
+    mean_backward(&y, dense, &mut dx, false);
+    assert!((dx[dense.offset(0, 0) + 3] - y[3] / 15.0).abs() < 1e-6);
+}

@@ -1,0 +1,160 @@
+//! The seam between the training loop and the machine that does the arithmetic.
+//!
+//! It is coarse on purpose: whole steps over whole batches, parameters as named tensors. A GPU engine can stand
+//! beside the CPU plan without the loop, the recipes or the checkpoints knowing.
+
+use std::collections::BTreeMap;
+
+use bitpact_kernels::Layout;
+use bitpact_model::Tensor;
+
+/// Why training cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The graph cannot be fused into stages.
+    #[error(transparent)]
+    Graph(#[from] bitpact_graph::GraphError),
+    /// The plan does not fit the graph.
+    #[error(transparent)]
+    Plan(#[from] bitpact_graph::PlanError),
+    /// The network needs something training cannot do.
+    #[error("node `{node}`: {what}")]
+    Unsupported {
+        /// The node.
+        node: String,
+        /// What is missing.
+        what: String,
+    },
+    /// A tensor to load is missing or has another shape.
+    #[error("tensor `{name}`: {what}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The loss is no longer a number.
+    #[error("step {step}: the loss is {loss}; lower the learning rate or start from smaller clip values")]
+    NotFinite {
+        /// Step since the start of training.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// This CPU lacks the instruction set that was asked for.
+    #[error("this CPU has no {isa}; it has {available}")]
+    Isa {
+        /// What was asked for.
+        isa: String,
+        /// What there is.
+        available: String,
+    },
+}
+
+/// Stochastic gradient descent with momentum.
+///
+/// For a tensor w with gradient g: d = g + weight_decay * w; v = momentum * v + d; w -= lr * (d + momentum * v with
+/// Nesterov, v without). As in PyTorch, the first v is d.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerConfig {
+    /// Momentum, in 0..1.
+    pub momentum: f32,
+    /// Nesterov's form.
+    pub nesterov: bool,
+    /// L2 decay of weights, biases and batch norms.
+    pub weight_decay: f32,
+    /// Patterns (`*` for any run) of tensor names that do not decay.
+    pub no_weight_decay: Vec<String>,
+    /// Learning rate of clip values, as a factor of the step's.
+    pub clip_lr_scale: f32,
+    /// L2 decay of clip values: the gradient gains this times alpha.
+    pub clip_weight_decay: f32,
+}
+
+/// Writes image `i` of a batch into the interior of one bordered image buffer and returns its label.
+pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8]) -> usize + Sync);
+
+/// What a step needs.
+pub struct StepInput<'a> {
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// The batch.
+    pub fill: Fill<'a>,
+}
+
+/// What a step tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepOutcome {
+    /// Mean cross entropy of the batch before the update.
+    pub loss: f64,
+    /// Images whose largest logit was their label's, before the update.
+    pub correct: usize,
+}
+
+/// How one activation stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerStatistics {
+    /// Name of the activation.
+    pub name: String,
+    /// Its clip value.
+    pub alpha: f32,
+    /// Gradient of the loss with respect to alpha in the last step, decay excluded.
+    pub alpha_gradient: f32,
+    /// Fraction of values at or above alpha since the last reset.
+    pub clipped: f64,
+    /// Fraction of codes that are zero.
+    pub zero: f64,
+    /// Fraction of codes on each of the 2^bits levels, counted in one chunk of images of sixteen.
+    pub occupancy: Vec<f64>,
+    /// Steps in which alpha was held at its smallest value.
+    pub alpha_clamped: u64,
+}
+
+/// A machine that trains one network with a fixed batch size.
+pub trait TrainBackend {
+    /// Images in a training batch.
+    fn batch_size(&self) -> usize;
+
+    /// Layout of the image buffers that [`Fill`] writes: bordered u8 NHWC, the border preset to the zero point.
+    fn input_layout(&self) -> Layout;
+
+    /// Sets every clip value to the given percentile (0..100) of its inputs over one batch, layer by layer from the
+    /// image on, each layer seeing the already calibrated ones before it. Returns the values by tensor name.
+    ///
+    /// # Errors
+    /// A network that gives values that are not numbers.
+    fn calibrate(&mut self, percentile: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError>;
+
+    /// Forward, backward and update on one batch.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`], with the parameters as before the step.
+    fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError>;
+
+    /// Logits of up to a batch of images in the simulated view: codes and clips with real scales and running
+    /// statistics. `logits` holds `[images][classes]` after.
+    fn simulate(&mut self, images: usize, fill: Fill, logits: &mut Vec<f32>);
+
+    /// Statistics of every activation since the last reset.
+    fn statistics(&self) -> Vec<LayerStatistics>;
+
+    /// Starts the counts of [`TrainBackend::statistics`] anew.
+    fn reset_statistics(&mut self);
+
+    /// Every parameter and running statistic by name, in PyTorch's shapes.
+    fn tensors(&self) -> BTreeMap<String, Tensor>;
+
+    /// Momentum of every parameter that has been updated, by the parameter's name.
+    fn momentum(&self) -> BTreeMap<String, Tensor>;
+
+    /// Replaces parameters, statistics and momentum (zero where `None`).
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or has another shape.
+    fn load(
+        &mut self,
+        tensors: &BTreeMap<String, Tensor>,
+        momentum: Option<&BTreeMap<String, Tensor>>,
+    ) -> Result<(), TrainError>;
+}

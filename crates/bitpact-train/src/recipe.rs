@@ -1,0 +1,234 @@
+//! What to train and how, as one flat TOML file: every key a field, every field checked, flags over files.
+//!
+//! A [`Draft`] is a recipe that may still change: built-in text or a file, with flags set on top of it. [`Draft::finish`]
+//! checks every value once and gives a [`Recipe`], whose [`Recipe::to_toml`] is the `config.toml` of a run.
+
+mod builtin;
+mod draft;
+mod error;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+
+use bitpact_core::{ActQuant, Grid, WeightQuant};
+use bitpact_graph::{BitSpec, FirstLast, Graph, Override, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_model::InputDescription;
+use serde::Serialize;
+
+use crate::OptimizerConfig;
+use crate::schedule::{Schedule, ScheduleKind};
+
+pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
+pub use draft::{Draft, Origin};
+pub use error::{RecipeError, nearest};
+pub use values::{Augmentation, ClipInit, InputScale};
+
+/// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:
+/// they do not change what is trained, and no file of a run holds them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Name of the recipe; part of the default output folder.
+    pub name: String,
+    /// Name of the data set.
+    pub dataset: String,
+    /// Architecture: a name of [`zoo::NAMES`], or the name of `graph`.
+    pub arch: String,
+    /// Bits of weights and activations.
+    pub bits: BitSpec,
+    /// Activation quantizer.
+    pub act_quant: ActQuant,
+    /// Weight quantizer.
+    pub weight_quant: WeightQuant,
+    /// Grid of the weight codes; the quantizer's own where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_grid: Option<Grid>,
+    /// First and last layer.
+    pub first_last: FirstLast,
+    /// Projection shortcuts.
+    pub shortcut: ShortcutBits,
+    /// Start of the clip values.
+    pub clip_init: ClipInit,
+    /// Learning rate of the clip values as a factor of `lr`.
+    pub clip_lr_scale: f64,
+    /// L2 decay of the clip values.
+    pub clip_weight_decay: f64,
+    /// Passes over the training set.
+    pub epochs: u32,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// L2 decay of weights, biases and batch norms.
+    pub weight_decay: f64,
+    /// Patterns of tensor names without decay; `*` is any run of characters.
+    pub no_weight_decay: Vec<String>,
+    /// Course of the learning rate.
+    pub schedule: ScheduleKind,
+    /// Fractions of the run after which a `step` schedule multiplies by `lr_decay`.
+    pub milestones: Vec<f64>,
+    /// Factor at each milestone.
+    pub lr_decay: f64,
+    /// Epochs of linear warm-up; may be a fraction.
+    pub warmup_epochs: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Simulated accuracy every so many epochs besides the last; 0 for the last only.
+    pub simulated_every: u32,
+    /// First N training images only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_train: Option<usize>,
+    /// First N test images only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_test: Option<usize>,
+    /// Whether the command also trains the float network beside it.
+    pub compare_float: bool,
+    /// What a pixel means to the network.
+    pub input: InputScale,
+    /// Random crop and flip of training images.
+    pub augment: Augmentation,
+    /// Exceptions by layer pattern.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, Override>,
+    /// A network of one's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+}
+
+impl Recipe {
+    /// Every key of a recipe, in the order of `config.toml`.
+    pub const KEYS: [&str; 31] = [
+        "name",
+        "dataset",
+        "arch",
+        "bits",
+        "act_quant",
+        "weight_quant",
+        "weight_grid",
+        "first_last",
+        "shortcut",
+        "clip_init",
+        "clip_lr_scale",
+        "clip_weight_decay",
+        "epochs",
+        "batch_size",
+        "lr",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "no_weight_decay",
+        "schedule",
+        "milestones",
+        "lr_decay",
+        "warmup_epochs",
+        "seed",
+        "simulated_every",
+        "limit_train",
+        "limit_test",
+        "compare_float",
+        "input",
+        "augment",
+        "overrides",
+    ];
+
+    /// The recipe of the built-in name, or of the TOML file, `name`.
+    ///
+    /// # Errors
+    /// Neither a built-in nor a readable file, or whatever [`Draft::finish`] finds.
+    pub fn open(name: &str) -> Result<Self, RecipeError> {
+        Draft::open(name)?.finish()
+    }
+
+    /// The recipe as TOML; reading it back gives an equal recipe.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe holds nothing that TOML cannot write")
+    }
+
+    /// The network for images of shape `input` and `classes` classes.
+    ///
+    /// # Errors
+    /// A network of one's own made for other images or classes, or one that these images are too small for.
+    pub fn network(&self, input: Shape, classes: usize) -> Result<Graph, RecipeError> {
+        let misfit = |message| RecipeError::Network { arch: self.arch.clone(), dataset: self.dataset.clone(), message };
+        if let Some(graph) = &self.graph {
+            if graph.input() != input || graph.classes() != classes {
+                let (has, is) = (graph.input(), graph.classes());
+                return Err(misfit(format!(
+                    "the network reads {has} and gives {is} classes, the data set has {input} and {classes} classes"
+                )));
+            }
+            return Ok(graph.clone());
+        }
+        let built = zoo::build(&self.arch, input, classes).ok_or_else(|| misfit("no such network".to_owned()))?;
+        built.map_err(|error| misfit(error.to_string()))
+    }
+
+    /// The recipe's words about bits.
+    pub fn quant_config(&self) -> QuantConfig {
+        QuantConfig {
+            bits: self.bits,
+            weight_quant: self.weight_quant,
+            weight_grid: self.weight_grid,
+            act_quant: self.act_quant,
+            first_last: self.first_last,
+            shortcut: self.shortcut,
+            overrides: self.overrides.clone(),
+        }
+    }
+
+    /// Bits of every layer of `graph`.
+    ///
+    /// # Errors
+    /// See [`QuantPlan::resolve`].
+    pub fn plan(&self, graph: &Graph) -> Result<QuantPlan, RecipeError> {
+        QuantPlan::resolve(graph, &self.quant_config()).map_err(RecipeError::Plan)
+    }
+
+    /// The optimizer's settings.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        OptimizerConfig {
+            momentum: self.momentum as f32,
+            nesterov: self.nesterov,
+            weight_decay: self.weight_decay as f32,
+            no_weight_decay: self.no_weight_decay.clone(),
+            clip_lr_scale: self.clip_lr_scale as f32,
+            clip_weight_decay: self.clip_weight_decay as f32,
+        }
+    }
+
+    /// What a pixel means, for each of `channels` channels.
+    pub fn input_description(&self, channels: usize) -> InputDescription {
+        InputDescription {
+            zero_point: vec![self.input.zero_point; channels],
+            scale: vec![self.input.scale as f32; channels],
+        }
+    }
+
+    /// The learning rate of every step.
+    pub fn schedule(&self, steps_per_epoch: u64) -> Schedule {
+        Schedule {
+            kind: self.schedule,
+            lr: self.lr,
+            total_steps: u64::from(self.epochs) * steps_per_epoch,
+            warmup_steps: (self.warmup_epochs * steps_per_epoch as f64).round() as u64,
+            milestones: self.milestones.clone(),
+            lr_decay: self.lr_decay,
+        }
+    }
+
+    /// The same recipe for the network without quantizers, to compare with. Where the overrides and the rest of the
+    /// quantization keys stand, they mean nothing to it.
+    pub fn as_float(&self) -> Recipe {
+        let mut float = self.clone();
+        float.bits = BitSpec::Float;
+        float.compare_float = false;
+        float.overrides.clear();
+        float
+    }
+}

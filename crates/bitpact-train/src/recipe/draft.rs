@@ -1,0 +1,200 @@
+//! A recipe in the making: values with the place each came from, files first, flags on top.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::de::DeTable;
+
+use super::error::hint;
+use super::{BUILTIN_NAMES, Recipe, RecipeError, builtin_text};
+
+/// Largest recipe or network file that is read.
+const LARGEST_FILE_BYTES: u64 = 1 << 20;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of a file or of a built-in recipe.
+    Line {
+        /// The file.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A command line flag.
+    Flag(String),
+    /// Nowhere: the value a key has when nothing is written.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line { file, line } => write!(f, "{file}, line {line}"),
+            Origin::Flag(flag) => f.write_str(flag),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A recipe that may still change.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub(super) file: String,
+    /// Folder that file names in the recipe start from.
+    pub(super) folder: PathBuf,
+    /// Name of the recipe where no key says it.
+    pub(super) stem: String,
+    pub(super) values: BTreeMap<String, (Origin, toml::Value)>,
+}
+
+impl Draft {
+    /// The built-in recipe called `name`, or the TOML file at that path.
+    ///
+    /// # Errors
+    /// Neither of the two, a file that cannot be read, or the errors of [`Draft::parse`].
+    pub fn open(name: &str) -> Result<Self, RecipeError> {
+        if let Some(text) = builtin_text(name) {
+            let mut draft = Self::parse(text, &format!("built-in recipe {name}"))?;
+            draft.stem = name.to_owned();
+            return Ok(draft);
+        }
+        let path = Path::new(name);
+        if !path.exists() {
+            return Err(RecipeError::Unknown {
+                name: name.to_owned(),
+                hint: hint(name, BUILTIN_NAMES),
+                known: BUILTIN_NAMES.join(", "),
+            });
+        }
+        let mut draft = Self::parse(&read_text(path)?, &path.display().to_string())?;
+        draft.folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        draft.stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("recipe").to_owned();
+        Ok(draft)
+    }
+
+    /// A recipe from TOML text; `file` names it in errors.
+    ///
+    /// # Errors
+    /// Text that is not TOML, or a key that no recipe has.
+    pub fn parse(text: &str, file: &str) -> Result<Self, RecipeError> {
+        let at = |offset: usize| Origin::Line { file: file.to_owned(), line: line_of(text, offset) };
+        let syntax = |error: toml::de::Error| RecipeError::Syntax {
+            origin: at(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        };
+        let spans = DeTable::parse(text).map_err(syntax)?;
+        let mut table: toml::Table = toml::from_str(text).map_err(syntax)?;
+        let mut values = BTreeMap::new();
+        let mut keys: Vec<_> = spans.get_ref().keys().collect();
+        keys.sort_by_key(|key| key.span().start);
+        for key in keys {
+            let (name, origin) = (key.get_ref().as_ref(), at(key.span().start));
+            if !Recipe::KEYS.contains(&name) && name != "graph" {
+                let known = Recipe::KEYS.join(", ");
+                let hint = hint(name, Recipe::KEYS);
+                return Err(RecipeError::UnknownKey { origin, key: name.to_owned(), hint, known });
+            }
+            if let Some(value) = table.remove(name) {
+                values.insert(name.to_owned(), (origin, value));
+            }
+        }
+        Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values })
+    }
+
+    /// Sets `key` as the flag `flag` says, over what the file says.
+    pub fn set(&mut self, key: &'static str, value: impl Into<toml::Value>, flag: &str) {
+        debug_assert!(Recipe::KEYS.contains(&key), "{key}");
+        if key == "arch" {
+            self.values.remove("graph");
+        }
+        self.values.insert(key.to_owned(), (Origin::Flag(flag.to_owned()), value.into()));
+    }
+
+    /// Sets `arch` to a name or a file relative to the working folder.
+    ///
+    /// # Errors
+    /// A file that is no network.
+    pub fn set_arch(&mut self, name: &str, flag: &str) -> Result<(), RecipeError> {
+        self.set("arch", name, flag);
+        if let Some(graph) = super::resolve::network_file(name, Path::new(""), &Origin::Flag(flag.to_owned()))? {
+            let origin = Origin::Flag(flag.to_owned());
+            self.values.insert("arch".to_owned(), (origin.clone(), graph.name().into()));
+            let graph = toml::Value::try_from(&graph).expect("a graph is TOML");
+            self.values.insert("graph".to_owned(), (origin, graph));
+        }
+        Ok(())
+    }
+
+    /// Takes the value of `key`, if it was written anywhere.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, RecipeError> {
+        let Some((origin, value)) = self.values.get(key) else { return Ok(None) };
+        match value.clone().try_into() {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(RecipeError::Value {
+                origin: origin.clone(),
+                key: key.to_owned(),
+                message: format!("= {}: {}", short(value), toml_message(&error)),
+            }),
+        }
+    }
+
+    /// Takes a value that is one of a few names.
+    pub(super) fn choice<T: DeserializeOwned>(&mut self, key: &str, names: &[&str]) -> Result<Option<T>, RecipeError> {
+        let Some((_, value)) = self.values.get(key) else { return Ok(None) };
+        match value.as_str() {
+            Some(name) if names.contains(&name) => self.take(key),
+            Some(name) => {
+                let hint = hint(name, names.iter().copied());
+                Err(self.wrong(key, format!("= {}: expected one of {}{hint}", short(value), quoted(names))))
+            }
+            None => Err(self.wrong(key, format!("= {}: expected one of {}", short(value), quoted(names)))),
+        }
+    }
+
+    /// The error for the value of `key`.
+    pub(super) fn wrong(&self, key: &str, message: String) -> RecipeError {
+        let origin = self.values.get(key).map_or(Origin::Default, |(origin, _)| origin.clone());
+        RecipeError::Value { origin, key: key.to_owned(), message }
+    }
+}
+
+/// A file's text, up to a size that no recipe or network description reaches.
+pub(super) fn read_text(path: &Path) -> Result<String, RecipeError> {
+    let read = || -> std::io::Result<String> {
+        let metadata = std::fs::metadata(path)?;
+        let refuse = |what: &str| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()));
+        if !metadata.is_file() {
+            return refuse("not a regular file");
+        }
+        if metadata.len() > LARGEST_FILE_BYTES {
+            return refuse("larger than 1 MiB, so it is not a recipe or a network description");
+        }
+        std::fs::read_to_string(path)
+    };
+    read().map_err(|source| RecipeError::Read { path: path.to_owned(), source })
+}
+
+/// Line of a byte of `text`, counted from 1.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+}
+
+fn toml_message(error: &toml::de::Error) -> String {
+    error.message().trim().replace('\n', " ")
+}
+
+/// A value as it may stand in a message.
+pub(super) fn short(value: &toml::Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text,
+    }
+}
+
+pub(super) fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}

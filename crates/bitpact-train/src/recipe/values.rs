@@ -1,0 +1,90 @@
+//! Values of a recipe that are more than a number or a name.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the clip values start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ClipInit {
+    /// All at one value (the paper: 10).
+    Fixed(f64),
+    /// At a percentile of the pre-activations of the first batches.
+    Calibrate {
+        /// 0 to 100.
+        percentile: f64,
+        /// Number of batches whose percentiles are averaged.
+        batches: u32,
+    },
+}
+
+impl ClipInit {
+    /// What `clip_init = "calibrate"` stands for.
+    pub const CALIBRATE: ClipInit = ClipInit::Calibrate { percentile: 99.9, batches: 8 };
+}
+
+impl Serialize for ClipInit {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            ClipInit::Fixed(value) => serializer.serialize_f64(value),
+            ClipInit::Calibrate { percentile, batches } => Calibration { percentile, batches }.serialize(serializer),
+        }
+    }
+}
+
+/// The table form of a calibrated start.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Calibration {
+    #[serde(default = "Calibration::percentile")]
+    pub(super) percentile: f64,
+    #[serde(default = "Calibration::batches")]
+    pub(super) batches: u32,
+}
+
+impl Calibration {
+    fn percentile() -> f64 {
+        99.9
+    }
+    fn batches() -> u32 {
+        8
+    }
+}
+
+/// What a pixel p means to the network: x = scale * (p - zero_point), the same for every channel.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputScale {
+    /// The pixel that stands for 0.
+    #[serde(default = "InputScale::zero_point")]
+    pub zero_point: u8,
+    /// Real value of one step of a pixel.
+    #[serde(default = "InputScale::scale")]
+    pub scale: f64,
+}
+
+impl InputScale {
+    fn zero_point() -> u8 {
+        128
+    }
+    fn scale() -> f64 {
+        1.0 / 64.0
+    }
+}
+
+impl Default for InputScale {
+    /// (p - 128) / 64: about zero mean and unit deviation on photographs.
+    fn default() -> Self {
+        Self { zero_point: Self::zero_point(), scale: Self::scale() }
+    }
+}
+
+/// Random changes of a training image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augmentation {
+    /// Pixels the crop moves by at most.
+    #[serde(default)]
+    pub pad: usize,
+    /// Whether half of the images are mirrored.
+    #[serde(default)]
+    pub flip: bool,
+}
