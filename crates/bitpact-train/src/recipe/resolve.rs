@@ -46,7 +46,8 @@ impl Draft {
             epochs: self.whole("epochs", None, 1, 1_000_000)? as u32,
             batch_size: self.whole("batch_size", Some(128), 1, 1 << 20)? as usize,
             lr: self.number("lr", 0.1, "a number above 0", |v| v > 0.0)?,
-            momentum: self.number("momentum", 0.9, "a number of at least 0 and below 1", |v| (0.0..1.0).contains(&v))?,
+            momentum: self
+                .number("momentum", 0.9, "a number of at least 0 and below 1", |v| (0.0..1.0).contains(&v))?,
             nesterov: self.take("nesterov")?.unwrap_or(false),
             weight_decay,
             no_weight_decay: self.take("no_weight_decay")?.unwrap_or_default(),
@@ -90,7 +91,8 @@ impl Draft {
 
     /// Any plain name is a data set here: a library user brings sets of their own. The command checks the known ones.
     fn dataset(&mut self) -> Result<String, RecipeError> {
-        let name: String = self.take("dataset")?.ok_or(RecipeError::Missing { file: self.file.clone(), key: "dataset" })?;
+        let name: String =
+            self.take("dataset")?.ok_or(RecipeError::Missing { file: self.file.clone(), key: "dataset" })?;
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
             return Err(self.wrong("dataset", "expected a name of 1 to 64 characters".to_owned()));
         }
@@ -122,7 +124,9 @@ impl Draft {
         if let Some(graph) = self.take::<Graph>("graph")? {
             return match graph.name() == arch {
                 true => Ok((arch, Some(graph))),
-                false => Err(self.wrong("arch", format!("= \"{arch}\", but the network is named \"{}\"", graph.name()))),
+                false => {
+                    Err(self.wrong("arch", format!("= \"{arch}\", but the network is named \"{}\"", graph.name())))
+                }
             };
         }
         let origin = self.values.get("arch").map_or(Origin::Default, |(origin, _)| origin.clone());

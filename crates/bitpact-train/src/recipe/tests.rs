@@ -1,0 +1,266 @@
+use bitpact_graph::{Shape, WeightPlan};
+
+use super::*;
+
+const SMALL: &str = "dataset = \"builtin\"\narch = \"cnn\"\nepochs = 2\n";
+
+fn small() -> Draft {
+    Draft::parse(SMALL, "r.toml").unwrap()
+}
+
+/// The error of `SMALL` with `line` as its fourth line.
+fn error_of(line: &str) -> String {
+    let text = format!("{SMALL}{line}\n");
+    Draft::parse(&text, "r.toml").and_then(Draft::finish).expect_err(line).to_string()
+}
+
+#[test]
+fn every_builtin_recipe_is_whole_and_reads_back_from_its_own_config() {
+    for name in BUILTIN_NAMES {
+        let recipe = Recipe::open(name).unwrap();
+        assert_eq!(recipe.name, name);
+        let text = recipe.to_toml();
+        let again = Draft::parse(&text, "config.toml").unwrap().finish().unwrap();
+        assert_eq!(again, recipe, "{text}");
+        assert_eq!(again.to_toml(), text);
+        let graph = recipe.network(Shape::new(32, 32, 3), 10).unwrap();
+        recipe.plan(&graph).unwrap();
+        assert!(recipe.as_float().plan(&graph).unwrap().is_float());
+    }
+}
+
+#[test]
+fn the_papers_recipe_has_the_papers_numbers() {
+    let r = Recipe::open("cifar10-resnet20").unwrap();
+    assert_eq!((r.epochs, r.batch_size, r.lr, r.momentum, r.weight_decay), (200, 128, 0.1, 0.9, 2e-4));
+    assert_eq!(r.clip_weight_decay, r.weight_decay);
+    assert_eq!((r.first_last, r.clip_init), (FirstLast::Bits8, ClipInit::CALIBRATE));
+    let s = r.schedule(390);
+    assert_eq!([s.lr(60 * 390 - 1), s.lr(60 * 390)], [0.1, 0.1 * 0.1]);
+    assert_eq!([s.lr(120 * 390 - 1), s.lr(120 * 390)], [0.1 * 0.1, 0.1 * 0.1 * 0.1]);
+}
+
+#[test]
+fn the_torch_recipe_leaves_the_ends_in_float_and_decays_everything() {
+    let r = Recipe::open("cifar10-resnet20-torch").unwrap();
+    let graph = r.network(Shape::new(32, 32, 3), 10).unwrap();
+    let plan = r.plan(&graph).unwrap();
+    assert_eq!((plan.weights["conv1"], plan.weights["linear"]), (WeightPlan::Float, WeightPlan::Float));
+    assert!(matches!(plan.weights["layer1.0.conv1"], WeightPlan::Quantized(_)));
+    assert_eq!(r.clip_init, ClipInit::Fixed(10.0));
+    let o = r.optimizer();
+    assert_eq!((o.weight_decay, o.clip_weight_decay, o.clip_lr_scale), (2e-4, 2e-4, 1.0));
+    assert!(o.no_weight_decay.is_empty() && !o.nesterov);
+    let input = r.input_description(3);
+    assert_eq!((input.zero_point, input.scale), (vec![128; 3], vec![1.0 / 64.0; 3]));
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let mut draft = small();
+    draft.set("epochs", 7, "--epochs");
+    draft.set("bits", "W2A3", "--bits");
+    draft.set("clip_init", 10, "--clip-init");
+    draft.set("seed", 0, "--seed");
+    draft.set("limit_test", 20, "--limit-test");
+    let recipe = draft.finish().unwrap();
+    assert_eq!((recipe.epochs, recipe.bits.to_string().as_str(), recipe.seed), (7, "W2A3", 0));
+    assert_eq!((recipe.clip_init, recipe.limit_test), (ClipInit::Fixed(10.0), Some(20)));
+}
+
+#[test]
+fn unknown_keys_name_file_line_and_the_nearest_key() {
+    for (line, near) in [
+        ("epoch = 3", "`epochs`"),
+        ("batch-size = 3", "`batch_size`"),
+        ("weight_deacy = 3", "`weight_decay`"),
+        ("clip_decay = 3", "`lr_decay`"),
+        ("limits_train = 3", "`limit_train`"),
+        ("mementum = 3", "`momentum`"),
+    ] {
+        let text = error_of(line);
+        let key = line.split(' ').next().unwrap();
+        assert!(text.starts_with(&format!("r.toml, line 4: unknown key `{key}` (did you mean {near}?)")), "{text}");
+        assert!(text.contains("the keys are name, dataset"), "{text}");
+    }
+    let text = error_of("zzzzzz = 1");
+    assert!(text.starts_with("r.toml, line 4: unknown key `zzzzzz`; the keys are"), "{text}");
+    let text = error_of("[augment]\npadding = 4");
+    assert!(text.contains("r.toml, line 4: `augment`") && text.contains("unknown field `padding`"), "{text}");
+}
+
+#[test]
+fn bad_values_name_the_place_the_value_and_what_was_expected() {
+    for (line, expected) in [
+        ("bits = \"W9A4\"", "r.toml, line 4: `bits` = `W9A4`: 9 bits for weights, expected 1 to 8"),
+        ("bits = \"W4A0\"", "r.toml, line 4: `bits` = `W4A0`: 0 bits for activations, expected 1 to 8"),
+        ("bits = \"4\"", "`4` is not a bit width: expected `float` or a form like `W4A4`"),
+        ("bits = 4", "`bits` = 4: invalid type: integer `4`, expected a string"),
+        ("lr = 0", "`lr` = 0: expected a number above 0"),
+        ("lr = -1.5", "`lr` = -1.5: expected a number above 0"),
+        ("lr = nan", "`lr` = NaN: expected a number above 0"),
+        ("lr = inf", "`lr` = inf: expected a number above 0"),
+        ("lr = 1e39", "expected a number above 0"),
+        ("lr = 1e-60", "expected a number above 0"),
+        ("lr = \"fast\"", "`lr` = \"fast\": invalid type: string \"fast\", expected f64"),
+        ("batch_size = 0", "`batch_size` = 0: expected a whole number, 1 to 1048576"),
+        ("batch_size = 1.5", "`batch_size` = 1.5: expected a whole number"),
+        ("momentum = 1.0", "`momentum` = 1: expected a number of at least 0 and below 1"),
+        ("momentum = -0.1", "expected a number of at least 0 and below 1"),
+        ("momentum = 0\nnesterov = true", "r.toml, line 5: `nesterov` = true: expected a momentum above 0"),
+        ("weight_decay = -1e-4", "`weight_decay` = -0.0001: expected a number of 0 or more"),
+        ("clip_weight_decay = nan", "expected a number of 0 or more"),
+        ("seed = -1", "`seed` = -1: expected a whole number, 0 or more"),
+        ("limit_train = 0", "`limit_train` = 0: expected a whole number, 1 or more"),
+        ("act_quant = \"pakt\"", "expected one of \"pact\", \"pact+\", \"relu\" (did you mean `pact`?)"),
+        ("weight_quant = \"doreffa\"", "(did you mean `dorefa`?)"),
+        ("weight_quant = 3", "`weight_quant` = 3: expected one of \"dorefa\", \"sawb\", \"minmax\""),
+        ("first_last = \"8-bit\"", "expected one of \"float\", \"8bit\", \"same\" (did you mean `8bit`?)"),
+        ("schedule = \"cos\"", "expected one of \"constant\", \"step\", \"cosine\" (did you mean `cosine`?)"),
+        ("clip_init = 0", "expected a number from 0.01 to 10000, \"calibrate\""),
+        ("clip_init = \"auto\"", "`clip_init` = \"auto\": expected a number"),
+        ("clip_init = { percentile = 101 }", "has percentile = 101: expected above 0 and at most 100"),
+        ("clip_init = { batches = 0 }", "has batches = 0: expected 1 to 10000"),
+        ("clip_init = { batch = 1 }", "unknown field `batch`"),
+        ("milestones = [0.5, 0.3]", "expected fractions of the run, each above 0, below 1 and above the one before"),
+        ("milestones = [60, 120]", "expected fractions of the run"),
+        ("lr_decay = 0", "`lr_decay` = 0: expected a number above 0 and at most 1"),
+        ("warmup_epochs = 2", "`warmup_epochs` = 2: expected less than the 2 epochs"),
+        ("input = { scale = 0 }", "has scale = 0: expected a number from"),
+        ("input = { zero_point = 300 }", "`input` = "),
+        ("augment = { pad = 9999 }", "has pad = 9999: expected at most 1024 pixels"),
+        ("name = \"../up\"", "expected up to 64 letters"),
+        ("overrides = { \"layer3.*\" = { weight_bit = 3 } }", "unknown field `weight_bit`"),
+        ("epochs = 3", "duplicate key"),
+        ("lr = ", "r.toml, line 4: "),
+    ] {
+        let text = error_of(line);
+        assert!(text.contains(expected), "{line}: {text}");
+        assert!(text.starts_with("r.toml, line "), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_value_from_a_flag_names_the_flag() {
+    let mut draft = small();
+    draft.set("lr", -1.0, "--lr");
+    assert_eq!(draft.finish().unwrap_err().to_string(), "--lr: `lr` = -1: expected a number above 0");
+}
+
+#[test]
+fn names_of_networks_and_sets_tell_the_nearest() {
+    let wrong = |arch: &str| {
+        let mut draft = small();
+        draft.set("arch", arch, "--arch");
+        draft.finish().unwrap_err().to_string()
+    };
+    let text = wrong("resnet-20");
+    assert!(text.starts_with("--arch: `arch` = \"resnet-20\"") && text.contains("did you mean `resnet20`"), "{text}");
+    assert!(wrong("vgg").contains("\"resnet56-b\""));
+    let mut draft = small();
+    draft.set("dataset", "cifar-10", "--dataset");
+    let text = draft.known_dataset().unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"cifar10\" (did you mean `cifar10`?)"
+    );
+}
+
+#[test]
+fn missing_keys_and_unknown_recipes_say_so() {
+    for (text, key) in [
+        ("arch = \"cnn\"\nepochs = 1", "dataset"),
+        ("dataset = \"x\"\nepochs = 1", "arch"),
+        ("dataset = \"x\"\narch = \"cnn\"", "epochs"),
+        ("", "arch"),
+    ] {
+        let error = Draft::parse(text, "r.toml").and_then(Draft::finish).unwrap_err().to_string();
+        assert_eq!(error, format!("r.toml: the key `{key}` is missing"));
+    }
+    let error = Draft::open("cifar10-resnet").unwrap_err().to_string();
+    assert!(error.contains("(did you mean `cifar10-resnet20`?)") && error.contains("built in are builtin"), "{error}");
+    assert!(Draft::open(env!("CARGO_MANIFEST_DIR")).unwrap_err().to_string().contains("not a regular file"));
+}
+
+const OWN_NETWORK: &str = r#"
+name = "tiny"
+nodes = [
+  { name = "input", op = "input", height = 8, width = 8, channels = 1 },
+  { name = "conv1", op = "conv", out_channels = 4, kernel = 3, padding = 1 },
+  { name = "bn1", op = "batch_norm" },
+  { name = "act1", op = "act" },
+  { name = "pool", op = "global_avg_pool" },
+  { name = "linear", op = "linear", out_features = 2 },
+]
+"#;
+
+#[test]
+fn a_network_file_travels_inside_the_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tiny.toml"), OWN_NETWORK).unwrap();
+    let graph: Graph = toml::from_str(OWN_NETWORK).unwrap();
+    std::fs::write(folder.path().join("tiny.json"), serde_json::to_string(&graph).unwrap()).unwrap();
+    for file in ["tiny.toml", "tiny.json"] {
+        // Beside the recipe, and as a flag.
+        let text = SMALL.replace("\"cnn\"", &format!("{file:?}"));
+        let path = folder.path().join("recipe.toml");
+        std::fs::write(&path, text).unwrap();
+        let from_file = Recipe::open(path.to_str().unwrap()).unwrap();
+        let mut draft = small();
+        draft.set_arch(folder.path().join(file).to_str().unwrap(), "--arch").unwrap();
+        let from_flag = draft.finish().unwrap();
+        for recipe in [from_file, from_flag] {
+            assert_eq!((recipe.arch.as_str(), recipe.graph.as_ref()), ("tiny", Some(&graph)));
+            let config = recipe.to_toml();
+            assert!(!config.contains(folder.path().to_str().unwrap()), "{config}");
+            assert_eq!(Draft::parse(&config, "config.toml").unwrap().finish().unwrap(), recipe, "{config}");
+            assert_eq!(recipe.network(Shape::new(8, 8, 1), 2).unwrap(), graph);
+            let text = recipe.network(Shape::new(32, 32, 3), 10).unwrap_err().to_string();
+            assert!(text.contains("reads 8x8x1 and gives 2 classes, the data set has 32x32x3 and 10"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_network_file_names_file_line_and_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        small().set_arch(path.to_str().unwrap(), "--arch").unwrap_err().to_string()
+    };
+    let text = file("a.toml", &OWN_NETWORK.replace("batch_norm", "batchnorm"));
+    assert!(text.contains("a.toml, line ") && text.contains("batchnorm"), "{text}");
+    let text = file("b.toml", &OWN_NETWORK.replace("kernel = 3", "kernel = 13, stride = 20"));
+    assert!(text.contains("b.toml") && text.contains("conv1"), "{text}");
+    let text = file("c.json", "{ \"name\": \"x\", }");
+    assert!(text.contains("c.json, line 1"), "{text}");
+    let text = file("d.toml", &"#".repeat(2 << 20));
+    assert!(text.contains("larger than 1 MiB"), "{text}");
+    let missing = folder.path().join("none.toml");
+    assert!(small().set_arch(missing.to_str().unwrap(), "--arch").is_err());
+    let mut draft = small();
+    draft.set_arch("resnet20", "--arch").unwrap();
+    assert_eq!(draft.finish().unwrap().graph, None);
+}
+
+#[test]
+fn schedules_and_names_follow_the_keys() {
+    let mut draft = small();
+    draft.set("epochs", 10, "--epochs");
+    draft.set("warmup_epochs", 0.5, "");
+    let recipe = draft.finish().unwrap();
+    let s = recipe.schedule(100);
+    assert_eq!((s.total_steps, s.warmup_steps, s.kind), (1000, 50, ScheduleKind::Constant));
+    assert_eq!(recipe.name, "recipe");
+    assert_eq!(builtin_for_dataset("cifar10"), Some("cifar10-resnet20"));
+    assert_eq!(builtin_for_dataset("mine"), None);
+}
+
+#[test]
+fn near_names_are_near_and_far_ones_are_not() {
+    assert_eq!(nearest("Weight-Decay", Recipe::KEYS), Some("weight_decay"));
+    assert_eq!(nearest("epohcs", Recipe::KEYS), Some("epochs"));
+    assert_eq!(nearest("qqqq", Recipe::KEYS), None);
+    assert_eq!(nearest("", Recipe::KEYS), None);
+}
