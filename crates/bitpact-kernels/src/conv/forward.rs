@@ -25,7 +25,7 @@ impl ConvF32 {
 
     /// Elements of the packed weights.
     pub fn packed_len(&self) -> usize {
-        packed_len(&self.sweep)
+        self.sweep.packed_len()
     }
 
     /// Packs OIHW weights for [`ConvF32::run`].
@@ -49,12 +49,7 @@ impl ConvF32 {
     }
 }
 
-/// Elements of a sweep's packed f32 weights, `[channel block][tap][channel read][16]`.
-pub(super) fn packed_len(sweep: &Sweep) -> usize {
-    sweep.y_channels() * sweep.taps().len() * sweep.reads()
-}
-
-/// Packs weight(channel written, channel read, kernel row, kernel column).
+/// Packs as `[channel block][tap][channel read][16]` weight(channel written, channel read, kernel row, kernel column).
 pub(super) fn pack(sweep: &Sweep, out: &mut [f32], weight: impl Fn(usize, usize, usize, usize) -> f32) {
     let mut lanes = out.chunks_exact_mut(LANES);
     for block in 0..sweep.y_channels() / LANES {
@@ -69,8 +64,12 @@ pub(super) fn pack(sweep: &Sweep, out: &mut [f32], weight: impl Fn(usize, usize,
 /// Runs one sweep: y = or, to accumulate, += the sums.
 pub(super) fn run(proof: Proof, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mut [f32], accumulate: bool) {
     sweep.check(x.len(), y.len());
-    assert_eq!(packed.len(), packed_len(sweep), "packed weights of a sweep");
+    assert_eq!(packed.len(), sweep.packed_len(), "packed weights of a sweep");
     match proof {
+        #[cfg(target_arch = "x86_64")]
+        Proof::Avx2(token) => super::avx2::sweep_f32(token, sweep, x, packed, y, accumulate),
+        #[cfg(target_arch = "x86_64")]
+        Proof::Avx512(token) => super::avx512::sweep_f32(token, sweep, x, packed, y, accumulate),
         _ => reference::sweep_f32(sweep, x, packed, y, accumulate),
     }
 }

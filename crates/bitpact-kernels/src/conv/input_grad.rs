@@ -1,7 +1,7 @@
 //! The f32 gradient of a convolution with respect to its input.
 
 use super::ConvGeometry;
-use super::forward::{pack, packed_len, run};
+use super::forward::{pack, run};
 use super::sweep::{self, Sweep};
 use crate::isa::{Isa, Proof};
 use crate::layout::Layout;
@@ -33,7 +33,7 @@ impl ConvInputGradF32 {
 
     /// Elements of the packed weights.
     pub fn packed_len(&self) -> usize {
-        self.sweeps.iter().map(packed_len).sum()
+        self.sweeps.iter().map(Sweep::packed_len).sum()
     }
 
     /// Packs OIHW weights for [`ConvInputGradF32::run`].
@@ -46,7 +46,7 @@ impl ConvInputGradF32 {
         assert_eq!(out.len(), self.packed_len(), "packed weights");
         let mut rest = out;
         for sweep in &self.sweeps {
-            let (part, after) = rest.split_at_mut(packed_len(sweep));
+            let (part, after) = rest.split_at_mut(sweep.packed_len());
             pack(sweep, part, |i, o, a, b| if i < g.cin { w_oihw[g.weight(o, i, a, b)] } else { 0.0 });
             rest = after;
         }
@@ -60,7 +60,7 @@ impl ConvInputGradF32 {
         assert_eq!(packed.len(), self.packed_len(), "packed weights");
         let mut rest = packed;
         for sweep in &self.sweeps {
-            let (part, after) = rest.split_at(packed_len(sweep));
+            let (part, after) = rest.split_at(sweep.packed_len());
             run(self.proof, sweep, dy, part, dx, accumulate);
             rest = after;
         }

@@ -26,7 +26,15 @@ impl ConvU8S8 {
 
     /// Elements of the packed weights.
     pub fn packed_len(&self) -> usize {
-        self.sweep.y_channels() * self.sweep.taps().len() * self.sweep.reads()
+        self.sweep.packed_len() * self.weight_bytes()
+    }
+
+    /// Bytes of a packed weight.
+    fn weight_bytes(&self) -> usize {
+        match self.proof {
+            Proof::Avx2(_) => 2,
+            _ => 1,
+        }
     }
 
     /// Packs OIHW weight codes for [`ConvU8S8::run`].
@@ -38,12 +46,16 @@ impl ConvU8S8 {
         assert_eq!(codes_oihw.len(), g.weights(), "weights of {g:?}");
         assert_eq!(out.len(), self.packed_len(), "packed weights");
         let code = |o, i, a, b| if o < g.cout && i < g.cin { codes_oihw[g.weight(o, i, a, b)] } else { 0 };
-        let mut words = out.chunks_exact_mut(4 * LANES);
+        let mut words = out.chunks_exact_mut(4 * LANES * self.weight_bytes());
         for block in 0..self.sweep.y_channels() / LANES {
             for tap in self.sweep.taps() {
                 for (word, out) in (0..self.sweep.reads() / 4).zip(&mut words) {
-                    for (k, w) in out.iter_mut().enumerate() {
-                        *w = code(block * LANES + k / 4, word * 4 + k % 4, tap.a, tap.b);
+                    let codes: [i8; 4 * LANES] =
+                        std::array::from_fn(|k| code(block * LANES + k / 4, word * 4 + k % 4, tap.a, tap.b));
+                    match self.proof {
+                        #[cfg(target_arch = "x86_64")]
+                        Proof::Avx2(_) => super::avx2::widen(&codes, out),
+                        _ => out.copy_from_slice(&codes),
                     }
                 }
             }
@@ -60,6 +72,10 @@ impl ConvU8S8 {
         assert_eq!(packed.len(), self.packed_len(), "packed weights");
         assert_eq!(init.len(), self.sweep.y_channels(), "initial values");
         match self.proof {
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx2(token) => super::avx2::sweep_u8s8(token, &self.sweep, x, packed, init, y),
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx512(token) => super::avx512::sweep_u8s8(token, &self.sweep, x, packed, init, y),
             _ => reference::sweep_u8s8(&self.sweep, x, packed, init, y),
         }
     }

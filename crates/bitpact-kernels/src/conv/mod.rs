@@ -13,12 +13,21 @@
 //! calling thread, and its result depends on shapes, values and the instruction set only. In f32 every output is one
 //! chain of multiply-adds over taps (row by row), then input channels; the weight gradient's over pixels.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod forward;
 mod input_grad;
 mod int8;
+#[cfg(target_arch = "x86_64")]
+mod kernel;
 mod reference;
 mod sweep;
 mod weight_grad;
+
+#[cfg(test)]
+mod tests;
 
 pub use forward::ConvF32;
 pub use input_grad::ConvInputGradF32;

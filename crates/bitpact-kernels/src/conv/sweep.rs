@@ -61,7 +61,11 @@ impl Sweep {
             .unwrap_or_else(|_| panic!("reads begin before x: its border is too small"));
         let taps: Vec<Tap> =
             taps.iter().map(|&(a, b, offset)| Tap { a, b, offset: (offset - first) as usize }).collect();
-        assert!(y.cs.is_multiple_of(LANES), "channel stride {} of the tensor written: a multiple of {LANES} is needed", y.cs);
+        assert!(
+            y.cs.is_multiple_of(LANES),
+            "channel stride {} of the tensor written: a multiple of {LANES} is needed",
+            y.cs
+        );
         let y_base = usize::try_from(at_y.base).expect("writes begin before y");
         let (x_len, y_len, y_channels) = (x.len(), y.len(), y.cs);
         let sweep = Sweep {
@@ -178,6 +182,21 @@ impl Sweep {
         self.y_channels
     }
 
+    /// Pixels of the grid.
+    pub(super) fn pixels(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Weights of the sweep, padded channels included.
+    pub(super) fn packed_len(&self) -> usize {
+        self.y_channels * self.taps.len() * self.reads
+    }
+
+    /// A cursor at pixel (0, 0).
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor { r: 0, q: 0, x: self.x_base, y: self.y_base }
+    }
+
     /// Checks the lengths of one call's tensors.
     ///
     /// # Panics
@@ -185,6 +204,45 @@ impl Sweep {
     pub(super) fn check(&self, x_len: usize, y_len: usize) {
         assert_eq!(x_len, self.x_len, "elements of the tensor read");
         assert_eq!(y_len, self.y_len, "elements of the tensor written");
+    }
+}
+
+/// A place in the raster order of a sweep's pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    r: usize,
+    q: usize,
+    x: usize,
+    y: usize,
+}
+
+impl Cursor {
+    /// The `x_at` and `y_at` of the next `n <= P` pixels; entries from `n` on repeat the last of them.
+    #[inline]
+    pub(super) fn take<const P: usize>(&mut self, sweep: &Sweep, n: usize) -> ([usize; P], [usize; P]) {
+        let (mut xs, mut ys) = ([self.x; P], [self.y; P]);
+        for p in 0..P {
+            xs[p] = self.x;
+            ys[p] = self.y;
+            if p + 1 < n {
+                self.advance(sweep);
+            }
+        }
+        self.advance(sweep);
+        (xs, ys)
+    }
+
+    #[inline]
+    fn advance(&mut self, sweep: &Sweep) {
+        self.q += 1;
+        self.x += sweep.x_col;
+        self.y += sweep.y_col;
+        if self.q == sweep.cols {
+            self.q = 0;
+            self.r += 1;
+            self.x = sweep.x_at(self.r, 0);
+            self.y = sweep.y_at(self.r, 0);
+        }
     }
 }
 
@@ -204,5 +262,10 @@ fn check_layouts(g: &ConvGeometry, x: Layout, y: Layout) {
     assert_eq!(g.output(x.h, x.w), (y.h, y.w), "output size of {g:?} over {x:?}");
     assert_eq!(x.c, g.cin, "input channels of {g:?}");
     assert_eq!(y.c, g.cout, "output channels of {g:?}");
-    assert!(x.cs.is_multiple_of(4) && y.cs.is_multiple_of(4), "channel strides {} and {}: multiples of 4 are needed", x.cs, y.cs);
+    assert!(
+        x.cs.is_multiple_of(4) && y.cs.is_multiple_of(4),
+        "channel strides {} and {}: multiples of 4 are needed",
+        x.cs,
+        y.cs
+    );
 }

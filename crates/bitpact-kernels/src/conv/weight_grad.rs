@@ -26,7 +26,7 @@ impl ConvWeightGradF32 {
 
     /// Elements of a partial sum.
     pub fn partial_len(&self) -> usize {
-        self.sweep.y_channels() * self.sweep.taps().len() * self.sweep.reads()
+        self.sweep.packed_len()
     }
 
     /// partial += the weight gradient of one image.
@@ -37,6 +37,10 @@ impl ConvWeightGradF32 {
         self.sweep.check(x.len(), dy.len());
         assert_eq!(partial.len(), self.partial_len(), "partial sum");
         match self.proof {
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx2(token) => super::avx2::weight_grad_f32(token, &self.sweep, x, dy, partial),
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx512(token) => super::avx512::weight_grad_f32(token, &self.sweep, x, dy, partial),
             _ => reference::weight_grad_f32(&self.sweep, x, dy, partial),
         }
     }

@@ -1,0 +1,99 @@
+//! Speed of the convolution kernels at ResNet-20's shapes, in 10^9 operations a second on one thread.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bitpact_kernels::{Aligned, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32, Isa, Layout};
+
+struct Case {
+    name: &'static str,
+    geometry: ConvGeometry,
+    size: usize,
+}
+
+fn main() {
+    let filter = std::env::args().nth(1);
+    let shape = |name, k: usize, stride, cin, cout, size| Case {
+        name,
+        geometry: ConvGeometry { kh: k, kw: k, stride, pad: k / 2, cin, cout },
+        size,
+    };
+    let cases = [
+        shape("3x3 3->16 @32", 3, 1, 3, 16, 32),
+        shape("3x3 16->16 @32", 3, 1, 16, 16, 32),
+        shape("3x3 16->32 @32 /2", 3, 2, 16, 32, 32),
+        shape("1x1 16->32 @32 /2", 1, 2, 16, 32, 32),
+        shape("3x3 32->32 @16", 3, 1, 32, 32, 16),
+        shape("3x3 32->64 @16 /2", 3, 2, 32, 64, 16),
+        shape("3x3 64->64 @8", 3, 1, 64, 64, 8),
+        shape("3x3 256->256 @14", 3, 1, 256, 256, 14),
+        shape("3x3 512->512 @7", 3, 1, 512, 512, 7),
+    ];
+    for isa in Isa::available().into_iter().filter(|isa| filter.as_ref().is_none_or(|name| isa.to_string() == *name)) {
+        println!("{:20} {:>9} {:>9} {:>9} {:>9}   Gop/s on {isa}", "", "forward", "dx", "dw", "u8 x s8");
+        for case in &cases {
+            let gops = speeds(isa, case);
+            println!("{:20} {:9.1} {:9.1} {:9.1} {:9.1}", case.name, gops[0], gops[1], gops[2], gops[3]);
+        }
+    }
+}
+
+/// Cycles through several images, as a step over a batch does, and takes the best of several rounds.
+fn speeds(isa: Isa, case: &Case) -> [f64; 4] {
+    const IMAGES: usize = 16;
+    let g = case.geometry;
+    let (h, w) = g.output(case.size, case.size);
+    let x = Layout {
+        cs: if g.cin <= 4 { 4 } else { g.cin.next_multiple_of(16) },
+        ..Layout::new(case.size, case.size, g.cin, g.pad)
+    };
+    let y = Layout::new(h, w, g.cout, ConvInputGradF32::border(g));
+    let x_wide = Layout::new(case.size, case.size, g.cin, g.pad);
+    let ops = 2.0 * (g.weights() * h * w * IMAGES) as f64;
+
+    let reals =
+        |n: usize| Aligned::from_slice(&(0..n).map(|i| (i * 7919 % 255) as f32 / 255.0 - 0.5).collect::<Vec<_>>());
+    let xs: Vec<_> = (0..IMAGES).map(|_| reals(x.len())).collect();
+    let mut ys: Vec<_> = (0..IMAGES).map(|_| reals(y.len())).collect();
+    let mut dxs: Vec<_> = (0..IMAGES).map(|_| reals(x_wide.len())).collect();
+    let weights = reals(g.weights());
+
+    let forward = ConvF32::new(isa, g, x, y);
+    let mut packed = Aligned::zeroed(forward.packed_len());
+    forward.pack(&weights, &mut packed);
+    let forward = best(ops, || (0..IMAGES).for_each(|i| forward.run(black_box(&xs[i]), &packed, &mut ys[i])));
+
+    let grad = ConvInputGradF32::new(isa, g, y, x_wide);
+    let mut packed = Aligned::zeroed(grad.packed_len());
+    grad.pack(&weights, &mut packed);
+    let input_grad = best(ops, || (0..IMAGES).for_each(|i| grad.run(black_box(&ys[i]), &packed, &mut dxs[i], false)));
+
+    let grad = ConvWeightGradF32::new(isa, g, x, y);
+    let mut partial = Aligned::zeroed(grad.partial_len());
+    let weight_grad = best(ops, || (0..IMAGES).for_each(|i| grad.run(black_box(&xs[i]), &ys[i], &mut partial)));
+
+    let codes: Vec<_> =
+        (0..IMAGES).map(|_| Aligned::from_slice(&(0..x.len()).map(|i| (i * 31) as u8).collect::<Vec<_>>())).collect();
+    let mut sums: Vec<_> = (0..IMAGES).map(|_| Aligned::<i32>::zeroed(y.len())).collect();
+    let int8 = ConvU8S8::new(isa, g, x, y);
+    let mut packed = Aligned::zeroed(int8.packed_len());
+    int8.pack(&(0..g.weights()).map(|i| (i * 17) as i8).collect::<Vec<_>>(), &mut packed);
+    let init = vec![0; y.cs];
+    let int8 = best(ops, || (0..IMAGES).for_each(|i| int8.run(black_box(&codes[i]), &packed, &init, &mut sums[i])));
+    [forward, input_grad, weight_grad, int8]
+}
+
+fn best(ops: f64, mut round: impl FnMut()) -> f64 {
+    round();
+    let begin = Instant::now();
+    let mut best = Duration::MAX;
+    for n in 0.. {
+        let begin_round = Instant::now();
+        round();
+        best = best.min(begin_round.elapsed());
+        if n >= 5 && begin.elapsed() > Duration::from_millis(100) {
+            break;
+        }
+    }
+    ops / best.as_secs_f64() / 1e9
+}
