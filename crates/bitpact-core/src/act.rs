@@ -118,3 +118,6 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
     };
     ActGrad { dx, dalpha }
 }
+
+#[cfg(test)]
+mod tests;

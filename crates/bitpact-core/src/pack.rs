@@ -68,3 +68,72 @@ pub fn unpack(bytes: &[u8], n: usize, bits: u32) -> Result<Vec<u32>, PackError> 
     }
     Ok(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_layout_by_hand() {
+        assert_eq!(pack(&[1, 2, 3, 0, 5], 3), [0b11_010_001, 0b101_000_0]);
+        assert_eq!(pack(&[0x123, 0xabc], 12), [0x23, 0xc1, 0xab]);
+        assert_eq!(pack(&[0xbeef], 16), [0xef, 0xbe]);
+        assert_eq!(pack(&[1, 0, 0, 0, 0, 0, 0, 1, 1], 1), [0x81, 0x01]);
+        assert!(pack(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn sizes_round_up_and_never_wrap() {
+        assert_eq!([0, 1, 2, 3, 8].map(|n| packed_bytes(n, 3)), [0, 1, 1, 2, 3]);
+        assert_eq!(packed_bytes(usize::MAX, 16), usize::MAX);
+    }
+
+    #[test]
+    fn malformed_streams_are_refused() {
+        let short = PackError::Length { fields: 5, bits: 3, expected: 2, got: 1 };
+        assert_eq!(unpack(&[0], 5, 3), Err(short));
+        assert_eq!(unpack(&[0; 3], 5, 3).unwrap_err().to_string(), "5 fields of 3 bits take 2 bytes, got 3");
+        assert!(unpack(&[0; 8], usize::MAX, 16).is_err(), "an enormous count allocates nothing");
+        for bits in [0, 17, 32, u32::MAX] {
+            assert_eq!(unpack(&[0], 1, bits), Err(PackError::Bits { bits }));
+        }
+        for bit in 0..16 {
+            let stream = (1u16 << bit).to_le_bytes();
+            assert_eq!(unpack(&stream, 5, 3).is_ok(), bit < 15, "stream bit {bit}");
+        }
+        let padding = unpack(&[0b1000_0001], 1, 1).unwrap_err().to_string();
+        assert!(padding.contains("last byte 0b10000001"), "{padding}");
+    }
+
+    #[test]
+    #[should_panic(expected = "field 8 does not fit 3 bits")]
+    fn a_field_too_wide_is_a_bug_of_the_caller() {
+        pack(&[7, 8], 3);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(3), failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn round_trip_and_bit_positions(bits in 1u32..=16, raw in prop::collection::vec(any::<u32>(), 0..90)) {
+            let fields: Vec<u32> = raw.iter().map(|f| f & ((1 << bits) - 1)).collect();
+            let bytes = pack(&fields, bits);
+            prop_assert_eq!(bytes.len(), packed_bytes(fields.len(), bits));
+            for (i, field) in fields.iter().enumerate() {
+                for b in 0..bits {
+                    let j = i * bits as usize + b as usize;
+                    prop_assert_eq!(u32::from(bytes[j / 8] >> (j % 8) & 1), field >> b & 1);
+                }
+            }
+            prop_assert_eq!(unpack(&bytes, fields.len(), bits), Ok(fields));
+        }
+
+        #[test]
+        fn any_bytes_unpack_or_fail_but_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40), n in 0usize..100, bits in 0u32..20) {
+            if let Ok(fields) = unpack(&bytes, n, bits) {
+                prop_assert_eq!(pack(&fields, bits), bytes);
+            }
+        }
+    }
+}

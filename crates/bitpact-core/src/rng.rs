@@ -102,3 +102,79 @@ pub fn permutation(key: Key, n: u32) -> Vec<u32> {
     }
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_answers() {
+        // The sequence of SplitMix64 for the seed 1234567, as published with the algorithm.
+        let published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431];
+        assert_eq!([0, 1, 2, 3].map(|i| Key::new(1234567).u64(i)), published);
+        let key = Key::new(1).with("augment").at(3);
+        let pinned = (key.u64(0), key.below(1, 1000), key.uniform(2).to_bits(), key.normal(3).to_bits());
+        assert_eq!(pinned, (0xa1d3_43a6_b8d3_ebfe, 959, 0x3f7f_9b64, 0xbea2_962e));
+        assert_eq!(permutation(key, 8), [5, 7, 1, 4, 3, 0, 2, 6]);
+    }
+
+    #[test]
+    fn sub_keys_differ() {
+        let key = Key::new(7);
+        let mut seen: Vec<u64> = (0..1000).flat_map(|i| [key.at(i).u64(0), key.u64(i), Key::new(i).u64(0)]).collect();
+        seen.extend(["", "a", "b", "ab", "ba"].map(|label| key.with(label).u64(0)));
+        seen.push(key.with("a").with("b").u64(0));
+        seen.push(key.with("b").with("a").u64(0));
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        // key.u64(0) occurs twice by construction: as Key::new(7).u64(0).
+        assert_eq!(seen.len(), count - 1);
+    }
+
+    #[test]
+    fn below_and_uniform_are_even() {
+        let key = Key::new(3);
+        let mut counts = [0; 7];
+        (0..70_000).for_each(|i| counts[key.below(i, 7) as usize] += 1);
+        assert!(counts.iter().all(|c| (9_600..10_400).contains(c)), "{counts:?}");
+        assert_eq!((key.below(0, 1), key.below(0, 0)), (0, 0));
+        let values: Vec<f32> = (0..50_000).map(|i| key.uniform(i)).collect();
+        assert!(values.iter().all(|v| (0.0..1.0).contains(v)));
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / 50_000.0;
+        assert!((mean - 0.5).abs() < 0.006, "{mean}");
+    }
+
+    #[test]
+    fn normal_has_the_moments_and_tails_of_a_normal() {
+        let n = 200_000;
+        let values: Vec<f64> = (0..n).map(|i| f64::from(Key::new(9).normal(i))).collect();
+        let moment = |p: i32| values.iter().map(|v| v.powi(p)).sum::<f64>() / n as f64;
+        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.013, "{} {}", moment(1), moment(2));
+        assert!(moment(3).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.09, "{} {}", moment(3), moment(4));
+        let beyond_3 = values.iter().filter(|v| v.abs() > 3.0).count() as f64 / n as f64;
+        assert!((beyond_3 - 0.0027).abs() < 0.0005, "{beyond_3}");
+    }
+
+    #[test]
+    fn the_logarithm_is_right() {
+        for i in 0..20_000 {
+            let s = signed_unit(Key::new(2).u64(i)).abs() * [1.0, 1e-3, 1e-20][i as usize % 3];
+            assert!((ln(s) - s.ln()).abs() <= 1e-15 * (1.0 + s.ln().abs()), "{s:e}");
+        }
+    }
+
+    #[test]
+    fn permutations_are_fair() {
+        let mut order = permutation(Key::new(1), 1000);
+        assert_ne!(order[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        order.sort_unstable();
+        assert!(order.into_iter().eq(0..1000));
+        let mut counts = std::collections::BTreeMap::new();
+        for i in 0..6000 {
+            *counts.entry(permutation(Key::new(4).at(i), 3)).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 6 && counts.values().all(|c| (880..1120).contains(c)), "{counts:?}");
+        assert!(permutation(Key::new(1), 0).is_empty());
+    }
+}

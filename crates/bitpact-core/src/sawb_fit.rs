@@ -139,3 +139,97 @@ pub fn derive(levels: u32, distributions: &[Moments]) -> (f64, f64) {
     let slope = xy / xx;
     (1.0 / slope, (mean_y - slope * mean_x) / slope)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bits, Grid, sawb_coefficients};
+
+    fn all() -> Vec<Moments> {
+        DISTRIBUTIONS.iter().map(Moments::new).collect()
+    }
+
+    #[test]
+    fn moments_are_the_known_ones() {
+        let pi = std::f64::consts::PI;
+        let known = [
+            ((2.0 / pi).sqrt(), 1.0),
+            (f64::NAN, f64::NAN),
+            (2.0 * 2f64.ln(), pi / 3f64.sqrt()),
+            (0.5, 1.0 / 3f64.sqrt()),
+            (1.0, 2f64.sqrt()),
+            (2.0 / 3.0, (2f64 / 3.0).sqrt()),
+        ];
+        for ((distribution, moments), (mean_abs, rms)) in DISTRIBUTIONS.iter().zip(all()).zip(known) {
+            if !rms.is_nan() {
+                assert!((moments.mean_abs() - mean_abs).abs() < 1e-6 * mean_abs, "{}", distribution.name);
+                assert!((moments.rms() - rms).abs() < 1e-6 * rms, "{}", distribution.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_clip_values_known_in_closed_form_are_found() {
+        let all = all();
+        for levels in [3, 4, 7, 16, 32, 255, 256] {
+            let uniform = all[3].best_alpha(levels);
+            assert!((uniform - (1.0 - 1.0 / f64::from(levels))).abs() < 1e-6, "uniform, {levels}: {uniform}");
+        }
+        assert!((all[4].best_alpha(3) - 2.0).abs() < 1e-6, "Laplace: alpha = alpha / 2 + 1");
+        let max = |levels| 2.0 * all[0].best_alpha(levels) / f64::from(levels - 1);
+        // Steps of the optimal uniform quantizer of a unit normal (Max 1960, table II).
+        for (levels, step) in [(3, 1.2240), (4, 0.9957), (8, 0.5860), (16, 0.3352), (32, 0.1881)] {
+            assert!((max(levels) - step).abs() < 1e-4, "normal, {levels}: {}", max(levels));
+        }
+    }
+
+    #[test]
+    fn no_other_clip_value_is_better() {
+        for (distribution, moments) in DISTRIBUTIONS.iter().zip(all()) {
+            for levels in [3, 4, 15, 16, 255] {
+                let alpha = moments.best_alpha(levels);
+                let (least, _) = moments.error(levels, alpha);
+                for i in 1..400 {
+                    let other = f64::from(i) / 400.0 * distribution.support;
+                    assert!(
+                        moments.error(levels, other).0 >= least * (1.0 - 1e-9),
+                        "{} {levels}: {other}",
+                        distribution.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_what_the_derivation_gives() {
+        let all = all();
+        for bits in Bits::all().skip(1) {
+            for (grid, levels) in [(Grid::WithZero, bits.q_max()), (Grid::WithoutZero, bits.q_max() + 1)] {
+                let (c1, c2) = derive(levels as u32, &all);
+                let table = sawb_coefficients(bits, grid);
+                assert!(
+                    (c1 - table.0).abs() < 2e-5 && (c2 - table.1).abs() < 2e-5,
+                    "{bits} {grid}: {c1} {c2} {table:?}"
+                );
+            }
+        }
+        assert_eq!(sawb_coefficients(Bits::new(1).unwrap(), Grid::WithoutZero), (0.0, -1.0));
+    }
+
+    #[test]
+    fn within_2_percent_of_the_published_pairs_on_the_six_distributions() {
+        let bits = |b| Bits::new(b).unwrap();
+        // fms-model-optimizer: codes 103 and 403, and its 5-bit pair.
+        let published =
+            [(2, Grid::WithZero, 2.6, 1.71), (4, Grid::WithZero, 12.035, 12.03), (5, Grid::WithoutZero, 17.74, 18.64)];
+        for (b, grid, c1, c2) in published {
+            let ours = sawb_coefficients(bits(b), grid);
+            for (distribution, moments) in DISTRIBUTIONS.iter().zip(all()) {
+                let alpha = |c: (f64, f64)| c.0 * moments.rms() - c.1 * moments.mean_abs();
+                let ratio = alpha(ours) / alpha((c1, c2));
+                assert!((ratio - 1.0).abs() < 0.02, "{b} bits, {grid}, {}: {ratio}", distribution.name);
+            }
+        }
+    }
+}

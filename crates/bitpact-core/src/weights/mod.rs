@@ -2,6 +2,8 @@
 
 mod quantize;
 mod sawb;
+#[cfg(test)]
+mod tests;
 
 pub use quantize::{CODE_LIMIT_16BIT, quantize_weights, quantize_weights_16bit, weights_backward};
 pub use sawb::{sawb_alpha, sawb_coefficients};

@@ -1,0 +1,152 @@
+//! Tests of the activation quantizers: closed forms, and gradients against finite differences of their surrogates.
+
+use super::*;
+use crate::rng::Key;
+use proptest::prelude::*;
+
+fn setup(alpha: f32, bits: u8) -> (Bits, f32, f32) {
+    let bits = Bits::new(bits).unwrap();
+    (bits, act_inverse_step(alpha, bits), bits.q_max() as f32)
+}
+
+#[test]
+fn names_are_those_of_recipes() {
+    for (quant, name) in [(ActQuant::Pact, "pact"), (ActQuant::PactPlus, "pact+"), (ActQuant::Relu, "relu")] {
+        assert_eq!(quant.to_string(), name);
+        assert_eq!(name.parse(), Ok(quant));
+        assert_eq!(serde_json::to_string(&quant).unwrap(), format!("{name:?}"));
+        assert_eq!(serde_json::from_str::<ActQuant>(&format!("{name:?}")).unwrap(), quant);
+    }
+    let error = "PACT".parse::<ActQuant>().unwrap_err().to_string();
+    assert_eq!(error, "unknown activation quantizer \"PACT\", expected one of pact, pact+, relu");
+}
+
+#[test]
+fn two_bit_codes_by_hand() {
+    let (bits, inverse, q_max) = setup(6.0, 2);
+    assert_eq!((inverse, q_max, act_step(6.0, bits)), (0.5, 3.0, 2.0));
+    let table = [
+        (-9.0, 0),
+        (-0.0, 0),
+        (0.0, 0),
+        (0.9, 0),
+        (1.0, 0),
+        (1.1, 1),
+        (3.0, 2),
+        (4.9, 2),
+        (5.0, 2),
+        (5.1, 3),
+        (6.0, 3),
+    ];
+    for (x, q) in table {
+        assert_eq!(quantize_act(x, inverse, q_max), q, "{x}");
+    }
+    let extremes = [(f32::INFINITY, 3), (f32::NEG_INFINITY, 0), (f32::NAN, 0), (f32::MAX, 3), (f32::MIN, 0)];
+    for (x, q) in extremes {
+        assert_eq!(quantize_act(x, inverse, q_max), q, "{x}");
+    }
+}
+
+#[test]
+fn zero_and_the_clip_value_are_codes_at_every_width() {
+    for bits in Bits::all() {
+        for alpha in [ALPHA_MIN, 0.3, 1.0, 6.123_456, 10.0, 1e4] {
+            let (inverse, q_max) = (act_inverse_step(alpha, bits), bits.q_max() as f32);
+            assert_eq!(quantize_act(0.0, inverse, q_max), 0);
+            assert_eq!(i32::from(quantize_act(alpha, inverse, q_max)), bits.q_max());
+            assert!((act_step(alpha, bits) * q_max - alpha).abs() <= alpha * f32::EPSILON);
+        }
+    }
+}
+
+/// A random layer: values, upstream gradients; no value near a kink of the clip.
+fn layer(alpha: f64) -> Vec<(f32, f32)> {
+    let key = Key::new(5);
+    (0..400)
+        .map(|i| (key.with("x").normal(i) * 0.8 * alpha as f32, key.with("g").normal(i)))
+        .filter(|(x, _)| f64::from(x.abs()) > 1e-3 && (f64::from(*x) - alpha).abs() > 1e-3)
+        .collect()
+}
+
+/// Compares the backward with central differences of `surrogate(x, alpha, frozen)` in f64, where `frozen` is the rounding residual
+/// `q - x * inverse_step` at the unmoved point, in code steps.
+fn check_gradient(quant: ActQuant, bits: u8, surrogate: impl Fn(f64, f64, f64) -> f64) -> bool {
+    let alpha = 1.7f64;
+    let (_, inverse, q_max) = setup(alpha as f32, bits);
+    let layer = layer(alpha);
+    let h = 1e-5;
+    let (mut dalpha, mut expected_dalpha, mut ok) = (0.0, 0.0, true);
+    for &(x, g) in &layer {
+        let got = act_backward(quant, g, x, alpha as f32, inverse, q_max);
+        let clipped = f64::from(x).clamp(0.0, alpha) * f64::from(q_max) / alpha;
+        let frozen = f64::from(quantize_act(x, inverse, q_max)) - clipped;
+        let y = |dx: f64, da: f64| surrogate(f64::from(x) + dx, alpha + da, frozen);
+        let dx = f64::from(g) * (y(h, 0.0) - y(-h, 0.0)) / (2.0 * h);
+        ok &= (dx - f64::from(got.dx)).abs() < 1e-5;
+        dalpha += f64::from(got.dalpha);
+        expected_dalpha += f64::from(g) * (y(0.0, h) - y(0.0, -h)) / (2.0 * h);
+    }
+    ok && (dalpha - expected_dalpha).abs() < 1e-3
+}
+
+#[test]
+fn gradients_match_finite_differences_with_the_residual_frozen() {
+    for bits in 1..=8 {
+        let n = f64::from(Bits::new(bits).unwrap().q_max());
+        let pact = |x: f64, alpha: f64, r: f64| x.clamp(0.0, alpha) + r;
+        let plus = |x: f64, alpha: f64, r: f64| alpha * (x.clamp(0.0, alpha) / alpha * n + r) / n;
+        let relu = |x: f64, _: f64, r: f64| x.clamp(0.0, 1.7) + r;
+        assert!(check_gradient(ActQuant::Pact, bits, pact), "pact, {bits} bits");
+        assert!(check_gradient(ActQuant::PactPlus, bits, plus), "pact+, {bits} bits");
+        assert!(check_gradient(ActQuant::Relu, bits, relu), "relu, {bits} bits");
+        if bits < 6 {
+            assert!(!check_gradient(ActQuant::Pact, bits, plus), "the two modes differ, {bits} bits");
+            assert!(!check_gradient(ActQuant::PactPlus, bits, pact), "the two modes differ, {bits} bits");
+        }
+        assert!(!check_gradient(ActQuant::Relu, bits, pact), "relu does not learn its clip");
+    }
+}
+
+#[test]
+fn the_ends_of_the_range_follow_equation_3() {
+    let (_, inverse, q_max) = setup(2.0, 4);
+    for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Relu] {
+        let at = |x: f32| act_backward(quant, 3.0, x, 2.0, inverse, q_max);
+        let clipped = if quant == ActQuant::Relu { 0.0 } else { 3.0 };
+        assert_eq!(at(0.0), ActGrad { dx: 3.0, dalpha: 0.0 }, "zero is inside");
+        assert_eq!(at(2.0), ActGrad { dx: 0.0, dalpha: clipped }, "alpha is clipped");
+        assert_eq!(at(f32::INFINITY), ActGrad { dx: 0.0, dalpha: clipped });
+        assert_eq!(at(-1e-30), ActGrad { dx: 0.0, dalpha: 0.0 });
+        assert_eq!(at(f32::NEG_INFINITY), ActGrad { dx: 0.0, dalpha: 0.0 });
+    }
+}
+
+#[test]
+fn the_calibrated_term_by_hand() {
+    let (_, inverse, q_max) = setup(6.0, 2);
+    let grad = act_backward(ActQuant::PactPlus, 2.0, 3.5, 6.0, inverse, q_max);
+    assert_eq!(grad, ActGrad { dx: 2.0, dalpha: 2.0 * (2.0 - 1.75) / 3.0 });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(2), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn codes_are_nearest_in_range_and_monotone(bits in 1u8..=8, alpha in 0.008f32..100.0, part in -1.5f32..2.5, more in 0.0f32..1.0) {
+        let (bits, inverse, q_max) = setup(alpha, bits);
+        let x = part * alpha;
+        let q = quantize_act(x, inverse, q_max);
+        prop_assert!(i32::from(q) <= bits.q_max());
+        let step = f64::from(alpha) / f64::from(bits.q_max());
+        let clipped = f64::from(x).clamp(0.0, f64::from(alpha));
+        prop_assert!((clipped - f64::from(q) * step).abs() <= step * (0.5 + 1e-4));
+        prop_assert!(quantize_act(x + more, inverse, q_max) >= q);
+    }
+
+    #[test]
+    fn the_code_is_spelled_as_specified(bits in 1u8..=8, alpha in 0.008f32..100.0, x in any::<f32>()) {
+        let (_, inverse, q_max) = setup(alpha, bits);
+        let spelled = (x * inverse).round_ties_even().clamp(0.0, q_max) as u8;
+        prop_assert_eq!(quantize_act(x, inverse, q_max), spelled);
+    }
+}
