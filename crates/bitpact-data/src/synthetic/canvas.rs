@@ -36,8 +36,8 @@ impl Canvas {
     /// negative inside; it lies within `reach` units of the middle in every direction.
     pub(super) fn paint(&mut self, frame: &Frame, reach: f32, colour: [f32; 3], distance: impl Fn([f32; 2]) -> f32) {
         let [cos, sin] = frame.axis;
-        let scale = if frame.scale[0] < frame.scale[1] { frame.scale } else { [frame.scale[1], frame.scale[0]] };
-        let (shorter, longer) = (scale[0], scale[1]);
+        let shorter = frame.scale[0].min(frame.scale[1]);
+        let longer = frame.scale[0].max(frame.scale[1]);
         // The corner of a square of half side `reach` is the farthest point.
         let far = 1.4143 * reach * longer + frame.edge;
         let span = |middle: f32| {

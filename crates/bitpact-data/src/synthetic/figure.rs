@@ -40,11 +40,11 @@ pub(super) fn paint(canvas: &mut Canvas, frame: &Frame, colour: [f32; 3], class:
         }
         "star5" => {
             let waist = dice.between(STAR_WAIST);
-            fill(&|p| star(p, &FIVE, [0.809_017, 0.587_785_24], waist))
+            fill(&|p| star(p, &FIVE, FIVE_BETWEEN, waist))
         }
         "star6" => {
             let waist = dice.between(STAR_WAIST);
-            fill(&|p| star(p, &SIX, [0.866_025_4, 0.5], waist))
+            fill(&|p| star(p, &SIX, SIX_BETWEEN, waist))
         }
         "stripes" => {
             let (period, phase) = (dice.between(PERIOD), dice.between((0.0, 1.0)));
@@ -73,6 +73,9 @@ const FIVE: [[f32; 2]; 5] = [
 ];
 const SIX: [[f32; 2]; 6] =
     [[1.0, 0.0], [0.5, 0.866_025_4], [-0.5, 0.866_025_4], [-1.0, 0.0], [-0.5, -0.866_025_4], [0.5, -0.866_025_4]];
+
+const FIVE_BETWEEN: [f32; 2] = [0.809_017, 0.587_785_24];
+const SIX_BETWEEN: [f32; 2] = [0.866_025_4, 0.5];
 
 /// Near the edge of a disc of radius r: (|p|^2 - r^2) / 2r, which is |p| - r in first order.
 pub(super) fn disc(p: [f32; 2], radius: f32) -> f32 {
@@ -111,4 +114,47 @@ fn star(p: [f32; 2], tips: &[[f32; 2]], between: [f32; 2], waist: f32) -> f32 {
 fn bars(x: f32, period: f32, phase: f32) -> f32 {
     let turns = x / period + phase;
     ((turns - turns.floor() - 0.5).abs() - 0.25) * period
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often `distance` changes sign on a circle around the middle.
+    fn crossings(radius: f32, distance: impl Fn([f32; 2]) -> f32) -> usize {
+        let inside: Vec<bool> = (0..3600)
+            .map(|i| {
+                let (sin, cos) = (i as f32 * std::f32::consts::TAU / 3600.0).sin_cos();
+                distance([radius * cos, radius * sin]) < 0.0
+            })
+            .collect();
+        (0..3600).filter(|&i| inside[i] != inside[(i + 1) % 3600]).count()
+    }
+
+    #[test]
+    fn stars_and_polygons_have_their_tips() {
+        assert_eq!(crossings(0.8, |p| star(p, &FIVE, FIVE_BETWEEN, 0.5)), 10);
+        assert_eq!(crossings(0.8, |p| star(p, &SIX, SIX_BETWEEN, 0.5)), 12);
+        assert_eq!(crossings(0.8, |p| polygon(p, &TRIANGLE, 0.5)), 6);
+        assert_eq!(crossings(0.9, |p| rectangle(p, 0.75, 0.75)), 8);
+        assert_eq!(crossings(0.8, |p| rectangle(p, 1.0, 0.3).min(rectangle(p, 0.3, 1.0))), 8);
+        assert_eq!(crossings(0.4, |p| star(p, &FIVE, FIVE_BETWEEN, 0.5)), 0);
+    }
+
+    #[test]
+    fn distances_are_zero_on_the_edge_and_about_right_beside_it() {
+        for (p, expected) in [([0.5, 0.0], 0.0), ([0.0, -0.55], 0.05), ([0.3, 0.3], -0.075)] {
+            assert!((disc(p, 0.5) - expected).abs() < 0.01, "{p:?}: {}", disc(p, 0.5));
+        }
+        assert_eq!(rectangle([0.5, 0.1], 0.75, 0.25), -0.15);
+        assert_eq!(star([1.0, 0.0], &FIVE, FIVE_BETWEEN, 0.5), 0.0);
+        assert!(star([FIVE_BETWEEN[0] * 0.5, FIVE_BETWEEN[1] * 0.5], &FIVE, FIVE_BETWEEN, 0.5).abs() < 1e-6);
+        assert_eq!(polygon([0.5, 0.0], &TRIANGLE, 0.5), 0.0);
+    }
+
+    #[test]
+    fn bars_take_turns_every_half_period() {
+        let signs: Vec<bool> = (0..8).map(|i| bars(i as f32 * 0.25 + 0.125, 0.5, 0.25) < 0.0).collect();
+        assert_eq!(signs, [true, false, true, false, true, false, true, false]);
+    }
 }

@@ -32,29 +32,31 @@ pub const TEST_IMAGES: usize = 2_000;
 const SIDE: usize = 32;
 
 /// Radius of the circle that the figure fits in, in pixels.
-const RADIUS: (f32, f32) = (6.0, 12.0);
+const RADIUS: (f32, f32) = (8.0, 13.0);
+/// How far the figure's middle may be from the image's, of the room that there is.
+const ROAM: f32 = 0.7;
 /// Longer axis over shorter axis; 1 is undistorted.
-const STRETCH: (f32, f32) = (1.0, 1.4);
+const STRETCH: (f32, f32) = (1.0, 1.25);
 /// Width of the figure's edge in pixels; above 1 it is blurred.
-const EDGE: (f32, f32) = (1.0, 2.2);
+const EDGE: (f32, f32) = (1.0, 1.8);
 /// Greatest difference of a channel between the figure, or a blob or stroke, and the background, of 255.
-const CONTRAST: (f32, f32) = (28.0, 80.0);
+const CONTRAST: (f32, f32) = (55.0, 120.0);
 /// Value of a background channel in the middle of the image.
 const BACKGROUND: (f32, f32) = (70.0, 185.0);
 /// Greatest change of a background channel from the middle to an edge.
-const SLOPE: f32 = 36.0;
+const SLOPE: f32 = 24.0;
 /// Number of meaningless blobs under the figure, 0..=this.
-const BLOBS: u32 = 4;
+const BLOBS: u32 = 2;
 /// Radius of a blob in pixels.
 const BLOB_RADIUS: (f32, f32) = (1.2, 4.0);
 /// Number of meaningless strokes over the figure, 0..=this.
-const STROKES: u32 = 2;
+const STROKES: u32 = 1;
 /// Half the length of a stroke in pixels.
 const STROKE_REACH: (f32, f32) = (3.0, 9.0);
 /// Half the width of a stroke in pixels.
 const STROKE_WIDTH: (f32, f32) = (0.4, 0.9);
 /// Greatest noise of an image, per pixel and channel, of 255; its distribution is a triangle with its peak at 0.
-const NOISE: (f32, f32) = (10.0, 60.0);
+const NOISE: (f32, f32) = (5.0, 28.0);
 
 /// Draws `train` and `test` images, the classes taking turns.
 ///
@@ -154,7 +156,7 @@ fn draw(key: Key, class: usize, out: &mut [u8]) {
     let colour = dice.colour_beside(background);
     let radius = dice.between(RADIUS);
     let stretch = dice.between(STRETCH);
-    let room = middle - 0.8 * radius;
+    let room = ROAM * (middle - 0.8 * radius);
     let frame = Frame {
         centre: [0; 2].map(|_| middle + dice.within(room)),
         axis: dice.direction(),
