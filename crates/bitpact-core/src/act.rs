@@ -1,5 +1,6 @@
 //! Activation quantizers: PACT forward, and its two backward modes.
 
+use crate::round::round_to_code;
 use crate::{Bits, NameError, round_half_even};
 use serde::{Deserialize, Serialize};
 
@@ -64,14 +65,14 @@ pub fn act_step(alpha: f32, bits: Bits) -> f32 {
 /// `inverse_step` from [`act_inverse_step`]; `q_max` is an integer in 1..=255. Zero and the clip value are codes.
 #[inline]
 pub fn quantize_act(x: f32, inverse_step: f32, q_max: f32) -> u8 {
-    round_clamped(x * inverse_step, q_max) as u8
+    round_to_code(clamp(x * inverse_step, q_max)) as u8
 }
 
-/// `clamp(round_half_even(v), 0, q_max)`; clamping first changes nothing, as both bounds are integers.
+/// `v` clamped to `[0, q_max]`, 0 for `NaN`; clamping before rounding changes nothing, as both bounds are integers.
 #[inline]
-fn round_clamped(v: f32, q_max: f32) -> f32 {
+fn clamp(v: f32, q_max: f32) -> f32 {
     let v = if v > 0.0 { v } else { 0.0 };
-    round_half_even(if v < q_max { v } else { q_max })
+    if v < q_max { v } else { q_max }
 }
 
 /// What one element contributes to the gradients.
@@ -106,7 +107,7 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
         }
         ActQuant::PactPlus => {
             let v = x * inverse_step;
-            let residual = g * (round_clamped(v, q_max) - v) / q_max;
+            let residual = g * (round_half_even(clamp(v, q_max)) - v) / q_max;
             if clipped {
                 g
             } else if inside {

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_layout_by_hand() {
-        assert_eq!(pack(&[1, 2, 3, 0, 5], 3), [0b11_010_001, 0b101_000_0]);
+        assert_eq!(pack(&[1, 2, 3, 0, 5], 3), [0b1101_0001, 0b0101_0000]);
         assert_eq!(pack(&[0x123, 0xabc], 12), [0x23, 0xc1, 0xab]);
         assert_eq!(pack(&[0xbeef], 16), [0xef, 0xbe]);
         assert_eq!(pack(&[1, 0, 0, 0, 0, 0, 0, 1, 1], 1), [0x81, 0x01]);

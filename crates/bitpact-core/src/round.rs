@@ -12,6 +12,15 @@ pub fn round_half_even(x: f32) -> f32 {
     if magnitude < INTEGERS { rounded } else { x }
 }
 
+/// `round_half_even(x)` as an integer, for `|x| <= 2^22`: the addition rounds, the low bits of the sum are the integer. Unlike a
+/// cast, which saturates, it costs one subtraction.
+#[inline]
+pub(crate) fn round_to_code(x: f32) -> i32 {
+    const INTEGERS: f32 = 12_582_912.0; // 1.5 * 2^23
+    debug_assert!(x.abs() <= 4_194_304.0, "{x}");
+    (x + INTEGERS).to_bits().wrapping_sub(INTEGERS.to_bits()) as i32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +46,9 @@ mod tests {
             if half % 7 == 0 {
                 let x = half as f32 / 2.0;
                 assert_eq!(round_half_even(x).to_bits(), x.round_ties_even().to_bits(), "{x}");
+                if x.abs() <= 4_194_304.0 {
+                    assert_eq!(round_to_code(x), x.round_ties_even() as i32, "{x}");
+                }
             }
         }
     }

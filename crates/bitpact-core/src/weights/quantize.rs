@@ -1,7 +1,8 @@
 //! Weight tensors to codes and scales, and the gradients back.
 
 use super::{Grid, WeightQuant, WeightSpec, sawb_alpha};
-use crate::{reduce, round_half_even, tanh};
+use crate::round::round_to_code;
+use crate::{reduce, tanh};
 
 /// Largest absolute 16-bit weight code, `127 * 256 + 127`: a code splits into two signed bytes, `q = 256 * high + low`.
 pub const CODE_LIMIT_16BIT: i32 = 127 * 256 + 127;
@@ -135,7 +136,7 @@ fn dorefa(q_max: i32, w: &[f32], codes: &mut [i16]) -> f32 {
     let n = q_max as f32;
     for (code, &v) in codes.iter_mut().zip(&values) {
         let t = v / (2.0 * m) + 0.5;
-        *code = (2.0 * round_half_even(or_zero(t) * n) - n) as i16;
+        *code = (2 * round_to_code(or_zero(t) * n) - q_max) as i16;
     }
     1.0 / n
 }
@@ -160,7 +161,7 @@ fn with_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
     let (scale, inverse) = scale_pair(limit, alpha);
     let limit = limit as f32;
     for (code, &v) in codes.iter_mut().zip(w) {
-        *code = round_half_even(clamp(v * inverse, limit)) as i16;
+        *code = round_to_code(clamp(v * inverse, limit)) as i16;
     }
     scale
 }
@@ -171,9 +172,10 @@ fn without_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
         codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v * inverse));
         return scale;
     }
-    let limit = limit as f32;
+    let real_limit = limit as f32;
     for (code, &v) in codes.iter_mut().zip(w) {
-        *code = (2.0 * round_half_even((clamp(v * inverse, limit) + limit) * 0.5) - limit) as i16;
+        let up = (clamp(v * inverse, real_limit) + real_limit) * 0.5;
+        *code = (2 * round_to_code(up) - limit) as i16;
     }
     scale
 }
