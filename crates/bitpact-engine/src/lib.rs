@@ -1,1 +1,8 @@
-//! bitpact-engine
+//! Runs integer networks: the reference interpreter, which is the specification, and the SIMD executor, which must give
+//! the same integers.
+
+mod interpreter;
+mod predict;
+
+pub use interpreter::{Interpreter, Trace};
+pub use predict::{Accuracy, predict, top_k_hits};

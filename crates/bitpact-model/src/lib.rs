@@ -1,1 +1,28 @@
-//! bitpact-model
+//! Trained and integer networks as values, their files, and the conversion between them.
+//!
+//! - A [`Model`] is a trained network: graph, bits of every layer, named tensors, what a pixel means, class names.
+//!   A [`Checkpoint`] is its file, a safetensors file, with the state of an unfinished training run where there is one.
+//! - An [`IntegerModel`] is the network that is shipped and run: integers only, stored in a `.bitpact` file
+//!   (docs/format.md).
+//! - [`convert`] makes the second from the first; it is the only place where batch norm is folded.
+//!
+//! Every write goes through [`write_atomically`]; every reader takes its bytes for hostile.
+
+mod checkpoint;
+mod convert;
+mod error;
+mod format;
+mod integer;
+mod model;
+mod random;
+mod weights;
+mod write;
+
+pub use checkpoint::{Checkpoint, TrainingState};
+pub use convert::{BATCH_NORM_EPS, Conversion, ConvertError, LayerReport, convert};
+pub use error::ModelError;
+pub use format::VERSION as BITPACT_VERSION;
+pub use integer::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
+pub use model::{InputDescription, Model, Tensor};
+pub use weights::load_weights;
+pub use write::write_atomically;

@@ -1,0 +1,224 @@
+//! The file of a trained network: safetensors with one metadata entry, a pure function of the value.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use bitpact_graph::{Graph, QuantPlan};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::model::check_tensors;
+use crate::{InputDescription, Model, ModelError, Tensor, write_atomically};
+
+/// The one key of the safetensors metadata; its value is the [`Header`] as JSON.
+const KEY: &str = "bitpact";
+const VERSION: u64 = 1;
+const KIND: &str = "bitpact checkpoint";
+/// Prefix of the optimizer's tensors.
+pub(crate) const MOMENTUM: &str = "optimizer.momentum.";
+
+/// What a training run needs, beyond the model, to go on as if it had never stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingState {
+    /// The resolved recipe as TOML.
+    pub recipe: String,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// The trainer's own small numbers.
+    pub progress: serde_json::Value,
+    /// The optimizer's momentum, under the names of the tensors it belongs to; those that are not trained have none.
+    pub momentum: BTreeMap<String, Tensor>,
+}
+
+/// A model with its training state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// The network.
+    pub model: Model,
+    /// Where training stood; `None` in a file that is not meant to be resumed.
+    pub training: Option<TrainingState>,
+    /// Anything a reader of the file should know, such as how it was chosen.
+    pub note: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u64,
+    graph: Graph,
+    plan: QuantPlan,
+    input: InputDescription,
+    class_names: Vec<String>,
+    note: Option<String>,
+    training: Option<TrainingHeader>,
+    /// CRC-32 of this header with 0 in this field, then of every tensor in name order: name, shape as text, values.
+    crc32: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrainingHeader {
+    recipe: String,
+    step: u64,
+    progress: serde_json::Value,
+}
+
+impl Checkpoint {
+    /// Writes the file, atomically.
+    ///
+    /// # Errors
+    /// An invalid model, or a file that cannot be written; then whatever stood at `path` still does.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
+        let path = path.as_ref();
+        write_atomically(path, &self.to_bytes().map_err(|e| e.in_file(path))?)
+    }
+
+    /// Reads a file written by [`Checkpoint::save`].
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// The bytes of the file: the same for equal values, on every machine.
+    ///
+    /// # Errors
+    /// If the model is not valid ([`Model::check`]) or momentum does not belong to its tensors.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
+        self.check()?;
+        let tensors = self.all_tensors();
+        let mut header = self.header();
+        header.crc32 = checksum(&header, &tensors)?;
+        let metadata = HashMap::from([(KEY.to_owned(), json(&header)?)]);
+        let data: Vec<(&String, Vec<u8>)> =
+            tensors.iter().map(|(name, t)| (name, t.data.iter().flat_map(|v| v.to_le_bytes()).collect())).collect();
+        let views = data
+            .iter()
+            .map(|(name, bytes)| {
+                TensorView::new(Dtype::F32, tensors[*name].shape.clone(), bytes).map(|view| (name.as_str(), view))
+            })
+            .collect::<Result<Vec<_>, _>>();
+        views
+            .and_then(|views| safetensors::serialize(views, Some(metadata)))
+            .map_err(|e| ModelError::Kind { kind: KIND, what: e.to_string() })
+    }
+
+    /// Reads the bytes of a file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// Bytes that are not a checkpoint, of another version, damaged, or whose tensors do not fit their network.
+    pub fn from_bytes(bytes: &[u8], name: impl AsRef<Path>) -> Result<Self, ModelError> {
+        Self::decode(bytes).map_err(|e| e.in_file(name))
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ModelError> {
+        let kind = |what: String| ModelError::Kind { kind: KIND, what };
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| kind(e.to_string()))?;
+        let Some(text) = metadata.metadata().as_ref().and_then(|m| m.get(KEY)) else {
+            return Err(kind(format!("a safetensors file without the metadata entry `{KEY}`")));
+        };
+        let version = serde_json::from_str::<VersionOnly>(text).map_err(|e| kind(format!("metadata: {e}")))?.version;
+        if version != VERSION {
+            return Err(ModelError::Version { kind: KIND, got: version, expected: VERSION });
+        }
+        let mut header: Header = serde_json::from_str(text).map_err(|e| kind(format!("metadata: {e}")))?;
+        let mut tensors = BTreeMap::new();
+        let file = SafeTensors::deserialize(bytes).map_err(|e| kind(e.to_string()))?;
+        for (name, view) in file.iter() {
+            if view.dtype() != Dtype::F32 {
+                return Err(ModelError::tensor(name, format!("{:?}, expected F32", view.dtype())));
+            }
+            tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data: floats(view.data()) });
+        }
+        let stored = std::mem::take(&mut header.crc32);
+        let computed = checksum(&header, &tensors)?;
+        if computed != stored {
+            return Err(ModelError::Checksum { kind: KIND, stored, computed });
+        }
+        let mut momentum = BTreeMap::new();
+        let names: Vec<String> = tensors.keys().filter(|n| n.starts_with(MOMENTUM)).cloned().collect();
+        for name in names {
+            if let Some(tensor) = tensors.remove(&name) {
+                momentum.insert(name[MOMENTUM.len()..].to_owned(), tensor);
+            }
+        }
+        if let (None, Some(name)) = (&header.training, momentum.keys().next()) {
+            return Err(ModelError::tensor(name, "has momentum, but the file says nothing about training"));
+        }
+        let Header { graph, plan, input, class_names, note, training, .. } = header;
+        let training = training.map(|TrainingHeader { recipe, step, progress }| TrainingState {
+            recipe,
+            step,
+            progress,
+            momentum,
+        });
+        let checkpoint = Self { model: Model { graph, plan, input, class_names, tensors }, training, note };
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        self.model.check()?;
+        let Some(training) = &self.training else { return Ok(()) };
+        let mut shapes = Model::tensor_shapes(&self.model.graph, &self.model.plan);
+        shapes.retain(|name, _| training.momentum.contains_key(name));
+        check_tensors(&training.momentum, &shapes).map_err(|e| match e {
+            ModelError::Tensor { name, what } => ModelError::Tensor { name: format!("{MOMENTUM}{name}"), what },
+            other => other,
+        })
+    }
+
+    fn header(&self) -> Header {
+        let Model { graph, plan, input, class_names, .. } = self.model.clone();
+        let training = self.training.as_ref().map(|t| TrainingHeader {
+            recipe: t.recipe.clone(),
+            step: t.step,
+            progress: t.progress.clone(),
+        });
+        Header { version: VERSION, graph, plan, input, class_names, note: self.note.clone(), training, crc32: 0 }
+    }
+
+    /// Tensors and momentum under their names in the file.
+    fn all_tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = self.model.tensors.clone();
+        if let Some(training) = &self.training {
+            tensors.extend(training.momentum.iter().map(|(n, t)| (format!("{MOMENTUM}{n}"), t.clone())));
+        }
+        tensors
+    }
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u64,
+}
+
+/// Whether `bytes` are a safetensors file with bitpact's metadata.
+pub(crate) fn is_checkpoint(bytes: &[u8]) -> bool {
+    SafeTensors::read_metadata(bytes)
+        .is_ok_and(|(_, metadata)| metadata.metadata().as_ref().is_some_and(|m| m.contains_key(KEY)))
+}
+
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn json(header: &Header) -> Result<String, ModelError> {
+    serde_json::to_string(header).map_err(|e| ModelError::Kind { kind: KIND, what: format!("metadata: {e}") })
+}
+
+/// Over what the file means, not over its bytes; `header.crc32` is 0.
+fn checksum(header: &Header, tensors: &BTreeMap<String, Tensor>) -> Result<u32, ModelError> {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(json(header)?.as_bytes());
+    for (name, tensor) in tensors {
+        crc.update(format!("\n{name} {:?}\n", tensor.shape).as_bytes());
+        let bytes: Vec<u8> = tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        crc.update(&bytes);
+    }
+    Ok(crc.finalize())
+}

@@ -1,0 +1,298 @@
+//! From a trained network to an integer network: the only place where batch norm is folded.
+
+mod fold;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use bitpact_core::{Ranges, RealStep, StepError, act_inverse_step, act_step, step};
+use bitpact_graph::{GraphError, NodeId, Op, Residual, Stage, Unit, fuse};
+
+use self::fold::Folded;
+use crate::{IntegerLayer, IntegerModel, IntegerOp, IntegerResidual, Model, ModelError, TensorId};
+
+/// The `eps` of every batch norm: `y = weight * (z - mean) / sqrt(var + eps) + bias`.
+pub const BATCH_NORM_EPS: f32 = 1e-5;
+
+/// Why a network has no integer form.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// No layer is quantized.
+    #[error("`{arch}` is a float network: it has no integer form")]
+    Float {
+        /// Name of the architecture.
+        arch: String,
+    },
+    /// The graph cannot be fused into stages.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The model, or what came of it, is not valid.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A layer whose sums could overflow, or whose real multipliers no integer step can hold.
+    #[error("layer `{layer}`: {source}")]
+    Step {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: StepError,
+    },
+    /// A layer that has no integer form.
+    #[error("layer `{layer}`: {what}")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// Why.
+        what: String,
+    },
+}
+
+/// What conversion proved about one layer with weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerReport {
+    /// Name of the product, such as `layer1.0.conv1`.
+    pub name: String,
+    /// Smallest and largest sum of any channel, for any image.
+    pub acc_range: (i64, i64),
+    /// Largest distance of the integer step from the real one before rounding, in code steps; for the logits, relative to the
+    /// largest logit.
+    pub worst_error: f64,
+    /// Right shift of the step; for the logits, their scale is `2^-shift` and nothing is shifted.
+    pub shift: i32,
+    /// Bits of a weight code: 1 to 8, or 16.
+    pub weight_bits: u8,
+    /// Bits of the output codes; `None` for the logits.
+    pub act_bits: Option<u8>,
+}
+
+/// An integer network and what is known about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversion {
+    /// The network.
+    pub model: IntegerModel,
+    /// One entry a layer with weights, in the order of computation; a projection shares its layer's step.
+    pub report: Vec<LayerReport>,
+}
+
+/// Folds batch norm with its running statistics, biases, shortcuts, clipping and rounding of `model` into integer steps.
+///
+/// For a product of codes with step `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points * q_w)`,
+/// `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output code is
+/// `clamp(round(y * q_max / alpha), 0, q_max)`. The input's scale is folded into the weights that read the image before
+/// they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All constants come from f64 with
+/// `+ - * /` and square roots, so they are the same on every machine.
+///
+/// # Errors
+/// A float network, an invalid model, or a layer whose sums could overflow; the error names the layer.
+pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
+    model.check()?;
+    if model.plan.is_float() {
+        return Err(ConvertError::Float { arch: model.graph.name().to_owned() });
+    }
+    let stages = fuse(&model.graph)?;
+    let out = IntegerModel {
+        arch: model.graph.name().to_owned(),
+        input: model.input.clone(),
+        input_shape: model.graph.input(),
+        class_names: model.class_names.clone(),
+        layers: Vec::with_capacity(stages.len()),
+    };
+    let mut converter = Converter { model, out, tensors: HashMap::from([(0, 0)]), report: Vec::new() };
+    for stage in &stages {
+        converter.stage(stage)?;
+    }
+    let Converter { out, report, .. } = converter;
+    out.check()?;
+    Ok(Conversion { model: out, report })
+}
+
+struct Converter<'a> {
+    model: &'a Model,
+    out: IntegerModel,
+    /// The tensor that holds the output of a node.
+    tensors: HashMap<NodeId, TensorId>,
+    report: Vec<LayerReport>,
+}
+
+impl Converter<'_> {
+    fn name(&self, id: NodeId) -> &str {
+        &self.model.graph.node(id).name
+    }
+
+    fn tensor_of(&self, id: NodeId, reader: NodeId) -> Result<TensorId, ConvertError> {
+        self.tensors.get(&id).copied().ok_or_else(|| ConvertError::Layer {
+            layer: self.name(reader).to_owned(),
+            what: format!("`{}` is no tensor of the integer network", self.name(id)),
+        })
+    }
+
+    /// Real value of one code of a tensor; 1 for the image, whose scale is in the weights.
+    fn scale_of(&self, tensor: TensorId) -> f64 {
+        tensor.checked_sub(1).map_or(1.0, |layer| self.out.layers[layer].scale)
+    }
+
+    fn push(&mut self, node: NodeId, op: IntegerOp, (lo, hi): (i64, i64), scale: f64) {
+        let (name, shape) = (self.name(node).to_owned(), self.model.graph.shape(node));
+        self.out.layers.push(IntegerLayer { name, op, shape, lo: lo as i32, hi: hi as i32, scale });
+        self.tensors.insert(node, self.out.layers.len());
+    }
+
+    fn stage(&mut self, stage: &Stage) -> Result<(), ConvertError> {
+        match *stage {
+            Stage::Unit(unit) => match unit.act {
+                Some(act) => self.unit(&unit, act),
+                None => self.logits(&unit),
+            },
+            Stage::MaxPool { input, node } => {
+                let Op::MaxPool { kernel, stride, padding } = self.model.graph.node(node).op else {
+                    return Ok(());
+                };
+                let input = self.tensor_of(input, node)?;
+                let (range, scale) = (self.out.code_range(input), self.scale_of(input));
+                self.push(node, IntegerOp::MaxPool { input, kernel, stride, padding }, range, scale);
+                Ok(())
+            }
+            Stage::GlobalAvgPool { input, node } => {
+                let input = self.tensor_of(input, node)?;
+                let from = self.out.shape(input);
+                let pixels = (from.h * from.w) as i64;
+                let (lo, hi) = self.out.code_range(input);
+                if hi * pixels > i64::from(i32::MAX) {
+                    let what = format!("the sum of {pixels} codes of up to {hi} can leave 32 bits");
+                    return Err(ConvertError::Layer { layer: self.name(node).to_owned(), what });
+                }
+                let scale = self.scale_of(input) / pixels as f64;
+                self.push(node, IntegerOp::SumPool { input }, (lo * pixels, hi * pixels), scale);
+                Ok(())
+            }
+        }
+    }
+
+    fn unit(&mut self, unit: &Unit, act: NodeId) -> Result<(), ConvertError> {
+        let name = self.name(act).to_owned();
+        let plan = *self.model.plan.activations.get(&name).ok_or_else(|| ConvertError::Layer {
+            layer: name.clone(),
+            what: "the plan has no activation for it".to_owned(),
+        })?;
+        let alpha = self.model.tensor(&format!("{name}.clip_val"))?.data[0];
+        let inverse = f64::from(act_inverse_step(alpha, plan.bits));
+        let main = self.fold(unit.product, unit.norm, unit.input)?;
+        let mut real = RealStep {
+            scale: main.scale.iter().map(|s| s * inverse).collect(),
+            scale2: Vec::new(),
+            res_scale: Vec::new(),
+            offset: main.offset.clone(),
+            lo: 0,
+            hi: plan.bits.q_max(),
+        };
+        let (mut second, mut residual, mut ranges2, mut residual_range) = (None, None, Vec::new(), (0, 0));
+        match unit.residual {
+            None => {}
+            Some(Residual::Projection { tensor, product, norm }) => {
+                let folded = self.fold(product, norm, tensor)?;
+                real.scale2 = folded.scale.iter().map(|s| s * inverse).collect();
+                for (sum, offset) in real.offset.iter_mut().zip(&folded.offset) {
+                    *sum += offset;
+                }
+                ranges2 = folded.ranges;
+                second = Some(folded.product);
+            }
+            Some(Residual::Identity { tensor } | Residual::Subsample { tensor, .. }) => {
+                let input = self.tensor_of(tensor, act)?;
+                let (stride, pad_before, pad_after) = match unit.residual {
+                    Some(Residual::Subsample { node, .. }) => match self.model.graph.node(node).op {
+                        Op::Subsample { stride, pad_before, pad_after } => (stride, pad_before, pad_after),
+                        _ => (1, 0, 0),
+                    },
+                    _ => (1, 0, 0),
+                };
+                let scale = self.scale_of(input) * inverse;
+                let kept = pad_before..main.scale.len() - pad_after;
+                real.res_scale = (0..main.scale.len()).map(|c| if kept.contains(&c) { scale } else { 0.0 }).collect();
+                residual_range = self.out.code_range(input);
+                residual_range.0 = residual_range.0.min(0);
+                residual = Some(IntegerResidual { input, stride, pad_before, pad_after });
+            }
+        }
+        for offset in &mut real.offset {
+            *offset *= inverse;
+        }
+        let ranges = Ranges { acc: &main.ranges, acc2: &ranges2, res: residual_range };
+        let layer = self.name(unit.product).to_owned();
+        let derived = step::derive(&real, &ranges).map_err(|source| ConvertError::Step { layer, source })?;
+        for (product, ranges) in
+            std::iter::once((&main.product, &main.ranges)).chain(second.iter().map(|p| (p, &ranges2)))
+        {
+            self.report.push(LayerReport {
+                name: product.name.clone(),
+                acc_range: hull(ranges),
+                worst_error: derived.worst_error,
+                shift: derived.step.shift as i32,
+                weight_bits: product.weight_bits,
+                act_bits: Some(plan.bits.get()),
+            });
+        }
+        let range = (0, plan.bits.q_max().into());
+        let scale = f64::from(act_step(alpha, plan.bits));
+        let op = IntegerOp::Product { main: main.product, second, residual, step: derived.step };
+        self.push(unit.output, op, range, scale);
+        Ok(())
+    }
+
+    fn logits(&mut self, unit: &Unit) -> Result<(), ConvertError> {
+        let layer = self.name(unit.product).to_owned();
+        if unit.residual.is_some() {
+            let what = "the logits cannot be a sum with a shortcut".to_owned();
+            return Err(ConvertError::Layer { layer, what });
+        }
+        let main = self.fold(unit.product, unit.norm, unit.input)?;
+        let Some(exponent) = logit_exponent(&main) else {
+            let what = "its multipliers and sums leave no common scale for the logits in 64 bits".to_owned();
+            return Err(ConvertError::Layer { layer, what });
+        };
+        let unit_value = power_of_two(exponent);
+        let round = |v: &f64| (v * unit_value).round_ties_even();
+        let mul: Vec<i32> = main.scale.iter().map(|s| round(s) as i32).collect();
+        let add: Vec<i64> = main.offset.iter().map(|o| round(o) as i64).collect();
+        let (mut error, mut largest) = (0.0, 0.0);
+        for c in 0..mul.len() {
+            let reach = main.ranges[c].0.unsigned_abs().max(main.ranges[c].1.unsigned_abs()) as f64;
+            let by_mul = (f64::from(mul[c]) - main.scale[c] * unit_value).abs() * reach;
+            error = f64::max(error, by_mul + (add[c] as f64 - main.offset[c] * unit_value).abs());
+            largest = f64::max(largest, (main.scale[c].abs() * reach + main.offset[c].abs()) * unit_value);
+        }
+        self.report.push(LayerReport {
+            name: main.product.name.clone(),
+            acc_range: hull(&main.ranges),
+            worst_error: if largest > 0.0 { error / largest } else { 0.0 },
+            shift: exponent,
+            weight_bits: main.product.weight_bits,
+            act_bits: None,
+        });
+        self.push(unit.output, IntegerOp::Logits { main: main.product, mul, add }, (0, 0), power_of_two(-exponent));
+        Ok(())
+    }
+}
+
+/// The largest power of two whose multiples of the scales stay below 2^30, and of the logits below 2^62; between 2^-1000 and 2^1000.
+fn logit_exponent(main: &Folded) -> Option<i32> {
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let scale = largest(&mut main.scale.iter().map(|s| s.abs()));
+    let logit = largest(&mut (0..main.scale.len()).map(|c| {
+        let reach = main.ranges[c].0.unsigned_abs().max(main.ranges[c].1.unsigned_abs()) as f64;
+        (main.scale[c].abs() + scale * 2f64.powi(-29)) * reach + main.offset[c].abs()
+    }));
+    let fits = |e: i32| scale * power_of_two(e) <= power_of_two(30) && logit * power_of_two(e) <= power_of_two(62);
+    (-1000..=1000).rev().find(|&e| fits(e))
+}
+
+/// `2^exponent`, exactly.
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + i64::from(exponent)) as u64) << 52)
+}
+
+fn hull(ranges: &[(i64, i64)]) -> (i64, i64) {
+    ranges.iter().fold((i64::MAX, i64::MIN), |(lo, hi), r| (lo.min(r.0), hi.max(r.1)))
+}

@@ -1,0 +1,114 @@
+//! The error of models and their files; every variant names the file, the place and what was expected.
+
+use std::path::{Path, PathBuf};
+
+use bitpact_graph::PlanError;
+
+/// Why a model or a file of one is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file cannot be read.
+    #[error("{}: cannot read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written; what stood there before still does.
+    #[error("{}: cannot write: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file was read, but what it holds is not valid.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<ModelError>,
+    },
+    /// The bytes are not a file of this kind.
+    #[error("not a {kind}: {what}")]
+    Kind {
+        /// The kind of file that was expected.
+        kind: &'static str,
+        /// What was found.
+        what: String,
+    },
+    /// A newer or unknown version of a file.
+    #[error("{kind} version {got}: this program reads version {expected}")]
+    Version {
+        /// The kind of file.
+        kind: &'static str,
+        /// Version of the file.
+        got: u64,
+        /// Version this program reads.
+        expected: u64,
+    },
+    /// The bytes changed after they were written.
+    #[error("checksum {computed:08x}, expected {stored:08x}: the {kind} is damaged")]
+    Checksum {
+        /// The kind of file.
+        kind: &'static str,
+        /// The checksum in the file.
+        stored: u32,
+        /// The checksum of what the file holds.
+        computed: u32,
+    },
+    /// A field of a `.bitpact` file.
+    #[error("byte {offset}, {field}: {what}")]
+    Field {
+        /// Where the field begins.
+        offset: usize,
+        /// Which field.
+        field: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A named tensor of a model.
+    #[error("tensor `{name}`: {what}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The plan does not fit the graph.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The input description or the class names do not fit the graph.
+    #[error("{place}: {what}")]
+    Description {
+        /// Which part of the model.
+        place: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A layer of an integer model.
+    #[error("layer `{layer}`: {what}")]
+    Layer {
+        /// Its name.
+        layer: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl ModelError {
+    pub(crate) fn in_file(self, path: impl AsRef<Path>) -> Self {
+        ModelError::File { path: path.as_ref().to_owned(), source: Box::new(self) }
+    }
+
+    pub(crate) fn tensor(name: &str, what: impl Into<String>) -> Self {
+        ModelError::Tensor { name: name.to_owned(), what: what.into() }
+    }
+
+    pub(crate) fn layer(layer: &str, what: impl Into<String>) -> Self {
+        ModelError::Layer { layer: layer.to_owned(), what: what.into() }
+    }
+}

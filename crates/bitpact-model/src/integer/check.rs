@@ -1,0 +1,280 @@
+//! The proof that an integer network can be computed: sizes, order, shapes, grids and ranges.
+
+use std::collections::HashSet;
+
+use bitpact_core::step::accumulator_range;
+use bitpact_core::{Bits, CODE_LIMIT_16BIT, Grid, IntegerStep, Ranges};
+use bitpact_graph::Shape;
+
+use super::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
+use crate::ModelError;
+use crate::model::check_class_names;
+
+/// Bound on every size, so that products of sizes stay far below 2^64.
+const LARGEST_SIDE: usize = 1 << 15;
+/// Bound on channels.
+const LARGEST_CHANNELS: usize = 1 << 16;
+/// Bound on the elements of one tensor of one image.
+const LARGEST_TENSOR: usize = 1 << 26;
+/// Bound on the bytes of a name, so that its length fits 16 bits in a file.
+const LONGEST_TEXT: usize = 1 << 12;
+
+type Checked<T = ()> = Result<T, String>;
+
+pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
+    let description = |place, what| Err(ModelError::Description { place, what });
+    let texts = model.class_names.iter().chain(model.layers.iter().map(|l| &l.name)).chain([&model.arch]);
+    let products = model.layers.iter().flat_map(|l| l.op.products());
+    if let Some(long) = texts.chain(products.map(|p| &p.name)).find(|text| text.len() > LONGEST_TEXT) {
+        return description("names", format!("one of {} bytes, expected at most {LONGEST_TEXT}", long.len()));
+    }
+    if let Err(what) = check_shape(model.input_shape) {
+        return description("input shape", what);
+    }
+    model.input.check(model.input_shape.c)?;
+    let Some(last) = model.layers.len().checked_sub(1) else {
+        return description("layers", "there are none".to_owned());
+    };
+    let mut names = HashSet::new();
+    let mut read = vec![false; model.layers.len() + 1];
+    for (i, layer) in model.layers.iter().enumerate() {
+        let fail = |what: String| ModelError::layer(&layer.name, what);
+        if layer.name.is_empty() || !names.insert(layer.name.as_str()) {
+            return Err(fail("every layer needs a name of its own".to_owned()));
+        }
+        for input in layer.op.inputs() {
+            if input > i {
+                return Err(fail(format!("reads tensor {input}, but only 0 to {i} exist before it")));
+            }
+            read[input] = true;
+        }
+        if matches!(layer.op, IntegerOp::Logits { .. }) != (i == last) {
+            return Err(fail("the last layer, and no other, gives the logits".to_owned()));
+        }
+        check_layer(model, layer).map_err(fail)?;
+    }
+    if let Some(tensor) = (0..=last).find(|&tensor| !read[tensor]) {
+        return match tensor.checked_sub(1) {
+            None => description("input shape", "no layer reads the image".to_owned()),
+            Some(layer) => Err(ModelError::layer(&model.layers[layer].name, "no layer reads its output")),
+        };
+    }
+    check_class_names(&model.class_names, model.classes())
+}
+
+pub(crate) fn check_shape(shape: Shape) -> Checked {
+    let Shape { h, w, c } = shape;
+    let side = |n: usize| (1..=LARGEST_SIDE).contains(&n);
+    if !side(h) || !side(w) || !(1..=LARGEST_CHANNELS).contains(&c) || shape.elements() > LARGEST_TENSOR {
+        return Err(format!(
+            "shape {shape}, expected sides of 1 to {LARGEST_SIDE}, 1 to {LARGEST_CHANNELS} channels and at most \
+             {LARGEST_TENSOR} elements"
+        ));
+    }
+    Ok(())
+}
+
+fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
+    if !(layer.scale.is_finite() && layer.scale > 0.0) {
+        return Err(format!("scale {}, expected a positive number", layer.scale));
+    }
+    let (shape, (lo, hi)) = output(model, &layer.op)?;
+    if layer.shape != shape {
+        return Err(format!("shape {}, but its inputs give {shape}", layer.shape));
+    }
+    if (i64::from(layer.lo), i64::from(layer.hi)) != (lo, hi) {
+        return Err(format!("codes of {} to {}, but its inputs give {lo} to {hi}", layer.lo, layer.hi));
+    }
+    layer.op.products().try_for_each(check_codes)?;
+    match &layer.op {
+        IntegerOp::Product { main, second, residual, step } => {
+            check_step(model, main, second.as_ref(), *residual, step)
+        }
+        IntegerOp::Logits { main, mul, add } => {
+            same_length("mul", mul.len(), main.out_channels)?;
+            same_length("add", add.len(), main.out_channels)?;
+            for (c, (lo, hi)) in model.acc_ranges(main)?.into_iter().enumerate() {
+                let reach = i128::from(lo).abs().max(i128::from(hi).abs());
+                if reach * i128::from(mul[c]).abs() + i128::from(add[c]).abs() >= 1 << 63 {
+                    return Err(format!("channel {c}: the logit can leave 64 bits"));
+                }
+            }
+            Ok(())
+        }
+        IntegerOp::MaxPool { .. } | IntegerOp::SumPool { .. } => Ok(()),
+    }
+}
+
+/// Shape and code range that follow from the inputs, which are checked already.
+pub(crate) fn output(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
+    let (shape, range) = output_of(model, op)?;
+    check_shape(shape)?;
+    Ok((shape, range))
+}
+
+fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
+    match op {
+        IntegerOp::Product { main, second, residual, step } => {
+            let shape = product_shape(model, main)?;
+            if let Some(second) = second {
+                let other = product_shape(model, second)?;
+                if other != shape {
+                    return Err(format!("`{}` gives {other}, but `{}` gives {shape}", second.name, main.name));
+                }
+            }
+            if let Some(residual) = residual {
+                let other = residual_shape(model, residual)?;
+                if other != shape {
+                    return Err(format!("the shortcut gives {other}, but `{}` gives {shape}", main.name));
+                }
+            }
+            Ok((shape, (step.lo.into(), step.hi.into())))
+        }
+        IntegerOp::Logits { main, .. } => {
+            let shape = product_shape(model, main)?;
+            if (shape.h, shape.w) != (1, 1) {
+                return Err(format!("shape {shape}, but logits are one value a class"));
+            }
+            Ok((shape, (0, 0)))
+        }
+        &IntegerOp::MaxPool { input, kernel, stride, padding } => {
+            let from = codes_shape(model, input)?;
+            if padding >= kernel {
+                return Err(format!("padding {padding}, expected less than the kernel, {kernel}"));
+            }
+            let shape = window(from, [kernel; 2], stride, padding)?;
+            Ok((shape, model.code_range(input)))
+        }
+        &IntegerOp::SumPool { input } => {
+            let from = codes_shape(model, input)?;
+            let (lo, hi) = model.code_range(input);
+            let pixels = (from.h * from.w) as i64;
+            if hi * pixels > i64::from(i32::MAX) {
+                return Err(format!("a sum of {pixels} codes of up to {hi} can leave 32 bits"));
+            }
+            Ok((Shape::new(1, 1, from.c), (lo * pixels, hi * pixels)))
+        }
+    }
+}
+
+fn window(from: Shape, kernel: [usize; 2], stride: usize, padding: usize) -> Checked<Shape> {
+    let bound = |what, n: usize, least: usize| {
+        let ok = (least..=LARGEST_SIDE).contains(&n);
+        if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
+    };
+    bound("kernel rows", kernel[0], 1)?;
+    bound("kernel columns", kernel[1], 1)?;
+    bound("stride", stride, 1)?;
+    bound("padding", padding, 0)?;
+    if from.h + 2 * padding < kernel[0] || from.w + 2 * padding < kernel[1] {
+        let [rows, columns] = kernel;
+        return Err(format!("a {rows}x{columns} window with padding {padding} does not fit an input of {from}"));
+    }
+    let side = |s: usize, k: usize| (s + 2 * padding - k) / stride + 1;
+    Ok(Shape::new(side(from.h, kernel[0]), side(from.w, kernel[1]), from.c))
+}
+
+/// Shape of a tensor that holds 8-bit codes and is not the image.
+fn codes_shape(model: &IntegerModel, tensor: TensorId) -> Checked<Shape> {
+    if tensor == 0 {
+        return Err("only a product can read the image".to_owned());
+    }
+    if model.is_sum(tensor) {
+        return Err("only a product can read a sum of codes".to_owned());
+    }
+    Ok(model.shape(tensor))
+}
+
+fn residual_shape(model: &IntegerModel, residual: &IntegerResidual) -> Checked<Shape> {
+    let from = codes_shape(model, residual.input)?;
+    let IntegerResidual { stride, pad_before, pad_after, .. } = *residual;
+    if !(1..=LARGEST_SIDE).contains(&stride) || pad_before > LARGEST_CHANNELS || pad_after > LARGEST_CHANNELS {
+        return Err(format!("a shortcut of stride {stride} with {pad_before} and {pad_after} more channels"));
+    }
+    Ok(Shape::new(from.h.div_ceil(stride), from.w.div_ceil(stride), pad_before + from.c + pad_after))
+}
+
+fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shape> {
+    let from = model.shape(product.input);
+    let name = &product.name;
+    if name.is_empty() {
+        return Err("a product without a name".to_owned());
+    }
+    let IntegerProduct { kernel, stride, padding, in_channels, out_channels, .. } = *product;
+    if in_channels != from.c {
+        return Err(format!("`{name}` reads {in_channels} channels, but its input has {}", from.c));
+    }
+    if !(1..=LARGEST_CHANNELS).contains(&out_channels) {
+        return Err(format!("`{name}` has {out_channels} output channels, expected 1 to {LARGEST_CHANNELS}"));
+    }
+    let out = window(from, kernel, stride, padding).map_err(|e| format!("`{name}`: {e}"))?;
+    let sizes = [out_channels, in_channels, kernel[0], kernel[1]];
+    let expected = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    if expected != Some(product.codes.len()) {
+        return Err(format!("`{name}` has {} weights, expected {sizes:?}", product.codes.len()));
+    }
+    Ok(Shape::new(out.h, out.w, out_channels))
+}
+
+fn check_codes(product: &IntegerProduct) -> Checked {
+    let IntegerProduct { name, weight_bits, grid, codes, .. } = product;
+    let limit = match (Bits::new(*weight_bits), weight_bits) {
+        (Some(bits), _) => grid.code_limit(bits),
+        (None, 16) if *grid == Grid::WithZero => CODE_LIMIT_16BIT,
+        (None, 16) => return Err(format!("`{name}`: 16-bit weights have a grid with zero")),
+        _ => return Err(format!("`{name}` has weights of {weight_bits} bits, expected 1 to 8, or 16")),
+    };
+    let even_allowed = *grid == Grid::WithZero;
+    let off_grid = |&code: &i16| i32::from(code).abs() > limit || (code & 1 == 0 && !even_allowed);
+    match codes.iter().position(off_grid) {
+        Some(i) => Err(format!("`{name}`: weight {i} is {}, which is no {weight_bits}-bit code", codes[i])),
+        None => Ok(()),
+    }
+}
+
+impl IntegerModel {
+    /// Smallest and largest sum of every output channel of a product, for any image.
+    ///
+    /// # Errors
+    /// A sum that can leave i64.
+    pub(crate) fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<(i64, i64)>, String> {
+        let (lo, hi) = self.code_range(product.input);
+        let lo = if product.padding > 0 && product.input > 0 { lo.min(0) } else { lo };
+        (0..product.out_channels)
+            .map(|o| {
+                // Below 2^15 times the number of codes.
+                let (negative, positive) = accumulator_range(product.channel(o), 0, 1);
+                let [n, p, lo, hi] = [negative, positive, lo, hi].map(i128::from);
+                let ends = (i64::try_from(lo * p + hi * n), i64::try_from(hi * p + lo * n));
+                let (Ok(from), Ok(to)) = ends else {
+                    return Err(format!("channel {o} of `{}`: the sum can leave 64 bits", product.name));
+                };
+                Ok((from, to))
+            })
+            .collect()
+    }
+}
+
+fn check_step(
+    model: &IntegerModel,
+    main: &IntegerProduct,
+    second: Option<&IntegerProduct>,
+    residual: Option<IntegerResidual>,
+    step: &IntegerStep,
+) -> Checked {
+    if !(0 <= step.lo && step.lo <= step.hi && step.hi <= 255) {
+        return Err(format!("codes of {} to {}, expected a range within 0 to 255", step.lo, step.hi));
+    }
+    let n = main.out_channels;
+    same_length("mul", step.mul.len(), n)?;
+    same_length("mul2", step.mul2.len(), if second.is_some() { n } else { 0 })?;
+    same_length("res_mul", step.res_mul.len(), if residual.is_some() { n } else { 0 })?;
+    let acc2 = second.map_or(Ok(Vec::new()), |second| model.acc_ranges(second))?;
+    let (res_lo, res_hi) = residual.map_or((0, 0), |r| model.code_range(r.input));
+    let ranges = Ranges { acc: &model.acc_ranges(main)?, acc2: &acc2, res: (res_lo.min(0), res_hi) };
+    step.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
+}
+
+fn same_length(what: &str, got: usize, expected: usize) -> Checked {
+    if got == expected { Ok(()) } else { Err(format!("{got} values of {what}, expected {expected}")) }
+}

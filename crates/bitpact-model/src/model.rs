@@ -1,0 +1,168 @@
+//! A trained network as a value: graph, bits, named tensors, what a pixel means, class names.
+
+use std::collections::BTreeMap;
+
+use bitpact_graph::{Graph, Op, QuantPlan};
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+
+/// A float32 tensor in PyTorch's shape, row-major; a scalar has the shape `[]` and one value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub data: Vec<f32>,
+}
+
+impl Tensor {
+    /// A tensor of one value everywhere.
+    pub fn full(shape: &[usize], value: f32) -> Self {
+        Self { shape: shape.to_vec(), data: vec![value; shape.iter().product()] }
+    }
+}
+
+/// What a pixel means: `x = scale[c] * (p - zero_point[c])` for a pixel `p` in 0..=255 of channel `c`.
+///
+/// The scale is multiplied into the weights of the layers that read the image before they are quantized, and padding,
+/// in augmentation too, uses the zero point, so that no float touches the image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputDescription {
+    /// The pixel that means 0, per channel.
+    pub zero_point: Vec<u8>,
+    /// Real units per pixel step, per channel.
+    pub scale: Vec<f32>,
+}
+
+impl InputDescription {
+    /// The same zero point and scale for every channel.
+    pub fn uniform(channels: usize, zero_point: u8, scale: f32) -> Self {
+        Self { zero_point: vec![zero_point; channels], scale: vec![scale; channels] }
+    }
+
+    pub(crate) fn check(&self, channels: usize) -> Result<(), ModelError> {
+        let error = |what| Err(ModelError::Description { place: "input", what });
+        if self.zero_point.len() != channels || self.scale.len() != channels {
+            let (zeros, scales) = (self.zero_point.len(), self.scale.len());
+            return error(format!("{zeros} zero points and {scales} scales, expected {channels}, one a channel"));
+        }
+        match self.scale.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
+            Some(c) => error(format!("the scale of channel {c} is {}, expected a positive number", self.scale[c])),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A trained network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// What is computed.
+    pub graph: Graph,
+    /// With how many bits.
+    pub plan: QuantPlan,
+    /// What a pixel means.
+    pub input: InputDescription,
+    /// One name a class.
+    pub class_names: Vec<String>,
+    /// The tensors of [`Model::tensor_shapes`].
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl Model {
+    /// Names and shapes of all tensors, as PyTorch has them.
+    ///
+    /// Convolutions and linear layers have `weight` (OIHW, or `[out, in]`) and `bias` where the graph says so, batch
+    /// norms `weight`, `bias`, `running_mean` and `running_var`, and the activations of a quantized network `clip_val`,
+    /// a scalar of shape `[]`.
+    pub fn tensor_shapes(graph: &Graph, plan: &QuantPlan) -> BTreeMap<String, Vec<usize>> {
+        let mut shapes = BTreeMap::new();
+        for (id, node) in graph.nodes().iter().enumerate() {
+            let mut add = |tensor: &str, shape: Vec<usize>| {
+                shapes.insert(format!("{}.{tensor}", node.name), shape);
+            };
+            let channels = vec![graph.shape(id).c];
+            if let Some(shape) = graph.weight_shape(id) {
+                add("weight", shape);
+            }
+            match node.op {
+                Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } => add("bias", channels),
+                Op::BatchNorm => {
+                    for tensor in ["weight", "bias", "running_mean", "running_var"] {
+                        add(tensor, channels.clone());
+                    }
+                }
+                Op::Act if plan.activations.contains_key(&node.name) => add("clip_val", Vec::new()),
+                _ => {}
+            }
+        }
+        shapes
+    }
+
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, ModelError> {
+        self.tensors.get(name).ok_or_else(|| ModelError::tensor(name, "missing"))
+    }
+
+    /// Checks that plan, input, class names and tensors fit the graph: every tensor of [`Model::tensor_shapes`] and no
+    /// other, of its exact shape, finite, with `running_var >= 0` and `clip_val > 0`.
+    ///
+    /// # Errors
+    /// Names the first thing that does not fit.
+    pub fn check(&self) -> Result<(), ModelError> {
+        self.plan.check(&self.graph)?;
+        self.input.check(self.graph.input().c)?;
+        check_class_names(&self.class_names, self.graph.classes())?;
+        check_tensors(&self.tensors, &Self::tensor_shapes(&self.graph, &self.plan))?;
+        for (name, tensor) in &self.tensors {
+            let least = |least: f32| tensor.data.iter().position(|&v| v < least);
+            if name.ends_with(".running_var")
+                && let Some(i) = least(0.0)
+            {
+                return Err(ModelError::tensor(name, format!("value {i} is {}, a variance is >= 0", tensor.data[i])));
+            }
+            if name.ends_with(".clip_val") && least(f32::MIN_POSITIVE).is_some() {
+                return Err(ModelError::tensor(name, format!("is {}, a clip value is > 0", tensor.data[0])));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn check_class_names(names: &[String], classes: usize) -> Result<(), ModelError> {
+    if names.len() != classes {
+        let what = format!("{} names, the network has {classes} classes", names.len());
+        return Err(ModelError::Description { place: "class names", what });
+    }
+    Ok(())
+}
+
+/// Checks that `tensors` are exactly those of `shapes` and finite.
+pub(crate) fn check_tensors(
+    tensors: &BTreeMap<String, Tensor>,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> Result<(), ModelError> {
+    for (name, shape) in shapes {
+        let Some(tensor) = tensors.get(name) else {
+            return Err(ModelError::tensor(name, format!("missing, expected shape {shape:?}")));
+        };
+        if tensor.shape != *shape {
+            return Err(ModelError::tensor(name, format!("shape {:?}, expected {shape:?}", tensor.shape)));
+        }
+        let expected = shape.iter().product::<usize>();
+        if tensor.data.len() != expected {
+            return Err(ModelError::tensor(name, format!("{} values, expected {expected}", tensor.data.len())));
+        }
+        if let Some(i) = tensor.data.iter().position(|v| !v.is_finite()) {
+            return Err(ModelError::tensor(name, format!("value {i} is {}, expected a finite number", tensor.data[i])));
+        }
+    }
+    match tensors.keys().find(|name| !shapes.contains_key(*name)) {
+        Some(stranger) => Err(ModelError::tensor(stranger, "the network has no such tensor")),
+        None => Ok(()),
+    }
+}

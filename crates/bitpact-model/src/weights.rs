@@ -1,0 +1,43 @@
+//! Weights from any float32 safetensors file, for starting from another network.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+use crate::checkpoint::{MOMENTUM, floats, is_checkpoint};
+use crate::{Checkpoint, ModelError, Tensor};
+
+/// Reads the named tensors of a safetensors file: a checkpoint of bitpact, whose model tensors are returned, or any file
+/// with PyTorch's names. A leading `module.` is dropped from names, `num_batches_tracked` is passed over.
+///
+/// # Errors
+/// A file that cannot be read, is not safetensors, has a tensor that is not float32, or two of one name.
+pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    from_bytes(&bytes).map_err(|e| e.in_file(path))
+}
+
+fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    if is_checkpoint(bytes) {
+        return Ok(Checkpoint::decode(bytes)?.model.tensors);
+    }
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| ModelError::Kind { kind: "safetensors file", what: e.to_string() })?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let name = name.strip_prefix("module.").unwrap_or(name);
+        if name.ends_with("num_batches_tracked") || name.starts_with(MOMENTUM) {
+            continue;
+        }
+        if view.dtype() != Dtype::F32 {
+            return Err(ModelError::tensor(name, format!("{:?}, expected F32", view.dtype())));
+        }
+        let tensor = Tensor { shape: view.shape().to_vec(), data: floats(view.data()) };
+        if tensors.insert(name.to_owned(), tensor).is_some() {
+            return Err(ModelError::tensor(name, "stands twice in the file, with and without `module.`"));
+        }
+    }
+    Ok(tensors)
+}
