@@ -200,6 +200,9 @@ fn zero_tiny_and_broken_weights_give_codes_of_the_grid() {
         for tiny in [1e-45, 1e-40, 1e-37, f32::MIN_POSITIVE] {
             let (codes, scales) = quantize(&spec, &[tiny, -tiny, 0.0, tiny], 2);
             assert!(on_grid(&codes) && scales.iter().all(|s| s.is_finite()), "{spec:?} {tiny:e}: {codes:?} {scales:?}");
+            if spec.quant != WeightQuant::Dorefa {
+                assert!(scales.iter().all(|s| *s == 0.0 || s.is_normal()), "{spec:?} {tiny:e}: {scales:?}");
+            }
             let mut dw = [f32::NAN; 4];
             weights_backward(&spec, &[tiny; 4], 2, &[1e-3; 4], &mut dw);
             assert!(dw.iter().all(|d| d.is_finite()), "{spec:?} {tiny:e}: {dw:?}");
