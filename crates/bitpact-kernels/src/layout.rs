@@ -98,6 +98,13 @@ impl<T: Plain> Aligned<T> {
     }
 }
 
+impl<T: Plain> Default for Aligned<T> {
+    /// An empty buffer.
+    fn default() -> Aligned<T> {
+        Aligned::zeroed(0)
+    }
+}
+
 impl<T: Plain> Deref for Aligned<T> {
     type Target = [T];
 

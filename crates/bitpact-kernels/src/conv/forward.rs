@@ -65,6 +65,9 @@ pub(super) fn pack(sweep: &Sweep, out: &mut [f32], weight: impl Fn(usize, usize,
 pub(super) fn run(proof: Proof, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mut [f32], accumulate: bool) {
     sweep.check(x.len(), y.len());
     assert_eq!(packed.len(), sweep.packed_len(), "packed weights of a sweep");
+    if accumulate && sweep.taps().is_empty() {
+        return;
+    }
     match proof {
         #[cfg(target_arch = "x86_64")]
         Proof::Avx2(token) => super::avx2::sweep_f32(token, sweep, x, packed, y, accumulate),

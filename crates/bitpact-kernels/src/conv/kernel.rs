@@ -1,5 +1,7 @@
 //! The loop nests all SIMD paths share; a path supplies its instructions as a [`Lanes`].
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use super::LANES;
 use super::sweep::{Cursor, Sweep};
 
@@ -61,6 +63,12 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// `y` is valid for reads of `WIDTH` elements.
     unsafe fn load(self, y: *const Self::Y) -> Self::Sums;
+    /// Brings the line at `y`, which may be any address, into the first-level cache.
+    #[inline(always)]
+    fn prefetch(self, y: *const Self::Y) {
+        // SAFETY: the instruction is part of every x86_64 CPU and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(y.cast()) };
+    }
     /// Writes `WIDTH` sums.
     ///
     /// # Safety
@@ -257,8 +265,8 @@ unsafe fn words<L: Lanes, const P: usize, const V: usize, const U: usize>(
     }
 }
 
-/// Adds one image's weight gradient to `partial`, in tiles of 16 x `V1` (one block of channels of dy), or 8 x `V2` (two
-/// blocks) where `V2` is not 0 and two blocks are left; the first factor counts channels of x.
+/// Adds one image's weight gradient to `partial`, in tiles of `C1` channels of x times `V1` registers (one block of 16
+/// channels of dy), or `C2` times `V2` (two blocks) where `V2` is not 0 and two blocks are left.
 ///
 /// # Safety
 /// `x` and `dy` are valid for reads of `sweep`'s x and y length, `partial` for reads and writes of
@@ -321,10 +329,10 @@ unsafe fn grad_channels<L, const C: usize, const V: usize>(
             // SAFETY: the caller's promise, for C channels of x.
             unsafe { grad_tile::<L, C, V>(lanes, sweep, rows, x, dy, partial, block_len) };
             c += C;
-        } else if rest >= 4 {
-            // SAFETY: as above, for 4 channels.
-            unsafe { grad_tile::<L, 4, V>(lanes, sweep, rows, x, dy, partial, block_len) };
-            c += 4;
+        } else if rest >= 3 {
+            // SAFETY: as above, for 3 channels.
+            unsafe { grad_tile::<L, 3, V>(lanes, sweep, rows, x, dy, partial, block_len) };
+            c += 3;
         } else {
             // SAFETY: as above, for one channel.
             unsafe { grad_tile::<L, 1, V>(lanes, sweep, rows, x, dy, partial, block_len) };
@@ -349,6 +357,14 @@ unsafe fn grad_tile<L, const C: usize, const V: usize>(
 ) where
     L: Lanes<X = f32, W = f32, Y = f32>,
 {
+    let per_block = LANES / L::WIDTH;
+    let out =
+        |c: usize, v: usize| partial.wrapping_add((v / per_block) * block_len + c * LANES + (v % per_block) * L::WIDTH);
+    for c in 0..C {
+        for v in 0..V {
+            lanes.prefetch(out(c, v));
+        }
+    }
     let mut sums = [[lanes.zero(); V]; C];
     for r in rows.0..rows.1 {
         let mut x = x.wrapping_add(sweep.x_at(r, 0));
@@ -369,14 +385,12 @@ unsafe fn grad_tile<L, const C: usize, const V: usize>(
             dy = dy.wrapping_add(sweep.y_col());
         }
     }
-    let per_block = LANES / L::WIDTH;
     for c in 0..C {
         for v in 0..V {
-            let out = partial.wrapping_add((v / per_block) * block_len + c * LANES + (v % per_block) * L::WIDTH);
             // SAFETY: the caller's promise.
-            let old = unsafe { lanes.load(out) };
+            let old = unsafe { lanes.load(out(c, v)) };
             // SAFETY: the caller's promise.
-            unsafe { lanes.store(out, lanes.add(old, sums[c][v])) };
+            unsafe { lanes.store(out(c, v), lanes.add(old, sums[c][v])) };
         }
     }
 }

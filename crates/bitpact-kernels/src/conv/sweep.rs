@@ -220,7 +220,7 @@ impl Cursor {
     /// The `x_at` and `y_at` of the next `n <= P` pixels; entries from `n` on repeat the last of them.
     #[inline]
     pub(super) fn take<const P: usize>(&mut self, sweep: &Sweep, n: usize) -> ([usize; P], [usize; P]) {
-        let (mut xs, mut ys) = ([self.x; P], [self.y; P]);
+        let (mut xs, mut ys) = ([0; P], [0; P]);
         for p in 0..P {
             xs[p] = self.x;
             ys[p] = self.y;
