@@ -6,8 +6,10 @@ pub mod layout;
 pub mod norm;
 pub mod pool;
 pub mod pool2d;
+pub mod requant;
 
 pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout};
 pub use pool::{Chunk, Chunked, Pool};
+pub use requant::StepU8;
