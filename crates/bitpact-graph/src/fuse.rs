@@ -205,7 +205,8 @@ fn tensor(graph: &Graph, is_tensor: &[bool], reader: NodeId, id: NodeId) -> Resu
     if is_tensor[id] && !(id == 0 && !graph.node(reader).op.is_product()) {
         return Ok(id);
     }
-    let what = format!("`{}` must read an activation or a pool, found {}", graph.node(reader).name, graph.node(id).op.name());
+    let what =
+        format!("`{}` must read an activation or a pool, found {}", graph.node(reader).name, graph.node(id).op.name());
     Err(pattern(graph, id, &what))
 }
 

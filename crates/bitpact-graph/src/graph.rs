@@ -63,7 +63,12 @@ impl Graph {
             let shape = node.op.output_shape(&node.name, &inputs)?;
             if shape.c > 1 << 16 || shape.elements() > 1 << 32 {
                 let (parameter, expected) = ("elements", "a tensor of at most 2^32 elements and 2^16 channels");
-                return Err(GraphError::Parameter { node: node.name.clone(), parameter, got: shape.elements(), expected });
+                return Err(GraphError::Parameter {
+                    node: node.name.clone(),
+                    parameter,
+                    got: shape.elements(),
+                    expected,
+                });
             }
             shapes.push(shape);
             for &i in &node.inputs {
@@ -139,9 +144,7 @@ impl Graph {
     /// `None` for other ops.
     pub fn weight_shape(&self, id: NodeId) -> Option<Vec<usize>> {
         match self.nodes[id].op {
-            Op::Conv { out_channels, kernel, .. } => {
-                Some(vec![out_channels, self.input_shape(id).c, kernel, kernel])
-            }
+            Op::Conv { out_channels, kernel, .. } => Some(vec![out_channels, self.input_shape(id).c, kernel, kernel]),
             Op::Linear { out_features, .. } => Some(vec![out_features, self.input_shape(id).elements()]),
             _ => None,
         }

@@ -181,9 +181,7 @@ impl Op {
             }
             Op::BatchNorm | Op::Act => Ok(inputs[0]),
             Op::Add if inputs[0] == inputs[1] => Ok(inputs[0]),
-            Op::Add => {
-                Err(GraphError::AddShapes { node: node.to_owned(), left: inputs[0], right: inputs[1] })
-            }
+            Op::Add => Err(GraphError::AddShapes { node: node.to_owned(), left: inputs[0], right: inputs[1] }),
             Op::Subsample { stride, pad_before, pad_after } => {
                 check("stride", stride, 1)?;
                 check("pad_before", pad_before, 0)?;

@@ -46,9 +46,8 @@ impl FromStr for BitSpec {
         let Some((w, a)) = parse() else {
             return Err(format!("`{s}` is not a bit width: expected `float` or a form like `W4A4`"));
         };
-        let bits = |what: &str, n: u8| {
-            Bits::new(n).ok_or_else(|| format!("`{s}`: {n} bits for {what}, expected 1 to 8"))
-        };
+        let bits =
+            |what: &str, n: u8| Bits::new(n).ok_or_else(|| format!("`{s}`: {n} bits for {what}, expected 1 to 8"));
         Ok(BitSpec::Bits { weights: bits("weights", w)?, activations: bits("activations", a)? })
     }
 }

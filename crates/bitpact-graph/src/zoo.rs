@@ -12,8 +12,18 @@ use crate::{Graph, GraphError, Node, NodeId, Op, Shape};
 
 /// Every name [`build`] knows.
 pub const NAMES: [&str; 12] = [
-    "cnn", "resnet18", "resnet20", "resnet20-b", "resnet32", "resnet32-b", "resnet34", "resnet44", "resnet44-b",
-    "resnet50", "resnet56", "resnet56-b",
+    "cnn",
+    "resnet18",
+    "resnet20",
+    "resnet20-b",
+    "resnet32",
+    "resnet32-b",
+    "resnet34",
+    "resnet44",
+    "resnet44-b",
+    "resnet50",
+    "resnet56",
+    "resnet56-b",
 ];
 
 /// Builds the network called `name` for images of shape `input` and `classes` classes; `None` for a name that is not
@@ -85,7 +95,13 @@ impl Builder {
     }
 }
 
-fn cifar_resnet(name: &str, depth: usize, projections: bool, input: Shape, classes: usize) -> Result<Graph, GraphError> {
+fn cifar_resnet(
+    name: &str,
+    depth: usize,
+    projections: bool,
+    input: Shape,
+    classes: usize,
+) -> Result<Graph, GraphError> {
     let mut b = Builder::new(input);
     let mut x = b.conv_norm(["conv1", "bn1"], "", 0, 16, 3, 1);
     x = b.act("act1", x);
@@ -132,8 +148,11 @@ fn imagenet_resnet(
         for block in 0..count {
             let prefix = format!("layer{stage}.{block}.");
             let stride = if block == 0 && stage > 1 { 2 } else { 1 };
-            let layers: &[(usize, usize, usize)] =
-                if bottleneck { &[(inner, 1, 1), (inner, 3, stride), (out, 1, 1)] } else { &[(inner, 3, stride), (out, 3, 1)] };
+            let layers: &[(usize, usize, usize)] = if bottleneck {
+                &[(inner, 1, 1), (inner, 3, stride), (out, 1, 1)]
+            } else {
+                &[(inner, 3, stride), (out, 3, 1)]
+            };
             let mut y = x;
             for (n, &(channels, kernel, stride)) in (1..).zip(layers) {
                 let (conv, norm) = (format!("conv{n}"), format!("bn{n}"));

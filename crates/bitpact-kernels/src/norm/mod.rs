@@ -191,22 +191,17 @@ pub fn statistics_real(isa: Isa, z: &[f32], sum: &mut [f64], square: &mut [f64])
 }
 
 fn check_statistics(z: usize, sum: usize, square: usize) {
-    assert!(sum == square && sum > 0 && sum.is_multiple_of(BLOCK) && z.is_multiple_of(sum), "{z} values, {sum} channels");
+    assert!(
+        sum == square && sum > 0 && sum.is_multiple_of(BLOCK) && z.is_multiple_of(sum),
+        "{z} values, {sum} channels"
+    );
 }
 
 /// One image forward: `u = z*a + b + residual` into `output`. `shape` is the layout of z (no border).
 ///
 /// # Panics
 /// If a slice is shorter than its layout, or a channel stride is not a multiple of 16 or differs.
-pub fn apply(
-    isa: Isa,
-    shape: Layout,
-    z: Accumulators,
-    a: &[f32],
-    b: &[f32],
-    residual: ResidualView,
-    output: Output,
-) {
+pub fn apply(isa: Isa, shape: Layout, z: Accumulators, a: &[f32], b: &[f32], residual: ResidualView, output: Output) {
     check(shape, &z, &residual);
     assert!(a.len() == shape.cs && b.len() == shape.cs);
     macro_rules! with_output {
@@ -234,7 +229,9 @@ pub fn apply(
         ($z:expr) => {
             match residual {
                 ResidualView::None => with_output!($z, NoResidual),
-                ResidualView::Codes { codes, layout, step } => with_output!($z, body::CodeResidual::new(codes, layout, step)),
+                ResidualView::Codes { codes, layout, step } => {
+                    with_output!($z, body::CodeResidual::new(codes, layout, step))
+                }
                 ResidualView::Real { values, layout } => with_output!($z, Real::new(values, layout)),
             }
         };
@@ -301,7 +298,9 @@ pub fn backward_reduce(
         ($z:expr) => {
             match residual {
                 ResidualView::None => with_activation!($z, NoResidual),
-                ResidualView::Codes { codes, layout, step } => with_activation!($z, body::CodeResidual::new(codes, layout, step)),
+                ResidualView::Codes { codes, layout, step } => {
+                    with_activation!($z, body::CodeResidual::new(codes, layout, step))
+                }
                 ResidualView::Real { values, layout } => with_activation!($z, Real::new(values, layout)),
             }
         };
@@ -361,5 +360,8 @@ fn check(shape: Layout, z: &Accumulators, residual: &ResidualView) {
 
 fn check_layout(shape: Layout, layout: Layout, len: usize) {
     let same = (layout.h, layout.w, layout.cs) == (shape.h, shape.w, shape.cs);
-    assert!(same && shape.cs.is_multiple_of(BLOCK) && len == layout.len(), "{len} elements in {layout:?} against {shape:?}");
+    assert!(
+        same && shape.cs.is_multiple_of(BLOCK) && len == layout.len(),
+        "{len} elements in {layout:?} against {shape:?}"
+    );
 }

@@ -155,3 +155,48 @@ pub fn mean_backward(dy: &[f32], layout: Layout, dx: &mut [f32], accumulate: boo
         }
     }
 }
+
+/// Option-A shortcut: `y[r, q, before + c] = x[r*stride, q*stride, c]`, all other channels zero; `y` dense.
+///
+/// # Panics
+/// If a slice does not fit its layout, or `y` is too narrow.
+pub fn subsample<T: Copy + Default>(
+    x: &[T],
+    x_layout: Layout,
+    stride: usize,
+    before: usize,
+    y: &mut [T],
+    y_layout: Layout,
+) {
+    assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && before + x_layout.c <= y_layout.c);
+    y.fill(T::default());
+    for r in 0..y_layout.h {
+        for q in 0..y_layout.w {
+            let (from, to) = (x_layout.offset(r * stride, q * stride), y_layout.offset(r, q) + before);
+            y[to..to + x_layout.c].copy_from_slice(&x[from..from + x_layout.c]);
+        }
+    }
+}
+
+/// Backward of [`subsample`]: adds `dy` (dense) to `dx` (dense).
+///
+/// # Panics
+/// As [`subsample`].
+pub fn subsample_backward(
+    dy: &[f32],
+    dy_layout: Layout,
+    stride: usize,
+    before: usize,
+    dx: &mut [f32],
+    dx_layout: Layout,
+) {
+    assert!(dx.len() == dx_layout.len() && dy.len() == dy_layout.len() && before + dx_layout.c <= dy_layout.c);
+    for r in 0..dy_layout.h {
+        for q in 0..dy_layout.w {
+            let (to, from) = (dx_layout.offset(r * stride, q * stride), dy_layout.offset(r, q) + before);
+            for (dx, dy) in dx[to..to + dx_layout.c].iter_mut().zip(&dy[from..from + dx_layout.c]) {
+                *dx += dy;
+            }
+        }
+    }
+}

@@ -62,3 +62,25 @@ fn means_and_their_gradient() {
     mean_backward(&y, dense, &mut dx, false);
     assert!((dx[dense.offset(0, 0) + 3] - y[3] / 15.0).abs() < 1e-6);
 }
+
+#[test]
+fn subsampling_and_its_gradient_are_adjoint() {
+    let (x_layout, y_layout) = (Layout::new(5, 4, 3, 1), Layout::new(3, 2, 8, 0));
+    let x: Vec<f32> = image(x_layout, 1).iter().map(|&q| f32::from(q)).collect();
+    let mut y = vec![9f32; y_layout.len()];
+    subsample(&x, x_layout, 2, 4, &mut y, y_layout);
+    assert_eq!(y[y_layout.offset(2, 1) + 6], x[x_layout.offset(4, 2) + 2]);
+    assert!((0..4).chain(7..16).all(|c| y[y_layout.offset(1, 1) + c] == 0.0));
+    let dense = Layout { border: 0, ..x_layout };
+    let mut dx = vec![0f32; dense.len()];
+    let dy: Vec<f32> = (0..y_layout.len()).map(|i| (i % 7) as f32).collect();
+    subsample_backward(&dy, y_layout, 2, 4, &mut dx, dense);
+    let forward: f32 = y.iter().zip(&dy).map(|(a, b)| a * b).sum();
+    let pixels = (0..5).flat_map(|r| (0..4).map(move |q| (r, q)));
+    let backward: f32 = pixels
+        .flat_map(|(r, q)| (0..3).map(move |c| (r, q, c)))
+        .map(|(r, q, c)| x[x_layout.offset(r, q) + c] * dx[dense.offset(r, q) + c])
+        .sum();
+    assert!(forward > 0.0);
+    assert_eq!(forward, backward);
+}

@@ -1,0 +1,323 @@
+//! The forward half of a step, for training, evaluation and calibration.
+
+use bitpact_core::{ALPHA_MIN, ActQuant};
+use bitpact_kernels::norm::{self, Output, ResidualView};
+use bitpact_kernels::{Aligned, Chunked, Isa, Pool, pool2d};
+
+use super::SAMPLED;
+use super::params::Params;
+use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
+use super::product::{Path, PixelMeaning, Product, Source};
+
+/// Which forward.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Mode {
+    /// Batch statistics; counts what the records show.
+    Train,
+    /// Running statistics.
+    Evaluate,
+    /// Batch statistics; every clip value is set to this percentile of its inputs.
+    Calibrate(f64),
+}
+
+/// Values looked at for one percentile, at the most.
+const CALIBRATION_VALUES: usize = 1 << 22;
+
+impl StepPlan {
+    /// Runs the first `n` images of the batch to the logits.
+    pub(super) fn forward(&mut self, isa: Isa, pool: &Pool, n: usize, mode: Mode) {
+        self.prepare(pool, mode == Mode::Train);
+        let mut stages = std::mem::take(&mut self.stages);
+        for stage in &mut stages {
+            match &mut stage.kind {
+                StageKind::Unit(unit) => self.unit_forward(isa, pool, n, mode, unit),
+                StageKind::MaxPool { window, input, output } => {
+                    let mut store = std::mem::take(&mut self.values[*output].store);
+                    let (x, y) = (&self.values[*input], self.values[*output].layout);
+                    match (&x.store, &mut store) {
+                        (Store::Codes(from), Store::Codes(to)) => {
+                            images(pool, n, to, y.len(), |i, to| {
+                                let len = x.layout.len();
+                                pool2d::max_forward(*window, &from[i * len..(i + 1) * len], x.layout, to, y);
+                            });
+                        }
+                        (Store::Real(from), Store::Real(to)) => {
+                            images(pool, n, to, y.len(), |i, to| {
+                                let len = x.layout.len();
+                                pool2d::max_forward(*window, &from[i * len..(i + 1) * len], x.layout, to, y);
+                            });
+                        }
+                        _ => unreachable!("a pool keeps the kind of its input"),
+                    }
+                    self.values[*output].store = store;
+                }
+                StageKind::MeanPool { input, output } => {
+                    let mut store = std::mem::take(&mut self.values[*output].store);
+                    let (x, y) = (&self.values[*input], self.values[*output].layout);
+                    let Store::Real(to) = &mut store else { unreachable!("means are real") };
+                    let step = code_step(&self.params, x.source);
+                    let (len, scale) = (x.layout.len(), step / (x.layout.h * x.layout.w) as f32);
+                    images(pool, n, to, y.len(), |i, to| match &x.store {
+                        Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, to),
+                        _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, to),
+                    });
+                    self.values[*output].store = store;
+                }
+            }
+        }
+        self.stages = stages;
+    }
+
+    /// Quantizes and packs every layer's weights, layers in parallel.
+    fn prepare(&mut self, pool: &Pool, training: bool) {
+        let (params, pixels) = (&self.params, &self.pixels);
+        let stages = Chunked::new(&mut self.stages, 1);
+        pool.run(stages.chunks(), &|task, _| {
+            if let StageKind::Unit(unit) = &mut stages.get(task)[0].kind {
+                unit.main.prepare(params, pixels, training);
+                if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
+                    product.prepare(params, pixels, training);
+                }
+            }
+        });
+    }
+
+    fn unit_forward(&mut self, isa: Isa, pool: &Pool, n: usize, mode: Mode, unit: &mut UnitStep) {
+        let input = &self.values[unit.input];
+        let mut sums = (&mut self.sums_int[..], &mut self.sums_real[..]);
+        let scratch = Chunked::new(&mut self.scratch, 1);
+        let (params, pixels) = (&self.params, &self.pixels);
+        let statistics = mode != Mode::Evaluate;
+        product_forward(isa, pool, n, &mut unit.main, input, params, pixels, &scratch, statistics, &mut sums);
+        if let Shortcut::Projection { value, product } = &mut unit.shortcut {
+            let input = &self.values[*value];
+            product_forward(isa, pool, n, product, input, params, pixels, &scratch, statistics, &mut sums);
+        }
+        drop(scratch);
+        if let (Mode::Calibrate(percentile), Activation::Quantized { clip, .. }) = (mode, unit.activation) {
+            let alpha = self.percentile(isa, n, unit, percentile);
+            self.params.get_mut(clip).value[0] = alpha.max(ALPHA_MIN);
+        }
+        self.apply(isa, pool, n, mode, unit);
+    }
+
+    /// Norm, residual, clip and rounding of a unit into its output.
+    fn apply(&mut self, isa: Isa, pool: &Pool, n: usize, mode: Mode, unit: &mut UnitStep) {
+        let mut store = std::mem::take(&mut self.values[unit.output].store);
+        let layout = self.values[unit.output].layout;
+        let (params, values) = (&self.params, &self.values);
+        let (main, shape) = (&unit.main, unit.main.z_layout);
+        let scratch = Chunked::new(&mut self.scratch, 1);
+        match &mut store {
+            Store::Codes(codes) => {
+                let Activation::Quantized { clip, bits, quant } = unit.activation else {
+                    unreachable!("codes come from a quantized activation");
+                };
+                let inverse_step = bitpact_core::act_inverse_step(params.scalar(clip), bits);
+                let q_max = bits.q_max() as f32;
+                let codes = Chunked::new(codes, layout.len());
+                let histogram = Chunked::new(&mut self.histogram, 256);
+                let maxima = Chunked::new(&mut self.maxima, 1);
+                let count = mode == Mode::Train;
+                pool.run(n, &|i, worker| {
+                    let mut scratch = scratch.get(worker);
+                    let Scratch { residual, residual_codes, dz2, .. } = &mut scratch[0];
+                    let view = residual_view(isa, i, unit, values, params, residual, residual_codes);
+                    if count && quant == ActQuant::Relu {
+                        let u = &mut dz2[..shape.len()];
+                        let keep = Output::Keep { values: u, layout: shape };
+                        norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, keep);
+                        maxima.get(i)[0] = u.iter().fold(0.0, |m, &u| if u > m { u } else { m });
+                    }
+                    let mut codes = codes.get(i);
+                    let out = Output::Codes { codes: &mut codes, layout, inverse_step, q_max };
+                    norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
+                    if count && i % SAMPLED == 0 {
+                        let mut histogram = histogram.get(i / SAMPLED);
+                        histogram.fill(0);
+                        for y in 0..layout.h {
+                            for pixel in codes[layout.offset(y, 0)..][..layout.w * layout.cs].chunks_exact(layout.cs) {
+                                pixel[..layout.c].iter().for_each(|&q| histogram[usize::from(q)] += 1);
+                            }
+                        }
+                    }
+                });
+                if count {
+                    for sampled in self.histogram.chunks_exact(256).take(n.div_ceil(SAMPLED)) {
+                        unit.counts.levels.iter_mut().zip(sampled).for_each(|(total, n)| *total += n);
+                    }
+                    unit.maximum = self.maxima[..n].iter().fold(0.0, |m, &u| if u > m { u } else { m });
+                }
+            }
+            Store::Real(real) => {
+                let real = Chunked::new(real, layout.len());
+                let relu = matches!(unit.activation, Activation::Relu);
+                pool.run(n, &|i, worker| {
+                    let mut scratch = scratch.get(worker);
+                    let Scratch { residual, residual_codes, .. } = &mut scratch[0];
+                    let view = residual_view(isa, i, unit, values, params, residual, residual_codes);
+                    let values = &mut real.get(i)[..];
+                    let out = if relu { Output::Relu { values, layout } } else { Output::Keep { values, layout } };
+                    norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
+                });
+            }
+            Store::Taken => unreachable!("nobody else writes this tensor"),
+        }
+        self.values[unit.output].store = store;
+    }
+
+    /// The percentile (0..100) of u over the batch, or over its first images where those are very many values.
+    fn percentile(&mut self, isa: Isa, n: usize, unit: &UnitStep, percentile: f64) -> f32 {
+        let (main, shape) = (&unit.main, unit.main.z_layout);
+        let n = n.min(CALIBRATION_VALUES / (shape.h * shape.w * shape.c)).max(1);
+        let mut u = vec![0.0; shape.len()];
+        let mut all = Vec::with_capacity(n * shape.h * shape.w * shape.c);
+        let Scratch { residual, residual_codes, .. } = &mut self.scratch[0];
+        for i in 0..n {
+            let view = residual_view(isa, i, unit, &self.values, &self.params, residual, residual_codes);
+            let keep = Output::Keep { values: &mut u, layout: shape };
+            norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, keep);
+            all.extend(u.chunks_exact(shape.cs).flat_map(|pixel| &pixel[..shape.c]));
+        }
+        let at = ((all.len() - 1) as f64 * (percentile / 100.0).clamp(0.0, 1.0)).round() as usize;
+        *all.select_nth_unstable_by(at, f32::total_cmp).1
+    }
+}
+
+/// Runs `f` on every image's piece of `data`.
+fn images<T: Send + Sync>(pool: &Pool, n: usize, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let data = Chunked::new(data, len);
+    pool.run(n, &|i, _| f(i, &mut data.get(i)));
+}
+
+/// Real value of one stored unit of a tensor: the step of its codes, 1 for real values.
+pub(super) fn code_step(params: &Params, source: Source) -> f32 {
+    match source {
+        Source::Codes { clip, bits } => bitpact_core::act_step(params.scalar(clip), bits),
+        _ => 1.0,
+    }
+}
+
+/// Accumulators of every image, then the norm's coefficients.
+fn product_forward(
+    isa: Isa,
+    pool: &Pool,
+    n: usize,
+    product: &mut Product,
+    input: &Value,
+    params: &Params,
+    pixels: &PixelMeaning,
+    scratch: &Chunked<Scratch>,
+    statistics: bool,
+    (sums_int, sums_real): &mut (&mut [i64], &mut [f64]),
+) {
+    let (x_len, z_len, cs) = (input.layout.len(), product.z_layout.len(), product.z_layout.cs);
+    let statistics = statistics && product.norm.is_some();
+    let count = n * product.z_layout.h * product.z_layout.w;
+    let (zero, scale) = product.widening(params, pixels);
+    match &mut product.path {
+        Path::Int { conv, packed, init, z, .. } => {
+            let z = Chunked::new(z, z_len);
+            let sums = Chunked::new(sums_int, 2 * cs);
+            pool.run(n, &|i, _| {
+                let mut z = z.get(i);
+                conv.run(input.store.codes(i, x_len), packed, init, &mut z);
+                if statistics {
+                    let mut sums = sums.get(i);
+                    let (sum, square) = sums.split_at_mut(cs);
+                    norm::statistics_int(isa, &z, sum, square);
+                }
+            });
+        }
+        Path::Real { conv, packed, z } => {
+            let z = Chunked::new(z, z_len);
+            let sums = Chunked::new(sums_real, 2 * cs);
+            pool.run(n, &|i, worker| {
+                let mut z = z.get(i);
+                match &input.store {
+                    Store::Codes(_) => {
+                        let x = &mut scratch.get(worker)[0].x[..x_len];
+                        norm::widen(isa, input.store.codes(i, x_len), &zero, &scale, x);
+                        conv.run(x, packed, &mut z);
+                    }
+                    _ => conv.run(input.store.real(i, x_len), packed, &mut z),
+                }
+                if statistics {
+                    let mut sums = sums.get(i);
+                    let (sum, square) = sums.split_at_mut(cs);
+                    norm::statistics_real(isa, &z, sum, square);
+                }
+            });
+        }
+    }
+    if !statistics {
+        return product.normalize_running(params);
+    }
+    let pixels = count as f64;
+    if super::plan::is_int(product) {
+        let total = |at: usize| -> i128 { (0..n).map(|i| i128::from(sums_int[i * 2 * cs + at])).sum() };
+        product.normalize(params, count, |c| {
+            let (sum, square) = (total(c), total(cs + c));
+            // count^2 * variance, exactly.
+            let spread = count as i128 * square - sum * sum;
+            (sum as f64 / pixels, spread as f64 / (pixels * pixels))
+        });
+    } else {
+        let total = |at: usize| -> f64 { (0..n).map(|i| sums_real[i * 2 * cs + at]).sum() };
+        product.normalize(params, count, |c| {
+            let mean = total(c) / pixels;
+            (mean, (total(cs + c) / pixels - mean * mean).max(0.0))
+        });
+    }
+}
+
+/// What image `i` of a unit adds before its activation, gathered into scratch where it does not lie ready.
+pub(super) fn residual_view<'a>(
+    isa: Isa,
+    i: usize,
+    unit: &UnitStep,
+    values: &'a [Value],
+    params: &Params,
+    residual: &'a mut Aligned<f32>,
+    residual_codes: &'a mut Aligned<u8>,
+) -> ResidualView<'a> {
+    let shape = unit.main.z_layout;
+    match &unit.shortcut {
+        Shortcut::None => ResidualView::None,
+        Shortcut::Identity { value } => {
+            let value = &values[*value];
+            let (layout, len) = (value.layout, value.layout.len());
+            match &value.store {
+                Store::Codes(_) => {
+                    let step = code_step(params, value.source);
+                    ResidualView::Codes { codes: value.store.codes(i, len), layout, step }
+                }
+                _ => ResidualView::Real { values: value.store.real(i, len), layout },
+            }
+        }
+        Shortcut::Subsample { value, stride, pad_before } => {
+            let value = &values[*value];
+            let len = value.layout.len();
+            match &value.store {
+                Store::Codes(_) => {
+                    let out = &mut residual_codes[..shape.len()];
+                    pool2d::subsample(value.store.codes(i, len), value.layout, *stride, *pad_before, out, shape);
+                    let step = code_step(params, value.source);
+                    ResidualView::Codes { codes: out, layout: shape, step }
+                }
+                _ => {
+                    let out = &mut residual[..shape.len()];
+                    pool2d::subsample(value.store.real(i, len), value.layout, *stride, *pad_before, out, shape);
+                    ResidualView::Real { values: out, layout: shape }
+                }
+            }
+        }
+        Shortcut::Projection { product, .. } => {
+            let out = &mut residual[..shape.len()];
+            let keep = Output::Keep { values: out, layout: shape };
+            let k = &product.channels;
+            norm::apply(isa, shape, product.z(i), &k.a, &k.b, ResidualView::None, keep);
+            ResidualView::Real { values: &residual[..shape.len()], layout: shape }
+        }
+    }
+}

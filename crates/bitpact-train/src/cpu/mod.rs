@@ -1,0 +1,207 @@
+//! Training on the CPU: a plan of fused steps over fixed buffers, run by one pool of threads.
+//!
+//! A quantized unit keeps its accumulators and its output codes, nothing else; see `bitpact_kernels::norm` for the
+//! passes over them. Work is cut by image and by fixed chunks of images, sums are added in the order of images, so
+//! the bits of a step do not depend on the number of threads.
+
+mod backward;
+mod forward;
+mod init;
+mod loss;
+mod params;
+mod plan;
+mod product;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use bitpact_core::ActQuant;
+use bitpact_graph::{Graph, QuantPlan};
+use bitpact_kernels::{Chunked, Isa, Layout, Pool};
+use bitpact_model::{InputDescription, Tensor};
+
+use crate::{Fill, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
+use forward::Mode;
+use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
+
+pub use init::initial_tensors;
+
+/// Of this many images, one is counted for level occupancy.
+const SAMPLED: usize = 16;
+
+/// Momentum of clip values that follow the running maximum (`relu` with bits).
+const MAXIMUM_MOMENTUM: f32 = 0.1;
+
+/// A network in training on this CPU.
+pub struct CpuBackend {
+    isa: Isa,
+    pool: Pool,
+    plan: StepPlan,
+    labels: Vec<usize>,
+    steps: u64,
+}
+
+impl CpuBackend {
+    /// Plans every step for batches of `batch_size` images. All tensors are zero until [`TrainBackend::load`].
+    ///
+    /// # Errors
+    /// A graph that cannot be fused or trained, a plan that does not fit it, or an ISA this CPU lacks.
+    pub fn new(
+        graph: &Graph,
+        plan: &QuantPlan,
+        input: &InputDescription,
+        batch_size: usize,
+        optimizer: OptimizerConfig,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
+        if !isa.is_available() {
+            let available = Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
+            return Err(TrainError::Isa { isa: isa.to_string(), available });
+        }
+        let pool = Pool::new(threads);
+        let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, isa, pool.threads())?;
+        Ok(Self { isa, pool, plan, labels: vec![0; batch_size], steps: 0 })
+    }
+
+    fn fill(&mut self, n: usize, fill: Fill) {
+        let layout = self.plan.values[0].layout;
+        let Store::Codes(pixels) = &mut self.plan.values[0].store else { unreachable!("images are pixels") };
+        let (pixels, labels) = (Chunked::new(pixels, layout.len()), Chunked::new(&mut self.labels, 1));
+        self.pool.run(n, &|i, _| labels.get(i)[0] = fill(i, &mut pixels.get(i)));
+    }
+
+    /// Logits of image `i`.
+    fn logits(&self, i: usize) -> &[f32] {
+        let value = &self.plan.values[self.plan.output];
+        &value.store.real(i, value.layout.len())[..self.plan.classes]
+    }
+
+    /// Running maxima, running statistics, clip values: what moves besides the gradients.
+    fn update_buffers(&mut self) {
+        for stage in &self.plan.stages {
+            let StageKind::Unit(unit) = &stage.kind else { continue };
+            unit.main.update_running(&mut self.plan.params);
+            if let Shortcut::Projection { product, .. } = &unit.shortcut {
+                product.update_running(&mut self.plan.params);
+            }
+            if let Activation::Quantized { clip, quant: ActQuant::Relu, .. } = unit.activation {
+                let alpha = &mut self.plan.params.get_mut(clip).value[0];
+                let moved = (1.0 - MAXIMUM_MOMENTUM) * *alpha + MAXIMUM_MOMENTUM * unit.maximum;
+                *alpha = moved.max(bitpact_core::ALPHA_MIN);
+            }
+        }
+    }
+}
+
+impl TrainBackend for CpuBackend {
+    fn batch_size(&self) -> usize {
+        self.plan.batch
+    }
+
+    fn input_layout(&self) -> Layout {
+        self.plan.values[0].layout
+    }
+
+    fn calibrate(&mut self, percentile: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {
+        let n = self.plan.batch;
+        self.fill(n, fill);
+        self.plan.forward(self.isa, &self.pool, n, Mode::Calibrate(percentile));
+        let mut values = BTreeMap::new();
+        for stage in &self.plan.stages {
+            let StageKind::Unit(unit) = &stage.kind else { continue };
+            if let Activation::Quantized { clip, .. } = unit.activation {
+                let param = self.plan.params.get(clip);
+                if !param.value[0].is_finite() {
+                    let what = "its inputs are not numbers, so it cannot be calibrated".to_owned();
+                    return Err(TrainError::Tensor { name: param.name.clone(), what });
+                }
+                values.insert(param.name.clone(), param.value[0]);
+            }
+        }
+        Ok(values)
+    }
+
+    fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
+        let n = self.plan.batch;
+        self.fill(n, input.fill);
+        self.plan.forward(self.isa, &self.pool, n, Mode::Train);
+        let layout = self.plan.values[self.plan.output].layout;
+        let slab = self.plan.stages.last().expect("a network has stages").slabs.output;
+        let mut gradient = std::mem::take(&mut self.plan.slabs[slab]);
+        let (mut loss, mut correct) = (0.0, 0);
+        for (i, g) in gradient[..n * layout.cs].chunks_exact_mut(layout.cs).enumerate() {
+            g.fill(0.0);
+            let (l, hit) = loss::cross_entropy(self.logits(i), self.labels[i], n, &mut g[..self.plan.classes]);
+            loss += l;
+            correct += usize::from(hit);
+        }
+        self.plan.slabs[slab] = gradient;
+        loss /= n as f64;
+        if !loss.is_finite() {
+            return Err(TrainError::NotFinite { step: self.steps, loss });
+        }
+        self.plan.backward(self.isa, &self.pool);
+        self.plan.params.update(input.lr);
+        self.update_buffers();
+        self.steps += 1;
+        Ok(StepOutcome { loss, correct })
+    }
+
+    fn simulate(&mut self, images: usize, fill: Fill, logits: &mut Vec<f32>) {
+        assert!(images <= self.plan.batch, "{images} images in a batch of {}", self.plan.batch);
+        self.fill(images, fill);
+        self.plan.forward(self.isa, &self.pool, images, Mode::Evaluate);
+        logits.clear();
+        for i in 0..images {
+            logits.extend_from_slice(self.logits(i));
+        }
+    }
+
+    fn statistics(&self) -> Vec<LayerStatistics> {
+        let mut all = Vec::new();
+        for stage in &self.plan.stages {
+            let StageKind::Unit(unit) = &stage.kind else { continue };
+            let (Activation::Quantized { clip, .. }, Some(name)) = (unit.activation, &unit.act_name) else { continue };
+            let counted = unit.counts.levels.iter().sum::<u64>().max(1) as f64;
+            let occupancy: Vec<f64> = unit.counts.levels.iter().map(|&n| n as f64 / counted).collect();
+            all.push(LayerStatistics {
+                name: name.clone(),
+                alpha: self.plan.params.scalar(clip),
+                alpha_gradient: unit.counts.alpha_gradient,
+                clipped: unit.counts.clipped as f64 / unit.counts.elements.max(1) as f64,
+                zero: occupancy[0],
+                occupancy,
+                alpha_clamped: self.plan.params.get(clip).clamped,
+            });
+        }
+        all
+    }
+
+    fn reset_statistics(&mut self) {
+        self.plan.params.reset_clamped();
+        for stage in &mut self.plan.stages {
+            if let StageKind::Unit(unit) = &mut stage.kind {
+                (unit.counts.clipped, unit.counts.elements) = (0, 0);
+                unit.counts.levels.fill(0);
+            }
+        }
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.plan.params.tensors()
+    }
+
+    fn momentum(&self) -> BTreeMap<String, Tensor> {
+        self.plan.params.momentum()
+    }
+
+    fn load(
+        &mut self,
+        tensors: &BTreeMap<String, Tensor>,
+        momentum: Option<&BTreeMap<String, Tensor>>,
+    ) -> Result<(), TrainError> {
+        self.plan.params.load(tensors, momentum)
+    }
+}

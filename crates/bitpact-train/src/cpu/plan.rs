@@ -1,0 +1,450 @@
+//! Decides every buffer and every step of training before the first batch.
+
+use bitpact_core::{ActQuant, Bits};
+use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
+use bitpact_kernels::pool2d::Window;
+use bitpact_kernels::{Aligned, ConvGeometry, Isa, Layout};
+use bitpact_model::{InputDescription, Model};
+
+use super::params::{ParamId, Params};
+use super::product::{Norm, Path, PixelMeaning, Product, ProductSpec, Source};
+use crate::{OptimizerConfig, TrainError};
+
+/// Position of a tensor between stages in [`StepPlan::values`].
+pub(super) type ValueId = usize;
+
+/// A tensor between stages, `[batch]` bordered images.
+#[derive(Debug, Default)]
+pub(super) enum Store {
+    /// Codes, or pixels.
+    Codes(Aligned<u8>),
+    /// Real values.
+    Real(Aligned<f32>),
+    /// Taken out for writing.
+    #[default]
+    Taken,
+}
+
+impl Store {
+    pub(super) fn codes(&self, i: usize, len: usize) -> &[u8] {
+        match self {
+            Store::Codes(data) => &data[i * len..(i + 1) * len],
+            _ => unreachable!("the plan gave codes to this tensor"),
+        }
+    }
+
+    pub(super) fn real(&self, i: usize, len: usize) -> &[f32] {
+        match self {
+            Store::Real(data) => &data[i * len..(i + 1) * len],
+            _ => unreachable!("the plan gave real values to this tensor"),
+        }
+    }
+}
+
+pub(super) struct Value {
+    pub(super) layout: Layout,
+    pub(super) source: Source,
+    pub(super) store: Store,
+}
+
+impl Value {
+    /// The layout of the tensor's gradient: the same without border.
+    pub(super) fn dense(&self) -> Layout {
+        Layout { border: 0, ..self.layout }
+    }
+}
+
+/// How a unit ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Activation {
+    /// Clip and quantize.
+    Quantized { clip: ParamId, bits: Bits, quant: ActQuant },
+    /// max(u, 0), in a float network.
+    Relu,
+    /// The logits.
+    None,
+}
+
+/// The shortcut of a unit.
+pub(super) enum Shortcut {
+    None,
+    Identity { value: ValueId },
+    Subsample { value: ValueId, stride: usize, pad_before: usize },
+    Projection { value: ValueId, product: Box<Product> },
+}
+
+/// Where the gradient of a tensor goes: its slab, and whether something stands there already.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Target {
+    pub(super) slab: usize,
+    pub(super) accumulate: bool,
+}
+
+/// Gradient slabs of one stage's backward.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slabs {
+    /// Of the output.
+    pub(super) output: usize,
+    /// Of the input; `None` for the image.
+    pub(super) input: Option<Target>,
+    /// Of the shortcut's tensor; the output's own slab where the identity simply passes it on.
+    pub(super) shortcut: Option<Target>,
+}
+
+/// Counts since the last reset.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    pub(super) alpha_gradient: f32,
+    pub(super) clipped: u64,
+    pub(super) elements: u64,
+    pub(super) levels: Vec<u64>,
+}
+
+pub(super) struct UnitStep {
+    pub(super) main: Product,
+    pub(super) input: ValueId,
+    pub(super) shortcut: Shortcut,
+    pub(super) activation: Activation,
+    pub(super) act_name: Option<String>,
+    pub(super) output: ValueId,
+    pub(super) counts: Counts,
+    /// Largest u of the batch, for clip values that follow a maximum.
+    pub(super) maximum: f32,
+}
+
+pub(super) enum StageKind {
+    Unit(Box<UnitStep>),
+    MaxPool { window: Window, input: ValueId, output: ValueId },
+    MeanPool { input: ValueId, output: ValueId },
+}
+
+pub(super) struct StageStep {
+    pub(super) kind: StageKind,
+    pub(super) slabs: Slabs,
+}
+
+/// Per-thread scratch, sized for the largest layer.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) x: Aligned<f32>,
+    pub(super) dz: Aligned<f32>,
+    pub(super) dz2: Aligned<f32>,
+    pub(super) residual: Aligned<f32>,
+    pub(super) residual_codes: Aligned<u8>,
+}
+
+/// Everything a step touches.
+pub(super) struct StepPlan {
+    pub(super) params: Params,
+    pub(super) pixels: PixelMeaning,
+    pub(super) values: Vec<Value>,
+    pub(super) stages: Vec<StageStep>,
+    pub(super) slabs: Vec<Aligned<f32>>,
+    pub(super) scratch: Vec<Scratch>,
+    /// Per image: sums of statistics, or of the backward, `[batch][2][cs]`.
+    pub(super) sums_int: Vec<i64>,
+    pub(super) sums_real: Vec<f64>,
+    pub(super) sums: [Vec<f32>; 2],
+    /// Per image: alpha's gradient, clipped elements, largest u.
+    pub(super) clip_sums: Vec<(f64, u64)>,
+    pub(super) maxima: Vec<f32>,
+    /// `[sampled image][256]` counts of codes.
+    pub(super) histogram: Vec<u64>,
+    /// `[chunk][partial_len]`, of the largest layer.
+    pub(super) partials: Aligned<f32>,
+    pub(super) output: ValueId,
+    pub(super) classes: usize,
+    pub(super) batch: usize,
+}
+
+struct Builder<'a> {
+    isa: Isa,
+    graph: &'a Graph,
+    plan: &'a QuantPlan,
+    batch: usize,
+    params: &'a Params,
+    values: Vec<Value>,
+    /// Value of each stage's output node.
+    value_of: Vec<Option<ValueId>>,
+}
+
+impl StepPlan {
+    pub(super) fn build(
+        graph: &Graph,
+        plan: &QuantPlan,
+        input: &InputDescription,
+        batch: usize,
+        optimizer: OptimizerConfig,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
+        plan.check(graph)?;
+        let stages = fuse(graph)?;
+        let trained_clip = |name: &str| {
+            let act = name.strip_suffix(".clip_val").unwrap_or(name);
+            plan.activations.get(act).is_some_and(|a| a.quant != ActQuant::Relu)
+        };
+        let params = Params::new(Model::tensor_shapes(graph, plan), optimizer, trained_clip);
+        let c = graph.input().c;
+        let uneven = |v: &[u8]| v.iter().any(|z| *z != v[0]);
+        if c > 16 && (uneven(&input.zero_point) || !c.is_multiple_of(16)) {
+            let what = format!("{c} input channels; expected at most 16, or a multiple of 16 with one zero point");
+            return Err(TrainError::Unsupported { node: graph.node(0).name.clone(), what });
+        }
+        let mut b = Builder {
+            isa,
+            graph,
+            plan,
+            batch,
+            params: &params,
+            values: Vec::new(),
+            value_of: vec![None; graph.nodes().len()],
+        };
+        let shape = graph.input();
+        let cs = if c <= 4 { 4 } else { c.next_multiple_of(16) };
+        let layout = Layout::with_cs(shape.h, shape.w, c, cs, b.border(0));
+        let mut pixels = Aligned::<u8>::zeroed(batch * layout.len());
+        for pixel in pixels.chunks_exact_mut(cs) {
+            pixel[..c].copy_from_slice(&input.zero_point);
+        }
+        b.add_value(0, layout, Source::Pixels, Store::Codes(pixels));
+        let mut steps = Vec::with_capacity(stages.len());
+        for stage in &stages {
+            steps.push(StageStep { kind: b.stage(stage)?, slabs: Slabs::default() });
+        }
+        let output = b.value_of[graph.output()].expect("the last stage has an output");
+        let values = b.values;
+        let sizes = assign_slabs(&mut steps, &values);
+        let slabs = sizes.iter().map(|&n| Aligned::zeroed(batch * n)).collect();
+        let products = || steps.iter().flat_map(|s| products_of(&s.kind));
+        let cs = products().map(|p| p.z_layout.cs).max().unwrap_or(0);
+        let most = |f: &dyn Fn(&Product) -> usize| products().map(f).max().unwrap_or(0);
+        let scratch = || Scratch {
+            x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
+            dz: Aligned::zeroed(most(&|p| p.dz_layout.len())),
+            dz2: Aligned::zeroed(most(&|p| p.dz_layout.len())),
+            residual: Aligned::zeroed(most(&|p| p.z_layout.len())),
+            residual_codes: Aligned::zeroed(most(&|p| p.z_layout.len())),
+        };
+        let partials = Aligned::zeroed(most(&|p| p.chunks * p.wgrad.partial_len()));
+        for p in products() {
+            let pixels = (p.z_layout.h * p.z_layout.w) as u128;
+            if p.largest_accumulator().is_some_and(|z| u128::from(z).pow(2) * pixels >= 1 << 63) {
+                let what = "sums of squares of its accumulators could exceed 64 bits; use fewer bits".to_owned();
+                return Err(TrainError::Unsupported { node: p.name.clone(), what });
+            }
+        }
+        Ok(Self {
+            scratch: (0..threads).map(|_| scratch()).collect(),
+            sums_int: vec![0; batch * 2 * cs],
+            sums_real: vec![0.0; batch * 2 * cs],
+            sums: [vec![0.0; batch * 2 * cs], vec![0.0; batch * 2 * cs]],
+            clip_sums: vec![(0.0, 0); batch],
+            maxima: vec![0.0; batch],
+            histogram: vec![0; batch.div_ceil(super::SAMPLED) * 256],
+            partials,
+            pixels: PixelMeaning { zero: input.zero_point.clone(), scale: input.scale.clone() },
+            values,
+            stages: steps,
+            slabs,
+            output,
+            classes: graph.classes(),
+            batch,
+            params,
+        })
+    }
+}
+
+/// Products of a stage, the shortcut's included.
+pub(super) fn products_of(kind: &StageKind) -> Vec<&Product> {
+    match kind {
+        StageKind::Unit(unit) => match &unit.shortcut {
+            Shortcut::Projection { product, .. } => vec![&unit.main, product],
+            _ => vec![&unit.main],
+        },
+        _ => Vec::new(),
+    }
+}
+
+impl Builder<'_> {
+    /// Border that a tensor needs: the largest padding among the convolutions that read it.
+    fn border(&self, node: NodeId) -> usize {
+        let padding = |&reader: &NodeId| match self.graph.node(reader).op {
+            Op::Conv { padding, .. } => padding,
+            _ => 0,
+        };
+        self.graph.consumers(node).iter().map(padding).max().unwrap_or(0)
+    }
+
+    fn add_value(&mut self, node: NodeId, layout: Layout, source: Source, store: Store) -> ValueId {
+        self.values.push(Value { layout, source, store });
+        self.value_of[node] = Some(self.values.len() - 1);
+        self.values.len() - 1
+    }
+
+    fn value(&self, node: NodeId) -> ValueId {
+        self.value_of[node].expect("stages come in the order of computation")
+    }
+
+    /// A new tensor for the output of `node`, codes or real values as `source` says.
+    fn output(&mut self, node: NodeId, source: Source) -> ValueId {
+        let shape = self.graph.shape(node);
+        let layout = Layout::new(shape.h, shape.w, shape.c, self.border(node));
+        let n = self.batch * layout.len();
+        let store = match source {
+            Source::Real => Store::Real(Aligned::zeroed(n)),
+            _ => Store::Codes(Aligned::zeroed(n)),
+        };
+        self.add_value(node, layout, source, store)
+    }
+
+    fn stage(&mut self, stage: &Stage) -> Result<StageKind, TrainError> {
+        Ok(match *stage {
+            Stage::Unit(unit) => StageKind::Unit(Box::new(self.unit(unit))),
+            Stage::MaxPool { input, node } => {
+                let Op::MaxPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
+                    unreachable!("a max pool stage is a max pool node");
+                };
+                let input = self.value(input);
+                if self.values[input].source == Source::Pixels {
+                    let what = "a pool cannot read the image".to_owned();
+                    return Err(TrainError::Unsupported { node: self.graph.node(node).name.clone(), what });
+                }
+                let output = self.output(node, self.values[input].source);
+                StageKind::MaxPool { window: Window { kernel, stride, pad }, input, output }
+            }
+            Stage::GlobalAvgPool { input, node } => {
+                StageKind::MeanPool { input: self.value(input), output: self.output(node, Source::Real) }
+            }
+        })
+    }
+
+    fn unit(&mut self, unit: Unit) -> UnitStep {
+        let input = self.value(unit.input);
+        let main = self.product(unit.product, unit.norm, input);
+        let shortcut = match unit.residual {
+            None => Shortcut::None,
+            Some(Residual::Identity { tensor }) => Shortcut::Identity { value: self.value(tensor) },
+            Some(Residual::Subsample { tensor, node }) => {
+                let Op::Subsample { stride, pad_before, .. } = self.graph.node(node).op else {
+                    unreachable!("a subsample shortcut is a subsample node");
+                };
+                Shortcut::Subsample { value: self.value(tensor), stride, pad_before }
+            }
+            Some(Residual::Projection { tensor, product, norm }) => {
+                let value = self.value(tensor);
+                Shortcut::Projection { value, product: Box::new(self.product(product, norm, value)) }
+            }
+        };
+        let act_name = unit.act.map(|id| self.graph.node(id).name.clone());
+        let activation = match act_name.as_deref().map(|name| (name, self.plan.activations.get(name))) {
+            None => Activation::None,
+            Some((_, None)) => Activation::Relu,
+            Some((name, Some(act))) => {
+                let clip = self.params.id(&format!("{name}.clip_val"));
+                Activation::Quantized { clip, bits: act.bits, quant: act.quant }
+            }
+        };
+        let (source, levels) = match activation {
+            Activation::Quantized { clip, bits, .. } => (Source::Codes { clip, bits }, 1usize << bits.get()),
+            _ => (Source::Real, 0),
+        };
+        let output = self.output(unit.output, source);
+        let counts = Counts { levels: vec![0; levels], ..Counts::default() };
+        UnitStep { main, input, shortcut, activation, act_name, output, counts, maximum: 0.0 }
+    }
+
+    fn product(&self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> Product {
+        let node = self.graph.node(id);
+        let value = &self.values[input];
+        let in_shape = self.graph.input_shape(id);
+        let (geometry, bias) = match node.op {
+            Op::Conv { out_channels, kernel, stride, padding, bias } => {
+                let geometry =
+                    ConvGeometry { kh: kernel, kw: kernel, stride, pad: padding, cin: in_shape.c, cout: out_channels };
+                (geometry, bias)
+            }
+            Op::Linear { out_features, bias } => {
+                let (kh, kw) = (in_shape.h, in_shape.w);
+                (ConvGeometry { kh, kw, stride: 1, pad: 0, cin: in_shape.c, cout: out_features }, bias)
+            }
+            _ => unreachable!("a product is a convolution or a linear layer"),
+        };
+        let id = |node: &str, tensor: &str| self.params.id(&format!("{node}.{tensor}"));
+        let norm = norm.map(|n| {
+            let name = &self.graph.node(n).name;
+            Norm {
+                gamma: id(name, "weight"),
+                beta: id(name, "bias"),
+                mean: id(name, "running_mean"),
+                var: id(name, "running_var"),
+            }
+        });
+        let spec = match self.plan.weights[&node.name] {
+            WeightPlan::Quantized(spec) => Some(spec),
+            WeightPlan::Float => None,
+        };
+        let spec = ProductSpec {
+            name: node.name.clone(),
+            weight: id(&node.name, "weight"),
+            bias: bias.then(|| id(&node.name, "bias")),
+            norm,
+            geometry,
+            source: value.source,
+            spec,
+            x: value.layout,
+            batch: self.batch,
+        };
+        Product::new(self.isa, spec)
+    }
+}
+
+/// Walks the stages backward and gives every tensor's gradient a slab, used again when it is dead. Returns the slabs'
+/// sizes in elements of one image.
+fn assign_slabs(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
+    let mut sizes: Vec<usize> = Vec::new();
+    let mut free: Vec<usize> = Vec::new();
+    let mut slab_of: Vec<Option<usize>> = vec![None; values.len()];
+    let mut target = |value: ValueId, slab_of: &mut Vec<Option<usize>>, free: &mut Vec<usize>| {
+        let accumulate = slab_of[value].is_some();
+        let slab = *slab_of[value].get_or_insert_with(|| {
+            free.pop().unwrap_or_else(|| {
+                sizes.push(0);
+                sizes.len() - 1
+            })
+        });
+        sizes[slab] = sizes[slab].max(values[value].dense().len());
+        Target { slab, accumulate }
+    };
+    for stage in stages.iter_mut().rev() {
+        let (input, output, shortcut) = match &stage.kind {
+            StageKind::Unit(unit) => (unit.input, unit.output, Some(&unit.shortcut)),
+            StageKind::MaxPool { input, output, .. } | StageKind::MeanPool { input, output } => (*input, *output, None),
+        };
+        let out = target(output, &mut slab_of, &mut free).slab;
+        let mut keep = false;
+        let shortcut = match shortcut {
+            None | Some(Shortcut::None) => None,
+            Some(Shortcut::Identity { value }) if slab_of[*value].is_none() => {
+                slab_of[*value] = Some(out);
+                keep = true;
+                Some(Target { slab: out, accumulate: true })
+            }
+            Some(
+                Shortcut::Identity { value } | Shortcut::Subsample { value, .. } | Shortcut::Projection { value, .. },
+            ) => Some(target(*value, &mut slab_of, &mut free)),
+        };
+        let input = (values[input].source != Source::Pixels).then(|| target(input, &mut slab_of, &mut free));
+        stage.slabs = Slabs { output: out, input, shortcut };
+        slab_of[output] = None;
+        if !keep {
+            free.push(out);
+        }
+    }
+    sizes
+}
+
+/// Whether a product runs on integers.
+pub(super) fn is_int(product: &Product) -> bool {
+    matches!(product.path, Path::Int { .. })
+}

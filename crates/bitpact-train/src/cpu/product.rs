@@ -1,0 +1,385 @@
+//! One convolution or linear layer of a step: its weights in every form the kernels want, its accumulators, and the
+//! per-channel coefficients of the norm behind it.
+
+use super::params::{ParamId, Params};
+use bitpact_core::{WeightSpec, quantize_weights, weights_backward};
+use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
+use bitpact_kernels::{Aligned, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32, Isa, Layout};
+
+/// eps of batch norm.
+const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
+
+/// Momentum of the running statistics, as in PyTorch.
+const STATISTICS_MOMENTUM: f64 = 0.1;
+
+/// What a product reads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Source {
+    /// The image: u8 pixels with a zero point and a scale per channel.
+    Pixels,
+    /// Codes of the activation with this clip value.
+    Codes { clip: ParamId, bits: bitpact_core::Bits },
+    /// Real values.
+    Real,
+}
+
+/// How the forward product is computed, and its accumulators `[batch][h][w][cs]`.
+pub(super) enum Path {
+    /// u8 codes times s8 codes, exact integers: z in units of s_x * s_w.
+    Int { conv: ConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
+    /// Real values.
+    Real { conv: ConvF32, packed: Aligned<f32>, z: Aligned<f32> },
+}
+
+/// Batch norm's parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Norm {
+    pub(super) gamma: ParamId,
+    pub(super) beta: ParamId,
+    pub(super) mean: ParamId,
+    pub(super) var: ParamId,
+}
+
+/// Per-channel numbers of a step, `cs` long, zero in padding channels.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    pub(super) a: Vec<f32>,
+    pub(super) b: Vec<f32>,
+    pub(super) xa: Vec<f32>,
+    pub(super) xb: Vec<f32>,
+    pub(super) k: [Vec<f32>; 3],
+    /// Real value of one accumulator unit: s_x * s_w[c], 1 on the real path.
+    unit: Vec<f64>,
+    /// New running statistics, applied when the step is known to be good.
+    running: Vec<(f64, f64)>,
+}
+
+/// Meaning of the input's pixels.
+#[derive(Debug, Clone)]
+pub(super) struct PixelMeaning {
+    pub(super) zero: Vec<u8>,
+    pub(super) scale: Vec<f32>,
+}
+
+pub(super) struct Product {
+    pub(super) name: String,
+    pub(super) weight: ParamId,
+    pub(super) bias: Option<ParamId>,
+    pub(super) norm: Option<Norm>,
+    pub(super) geometry: ConvGeometry,
+    pub(super) source: Source,
+    spec: Option<WeightSpec>,
+    pub(super) path: Path,
+    pub(super) z_layout: Layout,
+    pub(super) dz_layout: Layout,
+    pub(super) wgrad: ConvWeightGradF32,
+    /// Input gradient and its packed weights; `None` where nothing before needs one.
+    pub(super) dgrad: Option<(ConvInputGradF32, Aligned<f32>)>,
+    /// Chunks of images whose weight gradients are summed apart, then added in order. A function of shapes alone.
+    pub(super) chunks: usize,
+    /// dL/d(quantized, folded weight) of the step.
+    pub(super) dwq: Vec<f32>,
+    codes: Vec<i16>,
+    scales: Vec<f32>,
+    folded: Vec<f32>,
+    real: Vec<f32>,
+    pub(super) channels: Channels,
+}
+
+/// What [`Product::new`] is made from.
+pub(super) struct ProductSpec {
+    pub(super) name: String,
+    pub(super) weight: ParamId,
+    pub(super) bias: Option<ParamId>,
+    pub(super) norm: Option<Norm>,
+    pub(super) geometry: ConvGeometry,
+    pub(super) source: Source,
+    pub(super) spec: Option<WeightSpec>,
+    pub(super) x: Layout,
+    pub(super) batch: usize,
+}
+
+impl Product {
+    pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
+        let ProductSpec { name, weight, bias, norm, geometry, source, spec, x, batch } = s;
+        let (h, w) = geometry.output(x.h, x.w);
+        let z_layout = Layout::new(h, w, geometry.cout, 0);
+        let dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
+        let fits_s8 = spec.is_some_and(|s| s.grid.code_limit(s.bits) <= 127);
+        let path = if fits_s8 && source != Source::Real {
+            let conv = ConvU8S8::new(isa, geometry, x, z_layout);
+            let packed = Aligned::zeroed(conv.packed_len());
+            let codes = vec![0; geometry.weights()];
+            Path::Int { conv, packed, codes, init: vec![0; z_layout.cs], z: Aligned::zeroed(batch * z_layout.len()) }
+        } else {
+            let conv = ConvF32::new(isa, geometry, x, z_layout);
+            let packed = Aligned::zeroed(conv.packed_len());
+            Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
+        };
+        let wgrad = ConvWeightGradF32::new(isa, geometry, x, dz_layout);
+        let chunks = if wgrad.partial_len() <= 1 << 18 {
+            16
+        } else if wgrad.partial_len() <= 1 << 20 {
+            8
+        } else {
+            4
+        };
+        let dgrad = (source != Source::Pixels).then(|| {
+            let conv = ConvInputGradF32::new(isa, geometry, dz_layout, Layout { border: 0, ..x });
+            let packed = Aligned::zeroed(conv.packed_len());
+            (conv, packed)
+        });
+        let n = geometry.weights();
+        let cs = z_layout.cs;
+        let zeros = || vec![0.0; cs];
+        let channels = Channels {
+            a: zeros(),
+            b: zeros(),
+            xa: zeros(),
+            xb: zeros(),
+            k: [zeros(), zeros(), zeros()],
+            unit: vec![1.0; geometry.cout],
+            running: vec![(0.0, 0.0); geometry.cout],
+        };
+        Self {
+            name,
+            weight,
+            bias,
+            norm,
+            geometry,
+            source,
+            spec,
+            path,
+            z_layout,
+            dz_layout,
+            wgrad,
+            dgrad,
+            chunks: chunks.min(batch),
+            dwq: vec![0.0; n],
+            codes: vec![0; if spec.is_some() { n } else { 0 }],
+            scales: vec![0.0; geometry.cout],
+            folded: vec![0.0; n],
+            real: vec![0.0; n],
+            channels,
+        }
+    }
+
+    /// Largest |z| of the integer path, for the proof that its sums are exact.
+    pub(super) fn largest_accumulator(&self) -> Option<u64> {
+        let spec = self.spec.filter(|_| matches!(self.path, Path::Int { .. }))?;
+        let q_max = match self.source {
+            Source::Codes { bits, .. } => bits.q_max() as u64,
+            _ => 255,
+        };
+        let taps = (self.geometry.kh * self.geometry.kw * self.geometry.cin) as u64;
+        Some(taps * q_max * spec.grid.code_limit(spec.bits) as u64)
+    }
+
+    /// Weights of this step in every form: folded, quantized, packed forward and backward.
+    pub(super) fn prepare(&mut self, params: &Params, pixels: &PixelMeaning, training: bool) {
+        let per_channel = self.geometry.kh * self.geometry.kw;
+        let w = params.value(self.weight);
+        self.folded.copy_from_slice(w);
+        if self.source == Source::Pixels {
+            for (i, w) in self.folded.iter_mut().enumerate() {
+                *w *= pixels.scale[i / per_channel % self.geometry.cin];
+            }
+        }
+        let cout = self.geometry.cout;
+        let per_out = self.folded.len() / cout;
+        if let Some(spec) = &self.spec {
+            let scales = &mut self.scales[..spec.scales_len(cout)];
+            quantize_weights(spec, &self.folded, cout, &mut self.codes, scales);
+            if scales.len() == 1 {
+                let s = scales[0];
+                self.scales.fill(s);
+            }
+        }
+        let x_step = match self.source {
+            Source::Codes { clip, bits } => bitpact_core::act_step(params.scalar(clip), bits),
+            _ => 1.0,
+        };
+        match &mut self.path {
+            Path::Int { conv, packed, codes, init, .. } => {
+                for (to, &from) in codes.iter_mut().zip(&self.codes) {
+                    *to = from as i8;
+                }
+                conv.pack(codes, packed);
+                if self.source == Source::Pixels {
+                    for (o, init) in init[..cout].iter_mut().enumerate() {
+                        let codes = self.codes[o * per_out..(o + 1) * per_out].iter().enumerate();
+                        let of = |(i, &q): (usize, &i16)| i32::from(q) * i32::from(pixels.zero[i / per_channel]);
+                        *init = -codes.map(of).sum::<i32>();
+                    }
+                }
+                for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
+                    *unit = f64::from(x_step) * f64::from(s);
+                }
+                for (to, &q) in self.real.iter_mut().zip(&self.codes) {
+                    *to = f32::from(q) / x_step;
+                }
+            }
+            Path::Real { conv, packed, .. } => {
+                if self.spec.is_some() {
+                    for (i, (to, &q)) in self.real.iter_mut().zip(&self.codes).enumerate() {
+                        *to = f32::from(q) * self.scales[i / per_out];
+                    }
+                } else {
+                    self.real.copy_from_slice(&self.folded);
+                }
+                conv.pack(&self.real, packed);
+            }
+        }
+        if let (Some((conv, packed)), true) = (&mut self.dgrad, training) {
+            conv.pack(&self.real, packed);
+        }
+    }
+
+    /// Coefficients of a training forward from sums over the batch: per channel the exact or float64 mean and
+    /// variance of z over `count` pixels.
+    pub(super) fn normalize(&mut self, params: &Params, count: usize, moments: impl Fn(usize) -> (f64, f64)) {
+        let Some(norm) = self.norm else { return self.without_norm(params) };
+        for c in 0..self.geometry.cout {
+            let unit = self.channels.unit[c];
+            let (mean, var) = moments(c);
+            let inverse = 1.0 / (var * unit * unit + EPS).sqrt();
+            self.set_channel(params, norm, c, unit * inverse, -mean * unit * inverse);
+            let bias = self.bias.map_or(0.0, |b| f64::from(params.value(b)[c]));
+            let unbiased = var * count as f64 / count.saturating_sub(1).max(1) as f64;
+            self.channels.running[c] = (mean * unit + bias, unbiased * unit * unit);
+        }
+    }
+
+    /// Coefficients of the evaluation forward, from the running statistics.
+    pub(super) fn normalize_running(&mut self, params: &Params) {
+        let Some(norm) = self.norm else { return self.without_norm(params) };
+        for c in 0..self.geometry.cout {
+            let bias = self.bias.map_or(0.0, |b| f64::from(params.value(b)[c]));
+            let mean = f64::from(params.value(norm.mean)[c]) - bias;
+            let inverse = 1.0 / (f64::from(params.value(norm.var)[c]) + EPS).sqrt();
+            self.set_channel(params, norm, c, self.channels.unit[c] * inverse, -mean * inverse);
+        }
+    }
+
+    fn set_channel(&mut self, params: &Params, norm: Norm, c: usize, xa: f64, xb: f64) {
+        let (gamma, beta) = (f64::from(params.value(norm.gamma)[c]), f64::from(params.value(norm.beta)[c]));
+        let ch = &mut self.channels;
+        (ch.xa[c], ch.xb[c]) = (xa as f32, xb as f32);
+        (ch.a[c], ch.b[c]) = ((gamma * xa) as f32, (gamma * xb + beta) as f32);
+    }
+
+    fn without_norm(&mut self, params: &Params) {
+        for c in 0..self.geometry.cout {
+            self.channels.a[c] = self.channels.unit[c] as f32;
+            self.channels.b[c] = self.bias.map_or(0.0, |b| params.value(b)[c]);
+        }
+    }
+
+    /// Coefficients of the backward and gradients of norm and bias, from sums over the batch of dL/du and
+    /// dL/du * xhat; `count` pixels.
+    pub(super) fn backward_coefficients(
+        &mut self,
+        params: &mut Params,
+        count: usize,
+        sums: impl Fn(usize) -> (f64, f64),
+    ) {
+        let n = count as f64;
+        for c in 0..self.geometry.cout {
+            let (sum_g, sum_gx) = sums(c);
+            let ch = &mut self.channels;
+            let (k1, xa, xb) = (f64::from(ch.a[c]), f64::from(ch.xa[c]), f64::from(ch.xb[c]));
+            let (k2, k3) = match self.norm {
+                Some(norm) => {
+                    params.get_mut(norm.gamma).grad[c] = sum_gx as f32;
+                    params.get_mut(norm.beta).grad[c] = sum_g as f32;
+                    (-k1 * (sum_gx / n) * xa, -k1 * (sum_g / n + xb * (sum_gx / n)))
+                }
+                None => (0.0, 0.0),
+            };
+            if let Some(bias) = self.bias {
+                // A norm removes the mean, and with it the bias: its gradient is exactly zero.
+                params.get_mut(bias).grad[c] = if self.norm.is_some() { 0.0 } else { sum_g as f32 };
+            }
+            (ch.k[0][c], ch.k[1][c], ch.k[2][c]) = (k1 as f32, k2 as f32, k3 as f32);
+        }
+    }
+
+    /// Adds the partial weight gradients in order into `dwq`, in units of the real, folded, quantized weights.
+    pub(super) fn reduce_weight_gradient(&mut self, partials: &mut [f32]) {
+        let len = self.wgrad.partial_len();
+        let (total, rest) = partials.split_at_mut(len);
+        for partial in rest[..(self.chunks - 1) * len].chunks_exact(len) {
+            for (t, p) in total.iter_mut().zip(partial) {
+                *t += p;
+            }
+        }
+        self.wgrad.unpack(total, &mut self.dwq);
+        if matches!(self.path, Path::Int { .. }) {
+            let per_out = self.dwq.len() / self.geometry.cout;
+            for (dwq, &s) in self.dwq.chunks_exact_mut(per_out).zip(&self.scales) {
+                // Weights that are all zero have no step; their gradient is zero, and the decay holds them there.
+                let inverse = if s > 0.0 { 1.0 / s } else { 0.0 };
+                dwq.iter_mut().for_each(|d| *d *= inverse);
+            }
+        }
+    }
+
+    /// dL/dw from `dwq`, through quantizer and folding, into `grad`.
+    pub(super) fn weight_gradient(&mut self, pixels: &PixelMeaning, grad: &mut [f32]) {
+        match &self.spec {
+            Some(spec) => weights_backward(spec, &self.folded, self.geometry.cout, &self.dwq, grad),
+            None => grad.copy_from_slice(&self.dwq),
+        }
+        if self.source == Source::Pixels {
+            let per_channel = self.geometry.kh * self.geometry.kw;
+            for (i, g) in grad.iter_mut().enumerate() {
+                *g *= pixels.scale[i / per_channel % self.geometry.cin];
+            }
+        }
+    }
+
+    /// Moves the running statistics by the step's.
+    pub(super) fn update_running(&self, params: &mut Params) {
+        let Some(norm) = self.norm else { return };
+        for (c, &(mean, var)) in self.channels.running.iter().enumerate() {
+            for (id, new) in [(norm.mean, mean), (norm.var, var)] {
+                let value = &mut params.get_mut(id).value[c];
+                *value = ((1.0 - STATISTICS_MOMENTUM) * f64::from(*value) + STATISTICS_MOMENTUM * new) as f32;
+            }
+        }
+    }
+
+    /// Accumulators of image `i`.
+    pub(super) fn z(&self, i: usize) -> Accumulators<'_> {
+        let len = self.z_layout.len();
+        match &self.path {
+            Path::Int { z, .. } => Accumulators::Int(&z[i * len..(i + 1) * len]),
+            Path::Real { z, .. } => Accumulators::Real(&z[i * len..(i + 1) * len]),
+        }
+    }
+
+    pub(super) fn coefficients(&self) -> Coefficients<'_> {
+        let ch = &self.channels;
+        Coefficients { a: &ch.a, b: &ch.b, xa: &ch.xa, xb: &ch.xb }
+    }
+
+    /// Zero and scale patterns that turn a stored input image into the real numbers the float kernels multiply.
+    pub(super) fn widening(&self, params: &Params, pixels: &PixelMeaning) -> ([f32; BLOCK], [f32; BLOCK]) {
+        let (mut zero, mut scale) = ([0.0; BLOCK], [1.0; BLOCK]);
+        match self.source {
+            Source::Pixels => {
+                let cs = pixels.zero.len().next_multiple_of(4).min(BLOCK);
+                for i in 0..BLOCK {
+                    zero[i] = pixels.zero.get(i % cs).map_or(0.0, |&z| f32::from(z));
+                }
+            }
+            Source::Codes { clip, bits } => {
+                if matches!(self.path, Path::Real { .. }) {
+                    scale = [bitpact_core::act_step(params.scalar(clip), bits); BLOCK];
+                }
+            }
+            Source::Real => {}
+        }
+        (zero, scale)
+    }
+}
