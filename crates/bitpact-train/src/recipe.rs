@@ -204,10 +204,7 @@ impl Recipe {
 
     /// What a pixel means, for each of `channels` channels.
     pub fn input_description(&self, channels: usize) -> InputDescription {
-        InputDescription {
-            zero_point: vec![self.input.zero_point; channels],
-            scale: vec![self.input.scale as f32; channels],
-        }
+        InputDescription::uniform(channels, self.input.zero_point, self.input.scale as f32)
     }
 
     /// The learning rate of every step.
@@ -220,6 +217,18 @@ impl Recipe {
             milestones: self.milestones.clone(),
             lr_decay: self.lr_decay,
         }
+    }
+
+    /// The keys in which `other` says something else, each with what this recipe and `other` say.
+    pub fn differences(&self, other: &Recipe) -> Vec<(String, String, String)> {
+        let table = |recipe: &Recipe| toml::Table::try_from(recipe).expect("a recipe is TOML");
+        let (own, others) = (table(self), table(other));
+        let keys: std::collections::BTreeSet<&String> = own.keys().chain(others.keys()).collect();
+        let says = |table: &toml::Table, key: &str| table.get(key).map_or("nothing".to_owned(), draft::short);
+        keys.into_iter()
+            .filter(|key| own.get(*key) != others.get(*key))
+            .map(|key| (key.clone(), says(&own, key), says(&others, key)))
+            .collect()
     }
 
     /// The same recipe for the network without quantizers, to compare with. Where the overrides and the rest of the

@@ -69,6 +69,16 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn differences_name_the_keys() {
+    let recipe = small().finish().unwrap();
+    assert!(recipe.differences(&recipe.clone()).is_empty());
+    let mut other = recipe.clone();
+    (other.lr, other.limit_test) = (0.5, Some(3));
+    let found = [("limit_test", "nothing", "3"), ("lr", "0.1", "0.5")];
+    assert_eq!(recipe.differences(&other), found.map(|(k, a, b)| (k.to_owned(), a.to_owned(), b.to_owned())));
+}
+
+#[test]
 fn unknown_keys_name_file_line_and_the_nearest_key() {
     for (line, near) in [
         ("epoch = 3", "`epochs`"),

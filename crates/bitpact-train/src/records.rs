@@ -1,0 +1,122 @@
+//! What a run writes down: one JSON object a line, an epoch or a warning.
+
+use serde::{Deserialize, Serialize};
+
+/// One line of `records.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// An epoch was trained and evaluated.
+    Epoch(EpochRecord),
+    /// Something looks wrong.
+    Warning(WarningRecord),
+}
+
+impl Record {
+    /// Optimizer steps done when the line was written.
+    pub fn step(&self) -> u64 {
+        match self {
+            Record::Epoch(record) => record.step,
+            Record::Warning(record) => record.step,
+        }
+    }
+}
+
+/// One epoch. Fractions are in 0..=1; `None` stands for what was not measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epochs done, from 1.
+    pub epoch: u32,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Learning rate of the epoch's last step.
+    pub lr: f64,
+    /// Mean cross entropy over the epoch's batches, each before its update.
+    pub loss: f64,
+    /// Fraction of the epoch's (augmented) training images that were right, each before its update.
+    pub train_top1: f64,
+    /// Accuracy of the integer network on the test set; none for a float network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integer_top1: Option<f64>,
+    /// The same, label among the five largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integer_top5: Option<f64>,
+    /// Accuracy of the simulated (for a float network, the only) view.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated_top1: Option<f64>,
+    /// The same, label among the five largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated_top5: Option<f64>,
+    /// Test images evaluated.
+    pub test_images: usize,
+    /// Test images a second, integer where there is an integer network.
+    pub test_images_per_s: f64,
+    /// Training images a second.
+    pub images_per_s: f64,
+    /// Seconds of training in this epoch, since the last resume.
+    pub seconds: f64,
+    /// Largest distance of any integer step from the real one, in code steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversion_worst_error: Option<f64>,
+    /// Every activation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerRecord>,
+}
+
+impl EpochRecord {
+    /// The accuracy that counts: the integer network's, or the float network's where there is no other.
+    pub fn top1(&self) -> f64 {
+        self.integer_top1.or(self.simulated_top1).unwrap_or(0.0)
+    }
+
+    /// As [`EpochRecord::top1`], label among the five largest.
+    pub fn top5(&self) -> f64 {
+        self.integer_top5.or(self.simulated_top5).unwrap_or(0.0)
+    }
+}
+
+/// One activation over an epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Name of the activation.
+    pub name: String,
+    /// Clip value at the end.
+    pub alpha: f32,
+    /// Gradient of the loss with respect to it in the last step, decay excluded.
+    pub alpha_gradient: f32,
+    /// Fraction of values at or above alpha.
+    pub clipped: f64,
+    /// Fraction of codes that are zero.
+    pub zero: f64,
+    /// Fraction of codes on each level.
+    pub occupancy: Vec<f64>,
+    /// Steps in which alpha was held at its smallest value.
+    pub alpha_clamped: u64,
+}
+
+/// What a warning is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningKind {
+    /// A clip value hardly moves.
+    AlphaStill,
+    /// A layer clips a large part of its values.
+    Clipping,
+    /// A clip value was held at its smallest value.
+    AlphaMin,
+}
+
+/// A warning about one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WarningRecord {
+    /// Epochs done, from 1.
+    pub epoch: u32,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// What it is about.
+    pub warning: WarningKind,
+    /// Name of the activation.
+    pub layer: String,
+    /// The same for people.
+    pub message: String,
+}

@@ -1,0 +1,336 @@
+//! The training loop: epochs of batches, after each epoch the integer network and its accuracy, and a checkpoint.
+
+mod batches;
+mod error;
+mod evaluate;
+mod progress;
+mod setup;
+mod start;
+#[cfg(test)]
+mod tests;
+mod warnings;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bitpact_core::ActQuant;
+use bitpact_data::{Dataset, epoch_order};
+use bitpact_kernels::Isa;
+use bitpact_model::{Checkpoint, Model, Tensor, TrainingState, convert};
+
+use crate::recipe::Recipe;
+use crate::records::{EpochRecord, Record, WarningRecord};
+use crate::run_folder::{BEST, BEST_NOTE, LAST, MODEL, RunFolder};
+use crate::schedule::Schedule;
+use crate::{StepInput, TrainBackend, TrainError};
+
+use batches::Batches;
+use progress::{Progress, Sums};
+
+pub use error::RunError;
+pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated};
+pub use setup::Setup;
+pub use start::InitReport;
+
+/// The two halves of a data set that a run uses.
+#[derive(Clone, Copy)]
+pub struct Images<'a> {
+    /// Images to learn from.
+    pub train: &'a dyn Dataset,
+    /// Images to measure on.
+    pub test: &'a dyn Dataset,
+}
+
+/// Where a run begins.
+pub enum Start {
+    /// At step 0, with random weights, or with those of `weights` whose names the network has.
+    Fresh {
+        /// Tensors by PyTorch's names, such as [`bitpact_model::load_weights`] reads them.
+        weights: Option<BTreeMap<String, Tensor>>,
+    },
+    /// Where a checkpoint stopped.
+    Resume(Box<Checkpoint>),
+}
+
+/// What does not change the result of a run.
+pub struct RunOptions<'a> {
+    /// Instruction set of the integer network's evaluation.
+    pub isa: Isa,
+    /// Threads of the integer network's evaluation.
+    pub threads: usize,
+    /// Set by anyone who wants the run to stop: it saves a checkpoint after the step under way and returns.
+    pub stop: &'a AtomicBool,
+    /// Told what happens.
+    pub observer: &'a mut dyn FnMut(Event<'_>),
+}
+
+/// What happens in a run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Training begins, or goes on, after `step` of `total_steps` steps.
+    Start {
+        /// Steps done.
+        step: u64,
+        /// Steps of the whole run.
+        total_steps: u64,
+    },
+    /// Weights of another network were taken.
+    Initialized(&'a InitReport),
+    /// Clip values were set from the first batches.
+    Calibrated(&'a BTreeMap<String, f32>),
+    /// A step is done.
+    Step {
+        /// Epoch under way, from 1.
+        epoch: u32,
+        /// Batches of the epoch that are done.
+        batch: u64,
+        /// Batches of an epoch.
+        batches: u64,
+        /// Mean loss of the epoch so far.
+        loss: f64,
+    },
+    /// Test images are being evaluated.
+    Evaluating {
+        /// Whether in the simulated view, not in integers.
+        simulated: bool,
+        /// Images done.
+        done: usize,
+        /// Images in all.
+        images: usize,
+    },
+    /// An epoch is done.
+    Epoch(&'a EpochRecord),
+    /// Something looks wrong.
+    Warning(&'a WarningRecord),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Whether all epochs are done; otherwise it was stopped and can be resumed.
+    pub finished: bool,
+    /// Epochs done.
+    pub epochs: u32,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// The last epoch's record, if one is done.
+    pub last: Option<EpochRecord>,
+}
+
+/// Trains `recipe` on this machine's CPU: the whole job in one call.
+///
+/// # Errors
+/// See [`Setup::new`], [`CpuBackend::new`] and [`Trainer::run`].
+pub fn train<'a>(
+    recipe: &Recipe,
+    images: Images<'a>,
+    folder: &'a RunFolder,
+    start: Start,
+    options: RunOptions<'a>,
+) -> Result<Outcome, RunError> {
+    let setup = Setup::new(recipe, &images)?;
+    let mut backend = setup.cpu_backend(options.isa, options.threads)?;
+    Trainer::new(setup, images, folder, options).run(&mut backend, start)
+}
+
+/// One run: a recipe's network, its images and its folder.
+pub struct Trainer<'a> {
+    setup: Setup,
+    images: Images<'a>,
+    folder: &'a RunFolder,
+    options: RunOptions<'a>,
+    schedule: Schedule,
+    batches: Batches<'a>,
+}
+
+/// Where a run stands.
+struct State {
+    step: u64,
+    progress: Progress,
+}
+
+enum EpochEnd {
+    Trained,
+    Stopped,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run of `setup` on `images`, written to `folder`.
+    pub fn new(setup: Setup, images: Images<'a>, folder: &'a RunFolder, options: RunOptions<'a>) -> Self {
+        let schedule = setup.recipe.schedule(setup.steps_per_epoch);
+        let batches = Batches::new(&setup, images.train);
+        Self { setup, images, folder, options, schedule, batches }
+    }
+
+    /// Trains on `backend` until all epochs are done or the stop flag is set.
+    ///
+    /// # Errors
+    /// Anything that keeps the run from going on. The last checkpoint stays as it is.
+    pub fn run(mut self, backend: &mut dyn TrainBackend, start: Start) -> Result<Outcome, RunError> {
+        let mut state = match start {
+            Start::Fresh { weights } => self.start_fresh(backend, weights)?,
+            Start::Resume(checkpoint) => self.start_from(backend, *checkpoint)?,
+        };
+        let total_steps = self.schedule.total_steps;
+        (self.options.observer)(Event::Start { step: state.step, total_steps });
+        let mut saved = state.step;
+        while state.progress.epochs_done < self.setup.recipe.epochs {
+            let began = (Instant::now(), state.step);
+            if let EpochEnd::Stopped = self.train_epoch(backend, &mut state)? {
+                if state.step != saved {
+                    self.save(backend, &state)?;
+                }
+                break;
+            }
+            self.finish_epoch(backend, &mut state, began)?;
+            saved = state.step;
+        }
+        let last = self.folder.records()?.into_iter().rev().find_map(|record| match record {
+            Record::Epoch(record) => Some(record),
+            Record::Warning(_) => None,
+        });
+        let epochs = state.progress.epochs_done;
+        Ok(Outcome { finished: epochs >= self.setup.recipe.epochs, epochs, step: state.step, last })
+    }
+
+    /// Trains the rest of the epoch under way.
+    fn train_epoch(&mut self, backend: &mut dyn TrainBackend, state: &mut State) -> Result<EpochEnd, RunError> {
+        let batches = self.setup.steps_per_epoch;
+        let epoch = u64::from(state.progress.epochs_done);
+        let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
+        let batch_size = self.setup.recipe.batch_size;
+        backend.reset_statistics();
+        for batch in state.step - epoch * batches..batches {
+            if self.options.stop.load(Ordering::Relaxed) {
+                return Ok(EpochEnd::Stopped);
+            }
+            let indices = &order[batch as usize * batch_size..][..batch_size];
+            let layout = backend.input_layout();
+            let fill = |i: usize, out: &mut [u8]| self.batches.fill(epoch, indices[i] as usize, layout, out);
+            let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill };
+            let outcome = backend.step(&input).map_err(|error| match error {
+                // A resumed backend counts from where it was resumed.
+                TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },
+                other => other,
+            })?;
+            state.step += 1;
+            state.progress.sums.add(&outcome, backend.statistics());
+            backend.reset_statistics();
+            let (epoch, loss) = (epoch as u32 + 1, state.progress.sums.loss());
+            (self.options.observer)(Event::Step { epoch, batch: batch + 1, batches, loss });
+        }
+        Ok(EpochEnd::Trained)
+    }
+
+    /// Evaluates the network, writes the records, the models and, last of all, the checkpoint.
+    fn finish_epoch(
+        &mut self,
+        backend: &mut dyn TrainBackend,
+        state: &mut State,
+        (began, first_step): (Instant, u64),
+    ) -> Result<(), RunError> {
+        let seconds = began.elapsed().as_secs_f64();
+        let images = (state.step - first_step) * self.setup.recipe.batch_size as u64;
+        let model = self.setup.model(backend.tensors());
+        let evaluated = self.evaluate(backend, &model, state.progress.epochs_done + 1);
+        let (integer, simulated) = match evaluated {
+            Ok(evaluated) => evaluated,
+            Err(error) => {
+                // The training is worth keeping even where the network cannot be evaluated.
+                self.save(backend, state)?;
+                return Err(error);
+            }
+        };
+        let progress = &mut state.progress;
+        progress.epochs_done += 1;
+        let counted = integer.as_ref().map(|(evaluation, ..)| evaluation).or(simulated.as_ref());
+        let record = EpochRecord {
+            epoch: progress.epochs_done,
+            step: state.step,
+            lr: self.schedule.lr(state.step - 1),
+            loss: progress.sums.loss(),
+            train_top1: progress.sums.accuracy(self.setup.recipe.batch_size),
+            integer_top1: integer.as_ref().map(|(e, ..)| e.top1()),
+            integer_top5: integer.as_ref().map(|(e, ..)| e.top5()),
+            simulated_top1: simulated.as_ref().map(Evaluation::top1),
+            simulated_top5: simulated.as_ref().map(Evaluation::top5),
+            test_images: self.images.test.len(),
+            test_images_per_s: counted.map_or(0.0, Evaluation::images_per_s),
+            images_per_s: if seconds > 0.0 { images as f64 / seconds } else { 0.0 },
+            seconds,
+            conversion_worst_error: integer.as_ref().map(|(_, _, worst)| *worst),
+            layers: progress.sums.layers(),
+        };
+        progress.sums = Sums::default();
+        progress.remember_alphas(&record.layers);
+        let recipe = &self.setup.recipe;
+        let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr_scale > 0.0;
+        let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant != ActQuant::Relu);
+        let warnings = warnings::of_epoch(progress, &record.layers, state.step, |name| fast && learned(name));
+        let hits = counted.map(|e| e.top1_hits);
+        let is_best = hits.is_some() && hits > progress.best_hits;
+        if is_best {
+            progress.best_hits = hits;
+        }
+
+        self.folder.append(&Record::Epoch(record.clone()))?;
+        for warning in &warnings {
+            self.folder.append(&Record::Warning(warning.clone()))?;
+        }
+        if is_best {
+            let best = Checkpoint { model, training: None, note: Some(BEST_NOTE.to_owned()) };
+            self.folder.write(BEST, &best.to_bytes()?)?;
+        }
+        if let Some((_, bytes, _)) = integer {
+            self.folder.write(MODEL, &bytes)?;
+        }
+        self.save(backend, state)?;
+        (self.options.observer)(Event::Epoch(&record));
+        for warning in &warnings {
+            (self.options.observer)(Event::Warning(warning));
+        }
+        Ok(())
+    }
+
+    /// The integer network's evaluation with its file and its worst error, and the simulated one where it is due.
+    #[allow(clippy::type_complexity)]
+    fn evaluate(
+        &mut self,
+        backend: &mut dyn TrainBackend,
+        model: &Model,
+        epoch: u32,
+    ) -> Result<(Option<(Evaluation, Vec<u8>, f64)>, Option<Evaluation>), RunError> {
+        let test = self.images.test;
+        let is_float = self.setup.plan.is_float();
+        let observer = &mut *self.options.observer;
+        let mut integer = None;
+        if !is_float {
+            let conversion = convert(model)?;
+            let mut told = |done, images| observer(Event::Evaluating { simulated: false, done, images });
+            let (isa, threads) = (self.options.isa, self.options.threads);
+            let evaluation = evaluate_integer(&conversion.model, test, isa, threads, evaluate::CHUNK, &mut told)?;
+            let worst = conversion.report.iter().fold(0.0f64, |worst, layer| worst.max(layer.worst_error));
+            integer = Some((evaluation, conversion.model.to_bytes()?, worst));
+        }
+        let every = self.setup.recipe.simulated_every;
+        let due = is_float || epoch == self.setup.recipe.epochs || (every > 0 && epoch.is_multiple_of(every));
+        let mut told = |done, images| observer(Event::Evaluating { simulated: true, done, images });
+        let simulated = if due { Some(evaluate_simulated(backend, test, &mut told)?) } else { None };
+        Ok((integer, simulated))
+    }
+
+    /// Writes the checkpoint.
+    fn save(&self, backend: &dyn TrainBackend, state: &State) -> Result<(), RunError> {
+        let training = TrainingState {
+            recipe: self.setup.recipe.to_toml(),
+            step: state.step,
+            progress: serde_json::to_value(&state.progress).expect("progress is plain numbers and names"),
+            momentum: backend.momentum(),
+        };
+        let model = self.setup.model(backend.tensors());
+        let checkpoint = Checkpoint { model, training: Some(training), note: None };
+        self.folder.write(LAST, &checkpoint.to_bytes()?)
+    }
+}

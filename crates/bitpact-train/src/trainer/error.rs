@@ -1,0 +1,102 @@
+//! Why a run cannot start or go on.
+
+use std::path::PathBuf;
+
+use bitpact_data::DataError;
+use bitpact_engine::EngineError;
+use bitpact_model::{ConvertError, ModelError};
+
+use crate::TrainError;
+use crate::recipe::RecipeError;
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The images.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The arithmetic of training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A model or a file of one.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The conversion to integers.
+    #[error("conversion to integers: {0}")]
+    Convert(#[from] ConvertError),
+    /// The integer engine.
+    #[error("integer network: {0}")]
+    Engine(#[from] EngineError),
+    /// The system refused something about a file or folder.
+    #[error("{}: cannot {what}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A new run would write over another.
+    #[error("{}: holds a run already; go on with it (--resume) or name another folder (--output)", path.display())]
+    HoldsRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is nothing to go on with.
+    #[error("{}: holds no run: neither config.toml nor last.safetensors is there", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A checkpoint without the state of a run.
+    #[error("{}: a network without the state of its training, which cannot be resumed", path.display())]
+    NotResumable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line that is no record.
+    #[error("{}, line {line}: not a record: {source}", path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// A checkpoint that does not fit its recipe or data.
+    #[error("{}: {what}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// Fewer images than a batch.
+    #[error("a batch of {batch_size} images is larger than the training set of {images}; lower batch_size")]
+    Batch {
+        /// Images in a batch.
+        batch_size: usize,
+        /// Images there are.
+        images: usize,
+    },
+    /// A set that cannot be trained or tested on.
+    #[error("the {half} images: {what}")]
+    Images {
+        /// `training` or `test`.
+        half: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// Weights to start from that do not fit.
+    #[error("weights to start from: {what}")]
+    Init {
+        /// What does not fit.
+        what: String,
+    },
+}

@@ -1,0 +1,96 @@
+//! A recipe and its images, checked against each other before anything is trained or written.
+
+use std::collections::BTreeMap;
+
+use bitpact_data::Dataset;
+use bitpact_graph::{Graph, QuantPlan, Shape};
+use bitpact_kernels::Isa;
+use bitpact_model::{InputDescription, Model, Tensor};
+
+use super::{Images, RunError};
+use crate::CpuBackend;
+use crate::recipe::Recipe;
+
+/// What a run trains, resolved.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Its network for these images.
+    pub graph: Graph,
+    /// Bits of every layer.
+    pub plan: QuantPlan,
+    /// What a pixel means.
+    pub input: InputDescription,
+    /// Names of the classes.
+    pub class_names: Vec<String>,
+    /// Whole batches of an epoch.
+    pub steps_per_epoch: u64,
+}
+
+impl Setup {
+    /// Resolves `recipe` for `images`.
+    ///
+    /// # Errors
+    /// A network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half, or
+    /// fewer training images than a batch.
+    pub fn new(recipe: &Recipe, images: &Images<'_>) -> Result<Self, RunError> {
+        let shape = images.train.image_shape();
+        let class_names = images.train.class_names().to_vec();
+        check_half("training", images.train, class_names.len())?;
+        check_half("test", images.test, class_names.len())?;
+        if images.test.image_shape() != shape || images.test.class_names() != class_names {
+            let what = "their shape or class names differ from the training images'".to_owned();
+            return Err(RunError::Images { half: "test", what });
+        }
+        let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
+        let plan = recipe.plan(&graph)?;
+        let (batch_size, count) = (recipe.batch_size, images.train.len());
+        if batch_size > count {
+            return Err(RunError::Batch { batch_size, images: count });
+        }
+        Ok(Self {
+            recipe: recipe.clone(),
+            input: recipe.input_description(shape.c),
+            graph,
+            plan,
+            class_names,
+            steps_per_epoch: (count / batch_size) as u64,
+        })
+    }
+
+    /// This machine's CPU, ready to train the network.
+    ///
+    /// # Errors
+    /// See [`CpuBackend::new`].
+    pub fn cpu_backend(&self, isa: Isa, threads: usize) -> Result<CpuBackend, RunError> {
+        let (batch_size, optimizer) = (self.recipe.batch_size, self.recipe.optimizer());
+        Ok(CpuBackend::new(&self.graph, &self.plan, &self.input, batch_size, optimizer, isa, threads)?)
+    }
+
+    /// The network with these tensors.
+    pub(super) fn model(&self, tensors: BTreeMap<String, Tensor>) -> Model {
+        Model {
+            graph: self.graph.clone(),
+            plan: self.plan.clone(),
+            input: self.input.clone(),
+            class_names: self.class_names.clone(),
+            tensors,
+        }
+    }
+}
+
+/// A trait anyone can implement deserves a look before an index goes out of range deep in a step.
+fn check_half(half: &'static str, images: &dyn Dataset, classes: usize) -> Result<(), RunError> {
+    let wrong = |what: String| Err(RunError::Images { half, what });
+    if images.is_empty() {
+        return wrong("there are none".to_owned());
+    }
+    if images.len() > u32::MAX as usize {
+        return wrong(format!("there are {}, more than 2^32", images.len()));
+    }
+    match (0..images.len()).find(|&i| images.label(i) >= classes) {
+        Some(i) => wrong(format!("image {i} has label {}, but there are {classes} classes", images.label(i))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,172 @@
+//! The first checkpoint of a run, and going on from a later one.
+
+use std::collections::BTreeMap;
+
+use bitpact_core::ALPHA_MIN;
+use bitpact_data::epoch_order;
+use bitpact_model::{Checkpoint, Tensor};
+
+use super::progress::Progress;
+use super::{Event, RunError, State, Trainer};
+use crate::recipe::ClipInit;
+use crate::run_folder::LAST;
+use crate::{TrainBackend, initial_tensors};
+
+/// Clip value before calibration sets it.
+const BEFORE_CALIBRATION: f32 = 10.0;
+
+/// Which tensors a run took from another network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitReport {
+    /// Taken.
+    pub loaded: Vec<String>,
+    /// In the network, not in the file: initialized as usual.
+    pub missing: Vec<String>,
+    /// In the file, not in the network.
+    pub unused: Vec<String>,
+}
+
+impl Trainer<'_> {
+    pub(super) fn start_fresh(
+        &mut self,
+        backend: &mut dyn TrainBackend,
+        weights: Option<BTreeMap<String, Tensor>>,
+    ) -> Result<State, RunError> {
+        // Before its first checkpoint a run can be repeated from its recipe, unless it starts from other weights.
+        let repeatable = weights.is_none();
+        if repeatable {
+            self.folder.write_config(&self.setup.recipe)?;
+        }
+        self.folder.cut_records(0)?;
+        let recipe = &self.setup.recipe;
+        let clip = match recipe.clip_init {
+            ClipInit::Fixed(value) => value as f32,
+            ClipInit::Calibrate { .. } => BEFORE_CALIBRATION,
+        };
+        let mut tensors = initial_tensors(&self.setup.graph, &self.setup.plan, recipe.seed, clip);
+        let mut taken = Vec::new();
+        if let Some(weights) = weights {
+            let report = take_weights(&mut tensors, weights)?;
+            (self.options.observer)(Event::Initialized(&report));
+            taken = report.loaded;
+        }
+        backend.load(&tensors, None)?;
+        if let ClipInit::Calibrate { percentile, batches } = self.setup.recipe.clip_init {
+            let open: Vec<String> =
+                tensors.keys().filter(|name| name.ends_with(".clip_val") && !taken.contains(name)).cloned().collect();
+            if !open.is_empty() {
+                let values = self.calibrate(backend, percentile, u64::from(batches))?;
+                for name in open {
+                    if let Some(&value) = values.get(&name) {
+                        tensors.insert(name, Tensor::full(&[], value));
+                    }
+                }
+                backend.load(&tensors, None)?;
+                (self.options.observer)(Event::Calibrated(&values));
+            }
+        }
+        let progress = Progress {
+            train_images: self.images.train.len() as u64,
+            test_images: self.images.test.len() as u64,
+            ..Progress::default()
+        };
+        let state = State { step: 0, progress };
+        self.save(backend, &state)?;
+        if !repeatable {
+            self.folder.write_config(&self.setup.recipe)?;
+        }
+        Ok(state)
+    }
+
+    /// Mean over the first batches of each clip value's percentile.
+    fn calibrate(
+        &self,
+        backend: &mut dyn TrainBackend,
+        percentile: f64,
+        batches: u64,
+    ) -> Result<BTreeMap<String, f32>, RunError> {
+        let batches = batches.min(self.setup.steps_per_epoch);
+        let batch_size = self.setup.recipe.batch_size;
+        let order = epoch_order(self.setup.recipe.seed, 0, self.images.train.len());
+        let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+        for indices in order.chunks_exact(batch_size).take(batches as usize) {
+            let (layout, augmented) = (backend.input_layout(), &self.batches);
+            let fill = |i: usize, out: &mut [u8]| augmented.fill(0, indices[i] as usize, layout, out);
+            for (name, value) in backend.calibrate(percentile, &fill)? {
+                *sums.entry(name).or_default() += f64::from(value);
+            }
+        }
+        let mean = |sum: f64| ((sum / batches as f64) as f32).max(ALPHA_MIN);
+        Ok(sums.into_iter().map(|(name, sum)| (name, mean(sum))).collect())
+    }
+
+    pub(super) fn start_from(
+        &mut self,
+        backend: &mut dyn TrainBackend,
+        checkpoint: Checkpoint,
+    ) -> Result<State, RunError> {
+        let path = self.folder.file(LAST);
+        let misfit = |what: &str| Err(RunError::Checkpoint { path: path.clone(), what: what.to_owned() });
+        let Some(training) = checkpoint.training else { return Err(RunError::NotResumable { path }) };
+        let progress: Progress = serde_json::from_value(training.progress)
+            .map_err(|e| RunError::Checkpoint { path: path.clone(), what: format!("training progress: {e}") })?;
+        let state = State { step: training.step, progress };
+        let (train, test) = (self.images.train.len() as u64, self.images.test.len() as u64);
+        if (state.progress.train_images, state.progress.test_images) != (train, test) {
+            return misfit(&format!(
+                "the run began with {} training and {} test images, now there are {train} and {test}",
+                state.progress.train_images, state.progress.test_images
+            ));
+        }
+        let model = &checkpoint.model;
+        if model.graph != self.setup.graph || model.plan != self.setup.plan || model.input != self.setup.input {
+            return misfit("its network is not the one of its recipe");
+        }
+        if model.class_names != self.setup.class_names {
+            return misfit("its class names are not those of the images");
+        }
+        let (done, steps) = (u64::from(state.progress.epochs_done), self.setup.steps_per_epoch);
+        if state.step < done * steps || state.step > (done + 1) * steps {
+            return misfit(&format!("step {} does not lie in epoch {}", state.step, done + 1));
+        }
+        if done > u64::from(self.setup.recipe.epochs) {
+            return misfit(&format!("{done} epochs are done, more than the {} asked for", self.setup.recipe.epochs));
+        }
+        self.folder.cut_records(state.step)?;
+        self.folder.write_config(&self.setup.recipe)?;
+        backend.load(&model.tensors, Some(&training.momentum))?;
+        Ok(state)
+    }
+}
+
+/// Puts the weights of another network into `tensors` where the names agree.
+fn take_weights(
+    tensors: &mut BTreeMap<String, Tensor>,
+    weights: BTreeMap<String, Tensor>,
+) -> Result<InitReport, RunError> {
+    let mut report = InitReport { loaded: Vec::new(), missing: Vec::new(), unused: Vec::new() };
+    let mut misfits = Vec::new();
+    for (name, tensor) in weights {
+        match tensors.get_mut(&name) {
+            None => report.unused.push(name),
+            Some(own) if own.data.len() == 1 && tensor.data.len() == 1 => {
+                own.data = tensor.data;
+                report.loaded.push(name);
+            }
+            Some(own) if own.shape == tensor.shape => {
+                *own = tensor;
+                report.loaded.push(name);
+            }
+            Some(own) => misfits.push(format!("`{name}` has shape {:?}, expected {:?}", tensor.shape, own.shape)),
+        }
+    }
+    if !misfits.is_empty() {
+        return Err(RunError::Init { what: misfits.join("; ") });
+    }
+    if report.loaded.is_empty() {
+        let known = tensors.keys().take(3).cloned().collect::<Vec<_>>().join(", ");
+        return Err(RunError::Init { what: format!("no tensor has a name of this network, such as {known}") });
+    }
+    report.missing = tensors.keys().filter(|name| !report.loaded.contains(name)).cloned().collect();
+    Ok(report)
+}

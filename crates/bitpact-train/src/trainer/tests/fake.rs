@@ -1,0 +1,131 @@
+//! A stand-in for a trainer: every tensor moves by an amount that depends on all pixels, the rate and the momentum.
+
+use std::collections::BTreeMap;
+
+use bitpact_kernels::Layout;
+use bitpact_model::Tensor;
+
+use super::Setup;
+use crate::{Fill, LayerStatistics, StepInput, StepOutcome, TrainBackend, TrainError};
+
+pub(super) struct FakeBackend {
+    batch_size: usize,
+    layout: Layout,
+    classes: usize,
+    zero_point: u8,
+    is_float: bool,
+    tensors: BTreeMap<String, Tensor>,
+    momentum: BTreeMap<String, Tensor>,
+    last: Option<u64>,
+}
+
+impl FakeBackend {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let input = setup.graph.input();
+        Self {
+            batch_size: setup.recipe.batch_size,
+            layout: Layout::with_cs(input.h, input.w, input.c, 4, 1),
+            classes: setup.graph.classes(),
+            zero_point: setup.input.zero_point[0],
+            is_float: setup.plan.is_float(),
+            tensors: BTreeMap::new(),
+            momentum: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    /// A number that depends on every pixel and label of `images` images, their order included.
+    fn digest(&self, images: usize, fill: Fill) -> (u64, u64) {
+        let (mut digest, mut sum) = (0u64, 0u64);
+        for i in 0..images {
+            let mut image = vec![self.zero_point; self.layout.len()];
+            let label = fill(i, &mut image);
+            for &byte in image.iter().chain([&(label as u8)]) {
+                digest = (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+                sum += u64::from(byte);
+            }
+        }
+        (digest, sum)
+    }
+}
+
+impl TrainBackend for FakeBackend {
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn input_layout(&self) -> Layout {
+        self.layout
+    }
+
+    fn calibrate(&mut self, _: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {
+        let (_, sum) = self.digest(self.batch_size, fill);
+        // What a real calibration disturbs must be put right by the trainer.
+        for tensor in self.tensors.values_mut() {
+            tensor.data.fill(77.0);
+        }
+        Ok(BTreeMap::from([("act1.clip_val".to_owned(), (sum % 64) as f32 / 16.0 + 1.0)]))
+    }
+
+    fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
+        let (digest, _) = self.digest(self.batch_size, input.fill);
+        for (name, tensor) in &mut self.tensors {
+            if name.contains("running") {
+                continue;
+            }
+            let momentum = self.momentum.entry(name.clone()).or_insert_with(|| Tensor::full(&tensor.shape, 0.0));
+            for (i, (w, v)) in tensor.data.iter_mut().zip(&mut momentum.data).enumerate() {
+                let g = ((digest.rotate_left(i as u32 % 64) % 1000) as f32 - 500.0) / 5000.0;
+                *v = 0.9 * *v + g;
+                *w -= input.lr * *v;
+            }
+        }
+        self.last = Some(digest);
+        Ok(StepOutcome { loss: (digest % 977) as f64 / 310.0, correct: (digest % 8) as usize })
+    }
+
+    fn simulate(&mut self, images: usize, fill: Fill, logits: &mut Vec<f32>) {
+        assert!(images > 0 && images <= self.batch_size);
+        let (digest, _) = self.digest(images, fill);
+        logits.clear();
+        logits.extend((0..images * self.classes).map(|i| (digest.rotate_left(i as u32) % 100) as f32));
+    }
+
+    fn statistics(&self) -> Vec<LayerStatistics> {
+        if self.is_float {
+            return Vec::new();
+        }
+        let digest = self.last.unwrap_or(0);
+        vec![LayerStatistics {
+            name: "act1".to_owned(),
+            alpha: self.tensors["act1.clip_val"].data[0],
+            alpha_gradient: (digest % 13) as f32 / 7.0,
+            clipped: (digest % 101) as f64 / 303.0,
+            zero: (digest % 7) as f64 / 9.0,
+            occupancy: (0..16).map(|i| (digest.rotate_left(i) % 17) as f64 / 160.0).collect(),
+            alpha_clamped: u64::from(digest % 5 == 0),
+        }]
+    }
+
+    fn reset_statistics(&mut self) {
+        self.last = None;
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.tensors.clone()
+    }
+
+    fn momentum(&self) -> BTreeMap<String, Tensor> {
+        self.momentum.clone()
+    }
+
+    fn load(
+        &mut self,
+        tensors: &BTreeMap<String, Tensor>,
+        momentum: Option<&BTreeMap<String, Tensor>>,
+    ) -> Result<(), TrainError> {
+        self.tensors = tensors.clone();
+        self.momentum = momentum.cloned().unwrap_or_default();
+        Ok(())
+    }
+}
