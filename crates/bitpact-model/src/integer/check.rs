@@ -14,7 +14,7 @@ use crate::model::check_class_names;
 const LARGEST_SIDE: usize = 1 << 15;
 /// Bound on channels.
 const LARGEST_CHANNELS: usize = 1 << 16;
-/// Bound on the elements of one tensor of one image.
+/// Bound on the elements of one tensor of one image, its padding included and its channels rounded up to 16.
 const LARGEST_TENSOR: usize = 1 << 26;
 /// Bound on the bytes of a name, so that its length fits 16 bits in a file.
 const LONGEST_TEXT: usize = 1 << 12;
@@ -65,13 +65,17 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
 pub(crate) fn check_shape(shape: Shape) -> Checked {
     let Shape { h, w, c } = shape;
     let side = |n: usize| (1..=LARGEST_SIDE).contains(&n);
-    if !side(h) || !side(w) || !(1..=LARGEST_CHANNELS).contains(&c) || shape.elements() > LARGEST_TENSOR {
+    if !side(h) || !side(w) || !(1..=LARGEST_CHANNELS).contains(&c) || !fits(shape, 0) {
         return Err(format!(
             "shape {shape}, expected sides of 1 to {LARGEST_SIDE}, 1 to {LARGEST_CHANNELS} channels and at most \
-             {LARGEST_TENSOR} elements"
+             {LARGEST_TENSOR} elements with the channels rounded up to 16"
         ));
     }
     Ok(())
+}
+
+fn fits(shape: Shape, padding: usize) -> bool {
+    (shape.h + 2 * padding) * (shape.w + 2 * padding) * shape.c.next_multiple_of(16) <= LARGEST_TENSOR
 }
 
 fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
@@ -170,6 +174,9 @@ fn window(from: Shape, kernel: [usize; 2], stride: usize, padding: usize) -> Che
         let [rows, columns] = kernel;
         return Err(format!("a {rows}x{columns} window with padding {padding} does not fit an input of {from}"));
     }
+    if !fits(from, padding) {
+        return Err(format!("an input of {from} with padding {padding}, which is more than {LARGEST_TENSOR} elements"));
+    }
     let side = |s: usize, k: usize| (s + 2 * padding - k) / stride + 1;
     Ok(Shape::new(side(from.h, kernel[0]), side(from.w, kernel[1]), from.c))
 }
@@ -237,7 +244,7 @@ impl IntegerModel {
     ///
     /// # Errors
     /// A sum that can leave i64.
-    pub(crate) fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<(i64, i64)>, String> {
+    pub fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<(i64, i64)>, String> {
         let (lo, hi) = self.code_range(product.input);
         let lo = if product.padding > 0 && product.input > 0 { lo.min(0) } else { lo };
         (0..product.out_channels)

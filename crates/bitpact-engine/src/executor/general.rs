@@ -1,0 +1,62 @@
+//! Products the kernels do not take, in 64-bit scalar arithmetic: codes of more than 8 bits, or sums of more than 32. In
+//! real networks that is at most the last layer, behind a sum of codes.
+
+use bitpact_kernels::Layout;
+use bitpact_model::IntegerProduct;
+
+/// A product in 64 bits.
+#[derive(Debug)]
+pub(super) struct GeneralProduct {
+    /// `[out][kernel row][kernel column][in]`.
+    codes: Vec<i16>,
+    kernel: [usize; 2],
+    stride: usize,
+    padding: usize,
+    x: Layout,
+    /// Output rows, columns and channels.
+    size: [usize; 3],
+}
+
+impl GeneralProduct {
+    /// Plans a product over codes in `x` to an output of `size` rows, columns and channels.
+    pub(super) fn new(product: &IntegerProduct, x: Layout, size: [usize; 3]) -> Self {
+        let [rows, columns] = product.kernel;
+        let mut codes = Vec::with_capacity(product.codes.len());
+        for o in 0..product.out_channels {
+            let channel = product.channel(o);
+            for tap in 0..rows * columns {
+                codes.extend((0..product.in_channels).map(|i| channel[i * rows * columns + tap]));
+            }
+        }
+        Self { codes, kernel: product.kernel, stride: product.stride, padding: product.padding, x, size }
+    }
+
+    /// Values of the output, `[row][column][channel]`.
+    pub(super) fn len(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    /// Writes the accumulators, dense.
+    pub(super) fn run<T: Copy + Into<i64>>(&self, x: &[T], acc: &mut [i64]) {
+        let [height, width, channels] = self.size;
+        let [rows, columns] = self.kernel;
+        // The border is at least the padding.
+        let first = self.x.border - self.padding;
+        let mut out = acc.iter_mut();
+        for (r, q, o) in (0..height).flat_map(|r| (0..width).flat_map(move |q| (0..channels).map(move |o| (r, q, o)))) {
+            let mut sum = 0;
+            let mut weights = self.codes[o * rows * columns * self.x.c..].chunks_exact(self.x.c);
+            for a in 0..rows {
+                for b in 0..columns {
+                    let (row, column) = (first + r * self.stride + a, first + q * self.stride + b);
+                    let pixel = &x[row * self.x.row() + column * self.x.cs..][..self.x.c];
+                    let weights = weights.next().unwrap_or(&[]);
+                    sum += pixel.iter().zip(weights).map(|(&q, &w)| q.into() * i64::from(w)).sum::<i64>();
+                }
+            }
+            if let Some(out) = out.next() {
+                *out = sum;
+            }
+        }
+    }
+}

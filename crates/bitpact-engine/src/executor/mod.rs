@@ -1,0 +1,144 @@
+//! The executor: an integer network planned once for one instruction set, then run on batches.
+//!
+//! Every task of the pool is one image, taken through all layers in the memory of its worker: no barriers between layers,
+//! everything in cache, and the same work whatever the number of threads. Nothing is allocated while running.
+
+mod arena;
+mod general;
+mod layer;
+mod plan;
+mod product;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bitpact_core::StepError;
+use bitpact_kernels::{Isa, Pool};
+use bitpact_model::{IntegerModel, ModelError};
+
+use self::arena::Arena;
+use self::plan::Plan;
+use crate::Trace;
+
+/// How a network is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// Threads, the caller's included; 0 counts as 1.
+    pub threads: usize,
+}
+
+impl Default for ExecOptions {
+    /// The fastest instruction set and all cores of this machine.
+    fn default() -> Self {
+        Self { isa: Isa::detect(), threads: std::thread::available_parallelism().map_or(1, |n| n.get()) }
+    }
+}
+
+/// Why a network cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The network is not valid.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The machine lacks the instruction set.
+    #[error("this machine has no {isa}")]
+    Isa {
+        /// The instruction set that was asked for.
+        isa: Isa,
+    },
+    /// A step that could overflow.
+    #[error("layer `{layer}`: {source}")]
+    Step {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: StepError,
+    },
+    /// A label that is no class of the network.
+    #[error("image {image} has label {label}, but the network has {classes} classes")]
+    Label {
+        /// Number of the image.
+        image: usize,
+        /// Its label.
+        label: usize,
+        /// Classes of the network.
+        classes: usize,
+    },
+}
+
+/// Runs an integer network. Gives the same integers as [`Interpreter`](crate::Interpreter) on every instruction set, with any
+/// number of threads.
+#[derive(Debug)]
+pub struct Executor {
+    plan: Plan,
+    pool: Pool,
+    arenas: Vec<Mutex<Arena>>,
+}
+
+impl Executor {
+    /// Checks the network, chooses kernels, packs weights and reserves all memory.
+    ///
+    /// # Errors
+    /// An invalid network or a machine without the instruction set.
+    pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
+        if !options.isa.is_available() {
+            return Err(EngineError::Isa { isa: options.isa });
+        }
+        model.check()?;
+        let plan = Plan::new(model, options.isa)?;
+        let pool = Pool::new(options.threads);
+        let arenas = (0..pool.threads()).map(|_| Mutex::new(plan.arena())).collect();
+        Ok(Self { plan, pool, arenas })
+    }
+
+    /// Pixels of one image, h * w * c.
+    pub fn image_len(&self) -> usize {
+        self.plan.image_len()
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.plan.classes()
+    }
+
+    /// Threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Computes the logits of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives n rows of
+    /// [`Executor::classes`].
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run(&mut self, pixels: &[u8], logits: &mut [i64]) {
+        let (image, classes) = (self.image_len(), self.classes());
+        assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
+        let images = pixels.len() / image;
+        assert_eq!(logits.len(), images * classes, "logits of {images} images");
+        let logits = Mutex::new(logits);
+        self.pool.run(images, &|i, worker| {
+            let mut arena = lock(&self.arenas[worker]);
+            self.plan.run(&mut arena, &pixels[i * image..(i + 1) * image], |_, _| {});
+            lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.logits);
+        });
+    }
+
+    /// Every code of one image, as [`Interpreter::run`](crate::Interpreter::run) gives them.
+    ///
+    /// # Panics
+    /// If the number of pixels is wrong.
+    pub fn trace(&mut self, pixels: &[u8]) -> Trace {
+        assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
+        let mut tensors = Vec::new();
+        let mut arena = lock(&self.arenas[0]);
+        self.plan.run(&mut arena, pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
+        Trace { tensors }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
