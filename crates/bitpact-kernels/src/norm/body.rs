@@ -164,7 +164,7 @@ impl<const RELU: bool> Sink for RealOut<'_, RELU> {
         let (start, step) = row(&self.layout, y, block);
         let out = &mut self.values[start + x * step];
         for i in 0..BLOCK {
-            out[i] = if RELU && !(u[i] > 0.0) { 0.0 } else { u[i] };
+            out[i] = if RELU && u[i] <= 0.0 { 0.0 } else { u[i] };
         }
     }
 }
@@ -340,16 +340,18 @@ pub(super) fn backward_apply<Z: Acc, const FMA: bool>(
 ) {
     let (z, g, dz) = (lanes(z), lanes(g), lanes_mut(dz));
     for block in 0..shape.cs / BLOCK {
-        let [k1, k2, k3] = k.map(|k| &lanes(k)[block]);
+        let [k1, k2, k3] = k.map(|k| lanes(k)[block]);
         for y in 0..shape.h {
             let (start, step) = row(&shape, y, block);
             let (out, _) = row(&dz_layout, y, block);
             for x in 0..shape.w {
                 let (z, g) = (&z[start + x * step], &g[start + x * step]);
                 let dz = &mut dz[out + x * step];
+                let mut d = [0f32; BLOCK];
                 for i in 0..BLOCK {
-                    dz[i] = fma::<FMA>(g[i], k1[i], fma::<FMA>(z[i].real(), k2[i], k3[i]));
+                    d[i] = fma::<FMA>(g[i], k1[i], fma::<FMA>(z[i].real(), k2[i], k3[i]));
                 }
+                *dz = d;
             }
         }
     }
@@ -357,14 +359,15 @@ pub(super) fn backward_apply<Z: Acc, const FMA: bool>(
 
 #[inline(always)]
 pub(super) fn widen(codes: &[u8], zero: &Lanes, scale: &Lanes, values: &mut [f32]) {
-    let (blocks, tail) = codes.as_chunks::<BLOCK>();
-    let (out, out_tail) = values.as_chunks_mut::<BLOCK>();
-    for (codes, out) in blocks.iter().zip(out) {
-        for i in 0..BLOCK {
-            out[i] = (f32::from(codes[i]) - zero[i]) * scale[i];
+    let (z, s) = (zero[0], scale[0]);
+    if zero.iter().all(|v| *v == z) && scale.iter().all(|v| *v == s) {
+        // One flat loop: over blocks of 16 the compiler vectorizes across blocks instead, by gather and scatter.
+        for (value, &code) in values.iter_mut().zip(codes) {
+            *value = (f32::from(code) - z) * s;
         }
+        return;
     }
-    for (i, (code, out)) in tail.iter().zip(out_tail).enumerate() {
-        *out = (f32::from(*code) - zero[i]) * scale[i];
+    for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
+        *value = (f32::from(code) - zero[i % BLOCK]) * scale[i % BLOCK];
     }
 }

@@ -1,1 +1,309 @@
+//! Whole small networks: gradients against finite differences, bits against thread counts, statistics against counts.
 
+use std::collections::BTreeMap;
+
+use bitpact_core::rng::Key;
+use bitpact_core::{ActQuant, WeightQuant};
+use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_kernels::Isa;
+use bitpact_model::{InputDescription, Tensor};
+
+use super::*;
+
+const BATCH: usize = 6;
+
+fn graph(text: &str) -> Graph {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Networks that between them use every op, shortcut and source.
+fn networks() -> Vec<Graph> {
+    let tail = r#"{"name":"pool","op":"global_avg_pool"},{"name":"fc","op":"linear","out_features":5}]}"#;
+    let option_a = format!(
+        r#"{{"name":"option_a","nodes":[{{"name":"in","op":"input","height":8,"width":6,"channels":3}},
+        {{"name":"c1","op":"conv","out_channels":5,"kernel":3,"padding":1}},{{"name":"n1","op":"batch_norm"}},{{"name":"a1","op":"act"}},
+        {{"name":"c2","op":"conv","out_channels":5,"kernel":3,"padding":1}},{{"name":"n2","op":"batch_norm"}},
+        {{"name":"s1","op":"add","inputs":["n2","a1"]}},{{"name":"a2","op":"act"}},
+        {{"name":"c3","op":"conv","out_channels":8,"kernel":3,"stride":2,"padding":1}},{{"name":"n3","op":"batch_norm"}},{{"name":"a3","op":"act"}},
+        {{"name":"c4","op":"conv","out_channels":8,"kernel":1}},{{"name":"n4","op":"batch_norm"}},
+        {{"name":"sub","op":"subsample","stride":2,"pad_before":1,"pad_after":2,"inputs":["a2"]}},
+        {{"name":"s2","op":"add","inputs":["n4","sub"]}},{{"name":"a4","op":"act"}},{tail}"#
+    );
+    let projection = format!(
+        r#"{{"name":"projection","nodes":[{{"name":"in","op":"input","height":8,"width":8,"channels":1}},
+        {{"name":"c1","op":"conv","out_channels":4,"kernel":5,"stride":1,"padding":2}},{{"name":"n1","op":"batch_norm"}},{{"name":"a1","op":"act"}},
+        {{"name":"mp","op":"max_pool","kernel":3,"stride":2,"padding":1}},
+        {{"name":"c2","op":"conv","out_channels":6,"kernel":3,"stride":2,"padding":1}},{{"name":"n2","op":"batch_norm"}},{{"name":"a2","op":"act"}},
+        {{"name":"c3","op":"conv","out_channels":6,"kernel":3,"padding":1}},{{"name":"n3","op":"batch_norm"}},
+        {{"name":"cs","op":"conv","out_channels":6,"kernel":1,"stride":2,"inputs":["mp"]}},{{"name":"ns","op":"batch_norm"}},
+        {{"name":"s1","op":"add","inputs":["n3","ns"]}},{{"name":"a3","op":"act"}},
+        {{"name":"c4","op":"conv","out_channels":6,"kernel":3,"padding":1}},{{"name":"n4","op":"batch_norm"}},
+        {{"name":"s2","op":"add","inputs":["a3","n4"]}},{{"name":"a4","op":"act"}},{tail}"#
+    );
+    let plain = r#"{"name":"plain","nodes":[{"name":"in","op":"input","height":6,"width":6,"channels":2},
+        {"name":"c1","op":"conv","out_channels":20,"kernel":3,"bias":true},{"name":"a1","op":"act"},
+        {"name":"c2","op":"conv","out_channels":3,"kernel":2,"stride":2,"bias":true},{"name":"n2","op":"batch_norm"},{"name":"a2","op":"act"},
+        {"name":"f1","op":"linear","out_features":7},{"name":"a3","op":"act"},
+        {"name":"fc","op":"linear","out_features":5,"bias":false}]}"#;
+    let twice = format!(
+        r#"{{"name":"twice","nodes":[{{"name":"in","op":"input","height":5,"width":5,"channels":3}},
+        {{"name":"c1","op":"conv","out_channels":4,"kernel":3,"padding":1}},{{"name":"n1","op":"batch_norm"}},{{"name":"a1","op":"act"}},
+        {{"name":"c2","op":"conv","out_channels":4,"kernel":3,"padding":1}},{{"name":"s1","op":"add","inputs":["c2","a1"]}},{{"name":"a2","op":"act"}},
+        {{"name":"c3","op":"conv","out_channels":4,"kernel":3,"padding":1}},{{"name":"n3","op":"batch_norm"}},
+        {{"name":"s2","op":"add","inputs":["n3","a1"]}},{{"name":"a3","op":"act"}},{tail}"#
+    );
+    [option_a.as_str(), &projection, plain, &twice].map(graph).to_vec()
+}
+
+fn quant(bits: &str) -> QuantConfig {
+    QuantConfig {
+        bits: bits.parse().unwrap(),
+        weight_quant: WeightQuant::Dorefa,
+        weight_grid: None,
+        act_quant: ActQuant::Pact,
+        first_last: FirstLast::Bits8,
+        shortcut: ShortcutBits::Same,
+        overrides: BTreeMap::new(),
+    }
+}
+
+fn plain_sgd() -> OptimizerConfig {
+    OptimizerConfig {
+        momentum: 0.9,
+        nesterov: false,
+        weight_decay: 0.0,
+        no_weight_decay: Vec::new(),
+        clip_lr_scale: 1.0,
+        clip_weight_decay: 0.0,
+    }
+}
+
+fn backend(graph: &Graph, config: &QuantConfig, isa: Isa, threads: usize) -> CpuBackend {
+    let plan = QuantPlan::resolve(graph, config).unwrap();
+    let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
+    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, plain_sgd(), isa, threads).unwrap();
+    backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
+    backend
+}
+
+fn filler(layout: Layout, classes: usize) -> impl Fn(usize, &mut [u8]) -> usize + Sync {
+    move |i, image| {
+        let key = Key::new(99).at(i as u64);
+        for y in 0..layout.h {
+            for x in 0..layout.w {
+                for c in 0..layout.c {
+                    image[layout.offset(y, x) + c] = key.below(((y * 64 + x) * 4 + c) as u64, 256) as u8;
+                }
+            }
+        }
+        i % classes
+    }
+}
+
+fn step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
+    let fill = filler(backend.input_layout(), backend.plan.classes);
+    backend.step(&StepInput { lr, fill: &fill }).unwrap()
+}
+
+/// A direction whose slope every tensor of a float network must show.
+fn direction(name: &str, n: usize) -> Vec<f32> {
+    let key = Key::new(5).with(name);
+    (0..n as u64).map(|i| key.normal(i)).collect()
+}
+
+#[test]
+fn every_gradient_of_a_float_network_matches_finite_differences() {
+    for graph in networks() {
+        let config = quant("float");
+        let plan = QuantPlan::resolve(&graph, &config).unwrap();
+        let start = initial_tensors(&graph, &plan, 7, 2.0);
+        for isa in Isa::available() {
+            let mut backend = backend(&graph, &config, isa, 2);
+            step(&mut backend, 0.0);
+            let gradients = backend.momentum();
+            for (name, gradient) in &gradients {
+                let d = direction(name, gradient.data.len());
+                let norm = d.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+                let mut loss_at = |h: f64| {
+                    let mut moved = start.clone();
+                    for (w, d) in moved.get_mut(name).unwrap().data.iter_mut().zip(&d) {
+                        *w += (h * f64::from(*d) / norm) as f32;
+                    }
+                    backend.load(&moved, None).unwrap();
+                    step(&mut backend, 0.0).loss
+                };
+                let slope =
+                    gradient.data.iter().zip(&d).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum::<f64>() / norm;
+                let h = 2e-3;
+                let measured = (loss_at(h) - loss_at(-h)) / (2.0 * h);
+                let size = gradient.data.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+                let allowed = 0.02 * size + 2e-4;
+                assert!(
+                    (slope - measured).abs() < allowed,
+                    "{} {isa} {name}: gradient {slope}, finite difference {measured}, allowed {allowed}",
+                    graph.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    for graph in networks() {
+        for bits in ["float", "W2A2", "W8A8"] {
+            for isa in Isa::available() {
+                let run = |threads| {
+                    let mut backend = backend(&graph, &quant(bits), isa, threads);
+                    let losses: Vec<f64> = (0..3).map(|_| step(&mut backend, 0.05).loss).collect();
+                    (losses, backend.tensors(), backend.momentum())
+                };
+                let one = run(1);
+                assert!(one == run(2) && one == run(3), "{} {bits} {isa}", graph.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn loading_tensors_and_momentum_continues_bit_for_bit() {
+    let graph = &networks()[0];
+    let mut whole = backend(graph, &quant("W3A3"), Isa::detect(), 2);
+    step(&mut whole, 0.05);
+    let (tensors, momentum) = (whole.tensors(), whole.momentum());
+    step(&mut whole, 0.05);
+    let mut resumed = backend(graph, &quant("W3A3"), Isa::detect(), 1);
+    resumed.load(&tensors, Some(&momentum)).unwrap();
+    step(&mut resumed, 0.05);
+    assert_eq!(whole.tensors(), resumed.tensors());
+    assert_ne!(whole.tensors(), tensors);
+}
+
+#[test]
+fn a_small_set_is_learned_in_every_mode() {
+    let graph = &networks()[1];
+    for (bits, act_quant, weight_quant) in [
+        ("float", ActQuant::Pact, WeightQuant::Dorefa),
+        ("W4A4", ActQuant::Pact, WeightQuant::Dorefa),
+        ("W4A4", ActQuant::PactPlus, WeightQuant::Sawb),
+        ("W3A4", ActQuant::Relu, WeightQuant::Minmax),
+        ("W8A8", ActQuant::Pact, WeightQuant::Dorefa),
+    ] {
+        let config = QuantConfig { act_quant, weight_quant, ..quant(bits) };
+        let mut backend = backend(graph, &config, Isa::detect(), 2);
+        let first = step(&mut backend, 0.05).loss;
+        let last = (0..60).map(|_| step(&mut backend, 0.05).loss).fold(f64::INFINITY, f64::min);
+        assert!(last < 0.5 * first, "{bits} {act_quant} {weight_quant}: {first} to {last}");
+    }
+}
+
+#[test]
+fn statistics_count_what_the_step_saw() {
+    let graph = &networks()[0];
+    let mut backend = backend(graph, &quant("W2A2"), Isa::detect(), 2);
+    step(&mut backend, 0.0);
+    let all = backend.statistics();
+    assert_eq!(all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["a1", "a2", "a3", "a4"]);
+    assert_eq!(all[0].occupancy.len(), 4);
+    assert_eq!(all[3].occupancy.len(), 256, "the activation into the last layer has 8 bits");
+    for s in &all {
+        assert!((s.occupancy.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!(s.zero > 0.0 && s.zero < 1.0 && s.occupancy[0] == s.zero);
+        assert!(s.alpha == 2.0 && s.alpha_clamped == 0);
+    }
+    assert!(all.iter().any(|s| s.clipped > 0.0 && s.alpha_gradient != 0.0));
+    backend.reset_statistics();
+    assert!(backend.statistics().iter().all(|s| s.clipped == 0.0 && s.zero == 0.0));
+}
+
+#[test]
+fn calibration_at_the_hundredth_percentile_clips_nothing_and_lower_ones_clip_their_share() {
+    let graph = &networks()[0];
+    let mut backend = backend(graph, &quant("W4A4"), Isa::detect(), 2);
+    let fill = filler(backend.input_layout(), backend.plan.classes);
+    for (percentile, most) in [(100.0, 0.01), (90.0, 0.115)] {
+        let clips = backend.calibrate(percentile, &fill).unwrap();
+        assert_eq!(clips.len(), 4);
+        backend.reset_statistics();
+        step(&mut backend, 0.0);
+        for s in backend.statistics() {
+            assert_eq!(s.alpha, clips[&format!("{}.clip_val", s.name)]);
+            assert!(s.clipped <= most, "{}: {} clipped at percentile {percentile}", s.name, s.clipped);
+            assert!(percentile == 100.0 || s.clipped > 0.085, "{}: {}", s.name, s.clipped);
+        }
+    }
+    let before = &backend.tensors()["n1.running_mean"];
+    assert!(before.data.iter().any(|v| *v != 0.0), "steps move the running mean");
+}
+
+#[test]
+fn relu_clip_values_follow_the_running_maximum() {
+    let graph = &networks()[0];
+    let config = QuantConfig { act_quant: ActQuant::Relu, ..quant("W4A4") };
+    let mut backend = backend(graph, &config, Isa::detect(), 2);
+    for _ in 0..80 {
+        step(&mut backend, 0.0);
+    }
+    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let followed = backend.tensors()["a1.clip_val"].data[0];
+    let maximum = backend.calibrate(100.0, &fill).unwrap()["a1.clip_val"];
+    assert!((followed - maximum).abs() < 1e-3 * maximum, "{followed} against {maximum}");
+    assert!(!backend.momentum().contains_key("a1.clip_val"));
+}
+
+#[test]
+fn a_clip_value_never_falls_below_its_smallest() {
+    let graph = &networks()[0];
+    let plan = QuantPlan::resolve(graph, &quant("W4A4")).unwrap();
+    let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
+    let optimizer = OptimizerConfig { clip_weight_decay: 100.0, ..plain_sgd() };
+    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), 1).unwrap();
+    backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
+    step(&mut backend, 0.1);
+    for s in backend.statistics() {
+        assert_eq!((s.alpha, s.alpha_clamped), (bitpact_core::ALPHA_MIN, 1), "{}", s.name);
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_leaves_the_parameters_alone() {
+    let graph = &networks()[2];
+    let mut backend = backend(graph, &quant("float"), Isa::detect(), 2);
+    let mut tensors = backend.tensors();
+    tensors.get_mut("fc.weight").unwrap().data[3] = f32::NAN;
+    backend.load(&tensors, None).unwrap();
+    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let error = backend.step(&StepInput { lr: 0.1, fill: &fill }).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { step: 0, .. }), "{error}");
+    let same = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(backend.tensors().iter().all(|(name, tensor)| same(tensor, &tensors[name])));
+}
+
+#[test]
+fn loading_names_the_tensor_at_fault() {
+    let graph = &networks()[2];
+    let mut backend = backend(graph, &quant("W4A4"), Isa::detect(), 1);
+    let mut tensors = backend.tensors();
+    tensors.get_mut("f1.weight").unwrap().shape = vec![1, 7];
+    let error = backend.load(&tensors, None).unwrap_err().to_string();
+    assert!(error.contains("f1.weight") && error.contains("[1, 7]"), "{error}");
+    tensors.remove("f1.weight");
+    assert!(backend.load(&tensors, None).unwrap_err().to_string().contains("missing"));
+}
+
+#[test]
+fn the_zoo_can_be_planned_at_every_width() {
+    for name in zoo::NAMES {
+        let size = if name.starts_with("resnet18") || name.starts_with("resnet34") || name.starts_with("resnet50") {
+            64
+        } else {
+            32
+        };
+        let graph = zoo::build(name, Shape::new(size, size, 3), 10).unwrap().unwrap();
+        for bits in ["float", "W1A1", "W8A8"] {
+            let plan = QuantPlan::resolve(&graph, &quant(bits)).unwrap();
+            let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
+            CpuBackend::new(&graph, &plan, &input, 1, plain_sgd(), Isa::detect(), 1).unwrap();
+        }
+    }
+}
