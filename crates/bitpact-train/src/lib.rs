@@ -1,7 +1,29 @@
 //! Quantization-aware training on the CPU: a plan of fused steps over fixed buffers, and the loop that drives it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`recipe`] | what to train and how: TOML, built-in recipes, checks |
+//! | [`schedule`] | the learning rate of every step |
+//! | [`trainer`] | the loop: steps, integer accuracy every epoch, checkpoints |
+//! | [`run_folder`] | the files of a run and how they survive a kill |
+//! | [`records`] | what a run writes down |
+//!
+//! [`train()`] does the whole job; [`TrainBackend`] is the seam to the machine that does the arithmetic, and
+//! [`CpuBackend`] the one there is.
 
 mod backend;
 mod cpu;
+pub mod recipe;
+pub mod records;
+pub mod run_folder;
+pub mod schedule;
+pub mod trainer;
 
 pub use backend::{Fill, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
 pub use cpu::{CpuBackend, initial_tensors};
+pub use recipe::{Draft, Recipe, RecipeError};
+pub use records::{EpochRecord, Record};
+pub use run_folder::RunFolder;
+pub use trainer::{
+    Event, Images, Outcome, RunError, RunOptions, Setup, Start, Trainer, evaluate_integer, evaluate_simulated, train,
+};

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use bitpact_core::ActQuant;
 use bitpact_data::{Dataset, epoch_order};
+use bitpact_engine::Accuracy;
 use bitpact_kernels::Isa;
 use bitpact_model::{Checkpoint, Model, Tensor, TrainingState, convert};
 
@@ -29,7 +30,7 @@ use batches::Batches;
 use progress::{Progress, Sums};
 
 pub use error::RunError;
-pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated};
+pub use evaluate::{evaluate_integer, evaluate_simulated};
 pub use setup::Setup;
 pub use start::InitReport;
 
@@ -252,12 +253,12 @@ impl<'a> Trainer<'a> {
             lr: self.schedule.lr(state.step - 1),
             loss: progress.sums.loss(),
             train_top1: progress.sums.accuracy(self.setup.recipe.batch_size),
-            integer_top1: integer.as_ref().map(|(e, ..)| e.top1()),
-            integer_top5: integer.as_ref().map(|(e, ..)| e.top5()),
-            simulated_top1: simulated.as_ref().map(Evaluation::top1),
-            simulated_top5: simulated.as_ref().map(Evaluation::top5),
+            integer_top1: integer.as_ref().map(|(e, ..)| e.top1),
+            integer_top5: integer.as_ref().map(|(e, ..)| e.top5),
+            simulated_top1: simulated.as_ref().map(|e| e.top1),
+            simulated_top5: simulated.as_ref().map(|e| e.top5),
             test_images: self.images.test.len(),
-            test_images_per_s: counted.map_or(0.0, Evaluation::images_per_s),
+            test_images_per_s: counted.map_or(0.0, |e| e.images_per_s),
             images_per_s: if seconds > 0.0 { images as f64 / seconds } else { 0.0 },
             seconds,
             conversion_worst_error: integer.as_ref().map(|(_, _, worst)| *worst),
@@ -269,7 +270,7 @@ impl<'a> Trainer<'a> {
         let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr_scale > 0.0;
         let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant != ActQuant::Relu);
         let warnings = warnings::of_epoch(progress, &record.layers, state.step, |name| fast && learned(name));
-        let hits = counted.map(|e| e.top1_hits);
+        let hits = counted.map(|e| (e.top1 * e.images as f64).round() as u64);
         let is_best = hits.is_some() && hits > progress.best_hits;
         if is_best {
             progress.best_hits = hits;
@@ -294,14 +295,14 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The integer network's evaluation with its file and its worst error, and the simulated one where it is due.
+    /// The integer network's accuracy with its file and its worst error, and the simulated one where it is due.
     #[allow(clippy::type_complexity)]
     fn evaluate(
         &mut self,
         backend: &mut dyn TrainBackend,
         model: &Model,
         epoch: u32,
-    ) -> Result<(Option<(Evaluation, Vec<u8>, f64)>, Option<Evaluation>), RunError> {
+    ) -> Result<(Option<(Accuracy, Vec<u8>, f64)>, Option<Accuracy>), RunError> {
         let test = self.images.test;
         let is_float = self.setup.plan.is_float();
         let observer = &mut *self.options.observer;
