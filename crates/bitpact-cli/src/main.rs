@@ -1,2 +1,55 @@
-//! The `bitpact` command.
-fn main() {}
+//! The `bitpact` command: arguments to validated plans, plans to library calls, results to people and scripts.
+
+mod commands;
+mod exit;
+mod interrupt;
+mod loaded;
+mod machine;
+mod out;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Trains neural networks at 1 to 8 bits with PACT, turns them into integer networks, and runs exactly those integers.
+#[derive(Parser)]
+#[command(
+    name = "bitpact",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  bitpact train                                          the built-in set at W4A4, about a minute
+  bitpact train --dataset cifar10 --data DIR --bits W2A2 ResNet-20 on CIFAR-10
+  bitpact train --resume runs/builtin-W4A4-seed1         go on where a run stopped
+  bitpact eval runs/builtin-W4A4-seed1                   accuracy of the integers
+  bitpact inspect runs/builtin-W4A4-seed1/model.bitpact  what is in the file
+
+Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(Box<commands::train::Args>),
+    Eval(commands::eval::Args),
+    Convert(commands::convert::Args),
+    Inspect(commands::inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => commands::train::run(*args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

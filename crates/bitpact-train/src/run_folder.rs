@@ -59,20 +59,15 @@ pub(crate) struct Fault {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run.
+    /// The folder of a new run. It is made when the run writes its first file.
     ///
     /// # Errors
-    /// A folder that holds a run already, or that cannot be made.
+    /// A folder that holds a run already.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, RunError> {
         let folder = Self::at(path.into());
         if [LAST, BEST, MODEL, RECORDS].iter().any(|name| folder.file(name).exists()) {
             return Err(RunError::HoldsRun { path: folder.path });
         }
-        fs::create_dir_all(&folder.path).map_err(|source| RunError::Io {
-            what: "make the folder",
-            path: folder.path.clone(),
-            source,
-        })?;
         Ok(folder)
     }
 
@@ -176,6 +171,8 @@ impl RunFolder {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
         #[cfg(test)]
         self.strike(name)?;
+        fs::create_dir_all(&self.path)
+            .map_err(|source| RunError::Io { what: "make the folder", path: self.path.clone(), source })?;
         Ok(write_atomically(self.file(name), bytes)?)
     }
 

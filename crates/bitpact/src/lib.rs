@@ -1,1 +1,81 @@
-//! bitpact
+//! Low-bit neural networks that really run low-bit: train with PACT at 1 to 8 bits, turn the network into integers, and
+//! run exactly those integers. The accuracy you read is the accuracy of the integers you ship.
+//!
+//! # A guided tour
+//!
+//! One run goes through six rooms, and the modules of this crate are those rooms in order:
+//!
+//! | module | holds | to begin with |
+//! |---|---|---|
+//! | [`core`] | the arithmetic: widths, rounding, quantizers, the integer step | [`Bits`](core::Bits) |
+//! | [`graph`] | what a network is, the model zoo, bits per layer | [`Graph`], [`QuantPlan`] |
+//! | [`data`] | images, the built-in set, order and augmentation | [`Dataset`] |
+//! | [`train`] | recipes and the training loop | [`Recipe`], [`train::train`] |
+//! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
+//! | [`engine`] | running integers | [`Interpreter`], [`Executor`] |
+//!
+//! ## A network, and its bits
+//!
+//! A [`Graph`] says what is computed, a [`QuantPlan`] with how many bits. Both are plain values.
+//!
+//! ```
+//! use bitpact::graph::{Shape, zoo};
+//! use bitpact::{QuantPlan, Recipe};
+//!
+//! let graph = zoo::build("resnet20", Shape::new(32, 32, 3), 10).unwrap()?;
+//! assert_eq!(bitpact::graph::counts::parameters(&graph), 269_722);
+//!
+//! let recipe = Recipe::open("cifar10-resnet20")?;
+//! let plan = QuantPlan::resolve(&graph, &recipe.quant_config())?;
+//! assert_eq!(plan.activations["layer1.0.act1"].bits.get(), 4);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## From random weights to integers
+//!
+//! A [`Recipe`] is everything that decides a result. A run trains it, converts the network after every epoch and measures
+//! the integers; its folder can be killed at any moment and resumed to the same bytes. Here, a few steps on a few images of
+//! the built-in set:
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use bitpact::data::{DatasetName, Limits, load};
+//! use bitpact::train::{Draft, Images, RunFolder, RunOptions, Start};
+//! use bitpact::{IntegerModel, Isa};
+//!
+//! let mut draft = Draft::open("builtin")?;
+//! draft.set("epochs", 1, "epochs");
+//! draft.set("batch_size", 10, "batch_size");
+//! let recipe = draft.finish()?;
+//! let split = load(DatasetName::Builtin, None, Limits { train: Some(20), test: Some(10) })?;
+//! let images = Images { train: &*split.train, test: &*split.test };
+//!
+//! let home = std::env::temp_dir().join(format!("bitpact-tour-{}", std::process::id()));
+//! let folder = RunFolder::create(&home)?;
+//! let stop = AtomicBool::new(false);
+//! let options = RunOptions { isa: Isa::detect(), threads: 1, stop: &stop, observer: &mut |_| {} };
+//! let outcome = bitpact::train::train(&recipe, images, &folder, Start::Fresh { weights: None }, options)?;
+//! assert_eq!(outcome.last.unwrap().test_images, 10);
+//!
+//! let integers = IntegerModel::load(home.join("model.bitpact"))?;
+//! assert_eq!(integers.classes(), 10);
+//! # std::fs::remove_dir_all(&home)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The example `own_arrays` trains on arrays of one's own through the [`Dataset`] trait.
+
+pub use bitpact_core as core;
+pub use bitpact_data as data;
+pub use bitpact_engine as engine;
+pub use bitpact_graph as graph;
+pub use bitpact_model as model;
+pub use bitpact_train as train;
+
+pub use bitpact_data::Dataset;
+pub use bitpact_engine::{Executor, Interpreter};
+pub use bitpact_graph::{Graph, QuantPlan};
+pub use bitpact_kernels::Isa;
+pub use bitpact_model::{Checkpoint, IntegerModel, Model, convert};
+pub use bitpact_train::Recipe;

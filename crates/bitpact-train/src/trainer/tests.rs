@@ -288,6 +288,8 @@ fn folders_that_hold_runs_or_nothing_are_told_apart() {
     let path = at.path().join("run");
     assert!(RunFolder::open(&path).unwrap_err().to_string().contains("cannot read the folder"));
     let folder = RunFolder::create(&path).unwrap();
+    assert!(!path.exists(), "nothing is made before the first file");
+    std::fs::create_dir(&path).unwrap();
     assert!(RunFolder::open(&path).unwrap_err().to_string().contains("holds no run"));
     folder.write_config(&recipe(|_| {})).unwrap();
     RunFolder::create(&path).expect("nothing was trained there yet");
@@ -296,6 +298,7 @@ fn folders_that_hold_runs_or_nothing_are_told_apart() {
     assert!(text.contains("holds a run already") && text.contains("--resume"), "{text}");
     let file = at.path().join("file");
     std::fs::write(&file, "x").unwrap();
-    let text = RunFolder::create(file.join("run")).unwrap_err().to_string();
+    let folder = RunFolder::create(file.join("run")).unwrap();
+    let text = run(&recipe(|_| {}), &folder, fresh(), Some(0)).unwrap_err().to_string();
     assert!(text.contains("cannot make the folder") && text.contains("file/run"), "{text}");
 }

@@ -54,11 +54,11 @@ fn a_kill_at_any_write_loses_nothing() {
                 break;
             }
             kills += 1;
-            std::fs::write(path.join(".bitpact-half-written"), "x").unwrap();
             if !path.join(CONFIG).exists() {
                 assert_eq!(first, 0, "only the very first write leaves nothing to resume");
                 continue;
             }
+            std::fs::write(path.join(".bitpact-half-written"), "x").unwrap();
             let folder = RunFolder::open(&path).unwrap();
             *folder.fault.borrow_mut() = Some(Fault { writes: first % 5, torn });
             let start = match folder.checkpoint().unwrap() {

@@ -1,0 +1,122 @@
+//! `bitpact eval`: the accuracy of a network on a test set.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bitpact::Dataset;
+use bitpact::data::{DatasetName, Limits, cifar10, synthetic};
+use bitpact::engine::Accuracy;
+use bitpact::train::{CpuBackend, OptimizerConfig, TrainBackend, evaluate_integer, evaluate_simulated};
+use serde_json::json;
+
+use crate::exit::Usage;
+use crate::loaded::{Loaded, Network, open};
+use crate::machine::{MachineArgs, load_images};
+use crate::out::{percent, print, say};
+use crate::progress::evaluation_bar;
+
+/// Measures the accuracy of a network on a test set: of its integers, or of its floats where it has no integers
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitpact eval runs/builtin-W4A4-seed1
+  bitpact eval model.bitpact --dataset cifar10 --data cifar-10-batches-bin --json")]
+pub(crate) struct Args {
+    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
+    model: PathBuf,
+    /// Folder that holds the data set
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Data set; the one it was trained on where that is known
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Only the first N test images
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit_test: Option<u64>,
+    /// Images computed at once
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Write one JSON object to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let loaded = open(&args.model)?;
+    let name = dataset(&args, &loaded)?;
+    let limit = args.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let split = load_images(name, args.data.as_ref(), Limits { train: Some(1), test: limit })?;
+    let evaluation = evaluate(&args, &loaded, &*split.test)?;
+    let is_integer = matches!(loaded.network, Network::Integer { .. });
+    let view = if is_integer { "integer" } else { "float" };
+    if args.json {
+        let object = json!({
+            "top1": evaluation.top1,
+            "top5": evaluation.top5,
+            "images": evaluation.images,
+            "images_per_s": evaluation.images_per_s,
+            "view": view,
+            "dataset": name.as_str(),
+        });
+        return print(&object.to_string());
+    }
+    if !is_integer {
+        say!("{} is a float network: it has no integers, so its floats are evaluated", loaded.file.display());
+    }
+    print(&format!(
+        "{} on {name}, {} images: top-1 {}, top-5 {} ({view}, {:.0} images/s)",
+        loaded.file.display(),
+        evaluation.images,
+        percent(evaluation.top1),
+        percent(evaluation.top5),
+        evaluation.images_per_s
+    ))
+}
+
+fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy> {
+    let machine = args.machine.resolve();
+    let bar = evaluation_bar(test.len());
+    let mut told = |done: usize, _| bar.set_position(done as u64);
+    let batch_size = args.batch_size as usize;
+    let evaluation = match &loaded.network {
+        Network::Integer { model, .. } => {
+            evaluate_integer(model, test, machine.isa, machine.threads, batch_size, &mut told)
+        }
+        Network::Float(checkpoint) => {
+            let model = &checkpoint.model;
+            let optimizer = OptimizerConfig {
+                momentum: 0.0,
+                nesterov: false,
+                weight_decay: 0.0,
+                no_weight_decay: Vec::new(),
+                clip_lr_scale: 0.0,
+                clip_weight_decay: 0.0,
+            };
+            let batch_size = batch_size.min(test.len());
+            let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
+            let mut backend = CpuBackend::new(graph, plan, input, batch_size, optimizer, machine.isa, machine.threads)?;
+            backend.load(&model.tensors, None)?;
+            evaluate_simulated(&mut backend, test, &mut told)
+        }
+    }?;
+    bar.finish_and_clear();
+    Ok(evaluation)
+}
+
+/// The set to evaluate on: the flag, the recipe's, or the one with the same class names.
+fn dataset(args: &Args, loaded: &Loaded) -> Result<DatasetName> {
+    if let Some(name) = &args.dataset {
+        return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
+    }
+    if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
+        return Ok(name);
+    }
+    let known = [(DatasetName::Builtin, synthetic::CLASS_NAMES), (DatasetName::Cifar10, cifar10::CLASS_NAMES)];
+    let same = known.into_iter().find(|(_, names)| loaded.class_names() == names);
+    same.map(|(name, _)| name).ok_or_else(|| {
+        let names = DatasetName::ALL.map(DatasetName::as_str).join(", ");
+        Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into()
+    })
+}

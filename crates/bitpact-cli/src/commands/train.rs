@@ -1,0 +1,142 @@
+//! `bitpact train`: a recipe, flags over it, and the run they describe.
+
+mod args;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use bitpact::Recipe;
+use bitpact::data::{DatasetName, Limits, Split};
+use bitpact::model::load_weights;
+use bitpact::train::recipe::builtin_for_dataset;
+use bitpact::train::{Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
+
+use crate::exit::{Interrupted, Usage};
+use crate::interrupt;
+use crate::machine::{Machine, load_images};
+use crate::out::say;
+use crate::progress::Display;
+
+pub(crate) use args::Args;
+
+/// Folder of the float network's run inside the run it is compared with.
+const FLOAT: &str = "float";
+
+/// A command line that was found good.
+struct Plan {
+    recipe: Recipe,
+    dataset: DatasetName,
+    folder: RunFolder,
+    start: Start,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let machine = args.machine.resolve();
+    let plan = match &args.resume {
+        Some(path) => resume(&args, path)?,
+        None => fresh(&args)?,
+    };
+    let limits = Limits { train: plan.recipe.limit_train, test: plan.recipe.limit_test };
+    let split = load_images(plan.dataset, args.data.as_ref(), limits)?;
+    let stop = interrupt::install()?;
+
+    let Plan { recipe, folder, start, .. } = plan;
+    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
+    let last = finished(&folder, outcome)?;
+    let float = match recipe.compare_float {
+        true => Some(compare(&recipe, &folder, &split, machine, stop)?),
+        false => None,
+    };
+    report::print(&recipe, &folder, &last, float.as_ref(), args.json)
+}
+
+/// A run from its beginning.
+fn fresh(args: &Args) -> Result<Plan> {
+    let by_dataset = args.recipe_flags.dataset.as_deref().and_then(builtin_for_dataset);
+    let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset).unwrap_or("builtin"))?;
+    args.recipe_flags.apply(&mut draft)?;
+    let dataset = draft.known_dataset()?;
+    let recipe = draft.finish()?;
+    let path = args.output.clone().unwrap_or_else(|| default_output(&recipe));
+    let weights = args.init_from.as_ref().map(load_weights).transpose()?;
+    Ok(Plan { recipe, dataset, folder: RunFolder::create(path)?, start: Start::Fresh { weights } })
+}
+
+fn default_output(recipe: &Recipe) -> PathBuf {
+    PathBuf::from("runs").join(format!("{}-{}-seed{}", recipe.name, recipe.bits, recipe.seed))
+}
+
+/// A run from where it stopped.
+fn resume(args: &Args, path: &Path) -> Result<Plan> {
+    let folder = RunFolder::open(path)?;
+    let (stored, start) = match folder.checkpoint()? {
+        Some((checkpoint, recipe)) => (recipe, Start::Resume(Box::new(checkpoint))),
+        None => (folder.config()?, Start::Fresh { weights: None }),
+    };
+    let mut draft = Draft::parse(&stored.to_toml(), "the run's recipe")?;
+    args.recipe_flags.apply(&mut draft)?;
+    let dataset = draft.known_dataset()?;
+    let recipe = draft.finish()?;
+    let changes: Vec<String> = stored
+        .differences(&recipe)
+        .into_iter()
+        .filter(|(key, ..)| key != "epochs")
+        .map(|(key, was, is)| format!("`{key}` is {was} in it, not {is}"))
+        .collect();
+    if !changes.is_empty() {
+        let run = path.display();
+        return Err(Usage(format!("--resume {run}: a run goes on as it began: {}", changes.join("; "))).into());
+    }
+    Ok(Plan { recipe, dataset, folder, start })
+}
+
+fn run_one(
+    label: &'static str,
+    recipe: &Recipe,
+    folder: &RunFolder,
+    start: Start,
+    split: &Split,
+    machine: Machine,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let images = Images { train: &*split.train, test: &*split.test };
+    let mut display = Display::new(label, recipe.epochs);
+    let mut observer = |event: bitpact::train::Event<'_>| display.show(&event);
+    let options = RunOptions { isa: machine.isa, threads: machine.threads, stop, observer: &mut observer };
+    Ok(train(recipe, images, folder, start, options)?)
+}
+
+/// The last epoch of a run that went to its end; an error that says how to go on where it did not.
+fn finished(folder: &RunFolder, outcome: Outcome) -> Result<EpochRecord> {
+    let path = folder.path().display();
+    if !outcome.finished {
+        say!("saved after step {}; go on with: bitpact train --resume {path}", outcome.step);
+        return Err(Interrupted.into());
+    }
+    outcome.last.with_context(|| format!("{path}: records.jsonl has no epoch"))
+}
+
+/// Trains the float network beside a run, or goes on with it.
+fn compare(
+    recipe: &Recipe,
+    folder: &RunFolder,
+    split: &Split,
+    machine: Machine,
+    stop: &AtomicBool,
+) -> Result<EpochRecord> {
+    let path = folder.file(FLOAT);
+    let (float, start) = (recipe.as_float(), RunFolder::open(&path).ok().and_then(|run| run.checkpoint().transpose()));
+    let (inner, start) = match start {
+        None => (RunFolder::create(&path)?, Start::Fresh { weights: None }),
+        Some(checkpoint) => (RunFolder::open(&path)?, Start::Resume(Box::new(checkpoint?.0))),
+    };
+    let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
+    if !outcome.finished {
+        let run = folder.path().display();
+        say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);
+        return Err(Interrupted.into());
+    }
+    finished(&inner, outcome)
+}

@@ -1,0 +1,157 @@
+//! The flags of `bitpact train`, and how they change a recipe.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bitpact::train::Draft;
+
+use crate::machine::MachineArgs;
+
+/// Trains a network, converts it to integers after every epoch, and reports the accuracy of the integers
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitpact train
+  bitpact train --dataset cifar10 --data cifar-10-batches-bin --bits W2A2 --epochs 20
+  bitpact train my-recipe.toml --lr 0.05 --seed 2 --output runs/second
+  bitpact train --resume runs/second
+
+Built-in recipes: builtin (the default), cifar10-resnet20 (the PACT paper's hyper-parameters) and
+cifar10-resnet20-torch (first and last layer in float, clip values from 10). A recipe is a TOML file whose keys are the
+flags' names with underscores; config.toml in a run folder is one. Flags win over the recipe.
+
+Ctrl-C saves and stops; --resume goes on to the same bytes as if the run had never stopped.")]
+pub(crate) struct Args {
+    /// A built-in recipe or a TOML file
+    pub(super) recipe: Option<String>,
+    /// Folder that holds the data set
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// Start from the weights of a checkpoint or of a safetensors file with PyTorch's names
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub(super) init_from: Option<PathBuf>,
+    /// Go on with the run in this folder; of the recipe only --epochs may change
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
+    pub(super) resume: Option<PathBuf>,
+    /// Folder of the run; by default runs/RECIPE-BITS-seedSEED
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub(super) output: Option<PathBuf>,
+    /// Write one JSON object to standard output at the end
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) machine: MachineArgs,
+    #[command(flatten)]
+    pub(super) recipe_flags: RecipeFlags,
+}
+
+/// Flags that stand for keys of the recipe. Their values are checked where the recipe's are.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Recipe")]
+pub(super) struct RecipeFlags {
+    /// Data set: builtin or cifar10
+    #[arg(long, value_name = "NAME")]
+    pub(super) dataset: Option<String>,
+    /// Network: a name such as resnet20, or a TOML or JSON file
+    #[arg(long, value_name = "NAME|FILE")]
+    arch: Option<String>,
+    /// Bits of weights and activations, such as W4A4, or float
+    #[arg(long, value_name = "BITS")]
+    bits: Option<String>,
+    /// Activation quantizer: pact, pact+ or relu
+    #[arg(long, value_name = "NAME")]
+    act_quant: Option<String>,
+    /// Weight quantizer: dorefa, sawb or minmax
+    #[arg(long, value_name = "NAME")]
+    weight_quant: Option<String>,
+    /// First and last layer: float, 8bit or same
+    #[arg(long, value_name = "POLICY")]
+    first_last: Option<String>,
+    /// Start of the clip values: a number, or calibrate
+    #[arg(long, value_name = "START")]
+    clip_init: Option<String>,
+    /// Passes over the training set
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    epochs: Option<i64>,
+    /// Images in a step
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    batch_size: Option<i64>,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Momentum of SGD
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    momentum: Option<f64>,
+    /// L2 decay of the weights
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
+    weight_decay: Option<f64>,
+    /// Course of the learning rate: constant, step or cosine
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<i64>,
+    /// Only the first N training images
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    limit_train: Option<i64>,
+    /// Only the first N test images
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    limit_test: Option<i64>,
+    /// Whether the float network is trained too, to compare with
+    #[arg(long, value_name = "BOOL")]
+    compare_float: Option<bool>,
+}
+
+impl RecipeFlags {
+    /// Sets what was given.
+    pub(super) fn apply(&self, draft: &mut Draft) -> Result<()> {
+        let texts = [
+            ("dataset", "--dataset", &self.dataset),
+            ("bits", "--bits", &self.bits),
+            ("act_quant", "--act-quant", &self.act_quant),
+            ("weight_quant", "--weight-quant", &self.weight_quant),
+            ("first_last", "--first-last", &self.first_last),
+            ("schedule", "--schedule", &self.schedule),
+        ];
+        for (key, flag, value) in texts {
+            if let Some(value) = value {
+                draft.set(key, value.as_str(), flag);
+            }
+        }
+        let whole = [
+            ("epochs", "--epochs", self.epochs),
+            ("batch_size", "--batch-size", self.batch_size),
+            ("seed", "--seed", self.seed),
+            ("limit_train", "--limit-train", self.limit_train),
+            ("limit_test", "--limit-test", self.limit_test),
+        ];
+        for (key, flag, value) in whole {
+            if let Some(value) = value {
+                draft.set(key, value, flag);
+            }
+        }
+        let numbers = [
+            ("lr", "--lr", self.lr),
+            ("momentum", "--momentum", self.momentum),
+            ("weight_decay", "--weight-decay", self.weight_decay),
+        ];
+        for (key, flag, value) in numbers {
+            if let Some(value) = value {
+                draft.set(key, value, flag);
+            }
+        }
+        if let Some(start) = &self.clip_init {
+            match start.parse::<f64>() {
+                Ok(number) => draft.set("clip_init", number, "--clip-init"),
+                Err(_) => draft.set("clip_init", start.as_str(), "--clip-init"),
+            }
+        }
+        if let Some(compare) = self.compare_float {
+            draft.set("compare_float", compare, "--compare-float");
+        }
+        if let Some(arch) = &self.arch {
+            draft.set_arch(arch, "--arch")?;
+        }
+        Ok(())
+    }
+}

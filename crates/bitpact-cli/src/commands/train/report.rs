@@ -1,0 +1,72 @@
+//! What a finished run says.
+
+use anyhow::Result;
+use bitpact::Recipe;
+use bitpact::train::run_folder::{LAST, MODEL};
+use bitpact::train::{EpochRecord, RunFolder};
+use serde_json::{Map, Value, json};
+
+use crate::out;
+
+/// Prints the result: one JSON object, or a table, where the files are and what to do with them.
+pub(super) fn print(
+    recipe: &Recipe,
+    folder: &RunFolder,
+    last: &EpochRecord,
+    float: Option<&EpochRecord>,
+    json: bool,
+) -> Result<()> {
+    if json {
+        return out::print(&Value::Object(object(recipe, folder, last, float)).to_string());
+    }
+    out::print(&text(recipe, folder, last, float))
+}
+
+fn object(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option<&EpochRecord>) -> Map<String, Value> {
+    let mut object = Map::new();
+    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    put("top1", json!(last.top1()));
+    put("top5", json!(last.top5()));
+    put("images", json!(last.test_images));
+    put("images_per_s", json!(last.test_images_per_s));
+    put("simulated_top1", json!(last.simulated_top1));
+    put("epochs", json!(last.epoch));
+    put("output", json!(folder.path().display().to_string()));
+    put("train_images_per_s", json!(last.images_per_s));
+    put("recipe", json!(recipe.name));
+    put("bits", json!(recipe.bits));
+    if let Some(float) = float {
+        put("float_top1", json!(float.top1()));
+    }
+    object
+}
+
+fn text(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option<&EpochRecord>) -> String {
+    let mut rows = vec![["network", "top-1", "top-5"].map(str::to_owned).to_vec()];
+    let mut row = |name: String, top1: Option<f64>, top5: Option<f64>| {
+        if let Some(top1) = top1 {
+            rows.push(vec![name, out::percent(top1), top5.map(out::percent).unwrap_or_default()]);
+        }
+    };
+    row(format!("integers, {}", recipe.bits), last.integer_top1, last.integer_top5);
+    let is_float = last.integer_top1.is_none();
+    let simulated = if is_float { "float32".to_owned() } else { "simulated in float32".to_owned() };
+    row(simulated, last.simulated_top1, last.simulated_top5);
+    if let Some(float) = float {
+        row("float32, trained beside".to_owned(), Some(float.top1()), Some(float.top5()));
+    }
+    let mut text =
+        format!("\n{} on {}, {} test images, {} epochs\n\n", recipe.arch, recipe.dataset, last.test_images, last.epoch);
+    text += &out::table(&rows, &[0]);
+    let size = |name: &str| std::fs::metadata(folder.file(name)).map_or(0, |metadata| metadata.len());
+    let path = folder.path().display();
+    text += "\n";
+    if !is_float {
+        let (integers, name) = (out::bytes(size(MODEL)), folder.file(MODEL));
+        text += &format!("integers    {} ({integers})\n", name.display());
+    }
+    text += &format!("checkpoint  {} ({})\n", folder.file(LAST).display(), out::bytes(size(LAST)));
+    text += &format!("all files   {path}\n");
+    text += &format!("\nnext        bitpact eval {path}\n            bitpact inspect {path}\n");
+    text
+}

@@ -1,0 +1,50 @@
+//! How the command ends when it does not end well.
+
+use std::process::ExitCode;
+
+use bitpact::train::{RecipeError, RunError, TrainError};
+
+use crate::out::say;
+
+/// A command line that cannot be used, found after parsing.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A run that Ctrl-C stopped and that can be resumed.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Tells the error on stderr and gives the exit status: 2 for what the user typed or wrote in a recipe, 130 for Ctrl-C,
+/// 1 for everything else.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Interrupted>() {
+        return ExitCode::from(INTERRUPTED);
+    }
+    say!("error: {error:#}");
+    let usage = error.is::<Usage>()
+        || error.is::<RecipeError>()
+        || matches!(
+            error.downcast_ref::<RunError>(),
+            Some(RunError::Recipe(_) | RunError::Batch { .. } | RunError::Train(TrainError::Isa { .. }))
+        );
+    ExitCode::from(if usage { 2 } else { 1 })
+}

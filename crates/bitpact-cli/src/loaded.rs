@@ -1,0 +1,105 @@
+//! A MODEL on the command line: a .bitpact file, a checkpoint, or the folder of a run.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bitpact::model::{ConvertError, LayerReport};
+use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
+use bitpact::train::{Draft, Recipe, RunFolder};
+use bitpact::{Checkpoint, IntegerModel, convert};
+
+/// First bytes of a .bitpact file.
+const BITPACT_MAGIC: &[u8] = b"BITPACT\n";
+
+/// What was found.
+pub(crate) struct Loaded {
+    /// The file it came from.
+    pub(crate) file: PathBuf,
+    /// The recipe that trained it, where known.
+    pub(crate) recipe: Option<Recipe>,
+    /// The network.
+    pub(crate) network: Network,
+}
+
+/// The network of a file.
+pub(crate) enum Network {
+    /// Integers.
+    Integer {
+        /// The network.
+        model: IntegerModel,
+        /// What conversion proved; not kept in .bitpact files.
+        report: Option<Vec<LayerReport>>,
+        /// The checkpoint it was converted from.
+        checkpoint: Option<Box<Checkpoint>>,
+    },
+    /// A network without quantizers, which has no integer form.
+    Float(Box<Checkpoint>),
+}
+
+/// Opens a MODEL. A run folder means its `model.bitpact`, or its `last.safetensors` where it is a float run.
+pub(crate) fn open(path: &Path) -> Result<Loaded> {
+    if !path.is_dir() {
+        return open_file(path, None);
+    }
+    let folder = RunFolder::open(path)?;
+    let recipe = if folder.file(CONFIG).exists() { Some(folder.config()?) } else { None };
+    let file = [MODEL, LAST].map(|name| folder.file(name)).into_iter().find(|file| file.exists());
+    let Some(file) = file else { bail!("{}: the run has not come to its first checkpoint", path.display()) };
+    open_file(&file, recipe)
+}
+
+/// Opens what a run can be converted from: its checkpoint.
+pub(crate) fn open_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint)> {
+    let file = if path.is_dir() { RunFolder::open(path)?.file(LAST) } else { path.to_owned() };
+    if starts_with_magic(&file)? {
+        bail!("{}: is an integer network already; expected a run folder or a checkpoint", file.display());
+    }
+    let checkpoint = Checkpoint::load(&file)?;
+    Ok((file, checkpoint))
+}
+
+fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
+    if starts_with_magic(file)? {
+        let network = Network::Integer { model: IntegerModel::load(file)?, report: None, checkpoint: None };
+        return Ok(Loaded { file: file.to_owned(), recipe, network });
+    }
+    let checkpoint = Checkpoint::load(file)?;
+    let stored = checkpoint.training.as_ref().map(|t| Draft::parse(&t.recipe, "stored recipe").and_then(Draft::finish));
+    let recipe = match (recipe, stored) {
+        (None, Some(stored)) => Some(stored.with_context(|| file.display().to_string())?),
+        (recipe, _) => recipe,
+    };
+    let network = match convert(&checkpoint.model) {
+        Ok(conversion) => Network::Integer {
+            model: conversion.model,
+            report: Some(conversion.report),
+            checkpoint: Some(Box::new(checkpoint)),
+        },
+        Err(ConvertError::Float { .. }) => Network::Float(Box::new(checkpoint)),
+        Err(error) => return Err(error).with_context(|| file.display().to_string()),
+    };
+    Ok(Loaded { file: file.to_owned(), recipe, network })
+}
+
+fn starts_with_magic(file: &Path) -> Result<bool> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut start = Vec::new();
+        File::open(file)?.take(BITPACT_MAGIC.len() as u64).read_to_end(&mut start)?;
+        Ok(start)
+    };
+    let start = read().with_context(|| format!("{}: cannot read", file.display()))?;
+    // An empty or damaged file with this extension is told as what it was meant to be.
+    Ok(start == BITPACT_MAGIC || file.extension().is_some_and(|extension| extension == "bitpact"))
+}
+
+impl Loaded {
+    /// Names of the classes.
+    pub(crate) fn class_names(&self) -> &[String] {
+        match &self.network {
+            Network::Integer { model, .. } => &model.class_names,
+            Network::Float(checkpoint) => &checkpoint.model.class_names,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Flags about this machine and about the images, shared by the commands.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bitpact::Isa;
+use bitpact::data::{DatasetName, Limits, Split, load};
+
+use crate::exit::Usage;
+
+/// How to compute. Neither changes a result.
+#[derive(clap::Args)]
+pub(crate) struct MachineArgs {
+    /// Threads; all of the machine's where not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Machine")]
+    threads: Option<u16>,
+    /// Instruction set: auto, avx512, avx2 or scalar
+    #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa, help_heading = "Machine")]
+    isa: Isa,
+}
+
+/// What the flags come to.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine {
+    pub(crate) threads: usize,
+    pub(crate) isa: Isa,
+}
+
+impl MachineArgs {
+    pub(crate) fn resolve(&self) -> Machine {
+        let all = || std::thread::available_parallelism().map_or(1, |n| n.get().min(1024));
+        Machine { threads: self.threads.map_or_else(all, usize::from), isa: self.isa }
+    }
+}
+
+fn parse_isa(name: &str) -> Result<Isa, String> {
+    if name == "auto" {
+        return Ok(Isa::detect());
+    }
+    let isa: Isa = name.parse().map_err(|_| "expected auto, avx512, avx2 or scalar".to_owned())?;
+    if isa.is_available() {
+        return Ok(isa);
+    }
+    let available = Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
+    Err(format!("this CPU does not have it; it has {available}"))
+}
+
+/// Loads the set `name`; a missing or needless folder is the command line's fault.
+pub(crate) fn load_images(name: DatasetName, data: Option<&PathBuf>, limits: Limits) -> Result<Split> {
+    use bitpact::data::DataError;
+    match load(name, data.map(PathBuf::as_path), limits) {
+        Err(error @ (DataError::NeedsFolder { .. } | DataError::UnusedFolder { .. })) => {
+            Err(Usage(error.to_string()).into())
+        }
+        other => Ok(other?),
+    }
+}

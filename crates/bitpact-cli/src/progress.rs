@@ -1,0 +1,146 @@
+//! What a person sees while a run goes on: bars on a terminal, a line an epoch elsewhere. All of it on standard error.
+
+use std::io::IsTerminal;
+
+use bitpact::train::{EpochRecord, Event};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::out::{percent, say};
+
+/// Bars and lines of one run.
+pub(crate) struct Display {
+    bar: ProgressBar,
+    label: &'static str,
+    epochs: u32,
+    /// What the bar counts at the moment.
+    stage: Option<Stage>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Training { epoch: u32 },
+    Evaluating { simulated: bool },
+}
+
+impl Display {
+    /// `label` tells runs of one command apart.
+    pub(crate) fn new(label: &'static str, epochs: u32) -> Self {
+        let bar = ProgressBar::with_draw_target(None, target());
+        Self { bar, label, epochs, stage: None }
+    }
+
+    /// Shows an event.
+    pub(crate) fn show(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::Start { step, total_steps } if step > 0 => {
+                self.line(format!("{}: going on after step {step} of {total_steps}", self.label));
+            }
+            Event::Initialized(report) => {
+                self.line(format!(
+                    "took {} tensors; {} more start as usual{}; {} of the file are not used{}",
+                    report.loaded.len(),
+                    report.missing.len(),
+                    listed(&report.missing),
+                    report.unused.len(),
+                    listed(&report.unused)
+                ));
+            }
+            Event::Calibrated(values) => {
+                let least = values.values().copied().fold(f32::INFINITY, f32::min);
+                let most = values.values().copied().fold(0.0, f32::max);
+                let n = values.len();
+                self.line(format!("{}: {n} clip values calibrated, from {least:.3} to {most:.3}", self.label));
+            }
+            Event::Step { epoch, batch, batches, loss } => {
+                self.enter(Stage::Training { epoch }, batches, batch - 1);
+                self.bar.set_message(format!("loss {loss:.4}"));
+                self.bar.set_position(batch);
+            }
+            Event::Evaluating { simulated, done, images } => {
+                self.enter(Stage::Evaluating { simulated }, images as u64, 0);
+                self.bar.set_position(done as u64);
+            }
+            Event::Epoch(record) => {
+                self.stage = None;
+                let line = epoch_line(self.label, self.epochs, record);
+                self.line(line);
+            }
+            Event::Warning(warning) => self.line(format!("warning: {}", warning.message)),
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, stage: Stage, length: u64, position: u64) {
+        if self.stage == Some(stage) {
+            return;
+        }
+        self.stage = Some(stage);
+        let prefix = match stage {
+            Stage::Training { epoch } => format!("{} epoch {epoch}/{}", self.label, self.epochs),
+            Stage::Evaluating { simulated: false } => "evaluating integers".to_owned(),
+            Stage::Evaluating { simulated: true } => "evaluating floats".to_owned(),
+        };
+        begin(&self.bar, prefix, length, position);
+    }
+
+    fn line(&self, text: String) {
+        if self.bar.is_hidden() {
+            say!("{text}");
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A bar over `images` images; hidden where no one watches.
+pub(crate) fn evaluation_bar(images: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, target());
+    begin(&bar, "evaluating".to_owned(), images as u64, 0);
+    bar
+}
+
+fn target() -> ProgressDrawTarget {
+    if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
+fn begin(bar: &ProgressBar, prefix: String, length: u64, position: u64) {
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len}  {per_sec}, {eta} left  {msg}");
+    bar.set_style(style.expect("a valid template").progress_chars("=> "));
+    bar.reset();
+    bar.set_prefix(prefix);
+    bar.set_message(String::new());
+    bar.set_length(length);
+    bar.set_position(position);
+    bar.reset_eta();
+}
+
+fn epoch_line(label: &str, epochs: u32, record: &EpochRecord) -> String {
+    let width = epochs.to_string().len();
+    let mut line = format!(
+        "{label} epoch {:width$}/{epochs}  loss {:.4}  train {:>7}",
+        record.epoch,
+        record.loss,
+        percent(record.train_top1)
+    );
+    for (name, value) in [("integer", record.integer_top1), ("simulated", record.simulated_top1)] {
+        let name = if record.integer_top1.is_none() { "float" } else { name };
+        if let Some(value) = value {
+            line += &format!("  {name} {:>7}", percent(value));
+        }
+    }
+    line + &format!("  {:.0} images/s  {:.1} s", record.images_per_s, record.seconds)
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names if names.len() <= 6 => format!(" ({})", names.join(", ")),
+        names => format!(" ({}, ...)", names[..5].join(", ")),
+    }
+}
