@@ -1,4 +1,5 @@
 //! Random networks and images for the tests of the engine.
+#![allow(dead_code)] // Not every test uses all of it.
 
 use bitpact_core::rng::Key;
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};

@@ -1,0 +1,251 @@
+//! Conversion against the simulated network in float64: batch norm, scales, shortcuts and rounding as the graph says
+//! them, node by node, each activation from the codes the integer network has before it.
+
+mod common;
+
+use std::collections::HashMap;
+
+use bitpact_core::step::TOLERANCE;
+use bitpact_core::{act_inverse_step, act_step, quantize_weights, quantize_weights_16bit};
+use bitpact_engine::{Interpreter, Trace};
+use bitpact_graph::{Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
+use bitpact_model::{BATCH_NORM_EPS, IntegerModel, Model, convert};
+use common::{config, pixels, random_model};
+
+/// Real values of one node, [y][x][channel].
+type Values = Vec<f64>;
+
+struct Simulated<'a> {
+    model: &'a Model,
+    values: Vec<Values>,
+}
+
+impl Simulated<'_> {
+    fn graph(&self) -> &Graph {
+        &self.model.graph
+    }
+
+    fn tensor(&self, node: &Node, name: &str) -> &[f32] {
+        &self.model.tensors[&format!("{}.{name}", node.name)].data
+    }
+
+    /// Value of a node's first input in real units; the image as pixels minus zero points, without its scale.
+    fn input(&self, id: NodeId, y: isize, x: isize, c: usize) -> f64 {
+        let shape = self.graph().input_shape(id);
+        if y < 0 || x < 0 || y >= shape.h as isize || x >= shape.w as isize {
+            return 0.0;
+        }
+        self.values[self.graph().node(id).inputs[0]][(y as usize * shape.w + x as usize) * shape.c + c]
+    }
+
+    /// Quantized weights in real units, OIHW; those that read the image include its scale.
+    fn weights(&self, id: NodeId, plane: usize) -> Vec<f64> {
+        let (graph, node) = (self.graph(), self.graph().node(id));
+        let (out, channels) = (graph.shape(id).c, graph.input_shape(id).c);
+        let mut w = self.tensor(node, "weight").to_vec();
+        if node.inputs[0] == 0 {
+            w.iter_mut().enumerate().for_each(|(i, w)| *w *= self.model.input.scale[i / plane % channels]);
+        }
+        let mut codes = vec![0; w.len()];
+        let mut scales = vec![0.0; out];
+        match &self.model.plan.weights[&node.name] {
+            WeightPlan::Float => quantize_weights_16bit(&w, out, &mut codes, &mut scales),
+            WeightPlan::Quantized(spec) => {
+                scales.truncate(spec.scales_len(out));
+                quantize_weights(spec, &w, out, &mut codes, &mut scales);
+            }
+        }
+        let per_channel = w.len() / out;
+        let scale = |i: usize| f64::from(scales[(i / per_channel).min(scales.len() - 1)]);
+        codes.iter().enumerate().map(|(i, &q)| f64::from(q) * scale(i)).collect()
+    }
+
+    fn product(&self, id: NodeId) -> Values {
+        let (graph, node) = (self.graph(), self.graph().node(id));
+        let from = graph.input_shape(id);
+        let (rows, columns, stride, padding, bias) = match node.op {
+            Op::Conv { kernel, stride, padding, bias, .. } => (kernel, kernel, stride, padding, bias),
+            Op::Linear { bias, .. } => (from.h, from.w, 1, 0, bias),
+            _ => unreachable!(),
+        };
+        let w = self.weights(id, rows * columns);
+        let bias = if bias { self.tensor(node, "bias").to_vec() } else { vec![0.0; graph.shape(id).c] };
+        each(graph.shape(id), |y, x, o| {
+            let mut sum = f64::from(bias[o]);
+            for i in 0..from.c {
+                for (a, b) in (0..rows).flat_map(|a| (0..columns).map(move |b| (a, b))) {
+                    let row = (y * stride + a) as isize - padding as isize;
+                    let column = (x * stride + b) as isize - padding as isize;
+                    sum += self.input(id, row, column, i) * w[((o * from.c + i) * rows + a) * columns + b];
+                }
+            }
+            sum
+        })
+    }
+
+    /// Real values of a node; the activation's before it is quantized.
+    fn value(&self, id: NodeId) -> Values {
+        let (graph, node) = (self.graph(), self.graph().node(id));
+        let shape = graph.shape(id);
+        let plain = |y: usize, x: usize, c: usize| (y * shape.w + x) * shape.c + c;
+        match node.op {
+            Op::Input { .. } => unreachable!(),
+            Op::Conv { .. } | Op::Linear { .. } => self.product(id),
+            Op::BatchNorm => each(shape, |y, x, c| {
+                let of = |name| f64::from(self.tensor(node, name)[c]);
+                let z = self.values[node.inputs[0]][plain(y, x, c)];
+                let deviation = (of("running_var") + f64::from(BATCH_NORM_EPS)).sqrt();
+                of("weight") * (z - of("running_mean")) / deviation + of("bias")
+            }),
+            Op::Act => self.values[node.inputs[0]].clone(),
+            Op::Add => {
+                let (a, b) = (&self.values[node.inputs[0]], &self.values[node.inputs[1]]);
+                a.iter().zip(b).map(|(a, b)| a + b).collect()
+            }
+            Op::Subsample { stride, pad_before, .. } => each(shape, |y, x, c| match c.checked_sub(pad_before) {
+                Some(c) if c < graph.input_shape(id).c => {
+                    self.input(id, (y * stride) as isize, (x * stride) as isize, c)
+                }
+                _ => 0.0,
+            }),
+            Op::MaxPool { kernel, stride, padding } => each(shape, |y, x, c| {
+                let at = |o: usize, k: usize| (o * stride + k) as isize - padding as isize;
+                let window = (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b)));
+                window.map(|(a, b)| self.input(id, at(y, a), at(x, b), c)).fold(0.0, f64::max)
+            }),
+            Op::GlobalAvgPool => {
+                let from = graph.input_shape(id);
+                let pixel = |i: usize, c| self.input(id, (i / from.w) as isize, (i % from.w) as isize, c);
+                let pixels = from.h * from.w;
+                each(shape, |_, _, c| (0..pixels).map(|i| pixel(i, c)).sum::<f64>() / pixels as f64)
+            }
+        }
+    }
+}
+
+fn each(shape: Shape, f: impl Fn(usize, usize, usize) -> f64) -> Values {
+    let positions = (0..shape.h).flat_map(|y| (0..shape.w).map(move |x| (y, x)));
+    positions.flat_map(|(y, x)| (0..shape.c).map(move |c| (y, x, c))).map(|(y, x, c)| f(y, x, c)).collect()
+}
+
+/// Compares every code of one image; returns how many codes lay too close to a tie to say.
+fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) -> usize {
+    let graph = &model.graph;
+    let layers: HashMap<&str, usize> = integer.layers.iter().enumerate().map(|(i, l)| (l.name.as_str(), i)).collect();
+    let channels = graph.input().c;
+    let image = |(i, &p): (usize, &u8)| f64::from(p) - f64::from(model.input.zero_point[i % channels]);
+    let mut simulated = Simulated { model, values: vec![pixels.iter().enumerate().map(image).collect()] };
+    let mut near_ties = 0;
+    for id in 1..graph.nodes().len() {
+        let node = graph.node(id);
+        let mut values = simulated.value(id);
+        if node.op == Op::Act {
+            let bits = model.plan.activations[&node.name].bits;
+            let alpha = model.tensors[&format!("{}.clip_val", node.name)].data[0];
+            let inverse = f64::from(act_inverse_step(alpha, bits));
+            let codes = &trace.tensors[layers[node.name.as_str()]];
+            assert_eq!(codes.len(), values.len());
+            for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
+                let v = *value * inverse;
+                let nearest = |v: f64| (v + 0.5).floor().clamp(0.0, bits.q_max().into()) as i64;
+                let margin = TOLERANCE + 1e-6;
+                if nearest(v - margin) == nearest(v + margin) {
+                    assert_eq!(code, nearest(v), "`{}`, element {i}: real value {v}", node.name);
+                } else {
+                    near_ties += 1;
+                    assert!((v - code as f64).abs() <= 0.5 + margin, "`{}`, element {i}: {code} for {v}", node.name);
+                }
+                *value = f64::from(act_step(alpha, bits)) * code as f64;
+            }
+        } else if let Some(&layer) = layers.get(node.name.as_str()) {
+            let scale = integer.layers[layer].scale;
+            let largest = values.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
+            for (value, &code) in values.iter().zip(&trace.tensors[layer]) {
+                let got = code as f64 * scale;
+                assert!((value - got).abs() <= 1e-6 * largest, "`{}`: {got}, expected {value}", node.name);
+            }
+        }
+        simulated.values.push(values);
+    }
+    near_ties
+}
+
+fn check(graph: Graph, differences: &str, seed: u64) {
+    let model = random_model(graph, &config(differences), seed);
+    let conversion = convert(&model).unwrap();
+    let integer = &conversion.model;
+    let image = pixels(integer, 1, seed);
+    let trace = Interpreter::new(integer).run(&image);
+    let near_ties = compare(&model, integer, &image, &trace);
+    let codes: usize = trace.tensors.iter().map(Vec::len).sum();
+    assert!(near_ties * 25 < codes, "{near_ties} of {codes} codes are near a tie, {differences}");
+    for layer in &conversion.report {
+        let what = format!("{differences}: {layer:?}");
+        assert!(layer.worst_error <= TOLERANCE && layer.acc_range.0 < 0 && layer.acc_range.1 > 0, "{what}");
+    }
+    assert!(conversion.report.iter().rev().skip(1).all(|layer| layer.act_bits.is_some()));
+    assert_eq!(conversion.report.last().unwrap().act_bits, None);
+}
+
+fn build(arch: &str, side: usize) -> Graph {
+    zoo::build(arch, Shape::new(side, side + 4, 3), 5).unwrap().unwrap()
+}
+
+#[test]
+fn every_width_quantizer_and_policy_of_a_plain_network() {
+    let mut seed = 0;
+    for bits in 1..=8 {
+        for quant in ["dorefa", "sawb", "minmax"] {
+            for first_last in ["8bit", "same", "float"] {
+                seed += 1;
+                let act = 1 + (bits * 3 + seed) % 8;
+                let differences =
+                    format!(r#"{{"bits":"W{bits}A{act}","weight_quant":"{quant}","first_last":"{first_last}"}}"#);
+                check(build("cnn", 8), &differences, seed);
+            }
+        }
+    }
+}
+
+#[test]
+fn grids_named_layer_by_layer() {
+    for (bits, grid) in [(2, "zero"), (4, "zero"), (4, "no_zero"), (8, "no_zero")] {
+        let overrides = format!(r#"{{"*":{{"weight_quant":"sawb","weight_grid":"{grid}","weight_bits":{bits}}}}}"#);
+        check(build("cnn", 8), &format!(r#"{{"overrides":{overrides}}}"#), 99);
+    }
+}
+
+#[test]
+fn shortcuts_of_both_kinds_and_max_pool() {
+    for bits in ["W4A4", "W2A3", "W8A8"] {
+        for first_last in ["8bit", "float"] {
+            let differences = format!(r#"{{"bits":"{bits}","first_last":"{first_last}","shortcut":"8bit"}}"#);
+            check(build("resnet20", 8), &differences, 1);
+            check(build("resnet20-b", 8), &differences, 2);
+        }
+    }
+    check(build("resnet18", 36), r#"{"bits":"W4A4","weight_quant":"sawb"}"#, 3);
+}
+
+#[test]
+fn linear_layers_over_whole_images_and_biased_convolutions() {
+    let node = |name: &str, op, inputs: &[usize]| Node { name: name.to_owned(), op, inputs: inputs.to_vec() };
+    let conv = Op::Conv { out_channels: 6, kernel: 5, stride: 2, padding: 1, bias: true };
+    let graph = Graph::new(
+        "mixed",
+        vec![
+            node("input", Op::Input { height: 7, width: 6, channels: 2 }, &[]),
+            node("conv", conv, &[0]),
+            node("norm", Op::BatchNorm, &[1]),
+            node("act1", Op::Act, &[2]),
+            node("fc1", Op::Linear { out_features: 20, bias: true }, &[3]),
+            node("act2", Op::Act, &[4]),
+            node("fc2", Op::Linear { out_features: 4, bias: false }, &[5]),
+            node("norm2", Op::BatchNorm, &[6]),
+        ],
+    )
+    .unwrap();
+    for first_last in ["8bit", "same", "float"] {
+        check(graph.clone(), &format!(r#"{{"bits":"W5A6","first_last":"{first_last}"}}"#), 4);
+    }
+}
