@@ -1,0 +1,248 @@
+//! Random integer networks of every shape the format allows: the executor equals the interpreter, and files keep them.
+
+use bitpact_core::rng::Key;
+use bitpact_core::{Bits, Grid, IntegerStep};
+use bitpact_engine::{ExecOptions, Executor, Interpreter};
+use bitpact_graph::Shape;
+use bitpact_kernels::Isa;
+use bitpact_model::{
+    InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId,
+};
+use proptest::prelude::*;
+
+/// A source of choices.
+struct Draw {
+    key: Key,
+    counter: u64,
+}
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        self.counter += 1;
+        self.key.below(self.counter, n as u32) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn between(&mut self, from: i64, to: i64) -> i64 {
+        self.counter += 1;
+        from + (self.key.u64(self.counter) % (to - from + 1) as u64) as i64
+    }
+
+    /// A product from `input` to an output of `out` channels; with the given output size where there is one.
+    fn product(&mut self, model: &IntegerModel, name: String, input: TensorId, size: Option<Shape>) -> IntegerProduct {
+        let from = model.shape(input);
+        let (kernel, stride, padding) = match size {
+            // One position a stride: the size of an option-A shortcut.
+            Some(size) if size.h != 1 || size.w != 1 => ([1, 1], from.h.div_ceil(size.h), 0),
+            Some(_) => ([from.h, from.w], 1, 0),
+            None => {
+                let padding = self.below(4);
+                let side = |draw: &mut Self, side: usize| 1 + draw.below((side + 2 * padding).min(5));
+                ([side(self, from.h), side(self, from.w)], 1 + self.below(3), padding)
+            }
+        };
+        let out_channels = size.map_or_else(|| 1 + self.below(40), |size| size.c);
+        let (weight_bits, grid) = match self.below(10) {
+            0 | 1 => (16, Grid::WithZero),
+            bits @ 2..6 => (bits as u8, Grid::WithZero),
+            6 => (8, Grid::WithoutZero),
+            7 => (8, Grid::WithZero),
+            bits => (bits as u8 - 7, Grid::WithoutZero),
+        };
+        let limit = Bits::new(weight_bits).map_or(32_639, |bits| i64::from(grid.code_limit(bits)));
+        // Now and then every code is as large as can be, of either sign by channel.
+        let extreme = self.one_in(2);
+        let n = from.c * kernel[0] * kernel[1];
+        let code = |draw: &mut Self, i: usize| {
+            if extreme && draw.below(20) > 0 {
+                return if (i / n) % 2 == 0 { limit } else { -limit };
+            }
+            let code = draw.between(-limit, limit);
+            if grid == Grid::WithoutZero && code % 2 == 0 { (code - 1).clamp(-limit, limit) } else { code }
+        };
+        let codes = (0..n * out_channels).map(|i| code(self, i) as i16).collect();
+        let in_channels = from.c;
+        IntegerProduct { name, input, kernel, stride, padding, out_channels, in_channels, weight_bits, grid, codes }
+    }
+
+    /// A step that spreads the sums over the codes.
+    fn step(&mut self, terms: [Option<Vec<(i64, i64)>>; 3]) -> IntegerStep {
+        let channels = terms[0].as_ref().map_or(0, Vec::len);
+        let hi = [1, 15, 200, 255, 255][self.below(5)];
+        let lo = if self.one_in(6) { 1 } else { 0 };
+        let bits = 1 + self.below(14);
+        let mul: Vec<Vec<i32>> = terms
+            .iter()
+            .map(|term| term.iter().flatten().map(|_| self.between(-(1 << bits), 1 << bits) as i32).collect())
+            .collect();
+        let reach = |term: &Option<Vec<(i64, i64)>>| -> i64 {
+            term.iter().flatten().map(|r| r.0.abs().max(r.1.abs())).max().unwrap_or(0)
+        };
+        let total: i64 = terms.iter().map(reach).sum();
+        // The sums reach about eight times the codes, so that some clamp and some do not.
+        let spread = (total.max(1) << bits) / (8 * hi);
+        let shift = 63 - spread.max(1).leading_zeros();
+        let add = (0..channels).map(|_| self.between(0, (total << bits) / 16)).collect();
+        let [mul, mul2, res_mul] = <[Vec<i32>; 3]>::try_from(mul).unwrap();
+        IntegerStep { shift, mul, mul2, res_mul, add, lo, hi: hi as i32 }
+    }
+
+    fn product_layer(&mut self, model: &IntegerModel, index: usize) -> (IntegerOp, Shape) {
+        let input = index;
+        let mut main = self.product(model, format!("main{index}"), input, None);
+        let shape_of = |p: &IntegerProduct, from: Shape| {
+            let side = |s: usize, k: usize| (s + 2 * p.padding - k) / p.stride + 1;
+            Shape::new(side(from.h, p.kernel[0]), side(from.w, p.kernel[1]), p.out_channels)
+        };
+        // A shortcut needs an earlier tensor of codes; main takes its shape.
+        let earlier: Vec<TensorId> = (1..=index).filter(|&t| !model.is_sum(t)).collect();
+        let (mut residual, mut second) = (None, None);
+        if !earlier.is_empty() && !model.is_sum(input) && self.one_in(2) {
+            let from = earlier[self.below(earlier.len())];
+            let (source, target) = (model.shape(from), model.shape(input));
+            let stride = 1 + self.below(2);
+            let (pad_before, pad_after) = if self.one_in(2) { (self.below(9), self.below(9)) } else { (0, 0) };
+            let shape =
+                Shape::new(source.h.div_ceil(stride), source.w.div_ceil(stride), pad_before + source.c + pad_after);
+            // Same size as the input: a 1x1 window; otherwise a window of what is too much.
+            if shape.h <= target.h && shape.w <= target.w {
+                main = self.product(model, format!("main{index}"), input, Some(Shape::new(1, 1, shape.c)));
+                main.kernel = [target.h - shape.h + 1, target.w - shape.w + 1];
+                let n = main.in_channels * main.kernel[0] * main.kernel[1] * shape.c;
+                main.codes = (0..n).map(|i| main.codes[i % main.codes.len()]).collect();
+                if self.one_in(2) {
+                    residual = Some(IntegerResidual { input: from, stride, pad_before, pad_after });
+                } else {
+                    let mut projection =
+                        self.product(model, format!("second{index}"), from, Some(Shape::new(1, 1, shape.c)));
+                    projection.kernel = [1, 1];
+                    projection.stride = stride;
+                    projection.codes.truncate(source.c * shape.c);
+                    second = Some(projection);
+                }
+            }
+        }
+        let shape = shape_of(&main, model.shape(input));
+        let ranges = |p: &IntegerProduct| model.acc_ranges(p).unwrap();
+        let res = residual.map(|r: IntegerResidual| vec![model.code_range(r.input); shape.c]);
+        let step = self.step([Some(ranges(&main)), second.as_ref().map(ranges), res]);
+        (IntegerOp::Product { main, second, residual, step }, shape)
+    }
+}
+
+fn random_network(seed: u64) -> IntegerModel {
+    let mut draw = Draw { key: Key::new(seed), counter: 0 };
+    let input_shape = Shape::new(1 + draw.below(11), 1 + draw.below(11), 1 + draw.below(6));
+    let zero_point = (0..input_shape.c).map(|_| draw.below(256) as u8).collect();
+    let input = InputDescription { zero_point, scale: vec![0.5; input_shape.c] };
+    let mut model =
+        IntegerModel { arch: format!("random {seed}"), input, input_shape, class_names: vec![], layers: vec![] };
+    let layers = 1 + draw.below(6);
+    for i in 0..layers {
+        let from = model.shape(i);
+        let pools = i > 0 && !model.is_sum(i);
+        let (op, shape, range) = match draw.below(8) {
+            0 if pools && from.h.min(from.w) >= 2 => {
+                let (kernel, stride, padding) = (2 + draw.below(2), 1 + draw.below(2), draw.below(2));
+                let kernel = kernel.min(from.h + 2 * padding).min(from.w + 2 * padding);
+                let side = |s: usize| (s + 2 * padding - kernel) / stride + 1;
+                let shape = Shape::new(side(from.h), side(from.w), from.c);
+                (IntegerOp::MaxPool { input: i, kernel, stride, padding }, shape, model.code_range(i))
+            }
+            1 if pools => {
+                let pixels = (from.h * from.w) as i64;
+                let (lo, hi) = model.code_range(i);
+                (IntegerOp::SumPool { input: i }, Shape::new(1, 1, from.c), (lo * pixels, hi * pixels))
+            }
+            _ => {
+                let (op, shape) = draw.product_layer(&model, i);
+                let IntegerOp::Product { step, .. } = &op else { panic!("a product") };
+                let range = (step.lo.into(), step.hi.into());
+                (op, shape, range)
+            }
+        };
+        let (lo, hi) = (range.0 as i32, range.1 as i32);
+        model.layers.push(IntegerLayer { name: format!("layer{i}"), op, shape, lo, hi, scale: 0.5 });
+    }
+    let classes = 1 + draw.below(12);
+    let main = draw.product(&model, "fc".to_owned(), layers, Some(Shape::new(1, 1, classes)));
+    let mul = (0..classes).map(|_| draw.between(-1000, 1000) as i32).collect();
+    let add = (0..classes).map(|_| draw.between(-(1 << 40), 1 << 40)).collect();
+    let op = IntegerOp::Logits { main, mul, add };
+    let shape = Shape::new(1, 1, classes);
+    model.layers.push(IntegerLayer { name: "fc".to_owned(), op, shape, lo: 0, hi: 0, scale: 0.5 });
+    model.class_names = (0..classes).map(|c| c.to_string()).collect();
+    model
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_path_gives_the_interpreters_codes(seed in any::<u64>(), images in 1usize..4) {
+        let model = random_network(seed);
+        let bytes = model.to_bytes().unwrap();
+        prop_assert!(IntegerModel::from_bytes(&bytes, "random").unwrap() == model);
+        let image = model.input_shape.elements();
+        let pixels: Vec<u8> = (0..images * image).map(|i| Key::new(seed).with("p").u64(i as u64) as u8).collect();
+        let expected: Vec<_> = pixels.chunks(image).map(|p| Interpreter::new(&model).run(p)).collect();
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let mut executor = Executor::new(&model, ExecOptions { isa, threads }).unwrap();
+                let mut logits = vec![0; images * model.classes()];
+                // The second run finds the memory as the first one left it.
+                for _ in 0..2 {
+                    executor.run(&pixels, &mut logits);
+                    let expected: Vec<i64> = expected.iter().flat_map(|t| t.logits().to_vec()).collect();
+                    prop_assert_eq!(&logits, &expected, "{}, {} threads", isa, threads);
+                }
+                for (pixels, expected) in pixels.chunks(image).zip(&expected) {
+                    let trace = executor.trace(pixels);
+                    for (layer, (got, expected)) in trace.tensors.iter().zip(&expected.tensors).enumerate() {
+                        prop_assert_eq!(got, expected, "{}: {}", isa, model.layers[layer].name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The networks above reach the routes that real ones rarely take.
+#[test]
+fn the_random_networks_are_varied() {
+    let models: Vec<IntegerModel> = (0..300).map(random_network).collect();
+    let count = |what: &dyn Fn(&IntegerModel, &IntegerOp) -> bool| {
+        models.iter().filter(|m| m.layers.iter().any(|l| what(m, &l.op))).count()
+    };
+    let wide_sums = |m: &IntegerModel, p: &IntegerProduct| {
+        m.acc_ranges(p).unwrap().iter().any(|r| r.0 < i32::MIN.into() || r.1 > i32::MAX.into())
+    };
+    let cases: [(&str, usize); 7] = [
+        ("second product", count(&|_, op| matches!(op, IntegerOp::Product { second: Some(_), .. }))),
+        ("shortcut", count(&|_, op| matches!(op, IntegerOp::Product { residual: Some(_), .. }))),
+        ("max pool", count(&|_, op| matches!(op, IntegerOp::MaxPool { .. }))),
+        ("codes from a sum", count(&|m, op| matches!(op, IntegerOp::Product { main, .. } if m.is_sum(main.input)))),
+        ("logits from a sum", count(&|m, op| matches!(op, IntegerOp::Logits { main, .. } if m.is_sum(main.input)))),
+        ("sums of more than 32 bits", count(&|m, op| op.products().any(|p| wide_sums(m, p)))),
+        (
+            "8 bits without zero",
+            count(&|_, op| op.products().any(|p| p.weight_bits == 8 && p.grid == Grid::WithoutZero)),
+        ),
+    ];
+    for (what, models) in cases {
+        assert!(models >= 10, "{what}: only {models} of 300 networks");
+    }
+    let (mut layers, mut lively) = (0, 0);
+    for (seed, model) in models.iter().enumerate() {
+        let pixels: Vec<u8> =
+            (0..model.input_shape.elements()).map(|i| Key::new(seed as u64).u64(i as u64) as u8).collect();
+        for codes in &Interpreter::new(model).run(&pixels).tensors {
+            layers += 1;
+            lively += usize::from(codes.iter().any(|c| *c != codes[0]));
+        }
+    }
+    assert!(lively * 4 > layers * 3, "only {lively} of {layers} layers give more than one code");
+}
