@@ -39,7 +39,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(INTERRUPTED);
     }
-    say!("error: {error:#}");
+    say!("error: {}", message(error));
     let usage = error.is::<Usage>()
         || error.is::<RecipeError>()
         || matches!(
@@ -47,4 +47,32 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             Some(RunError::Recipe(_) | RunError::Batch { .. } | RunError::Train(TrainError::Isa { .. }))
         );
     ExitCode::from(if usage { 2 } else { 1 })
+}
+
+/// The error and its causes, each said once: most messages already end with their cause.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::other("no space left");
+        assert_eq!(
+            message(&anyhow::Error::new(cause()).context("a.bin: cannot write")),
+            "a.bin: cannot write: no space left"
+        );
+        let said = anyhow::Error::new(cause()).context("a.bin: cannot write: no space left");
+        assert_eq!(message(&said), "a.bin: cannot write: no space left");
+    }
 }

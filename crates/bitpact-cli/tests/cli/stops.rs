@@ -1,0 +1,117 @@
+//! Runs that are stopped, killed, resumed, or computed by more threads: the same bytes every time.
+
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
+use super::*;
+
+const EPOCHS: u32 = 40;
+
+/// A run of many short epochs, long enough that a signal meets it at work.
+fn line(output: &str) -> String {
+    format!("{} --epochs {EPOCHS} --output {output}", TRAIN.replace("--limit-train 70", "--limit-train 250"))
+}
+
+/// The results of such a run that nothing disturbs.
+fn undisturbed() -> &'static Vec<Vec<u8>> {
+    static RESULTS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    RESULTS.get_or_init(|| {
+        let place = Place::new();
+        place.run(&line("run")).ok();
+        results(&place.path("run"))
+    })
+}
+
+/// Starts `line` and waits until it has said `times` lines with `part` on stderr; the rest of stderr is returned with it.
+fn start(place: &Place, line: &str, part: &str, times: usize) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut child =
+        place.command(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = 0;
+    while seen < times {
+        let mut text = String::new();
+        assert_ne!(said.read_line(&mut text).unwrap(), 0, "{line} ended before {part:?} came {times} times");
+        seen += usize::from(text.contains(part));
+    }
+    (child, said)
+}
+
+#[test]
+fn two_threads_give_the_bytes_of_one() {
+    let place = Place::new();
+    place.run(&format!("{} --threads 1", line("one"))).ok();
+    place.run(&format!("{} --threads 2", line("two"))).ok();
+    assert_eq!(results(&place.path("one")), results(&place.path("two")));
+    let other = place.run(&format!("{} --seed 2", line("other"))).ok();
+    assert_ne!(results(&place.path("one")), results(&place.path("other")), "{}", other.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_tells_how_to_go_on_and_loses_nothing() {
+    let place = Place::new();
+    let mut resumed = line("run");
+    for stop_at in [1, 3] {
+        let (child, mut said) = start(&place, &resumed, "epoch ", stop_at);
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut said, &mut rest).unwrap();
+        let status = { child }.wait().unwrap();
+        assert_eq!(status.code(), Some(130), "{rest}");
+        assert!(rest.contains("go on with: bitpact train --resume run") && !rest.contains("panicked"), "{rest}");
+        resumed = "train --resume run".to_owned();
+    }
+    let before = std::fs::read_to_string(place.path("run/records.jsonl")).unwrap();
+    assert!(before.lines().count() < EPOCHS as usize, "it stopped in the middle");
+    place.run(&resumed).ok();
+    assert_eq!(&results(&place.path("run")), undisturbed());
+}
+
+#[cfg(unix)]
+#[test]
+fn kill_9_at_any_moment_and_resume_loses_nothing() {
+    let place = Place::new();
+    // Around the first checkpoint, within epochs, right after resuming.
+    let moments =
+        [("calibrated", 1), ("epoch ", 1), ("going on after", 1), ("epoch ", 3), ("epoch ", 2), ("epoch ", 4)];
+    let mut command = line("run");
+    for (part, times) in moments {
+        let (mut child, said) = start(&place, &command, part, times);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(said);
+        command = "train --resume run".to_owned();
+    }
+    place.run(&command).ok();
+    assert_eq!(&results(&place.path("run")), undisturbed());
+    let left: Vec<String> = std::fs::read_dir(place.path("run"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let records = std::fs::read_to_string(place.path("run/records.jsonl")).unwrap();
+    let epochs: Vec<u64> = records
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|record| record["kind"] == "epoch")
+        .map(|record| record["epoch"].as_u64().unwrap())
+        .collect();
+    assert_eq!(epochs, (1..=u64::from(EPOCHS)).collect::<Vec<_>>());
+}
+
+#[test]
+fn resuming_takes_no_other_recipe_but_more_epochs() {
+    let place = Place::new();
+    place.run(&format!("{TRAIN} --epochs 1 --output run")).ok();
+    let contradiction = place.run("train --resume run --lr 0.2 --seed 1");
+    contradiction.failed(2, &["--resume run", "`lr` is 0.05 in it, not 0.2"]);
+    place.run("train --resume run --lr 0.05 --threads 1 --isa scalar").ok();
+    let object = place.run("train --resume run --epochs 2 --json").ok().json();
+    assert_eq!(object["epochs"], 2);
+    place.run("train --resume run --epochs 1").failed(1, &["2 epochs are done, more than the 1"]);
+    std::fs::remove_file(place.path("run/last.safetensors")).unwrap();
+    std::fs::write(place.path("run/last.safetensors"), "x").unwrap();
+    place.run("train --resume run").failed(1, &["run/last.safetensors"]);
+}
