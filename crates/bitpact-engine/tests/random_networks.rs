@@ -58,7 +58,7 @@ impl Draw {
         let n = from.c * kernel[0] * kernel[1];
         let code = |draw: &mut Self, i: usize| {
             if extreme && draw.below(20) > 0 {
-                return if (i / n) % 2 == 0 { limit } else { -limit };
+                return if (i / n).is_multiple_of(2) { limit } else { -limit };
             }
             let code = draw.between(-limit, limit);
             if grid == Grid::WithoutZero && code % 2 == 0 { (code - 1).clamp(-limit, limit) } else { code }

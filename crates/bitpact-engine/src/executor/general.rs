@@ -60,3 +60,40 @@ impl GeneralProduct {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitpact_core::Grid;
+
+    use super::*;
+
+    /// A border wider than the padding belongs to another reader of the tensor.
+    #[test]
+    fn padding_is_counted_from_the_image_not_from_the_border() {
+        let product = IntegerProduct {
+            name: "p".to_owned(),
+            input: 1,
+            kernel: [2, 2],
+            stride: 2,
+            padding: 1,
+            out_channels: 1,
+            in_channels: 2,
+            weight_bits: 8,
+            grid: Grid::WithZero,
+            codes: vec![1, 2, 3, 4, 10, 20, 30, 40],
+        };
+        for border in 1..4 {
+            let x = Layout::new(2, 2, 2, border);
+            let mut codes = vec![0u8; x.len()];
+            for (i, (r, q)) in [(0, 0), (0, 1), (1, 0), (1, 1)].into_iter().enumerate() {
+                let at = x.offset(r, q);
+                codes[at..at + 2].copy_from_slice(&[1 + i as u8, 5 + i as u8]);
+            }
+            let plan = GeneralProduct::new(&product, x, [2, 2, 1]);
+            let mut acc = vec![0; plan.len()];
+            plan.run(&codes, &mut acc);
+            // Each output sees one pixel, through the weight that faces it.
+            assert_eq!(acc, [4 + 5 * 40, 2 * 3 + 6 * 30, 3 * 2 + 7 * 20, 4 + 8 * 10], "border {border}");
+        }
+    }
+}
