@@ -18,7 +18,7 @@ fn error(bytes: &[u8]) -> String {
 }
 
 /// Writes length and checksum anew, so that what is tested lies behind them.
-fn seal(bytes: &mut Vec<u8>) {
+fn seal(bytes: &mut [u8]) {
     let length = bytes.len() as u64;
     bytes[12..20].copy_from_slice(&length.to_le_bytes());
     let body = bytes.len() - 4;

@@ -272,3 +272,38 @@ impl<'a> Reader<'a> {
         Ok(codes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Reader;
+
+    fn list(bytes: &[u8], n: usize) -> Result<Vec<i64>, String> {
+        let mut reader = Reader { bytes, at: 0, place: "layer 7".to_owned() };
+        let values = reader.list("add", n).map_err(|e| e.to_string())?;
+        assert_eq!(reader.at, bytes.len());
+        Ok(values)
+    }
+
+    #[test]
+    fn a_list_has_one_form() {
+        assert_eq!(list(&[1, 5, 0xfe], 2), Ok(vec![5, -2]));
+        assert_eq!(list(&[0x82, 0, 0x80], 3), Ok(vec![-32_768; 3]));
+        assert_eq!(list(&[0x88, 0, 0, 0, 0, 0, 0, 0, 0x80], 1), Ok(vec![i64::MIN]));
+        for (bytes, n, what) in [
+            (&[2, 5, 0, 4, 0][..], 2, "shortest form"),
+            (&[1, 5, 5], 2, "shortest form"),
+            (&[1, 5], 1, "shortest form"),
+            (&[0x82, 5, 0], 2, "shortest form"),
+            (&[0x81, 5], 0, "shortest form"),
+            (&[0, 5, 6], 2, "values of 0 bytes"),
+            (&[9, 5, 6], 2, "values of 9 bytes"),
+            (&[2, 5, 0, 4], 2, "4 bytes, but 3 are left"),
+            (&[], 1, "1 bytes, but 0 are left"),
+            (&[0x88, 1], usize::MAX, "8 bytes, but 1 are left"),
+            (&[8, 1], usize::MAX, "bytes, but 1 are left"),
+        ] {
+            let message = list(bytes, n).unwrap_err();
+            assert!(message.contains(what) && message.contains("layer 7, add"), "{message}, expected {what}");
+        }
+    }
+}
