@@ -28,6 +28,17 @@ pub enum Residual {
     },
 }
 
+impl Residual {
+    /// Output node of the stage the shortcut starts from.
+    pub fn tensor(&self) -> NodeId {
+        match *self {
+            Residual::Identity { tensor }
+            | Residual::Subsample { tensor, .. }
+            | Residual::Projection { tensor, .. } => tensor,
+        }
+    }
+}
+
 /// `act(norm(product(input)) + residual)`: the step that training fuses and that becomes one integer layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit {

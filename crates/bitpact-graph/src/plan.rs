@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bitpact_core::{ActQuant, Bits, Grid, SpecError, WeightQuant, WeightSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Graph, GraphError, NodeId, Op, Residual, Stage, fuse, glob};
+use crate::{Graph, GraphError, NodeId, Op, Stage, fuse, glob};
 
 /// The usual short form: `W4A4`, or `float` for a network without quantizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -354,16 +354,4 @@ fn check_patterns(graph: &Graph, patterns: &[(&String, &Override)]) -> Result<()
 fn checked(pattern: &str, key: &'static str, got: u8) -> Result<Bits, PlanError> {
     let expected = if key == "weight_bits" { "1 to 8, or 32 for float weights" } else { "1 to 8" };
     Bits::new(got).ok_or(PlanError::Bits { pattern: pattern.to_owned(), key, got, expected })
-}
-
-/// Tensors a residual reads, for readers that follow data through stages.
-impl Residual {
-    /// Output node of the stage the shortcut starts from.
-    pub fn tensor(&self) -> NodeId {
-        match *self {
-            Residual::Identity { tensor }
-            | Residual::Subsample { tensor, .. }
-            | Residual::Projection { tensor, .. } => tensor,
-        }
-    }
 }

@@ -1,0 +1,212 @@
+//! Every error names the node, layer or pattern at fault.
+
+use bitpact_core::{ActQuant, Bits, Grid, WeightQuant};
+use bitpact_graph::{
+    BitSpec, FirstLast, Graph, Override, PlanError, QuantConfig, QuantPlan, Shape, ShortcutBits, WeightPlan, fuse, zoo,
+};
+use proptest::prelude::*;
+
+fn parse(nodes: &str) -> Result<Graph, String> {
+    let text = format!(
+        r#"{{"name":"net","nodes":[{{"name":"image","op":"input","height":8,"width":8,"channels":3}},{nodes}]}}"#
+    );
+    serde_json::from_str(&text).map_err(|e| e.to_string())
+}
+
+const HEAD: &str = r#"{"name":"pool","op":"global_avg_pool"},{"name":"fc","op":"linear","out_features":4}"#;
+
+#[test]
+fn a_graph_that_cannot_be_is_refused_by_node() {
+    let conv = r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"padding":1},{"name":"a","op":"act"}"#;
+    assert!(parse(&format!("{conv},{HEAD}")).is_ok());
+    for (nodes, wanted) in [
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":9}"#, "`c`: a 9x9 window with padding 0"),
+        (r#"{"name":"c","op":"conv","out_channels":0,"kernel":3}"#, "`c`: out_channels = 0"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"stride":0}"#, "`c`: stride = 0"),
+        (r#"{"name":"c","op":"conv","out_channels":99999,"kernel":3}"#, "`c`: out_channels = 99999"),
+        (r#"{"name":"c","op":"linear","out_features":2,"inputs":["nowhere"]}"#, "`c`: input `nowhere`"),
+        (r#"{"name":"c","op":"linear","out_features":2,"inputs":["image","image"]}"#, "`c`: linear takes 1"),
+        (r#"{"name":"image","op":"linear","out_features":2}"#, "`image`: a second node"),
+        (r#"{"name":"a b","op":"linear","out_features":2}"#, "`a b`: a name has"),
+        (
+            r#"{"name":"m","op":"max_pool","kernel":2,"stride":2,"padding":2},{"name":"c","op":"linear","out_features":2}"#,
+            "`m`: padding = 2",
+        ),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3}"#, "`c`: the last node must give one value a class"),
+        (
+            r#"{"name":"i","op":"input","height":1,"width":1,"channels":1},{"name":"c","op":"linear","out_features":2}"#,
+            "`i`: the input must be",
+        ),
+        (r#"{"name":"a","op":"act"}"#, "no layer with weights"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"pading":1}"#, "pading"),
+        (r#"{"name":"c","op":"convolution"}"#, "unknown variant `convolution`"),
+    ] {
+        let error = parse(nodes).unwrap_err();
+        assert!(error.contains(wanted), "{nodes}: {error}");
+    }
+    let unread = format!(r#"{conv},{{"name":"b","op":"act","inputs":["c"]}},{HEAD}"#);
+    assert!(parse(&unread).unwrap_err().contains("`a`: nothing reads this node"));
+    let add = format!(
+        r#"{conv},{{"name":"d","op":"conv","out_channels":5,"kernel":1}},{{"name":"s","op":"add","inputs":["d","a"]}},{HEAD}"#
+    );
+    assert!(parse(&add).unwrap_err().contains("`s`: inputs of 8x8x5 and 8x8x4 cannot be added"));
+}
+
+#[test]
+fn a_graph_that_integers_cannot_follow_is_refused_by_node() {
+    for (nodes, wanted) in [
+        (
+            r#"{"name":"c","op":"conv","out_channels":4,"kernel":1},{"name":"d","op":"conv","out_channels":4,"kernel":1},{"name":"a","op":"act"}"#,
+            "`d` must read an activation",
+        ),
+        (r#"{"name":"a","op":"act"}"#, "expected a convolution or linear layer here, found input"),
+        (r#"{"name":"m","op":"max_pool","kernel":2,"stride":2}"#, "`m` must read an activation"),
+        (
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"s","op":"add","inputs":["c","image"]},{"name":"a","op":"act"}"#,
+            "not from the image",
+        ),
+        (
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"a","op":"act"},{"name":"s","op":"add","inputs":["a","a"]},{"name":"b","op":"act"}"#,
+            "must end in a product",
+        ),
+        (
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"d","op":"conv","out_channels":3,"kernel":1,"inputs":["image"]},{"name":"s","op":"add","inputs":["c","d"]},{"name":"b","op":"act"}"#,
+            "neither branch",
+        ),
+        (
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"n","op":"batch_norm"},{"name":"a","op":"act"},{"name":"b","op":"act"}"#,
+            "`a`: ",
+        ),
+    ] {
+        let graph = parse(&format!("{nodes},{HEAD}")).unwrap();
+        let error = fuse(&graph).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{nodes}: {error}");
+    }
+}
+
+fn resnet() -> Graph {
+    zoo::build("resnet20-b", Shape::new(32, 32, 3), 10).unwrap().unwrap()
+}
+
+fn config() -> QuantConfig {
+    QuantConfig {
+        bits: "W4A3".parse().unwrap(),
+        weight_quant: WeightQuant::Sawb,
+        weight_grid: Some(Grid::WithZero),
+        act_quant: ActQuant::PactPlus,
+        first_last: FirstLast::Bits8,
+        shortcut: ShortcutBits::Same,
+        overrides: Default::default(),
+    }
+}
+
+/// Bits of a layer's weights, 32 for float.
+fn weight_bits(plan: &QuantPlan, layer: &str) -> u8 {
+    match plan.weights[layer] {
+        WeightPlan::Float => 32,
+        WeightPlan::Quantized(spec) => spec.bits.get(),
+    }
+}
+
+#[test]
+fn first_last_and_shortcut_policies() {
+    for (first_last, shortcut, first, last, into_last, projection) in [
+        (FirstLast::Bits8, ShortcutBits::Same, 8, 8, 8, 4),
+        (FirstLast::Float, ShortcutBits::Bits8, 32, 32, 3, 8),
+        (FirstLast::Same, ShortcutBits::Same, 4, 4, 3, 4),
+    ] {
+        let plan = QuantPlan::resolve(&resnet(), &QuantConfig { first_last, shortcut, ..config() }).unwrap();
+        assert_eq!(weight_bits(&plan, "conv1"), first);
+        assert_eq!(weight_bits(&plan, "linear"), last);
+        assert_eq!(weight_bits(&plan, "layer2.0.shortcut.0"), projection);
+        assert_eq!(weight_bits(&plan, "layer2.0.conv2"), 4);
+        assert_eq!(plan.activations["layer3.2.act2"].bits.get(), into_last);
+        assert_eq!(plan.activations["act1"].bits.get(), 3);
+        let WeightPlan::Quantized(inner) = plan.weights["layer1.0.conv1"] else { panic!("quantized") };
+        assert_eq!((inner.quant, inner.grid), (WeightQuant::Sawb, Grid::WithZero));
+        if let WeightPlan::Quantized(first) = plan.weights["conv1"] {
+            let eight = first.bits.get() == 8;
+            assert_eq!(first.quant, if eight { WeightQuant::Minmax } else { WeightQuant::Sawb });
+        }
+    }
+}
+
+#[test]
+fn overrides_win_from_the_shortest_pattern_to_the_longest() {
+    let text = r#"
+        ["layer3.*"]
+        weight_bits = 2
+        activation_bits = 5
+        ["layer3.1.*"]
+        weight_bits = 6
+        act_quant = "pact"
+        [conv1]
+        weight_bits = 32
+        [linear]
+        weight_bits = 8
+        weight_quant = "sawb"
+    "#;
+    let overrides = toml::from_str(text).unwrap();
+    let plan = QuantPlan::resolve(&resnet(), &QuantConfig { overrides, ..config() }).unwrap();
+    assert_eq!(weight_bits(&plan, "layer3.0.conv1"), 2);
+    assert_eq!(weight_bits(&plan, "layer3.1.conv1"), 6);
+    assert_eq!(weight_bits(&plan, "layer2.1.conv1"), 4);
+    assert_eq!(plan.weights["conv1"], WeightPlan::Float);
+    assert!(matches!(plan.weights["linear"], WeightPlan::Quantized(s) if s.quant == WeightQuant::Sawb));
+    assert_eq!(plan.activations["layer3.1.act1"].quant, ActQuant::Pact);
+    assert_eq!(plan.activations["layer3.0.act1"].bits, Bits::new(5).unwrap());
+}
+
+#[test]
+fn impossible_plans_name_pattern_or_layer() {
+    let with = |pattern: &str, o: Override| {
+        let overrides = [(pattern.to_owned(), o)].into();
+        QuantPlan::resolve(&resnet(), &QuantConfig { overrides, ..config() }).unwrap_err().to_string()
+    };
+    let nothing = with("layer9.*", Override { weight_bits: Some(2), ..Override::default() });
+    assert!(nothing.contains("layer9.*") && nothing.contains("layer1.0.conv1"), "{nothing}");
+    let nine = with("conv1", Override { weight_bits: Some(9), ..Override::default() });
+    assert!(nine.contains("conv1") && nine.contains('9') && nine.contains("1 to 8"), "{nine}");
+    let zero = with("act1", Override { activation_bits: Some(32), ..Override::default() });
+    assert!(zero.contains("act1") && zero.contains("32"), "{zero}");
+    let grid = with("layer1.0.conv1", Override { weight_quant: Some(WeightQuant::Dorefa), ..Override::default() });
+    assert!(grid.contains("layer1.0.conv1"), "dorefa has no grid with zero: {grid}");
+    let mut plan = QuantPlan::resolve(&resnet(), &config()).unwrap();
+    plan.weights.remove("layer1.0.conv1");
+    assert!(matches!(plan.check(&resnet()), Err(PlanError::Mismatch { layer, .. }) if layer == "layer1.0.conv1"));
+}
+
+#[test]
+fn bit_specs() {
+    for (text, shown) in [("W4A4", "W4A4"), ("w2a8", "W2A8"), ("FLOAT", "float")] {
+        assert_eq!(text.parse::<BitSpec>().unwrap().to_string(), shown);
+    }
+    for (text, wanted) in [
+        ("W0A4", "0 bits for weights"),
+        ("W4A9", "9 bits for activations"),
+        ("4", "`W4A4`"),
+        ("W4", "`W4A4`"),
+        ("", "`W4A4`"),
+        ("W300A2", "`W4A4`"),
+    ] {
+        let error = text.parse::<BitSpec>().unwrap_err();
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_a_graph_or_an_error(text in "\\PC{0,200}") {
+        let _ = serde_json::from_str::<Graph>(&text);
+        let _ = toml::from_str::<Graph>(&text);
+    }
+
+    #[test]
+    fn any_sizes_give_a_graph_or_an_error(h in 0usize..70000, c in 0usize..70000, k in 0usize..9, s in 0usize..4, p in 0usize..70000, o in 0usize..70000) {
+        let text = format!(r#"{{"name":"n","nodes":[{{"name":"i","op":"input","height":{h},"width":7,"channels":{c}}},
+            {{"name":"c","op":"conv","out_channels":{o},"kernel":{k},"stride":{s},"padding":{p}}},{{"name":"a","op":"act"}},{HEAD}]}}"#);
+        if let Ok(graph) = serde_json::from_str::<Graph>(&text) {
+            prop_assert!(fuse(&graph).is_ok());
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The zoo against published numbers, and what every network of it must satisfy.
+
+use std::collections::BTreeMap;
+
+use bitpact_core::{ActQuant, WeightQuant};
+use bitpact_graph::{
+    FirstLast, Graph, QuantConfig, QuantPlan, Residual, Shape, ShortcutBits, Stage, counts, fuse, zoo,
+};
+
+fn build(name: &str, size: usize, classes: usize) -> Graph {
+    zoo::build(name, Shape::new(size, size, 3), classes).expect("a known name").expect("a valid graph")
+}
+
+fn config(bits: &str) -> QuantConfig {
+    QuantConfig {
+        bits: bits.parse().unwrap(),
+        weight_quant: WeightQuant::Dorefa,
+        weight_grid: None,
+        act_quant: ActQuant::Pact,
+        first_last: FirstLast::Bits8,
+        shortcut: ShortcutBits::Same,
+        overrides: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn parameters_and_multiply_adds_are_the_published_ones() {
+    // CIFAR: He et al. 2015, table 6 (0.27 M, 0.46 M, 0.66 M, 0.85 M); exact values of option A with the last layer's
+    // bias. ImageNet: torchvision's parameter counts and GMACs at 224x224.
+    for (name, size, classes, parameters, macs) in [
+        ("resnet20", 32, 10, 269_722, 40_551_040),
+        ("resnet32", 32, 10, 464_154, 68_862_592),
+        ("resnet44", 32, 10, 658_586, 97_174_144),
+        ("resnet56", 32, 10, 853_018, 125_485_696),
+        ("resnet18", 224, 1000, 11_689_512, 1_814_073_344),
+        ("resnet34", 224, 1000, 21_797_672, 3_663_761_408),
+        ("resnet50", 224, 1000, 25_557_032, 4_089_184_256),
+    ] {
+        let graph = build(name, size, classes);
+        assert_eq!(counts::parameters(&graph), parameters, "{name}");
+        let plan = QuantPlan::resolve(&graph, &config("W4A4")).unwrap();
+        let total: u64 = counts::layers(&graph, &plan).iter().map(|l| l.macs).sum();
+        assert_eq!(total, macs, "{name}");
+    }
+}
+
+#[test]
+fn bytes_follow_the_bits_of_the_plan() {
+    let graph = build("resnet20", 32, 10);
+    let plan = QuantPlan::resolve(&graph, &config("W3A3")).unwrap();
+    let layers = counts::layers(&graph, &plan);
+    let of = |name: &str| layers.iter().find(|l| l.name == name).unwrap();
+    assert_eq!((of("conv1").packed_bytes, of("conv1").float_bytes), (432, 1728));
+    assert_eq!(of("layer3.2.conv2").packed_bytes, 64 * 64 * 9 * 3 / 8);
+    assert_eq!((of("linear").packed_bytes, of("linear").params), (640, 650));
+}
+
+#[test]
+fn every_network_fuses_resolves_and_round_trips() {
+    for name in zoo::NAMES {
+        let size = if ["resnet18", "resnet34", "resnet50"].contains(&name) { 64 } else { 32 };
+        let graph = build(name, size, 7);
+        assert_eq!((graph.classes(), graph.name()), (7, name));
+        let stages = fuse(&graph).unwrap();
+        assert_eq!(stages.last().unwrap().output(), graph.output());
+        for bits in ["float", "W1A1", "W2A4", "W8A8"] {
+            let plan = QuantPlan::resolve(&graph, &config(bits)).unwrap();
+            plan.check(&graph).unwrap();
+            let back: QuantPlan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
+            assert_eq!(back, plan);
+        }
+        let json: Graph = serde_json::from_str(&serde_json::to_string(&graph).unwrap()).unwrap();
+        let text: Graph = toml::from_str(&toml::to_string(&graph).unwrap()).unwrap();
+        assert!(json == graph && text == graph, "{name}");
+    }
+    assert!(zoo::build("resnet21", Shape::new(32, 32, 3), 10).is_none());
+    assert!(zoo::NAMES.is_sorted());
+}
+
+#[test]
+fn tensors_have_the_names_people_know() {
+    let names = |graph: &Graph| graph.nodes().iter().map(|n| n.name.clone()).collect::<Vec<_>>();
+    let cifar = names(&build("resnet20", 32, 10));
+    let torchvision = names(&build("resnet18", 64, 10));
+    for name in ["conv1", "bn1", "act1", "layer1.0.conv1", "layer3.2.bn2", "layer3.2.act2", "linear"] {
+        assert!(cifar.iter().any(|n| n == name), "{name}");
+    }
+    for name in ["conv1", "maxpool", "layer2.0.downsample.0", "layer2.0.downsample.1", "layer4.1.bn2", "fc"] {
+        assert!(torchvision.iter().any(|n| n == name), "{name}");
+    }
+}
+
+#[test]
+fn shortcuts_are_told_from_main_branches() {
+    let shortcut = |graph: &Graph, block: &str| {
+        fuse(graph).unwrap().into_iter().find_map(|stage| match stage {
+            Stage::Unit(u) if graph.node(u.output).name.starts_with(block) => u.residual,
+            _ => None,
+        })
+    };
+    let a = build("resnet20", 32, 10);
+    assert!(matches!(shortcut(&a, "layer1.0."), Some(Residual::Identity { .. })));
+    assert!(matches!(shortcut(&a, "layer2.0."), Some(Residual::Subsample { .. })));
+    for (name, product) in [("resnet20-b", "layer2.0.shortcut.0"), ("resnet50", "layer1.0.downsample.0")] {
+        let graph = build(name, 64, 10);
+        let Some(Residual::Projection { product: id, norm, .. }) = shortcut(&graph, &product[..9]) else {
+            panic!("{name} has no projection");
+        };
+        assert_eq!(graph.node(id).name, product);
+        assert!(norm.is_some() && graph.is_projection(id));
+        let main = graph.find(&format!("{}conv2", &product[..9])).unwrap();
+        assert!(!graph.is_projection(main));
+    }
+}
