@@ -1,9 +1,10 @@
 //! What a person sees while a run goes on: bars on a terminal, a line an epoch elsewhere. All of it on standard error.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 
 use bitpact::train::{EpochRecord, Event};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::out::{percent, say};
 
@@ -12,6 +13,7 @@ pub(crate) struct Display {
     bar: ProgressBar,
     label: &'static str,
     epochs: u32,
+    batch_size: u64,
     /// What the bar counts at the moment.
     stage: Option<Stage>,
 }
@@ -24,9 +26,9 @@ enum Stage {
 
 impl Display {
     /// `label` tells runs of one command apart.
-    pub(crate) fn new(label: &'static str, epochs: u32) -> Self {
+    pub(crate) fn new(label: &'static str, epochs: u32, batch_size: usize) -> Self {
         let bar = ProgressBar::with_draw_target(None, target());
-        Self { bar, label, epochs, stage: None }
+        Self { bar, label, epochs, batch_size: batch_size as u64, stage: None }
     }
 
     /// Shows an event.
@@ -52,9 +54,10 @@ impl Display {
                 self.line(format!("{}: {n} clip values calibrated, from {least:.3} to {most:.3}", self.label));
             }
             Event::Step { epoch, batch, batches, loss } => {
-                self.enter(Stage::Training { epoch }, batches, batch - 1);
+                let images = self.batch_size;
+                self.enter(Stage::Training { epoch }, batches * images, (batch - 1) * images);
                 self.bar.set_message(format!("loss {loss:.4}"));
-                self.bar.set_position(batch);
+                self.bar.set_position(batch * images);
             }
             Event::Evaluating { simulated, done, images } => {
                 self.enter(Stage::Evaluating { simulated }, images as u64, 0);
@@ -110,8 +113,11 @@ fn target() -> ProgressDrawTarget {
 }
 
 fn begin(bar: &ProgressBar, prefix: String, length: u64, position: u64) {
-    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len}  {per_sec}, {eta} left  {msg}");
-    bar.set_style(style.expect("a valid template").progress_chars("=> "));
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} images  {rate}  {eta} left  {msg}");
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    bar.set_style(style.expect("a valid template").with_key("rate", rate).progress_chars("=> "));
     bar.reset();
     bar.set_prefix(prefix);
     bar.set_message(String::new());

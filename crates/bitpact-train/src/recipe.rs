@@ -145,7 +145,22 @@ impl Recipe {
         Draft::open(name)?.finish()
     }
 
+    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file.
+    ///
+    /// # Errors
+    /// The first value that its key cannot have.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let text = toml::to_string(self).map_err(|error| RecipeError::Syntax {
+            origin: Origin::Default,
+            message: format!("a recipe that cannot be written as TOML: {error}"),
+        })?;
+        Draft::parse(&text, "recipe")?.finish().map(drop)
+    }
+
     /// The recipe as TOML; reading it back gives an equal recipe.
+    ///
+    /// # Panics
+    /// If a field set by hand has a value that TOML cannot hold; see [`Recipe::check`].
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot write")
     }

@@ -171,8 +171,11 @@ impl RunFolder {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
         #[cfg(test)]
         self.strike(name)?;
-        fs::create_dir_all(&self.path)
-            .map_err(|source| RunError::Io { what: "make the folder", path: self.path.clone(), source })?;
+        fs::create_dir_all(&self.path).map_err(|source| RunError::Io {
+            what: "make the folder",
+            path: self.path.clone(),
+            source,
+        })?;
         Ok(write_atomically(self.file(name), bytes)?)
     }
 

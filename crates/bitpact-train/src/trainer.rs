@@ -123,7 +123,7 @@ pub struct Outcome {
 /// Trains `recipe` on this machine's CPU: the whole job in one call.
 ///
 /// # Errors
-/// See [`Setup::new`], [`CpuBackend::new`] and [`Trainer::run`].
+/// See [`Setup::new`], [`CpuBackend::new`](crate::CpuBackend::new) and [`Trainer::run`].
 pub fn train<'a>(
     recipe: &Recipe,
     images: Images<'a>,

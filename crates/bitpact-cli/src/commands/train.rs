@@ -102,7 +102,7 @@ fn run_one(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
-    let mut display = Display::new(label, recipe.epochs);
+    let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
     let mut observer = |event: bitpact::train::Event<'_>| display.show(&event);
     let options = RunOptions { isa: machine.isa, threads: machine.threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)

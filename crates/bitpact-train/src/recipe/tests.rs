@@ -69,6 +69,23 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn fields_set_by_hand_are_checked_too() {
+    let recipe = small().finish().unwrap();
+    recipe.check().unwrap();
+    let wrong = |change: fn(&mut Recipe)| {
+        let mut recipe = recipe.clone();
+        change(&mut recipe);
+        recipe.check().unwrap_err().to_string()
+    };
+    assert!(wrong(|r| r.batch_size = 0).contains("`batch_size` = 0: expected a whole number"));
+    assert!(wrong(|r| r.lr = f64::NAN).contains("`lr` = NaN"));
+    assert!(wrong(|r| r.name = "../x".to_owned()).contains("expected up to 64 letters"));
+    let text = wrong(|r| r.seed = u64::MAX);
+    assert!(text.contains("u64") || text.contains("integer"), "{text}");
+    assert!(wrong(|r| r.arch = "none".to_owned()).contains("`arch` = \"none\""));
+}
+
+#[test]
 fn differences_name_the_keys() {
     let recipe = small().finish().unwrap();
     assert!(recipe.differences(&recipe.clone()).is_empty());

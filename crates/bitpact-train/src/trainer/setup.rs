@@ -32,9 +32,10 @@ impl Setup {
     /// Resolves `recipe` for `images`.
     ///
     /// # Errors
-    /// A network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half, or
+    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half, or
     /// fewer training images than a batch.
     pub fn new(recipe: &Recipe, images: &Images<'_>) -> Result<Self, RunError> {
+        recipe.check()?;
         let shape = images.train.image_shape();
         let class_names = images.train.class_names().to_vec();
         check_half("training", images.train, class_names.len())?;

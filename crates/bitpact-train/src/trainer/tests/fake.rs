@@ -103,7 +103,7 @@ impl TrainBackend for FakeBackend {
             clipped: (digest % 101) as f64 / 303.0,
             zero: (digest % 7) as f64 / 9.0,
             occupancy: (0..16).map(|i| (digest.rotate_left(i) % 17) as f64 / 160.0).collect(),
-            alpha_clamped: u64::from(digest % 5 == 0),
+            alpha_clamped: u64::from(digest.is_multiple_of(5)),
         }]
     }
 
