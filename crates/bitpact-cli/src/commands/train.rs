@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
+use bitpact::graph::BitSpec;
 use bitpact::model::load_weights;
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::{Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
@@ -45,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let Plan { recipe, folder, start, .. } = plan;
     let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
     let last = finished(&folder, outcome)?;
-    let float = match recipe.compare_float {
+    let float = match recipe.compare_float && recipe.bits != BitSpec::Float {
         true => Some(compare(&recipe, &folder, &split, machine, stop)?),
         false => None,
     };

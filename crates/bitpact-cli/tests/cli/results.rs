@@ -104,4 +104,6 @@ fn a_comparison_trains_the_float_network_beside() {
     assert!(place.path("run/float/last.safetensors").exists());
     let again = place.run("train --resume run --json").ok().json();
     assert_eq!(again["float_top1"], object["float_top1"], "a finished run is shown again, not trained again");
+    let float = place.run(&format!("{line} --epochs 1 --bits float --output float --json")).ok().json();
+    assert!(!float.contains_key("float_top1") && !place.path("float/float").exists());
 }
