@@ -213,7 +213,8 @@ fn branch(graph: &Graph, taken: &mut [bool], last: NodeId, reader: Option<NodeId
 }
 
 fn tensor(graph: &Graph, is_tensor: &[bool], reader: NodeId, id: NodeId) -> Result<NodeId, GraphError> {
-    if is_tensor[id] && !(id == 0 && !graph.node(reader).op.is_product()) {
+    let image = id == 0;
+    if is_tensor[id] && (!image || graph.node(reader).op.is_product()) {
         return Ok(id);
     }
     let what =

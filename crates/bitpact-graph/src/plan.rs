@@ -136,6 +136,22 @@ pub struct QuantConfig {
     pub overrides: BTreeMap<String, Override>,
 }
 
+impl QuantConfig {
+    /// `bits` everywhere with the quantizers of the PACT paper (`pact`, `dorefa`), first and last layer at 8 bits, no
+    /// exceptions.
+    pub fn new(bits: BitSpec) -> Self {
+        Self {
+            bits,
+            weight_quant: WeightQuant::Dorefa,
+            weight_grid: None,
+            act_quant: ActQuant::Pact,
+            first_last: FirstLast::default(),
+            shortcut: ShortcutBits::default(),
+            overrides: BTreeMap::new(),
+        }
+    }
+}
+
 /// How one layer's weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

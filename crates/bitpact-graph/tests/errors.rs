@@ -90,13 +90,10 @@ fn resnet() -> Graph {
 
 fn config() -> QuantConfig {
     QuantConfig {
-        bits: "W4A3".parse().unwrap(),
         weight_quant: WeightQuant::Sawb,
         weight_grid: Some(Grid::WithZero),
         act_quant: ActQuant::PactPlus,
-        first_last: FirstLast::Bits8,
-        shortcut: ShortcutBits::Same,
-        overrides: Default::default(),
+        ..QuantConfig::new("W4A3".parse().unwrap())
     }
 }
 

@@ -1,26 +1,13 @@
 //! The zoo against published numbers, and what every network of it must satisfy.
 
-use std::collections::BTreeMap;
-
-use bitpact_core::{ActQuant, WeightQuant};
-use bitpact_graph::{
-    FirstLast, Graph, QuantConfig, QuantPlan, Residual, Shape, ShortcutBits, Stage, counts, fuse, zoo,
-};
+use bitpact_graph::{Graph, QuantConfig, QuantPlan, Residual, Shape, Stage, counts, fuse, zoo};
 
 fn build(name: &str, size: usize, classes: usize) -> Graph {
     zoo::build(name, Shape::new(size, size, 3), classes).expect("a known name").expect("a valid graph")
 }
 
 fn config(bits: &str) -> QuantConfig {
-    QuantConfig {
-        bits: bits.parse().unwrap(),
-        weight_quant: WeightQuant::Dorefa,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last: FirstLast::Bits8,
-        shortcut: ShortcutBits::Same,
-        overrides: BTreeMap::new(),
-    }
+    QuantConfig::new(bits.parse().unwrap())
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use bitpact_core::{ActQuant, WeightQuant, rng::Key};
-use bitpact_graph::{FirstLast, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_core::rng::Key;
+use bitpact_graph::{FirstLast, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::InputDescription;
 use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
@@ -17,15 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = arg(5, "2").parse()?;
     let isa = args.get(6).map_or(Ok(Isa::detect()), |name| name.parse())?;
     let graph = zoo::build(&arch, Shape::new(size, size, 3), 10).ok_or("no such network")??;
-    let config = QuantConfig {
-        bits: bits.parse()?,
-        weight_quant: WeightQuant::Dorefa,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last: FirstLast::Float,
-        shortcut: ShortcutBits::Same,
-        overrides: Default::default(),
-    };
+    let config = QuantConfig { first_last: FirstLast::Float, ..QuantConfig::new(bits.parse()?) };
     let plan = QuantPlan::resolve(&graph, &config)?;
     let optimizer = OptimizerConfig {
         momentum: 0.9,

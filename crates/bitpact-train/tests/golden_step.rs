@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_core::{ActQuant, WeightQuant};
-use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
 use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, StepOutcome, TrainBackend};
@@ -59,15 +58,7 @@ struct Stepped {
 
 fn step(golden: &Value, bits: &str, decay: f32, isa: Isa) -> Stepped {
     let graph = zoo::build("resnet20", Shape::new(32, 32, 3), 10).unwrap().unwrap();
-    let config = QuantConfig {
-        bits: bits.parse().unwrap(),
-        weight_quant: WeightQuant::Dorefa,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last: FirstLast::Float,
-        shortcut: ShortcutBits::Same,
-        overrides: BTreeMap::new(),
-    };
+    let config = QuantConfig { first_last: FirstLast::Float, ..QuantConfig::new(bits.parse().unwrap()) };
     let plan = QuantPlan::resolve(&graph, &config).unwrap();
     let optimizer = OptimizerConfig {
         momentum: 0.9,

@@ -8,7 +8,7 @@
 //! dw[o,i,a,b]  = sum over r, q    of dy[o, r, q] * x[i, r*s + a - p, q*s + b - p]
 //! ```
 //!
-//! All of them are walked as [`sweep::Sweep`]s: a grid of pixels with its own strides in the tensor read and in the one
+//! All of them are walked as `Sweep`s: a grid of pixels with its own strides in the tensor read and in the one
 //! written, and a list of taps. A plan is built once per layer; `run` allocates nothing, works on one image on the
 //! calling thread, and its result depends on shapes, values and the instruction set only. In f32 every output is one
 //! chain of multiply-adds over taps (row by row), then input channels; the weight gradient's over pixels.

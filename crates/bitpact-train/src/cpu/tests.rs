@@ -1,10 +1,8 @@
 //! Whole small networks: gradients against finite differences, bits against thread counts, statistics against counts.
 
-use std::collections::BTreeMap;
-
 use bitpact_core::rng::Key;
 use bitpact_core::{ActQuant, WeightQuant};
-use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Tensor};
 
@@ -56,15 +54,7 @@ fn networks() -> Vec<Graph> {
 }
 
 fn quant(bits: &str) -> QuantConfig {
-    QuantConfig {
-        bits: bits.parse().unwrap(),
-        weight_quant: WeightQuant::Dorefa,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last: FirstLast::Bits8,
-        shortcut: ShortcutBits::Same,
-        overrides: BTreeMap::new(),
-    }
+    QuantConfig::new(bits.parse().unwrap())
 }
 
 fn plain_sgd() -> OptimizerConfig {
