@@ -29,18 +29,19 @@ impl Draft {
     pub fn finish(mut self) -> Result<Recipe, RecipeError> {
         let (arch, graph) = self.architecture()?;
         let weight_decay = self.number("weight_decay", 2e-4, "a number of 0 or more", |v| v >= 0.0)?;
+        let bits = self.bits()?;
         let recipe = Recipe {
             name: self.name()?,
             dataset: self.dataset()?,
             arch,
             graph,
-            bits: self.bits()?,
+            bits,
             act_quant: self.choice("act_quant", &["pact", "pact+", "relu"])?.unwrap_or(ActQuant::Pact),
             weight_quant: self.choice("weight_quant", &["dorefa", "sawb", "minmax"])?.unwrap_or(WeightQuant::Dorefa),
             weight_grid: self.choice("weight_grid", &["zero", "no_zero"])?,
             first_last: self.choice("first_last", &["float", "8bit", "same"])?.unwrap_or(FirstLast::Bits8),
             shortcut: self.choice("shortcut", &["same", "8bit"])?.unwrap_or(ShortcutBits::Same),
-            clip_init: self.clip_init()?,
+            clip_init: self.clip_init(bits)?,
             clip_lr_scale: self.number("clip_lr_scale", 1.0, "a number of 0 or more", |v| v >= 0.0)?,
             clip_weight_decay: self.number("clip_weight_decay", weight_decay, "a number of 0 or more", |v| v >= 0.0)?,
             epochs: self.whole("epochs", None, 1, 1_000_000)? as u32,
@@ -134,17 +135,19 @@ impl Draft {
         Ok((graph.as_ref().map_or(arch, |g| g.name().to_owned()), graph))
     }
 
-    fn clip_init(&mut self) -> Result<ClipInit, RecipeError> {
-        let Some((_, value)) = self.values.get("clip_init") else { return Ok(ClipInit::CALIBRATE) };
+    fn clip_init(&mut self, bits: BitSpec) -> Result<ClipInit, RecipeError> {
+        let usual = ClipInit::calibrate(bits);
+        let Some((_, value)) = self.values.get("clip_init") else { return Ok(usual) };
         let expected = "expected a number from 0.01 to 10000, \"calibrate\" or { percentile = 99.9, batches = 8 }";
         let wrong = |draft: &Self, what: &str| Err(draft.wrong("clip_init", format!("= {what}: {expected}")));
         let init = match value {
-            toml::Value::String(name) if name == "calibrate" => ClipInit::CALIBRATE,
+            toml::Value::String(name) if name == "calibrate" => usual,
             toml::Value::Integer(value) => ClipInit::Fixed(*value as f64),
             toml::Value::Float(value) => ClipInit::Fixed(*value),
             toml::Value::Table(_) => {
                 let Calibration { percentile, batches } = self.take("clip_init")?.expect("it is there");
-                ClipInit::Calibrate { percentile, batches }
+                let ClipInit::Calibrate { percentile: p, batches: n } = usual else { unreachable!("calibrated") };
+                ClipInit::Calibrate { percentile: percentile.unwrap_or(p), batches: batches.unwrap_or(n) }
             }
             other => return wrong(self, &short(other)),
         };

@@ -34,7 +34,7 @@ fn the_papers_recipe_has_the_papers_numbers() {
     let r = Recipe::open("cifar10-resnet20").unwrap();
     assert_eq!((r.epochs, r.batch_size, r.lr, r.momentum, r.weight_decay), (200, 128, 0.1, 0.9, 2e-4));
     assert_eq!(r.clip_weight_decay, r.weight_decay);
-    assert_eq!((r.first_last, r.clip_init), (FirstLast::Bits8, ClipInit::CALIBRATE));
+    assert_eq!((r.first_last, r.clip_init), (FirstLast::Bits8, ClipInit::Calibrate { percentile: 99.9, batches: 8 }));
     let s = r.schedule(390);
     assert_eq!([s.lr(60 * 390 - 1), s.lr(60 * 390)], [0.1, 0.1 * 0.1]);
     assert_eq!([s.lr(120 * 390 - 1), s.lr(120 * 390)], [0.1 * 0.1, 0.1 * 0.1 * 0.1]);
@@ -290,4 +290,20 @@ fn near_names_are_near_and_far_ones_are_not() {
     assert_eq!(nearest("epohcs", Recipe::KEYS), Some("epochs"));
     assert_eq!(nearest("qqqq", Recipe::KEYS), None);
     assert_eq!(nearest("", Recipe::KEYS), None);
+}
+
+#[test]
+fn a_calibrated_start_clips_more_at_fewer_bits() {
+    let percentile = |bits: &str| match ClipInit::calibrate(bits.parse().unwrap()) {
+        ClipInit::Calibrate { percentile, .. } => percentile,
+        ClipInit::Fixed(_) => panic!("calibrated"),
+    };
+    assert_eq!(["W8A1", "W2A2", "W3A3", "W4A4", "W2A8"].map(percentile), [88.0, 98.0, 99.5, 99.9, 99.9]);
+    let text = |clip: &str| format!("dataset = \"d\"\narch = \"cnn\"\nepochs = 1\nbits = \"W2A2\"\n{clip}");
+    for (clip, wanted) in
+        [("", (98.0, 8)), ("clip_init = { batches = 2 }", (98.0, 2)), ("clip_init = { percentile = 95.0 }", (95.0, 8))]
+    {
+        let recipe = Draft::parse(&text(clip), "r.toml").unwrap().finish().unwrap();
+        assert_eq!(recipe.clip_init, ClipInit::Calibrate { percentile: wanted.0, batches: wanted.1 });
+    }
 }
