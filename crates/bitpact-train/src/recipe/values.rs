@@ -19,12 +19,12 @@ pub enum ClipInit {
 
 impl ClipInit {
     /// What `clip_init = "calibrate"` stands for at these bits: the percentile of the clip value that rounds a
-    /// half-normal input with the least mean square error, 1.2, 2.1, 2.6 and 3.1 standard deviations for activations
+    /// half-normal input with the least mean square error, 1.2, 1.95, 2.5 and about 3 standard deviations for activations
     /// of 1, 2, 3 and more bits; the first 8 batches.
     pub fn calibrate(bits: BitSpec) -> ClipInit {
         let percentile = match bits {
             BitSpec::Bits { activations, .. } if activations.get() <= 3 => {
-                [88.0, 98.0, 99.5][activations.get() as usize - 1]
+                [89.0, 97.5, 99.3][activations.get() as usize - 1]
             }
             _ => 99.9,
         };
