@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bitpact_kernels::Layout;
 use bitpact_model::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +93,8 @@ pub struct StepOutcome {
     pub correct: usize,
 }
 
-/// How one activation stands.
-#[derive(Debug, Clone, PartialEq)]
+/// How one activation stands, since the last reset; a line of the records holds one per activation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerStatistics {
     /// Name of the activation.
     pub name: String,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::LayerStatistics;
+
 /// One line of `records.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -58,9 +60,9 @@ pub struct EpochRecord {
     /// Largest distance of any integer step from the real one, in code steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversion_worst_error: Option<f64>,
-    /// Every activation.
+    /// Every activation: means over the epoch's steps, alpha and its gradient of the last one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub layers: Vec<LayerRecord>,
+    pub layers: Vec<LayerStatistics>,
 }
 
 impl EpochRecord {
@@ -73,25 +75,6 @@ impl EpochRecord {
     pub fn top5(&self) -> f64 {
         self.integer_top5.or(self.simulated_top5).unwrap_or(0.0)
     }
-}
-
-/// One activation over an epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerRecord {
-    /// Name of the activation.
-    pub name: String,
-    /// Clip value at the end.
-    pub alpha: f32,
-    /// Gradient of the loss with respect to it in the last step, decay excluded.
-    pub alpha_gradient: f32,
-    /// Fraction of values at or above alpha.
-    pub clipped: f64,
-    /// Fraction of codes that are zero.
-    pub zero: f64,
-    /// Fraction of codes on each level.
-    pub occupancy: Vec<f64>,
-    /// Steps in which alpha was held at its smallest value.
-    pub alpha_clamped: u64,
 }
 
 /// What a warning is about.

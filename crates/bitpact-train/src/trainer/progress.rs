@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::records::{LayerRecord, WarningKind};
+use crate::records::WarningKind;
 use crate::{LayerStatistics, StepOutcome};
 
 /// Epochs of which the ends of the clip values are kept.
@@ -94,9 +94,9 @@ impl Sums {
     }
 
     /// Means over the steps.
-    pub(super) fn layers(&self) -> Vec<LayerRecord> {
+    pub(super) fn layers(&self) -> Vec<LayerStatistics> {
         let mean = |sum: Exact| sum.0 / self.steps.max(1) as f64;
-        let record = |layer: &LayerSums| LayerRecord {
+        let record = |layer: &LayerSums| LayerStatistics {
             name: layer.name.clone(),
             alpha: layer.alpha.0 as f32,
             alpha_gradient: layer.alpha_gradient.0 as f32,
@@ -141,7 +141,7 @@ impl LayerSums {
 
 impl Progress {
     /// Remembers the clip values at the end of an epoch.
-    pub(super) fn remember_alphas(&mut self, layers: &[LayerRecord]) {
+    pub(super) fn remember_alphas(&mut self, layers: &[LayerStatistics]) {
         for layer in layers {
             let history = self.alphas.entry(layer.name.clone()).or_default();
             history.push(Exact(f64::from(layer.alpha)));

@@ -1,7 +1,8 @@
 //! What a person should look at: clip values that do not move or cannot fall, layers that clip much of what they see.
 
 use super::progress::Progress;
-use crate::records::{LayerRecord, WarningKind, WarningRecord};
+use crate::LayerStatistics;
+use crate::records::{WarningKind, WarningRecord};
 
 /// A clip value that moved by less than this, relative, over several epochs does not move.
 const STILL: f64 = 0.01;
@@ -12,7 +13,7 @@ const MUCH: f64 = 0.3;
 /// the learning rate has not yet fallen so far that they may well stand still.
 pub(super) fn of_epoch(
     progress: &mut Progress,
-    layers: &[LayerRecord],
+    layers: &[LayerStatistics],
     step: u64,
     learning: impl Fn(&str) -> bool,
 ) -> Vec<WarningRecord> {
@@ -59,12 +60,12 @@ pub(super) fn of_epoch(
 mod tests {
     use super::*;
 
-    fn layer(clipped: f64, alpha: f32, alpha_clamped: u64) -> Vec<LayerRecord> {
+    fn layer(clipped: f64, alpha: f32, alpha_clamped: u64) -> Vec<LayerStatistics> {
         let (name, occupancy) = ("act1".to_owned(), Vec::new());
-        vec![LayerRecord { name, alpha, alpha_gradient: 0.0, clipped, zero: 0.5, occupancy, alpha_clamped }]
+        vec![LayerStatistics { name, alpha, alpha_gradient: 0.0, clipped, zero: 0.5, occupancy, alpha_clamped }]
     }
 
-    fn kinds(progress: &mut Progress, layers: &[LayerRecord], learning: bool) -> Vec<WarningKind> {
+    fn kinds(progress: &mut Progress, layers: &[LayerStatistics], learning: bool) -> Vec<WarningKind> {
         progress.remember_alphas(layers);
         of_epoch(progress, layers, 1, |_| learning).into_iter().map(|w| w.warning).collect()
     }
