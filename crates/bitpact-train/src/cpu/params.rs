@@ -154,3 +154,53 @@ impl Params {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(nesterov: bool) -> Params {
+        let optimizer = OptimizerConfig {
+            momentum: 0.5,
+            nesterov,
+            weight_decay: 0.25,
+            no_weight_decay: vec!["bn*".to_owned(), "*.bias".to_owned()],
+            clip_lr_scale: 2.0,
+            clip_weight_decay: 0.5,
+        };
+        let names = ["conv.weight", "conv.bias", "bn.weight", "bn.running_mean", "act.clip_val", "max.clip_val"];
+        let shapes = names.map(|name| (name.to_owned(), vec![1])).into();
+        let mut params = Params::new(shapes, optimizer, |name| name != "max.clip_val");
+        for name in names {
+            let p = params.get_mut(params.id(name));
+            p.value[0] = 4.0;
+            p.grad.fill(1.0);
+        }
+        params
+    }
+
+    /// Two steps of the definition, in numbers that float32 holds exactly.
+    #[test]
+    fn updates_follow_the_definition() {
+        // Decay 0.25: d = 1 + 1 = 2, v = 2; then d = 1 + 0.25 w, v = 0.5 * 2 + d.
+        for (nesterov, name, after_one, after_two) in [
+            (false, "conv.weight", 3.0, 1.625),
+            (false, "conv.bias", 3.5, 2.75),
+            (false, "bn.weight", 3.5, 2.75),
+            (false, "bn.running_mean", 4.0, 4.0),
+            (false, "max.clip_val", 4.0, 4.0),
+            // Twice the rate, decay 0.5: d = 1 + 2 = 3.
+            (false, "act.clip_val", 1.0, ALPHA_MIN),
+            (true, "conv.weight", 2.5, 1.03125),
+            (true, "conv.bias", 3.25, 2.375),
+        ] {
+            let mut params = params(nesterov);
+            let id = params.id(name);
+            params.update(0.5);
+            assert_eq!(params.scalar(id), after_one, "{name}, Nesterov {nesterov}, one step");
+            params.update(0.5);
+            assert_eq!(params.scalar(id), after_two, "{name}, Nesterov {nesterov}, two steps");
+            assert_eq!(params.get(id).clamped, u64::from(name == "act.clip_val"));
+        }
+    }
+}
