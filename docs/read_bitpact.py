@@ -50,7 +50,9 @@ class Reader:
         """A `string` of at least `shortest` bytes."""
         (n,) = self.numbers("H")
         need(shortest <= n <= 4096, f"a string of {n} bytes")
-        return self.take(n).decode("utf-8")
+        text = self.take(n).decode("utf-8")
+        need(not any(c < " " or "\x7f" <= c <= "\x9f" for c in text), f"control characters in {text!r}")
+        return text
 
     def integers(self, n, bits=64):
         """A list of n integers, which must fit `bits`, as an array."""
@@ -162,7 +164,7 @@ class Network:
             need(1 <= stride <= LIMIT, f"stride {stride}")
             need((-(-h // stride), -(-w // stride), before + c + after) == main.shape, "a shortcut of another shape")
             layer.res_mul = r.integers(main.out, 32)
-            terms.append(([0] * before + [self.ranges[tensor][1]] * c + [0] * after, layer.res_mul))
+            terms.append(([self.ranges[tensor][1]] * main.out, layer.res_mul))
         layer.add = r.integers(main.out)
         for o, add in enumerate(layer.add.tolist()):
             most = abs(add) + sum(bound[o] * abs(int(mul[o])) for bound, mul in terms)
@@ -179,7 +181,6 @@ class Network:
             need(padding < kernel, "padding of a max pool that is not less than its kernel")
             self.add_tensor((*self.output_sides(shape, (kernel, kernel), stride, padding), c), (low, high))
         else:
-            need(high * h * w < 1 << 31, "sums of a sum pool of 2^31 or more")
             self.sums.add(len(self.shapes))
             self.add_tensor((1, 1, c), (low * h * w, high * h * w))
 

@@ -5,8 +5,8 @@
 //! or `same`.
 
 use bitpact_core::rng::Key;
-use bitpact_core::{ActQuant, Grid, IntegerStep, WeightQuant};
-use bitpact_graph::{QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_core::{Grid, IntegerStep};
+use bitpact_graph::{QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::{
     InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, Model, TensorId, convert,
 };
@@ -33,15 +33,8 @@ fn main() -> Result<()> {
 /// A network of the zoo for ten classes.
 fn of_the_zoo(arch: &str, bits: &str, first_last: &str, seed: u64, input: Shape) -> Result<IntegerModel> {
     let graph = zoo::build(arch, input, 10).ok_or("unknown architecture")??;
-    let config = QuantConfig {
-        bits: bits.parse()?,
-        weight_quant: WeightQuant::Dorefa,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last: serde_json::from_value(first_last.into())?,
-        shortcut: ShortcutBits::Same,
-        overrides: Default::default(),
-    };
+    let first_last = serde_json::from_value(first_last.into())?;
+    let config = QuantConfig { first_last, ..QuantConfig::new(bits.parse()?) };
     let plan = QuantPlan::resolve(&graph, &config)?;
     let pixels = InputDescription {
         zero_point: (0..input.c).map(|c| 120 + 5 * c as u8).collect(),

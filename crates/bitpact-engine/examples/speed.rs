@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use bitpact_core::rng::Key;
-use bitpact_core::{ActQuant, WeightQuant};
 use bitpact_engine::{ExecOptions, Executor};
-use bitpact_graph::{FirstLast, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_graph::{QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
 
@@ -17,16 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = arg(3, "2").parse()?;
     let isa: Isa = arg(4, &Isa::detect().to_string()).parse()?;
     let graph = zoo::build(&arch, Shape::new(side, side, 3), 10).ok_or("unknown architecture")??;
-    let config = QuantConfig {
-        bits: bits.parse()?,
-        weight_quant: WeightQuant::Dorefa,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last: FirstLast::Bits8,
-        shortcut: ShortcutBits::Same,
-        overrides: Default::default(),
-    };
-    let plan = QuantPlan::resolve(&graph, &config)?;
+    let plan = QuantPlan::resolve(&graph, &QuantConfig::new(bits.parse()?))?;
     let names = (0..10).map(|c| c.to_string()).collect();
     let model = convert(&Model::random(graph, plan, InputDescription::uniform(3, 128, 1.0 / 64.0), names, 1)?)?.model;
     let bytes = model.to_bytes()?.len();

@@ -8,8 +8,8 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::model::check_tensors;
-use crate::{InputDescription, Model, ModelError, Tensor, write_atomically};
+use crate::model::{check_tensors, check_texts};
+use crate::{InputDescription, Model, ModelError, Tensor, file};
 
 /// The one key of the safetensors metadata; its value is the [`Header`] as JSON.
 const KEY: &str = "bitpact";
@@ -70,8 +70,7 @@ impl Checkpoint {
     /// # Errors
     /// An invalid model, or a file that cannot be written; then whatever stood at `path` still does.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
-        let path = path.as_ref();
-        write_atomically(path, &self.to_bytes().map_err(|e| e.in_file(path))?)
+        file::save(path.as_ref(), self.to_bytes())
     }
 
     /// Reads a file written by [`Checkpoint::save`].
@@ -80,8 +79,7 @@ impl Checkpoint {
     /// Names the file and what is wrong with it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(&bytes, path)
+        Self::from_bytes(&file::read(path)?, path)
     }
 
     /// The bytes of the file: the same for equal values, on every machine.
@@ -163,6 +161,7 @@ impl Checkpoint {
 
     fn check(&self) -> Result<(), ModelError> {
         self.model.check()?;
+        check_texts("note", &self.note)?;
         let Some(training) = &self.training else { return Ok(()) };
         let mut shapes = Model::tensor_shapes(&self.model.graph, &self.model.plan);
         shapes.retain(|name, _| training.momentum.contains_key(name));

@@ -1,5 +1,6 @@
 //! The error of models and their files; every variant names the file, the place and what was expected.
 
+use std::fmt::{self, Display, Formatter, Write};
 use std::path::{Path, PathBuf};
 
 use bitpact_graph::PlanError;
@@ -24,13 +25,14 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file was read, but what it holds is not valid.
-    #[error("{}: {source}", path.display())]
+    /// A file was read, but what it holds is not valid. What the message quotes from the file is escaped and, where it is
+    /// long, cut; so this error is the last of its chain.
+    #[error("{}: {}", path.display(), Shown(error))]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it.
-        source: Box<ModelError>,
+        /// What is wrong in it, with names as they stand in the file.
+        error: Box<ModelError>,
     },
     /// The bytes are not a file of this kind.
     #[error("not a {kind}: {what}")]
@@ -101,7 +103,7 @@ pub enum ModelError {
 
 impl ModelError {
     pub(crate) fn in_file(self, path: impl AsRef<Path>) -> Self {
-        ModelError::File { path: path.as_ref().to_owned(), source: Box::new(self) }
+        ModelError::File { path: path.as_ref().to_owned(), error: Box::new(self) }
     }
 
     pub(crate) fn tensor(name: &str, what: impl Into<String>) -> Self {
@@ -110,5 +112,31 @@ impl ModelError {
 
     pub(crate) fn layer(layer: &str, what: impl Into<String>) -> Self {
         ModelError::Layer { layer: layer.to_owned(), what: what.into() }
+    }
+}
+
+/// A message about a hostile file: its control characters, and others that are not seen, appear as `\u{1b}`, and of a long one
+/// both ends are shown.
+struct Shown<'a>(&'a ModelError);
+
+/// Characters at either end of a long message.
+const END: usize = 500;
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let length = text.chars().count();
+        for (i, c) in text.chars().enumerate() {
+            match c {
+                _ if length > 2 * END && (END..length - END).contains(&i) => {
+                    if i == END {
+                        f.write_str(" [...] ")?;
+                    }
+                }
+                '"' | '\'' | '\\' => f.write_char(c)?,
+                _ => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        Ok(())
     }
 }

@@ -6,23 +6,24 @@
 //!   (docs/format.md).
 //! - [`convert`] makes the second from the first; it is the only place where batch norm is folded.
 //!
-//! Every write goes through [`write_atomically`]; every reader takes its bytes for hostile.
+//! Every write goes through [`write_atomically`]; every reader takes its bytes for hostile, and no
+//! control character of a file reaches a name or an error message.
 
 mod checkpoint;
 mod convert;
 mod error;
+mod file;
 mod format;
 mod integer;
 mod model;
 mod random;
 mod weights;
-mod write;
 
 pub use checkpoint::{Checkpoint, TrainingState};
 pub use convert::{BATCH_NORM_EPS, Conversion, ConvertError, LayerReport, convert};
 pub use error::ModelError;
+pub use file::write_atomically;
 pub use format::VERSION as BITPACT_VERSION;
 pub use integer::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
 pub use model::{InputDescription, Model, Tensor};
 pub use weights::load_weights;
-pub use write::write_atomically;

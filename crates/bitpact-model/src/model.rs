@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
+/// Bound on the bytes of a name, so that its length fits 16 bits in a file.
+const LONGEST_TEXT: usize = 1 << 12;
+
 /// A float32 tensor in PyTorch's shape, row-major; a scalar has the shape `[]` and one value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -109,13 +112,15 @@ impl Model {
     }
 
     /// Checks that plan, input, class names and tensors fit the graph: every tensor of [`Model::tensor_shapes`] and no
-    /// other, of its exact shape, finite, with `running_var >= 0` and `clip_val > 0`.
+    /// other, of its exact shape, finite, with `running_var >= 0` and `clip_val > 0`. Names are at most 4096 bytes long and
+    /// have no control characters.
     ///
     /// # Errors
     /// Names the first thing that does not fit.
     pub fn check(&self) -> Result<(), ModelError> {
         self.plan.check(&self.graph)?;
         self.input.check(self.graph.input().c)?;
+        check_texts("names", self.class_names.iter().map(String::as_str).chain([self.graph.name()]))?;
         check_class_names(&self.class_names, self.graph.classes())?;
         check_tensors(&self.tensors, &Self::tensor_shapes(&self.graph, &self.plan))?;
         for (name, tensor) in &self.tensors {
@@ -131,6 +136,25 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Checks texts that are written to files and shown as they are: not too long, and no control characters, which a terminal
+/// would obey.
+pub(crate) fn check_texts(
+    place: &'static str,
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<(), ModelError> {
+    let error = |what| Err(ModelError::Description { place, what });
+    for text in texts {
+        let text = text.as_ref();
+        if text.len() > LONGEST_TEXT {
+            return error(format!("one of {} bytes, expected at most {LONGEST_TEXT}", text.len()));
+        }
+        if text.contains(char::is_control) {
+            return error(format!("{text:?}, expected no control characters"));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn check_class_names(names: &[String], classes: usize) -> Result<(), ModelError> {

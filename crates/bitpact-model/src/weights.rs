@@ -6,17 +6,18 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::{MOMENTUM, floats, is_checkpoint};
-use crate::{Checkpoint, ModelError, Tensor};
+use crate::model::check_texts;
+use crate::{Checkpoint, ModelError, Tensor, file};
 
 /// Reads the named tensors of a safetensors file: a checkpoint of bitpact, whose model tensors are returned, or any file
 /// with PyTorch's names. A leading `module.` is dropped from names, `num_batches_tracked` is passed over.
 ///
 /// # Errors
-/// A file that cannot be read, is not safetensors, has a tensor that is not float32, or two of one name.
+/// A file that cannot be read, is not safetensors, has a tensor that is not float32, two of one name, or a name with
+/// control characters.
 pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>, ModelError> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-    from_bytes(&bytes).map_err(|e| e.in_file(path))
+    from_bytes(&file::read(path)?).map_err(|e| e.in_file(path))
 }
 
 fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
@@ -25,6 +26,7 @@ fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
     }
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| ModelError::Kind { kind: "safetensors file", what: e.to_string() })?;
+    check_texts("tensor names", file.names())?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         let name = name.strip_prefix("module.").unwrap_or(name);

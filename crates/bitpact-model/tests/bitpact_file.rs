@@ -133,6 +133,30 @@ fn other_kinds_and_versions_say_so() {
 }
 
 #[test]
+fn names_of_a_file_are_escaped_and_cut() {
+    let mut bytes = small_integer().to_bytes().unwrap();
+    let at = bytes.windows(4).position(|name| name == b"act1").unwrap();
+    bytes[at] = 0x1b;
+    seal(&mut bytes);
+    let message = error(&bytes);
+    assert!(message.contains(r#"names: "\u{1b}ct1", expected no control"#), "{message:?}");
+    bytes[at + 4 + 8] = 9;
+    seal(&mut bytes);
+    let message = error(&bytes);
+    assert!(message.contains(r"layer 0 `\u{1b}ct1`, op: 9") && !message.contains('\x1b'), "{message:?}");
+
+    let mut model = small_integer();
+    model.layers[0].name = "y\u{301}".repeat(1000);
+    let mut bytes = model.to_bytes().unwrap();
+    let at = bytes.windows(3).position(|name| name == "y\u{301}".as_bytes()).unwrap();
+    bytes[at + 3000 + 8] = 9;
+    seal(&mut bytes);
+    let message = error(&bytes);
+    assert!(message.contains("layer 0 `y") && message.ends_with("op: 9, expected 0 to 3"), "{message}");
+    assert!(message.contains("[...]") && message.len() < 6000, "{message}");
+}
+
+#[test]
 fn absurd_numbers_are_errors_before_memory_is_reserved() {
     let bytes = small_integer().to_bytes().unwrap();
     let header = 20 + 2 + 3;
@@ -177,6 +201,10 @@ fn contradictions_are_named() {
         (|m| m.layers[1].name = m.layers[0].name.clone(), "a name of its own"),
         (|m| m.layers[3].name.clear(), "a name of its own"),
         (|m| m.arch = "x".repeat(5000), "5000 bytes"),
+        (|m| m.arch.push('\u{9b}'), r#"cnn\u{9b}", expected no control characters"#),
+        (|m| m.layers[3].name.push('\x1b'), r#"act3\u{1b}", expected no"#),
+        (|m| m.class_names[1].push('\n'), r#"\n", expected no"#),
+        (|m| main(m, 1).name.insert(0, '\x7f'), r#""\u{7f}conv2", expected no"#),
         (|m| main(m, 1).input = 2, "reads tensor 2"),
         (|m| main(m, 1).input = usize::MAX, "reads tensor"),
         (|m| main(m, 1).input = 0, "reads 16 channels, but its input has 3"),
@@ -233,6 +261,19 @@ fn contradictions_are_named() {
         let message = model.check().unwrap_err().to_string();
         assert!(message.contains(words), "{message}, expected {words}");
         assert!(model.to_bytes().is_err());
+    }
+}
+
+#[test]
+fn channels_that_a_shortcut_fills_count_in_the_proof_like_the_others() {
+    let mut model = convert(&zoo_model("resnet20", 8, "W2A2", FirstLast::Bits8)).unwrap().model;
+    let filling = model.layers.iter().position(
+        |layer| matches!(layer.op, IntegerOp::Product { residual: Some(residual), .. } if residual.pad_before > 0),
+    );
+    for (add, fits) in [(i64::MAX - 3, true), (i64::MAX - 2, false), (3 - i64::MAX, true), (2 - i64::MAX, false)] {
+        let IntegerOp::Product { step, .. } = &mut model.layers[filling.unwrap()].op else { panic!("a product") };
+        (step.mul[0], step.res_mul[0], step.add[0]) = (0, 1, add);
+        assert_eq!(model.check().is_ok(), fits, "{add}");
     }
 }
 

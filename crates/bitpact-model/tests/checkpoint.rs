@@ -82,7 +82,7 @@ fn float_networks_have_no_clip_values() {
 #[test]
 fn tensors_must_be_those_of_the_network() {
     type Change = fn(&mut Checkpoint);
-    let cases: [(Change, &[&str]); 9] = [
+    let cases: [(Change, &[&str]); 11] = [
         (|c| drop(c.model.tensors.remove("conv2.weight")), &["conv2.weight", "missing", "[16, 16, 3, 3]"]),
         (|c| drop(c.model.tensors.insert("stranger".into(), Tensor::full(&[2], 1.0))), &["stranger", "no such tensor"]),
         (|c| c.model.tensors.get_mut("linear.bias").unwrap().shape = vec![2, 2], &["linear.bias", "[2, 2]", "[4]"]),
@@ -91,6 +91,8 @@ fn tensors_must_be_those_of_the_network() {
         (|c| c.model.tensors.get_mut("bn2.running_var").unwrap().data[1] = -1.0, &["bn2.running_var", "-1", ">= 0"]),
         (|c| c.model.tensors.get_mut("act3.clip_val").unwrap().data[0] = 0.0, &["act3.clip_val", "> 0"]),
         (|c| drop(c.model.class_names.pop()), &["class names", "3 names", "4 classes"]),
+        (|c| c.model.class_names[2].push('\x1b'), &["names", "\\u{1b}\", expected no control characters"]),
+        (|c| c.note = Some("a\tb".to_owned()), &["note", "\"a\\tb\", expected no control characters"]),
         (|c| c.model.input.scale[1] = 0.0, &["input", "channel 1"]),
     ];
     for (change, words) in cases {
@@ -129,6 +131,13 @@ fn files_of_another_kind_version_or_network_say_so() {
     assert!(error(&edit("\"kernel\":3", "\"kernel\":0")).contains("kernel"), "an impossible graph");
     let other_dtype = rewrite(&bytes, |_, tensors| tensors[0].2 = Dtype::I32);
     assert!(error(&other_dtype).contains("I32"), "integers");
+    let hostile = rewrite(&bytes, |_, tensors| {
+        tensors[0].0 = "\x1b[2J".to_owned();
+        tensors[0].2 = Dtype::I32;
+    });
+    assert!(error(&hostile).ends_with(r"tensor `\u{1b}[2J`: I32, expected F32"), "{:?}", error(&hostile));
+    let hostile = error(&edit("\"op\":\"act\"", "\"op\":\"\\u001bact\""));
+    assert!(hostile.contains(r"\u{1b}act") && !hostile.contains('\x1b'), "{hostile:?}");
     let fewer = rewrite(&bytes, |_, tensors| drop(tensors.remove(3)));
     assert!(error(&fewer).contains("checksum"), "a tensor taken away");
 }
@@ -192,6 +201,8 @@ fn weights_come_from_checkpoints_and_from_plain_files() {
     assert!(message.contains("U32") && message.contains("bad"), "{message}");
     let message = bad(|tensors| tensors.push(("conv1.weight".into(), Tensor::full(&[1], 0.0), Dtype::F32)));
     assert!(message.contains("conv1.weight") && message.contains("twice"), "{message}");
+    let message = bad(|tensors| tensors[0].0.push('\x1b'));
+    assert!(message.contains("tensor names: ") && message.contains(r#"\u{1b}", expected no"#), "{message:?}");
     let message = load_weights(write("text", b"hello")).unwrap_err().to_string();
     assert!(message.contains("safetensors"), "{message}");
     assert!(load_weights(Path::new("/nonexistent")).is_err());
@@ -201,7 +212,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn numbers_of_the_header_survive(step in any::<u64>(), loss in any::<f64>(), scale in 1e-30f32..1e30, note in ".*") {
+    fn numbers_of_the_header_survive(step in any::<u64>(), loss in any::<f64>(), scale in 1e-30f32..1e30, note in "\\PC*") {
         let mut original = checkpoint();
         let loss = if loss.is_finite() { loss } else { 0.1 };
         original.model.input.scale[0] = scale;

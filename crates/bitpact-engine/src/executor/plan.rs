@@ -85,7 +85,7 @@ impl Plan {
         let out = self.places[i + 1];
         match (&layer.op, out) {
             (IntegerOp::Product { main, second, residual, step }, Place::Codes { slot, layout }) => {
-                let res = residual.map_or((0, 0), |r| model.code_range(r.input));
+                let res_range = residual.map_or((0, 0), |r| model.residual_range(&r));
                 let residual = residual.map(|r| {
                     let (slot, from) = self.codes(r.input);
                     let is_plain = r.stride == 1 && from.c == layout.c;
@@ -119,7 +119,7 @@ impl Plan {
                     model.acc_ranges(product).map_err(what)
                 };
                 let acc2 = second.as_ref().map_or(Ok(Vec::new()), ranges)?;
-                let ranges = Ranges { acc: &ranges(main)?, acc2: &acc2, res: (res.0.min(0), res.1) };
+                let ranges = Ranges { acc: &ranges(main)?, acc2: &acc2, res: res_range };
                 let res = residual.map(|r| r.copy.map_or(r.layout, |copy| copy.layout));
                 let step = StepU8::new(isa, step, &ranges, acc, res, layout)
                     .map_err(|source| EngineError::Step { layer: layer.name.clone(), source })?;

@@ -7,8 +7,7 @@ use bitpact_model::{InputDescription, IntegerModel, Model, convert};
 
 /// A recipe's part about bits, from JSON with the given differences from W4A4.
 pub(crate) fn config(differences: &str) -> QuantConfig {
-    let base = r#"{"bits":"W4A4","weight_quant":"dorefa","act_quant":"pact"}"#;
-    let mut config: serde_json::Value = serde_json::from_str(base).unwrap();
+    let mut config = serde_json::to_value(QuantConfig::new("W4A4".parse().unwrap())).unwrap();
     let differences: serde_json::Value = serde_json::from_str(differences).unwrap();
     for (key, value) in differences.as_object().unwrap() {
         config[key] = value.clone();

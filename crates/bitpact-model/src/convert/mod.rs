@@ -159,10 +159,6 @@ impl Converter<'_> {
                 let from = self.out.shape(input);
                 let pixels = (from.h * from.w) as i64;
                 let (lo, hi) = self.out.code_range(input);
-                if hi * pixels > i64::from(i32::MAX) {
-                    let what = format!("the sum of {pixels} codes of up to {hi} can leave 32 bits");
-                    return Err(ConvertError::Layer { layer: self.name(node).to_owned(), what });
-                }
                 let scale = self.scale_of(input) / pixels as f64;
                 self.push(node, IntegerOp::SumPool { input }, (lo * pixels, hi * pixels), scale);
                 Ok(())
@@ -211,9 +207,9 @@ impl Converter<'_> {
                 let scale = self.scale_of(input) * inverse;
                 let kept = pad_before..main.scale.len() - pad_after;
                 real.res_scale = (0..main.scale.len()).map(|c| if kept.contains(&c) { scale } else { 0.0 }).collect();
-                residual_range = self.out.code_range(input);
-                residual_range.0 = residual_range.0.min(0);
-                residual = Some(IntegerResidual { input, stride, pad_before, pad_after });
+                let shortcut = IntegerResidual { input, stride, pad_before, pad_after };
+                residual_range = self.out.residual_range(&shortcut);
+                residual = Some(shortcut);
             }
         }
         for offset in &mut real.offset {

@@ -8,7 +8,7 @@ use bitpact_graph::Shape;
 
 use super::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
 use crate::ModelError;
-use crate::model::check_class_names;
+use crate::model::{check_class_names, check_texts};
 
 /// Bound on every size, so that products of sizes stay far below 2^64.
 const LARGEST_SIDE: usize = 1 << 15;
@@ -16,8 +16,6 @@ const LARGEST_SIDE: usize = 1 << 15;
 const LARGEST_CHANNELS: usize = 1 << 16;
 /// Bound on the elements of one tensor of one image, its padding included and its channels rounded up to 16.
 const LARGEST_TENSOR: usize = 1 << 26;
-/// Bound on the bytes of a name, so that its length fits 16 bits in a file.
-const LONGEST_TEXT: usize = 1 << 12;
 
 type Checked<T = ()> = Result<T, String>;
 
@@ -25,9 +23,7 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
     let description = |place, what| Err(ModelError::Description { place, what });
     let texts = model.class_names.iter().chain(model.layers.iter().map(|l| &l.name)).chain([&model.arch]);
     let products = model.layers.iter().flat_map(|l| l.op.products());
-    if let Some(long) = texts.chain(products.map(|p| &p.name)).find(|text| text.len() > LONGEST_TEXT) {
-        return description("names", format!("one of {} bytes, expected at most {LONGEST_TEXT}", long.len()));
-    }
+    check_texts("names", texts.chain(products.map(|p| &p.name)))?;
     if let Err(what) = check_shape(model.input_shape) {
         return description("input shape", what);
     }
@@ -152,10 +148,8 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
         &IntegerOp::SumPool { input } => {
             let from = codes_shape(model, input)?;
             let (lo, hi) = model.code_range(input);
+            // Below 2^31: a tensor has at most 2^22 pixels, as its channels count for 16 at least.
             let pixels = (from.h * from.w) as i64;
-            if hi * pixels > i64::from(i32::MAX) {
-                return Err(format!("a sum of {pixels} codes of up to {hi} can leave 32 bits"));
-            }
             Ok((Shape::new(1, 1, from.c), (lo * pixels, hi * pixels)))
         }
     }
@@ -260,6 +254,13 @@ impl IntegerModel {
             })
             .collect()
     }
+
+    /// Smallest and largest code of a shortcut: from 0, which fills its additional channels, to the largest code of its
+    /// tensor. One range for all channels, also for those that are filled.
+    pub fn residual_range(&self, residual: &IntegerResidual) -> (i64, i64) {
+        let (lo, hi) = self.code_range(residual.input);
+        (lo.min(0), hi)
+    }
 }
 
 fn check_step(
@@ -277,8 +278,8 @@ fn check_step(
     same_length("mul2", step.mul2.len(), if second.is_some() { n } else { 0 })?;
     same_length("res_mul", step.res_mul.len(), if residual.is_some() { n } else { 0 })?;
     let acc2 = second.map_or(Ok(Vec::new()), |second| model.acc_ranges(second))?;
-    let (res_lo, res_hi) = residual.map_or((0, 0), |r| model.code_range(r.input));
-    let ranges = Ranges { acc: &model.acc_ranges(main)?, acc2: &acc2, res: (res_lo.min(0), res_hi) };
+    let res = residual.map_or((0, 0), |r| model.residual_range(&r));
+    let ranges = Ranges { acc: &model.acc_ranges(main)?, acc2: &acc2, res };
     step.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
 }
 

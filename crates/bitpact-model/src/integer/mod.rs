@@ -9,7 +9,7 @@ use std::path::Path;
 use bitpact_core::{Grid, IntegerStep};
 use bitpact_graph::Shape;
 
-use crate::{InputDescription, ModelError, write_atomically};
+use crate::{InputDescription, ModelError, file};
 
 /// Which tensor: 0 is the image, `i + 1` the output of `layers[i]`.
 pub type TensorId = usize;
@@ -209,8 +209,7 @@ impl IntegerModel {
     /// # Errors
     /// An invalid network, or a file that cannot be written; then whatever stood at `path` still does.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
-        let path = path.as_ref();
-        write_atomically(path, &self.to_bytes().map_err(|e| e.in_file(path))?)
+        file::save(path.as_ref(), self.to_bytes())
     }
 
     /// Reads a `.bitpact` file.
@@ -219,8 +218,7 @@ impl IntegerModel {
     /// Names the file, the byte and the field at fault.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(&bytes, path)
+        Self::from_bytes(&file::read(path)?, path)
     }
 
     /// The bytes of the `.bitpact` file (docs/format.md): the same for equal networks, on every machine.

@@ -1,20 +1,12 @@
 //! Random networks for the tests of models and their files.
 #![allow(dead_code)] // Not every test uses all of it.
 
-use bitpact_core::{ActQuant, WeightQuant};
-use bitpact_graph::{BitSpec, FirstLast, Graph, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_core::WeightQuant;
+use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::{Checkpoint, InputDescription, IntegerModel, Model, Tensor, TrainingState, convert};
 
 pub(crate) fn config(bits: &str, weight_quant: WeightQuant, first_last: FirstLast) -> QuantConfig {
-    QuantConfig {
-        bits: bits.parse::<BitSpec>().unwrap(),
-        weight_quant,
-        weight_grid: None,
-        act_quant: ActQuant::Pact,
-        first_last,
-        shortcut: ShortcutBits::Same,
-        overrides: Default::default(),
-    }
+    QuantConfig { weight_quant, first_last, ..QuantConfig::new(bits.parse().unwrap()) }
 }
 
 pub(crate) fn random(graph: Graph, config: &QuantConfig, seed: u64) -> Model {

@@ -1,9 +1,19 @@
-//! Writing files so that a reader sees the old one or the new one, never half of either.
+//! Reading files, and writing them so that a reader sees the old one or the new one, never half of either.
 
 use std::io::Write;
 use std::path::Path;
 
 use crate::ModelError;
+
+/// All bytes of the file at `path`.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
+}
+
+/// Writes what became of a value, atomically; an error in either names `path`.
+pub(crate) fn save(path: &Path, bytes: Result<Vec<u8>, ModelError>) -> Result<(), ModelError> {
+    write_atomically(path, &bytes.map_err(|e| e.in_file(path))?)
+}
 
 /// Writes `bytes` to `path`: into a temporary file beside it, flushed to the disk, then renamed.
 ///
