@@ -39,7 +39,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(INTERRUPTED);
     }
-    say!("error: {}", message(error));
+    say!("error: {}", printable(&message(error)));
     let usage = error.is::<Usage>()
         || error.is::<RecipeError>()
         || matches!(
@@ -47,6 +47,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             Some(RunError::Recipe(_) | RunError::Batch { .. } | RunError::Train(TrainError::Isa { .. }))
         );
     ExitCode::from(if usage { 2 } else { 1 })
+}
+
+/// Without the characters by which text from a file could steer a terminal.
+fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 /// The error and its causes, each said once: most messages already end with their cause.
@@ -74,5 +80,10 @@ mod tests {
         );
         let said = anyhow::Error::new(cause()).context("a.bin: cannot write: no space left");
         assert_eq!(message(&said), "a.bin: cannot write: no space left");
+    }
+
+    #[test]
+    fn a_file_cannot_steer_the_terminal() {
+        assert_eq!(printable("key `\u{1b}[31mred`\nline two"), "key `\\u{1b}[31mred`\nline two");
     }
 }

@@ -56,7 +56,7 @@ fn text(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option<&
         row("float32, trained beside".to_owned(), Some(float.top1()), Some(float.top5()));
     }
     let mut text =
-        format!("\n{} on {}, {} test images, {} epochs\n\n", recipe.arch, recipe.dataset, last.test_images, last.epoch);
+        format!("\n{} on {}, {} test images, epoch {}\n\n", recipe.arch, recipe.dataset, last.test_images, last.epoch);
     text += &out::table(&rows, &[0]);
     let size = |name: &str| std::fs::metadata(folder.file(name)).map_or(0, |metadata| metadata.len());
     let path = folder.path().display();
