@@ -6,8 +6,9 @@ use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Pool, pool2d};
 
 use super::forward::residual_view;
 use super::params::Params;
-use super::plan::{Activation, Scratch, Shortcut, Slabs, StageKind, StepPlan, Store, Target, UnitStep, Value};
+use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{PixelMeaning, Product};
+use super::slabs::{Slabs, Target};
 
 impl StepPlan {
     /// Gradients of every parameter, from the gradient of the logits in the output's slab.
@@ -81,7 +82,8 @@ impl StepPlan {
                 self.params.get_mut(clip).grad[0] = gradient as f32;
             }
         }
-        self.products(isa, pool, unit, slabs);
+        self.shortcut_backward(isa, pool, unit, slabs);
+        self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);
     }
 
     /// Pass one: masks the gradient in its slab and sums what norm and clip value need.
@@ -125,125 +127,88 @@ impl StepPlan {
         });
     }
 
-    /// Pass two: gradients of the accumulators, and from them of input and weights, image by image.
-    fn products(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
+    /// What a unit's masked gradient gives to the tensor of its shortcut.
+    fn shortcut_backward(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
+        let Some(target) = slabs.shortcut else { return };
         let shape = unit.main.z_layout;
-        let mut own = std::mem::take(&mut self.slabs[slabs.output]);
-        let others = |t: Option<Target>| t.filter(|t| t.slab != slabs.output);
-        let (input, shortcut) = (others(slabs.input), others(slabs.shortcut));
-        let passed_on = slabs.shortcut.is_some() && shortcut.is_none();
-        let mut shortcut_slab = shortcut.map(|t| std::mem::take(&mut self.slabs[t.slab]));
-        let shared = input.is_some() && input.map(|t| t.slab) == shortcut.map(|t| t.slab);
-        let mut input_slab = input.filter(|_| !shared).map(|t| std::mem::take(&mut self.slabs[t.slab]));
-        {
-            let batch = self.batch;
-            let (params, values, pixels) = (&self.params, &self.values, &self.pixels);
-            let own = Chunked::new(&mut own[..batch * shape.len()], shape.len());
-            let shortcut_value = match &unit.shortcut {
-                Shortcut::None => None,
-                Shortcut::Identity { value }
-                | Shortcut::Subsample { value, .. }
-                | Shortcut::Projection { value, .. } => Some(*value),
-            };
-            let to_shortcut = shortcut_slab.as_mut().map(|slab| {
-                let len = values[shortcut_value.expect("a slab belongs to a shortcut")].dense().len();
-                Chunked::new(&mut slab[..batch * len], len)
-            });
-            let to_input = input_slab.as_mut().map(|slab| {
-                let len = values[unit.input].dense().len();
-                Chunked::new(&mut slab[..batch * len], len)
-            });
-            let scratch = Chunked::new(&mut self.scratch, 1);
-            let partial_len = unit.main.wgrad.partial_len();
-            let chunks = unit.main.chunks;
-            let partials = Chunked::new(&mut self.partials[..chunks * partial_len], partial_len);
-            let main = &unit.main;
-            let task = |task: usize, worker: usize| {
-                let mut scratch = scratch.get(worker);
-                let Scratch { x, dz, dz2, .. } = &mut scratch[0];
-                let mut partial = partials.get(task);
-                partial.fill(0.0);
-                let dz = &mut dz[..main.dz_layout.len()];
-                dz.fill(0.0);
-                if let Shortcut::Projection { product, .. } = &unit.shortcut {
-                    dz2[..product.dz_layout.len()].fill(0.0);
-                }
-                for i in chunk(batch, chunks, task) {
-                    let mut g = own.get(i);
-                    norm::backward_apply(isa, shape, main.z(i), k_of(main), &g, dz, main.dz_layout);
-                    if let Some(to) = &to_shortcut {
-                        let target = shortcut.expect("a slab has a target");
-                        let mut to = to.get(i);
-                        let from = &values[shortcut_value.expect("a slab belongs to a shortcut")];
-                        match &unit.shortcut {
-                            Shortcut::None => {}
-                            Shortcut::Identity { .. } => to.iter_mut().zip(&g[..]).for_each(|(t, g)| *t += g),
-                            Shortcut::Subsample { stride, pad_before, .. } => {
-                                if !target.accumulate {
-                                    to.fill(0.0);
-                                }
-                                pool2d::subsample_backward(&g, shape, *stride, *pad_before, &mut to, from.dense());
-                            }
-                            Shortcut::Projection { product, .. } => {
-                                let dz2 = &mut dz2[..product.dz_layout.len()];
-                                let z = product.z(i);
-                                norm::backward_apply(isa, shape, z, k_of(product), &g, dz2, product.dz_layout);
-                                if let Some((conv, packed)) = &product.dgrad {
-                                    conv.run(dz2, packed, &mut to, target.accumulate);
-                                }
-                            }
-                        }
-                        if let (true, Some((conv, packed))) = (shared, &main.dgrad) {
-                            conv.run(dz, packed, &mut to, true);
-                        }
-                    }
-                    if let Some((conv, packed)) = &main.dgrad {
-                        match (&to_input, input) {
-                            (Some(to), Some(target)) => conv.run(dz, packed, &mut to.get(i), target.accumulate),
-                            _ if passed_on => conv.run(dz, packed, &mut g, true),
-                            _ => {}
-                        }
-                    }
-                    weight_gradient(isa, main, i, &values[unit.input], params, pixels, x, dz, &mut partial);
-                }
-            };
-            pool.run(chunks, &task);
-        }
-        unit.main.reduce_weight_gradient(&mut self.partials);
-        // In a second round over the images, so that one set of partial sums serves both products.
-        if let Shortcut::Projection { value, product } = &mut unit.shortcut {
-            self.second_weight_gradient(isa, pool, &own, product, *value);
-        }
-        self.slabs[slabs.output] = own;
-        for (target, slab) in [(shortcut, shortcut_slab), (input.filter(|_| !shared), input_slab)] {
-            if let (Some(target), Some(slab)) = (target, slab) {
-                self.slabs[target.slab] = slab;
+        let value = match &mut unit.shortcut {
+            Shortcut::Projection { value, product } => {
+                return self.product_backward(isa, pool, product, *value, slabs.output, Some(target));
             }
-        }
-    }
-
-    /// Weight gradient of a projection shortcut, from dL/du in `g`.
-    fn second_weight_gradient(&mut self, isa: Isa, pool: &Pool, g: &[f32], product: &mut Product, value: usize) {
-        let (batch, shape) = (self.batch, product.z_layout);
-        let (params, pixels, value) = (&self.params, &self.pixels, &self.values[value]);
-        let (len, chunks) = (product.wgrad.partial_len(), product.chunks);
-        let partials = Chunked::new(&mut self.partials[..chunks * len], len);
-        let scratch = Chunked::new(&mut self.scratch, 1);
-        let second = &*product;
-        pool.run(chunks, &|task, worker| {
-            let mut scratch = scratch.get(worker);
-            let Scratch { x, dz, .. } = &mut scratch[0];
-            let mut partial = partials.get(task);
-            partial.fill(0.0);
-            let dz = &mut dz[..second.dz_layout.len()];
-            dz.fill(0.0);
-            for i in chunk(batch, chunks, task) {
-                let g = &g[i * shape.len()..(i + 1) * shape.len()];
-                norm::backward_apply(isa, shape, second.z(i), k_of(second), g, dz, second.dz_layout);
-                weight_gradient(isa, second, i, value, params, pixels, x, dz, &mut partial);
+            // The slab itself was passed on.
+            Shortcut::Identity { .. } if target.slab == slabs.output => return,
+            Shortcut::None => return,
+            Shortcut::Identity { value } | Shortcut::Subsample { value, .. } => *value,
+        };
+        let dense = self.values[value].dense();
+        let (g, mut to) = take_two(&mut self.slabs, slabs.output, target.slab);
+        let images = Chunked::new(&mut to[..self.batch * dense.len()], dense.len());
+        pool.run(self.batch, &|i, _| {
+            let (g, mut to) = (&g[i * shape.len()..(i + 1) * shape.len()], images.get(i));
+            if !target.accumulate {
+                to.fill(0.0);
+            }
+            match unit.shortcut {
+                Shortcut::Subsample { stride, pad_before, .. } => {
+                    pool2d::subsample_backward(g, shape, stride, pad_before, &mut to, dense);
+                }
+                _ => to.iter_mut().zip(g).for_each(|(to, g)| *to += g),
             }
         });
-        drop(partials);
+        drop(images);
+        (self.slabs[slabs.output], self.slabs[target.slab]) = (g, to);
+    }
+
+    /// Pass two: the gradient of a product's accumulators from dL/du in slab `g`, made image by image in cache, and from
+    /// it the gradients of the weights and of the tensor `input`, the latter into `target`.
+    fn product_backward(
+        &mut self,
+        isa: Isa,
+        pool: &Pool,
+        product: &mut Product,
+        input: usize,
+        g: usize,
+        target: Option<Target>,
+    ) {
+        let (batch, shape) = (self.batch, product.z_layout);
+        let mut own = std::mem::take(&mut self.slabs[g]);
+        let other = target.filter(|t| t.slab != g);
+        let mut dx = other.map(|t| std::mem::take(&mut self.slabs[t.slab]));
+        {
+            let (params, pixels, input) = (&self.params, &self.pixels, &self.values[input]);
+            let own = Chunked::new(&mut own[..batch * shape.len()], shape.len());
+            let len = input.dense().len();
+            let dx = dx.as_mut().map(|dx| Chunked::new(&mut dx[..batch * len], len));
+            let scratch = Chunked::new(&mut self.scratch, 1);
+            let (len, chunks) = (product.wgrad.partial_len(), product.chunks);
+            let partials = Chunked::new(&mut self.partials[..chunks * len], len);
+            let product = &*product;
+            pool.run(chunks, &|task, worker| {
+                let mut scratch = scratch.get(worker);
+                let Scratch { x, dz, .. } = &mut scratch[0];
+                let mut partial = partials.get(task);
+                partial.fill(0.0);
+                let dz = &mut dz[..product.dz_layout.len()];
+                dz.fill(0.0);
+                for i in task * batch / chunks..(task + 1) * batch / chunks {
+                    let mut g = own.get(i);
+                    let [k1, k2, k3] = &product.channels.k;
+                    norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], &g, dz, product.dz_layout);
+                    if let (Some(target), Some((conv, packed))) = (target, &product.dgrad) {
+                        match &dx {
+                            Some(dx) => conv.run(dz, packed, &mut dx.get(i), target.accumulate),
+                            // The shortcut passed this slab on to the tensor that the product reads too.
+                            None => conv.run(dz, packed, &mut g, true),
+                        }
+                    }
+                    weight_gradient(isa, product, i, input, params, pixels, x, dz, &mut partial);
+                }
+            });
+        }
+        self.slabs[g] = own;
+        if let (Some(target), Some(dx)) = (other, dx) {
+            self.slabs[target.slab] = dx;
+        }
         product.reduce_weight_gradient(&mut self.partials);
     }
 
@@ -273,16 +238,6 @@ impl StepPlan {
         }
         self.stages = stages;
     }
-}
-
-/// Images of chunk `task` of `chunks`.
-fn chunk(batch: usize, chunks: usize, task: usize) -> std::ops::Range<usize> {
-    task * batch / chunks..(task + 1) * batch / chunks
-}
-
-fn k_of(product: &Product) -> [&[f32]; 3] {
-    let [k1, k2, k3] = &product.channels.k;
-    [k1, k2, k3]
 }
 
 /// Adds image `i`'s weight gradient to `partial`.

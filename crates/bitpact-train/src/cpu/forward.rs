@@ -121,10 +121,10 @@ impl StepPlan {
                 let count = mode == Mode::Train;
                 pool.run(n, &|i, worker| {
                     let mut scratch = scratch.get(worker);
-                    let Scratch { residual, residual_codes, dz2, .. } = &mut scratch[0];
+                    let Scratch { residual, residual_codes, u, .. } = &mut scratch[0];
                     let view = residual_view(isa, i, unit, values, params, residual, residual_codes);
                     if count && quant == ActQuant::Relu {
-                        let u = &mut dz2[..shape.len()];
+                        let u = &mut u[..shape.len()];
                         let keep = Output::Keep { values: u, layout: shape };
                         norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, keep);
                         maxima.get(i)[0] = u.iter().fold(0.0, |m, &u| if u > m { u } else { m });

@@ -11,6 +11,7 @@ mod loss;
 mod params;
 mod plan;
 mod product;
+mod slabs;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,7 @@ use bitpact_model::{InputDescription, Model};
 
 use super::params::{ParamId, Params};
 use super::product::{Norm, Path, PixelMeaning, Product, ProductSpec, Source};
+use super::slabs::{self, Slabs};
 use crate::{OptimizerConfig, TrainError};
 
 /// Position of a tensor between stages in [`StepPlan::values`].
@@ -73,24 +74,6 @@ pub(super) enum Shortcut {
     Projection { value: ValueId, product: Box<Product> },
 }
 
-/// Where the gradient of a tensor goes: its slab, and whether something stands there already.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Target {
-    pub(super) slab: usize,
-    pub(super) accumulate: bool,
-}
-
-/// Gradient slabs of one stage's backward.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Slabs {
-    /// Of the output.
-    pub(super) output: usize,
-    /// Of the input; `None` for the image.
-    pub(super) input: Option<Target>,
-    /// Of the shortcut's tensor; the output's own slab where the identity simply passes it on.
-    pub(super) shortcut: Option<Target>,
-}
-
 /// Counts since the last reset.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
@@ -128,7 +111,7 @@ pub(super) struct StageStep {
 pub(super) struct Scratch {
     pub(super) x: Aligned<f32>,
     pub(super) dz: Aligned<f32>,
-    pub(super) dz2: Aligned<f32>,
+    pub(super) u: Aligned<f32>,
     pub(super) residual: Aligned<f32>,
     pub(super) residual_codes: Aligned<u8>,
 }
@@ -214,7 +197,7 @@ impl StepPlan {
         }
         let output = b.value_of[graph.output()].expect("the last stage has an output");
         let values = b.values;
-        let sizes = assign_slabs(&mut steps, &values);
+        let sizes = slabs::assign(&mut steps, &values);
         let slabs = sizes.iter().map(|&n| Aligned::zeroed(batch * n)).collect();
         let products = || steps.iter().flat_map(|s| products_of(&s.kind));
         let cs = products().map(|p| p.z_layout.cs).max().unwrap_or(0);
@@ -222,7 +205,7 @@ impl StepPlan {
         let scratch = || Scratch {
             x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
             dz: Aligned::zeroed(most(&|p| p.dz_layout.len())),
-            dz2: Aligned::zeroed(most(&|p| p.dz_layout.len())),
+            u: Aligned::zeroed(most(&|p| p.z_layout.len())),
             residual: Aligned::zeroed(most(&|p| p.z_layout.len())),
             residual_codes: Aligned::zeroed(most(&|p| p.z_layout.len())),
         };
@@ -397,51 +380,6 @@ impl Builder<'_> {
         };
         Product::new(self.isa, spec)
     }
-}
-
-/// Walks the stages backward and gives every tensor's gradient a slab, used again when it is dead. Returns the slabs'
-/// sizes in elements of one image.
-fn assign_slabs(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
-    let mut sizes: Vec<usize> = Vec::new();
-    let mut free: Vec<usize> = Vec::new();
-    let mut slab_of: Vec<Option<usize>> = vec![None; values.len()];
-    let mut target = |value: ValueId, slab_of: &mut Vec<Option<usize>>, free: &mut Vec<usize>| {
-        let accumulate = slab_of[value].is_some();
-        let slab = *slab_of[value].get_or_insert_with(|| {
-            free.pop().unwrap_or_else(|| {
-                sizes.push(0);
-                sizes.len() - 1
-            })
-        });
-        sizes[slab] = sizes[slab].max(values[value].dense().len());
-        Target { slab, accumulate }
-    };
-    for stage in stages.iter_mut().rev() {
-        let (input, output, shortcut) = match &stage.kind {
-            StageKind::Unit(unit) => (unit.input, unit.output, Some(&unit.shortcut)),
-            StageKind::MaxPool { input, output, .. } | StageKind::MeanPool { input, output } => (*input, *output, None),
-        };
-        let out = target(output, &mut slab_of, &mut free).slab;
-        let mut keep = false;
-        let shortcut = match shortcut {
-            None | Some(Shortcut::None) => None,
-            Some(Shortcut::Identity { value }) if slab_of[*value].is_none() => {
-                slab_of[*value] = Some(out);
-                keep = true;
-                Some(Target { slab: out, accumulate: true })
-            }
-            Some(
-                Shortcut::Identity { value } | Shortcut::Subsample { value, .. } | Shortcut::Projection { value, .. },
-            ) => Some(target(*value, &mut slab_of, &mut free)),
-        };
-        let input = (values[input].source != Source::Pixels).then(|| target(input, &mut slab_of, &mut free));
-        stage.slabs = Slabs { output: out, input, shortcut };
-        slab_of[output] = None;
-        if !keep {
-            free.push(out);
-        }
-    }
-    sizes
 }
 
 /// Whether a product runs on integers.
