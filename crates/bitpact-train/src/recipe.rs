@@ -51,8 +51,8 @@ pub struct Recipe {
     pub shortcut: ShortcutBits,
     /// Start of the clip values.
     pub clip_init: ClipInit,
-    /// Learning rate of the clip values as a factor of `lr`.
-    pub clip_lr_scale: f64,
+    /// Highest learning rate of the clip values; it takes the same course as `lr`.
+    pub clip_lr: f64,
     /// L2 decay of the clip values.
     pub clip_weight_decay: f64,
     /// Passes over the training set.
@@ -114,7 +114,7 @@ impl Recipe {
         "first_last",
         "shortcut",
         "clip_init",
-        "clip_lr_scale",
+        "clip_lr",
         "clip_weight_decay",
         "epochs",
         "batch_size",
@@ -212,7 +212,7 @@ impl Recipe {
             nesterov: self.nesterov,
             weight_decay: self.weight_decay as f32,
             no_weight_decay: self.no_weight_decay.clone(),
-            clip_lr_scale: self.clip_lr_scale as f32,
+            clip_lr_scale: (self.clip_lr / self.lr) as f32,
             clip_weight_decay: self.clip_weight_decay as f32,
         }
     }

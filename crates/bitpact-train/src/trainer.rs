@@ -267,7 +267,7 @@ impl<'a> Trainer<'a> {
         progress.sums = Sums::default();
         progress.remember_alphas(&record.layers);
         let recipe = &self.setup.recipe;
-        let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr_scale > 0.0;
+        let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr > 0.0;
         let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant != ActQuant::Relu);
         let warnings = warnings::of_epoch(progress, &record.layers, state.step, |name| fast && learned(name));
         let hits = counted.map(|e| (e.top1 * e.images as f64).round() as u64);

@@ -17,7 +17,7 @@ impl Draft {
     /// Checks every value and gives the recipe.
     ///
     /// Keys that are not written have these values: `bits = "W4A4"`, `act_quant = "pact"`, `weight_quant = "dorefa"`,
-    /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr_scale = 1`,
+    /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr` as `lr`,
     /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `lr = 0.1`, `momentum = 0.9`, `nesterov = false`,
     /// `weight_decay = 2e-4`, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
     /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `compare_float = false`,
@@ -30,6 +30,7 @@ impl Draft {
         let (arch, graph) = self.architecture()?;
         let weight_decay = self.number("weight_decay", 2e-4, "a number of 0 or more", |v| v >= 0.0)?;
         let bits = self.bits()?;
+        let lr = self.number("lr", 0.1, "a number above 0", |v| v > 0.0)?;
         let recipe = Recipe {
             name: self.name()?,
             dataset: self.dataset()?,
@@ -42,11 +43,11 @@ impl Draft {
             first_last: self.choice("first_last", &["float", "8bit", "same"])?.unwrap_or(FirstLast::Bits8),
             shortcut: self.choice("shortcut", &["same", "8bit"])?.unwrap_or(ShortcutBits::Same),
             clip_init: self.clip_init(bits)?,
-            clip_lr_scale: self.number("clip_lr_scale", 1.0, "a number of 0 or more", |v| v >= 0.0)?,
+            clip_lr: self.number("clip_lr", lr, "a number of 0 or more", |v| v >= 0.0)?,
             clip_weight_decay: self.number("clip_weight_decay", weight_decay, "a number of 0 or more", |v| v >= 0.0)?,
             epochs: self.whole("epochs", None, 1, 1_000_000)? as u32,
             batch_size: self.whole("batch_size", Some(128), 1, 1 << 20)? as usize,
-            lr: self.number("lr", 0.1, "a number above 0", |v| v > 0.0)?,
+            lr,
             momentum: self
                 .number("momentum", 0.9, "a number of at least 0 and below 1", |v| (0.0..1.0).contains(&v))?,
             nesterov: self.take("nesterov")?.unwrap_or(false),

@@ -307,3 +307,26 @@ fn a_calibrated_start_clips_more_at_fewer_bits() {
         assert_eq!(recipe.clip_init, ClipInit::Calibrate { percentile: wanted.0, batches: wanted.1 });
     }
 }
+
+#[test]
+fn clip_values_have_a_learning_rate_of_their_own() {
+    let scale = |text: &str| {
+        let text = format!("dataset = \"d\"\narch = \"cnn\"\nepochs = 1\nlr = 0.2\n{text}");
+        Draft::parse(&text, "r.toml").unwrap().finish().unwrap().optimizer().clip_lr_scale
+    };
+    assert_eq!((scale(""), scale("clip_lr = 0.05"), scale("clip_lr = 0")), (1.0, 0.25, 0.0));
+}
+
+#[test]
+fn the_page_of_recipes_names_every_key_and_its_examples_work() {
+    let page = include_str!("../../../../docs/recipe.md");
+    for key in Recipe::KEYS {
+        assert!(page.contains(&format!("`{key}`")), "docs/recipe.md says nothing about {key}");
+    }
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let text = format!("dataset = \"d\"\narch = \"resnet20\"\nepochs = 1\n{}", blocks[0]);
+    let recipe = Draft::parse(&text, "r.toml").unwrap().finish().unwrap();
+    recipe.plan(&recipe.network(Shape::new(32, 32, 3), 10).unwrap()).unwrap();
+    let graph: Graph = toml::from_str(blocks[1]).unwrap();
+    bitpact_graph::fuse(&graph).unwrap();
+}
