@@ -10,6 +10,18 @@
 //!
 //! [`train()`] does the whole job; [`TrainBackend`] is the seam to the machine that does the arithmetic, and
 //! [`CpuBackend`] the one there is.
+//!
+//! A run is decided by its recipe:
+//!
+//! ```
+//! use bitpact_train::Draft;
+//!
+//! let mut draft = Draft::open("cifar10-resnet20")?;
+//! draft.set("bits", "W2A2", "--bits");
+//! let recipe = draft.finish()?;
+//! assert_eq!((recipe.epochs, recipe.bits.to_string().as_str()), (200, "W2A2"));
+//! # Ok::<(), bitpact_train::RecipeError>(())
+//! ```
 
 mod backend;
 mod cpu;
