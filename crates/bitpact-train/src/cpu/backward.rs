@@ -3,11 +3,12 @@
 use bitpact_core::ActQuant;
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView};
 use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Pool, pool2d};
+use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
 use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
-use super::product::{PixelMeaning, Product};
+use super::product::Product;
 use super::slabs::{Slabs, Target};
 
 impl StepPlan {
@@ -247,7 +248,7 @@ fn weight_gradient(
     i: usize,
     input: &Value,
     params: &Params,
-    pixels: &PixelMeaning,
+    pixels: &InputDescription,
     x: &mut Aligned<f32>,
     dz: &[f32],
     partial: &mut [f32],

@@ -3,11 +3,12 @@
 use bitpact_core::{ALPHA_MIN, ActQuant};
 use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, Pool, pool2d};
+use bitpact_model::InputDescription;
 
 use super::SAMPLED;
 use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
-use super::product::{Path, PixelMeaning, Product, Source};
+use super::product::{Path, Product, Source};
 
 /// Which forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -206,7 +207,7 @@ fn product_forward(
     product: &mut Product,
     input: &Value,
     params: &Params,
-    pixels: &PixelMeaning,
+    pixels: &InputDescription,
     scratch: &Chunked<Scratch>,
     statistics: bool,
     (sums_int, sums_real): &mut (&mut [i64], &mut [f64]),

@@ -7,7 +7,7 @@ use bitpact_kernels::{Aligned, ConvGeometry, Isa, Layout};
 use bitpact_model::{InputDescription, Model};
 
 use super::params::{ParamId, Params};
-use super::product::{Norm, Path, PixelMeaning, Product, ProductSpec, Source};
+use super::product::{Norm, Path, Product, ProductSpec, Source};
 use super::slabs::{self, Slabs};
 use crate::{OptimizerConfig, TrainError};
 
@@ -119,7 +119,7 @@ pub(super) struct Scratch {
 /// Everything a step touches.
 pub(super) struct StepPlan {
     pub(super) params: Params,
-    pub(super) pixels: PixelMeaning,
+    pub(super) pixels: InputDescription,
     pub(super) values: Vec<Value>,
     pub(super) stages: Vec<StageStep>,
     pub(super) slabs: Vec<Aligned<f32>>,
@@ -226,7 +226,7 @@ impl StepPlan {
             maxima: vec![0.0; batch],
             histogram: vec![0; batch.div_ceil(super::SAMPLED) * 256],
             partials,
-            pixels: PixelMeaning { zero: input.zero_point.clone(), scale: input.scale.clone() },
+            pixels: input.clone(),
             values,
             stages: steps,
             slabs,

@@ -1,5 +1,6 @@
 //! One convolution or linear layer of a step: its weights in every form the kernels want, its accumulators, and the
 //! per-channel coefficients of the norm behind it.
+use bitpact_model::InputDescription;
 
 use super::params::{ParamId, Params};
 use bitpact_core::{WeightSpec, quantize_weights, weights_backward};
@@ -52,13 +53,6 @@ pub(super) struct Channels {
     unit: Vec<f64>,
     /// New running statistics, applied when the step is known to be good.
     running: Vec<(f64, f64)>,
-}
-
-/// Meaning of the input's pixels.
-#[derive(Debug, Clone)]
-pub(super) struct PixelMeaning {
-    pub(super) zero: Vec<u8>,
-    pub(super) scale: Vec<f32>,
 }
 
 pub(super) struct Product {
@@ -176,7 +170,7 @@ impl Product {
     }
 
     /// Weights of this step in every form: folded, quantized, packed forward and backward.
-    pub(super) fn prepare(&mut self, params: &Params, pixels: &PixelMeaning, training: bool) {
+    pub(super) fn prepare(&mut self, params: &Params, pixels: &InputDescription, training: bool) {
         let per_channel = self.geometry.kh * self.geometry.kw;
         let w = params.value(self.weight);
         self.folded.copy_from_slice(w);
@@ -208,7 +202,7 @@ impl Product {
                 if self.source == Source::Pixels {
                     for (o, init) in init[..cout].iter_mut().enumerate() {
                         let codes = self.codes[o * per_out..(o + 1) * per_out].iter().enumerate();
-                        let of = |(i, &q): (usize, &i16)| i32::from(q) * i32::from(pixels.zero[i / per_channel]);
+                        let of = |(i, &q): (usize, &i16)| i32::from(q) * i32::from(pixels.zero_point[i / per_channel]);
                         *init = -codes.map(of).sum::<i32>();
                     }
                 }
@@ -325,7 +319,7 @@ impl Product {
     }
 
     /// dL/dw from `dwq`, through quantizer and folding, into `grad`.
-    pub(super) fn weight_gradient(&mut self, pixels: &PixelMeaning, grad: &mut [f32]) {
+    pub(super) fn weight_gradient(&mut self, pixels: &InputDescription, grad: &mut [f32]) {
         match &self.spec {
             Some(spec) => weights_backward(spec, &self.folded, self.geometry.cout, &self.dwq, grad),
             None => grad.copy_from_slice(&self.dwq),
@@ -364,13 +358,13 @@ impl Product {
     }
 
     /// Zero and scale patterns that turn a stored input image into the real numbers the float kernels multiply.
-    pub(super) fn widening(&self, params: &Params, pixels: &PixelMeaning) -> ([f32; BLOCK], [f32; BLOCK]) {
+    pub(super) fn widening(&self, params: &Params, pixels: &InputDescription) -> ([f32; BLOCK], [f32; BLOCK]) {
         let (mut zero, mut scale) = ([0.0; BLOCK], [1.0; BLOCK]);
         match self.source {
             Source::Pixels => {
-                let cs = pixels.zero.len().next_multiple_of(4).min(BLOCK);
+                let cs = pixels.zero_point.len().next_multiple_of(4).min(BLOCK);
                 for i in 0..BLOCK {
-                    zero[i] = pixels.zero.get(i % cs).map_or(0.0, |&z| f32::from(z));
+                    zero[i] = pixels.zero_point.get(i % cs).map_or(0.0, |&z| f32::from(z));
                 }
             }
             Source::Codes { clip, bits } => {

@@ -8,7 +8,7 @@ use bitpact_kernels::Layout;
 use super::Setup;
 
 thread_local! {
-    /// One image as the data set hands it out; kept by each thread so that a step allocates nothing.
+    /// One image as the data set hands it out; kept by each thread from step to step.
     static IMAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
