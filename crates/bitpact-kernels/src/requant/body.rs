@@ -1,17 +1,17 @@
-//! One row of pixels: plain loops over blocks of channels, compiled once per instruction set.
+//! Pixels of one block of channels: plain loops, compiled once per instruction set.
 
 use bitpact_core::IntegerStep;
 
 use crate::isa::Proof;
 
 /// Channels a block.
-pub(super) const BLOCK: usize = 16;
+pub const BLOCK: usize = 16;
 
-/// The integer in which sums are taken.
+/// The number in which sums are taken.
 pub(super) trait Sum: Copy + Default {
     fn widen(value: i32) -> Self;
     fn multiply_add(self, a: Self, b: Self) -> Self;
-    /// `clamp(self >> shift, lo, hi)`, a code.
+    /// `clamp(self >> shift, lo, hi)`, a code, with 0 <= lo <= hi <= 255.
     fn finish(self, shift: u32, lo: Self, hi: Self) -> u8;
 }
 
@@ -36,6 +36,30 @@ macro_rules! sum {
 sum!(i32);
 sum!(i64);
 
+/// Exact while every sum stays below 2^53.
+impl Sum for f64 {
+    #[inline(always)]
+    fn widen(value: i32) -> f64 {
+        value.into()
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: f64, b: f64) -> f64 {
+        self + a * b
+    }
+
+    #[inline(always)]
+    fn finish(self, shift: u32, lo: f64, hi: f64) -> u8 {
+        // 2^-shift; dropping the fraction of a number that is at least lo >= 0 is rounding down.
+        let scaled = self * f64::from_bits(u64::from(1023 - shift) << 52);
+        let scaled = if scaled > lo { scaled } else { lo };
+        let scaled = if scaled < hi { scaled } else { hi };
+        // SAFETY: lo <= scaled <= hi lies in 0..=255 and is no NaN.
+        let code: i32 = unsafe { scaled.to_int_unchecked() };
+        code as u8
+    }
+}
+
 /// The constants of a step, per channel, zeros in the channels beyond the last.
 #[derive(Debug, Clone)]
 pub(super) struct Constants<S> {
@@ -56,7 +80,8 @@ struct Block<S> {
 }
 
 impl<S: Sum> Constants<S> {
-    pub(super) fn new(step: &IntegerStep, cs: usize, add: impl Fn(i64) -> S) -> Constants<S> {
+    pub(super) fn new(step: &IntegerStep, add: impl Fn(i64) -> S) -> Constants<S> {
+        let cs = step.mul.len().next_multiple_of(BLOCK);
         let blocks = (0..cs / BLOCK)
             .map(|block| {
                 let of = |list: &[i32]| std::array::from_fn(|k| list.get(block * BLOCK + k).copied().unwrap_or(0));
@@ -73,77 +98,81 @@ impl<S: Sum> Constants<S> {
     }
 }
 
-/// What a row of output codes is made of, dense `[pixel][channel]`; absent inputs are empty.
+/// What the codes of some pixels are made of: 16 channels of each, `[pixel][stride]` for sums and `[pixel][16]` for residual codes;
+/// absent inputs are empty.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub(super) acc: &'a [i32],
     pub(super) acc2: &'a [i32],
+    pub(super) stride: usize,
     pub(super) res: &'a [u8],
 }
 
-/// Writes the codes of one row.
-pub(super) fn run<S: Sum>(proof: Proof, constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
+/// Writes the codes of one block, `[pixel][16]`.
+pub(super) fn run<S: Sum>(proof: Proof, constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
     match proof {
         // SAFETY: the token proves the features.
         #[cfg(target_arch = "x86_64")]
-        Proof::Avx512(_) => unsafe { avx512(constants, inputs, y) },
+        Proof::Avx512(_) => unsafe { avx512(constants, block, inputs, y) },
         // SAFETY: the token proves the features.
         #[cfg(target_arch = "x86_64")]
-        Proof::Avx2(_) => unsafe { avx2(constants, inputs, y) },
-        _ => select(constants, inputs, y),
+        Proof::Avx2(_) => unsafe { avx2(constants, block, inputs, y) },
+        _ => select(constants, block, inputs, y),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn avx512<S: Sum>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
-    select(constants, inputs, y);
+fn avx512<S: Sum>(constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
+    select(constants, block, inputs, y);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2<S: Sum>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
-    select(constants, inputs, y);
+fn avx2<S: Sum>(constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
+    select(constants, block, inputs, y);
 }
 
 #[inline(always)]
-fn select<S: Sum>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
+fn select<S: Sum>(constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
     match (inputs.acc2.is_empty(), inputs.res.is_empty()) {
-        (true, true) => row::<S, false, false>(constants, inputs, y),
-        (true, false) => row::<S, false, true>(constants, inputs, y),
-        (false, true) => row::<S, true, false>(constants, inputs, y),
-        (false, false) => row::<S, true, true>(constants, inputs, y),
+        (true, true) => pixels::<S, false, false>(constants, block, inputs, y),
+        (true, false) => pixels::<S, false, true>(constants, block, inputs, y),
+        (false, true) => pixels::<S, true, false>(constants, block, inputs, y),
+        (false, false) => pixels::<S, true, true>(constants, block, inputs, y),
     }
 }
 
 #[inline(always)]
-fn row<S: Sum, const ACC2: bool, const RES: bool>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
+fn pixels<S: Sum, const ACC2: bool, const RES: bool>(
+    constants: &Constants<S>,
+    block: usize,
+    inputs: Inputs<'_>,
+    y: &mut [u8],
+) {
     let Constants { shift, lo, hi, ref blocks } = *constants;
-    let cs = blocks.len() * BLOCK;
-    for (b, block) in blocks.iter().enumerate() {
-        for pixel in 0..y.len() / cs {
-            let at = pixel * cs + b * BLOCK;
-            let Some(acc) = inputs.acc[at..].first_chunk::<BLOCK>() else { return };
-            let mut sums: [S; BLOCK] = block.add;
+    let block = &blocks[block];
+    for (pixel, out) in y.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let at = pixel * inputs.stride;
+        let Some(acc) = inputs.acc[at..].first_chunk::<BLOCK>() else { return };
+        let mut sums: [S; BLOCK] = block.add;
+        for k in 0..BLOCK {
+            sums[k] = sums[k].multiply_add(S::widen(acc[k]), S::widen(block.mul[k]));
+        }
+        if ACC2 {
+            let Some(acc2) = inputs.acc2[at..].first_chunk::<BLOCK>() else { return };
             for k in 0..BLOCK {
-                sums[k] = sums[k].multiply_add(S::widen(acc[k]), S::widen(block.mul[k]));
+                sums[k] = sums[k].multiply_add(S::widen(acc2[k]), S::widen(block.mul2[k]));
             }
-            if ACC2 {
-                let Some(acc2) = inputs.acc2[at..].first_chunk::<BLOCK>() else { return };
-                for k in 0..BLOCK {
-                    sums[k] = sums[k].multiply_add(S::widen(acc2[k]), S::widen(block.mul2[k]));
-                }
-            }
-            if RES {
-                let Some(res) = inputs.res[at..].first_chunk::<BLOCK>() else { return };
-                for k in 0..BLOCK {
-                    sums[k] = sums[k].multiply_add(S::widen(res[k].into()), S::widen(block.res_mul[k]));
-                }
-            }
-            let Some(out) = y[at..].first_chunk_mut::<BLOCK>() else { return };
+        }
+        if RES {
+            let Some(res) = inputs.res[pixel * BLOCK..].first_chunk::<BLOCK>() else { return };
             for k in 0..BLOCK {
-                out[k] = sums[k].finish(shift, lo, hi) & block.mask[k];
+                sums[k] = sums[k].multiply_add(S::widen(res[k].into()), S::widen(block.res_mul[k]));
             }
+        }
+        for k in 0..BLOCK {
+            out[k] = sums[k].finish(shift, lo, hi) & block.mask[k];
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The integer step over whole tensors: accumulators of a convolution to u8 codes, as
+//! The integer step over pixels of 16 channels: accumulators of products to u8 codes, as
 //! [`IntegerStep::apply`](bitpact_core::IntegerStep::apply) gives them.
 //!
 //! ```text
 //! y[c] = clamp((acc[c] * mul[c] + acc2[c] * mul2[c] + res[c] * res_mul[c] + add[c]) >> shift, lo, hi)
 //! ```
 //!
-//! Sums are taken in 64 bits, or in 32 where [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves
-//! that none leaves them.
+//! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
+//! 32-bit integers, below 2^53 in float64, where they are exact too, else in 64-bit integers.
 
 mod body;
 #[cfg(test)]
@@ -16,87 +16,76 @@ use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
 
 use crate::isa::{Isa, Proof};
-use crate::layout::Layout;
-use body::{BLOCK, Constants, Inputs};
+pub use body::BLOCK;
+use body::{Constants, Inputs};
 
-/// Plan of the integer step of one layer, for one image at a time.
+/// Plan of the integer step of one layer.
 #[derive(Debug, Clone)]
 pub struct StepU8 {
     proof: Proof,
-    acc: Layout,
     acc2: bool,
-    res: Option<Layout>,
-    y: Layout,
+    res: bool,
     constants: Width,
 }
 
 #[derive(Debug, Clone)]
 enum Width {
-    Narrow(Constants<i32>),
-    Wide(Constants<i64>),
+    Int32(Constants<i32>),
+    Float64(Constants<f64>),
+    Int64(Constants<i64>),
 }
 
 impl StepU8 {
-    /// Plans `step` over accumulators in `acc` (without border; the second accumulators lie in the same way), residual codes
-    /// in `res` where the step has them, and output codes in `y`. All have the shape and channel stride of `y`, a multiple of
-    /// 16. `ranges` are those of the accumulators and codes that will come.
+    /// Plans `step` for accumulators and residual codes in `ranges`.
     ///
     /// # Errors
     /// If a sum could leave 64 bits.
     ///
     /// # Panics
-    /// If the layouts do not fit each other, the output codes leave 0 to 255, or the machine lacks `isa`.
-    pub fn new(
-        isa: Isa,
-        step: &IntegerStep,
-        ranges: &Ranges<'_>,
-        acc: Layout,
-        res: Option<Layout>,
-        y: Layout,
-    ) -> Result<StepU8, StepError> {
-        for layout in [Some(acc), res].into_iter().flatten() {
-            assert_eq!((layout.h, layout.w, layout.c, layout.cs), (y.h, y.w, y.c, y.cs), "layouts of a step");
-        }
-        assert!(acc.border == 0 && y.cs.is_multiple_of(BLOCK), "accumulators without border, blocks of channels");
-        assert!(step.mul.len() == y.c && res.is_some() != step.res_mul.is_empty(), "constants of a step");
+    /// If the output codes leave 0 to 255, or the machine lacks `isa`.
+    pub fn new(isa: Isa, step: &IntegerStep, ranges: &Ranges<'_>) -> Result<StepU8, StepError> {
         assert!(0 <= step.lo && step.lo <= step.hi && step.hi <= 255, "output codes of 8 bits");
-        let narrow = step.largest_sum(ranges)? < 1 << 31 && step.shift < 32;
-        let constants = if narrow {
-            Width::Narrow(Constants::new(step, y.cs, |add| add as i32))
+        let largest = step.largest_sum(ranges)?;
+        let constants = if largest < 1 << 31 && step.shift < 32 {
+            Width::Int32(Constants::new(step, |add| add as i32))
+        } else if largest < 1 << 53 {
+            Width::Float64(Constants::new(step, |add| add as f64))
         } else {
-            Width::Wide(Constants::new(step, y.cs, |add| add))
+            Width::Int64(Constants::new(step, |add| add))
         };
-        Ok(StepU8 { proof: isa.prove(), acc, acc2: !step.mul2.is_empty(), res, y, constants })
+        Ok(StepU8 { proof: isa.prove(), acc2: !step.mul2.is_empty(), res: !step.res_mul.is_empty(), constants })
     }
 
-    /// Whether sums fit 32 bits.
-    pub fn is_narrow(&self) -> bool {
-        matches!(self.constants, Width::Narrow(_))
+    /// The numbers in which sums are taken: `i32`, `f64` or `i64`.
+    pub fn arithmetic(&self) -> &'static str {
+        match self.constants {
+            Width::Int32(_) => "i32",
+            Width::Float64(_) => "f64",
+            Width::Int64(_) => "i64",
+        }
     }
 
-    /// Writes the interior pixels of `y`: the codes, and zeros in the channels beyond. `acc2` and `res` are empty where the step
-    /// has no such input.
+    /// Whether the step has a second accumulator, and whether it has a residual code.
+    pub fn inputs(&self) -> (bool, bool) {
+        (self.acc2, self.res)
+    }
+
+    /// Writes the codes of channels `16 * block..` of some pixels, `y[pixel][16]`, zeros in channels beyond the last. Sums lie at
+    /// `acc[pixel * stride..]`, residual codes at `res[pixel][16]`; `acc2` and `res` are empty where the step has no such input.
     ///
     /// # Panics
-    /// If a length is wrong.
-    pub fn run(&self, acc: &[i32], acc2: &[i32], res: &[u8], y: &mut [u8]) {
-        assert_eq!(acc.len(), self.acc.len(), "accumulators");
-        assert_eq!(acc2.len(), if self.acc2 { acc.len() } else { 0 }, "second accumulators");
-        assert_eq!(res.len(), self.res.map_or(0, |layout| layout.len()), "residual codes");
-        assert_eq!(y.len(), self.y.len(), "output codes");
-        let row = self.y.w * self.y.cs;
-        for r in 0..self.y.h {
-            let inputs = Inputs {
-                acc: &acc[r * row..(r + 1) * row],
-                acc2: if self.acc2 { &acc2[r * row..(r + 1) * row] } else { &[] },
-                res: self.res.map_or(&[], |layout| &res[layout.offset(r, 0)..][..row]),
-            };
-            let at = self.y.offset(r, 0);
-            let y = &mut y[at..at + row];
-            match &self.constants {
-                Width::Narrow(constants) => body::run(self.proof, constants, inputs, y),
-                Width::Wide(constants) => body::run(self.proof, constants, inputs, y),
-            }
+    /// If a slice is too short or there is no such block.
+    pub fn run(&self, block: usize, acc: &[i32], acc2: &[i32], stride: usize, res: &[u8], y: &mut [u8]) {
+        let pixels = y.len() / BLOCK;
+        let reach = if pixels == 0 { 0 } else { (pixels - 1) * stride + BLOCK };
+        assert!(y.len().is_multiple_of(BLOCK) && acc.len() >= reach, "accumulators of {pixels} pixels");
+        assert!(if self.acc2 { acc2.len() >= reach } else { acc2.is_empty() }, "second accumulators");
+        assert!(if self.res { res.len() >= y.len() } else { res.is_empty() }, "residual codes");
+        let inputs = Inputs { acc, acc2, stride, res };
+        match &self.constants {
+            Width::Int32(constants) => body::run(self.proof, constants, block, inputs, y),
+            Width::Float64(constants) => body::run(self.proof, constants, block, inputs, y),
+            Width::Int64(constants) => body::run(self.proof, constants, block, inputs, y),
         }
     }
 }

@@ -1,0 +1,76 @@
+//! Where a product reads: the word of x that each group of four weights meets.
+
+use super::ProductSpec;
+
+/// Four consecutive codes of x, and the weights of a channel that meet them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Elements from the first element that an output pixel reads.
+    pub(super) offset: usize,
+    /// Places in `[in][row][column]`, none for a channel that is only padding.
+    pub(super) weights: [Option<usize>; 4],
+}
+
+/// The walk over output pixels in the tensor read.
+///
+/// Invariant: for every output pixel (r, q) and every word, `at(r, q) + offset + 4 <= x_len`.
+#[derive(Debug, Clone)]
+pub(super) struct Walk {
+    base: usize,
+    row: usize,
+    col: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) x_len: usize,
+}
+
+impl Walk {
+    pub(super) fn new(spec: &ProductSpec<'_>) -> (Walk, Vec<Word>) {
+        let (g, x) = (&spec.geometry, &spec.x);
+        let (height, width) = spec.output();
+        let walk = Walk {
+            base: (x.border - g.pad) * (x.row() + x.cs),
+            row: x.row() * g.stride,
+            col: x.cs * g.stride,
+            height,
+            width,
+            x_len: x.len(),
+        };
+        let mut words = Vec::with_capacity(g.kh * g.kw * g.cin.div_ceil(4));
+        for (a, b) in (0..g.kh).flat_map(|a| (0..g.kw).map(move |b| (a, b))) {
+            for first in (0..g.cin).step_by(4) {
+                let weight = |i: usize| (i < g.cin).then_some((i * g.kh + a) * g.kw + b);
+                words.push(Word {
+                    offset: a * x.row() + b * x.cs + first,
+                    weights: std::array::from_fn(|k| weight(first + k)),
+                });
+            }
+        }
+        let end = walk.at(height - 1, width - 1) + words.iter().map(|w| w.offset).max().unwrap_or(0) + 4;
+        assert!(end <= walk.x_len, "{:?} is read {} elements beyond its end", spec.x, end - walk.x_len);
+        (walk, words)
+    }
+
+    /// First element that output pixel (r, q) reads.
+    #[inline(always)]
+    pub(super) fn at(&self, r: usize, q: usize) -> usize {
+        self.base + r * self.row + q * self.col
+    }
+
+    /// The `at` of the `n <= P` pixels in raster order that begin at (r, q); entries from `n` on repeat the last.
+    #[inline(always)]
+    pub(super) fn take<const P: usize>(&self, (mut r, mut q): (usize, usize), n: usize) -> [usize; P] {
+        let mut at = self.at(r, q);
+        std::array::from_fn(|p| {
+            let this = at;
+            if p + 1 < n {
+                (q, at) = (q + 1, at + self.col);
+                if q == self.width {
+                    (r, q) = (r + 1, 0);
+                    at = self.at(r, 0);
+                }
+            }
+            this
+        })
+    }
+}
