@@ -44,7 +44,7 @@ fn main() {
                 })
                 .collect();
             let pixels: Vec<u8> = (0..x.len()).map(|i| (key.u64(i as u64) % (x_max + 1)) as u8).collect();
-            let spec = ProductSpec { geometry, x, x_max: x_max as u8, codes: &codes };
+            let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups: 1, codes: &codes };
             let (rows, cols) = spec.output();
             for kernel in candidates(isa, &spec) {
                 let step = (100 / cols).clamp(1, rows).next_multiple_of(kernel.row_step());

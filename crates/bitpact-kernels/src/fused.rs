@@ -272,6 +272,14 @@ impl FusedLayer {
 }
 
 impl Shortcut {
+    /// The code of one output pixel and channel.
+    pub fn code(&self, x: &[u8], r: usize, q: usize, c: usize) -> u8 {
+        match c.checked_sub(self.pad_before) {
+            Some(c) if c < self.layout.c => x[self.layout.offset(r * self.stride, q * self.stride) + c],
+            _ => 0,
+        }
+    }
+
     /// Copies 16 channels from `first` of the pixels of some output rows to `to[pixel][16]`.
     fn gather(&self, x: &[u8], rows: Range<usize>, width: usize, first: usize, to: &mut [u8]) {
         let Shortcut { layout, stride, pad_before } = *self;

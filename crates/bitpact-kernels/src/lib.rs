@@ -4,6 +4,7 @@ pub mod conv;
 pub mod fused;
 pub mod isa;
 pub mod layout;
+pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod pool2d;

@@ -19,10 +19,8 @@ pub(super) enum Place {
 pub(super) struct Arena {
     pub(super) codes: Vec<Aligned<u8>>,
     pub(super) sums: Vec<Aligned<i32>>,
-    /// Subsampled, channel-padded shortcuts.
-    pub(super) shortcuts: Vec<Aligned<u8>>,
-    /// Accumulators of main and second product, and the high half of a split one.
-    pub(super) acc: [Aligned<i32>; 3],
+    /// Accumulators of the logits.
+    pub(super) acc: Vec<i32>,
     /// Accumulators that need 64 bits, of main and second product.
     pub(super) wide: [Vec<i64>; 2],
     pub(super) logits: Vec<i64>,

@@ -1,18 +1,18 @@
 //! The executor: an integer network planned once for one instruction set, then run on batches.
 //!
-//! Every task of the pool is one image, taken through all layers in the memory of its worker: no barriers between layers,
-//! everything in cache, and the same work whatever the number of threads. Nothing is allocated while running.
+//! Where there are images for all threads, every task of the pool is one image, taken through all layers in the memory of its
+//! worker, without barriers between layers; the images left over are computed one by one, each layer shared by all threads.
+//! Nothing is allocated while running.
 
 mod arena;
 mod general;
 mod layer;
 mod plan;
-mod product;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bitpact_core::StepError;
-use bitpact_kernels::{Isa, Pool};
+use bitpact_kernels::{Isa, Pool, Scratch, Workers};
 use bitpact_model::{IntegerModel, ModelError};
 
 use self::arena::Arena;
@@ -75,6 +75,7 @@ pub struct Executor {
     plan: Plan,
     pool: Pool,
     arenas: Vec<Mutex<Arena>>,
+    scratch: Vec<Mutex<Scratch>>,
 }
 
 impl Executor {
@@ -83,14 +84,24 @@ impl Executor {
     /// # Errors
     /// An invalid network or a machine without the instruction set.
     pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
+        Self::with_candidate(model, options, 0)
+    }
+
+    /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks; where a product
+    /// has fewer, its last.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn with_candidate(model: &IntegerModel, options: ExecOptions, candidate: usize) -> Result<Self, EngineError> {
         if !options.isa.is_available() {
             return Err(EngineError::Isa { isa: options.isa });
         }
         model.check()?;
-        let plan = Plan::new(model, options.isa)?;
+        let plan = Plan::new(model, options.isa, candidate)?;
         let pool = Pool::new(options.threads);
         let arenas = (0..pool.threads()).map(|_| Mutex::new(plan.arena())).collect();
-        Ok(Self { plan, pool, arenas })
+        let scratch = (0..pool.threads()).map(|_| Mutex::new(plan.scratch().reserve())).collect();
+        Ok(Self { plan, pool, arenas, scratch })
     }
 
     /// Pixels of one image, h * w * c.
@@ -101,6 +112,14 @@ impl Executor {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.plan.classes()
+    }
+
+    /// The kernels of layer `layer`.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn describe(&self, layer: usize) -> String {
+        self.plan.describe(layer)
     }
 
     /// Threads, the caller's included.
@@ -119,11 +138,18 @@ impl Executor {
         let images = pixels.len() / image;
         assert_eq!(logits.len(), images * classes, "logits of {images} images");
         let logits = Mutex::new(logits);
-        self.pool.run(images, &|i, worker| {
-            let mut arena = lock(&self.arenas[worker]);
-            self.plan.run(&mut arena, &pixels[i * image..(i + 1) * image], |_, _| {});
+        let one = |i: usize, arena: usize, workers: Workers<'_>| {
+            let mut arena = lock(&self.arenas[arena]);
+            self.plan.run(&mut arena, workers, &pixels[i * image..(i + 1) * image], |_, _| {});
             lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.logits);
-        });
+        };
+        let whole = images / self.threads() * self.threads();
+        self.pool.run(whole, &|i, worker| one(i, worker, Workers::One(&self.scratch[worker])));
+        (whole..images).for_each(|i| one(i, 0, self.workers()));
+    }
+
+    fn workers(&self) -> Workers<'_> {
+        Workers::All(&self.pool, &self.scratch)
     }
 
     /// Every code of one image, as [`Interpreter::run`](crate::Interpreter::run) gives them.
@@ -134,7 +160,7 @@ impl Executor {
         assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
         let mut tensors = Vec::new();
         let mut arena = lock(&self.arenas[0]);
-        self.plan.run(&mut arena, pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
+        self.plan.run(&mut arena, self.workers(), pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
         Trace { tensors }
     }
 }

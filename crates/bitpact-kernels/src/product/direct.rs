@@ -94,11 +94,8 @@ impl<D: Instructions> Direct<D> {
             begins.push((packed.segments.len(), packed.weights.len()));
             let mut sums = HalfLanes::<D>::new(block, spec.x_max);
             for word in &words {
-                let lanes: Vec<[i8; 4]> = (first..first + block)
-                    .map(|o| word.weights.map(|i| if o < cout { i.map_or(0, |i| spec.channel(o)[i] as i8) } else { 0 }))
-                    .collect();
-                let rest = sums.split(lanes);
-                for lanes in rest {
+                let lanes = (first..first + block).map(|o| spec.word(o, word).map(|w| w as i8)).collect();
+                for lanes in sums.split(lanes) {
                     if !sums.add(&lanes) {
                         packed.flush();
                         sums.clear();

@@ -36,7 +36,9 @@ pub struct ProductSpec<'a> {
     pub x: Layout,
     /// Largest code of `x`, border and unused channels included.
     pub x_max: u8,
-    /// Weight codes, OIHW.
+    /// Equal groups of input and output channels.
+    pub groups: usize,
+    /// Weight codes, OIHW with `I = cin / groups`.
     pub codes: &'a [i16],
 }
 
@@ -49,13 +51,27 @@ impl ProductSpec<'_> {
     /// Multiplications of one image.
     pub fn macs(&self) -> u64 {
         let (h, w) = self.output();
-        (h * w * self.geometry.weights()) as u64
+        (h * w * self.codes.len()) as u64
     }
 
     /// Weights of output channel `o`, `[in][row][column]`.
     fn channel(&self, o: usize) -> &[i16] {
         let n = self.codes.len() / self.geometry.cout;
         &self.codes[o * n..(o + 1) * n]
+    }
+
+    /// Weights that output channel `o` gives the four input channels of a word, 0 where either is none of the product's or they
+    /// are of different groups.
+    fn word(&self, o: usize, word: &walk::Word) -> [i16; 4] {
+        let g = &self.geometry;
+        let ([first, a, b], inputs) = (word.place, g.cin / self.groups);
+        std::array::from_fn(|k| {
+            let i = first + k;
+            if o >= g.cout || i >= g.cin || i / inputs != o / (g.cout / self.groups) {
+                return 0;
+            }
+            self.codes[((o * inputs + i % inputs) * g.kh + a) * g.kw + b]
+        })
     }
 
     /// Whether all sums, partial ones included, fit 32 bits.
@@ -106,7 +122,8 @@ pub trait Product: Send + Sync + std::fmt::Debug {
 /// If the machine lacks `isa`, or layouts do not fit.
 pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     let g = &spec.geometry;
-    assert_eq!(spec.codes.len(), g.weights(), "weights of {g:?}");
+    assert!(g.cin.is_multiple_of(spec.groups) && g.cout.is_multiple_of(spec.groups), "{} groups of {g:?}", spec.groups);
+    assert_eq!(spec.codes.len(), g.weights() / spec.groups, "weights of {g:?}");
     assert_eq!(spec.x.c, g.cin, "input channels of {g:?}");
     assert!(spec.x.cs.is_multiple_of(4) && spec.x.border >= g.pad, "{:?} for {g:?}", spec.x);
     if !spec.fits_i32() {

@@ -20,9 +20,7 @@ impl Reference {
     pub(super) fn new(spec: &ProductSpec<'_>) -> Self {
         let (walk, words) = Walk::new(spec);
         let cout = spec.geometry.cout;
-        let channels = (0..cout).map(|o| spec.channel(o));
-        let weights = channels.flat_map(|w| words.iter().flat_map(|word| word.weights.map(|i| i.map_or(0, |i| w[i]))));
-        let weights = weights.collect();
+        let weights = (0..cout).flat_map(|o| words.iter().flat_map(move |word| spec.word(o, word))).collect();
         Self { walk, words, weights, cout }
     }
 }

@@ -31,15 +31,27 @@ fn weights(kind: Weights, n: usize, key: Key) -> Vec<i16> {
 }
 
 fn check(geometry: ConvGeometry, size: (usize, usize), border: usize, x_max: u8, kind: Weights, seed: u64) {
+    check_groups(geometry, 1, size, border, x_max, kind, seed);
+}
+
+fn check_groups(
+    geometry: ConvGeometry,
+    groups: usize,
+    size: (usize, usize),
+    border: usize,
+    x_max: u8,
+    kind: Weights,
+    seed: u64,
+) {
     let key = Key::new(seed);
     let (h, w) = size;
     let cs = if geometry.cin <= 4 { 4 } else { geometry.cin.next_multiple_of(16) };
     let x_layout = Layout::with_cs(h, w, geometry.cin, cs, border);
-    let codes = weights(kind, geometry.weights(), key.with("w"));
+    let codes = weights(kind, geometry.weights() / groups, key.with("w"));
     let is_extreme = matches!(kind, Weights::All(_));
     let code = |i: usize| if is_extreme { x_max } else { (key.u64(i as u64) % (u64::from(x_max) + 1)) as u8 };
     let x: Vec<u8> = (0..x_layout.len()).map(code).collect();
-    let spec = ProductSpec { geometry, x: x_layout, x_max, codes: &codes };
+    let spec = ProductSpec { geometry, x: x_layout, x_max, groups, codes: &codes };
     let (rows, cols) = spec.output();
     let run = |kernel: &dyn Product, rows: std::ops::Range<usize>, channels: std::ops::Range<usize>| {
         let mut scratch = crate::Aligned::zeroed(kernel.scratch_bytes(rows.len()));
@@ -51,7 +63,7 @@ fn check(geometry: ConvGeometry, size: (usize, usize), border: usize, x_max: u8,
     let reference = Reference::new(&spec);
     for isa in Isa::available() {
         for kernel in candidates(isa, &spec) {
-            let what = format!("{} on {geometry:?}, {size:?}, x_max {x_max}, {kind:?}", kernel.name());
+            let what = format!("{} on {geometry:?}, {groups} groups, {size:?}, x_max {x_max}, {kind:?}", kernel.name());
             let block = kernel.block();
             let all = 0..geometry.cout.next_multiple_of(block);
             let expected = run(&reference, 0..rows, all.clone());
@@ -102,4 +114,12 @@ fn odd_shapes_and_wide_borders() {
     }
     let whole = ConvGeometry { kh: 4, kw: 4, stride: 1, pad: 0, cin: 16, cout: 10 };
     check(whole, (4, 4), 1, 15, Weights::Uniform(-7, 7), 13);
+}
+
+#[test]
+fn groups_see_their_own_inputs() {
+    for (groups, cin, cout) in [(2, 32, 48), (4, 8, 16), (24, 24, 24), (3, 9, 6)] {
+        check_groups(conv(3, 1, cin, cout), groups, (5, 6), 1, 15, Weights::Uniform(-7, 7), 21);
+        check_groups(conv(3, 2, cin, cout), groups, (5, 6), 1, 255, Weights::Uniform(-127, 127), 22);
+    }
 }

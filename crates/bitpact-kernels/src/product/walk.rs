@@ -1,14 +1,14 @@
-//! Where a product reads: the word of x that each group of four weights meets.
+//! Where a product reads: the words of x that its weights meet.
 
 use super::ProductSpec;
 
-/// Four consecutive codes of x, and the weights of a channel that meet them.
+/// Four consecutive codes of x.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Word {
     /// Elements from the first element that an output pixel reads.
     pub(super) offset: usize,
-    /// Places in `[in][row][column]`, none for a channel that is only padding.
-    pub(super) weights: [Option<usize>; 4],
+    /// First input channel, kernel row and kernel column.
+    pub(super) place: [usize; 3],
 }
 
 /// The walk over output pixels in the tensor read.
@@ -39,11 +39,7 @@ impl Walk {
         let mut words = Vec::with_capacity(g.kh * g.kw * g.cin.div_ceil(4));
         for (a, b) in (0..g.kh).flat_map(|a| (0..g.kw).map(move |b| (a, b))) {
             for first in (0..g.cin).step_by(4) {
-                let weight = |i: usize| (i < g.cin).then_some((i * g.kh + a) * g.kw + b);
-                words.push(Word {
-                    offset: a * x.row() + b * x.cs + first,
-                    weights: std::array::from_fn(|k| weight(first + k)),
-                });
+                words.push(Word { offset: a * x.row() + b * x.cs + first, place: [first, a, b] });
             }
         }
         let end = walk.at(height - 1, width - 1) + words.iter().map(|w| w.offset).max().unwrap_or(0) + 4;
