@@ -51,7 +51,7 @@ class OnnxRuntime:
 
         with tempfile.TemporaryDirectory() as scratch:
             path = str(pathlib.Path(scratch) / "optimized.onnx")
-            OnnxRuntime(self.path, 1, images_like(self.session), path)
+            OnnxRuntime(self.path, 1, np.zeros(self.session.get_inputs()[0].shape, np.float32), path)
             ops = Counter(node.op_type for node in onnx.load(path).graph.node)
         return {"int8_convolutions": ops["QLinearConv"], "other_convolutions": ops["Conv"] + ops["FusedConv"], "operations": ops}
 
@@ -72,21 +72,22 @@ class OpenVino:
         self.request.set_input_tensor(openvino.Tensor(x))
 
     def run(self):
-        # The same work as infer(), without building a dictionary of the outputs in Python.
-        self.request.start_async()
-        self.request.wait()
+        # On the calling thread; start_async() and wait() would hand over to another one and back.
+        self.request.infer(share_outputs=True)
 
     def logits(self):
         return self.request.get_output_tensor().data.copy()
 
     def kernels(self):
         """oneDNN's primitive and the precision of each convolution of the compiled graph."""
-        info = [{key: value.astype(str) for key, value in op.get_rt_info().items() if key in ("layerType", "primitiveType", "runtimePrecision")}
-                for op in self.compiled.get_runtime_model().get_ordered_ops()]
+        keys = ("layerType", "primitiveType", "runtimePrecision")
+        ops = [op.get_rt_info() for op in self.compiled.get_runtime_model().get_ordered_ops()]
+        info = [{key: op[key].astype(str) for key in keys} for op in ops]
         found = [i for i in info if i["layerType"] == "Convolution"]
         int8 = sum(i["runtimePrecision"] in ("u8", "i8") for i in found)
+        shown = [i for i in info if i["layerType"] not in ("Const", "Input", "Output")]
         return {"int8_convolutions": int8, "other_convolutions": len(found) - int8,
-                "operations": Counter(f"{i['layerType']} {i['primitiveType']}" for i in info if i["layerType"] not in ("Const", "Input", "Output"))}
+                "operations": Counter(f"{i['layerType']} {i['primitiveType']}" for i in shown)}
 
 
 class TfLite:
@@ -119,11 +120,12 @@ class TfLite:
         kinds = {t["index"]: t["dtype"] for t in self.interpreter.get_tensor_details()}
         convolutions = [op for op in details if op["op_name"] == "CONV_2D"]
         int8 = sum(all(kinds.get(op[side][0]) == np.int8 for side in ("inputs", "outputs")) for op in convolutions)
-        return {"int8_convolutions": int8, "other_convolutions": len(convolutions) - int8, "operations": Counter(op["op_name"] for op in details)}
+        return {"int8_convolutions": int8, "other_convolutions": len(convolutions) - int8,
+                "operations": Counter(op["op_name"] for op in details)}
 
 
 PEERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "tflite": TfLite}
-TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "TensorFlow Lite"}
+TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "TensorFlow Lite (LiteRT)"}
 
 
 def model_path(name, folder, arch):
@@ -131,17 +133,13 @@ def model_path(name, folder, arch):
 
 
 def model_bytes(name, folder, arch):
-    """OpenVINO's model is two files."""
     path = model_path(name, folder, arch)
-    return sum(file.stat().st_size for file in {path, path.with_suffix(".bin")} if file.exists())
+    weights = [path.with_suffix(".bin")] if name == "openvino" else []
+    return sum(file.stat().st_size for file in [path, *weights])
 
 
 def load(name, folder, arch, threads, batch, x):
     return PEERS[name](str(model_path(name, folder, arch)), threads, x)
-
-
-def images_like(session):
-    return np.zeros(session.get_inputs()[0].shape, np.float32)
 
 
 def resident_bytes():
@@ -151,12 +149,12 @@ def resident_bytes():
 
 def measure(name, folder, arch, threads, batch, seconds):
     before = resident_bytes()
+    x = images(arch, batch)
     begin = time.perf_counter()
-    peer = load(name, folder, arch, threads, batch, images(arch, batch))
+    peer = load(name, folder, arch, threads, batch, x)
     peer.run()
     first = time.perf_counter() - begin
-    warm = time.perf_counter() + seconds / 4
-    while time.perf_counter() < warm:
+    while time.perf_counter() - begin < first + seconds / 4:
         peer.run()
     times = []
     end = time.perf_counter() + seconds
