@@ -11,7 +11,7 @@ use crate::isa::Isa;
 use crate::layout::{Aligned, Layout};
 use crate::pool::Pool;
 use crate::product::{Product, ProductSpec, candidates};
-use crate::requant::{BLOCK, StepU8};
+use crate::requant::{BLOCK, Row, StepU8};
 
 /// Pixels a strip should have: enough to use a kernel's tiles, few enough that their sums stay in the first-level cache.
 const STRIP_PIXELS: usize = 96;
@@ -37,7 +37,6 @@ pub struct Scratch {
     prepared: [Aligned<u8>; 2],
     acc: [Aligned<i32>; 2],
     res: Aligned<u8>,
-    codes: Aligned<u8>,
 }
 
 /// Sizes of a [`Scratch`].
@@ -45,7 +44,7 @@ pub struct Scratch {
 pub struct ScratchSize {
     prepared: [usize; 2],
     acc: [usize; 2],
-    codes: usize,
+    res: usize,
 }
 
 impl ScratchSize {
@@ -55,7 +54,7 @@ impl ScratchSize {
         ScratchSize {
             prepared: max(self.prepared, other.prepared),
             acc: max(self.acc, other.acc),
-            codes: self.codes.max(other.codes),
+            res: self.res.max(other.res),
         }
     }
 
@@ -64,8 +63,7 @@ impl ScratchSize {
         Scratch {
             prepared: self.prepared.map(Aligned::zeroed),
             acc: self.acc.map(Aligned::zeroed),
-            res: Aligned::zeroed(self.codes),
-            codes: Aligned::zeroed(self.codes),
+            res: Aligned::zeroed(self.res),
         }
     }
 }
@@ -197,7 +195,7 @@ impl FusedLayer {
         ScratchSize {
             prepared: [prepared(&*self.main), self.second.as_ref().map_or(0, |second| prepared(&**second))],
             acc: [pixels * self.block, if self.second.is_some() { pixels * self.block } else { 0 }],
-            codes: pixels * BLOCK,
+            res: self.y.w * BLOCK,
         }
     }
 
@@ -225,7 +223,7 @@ impl FusedLayer {
 
     /// Some rows of some blocks.
     fn task(&self, inputs: LayerInputs<'_>, rows: Range<usize>, blocks: Range<usize>, scratch: &mut Scratch, out: &Out) {
-        let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res, codes } = scratch;
+        let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res } = scratch;
         let pixels = rows.len() * self.y.w;
         let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];
         self.main.prepare(inputs.main, rows.clone(), prepared);
@@ -248,25 +246,47 @@ impl FusedLayer {
             };
             for first in channels.step_by(BLOCK).take_while(|&c| c < self.y.cs) {
                 let within = first - block * self.block;
-                let res: &[u8] = match &self.shortcut {
-                    Some(shortcut) => {
-                        shortcut.gather(inputs.shortcut, rows.clone(), self.y.w, first, &mut res[..pixels * BLOCK]);
-                        &res[..pixels * BLOCK]
-                    }
-                    None => &[],
-                };
-                let codes = &mut codes[..pixels * BLOCK];
                 let acc2 = if acc2.is_empty() { acc2 } else { &acc2[within..] };
-                self.step.run(first / BLOCK, &acc[within..], acc2, self.block, res, codes);
-                let mut codes = codes.as_chunks::<BLOCK>().0.iter();
-                for r in rows.clone() {
-                    let row = self.y.offset(r, 0) + first;
-                    for (q, codes) in (0..self.y.w).zip(&mut codes) {
-                        // SAFETY: no other task has this pixel and block.
-                        unsafe { out.write(row + q * self.y.cs, codes) };
-                    }
-                }
+                self.codes(inputs.shortcut, rows.clone(), first, (&acc[within..], acc2), res, out);
             }
+        }
+    }
+
+    /// The codes of 16 channels from `first`.
+    fn codes(
+        &self,
+        shortcut: &[u8],
+        rows: Range<usize>,
+        first: usize,
+        (acc, acc2): (&[i32], &[i32]),
+        gathered: &mut [u8],
+        out: &Out,
+    ) {
+        for (i, r) in rows.enumerate() {
+            let at = i * self.y.w * self.block;
+            let (res, res_stride): (&[u8], usize) = match &self.shortcut {
+                Some(s) if s.stride == 1 && s.pad_before == 0 && first + BLOCK <= s.layout.cs => {
+                    (&shortcut[s.layout.offset(r, 0) + first..], s.layout.cs)
+                }
+                Some(s) => {
+                    let gathered = &mut gathered[..self.y.w * BLOCK];
+                    s.gather(shortcut, r, first, gathered);
+                    (gathered, BLOCK)
+                }
+                None => (&[], 0),
+            };
+            let row = Row {
+                pixels: self.y.w,
+                acc: &acc[at..],
+                acc2: if acc2.is_empty() { acc2 } else { &acc2[at..] },
+                stride: self.block,
+                res,
+                res_stride,
+                y: out.row(self.y.offset(r, 0) + first, (self.y.w - 1) * self.y.cs + BLOCK),
+                y_stride: self.y.cs,
+            };
+            // SAFETY: `out.row` has checked the length, and no other task has this row and block.
+            unsafe { self.step.run(first / BLOCK, row) };
         }
     }
 }
@@ -280,25 +300,17 @@ impl Shortcut {
         }
     }
 
-    /// Copies 16 channels from `first` of the pixels of some output rows to `to[pixel][16]`.
-    fn gather(&self, x: &[u8], rows: Range<usize>, width: usize, first: usize, to: &mut [u8]) {
+    /// Copies 16 channels from `first` of the pixels of an output row to `to[pixel][16]`.
+    fn gather(&self, x: &[u8], r: usize, first: usize, to: &mut [u8]) {
         let Shortcut { layout, stride, pad_before } = *self;
-        let mut to = to.as_chunks_mut::<BLOCK>().0.iter_mut();
-        let is_whole = pad_before == 0 && first + BLOCK <= layout.cs;
         // Channels of the block that the shortcut has.
         let from = pad_before.max(first);
         let until = (pad_before + layout.c).min(first + BLOCK).max(from);
-        for r in rows {
-            let row = layout.offset(r * stride, 0);
-            for (q, to) in (0..width).zip(&mut to) {
-                let pixel = &x[row + q * stride * layout.cs..][..layout.cs];
-                if is_whole && let Some(codes) = pixel[first..].first_chunk::<BLOCK>() {
-                    *to = *codes;
-                } else {
-                    *to = [0; BLOCK];
-                    to[from - first..until - first].copy_from_slice(&pixel[from - pad_before..until - pad_before]);
-                }
-            }
+        let row = layout.offset(r * stride, 0);
+        for (q, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            *to = [0; BLOCK];
+            let pixel = &x[row + q * stride * layout.cs..][..layout.cs];
+            to[from - first..until - first].copy_from_slice(&pixel[from - pad_before..until - pad_before]);
         }
     }
 }
@@ -309,16 +321,13 @@ struct Out {
     len: usize,
 }
 
-// SAFETY: `write` is the only access, and its callers promise that no two of them meet.
+// SAFETY: the pointer is only handed out, by `row`; whoever writes through it promises that no two writes meet.
 unsafe impl Sync for Out {}
 
 impl Out {
-    /// # Safety
-    /// Nobody else reads or writes these 16 elements meanwhile.
-    #[inline(always)]
-    unsafe fn write(&self, at: usize, codes: &[u8; BLOCK]) {
-        assert!(at + BLOCK <= self.len);
-        // SAFETY: inside the slice behind `first`, which `FusedLayer::run` borrows exclusively; the caller promises the rest.
-        unsafe { self.first.add(at).cast::<[u8; BLOCK]>().write_unaligned(*codes) };
+    /// The address of element `at`, from which `len` elements are inside the tensor.
+    fn row(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at + len <= self.len, "codes {at}..{} of {}", at + len, self.len);
+        self.first.wrapping_add(at)
     }
 }

@@ -64,6 +64,19 @@ impl Layer {
         }
     }
 
+    /// Bytes of packed weights.
+    pub(super) fn weight_bytes(&self) -> usize {
+        match self {
+            Layer::Fused { layer, .. } => layer.weight_bytes(),
+            Layer::General { main, second, .. } => {
+                main.kernel.weight_bytes() + second.as_ref().map_or(0, |second| second.kernel.weight_bytes())
+            }
+            Layer::Logits { kernel, .. } => kernel.weight_bytes(),
+            Layer::GeneralLogits { main, .. } => main.kernel.weight_bytes(),
+            Layer::MaxPool { .. } | Layer::SumPool { .. } => 0,
+        }
+    }
+
     /// Computes the layer from the arena into the arena.
     pub(super) fn run(&self, arena: &mut Arena, workers: Workers<'_>) {
         let Arena { codes, sums, wide, logits, acc } = arena;

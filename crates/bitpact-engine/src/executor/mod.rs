@@ -10,6 +10,7 @@ mod layer;
 mod plan;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bitpact_core::StepError;
 use bitpact_kernels::{Isa, Pool, Scratch, Workers};
@@ -114,12 +115,30 @@ impl Executor {
         self.plan.classes()
     }
 
-    /// The kernels of layer `layer`.
+    /// Every layer in order: its name, its kernels, the multiplications of its products.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, String, u64)> {
+        self.plan.layers()
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.plan.weight_bytes()
+    }
+
+    /// Computes one image, all threads on each layer, and returns the time of every layer.
     ///
     /// # Panics
-    /// If there is no such layer.
-    pub fn describe(&self, layer: usize) -> String {
-        self.plan.describe(layer)
+    /// If the number of pixels is wrong.
+    pub fn profile(&mut self, pixels: &[u8]) -> Vec<Duration> {
+        assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
+        let mut times = Vec::new();
+        let mut arena = lock(&self.arenas[0]);
+        let mut begin = Instant::now();
+        self.plan.run(&mut arena, self.workers(), pixels, |_, _| {
+            let end = Instant::now();
+            times.push(end - std::mem::replace(&mut begin, end));
+        });
+        times
     }
 
     /// Threads, the caller's included.

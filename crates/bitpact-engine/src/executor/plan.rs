@@ -6,7 +6,7 @@ use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{
     Aligned, ConvGeometry, FusedLayer, Isa, Layout, ProductSpec, ScratchSize, Shortcut, Unfusable, Workers,
 };
-use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, ModelError};
+use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, ModelError};
 
 use super::EngineError;
 use super::arena::{Arena, Place, padding_codes, places};
@@ -21,6 +21,8 @@ pub(super) struct Plan {
     /// What the border of each tensor but the image holds.
     padding_codes: Vec<u32>,
     layers: Vec<Layer>,
+    /// Name of each layer, and the multiplications of its products.
+    about: Vec<(String, u64)>,
     classes: usize,
     scratch: ScratchSize,
     /// Elements of the accumulators in 64 bits.
@@ -36,6 +38,7 @@ impl Plan {
             padding_codes,
             zero_point: model.input.zero_point.clone(),
             layers: Vec::new(),
+            about: model.layers.iter().map(|layer| (layer.name.clone(), macs(layer))).collect(),
             classes: model.classes(),
             scratch: ScratchSize::default(),
             wide: [0; 2],
@@ -210,9 +213,14 @@ impl Plan {
         self.scratch
     }
 
-    /// The kernels of each layer.
-    pub(super) fn describe(&self, layer: usize) -> String {
-        self.layers[layer].describe()
+    /// Every layer's name, kernels and multiplications.
+    pub(super) fn layers(&self) -> impl Iterator<Item = (&str, String, u64)> {
+        self.about.iter().zip(&self.layers).map(|((name, macs), layer)| (name.as_str(), layer.describe(), *macs))
+    }
+
+    /// Bytes of packed weights.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.layers.iter().map(Layer::weight_bytes).sum()
     }
 
     /// Computes one image; `after` is called after each layer with the number of the tensor it wrote.
@@ -249,4 +257,10 @@ impl Plan {
             Place::Logits => arena.logits.clone(),
         }
     }
+}
+
+/// Multiplications of a layer's products for one image.
+fn macs(layer: &IntegerLayer) -> u64 {
+    let outputs = (layer.shape.h * layer.shape.w) as u64;
+    layer.op.products().map(|product| outputs * product.codes.len() as u64).sum()
 }

@@ -1,8 +1,8 @@
-//! Pixels of one block of channels: plain loops, compiled once per instruction set.
+//! One row of pixels of one block of channels, in plain Rust: the definition of the SIMD rows.
 
 use bitpact_core::IntegerStep;
 
-use crate::isa::Proof;
+use super::Row;
 
 /// Channels a block.
 pub const BLOCK: usize = 16;
@@ -63,20 +63,20 @@ impl Sum for f64 {
 /// The constants of a step, per channel, zeros in the channels beyond the last.
 #[derive(Debug, Clone)]
 pub(super) struct Constants<S> {
-    shift: u32,
-    lo: S,
-    hi: S,
-    blocks: Vec<Block<S>>,
+    pub(super) shift: u32,
+    pub(super) lo: S,
+    pub(super) hi: S,
+    pub(super) blocks: Vec<Block<S>>,
 }
 
 #[derive(Debug, Clone)]
-struct Block<S> {
-    mul: [i32; BLOCK],
-    mul2: [i32; BLOCK],
-    res_mul: [i32; BLOCK],
-    add: [S; BLOCK],
+pub(super) struct Block<S> {
+    pub(super) mul: [S; BLOCK],
+    pub(super) mul2: [S; BLOCK],
+    pub(super) res_mul: [S; BLOCK],
+    pub(super) add: [S; BLOCK],
     /// All ones in a channel, 0 beyond the last.
-    mask: [u8; BLOCK],
+    pub(super) mask: [u8; BLOCK],
 }
 
 impl<S: Sum> Constants<S> {
@@ -84,7 +84,9 @@ impl<S: Sum> Constants<S> {
         let cs = step.mul.len().next_multiple_of(BLOCK);
         let blocks = (0..cs / BLOCK)
             .map(|block| {
-                let of = |list: &[i32]| std::array::from_fn(|k| list.get(block * BLOCK + k).copied().unwrap_or(0));
+                let of = |list: &[i32]| {
+                    std::array::from_fn(|k| S::widen(list.get(block * BLOCK + k).copied().unwrap_or(0)))
+                };
                 Block {
                     mul: of(&step.mul),
                     mul2: of(&step.mul2),
@@ -98,81 +100,28 @@ impl<S: Sum> Constants<S> {
     }
 }
 
-/// What the codes of some pixels are made of: 16 channels of each, `[pixel][stride]` for sums and `[pixel][16]` for residual codes;
-/// absent inputs are empty.
-#[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) acc: &'a [i32],
-    pub(super) acc2: &'a [i32],
-    pub(super) stride: usize,
-    pub(super) res: &'a [u8],
-}
-
-/// Writes the codes of one block, `[pixel][16]`.
-pub(super) fn run<S: Sum>(proof: Proof, constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
-    match proof {
-        // SAFETY: the token proves the features.
-        #[cfg(target_arch = "x86_64")]
-        Proof::Avx512(_) => unsafe { avx512(constants, block, inputs, y) },
-        // SAFETY: the token proves the features.
-        #[cfg(target_arch = "x86_64")]
-        Proof::Avx2(_) => unsafe { avx2(constants, block, inputs, y) },
-        _ => select(constants, block, inputs, y),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn avx512<S: Sum>(constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
-    select(constants, block, inputs, y);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<S: Sum>(constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
-    select(constants, block, inputs, y);
-}
-
-#[inline(always)]
-fn select<S: Sum>(constants: &Constants<S>, block: usize, inputs: Inputs<'_>, y: &mut [u8]) {
-    match (inputs.acc2.is_empty(), inputs.res.is_empty()) {
-        (true, true) => pixels::<S, false, false>(constants, block, inputs, y),
-        (true, false) => pixels::<S, false, true>(constants, block, inputs, y),
-        (false, true) => pixels::<S, true, false>(constants, block, inputs, y),
-        (false, false) => pixels::<S, true, true>(constants, block, inputs, y),
-    }
-}
-
-#[inline(always)]
-fn pixels<S: Sum, const ACC2: bool, const RES: bool>(
-    constants: &Constants<S>,
-    block: usize,
-    inputs: Inputs<'_>,
-    y: &mut [u8],
-) {
+/// Writes one row.
+///
+/// # Safety
+/// `row.y` is valid for writes of 16 bytes at each of its pixels.
+pub(super) unsafe fn row<S: Sum>(constants: &Constants<S>, block: usize, row: Row<'_>) {
     let Constants { shift, lo, hi, ref blocks } = *constants;
     let block = &blocks[block];
-    for (pixel, out) in y.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let at = pixel * inputs.stride;
-        let Some(acc) = inputs.acc[at..].first_chunk::<BLOCK>() else { return };
-        let mut sums: [S; BLOCK] = block.add;
-        for k in 0..BLOCK {
-            sums[k] = sums[k].multiply_add(S::widen(acc[k]), S::widen(block.mul[k]));
-        }
-        if ACC2 {
-            let Some(acc2) = inputs.acc2[at..].first_chunk::<BLOCK>() else { return };
-            for k in 0..BLOCK {
-                sums[k] = sums[k].multiply_add(S::widen(acc2[k]), S::widen(block.mul2[k]));
+    for pixel in 0..row.pixels {
+        let mut codes = [0; BLOCK];
+        for (k, code) in codes.iter_mut().enumerate() {
+            let at = pixel * row.stride + k;
+            let mut sum = block.add[k].multiply_add(S::widen(row.acc[at]), block.mul[k]);
+            if !row.acc2.is_empty() {
+                sum = sum.multiply_add(S::widen(row.acc2[at]), block.mul2[k]);
             }
-        }
-        if RES {
-            let Some(res) = inputs.res[pixel * BLOCK..].first_chunk::<BLOCK>() else { return };
-            for k in 0..BLOCK {
-                sums[k] = sums[k].multiply_add(S::widen(res[k].into()), S::widen(block.res_mul[k]));
+            if !row.res.is_empty() {
+                sum = sum.multiply_add(S::widen(row.res[pixel * row.res_stride + k].into()), block.res_mul[k]);
             }
+            *code = sum.finish(shift, lo, hi) & block.mask[k];
         }
-        for k in 0..BLOCK {
-            out[k] = sums[k].finish(shift, lo, hi) & block.mask[k];
-        }
+        let y = row.y.wrapping_add(pixel * row.y_stride);
+        // SAFETY: the caller's promise.
+        unsafe { y.cast::<[u8; BLOCK]>().write_unaligned(codes) };
     }
 }

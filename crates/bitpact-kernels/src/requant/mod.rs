@@ -8,6 +8,8 @@
 //! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
 //! 32-bit integers, below 2^53 in float64, where they are exact too, else in 64-bit integers.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod body;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,28 @@ use bitpact_core::step::{IntegerStep, Ranges};
 
 use crate::isa::{Isa, Proof};
 pub use body::BLOCK;
-use body::{Constants, Inputs};
+use body::Constants;
+
+/// One row of pixels of one block: what their codes are made of, and where they go.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    /// Number of pixels.
+    pub(crate) pixels: usize,
+    /// Accumulators of 16 channels at every `stride`.
+    pub(crate) acc: &'a [i32],
+    /// Second accumulators in the same way; empty without.
+    pub(crate) acc2: &'a [i32],
+    /// Numbers from one pixel's accumulators to the next.
+    pub(crate) stride: usize,
+    /// Residual codes of 16 channels at every `res_stride`; empty without.
+    pub(crate) res: &'a [u8],
+    /// Codes from one pixel to the next.
+    pub(crate) res_stride: usize,
+    /// Codes written, 16 at every `y_stride`.
+    pub(crate) y: *mut u8,
+    /// Codes from one pixel to the next.
+    pub(crate) y_stride: usize,
+}
 
 /// Plan of the integer step of one layer.
 #[derive(Debug, Clone)]
@@ -70,22 +93,31 @@ impl StepU8 {
         (self.acc2, self.res)
     }
 
-    /// Writes the codes of channels `16 * block..` of some pixels, `y[pixel][16]`, zeros in channels beyond the last. Sums lie at
-    /// `acc[pixel * stride..]`, residual codes at `res[pixel][16]`; `acc2` and `res` are empty where the step has no such input.
+    /// Writes the codes of channels `16 * block..` of a row of pixels, zeros in channels beyond the last.
+    ///
+    /// # Safety
+    /// `row.y` is valid for writes of 16 bytes at each of its pixels.
     ///
     /// # Panics
     /// If a slice is too short or there is no such block.
-    pub fn run(&self, block: usize, acc: &[i32], acc2: &[i32], stride: usize, res: &[u8], y: &mut [u8]) {
-        let pixels = y.len() / BLOCK;
-        let reach = if pixels == 0 { 0 } else { (pixels - 1) * stride + BLOCK };
-        assert!(y.len().is_multiple_of(BLOCK) && acc.len() >= reach, "accumulators of {pixels} pixels");
-        assert!(if self.acc2 { acc2.len() >= reach } else { acc2.is_empty() }, "second accumulators");
-        assert!(if self.res { res.len() >= y.len() } else { res.is_empty() }, "residual codes");
-        let inputs = Inputs { acc, acc2, stride, res };
-        match &self.constants {
-            Width::Int32(constants) => body::run(self.proof, constants, block, inputs, y),
-            Width::Float64(constants) => body::run(self.proof, constants, block, inputs, y),
-            Width::Int64(constants) => body::run(self.proof, constants, block, inputs, y),
+    pub(crate) unsafe fn run(&self, block: usize, row: Row<'_>) {
+        let reach = |stride: usize| if row.pixels == 0 { 0 } else { (row.pixels - 1) * stride + BLOCK };
+        assert!(row.acc.len() >= reach(row.stride), "accumulators of {} pixels", row.pixels);
+        let acc2 = if self.acc2 { row.acc2.len() >= reach(row.stride) } else { row.acc2.is_empty() };
+        assert!(acc2, "second accumulators of {} pixels", row.pixels);
+        let res = if self.res { row.res.len() >= reach(row.res_stride) } else { row.res.is_empty() };
+        assert!(res, "residual codes of {} pixels", row.pixels);
+        // SAFETY: the caller's promise, the lengths just checked, and tokens that prove the features.
+        unsafe {
+            match (&self.constants, self.proof) {
+                #[cfg(target_arch = "x86_64")]
+                (Width::Int32(constants), Proof::Avx2(_) | Proof::Avx512(_)) => avx2::row_i32(constants, block, row),
+                #[cfg(target_arch = "x86_64")]
+                (Width::Float64(constants), Proof::Avx2(_) | Proof::Avx512(_)) => avx2::row_f64(constants, block, row),
+                (Width::Int32(constants), _) => body::row(constants, block, row),
+                (Width::Float64(constants), _) => body::row(constants, block, row),
+                (Width::Int64(constants), _) => body::row(constants, block, row),
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use bitpact_core::rng::Key;
 use bitpact_core::step::{IntegerStep, Ranges};
 
-use super::{BLOCK, StepU8};
+use super::{BLOCK, Row, StepU8};
 use crate::isa::Isa;
 
 struct Case {
@@ -17,6 +17,16 @@ struct Case {
     lo: i32,
     hi: i32,
     arithmetic: &'static str,
+}
+
+/// The codes of a dense row.
+fn run(plan: &StepU8, block: usize, pixels: usize, (acc, acc2, stride): (&[i32], &[i32], usize), res: &[u8]) -> Vec<u8> {
+    let mut y = vec![77; pixels * BLOCK];
+    let y_stride = BLOCK;
+    let row = Row { pixels, acc, acc2, stride, res, res_stride: BLOCK, y: y.as_mut_ptr(), y_stride };
+    // SAFETY: y holds 16 codes for each pixel.
+    unsafe { plan.run(block, row) };
+    y
 }
 
 fn check(case: &Case, seed: u64) {
@@ -50,8 +60,7 @@ fn check(case: &Case, seed: u64) {
             let (a, a2) = (sums("acc", b, true), sums("acc2", b, acc2));
             let codes: Vec<u8> =
                 (0..if res { pixels * BLOCK } else { 0 }).map(|i| key.with("res").u64(i as u64) as u8).collect();
-            let mut y = vec![77; pixels * BLOCK];
-            plan.run(b, &a, &a2, stride, &codes, &mut y);
+            let y = run(&plan, b, pixels, (&a, &a2, stride), &codes);
             for (i, &code) in y.iter().enumerate() {
                 let (pixel, k) = (i / BLOCK, i % BLOCK);
                 let channel = b * BLOCK + k;
@@ -104,8 +113,7 @@ fn the_largest_sum_chooses_the_arithmetic() {
         for isa in Isa::available() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();
             assert_eq!(plan.arithmetic(), arithmetic);
-            let (acc, mut y) = ([10; 16], [0; 16]);
-            plan.run(0, &acc, &[], 16, &[], &mut y);
+            let y = run(&plan, 0, 1, (&[10; 16], &[], 16), &[]);
             assert_eq!(i32::from(y[0]), step.apply(0, 10, 0, 0));
             assert_eq!(y[1..], [0; 15]);
         }
@@ -123,8 +131,7 @@ fn sums_around_every_threshold_round_down() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();
             assert_eq!(plan.arithmetic(), arithmetic);
             for sum in -40..4200 {
-                let (acc, mut y) = ([sum; 16], [0; 16]);
-                plan.run(0, &acc, &[], 16, &[], &mut y);
+                let y = run(&plan, 0, 1, (&[sum; 16], &[], 16), &[]);
                 assert_eq!(i32::from(y[0]), step.apply(0, sum.into(), 0, 0), "{isa}, {arithmetic}, sum {sum}");
             }
         }
