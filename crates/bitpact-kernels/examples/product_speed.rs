@@ -47,7 +47,7 @@ fn main() {
             let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups: 1, codes: &codes };
             let (rows, cols) = spec.output();
             for kernel in candidates(isa, &spec) {
-                let step = (100 / cols).clamp(1, rows).next_multiple_of(kernel.row_step());
+                let step = (kernel.strip_pixels() / cols).clamp(1, rows).next_multiple_of(kernel.row_step());
                 let mut acc = vec![0; step * cols * kernel.block()];
                 let mut scratch = Aligned::zeroed(kernel.scratch_bytes(step));
                 let speed = best(spec.macs() as f64, || {
@@ -56,7 +56,7 @@ fn main() {
                         kernel.prepare(black_box(&pixels), strip.clone(), &mut scratch);
                         for c in (0..cout).step_by(kernel.block()) {
                             let acc = &mut acc[..strip.len() * cols * kernel.block()];
-                            kernel.accumulate(&pixels, &scratch, strip.clone(), c..c + kernel.block(), acc);
+                            kernel.accumulate(&pixels, &mut scratch, strip.clone(), c..c + kernel.block(), acc);
                             black_box(&acc);
                         }
                     }

@@ -13,9 +13,6 @@ use crate::pool::Pool;
 use crate::product::{Product, ProductSpec, candidates};
 use crate::requant::{BLOCK, Row, StepU8};
 
-/// Pixels a strip should have: enough to use a kernel's tiles, few enough that their sums stay in the first-level cache.
-const STRIP_PIXELS: usize = 96;
-
 /// Multiplications below which a task is not cut further: some microseconds of work.
 const TASK_MACS: u64 = 1 << 19;
 
@@ -172,7 +169,8 @@ impl FusedLayer {
         let kernels = || [Some(&main_kernel), second_kernel.as_ref()].into_iter().flatten();
         let row_step = kernels().map(|k| k.row_step()).max().unwrap_or(1);
         let block = kernels().map(|k| k.block()).max().unwrap_or(BLOCK);
-        let strip = (STRIP_PIXELS / y.w).clamp(1, y.h).next_multiple_of(row_step);
+        let strip_pixels = kernels().map(|k| k.strip_pixels()).max().unwrap_or(1);
+        let strip = (strip_pixels / y.w).clamp(1, y.h).next_multiple_of(row_step);
         let macs = (main.macs() + second.map_or(0, |s| s.macs())) * (strip * block) as u64 / (y.h * y.c) as u64;
         Ok(FusedLayer { main: main_kernel, second: second_kernel, step, shortcut, y, strip, block, macs })
     }
@@ -227,16 +225,16 @@ impl FusedLayer {
         let pixels = rows.len() * self.y.w;
         let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];
         self.main.prepare(inputs.main, rows.clone(), prepared);
-        let second = self.second.as_ref().map(|second| {
+        let mut second = self.second.as_ref().map(|second| {
             let prepared = &mut prepared2[..second.scratch_bytes(self.strip)];
             second.prepare(inputs.second, rows.clone(), prepared);
-            (second, &*prepared)
+            (second, prepared)
         });
         for block in blocks {
             let channels = block * self.block..(block + 1) * self.block;
             let acc = &mut acc[..pixels * self.block];
             self.main.accumulate(inputs.main, prepared, rows.clone(), channels.clone(), acc);
-            let acc2: &[i32] = match second {
+            let acc2: &[i32] = match &mut second {
                 Some((second, prepared)) => {
                     let acc2 = &mut acc2[..pixels * self.block];
                     second.accumulate(inputs.second, prepared, rows.clone(), channels.clone(), acc2);

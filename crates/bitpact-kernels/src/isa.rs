@@ -102,6 +102,12 @@ impl Avx2 {
 pub(crate) struct Avx512(());
 
 impl Avx512 {
+    /// AVX2 comes with it.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(crate) fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
+
     /// The token, where the CPU has the features.
     pub(crate) fn detect() -> Option<Avx512> {
         #[cfg(target_arch = "x86_64")]

@@ -133,6 +133,26 @@ impl Dot for Wide {
     }
 }
 
+/// AVX2 on words of two signed 16-bit numbers: `vpmaddwd`. Sums wrap around modulo 2^32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words16(pub(super) Avx2);
+
+impl Dot for Words16 {
+    ymm!();
+    const REACH: Option<i64> = None;
+
+    #[inline(always)]
+    fn dot(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+        // SAFETY: self proves the features.
+        self.add(sums, unsafe { _mm256_madd_epi16(x, w) })
+    }
+
+    #[inline(always)]
+    fn widen(self, sums: __m256i) -> __m256i {
+        sums
+    }
+}
+
 /// AVX-512 VNNI: `vpdpbusd` on 16 lanes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vnni512(pub(super) Avx512);

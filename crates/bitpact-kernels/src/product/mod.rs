@@ -12,6 +12,10 @@
 mod direct;
 #[cfg(target_arch = "x86_64")]
 mod dot;
+#[cfg(target_arch = "x86_64")]
+mod instructions;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod reference;
 #[cfg(target_arch = "x86_64")]
 mod split;
@@ -20,6 +24,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 mod walk;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 use std::ops::Range;
 
@@ -76,20 +82,30 @@ impl ProductSpec<'_> {
 
     /// Whether all sums, partial ones included, fit 32 bits.
     fn fits_i32(&self) -> bool {
+        self.fits_i32_times(1)
+    }
+
+    /// Whether `factor` times any sum, partial ones included, fits 32 bits.
+    fn fits_i32_times(&self, factor: i64) -> bool {
         (0..self.geometry.cout).all(|o| {
             let (lo, hi) = bitpact_core::step::accumulator_range(self.channel(o), 0, self.x_max.into());
-            lo >= i64::from(i32::MIN) && hi <= i64::from(i32::MAX)
+            factor * lo >= i64::from(i32::MIN) && factor * hi <= i64::from(i32::MAX)
         })
     }
 }
 
 /// One way to compute a product, with its weights packed for it.
 pub trait Product: Send + Sync + std::fmt::Debug {
-    /// Algorithm, tile and instructions, such as `direct_6x16_avx2_i16`.
-    fn name(&self) -> &'static str;
+    /// Algorithm, tile and instructions, such as `direct 6x16_avx2_i16`.
+    fn name(&self) -> String;
 
     /// Channels computed together; ranges of channels start and end at multiples of it (or at the last channel).
     fn block(&self) -> usize;
+
+    /// Pixels a strip should have: enough to use the kernel's tiles, few enough that what it keeps of them stays in cache.
+    fn strip_pixels(&self) -> usize {
+        96
+    }
 
     /// Rows of a strip begin at multiples of this.
     fn row_step(&self) -> usize {
@@ -112,7 +128,7 @@ pub trait Product: Send + Sync + std::fmt::Debug {
     ///
     /// # Panics
     /// If a length is wrong or a range leaves the output.
-    fn accumulate(&self, x: &[u8], scratch: &[u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]);
+    fn accumulate(&self, x: &[u8], scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]);
 }
 
 /// All kernels that compute `spec` exactly on `isa`, the one to be picked first. Empty where a sum, or a partial sum of any
@@ -131,7 +147,12 @@ pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     }
     let mut list: Vec<Box<dyn Product>> = Vec::new();
     #[cfg(target_arch = "x86_64")]
-    list.extend(direct::candidates(isa.prove(), spec));
+    {
+        list.extend(direct::candidates(isa.prove(), spec));
+        let transformed = winograd::candidates(isa.prove(), spec);
+        let at = if g.cin >= winograd::LEAST_CHANNELS { 0 } else { list.len() };
+        list.splice(at..at, transformed);
+    }
     if list.is_empty() {
         list.push(Box::new(reference::Reference::new(spec)));
     }

@@ -26,8 +26,8 @@ impl Reference {
 }
 
 impl Product for Reference {
-    fn name(&self) -> &'static str {
-        "direct_1x1_scalar"
+    fn name(&self) -> String {
+        "direct scalar".to_owned()
     }
 
     fn block(&self) -> usize {
@@ -38,7 +38,7 @@ impl Product for Reference {
         size_of_val(&*self.weights)
     }
 
-    fn accumulate(&self, x: &[u8], _scratch: &[u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
+    fn accumulate(&self, x: &[u8], _scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
         assert_eq!(x.len(), self.walk.x_len, "elements of the tensor read");
         assert_eq!(acc.len(), rows.len() * self.walk.width * channels.len(), "accumulators");
         let pixels = rows.flat_map(|r| (0..self.walk.width).map(move |q| (r, q)));

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::direct::{Direct, Instructions};
+use super::direct::Direct;
+use super::instructions::Instructions;
 use super::{Product, ProductSpec};
 
 /// The product of the low and of the high bytes.
@@ -29,8 +30,8 @@ impl<D: Instructions> Split<D> {
 }
 
 impl<D: Instructions> Product for Split<D> {
-    fn name(&self) -> &'static str {
-        "split_bytes"
+    fn name(&self) -> String {
+        format!("split {}", D::NAME)
     }
 
     fn block(&self) -> usize {
@@ -41,7 +42,7 @@ impl<D: Instructions> Product for Split<D> {
         self.low.weight_bytes() + self.high.weight_bytes()
     }
 
-    fn accumulate(&self, x: &[u8], _scratch: &[u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
+    fn accumulate(&self, x: &[u8], _scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
         self.high.run(x, rows.clone(), channels.clone(), acc, false);
         // The whole sum fits 32 bits; its high part alone need not.
         acc.iter_mut().for_each(|acc| *acc = acc.wrapping_shl(8));

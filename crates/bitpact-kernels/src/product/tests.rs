@@ -57,7 +57,7 @@ fn check_groups(
         let mut scratch = crate::Aligned::zeroed(kernel.scratch_bytes(rows.len()));
         let mut acc = vec![i32::MIN; rows.len() * cols * channels.len()];
         kernel.prepare(&x, rows.clone(), &mut scratch);
-        kernel.accumulate(&x, &scratch, rows, channels, &mut acc);
+        kernel.accumulate(&x, &mut scratch, rows, channels, &mut acc);
         acc
     };
     let reference = Reference::new(&spec);

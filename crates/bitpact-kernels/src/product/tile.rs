@@ -1,16 +1,13 @@
 //! The loop nest of direct products: tiles of pixels times registers of channels, over segments of words.
 
-use std::ops::Range;
-
 use super::dot::Dot;
-use super::walk::Walk;
 
 /// Consecutive words of x, which meet consecutive weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Elements from the first element that an output pixel reads.
+    /// Bytes from the first one that a pixel reads.
     pub(super) offset: u32,
-    /// Words of four codes.
+    /// Words of four bytes.
     pub(super) words: u32,
     /// Whether sums are widened and added up after it.
     pub(super) flush: bool,
@@ -34,55 +31,68 @@ pub(super) struct Sums {
     pub(super) add: bool,
 }
 
-/// All pixels of some rows for one block of `V` registers, in tiles of `P` pixels.
+/// Where pixels are read.
+pub(super) trait Source: Copy {
+    /// Addresses of the `n <= P` pixels from number `first`; entries from `n` on repeat the last.
+    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P];
+}
+
+/// Pixels at equal distances.
+#[derive(Clone, Copy)]
+pub(super) struct Flat {
+    pub(super) first: *const u8,
+    pub(super) stride: usize,
+}
+
+impl Source for Flat {
+    #[inline(always)]
+    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
+        std::array::from_fn(|p| self.first.wrapping_add((first + p.min(n - 1)) * self.stride))
+    }
+}
+
+/// The sums of `pixels` pixels for one block of `V` registers, in tiles of `P` pixels.
 ///
 /// # Safety
-/// `x` is valid for reads of `walk.x_len` elements; `rows` are rows of the walk; every segment lies within the walk's words and
-/// the block holds `4 * V * LANES` weights for each word of its segments; `sums` is valid for writes of `V * LANES` numbers at each
-/// pixel of `rows`.
+/// At each pixel of `source` the words of the block's segments are valid for reads; the block holds `4 * V * LANES` bytes of
+/// weights for each word; `sums` is valid for writes of `V * LANES` numbers at each pixel.
 #[inline(always)]
-pub(super) unsafe fn strip<D: Dot, const P: usize, const V: usize>(
+pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
     d: D,
-    walk: &Walk,
+    source: S,
+    pixels: usize,
     block: Block<'_>,
-    x: *const u8,
-    rows: Range<usize>,
     sums: Sums,
 ) {
-    let pixels = rows.len() * walk.width;
     let mut done = 0;
     while done < pixels {
         let n = (pixels - done).min(P);
-        let at = (rows.start + done / walk.width, done % walk.width);
         let sums = Sums { first: sums.first.wrapping_add(done * sums.stride), ..sums };
-        // SAFETY: the caller's promise; the next n pixels lie in the rows.
+        // SAFETY: the caller's promise; these n pixels are among `pixels`.
         unsafe {
             match n {
-                1 => tile::<D, 1, V>(d, walk, block, x, at, n, sums),
-                2 => tile::<D, 2, V>(d, walk, block, x, at, n, sums),
-                3..=4 => tile::<D, 4, V>(d, walk, block, x, at, n, sums),
-                _ => tile::<D, P, V>(d, walk, block, x, at, n, sums),
+                1 => tile::<D, 1, V>(d, block, source.take(done, n), n, sums),
+                2 => tile::<D, 2, V>(d, block, source.take(done, n), n, sums),
+                3..=4 => tile::<D, 4, V>(d, block, source.take(done, n), n, sums),
+                _ => tile::<D, P, V>(d, block, source.take(done, n), n, sums),
             }
         }
         done += n;
     }
 }
 
-/// The next `n` of at most `P` pixels; the sums of the other `P - n` are computed and dropped.
+/// The sums of `n` of at most `P` pixels; those of the other `P - n` are computed and dropped.
 ///
 /// # Safety
-/// As for [`strip`].
+/// As for [`run`].
 #[inline(always)]
 unsafe fn tile<D: Dot, const P: usize, const V: usize>(
     d: D,
-    walk: &Walk,
     block: Block<'_>,
-    x: *const u8,
-    at: (usize, usize),
+    xs: [*const u8; P],
     n: usize,
     out: Sums,
 ) {
-    let xs: [*const u8; P] = walk.take::<P>(at, n).map(|at| x.wrapping_add(at));
     let mut w = block.weights.as_ptr();
     let mut sums = [[d.zero(); V]; P];
     let mut is_written = out.add;
@@ -96,8 +106,7 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
             });
             w = w.wrapping_add(V * 4 * D::LANES);
             for p in 0..P {
-                // SAFETY: the walk's invariant.
-                let x = unsafe { d.broadcast(xs[p].wrapping_add(at)) };
+                    let x = unsafe { d.broadcast(xs[p].wrapping_add(at)) };
                 for v in 0..V {
                     sums[p][v] = d.dot(sums[p][v], x, weights[v]);
                 }

@@ -52,21 +52,34 @@ impl Walk {
     pub(super) fn at(&self, r: usize, q: usize) -> usize {
         self.base + r * self.row + q * self.col
     }
+}
 
-    /// The `at` of the `n <= P` pixels in raster order that begin at (r, q); entries from `n` on repeat the last.
+/// The output pixels of a strip in raster order, in the tensor read.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Pixels<'a> {
+    pub(super) walk: &'a Walk,
+    pub(super) x: *const u8,
+    pub(super) first_row: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl super::tile::Source for Pixels<'_> {
     #[inline(always)]
-    pub(super) fn take<const P: usize>(&self, (mut r, mut q): (usize, usize), n: usize) -> [usize; P] {
-        let mut at = self.at(r, q);
+    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
+        let walk = self.walk;
+        let (mut r, mut q) = (self.first_row + first / walk.width, first % walk.width);
+        let mut at = walk.at(r, q);
         std::array::from_fn(|p| {
             let this = at;
             if p + 1 < n {
-                (q, at) = (q + 1, at + self.col);
-                if q == self.width {
+                (q, at) = (q + 1, at + walk.col);
+                if q == walk.width {
                     (r, q) = (r + 1, 0);
-                    at = self.at(r, 0);
+                    at = walk.at(r, 0);
                 }
             }
-            this
+            self.x.wrapping_add(this)
         })
     }
 }
