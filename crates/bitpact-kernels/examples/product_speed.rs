@@ -31,7 +31,7 @@ fn main() {
                 continue;
             }
             let geometry = ConvGeometry { kh: k, kw: k, stride, pad: k / 2, cin, cout };
-            let cs = if cin <= 4 { 4 } else { cin };
+            let cs = cin;
             let x = Layout::with_cs(size, size, cin, cs, k / 2);
             let key = Key::new(1);
             // A sum of four uniform numbers, near a normal distribution of weights.

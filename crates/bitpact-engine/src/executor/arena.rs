@@ -1,5 +1,6 @@
 //! The memory of one worker, and who lives in it when.
 
+use bitpact_kernels::product::MOST_DENSE_CHANNELS;
 use bitpact_kernels::{Aligned, Layout};
 use bitpact_model::{IntegerModel, IntegerOp, TensorId};
 
@@ -52,7 +53,7 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
     for tensor in 0..=model.layers.len() {
         let shape = model.shape(tensor);
         let layout = match tensor {
-            0 if shape.c <= 4 => Layout::with_cs(shape.h, shape.w, shape.c, 4, border(model, 0)),
+            0 if shape.c <= MOST_DENSE_CHANNELS => Layout::with_cs(shape.h, shape.w, shape.c, shape.c, border(model, 0)),
             _ => Layout::new(shape.h, shape.w, shape.c, border(model, tensor)),
         };
         let place = match tensor.checked_sub(1).map(|layer| &model.layers[layer].op) {

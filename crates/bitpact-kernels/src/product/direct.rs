@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::dot::{Narrow, Vnni512, Wide};
+use super::gathered::Gathered;
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::split::Split;
@@ -17,6 +18,10 @@ const LEAST_NARROW_WORDS: usize = 6;
 /// The direct kernels for `spec`, the best first.
 pub(super) fn candidates(proof: Proof, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     fn add<D: Instructions>(list: &mut Vec<Box<dyn Product>>, dot: D, block: usize, spec: &ProductSpec<'_>) {
+        list.extend(Gathered::new(dot, block, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>));
+        if !spec.x.cs.is_multiple_of(4) {
+            return;
+        }
         if spec.codes.iter().all(|&q| i8::try_from(q).is_ok()) {
             list.extend(Direct::new(dot, block, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>));
         } else {
@@ -33,6 +38,12 @@ pub(super) fn candidates(proof: Proof, spec: &ProductSpec<'_>) -> Vec<Box<dyn Pr
         Proof::Avx512(token) => add(&mut list, Vnni512(token), if spec.geometry.cout > 16 { 32 } else { 16 }, spec),
     }
     list
+}
+
+/// Whether the sums of `blocks` panels are flushed rarely enough.
+pub(super) fn pays<D: Instructions>(panels: &Panels, blocks: usize) -> bool {
+    let (words, flushes) = panels.words_and_flushes();
+    D::REACH.is_none() || flushes == blocks || words >= LEAST_NARROW_WORDS * flushes
 }
 
 /// A direct product on the instructions `D`.
@@ -56,10 +67,7 @@ impl<D: Instructions> Direct<D> {
             }
         }
         let panels = packer.finish();
-        let (words, flushes) = panels.words_and_flushes();
-        let is_once = flushes == spec.geometry.cout.div_ceil(block);
-        let pays = D::REACH.is_none() || is_once || words >= LEAST_NARROW_WORDS * flushes;
-        pays.then_some(Self { dot, walk, block, panels })
+        pays::<D>(&panels, spec.geometry.cout.div_ceil(block)).then_some(Self { dot, walk, block, panels })
     }
 
     /// [`Product::accumulate`], or, to `add`, the same added to what `acc` holds.

@@ -13,6 +13,8 @@ mod direct;
 #[cfg(target_arch = "x86_64")]
 mod dot;
 #[cfg(target_arch = "x86_64")]
+mod gathered;
+#[cfg(target_arch = "x86_64")]
 mod instructions;
 #[cfg(target_arch = "x86_64")]
 mod panels;
@@ -33,12 +35,16 @@ use crate::conv::ConvGeometry;
 use crate::isa::Isa;
 use crate::layout::Layout;
 
+/// Channels of a pixel up to which they may lie without gaps.
+pub const MOST_DENSE_CHANNELS: usize = 8;
+
 /// Everything a kernel may specialize on.
 #[derive(Debug, Clone, Copy)]
 pub struct ProductSpec<'a> {
     /// Window, stride, padding and channels.
     pub geometry: ConvGeometry,
-    /// The tensor read; its channel stride is a multiple of 4 and its border at least the padding.
+    /// The tensor read. Its border is at least the padding; its channel stride is a multiple of 4, or at most 8 channels lie
+    /// without gaps.
     pub x: Layout,
     /// Largest code of `x`, border and unused channels included.
     pub x_max: u8,
@@ -141,7 +147,8 @@ pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     assert!(g.cin.is_multiple_of(spec.groups) && g.cout.is_multiple_of(spec.groups), "{} groups of {g:?}", spec.groups);
     assert_eq!(spec.codes.len(), g.weights() / spec.groups, "weights of {g:?}");
     assert_eq!(spec.x.c, g.cin, "input channels of {g:?}");
-    assert!(spec.x.cs.is_multiple_of(4) && spec.x.border >= g.pad, "{:?} for {g:?}", spec.x);
+    let is_readable = spec.x.cs.is_multiple_of(4) || (spec.x.cs == g.cin && g.cin <= MOST_DENSE_CHANNELS);
+    assert!(is_readable && spec.x.border >= g.pad, "{:?} for {g:?}", spec.x);
     if !spec.fits_i32() {
         return Vec::new();
     }

@@ -2,26 +2,32 @@
 
 use std::ops::Range;
 
-use super::walk::{Walk, Word};
+use super::walk::Walk;
 use super::{Product, ProductSpec};
 
 /// One multiplication after the other, for weights of up to 16 bits.
 #[derive(Debug)]
 pub(super) struct Reference {
     walk: Walk,
-    words: Vec<Word>,
-    /// `[channel][word][4]`.
-    weights: Vec<i16>,
-    cout: usize,
+    /// Offset in x and weight of every product of each channel.
+    products: Vec<Vec<(usize, i32)>>,
 }
 
 impl Reference {
-    /// Packs the weights.
+    /// Lists the products.
     pub(super) fn new(spec: &ProductSpec<'_>) -> Self {
-        let (walk, words) = Walk::new(spec);
-        let cout = spec.geometry.cout;
-        let weights = (0..cout).flat_map(|o| words.iter().flat_map(move |word| spec.word(o, word))).collect();
-        Self { walk, words, weights, cout }
+        let (g, inputs) = (&spec.geometry, spec.geometry.cin / spec.groups);
+        let products = (0..g.cout).map(|o| {
+            let first = o / (g.cout / spec.groups) * inputs;
+            let window = (0..g.kh).flat_map(|a| (0..g.kw).map(move |b| (a, b)));
+            let places = window.flat_map(|(a, b)| (0..inputs).map(move |i| (a, b, i)));
+            let product = |(a, b, i): (usize, usize, usize)| {
+                let weight = spec.codes[((o * inputs + i) * g.kh + a) * g.kw + b];
+                (a * spec.x.row() + b * spec.x.cs + first + i, i32::from(weight))
+            };
+            places.map(product).filter(|&(_, w)| w != 0).collect()
+        });
+        Self { walk: Walk::new(spec).0, products: products.collect() }
     }
 }
 
@@ -35,7 +41,7 @@ impl Product for Reference {
     }
 
     fn weight_bytes(&self) -> usize {
-        size_of_val(&*self.weights)
+        self.products.iter().map(|products| size_of_val(&**products)).sum()
     }
 
     fn accumulate(&self, x: &[u8], _scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
@@ -45,14 +51,8 @@ impl Product for Reference {
         for ((r, q), acc) in pixels.zip(acc.chunks_exact_mut(channels.len())) {
             let x = &x[self.walk.at(r, q)..];
             for (o, acc) in channels.clone().zip(acc) {
-                *acc = 0;
-                if o < self.cout {
-                    let weights = self.weights[o * 4 * self.words.len()..].chunks_exact(4);
-                    for (word, w) in self.words.iter().zip(weights) {
-                        let x = &x[word.offset..word.offset + 4];
-                        *acc += x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum::<i32>();
-                    }
-                }
+                let products = self.products.get(o).map_or(&[][..], |products| products);
+                *acc = products.iter().map(|&(at, w)| i32::from(x[at]) * w).sum();
             }
         }
     }

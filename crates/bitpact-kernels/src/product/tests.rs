@@ -3,7 +3,7 @@
 use bitpact_core::rng::Key;
 
 use super::reference::Reference;
-use super::{Product, ProductSpec, candidates};
+use super::{MOST_DENSE_CHANNELS, Product, ProductSpec, candidates};
 use crate::conv::ConvGeometry;
 use crate::isa::Isa;
 use crate::layout::Layout;
@@ -43,9 +43,23 @@ fn check_groups(
     kind: Weights,
     seed: u64,
 ) {
+    let dense = [geometry.cin].into_iter().filter(|&c| c <= MOST_DENSE_CHANNELS && !c.is_multiple_of(4));
+    for cs in dense.chain([if geometry.cin <= 4 { 4 } else { geometry.cin.next_multiple_of(16) }]) {
+        check_layout(geometry, groups, size, (border, cs), x_max, kind, seed);
+    }
+}
+
+fn check_layout(
+    geometry: ConvGeometry,
+    groups: usize,
+    size: (usize, usize),
+    (border, cs): (usize, usize),
+    x_max: u8,
+    kind: Weights,
+    seed: u64,
+) {
     let key = Key::new(seed);
     let (h, w) = size;
-    let cs = if geometry.cin <= 4 { 4 } else { geometry.cin.next_multiple_of(16) };
     let x_layout = Layout::with_cs(h, w, geometry.cin, cs, border);
     let codes = weights(kind, geometry.weights() / groups, key.with("w"));
     let is_extreme = matches!(kind, Weights::All(_));
@@ -91,6 +105,8 @@ fn kernels_equal_the_definition_at_every_width() {
     }
     check(conv(3, 1, 64, 64), (7, 7), 1, 255, Weights::Uniform(-127, 127), 1);
     check(conv(7, 2, 3, 64), (16, 16), 3, 255, Weights::Uniform(-127, 127), 2);
+    check(conv(3, 1, 1, 16), (9, 7), 1, 255, Weights::Uniform(-127, 127), 6);
+    check(conv(5, 2, 2, 24), (9, 11), 2, 15, Weights::Odd(4), 6);
     check(conv(1, 1, 40, 24), (3, 3), 2, 255, Weights::Uniform(-128, 127), 3);
     check(conv(3, 1, 16, 16), (9, 7), 1, 255, Weights::Odd(8), 4);
     check(conv(3, 1, 3, 16), (9, 7), 1, 255, Weights::Uniform(-32639, 32639), 5);

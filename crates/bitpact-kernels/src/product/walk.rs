@@ -13,7 +13,8 @@ pub(super) struct Word {
 
 /// The walk over output pixels in the tensor read.
 ///
-/// Invariant: for every output pixel (r, q) and every word, `at(r, q) + offset + 4 <= x_len`.
+/// Invariant: for every output pixel (r, q) the window ends before `x_len`, and where the channel stride is a multiple of 4, so
+/// does every word: `at(r, q) + offset + 4 <= x_len`.
 #[derive(Debug, Clone)]
 pub(super) struct Walk {
     base: usize,
@@ -42,7 +43,8 @@ impl Walk {
                 words.push(Word { offset: a * x.row() + b * x.cs + first, place: [first, a, b] });
             }
         }
-        let end = walk.at(height - 1, width - 1) + words.iter().map(|w| w.offset).max().unwrap_or(0) + 4;
+        let last = ((g.kh - 1) * x.row() + (g.kw - 1) * x.cs) + if x.cs.is_multiple_of(4) { g.cin.next_multiple_of(4) } else { g.cin };
+        let end = walk.at(height - 1, width - 1) + last;
         assert!(end <= walk.x_len, "{:?} is read {} elements beyond its end", spec.x, end - walk.x_len);
         (walk, words)
     }

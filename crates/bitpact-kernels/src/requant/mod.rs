@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
-//! 32-bit integers, below 2^53 in float64, where they are exact too, else in 64-bit integers.
+//! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -71,7 +71,7 @@ impl StepU8 {
         let largest = step.largest_sum(ranges)?;
         let constants = if largest < 1 << 31 && step.shift < 32 {
             Width::Int32(Constants::new(step, |add| add as i32))
-        } else if largest < 1 << 53 {
+        } else if largest < 1 << 53 && largest >> step.shift < 1 << 31 {
             Width::Float64(Constants::new(step, |add| add as f64))
         } else {
             Width::Int64(Constants::new(step, |add| add))
