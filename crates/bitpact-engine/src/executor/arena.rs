@@ -1,6 +1,5 @@
 //! The memory of one worker, and who lives in it when.
 
-use bitpact_kernels::product::MOST_DENSE_CHANNELS;
 use bitpact_kernels::{Aligned, Layout};
 use bitpact_model::{IntegerModel, IntegerOp, TensorId};
 
@@ -33,6 +32,19 @@ fn border(model: &IntegerModel, tensor: TensorId) -> usize {
     products.filter(|p| p.input == tensor).map(|p| p.padding).max().unwrap_or(0)
 }
 
+/// Channel stride of the image: few channels lie without gaps where every window has rows of at least four codes.
+fn image_stride(model: &IntegerModel) -> usize {
+    let channels = model.input_shape.c;
+    let mut products = model.layers.iter().flat_map(|layer| layer.op.products()).filter(|p| p.input == 0);
+    if channels < 16 && products.all(|p| p.kernel[1] * channels >= 4) {
+        channels
+    } else if channels <= 4 {
+        4
+    } else {
+        channels.next_multiple_of(16)
+    }
+}
+
 /// What the border of each tensor holds: the padding code of the products that read it, which is one.
 pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
     let mut codes = vec![0; model.layers.len() + 1];
@@ -53,7 +65,7 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
     for tensor in 0..=model.layers.len() {
         let shape = model.shape(tensor);
         let layout = match tensor {
-            0 if shape.c <= MOST_DENSE_CHANNELS => Layout::with_cs(shape.h, shape.w, shape.c, shape.c, border(model, 0)),
+            0 => Layout::with_cs(shape.h, shape.w, shape.c, image_stride(model), border(model, 0)),
             _ => Layout::new(shape.h, shape.w, shape.c, border(model, tensor)),
         };
         let place = match tensor.checked_sub(1).map(|layer| &model.layers[layer].op) {

@@ -234,8 +234,12 @@ impl Plan {
         let (slot, layout) = self.codes(0);
         let image = &mut arena.codes[slot];
         for (y, row) in pixels.chunks_exact(layout.w * layout.c).enumerate() {
-            let at = layout.offset(y, 0);
-            for (to, from) in image[at..].chunks_exact_mut(layout.cs).zip(row.chunks_exact(layout.c)) {
+            let to = &mut image[layout.offset(y, 0)..];
+            if layout.cs == layout.c {
+                to[..row.len()].copy_from_slice(row);
+                continue;
+            }
+            for (to, from) in to.chunks_exact_mut(layout.cs).zip(row.chunks_exact(layout.c)) {
                 to[..layout.c].copy_from_slice(from);
             }
         }

@@ -14,8 +14,6 @@ pub(super) trait Dot: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// Most that the positive, or the negative, products of a 16-bit half lane may sum up to before [`Dot::widen`]; `None` where
     /// sums have 32 bits from the start.
     const REACH: Option<i64>;
-    /// Whether the sum of two neighbouring products saturates at 16 bits.
-    const PAIRS_SATURATE: bool;
 
     /// Zero sums.
     fn zero(self) -> Self::Vector;
@@ -42,12 +40,11 @@ pub(super) trait Dot: Copy + std::fmt::Debug + Send + Sync + 'static {
     unsafe fn store(self, at: *mut i32, value: Self::Vector);
 }
 
-/// Lanes of 8 on AVX2, the common part.
+/// Registers of 8 lanes, the common part.
 macro_rules! ymm {
     () => {
         type Vector = __m256i;
         const LANES: usize = 8;
-        const PAIRS_SATURATE: bool = true;
 
         #[inline(always)]
         fn zero(self) -> __m256i {
@@ -109,30 +106,6 @@ impl Dot for Narrow {
     }
 }
 
-/// AVX2 with sums of 32 bits: each pair of products must fit 16 bits, which the packing sees to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wide(pub(super) Avx2);
-
-impl Dot for Wide {
-    ymm!();
-    const REACH: Option<i64> = None;
-
-    #[inline(always)]
-    fn dot(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
-        // SAFETY: self proves the features.
-        let pairs = unsafe { _mm256_maddubs_epi16(x, w) };
-        // SAFETY: self proves the features.
-        let ones = unsafe { _mm256_set1_epi16(1) };
-        // SAFETY: self proves the features.
-        self.add(sums, unsafe { _mm256_madd_epi16(pairs, ones) })
-    }
-
-    #[inline(always)]
-    fn widen(self, sums: __m256i) -> __m256i {
-        sums
-    }
-}
-
 /// AVX2 on words of two signed 16-bit numbers: `vpmaddwd`. Sums wrap around modulo 2^32.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Words16(pub(super) Avx2);
@@ -160,7 +133,6 @@ pub(super) struct Vnni512(pub(super) Avx512);
 impl Dot for Vnni512 {
     type Vector = __m512i;
     const LANES: usize = 16;
-    const PAIRS_SATURATE: bool = false;
     const REACH: Option<i64> = None;
 
     #[inline(always)]

@@ -13,19 +13,17 @@ mod direct;
 #[cfg(target_arch = "x86_64")]
 mod dot;
 #[cfg(target_arch = "x86_64")]
-mod gathered;
-#[cfg(target_arch = "x86_64")]
 mod instructions;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 mod reference;
-#[cfg(target_arch = "x86_64")]
-mod split;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 mod walk;
+#[cfg(target_arch = "x86_64")]
+mod widened;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
 
@@ -35,16 +33,13 @@ use crate::conv::ConvGeometry;
 use crate::isa::Isa;
 use crate::layout::Layout;
 
-/// Channels of a pixel up to which they may lie without gaps.
-pub const MOST_DENSE_CHANNELS: usize = 8;
-
 /// Everything a kernel may specialize on.
 #[derive(Debug, Clone, Copy)]
 pub struct ProductSpec<'a> {
     /// Window, stride, padding and channels.
     pub geometry: ConvGeometry,
-    /// The tensor read. Its border is at least the padding; its channel stride is a multiple of 4, or at most 8 channels lie
-    /// without gaps.
+    /// The tensor read. Its border is at least the padding; its channel stride is a multiple of 4, or its channels lie without gaps
+    /// and a row of the window has at least 4 codes.
     pub x: Layout,
     /// Largest code of `x`, border and unused channels included.
     pub x_max: u8,
@@ -72,17 +67,14 @@ impl ProductSpec<'_> {
         &self.codes[o * n..(o + 1) * n]
     }
 
-    /// Weights that output channel `o` gives the four input channels of a word, 0 where either is none of the product's or they
-    /// are of different groups.
-    fn word(&self, o: usize, word: &walk::Word) -> [i16; 4] {
-        let g = &self.geometry;
-        let ([first, a, b], inputs) = (word.place, g.cin / self.groups);
-        std::array::from_fn(|k| {
-            let i = first + k;
-            if o >= g.cout || i >= g.cin || i / inputs != o / (g.cout / self.groups) {
-                return 0;
+    /// Weights of output channel `o` for the codes of a word, 0 where a code meets none or is of another group.
+    fn word<const K: usize>(&self, o: usize, word: &walk::Word<K>) -> [i16; K] {
+        let (g, inputs) = (&self.geometry, self.geometry.cin / self.groups);
+        word.places.map(|place| match place {
+            Some([i, a, b]) if o < g.cout && i / inputs == o / (g.cout / self.groups) => {
+                self.codes[((o * inputs + i % inputs) * g.kh + a) * g.kw + b]
             }
-            self.codes[((o * inputs + i % inputs) * g.kh + a) * g.kw + b]
+            _ => 0,
         })
     }
 
@@ -147,7 +139,7 @@ pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     assert!(g.cin.is_multiple_of(spec.groups) && g.cout.is_multiple_of(spec.groups), "{} groups of {g:?}", spec.groups);
     assert_eq!(spec.codes.len(), g.weights() / spec.groups, "weights of {g:?}");
     assert_eq!(spec.x.c, g.cin, "input channels of {g:?}");
-    let is_readable = spec.x.cs.is_multiple_of(4) || (spec.x.cs == g.cin && g.cin <= MOST_DENSE_CHANNELS);
+    let is_readable = spec.x.cs.is_multiple_of(4) || (spec.x.cs == g.cin && g.kw * g.cin >= 4);
     assert!(is_readable && spec.x.border >= g.pad, "{:?} for {g:?}", spec.x);
     if !spec.fits_i32() {
         return Vec::new();

@@ -69,7 +69,7 @@ impl<D: Dot> Packer<D> {
     }
 
     /// Adds the word at `offset` of x, with four weights of each channel of the panel. Words of zeros are left out; where a
-    /// weight leaves s8, or the sum of two products 16 bits and that would saturate, the word is split into several.
+    /// weight leaves s8, or the sum of two products the 16 bits they have, the word is split into several.
     pub(super) fn push(&mut self, offset: usize, mut lanes: Vec<[i16; 4]>) {
         while lanes.iter().any(|w| *w != [0; 4]) {
             let part: Vec<[i8; 4]> = lanes.iter_mut().map(|w| self.take(w)).collect();
@@ -85,8 +85,11 @@ impl<D: Dot> Packer<D> {
         }
     }
 
-    /// Adds the word at `offset` of x with two weights of 16 bits of each channel.
+    /// Adds the word at `offset` of x with two weights of 16 bits of each channel, unless all are zero.
     pub(super) fn push16(&mut self, offset: usize, lanes: &[[i16; 2]]) {
+        if lanes.iter().all(|w| *w == [0; 2]) {
+            return;
+        }
         self.weights.extend(lanes.as_flattened().iter().flat_map(|w| w.to_le_bytes().map(|b| b as i8)));
         self.extend(offset);
     }
@@ -103,7 +106,7 @@ impl<D: Dot> Packer<D> {
     fn take(&self, weights: &mut [i16; 4]) -> [i8; 4] {
         let limit = i64::from(i16::MAX) / self.x_max.max(1);
         let mut part = weights.map(|w| w.clamp(i8::MIN.into(), i8::MAX.into()) as i8);
-        if D::PAIRS_SATURATE {
+        if D::REACH.is_some() {
             for (a, b) in [(0, 1), (2, 3)] {
                 let is_same = (part[a] < 0) == (part[b] < 0);
                 if is_same && (i64::from(part[a]) + i64::from(part[b])).abs() > limit {

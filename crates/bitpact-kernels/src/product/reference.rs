@@ -27,7 +27,7 @@ impl Reference {
             };
             places.map(product).filter(|&(_, w)| w != 0).collect()
         });
-        Self { walk: Walk::new(spec).0, products: products.collect() }
+        Self { walk: Walk::new(spec), products: products.collect() }
     }
 }
 

@@ -3,7 +3,7 @@
 use bitpact_core::rng::Key;
 
 use super::reference::Reference;
-use super::{MOST_DENSE_CHANNELS, Product, ProductSpec, candidates};
+use super::{Product, ProductSpec, candidates};
 use crate::conv::ConvGeometry;
 use crate::isa::Isa;
 use crate::layout::Layout;
@@ -43,7 +43,7 @@ fn check_groups(
     kind: Weights,
     seed: u64,
 ) {
-    let dense = [geometry.cin].into_iter().filter(|&c| c <= MOST_DENSE_CHANNELS && !c.is_multiple_of(4));
+    let dense = [geometry.cin].into_iter().filter(|&c| c <= 8 && c * geometry.kw >= 4);
     for cs in dense.chain([if geometry.cin <= 4 { 4 } else { geometry.cin.next_multiple_of(16) }]) {
         check_layout(geometry, groups, size, (border, cs), x_max, kind, seed);
     }

@@ -27,8 +27,6 @@ pub(super) struct Block<'a> {
 pub(super) struct Sums {
     pub(super) first: *mut i32,
     pub(super) stride: usize,
-    /// Whether they are added to what is there.
-    pub(super) add: bool,
 }
 
 /// Where pixels are read.
@@ -95,7 +93,7 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
 ) {
     let mut w = block.weights.as_ptr();
     let mut sums = [[d.zero(); V]; P];
-    let mut is_written = out.add;
+    let mut is_written = false;
     for segment in block.segments {
         let mut at = segment.offset as usize;
         let end = at + 4 * segment.words as usize;
@@ -120,7 +118,7 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
                     let mut sum = d.widen(sums[p][v]);
                     if p < n {
                         if is_written {
-                            // SAFETY: the caller's promise; the first flush, or who asked to add, has written it.
+                            // SAFETY: the caller's promise; the first flush has written it.
                             sum = d.add(sum, unsafe { d.load(to) });
                         }
                         // SAFETY: the caller's promise.

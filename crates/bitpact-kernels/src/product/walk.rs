@@ -2,19 +2,18 @@
 
 use super::ProductSpec;
 
-/// Four consecutive codes of x.
+/// Consecutive codes of x, `K` of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct Word<const K: usize> {
     /// Elements from the first element that an output pixel reads.
     pub(super) offset: usize,
-    /// First input channel, kernel row and kernel column.
-    pub(super) place: [usize; 3],
+    /// Input channel, kernel row and kernel column of each code; none for one that meets no weight here.
+    pub(super) places: [Option<[usize; 3]>; K],
 }
 
 /// The walk over output pixels in the tensor read.
 ///
-/// Invariant: for every output pixel (r, q) the window ends before `x_len`, and where the channel stride is a multiple of 4, so
-/// does every word: `at(r, q) + offset + 4 <= x_len`.
+/// Invariant: for every output pixel (r, q) and every word of [`Walk::words`], `at(r, q) + offset + K <= x_len`.
 #[derive(Debug, Clone)]
 pub(super) struct Walk {
     base: usize,
@@ -26,7 +25,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(spec: &ProductSpec<'_>) -> (Walk, Vec<Word>) {
+    pub(super) fn new(spec: &ProductSpec<'_>) -> Walk {
         let (g, x) = (&spec.geometry, &spec.x);
         let (height, width) = spec.output();
         let walk = Walk {
@@ -37,16 +36,30 @@ impl Walk {
             width,
             x_len: x.len(),
         };
-        let mut words = Vec::with_capacity(g.kh * g.kw * g.cin.div_ceil(4));
-        for (a, b) in (0..g.kh).flat_map(|a| (0..g.kw).map(move |b| (a, b))) {
-            for first in (0..g.cin).step_by(4) {
-                words.push(Word { offset: a * x.row() + b * x.cs + first, place: [first, a, b] });
-            }
-        }
-        let last = ((g.kh - 1) * x.row() + (g.kw - 1) * x.cs) + if x.cs.is_multiple_of(4) { g.cin.next_multiple_of(4) } else { g.cin };
+        let last = (g.kh - 1) * x.row() + (g.kw - 1) * x.cs + if x.cs == g.cin { g.cin } else { g.cin.next_multiple_of(4) };
         let end = walk.at(height - 1, width - 1) + last;
         assert!(end <= walk.x_len, "{:?} is read {} elements beyond its end", spec.x, end - walk.x_len);
-        (walk, words)
+        walk
+    }
+
+    /// The words of a window, row by row. Where channels lie without gaps, a row of the window is one run of codes; its last word
+    /// is moved back to end with it.
+    pub(super) fn words<const K: usize>(spec: &ProductSpec<'_>) -> Vec<Word<K>> {
+        let (g, x) = (&spec.geometry, &spec.x);
+        let is_dense = x.cs == g.cin;
+        let (run, runs) = if is_dense { (g.kw * g.cin, 1) } else { (g.cin.next_multiple_of(4), g.kw) };
+        let mut words = Vec::with_capacity(g.kh * runs * run.div_ceil(K));
+        for (a, start) in (0..g.kh).flat_map(|a| (0..runs).map(move |b| (a, b * x.cs))) {
+            for new in (0..run).step_by(K) {
+                let first = new.min(run - K);
+                let place = |k: usize| {
+                    let (code, i) = (first + k, (first + k) % x.cs);
+                    (code >= new && i < g.cin).then_some([i, a, (start + code) / x.cs])
+                };
+                words.push(Word { offset: a * x.row() + start + first, places: std::array::from_fn(place) });
+            }
+        }
+        words
     }
 
     /// First element that output pixel (r, q) reads.
@@ -56,32 +69,34 @@ impl Walk {
     }
 }
 
-/// The output pixels of a strip in raster order, in the tensor read.
+/// The output pixels of a strip in raster order, in the tensor read or in a copy of its elements from `first` on.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(super) struct Pixels<'a> {
     pub(super) walk: &'a Walk,
-    pub(super) x: *const u8,
-    pub(super) first_row: usize,
+    /// Where the first element that the strip reads lies.
+    pub(super) first: *const u8,
+    /// Bytes of an element.
+    pub(super) bytes: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl super::tile::Source for Pixels<'_> {
     #[inline(always)]
     fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
-        let walk = self.walk;
-        let (mut r, mut q) = (self.first_row + first / walk.width, first % walk.width);
-        let mut at = walk.at(r, q);
+        let Walk { row, col, width, .. } = *self.walk;
+        let (mut r, mut q) = (first / width, first % width);
+        let mut at = r * row + q * col;
         std::array::from_fn(|p| {
             let this = at;
             if p + 1 < n {
-                (q, at) = (q + 1, at + walk.col);
-                if q == walk.width {
+                (q, at) = (q + 1, at + col);
+                if q == width {
                     (r, q) = (r + 1, 0);
-                    at = walk.at(r, 0);
+                    at = r * row;
                 }
             }
-            self.x.wrapping_add(this)
+            self.first.wrapping_add(this * self.bytes)
         })
     }
 }

@@ -241,7 +241,7 @@ impl<D: Instructions> Product for Winograd<D> {
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             for position in 0..POSITIONS {
                 let source = Flat { first: patches[position * tiles * pixel..].as_ptr(), stride: pixel };
-                let to = Sums { first: sums.wrapping_add(position * tiles * self.block), stride: self.block, add: false };
+                let to = Sums { first: sums.wrapping_add(position * tiles * self.block), stride: self.block };
                 // SAFETY: `patches` holds 16 * tiles pixels, and words of panels lie within a pixel; `sums` holds
                 // 16 * tiles * block numbers.
                 unsafe { self.dot.run(source, tiles, self.panels.get(b * POSITIONS + position), to) };
