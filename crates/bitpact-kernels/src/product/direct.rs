@@ -2,27 +2,31 @@
 
 use std::ops::Range;
 
-use super::dot::{Narrow, Vnni512, Words16};
+use super::dot::{Narrow, Vnni256, Vnni512, Words16};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::tile::Sums;
 use super::walk::{Pixels, Walk};
 use super::widened::Widened;
 use super::{Product, ProductSpec};
-use crate::isa::Proof;
+use crate::isa::{AvxVnni, Isa, Proof};
 
 /// Words between two flushes of 16-bit sums, on average, from which on they beat products of 16-bit words.
 const LEAST_NARROW_WORDS: usize = 3;
 
 /// The direct kernels for `spec`, the best first.
-pub(super) fn candidates(proof: Proof, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
+pub(super) fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     fn direct<D: Instructions>(dot: D, block: usize, spec: &ProductSpec<'_>) -> Option<Box<dyn Product>> {
         Direct::new(dot, block, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>)
     }
     let is_bytes = spec.codes.iter().all(|&q| i8::try_from(q).is_ok());
-    let (avx2, bytes) = match proof {
+    let is_vnni = AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes);
+    let (avx2, bytes) = match isa.prove() {
         Proof::Scalar => return Vec::new(),
-        Proof::Avx2(token) => (token, direct(Narrow(token), 16, spec)),
+        Proof::Avx2(token) => match is_vnni {
+            Some(vnni) => return direct(Vnni256(vnni), 16, spec).into_iter().collect(),
+            None => (token, direct(Narrow(token), 16, spec)),
+        },
         Proof::Avx512(token) if is_bytes => {
             return direct(Vnni512(token), if spec.geometry.cout > 16 { 32 } else { 16 }, spec).into_iter().collect();
         }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::isa::{Avx2, Avx512};
+use crate::isa::{Avx2, Avx512, AvxVnni};
 
 /// The instructions of one path. A value is a proof that the CPU has them, so its safe methods are arithmetic and its unsafe
 /// ones are memory accesses. A lane of 32 bits belongs to one output channel.
@@ -118,6 +118,26 @@ impl Dot for Words16 {
     fn dot(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
         // SAFETY: self proves the features.
         self.add(sums, unsafe { _mm256_madd_epi16(x, w) })
+    }
+
+    #[inline(always)]
+    fn widen(self, sums: __m256i) -> __m256i {
+        sums
+    }
+}
+
+/// AVX-VNNI: `vpdpbusd` on 8 lanes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vnni256(pub(super) AvxVnni);
+
+impl Dot for Vnni256 {
+    ymm!();
+    const REACH: Option<i64> = None;
+
+    #[inline(always)]
+    fn dot(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_dpbusd_avx_epi32(sums, x, w) }
     }
 
     #[inline(always)]

@@ -147,8 +147,8 @@ pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     let mut list: Vec<Box<dyn Product>> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        list.extend(direct::candidates(isa.prove(), spec));
-        let transformed = winograd::candidates(isa.prove(), spec);
+        list.extend(direct::candidates(isa, spec));
+        let transformed = winograd::candidates(isa, spec);
         let at = if g.cin >= winograd::LEAST_CHANNELS { 0 } else { list.len() };
         list.splice(at..at, transformed);
     }

@@ -18,12 +18,12 @@ mod transform;
 
 use std::ops::Range;
 
-use super::dot::{Narrow, Vnni512, Words16};
+use super::dot::{Narrow, Vnni256, Vnni512, Words16};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::tile::{Flat, Sums};
 use super::{Product, ProductSpec};
-use crate::isa::{Avx2, Proof};
+use crate::isa::{Avx2, AvxVnni, Isa, Proof};
 use crate::layout::{Aligned, Layout};
 use transform::{Elements, Patch, input, output};
 
@@ -38,21 +38,24 @@ pub(super) const LEAST_CHANNELS: usize = 32;
 const BYTE_CODES: u8 = 63;
 
 /// The Winograd kernels for `spec`.
-pub(super) fn candidates(proof: Proof, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
+pub(super) fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
     let g = &spec.geometry;
     let has_form = (g.kh, g.kw, g.stride, spec.groups) == (3, 3, 1, 1) && spec.x.cs.is_multiple_of(16);
     if !has_form || !spec.fits_i32_times(4) {
         return Vec::new();
     }
     let is_bytes = spec.x_max <= BYTE_CODES;
-    match proof {
-        Proof::Scalar => Vec::new(),
-        Proof::Avx2(token) if is_bytes => Winograd::bytes(Narrow(token), token, 16, spec),
-        Proof::Avx2(token) => Winograd::words(token, spec),
+    match isa.prove() {
+        Proof::Avx2(token) if is_bytes => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni) {
+            Some(vnni) => Winograd::bytes(Vnni256(vnni), token, 16, spec),
+            None => Winograd::bytes(Narrow(token), token, 16, spec),
+        },
+        // With VNNI a product of bytes costs half of one of words, which the fewer products would only just make up.
+        Proof::Avx2(token) if isa == Isa::Avx2 => Winograd::words(token, spec),
         Proof::Avx512(token) if is_bytes => {
             Winograd::bytes(Vnni512(token), token.avx2(), if g.cout > 16 { 32 } else { 16 }, spec)
         }
-        Proof::Avx512(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
