@@ -1,6 +1,8 @@
 //! Everything SIMD, the thread pool and the only `unsafe` of bitpact: one folder per op, each with a scalar reference.
 
 pub mod conv;
+pub mod depthwise;
+pub mod grouped;
 pub mod isa;
 pub mod layout;
 pub mod norm;
@@ -9,6 +11,7 @@ pub mod pool2d;
 pub mod requant;
 
 pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
+pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout};
 pub use pool::{Chunk, Chunked, Pool};
