@@ -38,7 +38,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         best.iter_mut().zip(times).for_each(|(best, time)| *best = time.min(*best));
     }
     for ((name, kernel, macs), time) in executor.layers().zip(&best) {
-        println!("{name:24} {:9.1} us {:7.1} GMAC/s  {kernel}", time.as_secs_f64() * 1e6, macs as f64 / time.as_secs_f64() / 1e9);
+        println!(
+            "{name:24} {:9.1} us {:7.1} GMAC/s  {kernel}",
+            time.as_secs_f64() * 1e6,
+            macs as f64 / time.as_secs_f64() / 1e9
+        );
     }
     println!("{:?} an image", best.iter().sum::<std::time::Duration>());
     println!("{arch} {bits} {side}x{side}, {isa}, {threads} threads: {speed:.0} images/s; file of {bytes} bytes");

@@ -40,7 +40,11 @@ fn main() {
                     let sum: u64 = (0..4).map(|k| key.u64((4 * i + k) as u64) % 1000).sum();
                     let w = (sum as f64 / 2000.0 - 1.0) * if wbits < 3 { 2.0 } else { 1.0 };
                     let levels = f64::from(1 << wbits);
-                    if wbits == 8 { (w * 127.0) as i16 } else { (((w.clamp(-1.0, 1.0) + 1.0) / 2.0 * (levels - 1.0)).round() * 2.0 - levels + 1.0) as i16 }
+                    if wbits == 8 {
+                        (w * 127.0) as i16
+                    } else {
+                        (((w.clamp(-1.0, 1.0) + 1.0) / 2.0 * (levels - 1.0)).round() * 2.0 - levels + 1.0) as i16
+                    }
                 })
                 .collect();
             let pixels: Vec<u8> = (0..x.len()).map(|i| (key.u64(i as u64) % (x_max + 1)) as u8).collect();

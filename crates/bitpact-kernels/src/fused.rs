@@ -160,7 +160,10 @@ impl FusedLayer {
         };
         assert_eq!(y.cs, y.c.next_multiple_of(BLOCK), "channel stride of the codes written");
         if let Some(Shortcut { layout, stride, pad_before }) = shortcut {
-            assert!(stride > 0 && (y.h - 1) * stride < layout.h && (y.w - 1) * stride < layout.w, "{layout:?} to {y:?}");
+            assert!(
+                stride > 0 && (y.h - 1) * stride < layout.h && (y.w - 1) * stride < layout.w,
+                "{layout:?} to {y:?}"
+            );
             assert!(pad_before + layout.c <= y.c, "channels of the shortcut");
         }
         let (main_kernel, second_kernel) = (kernel(main)?, second.map(kernel).transpose()?);
@@ -220,7 +223,14 @@ impl FusedLayer {
     }
 
     /// Some rows of some blocks.
-    fn task(&self, inputs: LayerInputs<'_>, rows: Range<usize>, blocks: Range<usize>, scratch: &mut Scratch, out: &Out) {
+    fn task(
+        &self,
+        inputs: LayerInputs<'_>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        scratch: &mut Scratch,
+        out: &Out,
+    ) {
         let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res } = scratch;
         let pixels = rows.len() * self.y.w;
         let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];

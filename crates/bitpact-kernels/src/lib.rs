@@ -1,19 +1,21 @@
 //! Everything SIMD, the thread pool and the only `unsafe` of bitpact: one folder per op, each with a scalar reference.
 
 pub mod conv;
+pub mod depthwise;
 pub mod fused;
+pub mod grouped;
 pub mod isa;
 pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod pool2d;
-#[cfg(target_arch = "x86_64")]
 pub mod product;
 pub mod requant;
 
 pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
 pub use fused::{FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
+pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout};
 pub use pool::{Chunk, Chunked, Pool};

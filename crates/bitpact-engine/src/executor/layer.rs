@@ -118,7 +118,8 @@ impl Layer {
                 }
             }
             Layer::MaxPool { window, input, out } => {
-                let [y, x] = codes.get_disjoint_mut([out.0, input.0]).expect("a layer does not overwrite what it reads");
+                let [y, x] =
+                    codes.get_disjoint_mut([out.0, input.0]).expect("a layer does not overwrite what it reads");
                 max_forward(*window, x, input.1, y, out.1);
             }
             Layer::SumPool { input: (slot, layout), out: (sum, out) } => {

@@ -23,7 +23,7 @@ mod int8;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 mod reference;
-mod sweep;
+pub(crate) mod sweep;
 mod weight_grad;
 
 #[cfg(test)]

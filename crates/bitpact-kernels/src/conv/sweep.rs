@@ -9,7 +9,7 @@ use crate::Layout;
 /// Invariant, checked by [`Sweep::new`]: every word so read ends at or before `x_len`, and every pixel's `y_channels`
 /// channels end at or before `y_len`. Kernels rely on it instead of checking each access.
 #[derive(Clone, Debug)]
-pub(super) struct Sweep {
+pub(crate) struct Sweep {
     rows: usize,
     cols: usize,
     x_base: usize,
@@ -27,13 +27,13 @@ pub(super) struct Sweep {
 
 /// One kernel position of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tap {
+pub(crate) struct Tap {
     /// Kernel row.
-    pub(super) a: usize,
+    pub(crate) a: usize,
     /// Kernel column.
-    pub(super) b: usize,
+    pub(crate) b: usize,
     /// Elements from the pixel's base to the pixel this tap reads.
-    pub(super) offset: usize,
+    pub(crate) offset: usize,
 }
 
 /// Pixels of a sweep in one tensor: start of pixel (0, 0), and distances between rows and columns, in elements.
@@ -98,7 +98,7 @@ impl Sweep {
     ///
     /// # Panics
     /// If the layouts do not fit the geometry.
-    pub(super) fn forward(geometry: &ConvGeometry, x: Layout, y: Layout, reads: usize) -> Sweep {
+    pub(crate) fn forward(geometry: &ConvGeometry, x: Layout, y: Layout, reads: usize) -> Sweep {
         let g = geometry;
         check_layouts(g, x, y);
         assert!(x.border >= g.pad, "x has a border of {}, the padding is {}", x.border, g.pad);
@@ -116,7 +116,7 @@ impl Sweep {
     ///
     /// # Panics
     /// If the layouts do not fit the geometry or dy's border is less than [`border`].
-    pub(super) fn transposed(geometry: &ConvGeometry, dy: Layout, dx: Layout, reads: usize) -> Vec<Sweep> {
+    pub(crate) fn transposed(geometry: &ConvGeometry, dy: Layout, dx: Layout, reads: usize) -> Vec<Sweep> {
         let g = geometry;
         let s = g.stride;
         check_layouts(g, dx, dy);
@@ -138,62 +138,62 @@ impl Sweep {
     }
 
     /// Index in the tensor read of pixel (r, q), to which tap offsets are added.
-    pub(super) fn x_at(&self, r: usize, q: usize) -> usize {
+    pub(crate) fn x_at(&self, r: usize, q: usize) -> usize {
         self.x_base + r * self.x_row + q * self.x_col
     }
 
     /// Index in the tensor written of channel 0 of pixel (r, q).
-    pub(super) fn y_at(&self, r: usize, q: usize) -> usize {
+    pub(crate) fn y_at(&self, r: usize, q: usize) -> usize {
         self.y_base + r * self.y_row + q * self.y_col
     }
 
     /// Rows of the grid.
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Columns of the grid.
-    pub(super) fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         self.cols
     }
 
     /// Distance between columns in the tensor read.
-    pub(super) fn x_col(&self) -> usize {
+    pub(crate) fn x_col(&self) -> usize {
         self.x_col
     }
 
     /// Distance between columns in the tensor written.
-    pub(super) fn y_col(&self) -> usize {
+    pub(crate) fn y_col(&self) -> usize {
         self.y_col
     }
 
     /// Kernel positions, row by row.
-    pub(super) fn taps(&self) -> &[Tap] {
+    pub(crate) fn taps(&self) -> &[Tap] {
         &self.taps
     }
 
     /// Elements read at each tap.
-    pub(super) fn reads(&self) -> usize {
+    pub(crate) fn reads(&self) -> usize {
         self.reads
     }
 
     /// Channels of the tensor written, a multiple of 16.
-    pub(super) fn y_channels(&self) -> usize {
+    pub(crate) fn y_channels(&self) -> usize {
         self.y_channels
     }
 
     /// Pixels of the grid.
-    pub(super) fn pixels(&self) -> usize {
+    pub(crate) fn pixels(&self) -> usize {
         self.rows * self.cols
     }
 
     /// Weights of the sweep, padded channels included.
-    pub(super) fn packed_len(&self) -> usize {
+    pub(crate) fn packed_len(&self) -> usize {
         self.y_channels * self.taps.len() * self.reads
     }
 
     /// A cursor at pixel (0, 0).
-    pub(super) fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor { r: 0, q: 0, x: self.x_base, y: self.y_base }
     }
 
@@ -201,7 +201,7 @@ impl Sweep {
     ///
     /// # Panics
     /// If one is not as planned.
-    pub(super) fn check(&self, x_len: usize, y_len: usize) {
+    pub(crate) fn check(&self, x_len: usize, y_len: usize) {
         assert_eq!(x_len, self.x_len, "elements of the tensor read");
         assert_eq!(y_len, self.y_len, "elements of the tensor written");
     }
@@ -209,7 +209,7 @@ impl Sweep {
 
 /// A place in the raster order of a sweep's pixels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     r: usize,
     q: usize,
     x: usize,
@@ -219,7 +219,7 @@ pub(super) struct Cursor {
 impl Cursor {
     /// The `x_at` and `y_at` of the next `n <= P` pixels; entries from `n` on repeat the last of them.
     #[inline]
-    pub(super) fn take<const P: usize>(&mut self, sweep: &Sweep, n: usize) -> ([usize; P], [usize; P]) {
+    pub(crate) fn take<const P: usize>(&mut self, sweep: &Sweep, n: usize) -> ([usize; P], [usize; P]) {
         let (mut xs, mut ys) = ([0; P], [0; P]);
         for p in 0..P {
             xs[p] = self.x;
@@ -247,7 +247,7 @@ impl Cursor {
 }
 
 /// Border that dy needs for an input gradient: how far taps reach over its edges.
-pub(super) fn border(geometry: &ConvGeometry) -> usize {
+pub(crate) fn border(geometry: &ConvGeometry) -> usize {
     let g = geometry;
     let reach = g.kh.max(g.kw).saturating_sub(1 + g.pad);
     reach.div_ceil(g.stride)

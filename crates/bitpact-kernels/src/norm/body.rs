@@ -68,11 +68,12 @@ pub(super) struct CodeResidual<'a> {
     codes: &'a [[u8; BLOCK]],
     layout: Layout,
     step: f32,
+    zero: u8,
 }
 
 impl<'a> CodeResidual<'a> {
-    pub(super) fn new(codes: &'a [u8], layout: Layout, step: f32) -> Self {
-        Self { codes: lanes(codes), layout, step }
+    pub(super) fn new(codes: &'a [u8], layout: Layout, step: f32, zero: u8) -> Self {
+        Self { codes: lanes(codes), layout, step, zero }
     }
 }
 
@@ -82,7 +83,8 @@ impl Residual for CodeResidual<'_> {
         let (start, step) = row(&self.layout, y, block);
         let codes = &self.codes[start + x * step];
         for i in 0..BLOCK {
-            u[i] = fma::<FMA>(f32::from(codes[i]), self.step, u[i]);
+            let code = i16::from(codes[i]) - i16::from(self.zero);
+            u[i] = fma::<FMA>(f32::from(code), self.step, u[i]);
         }
     }
 }
@@ -147,6 +149,34 @@ impl Sink for Codes<'_> {
     }
 }
 
+pub(super) struct SignedCodes<'a> {
+    codes: &'a mut [[u8; BLOCK]],
+    layout: Layout,
+    inverse_step: f32,
+    q_max: f32,
+}
+
+impl<'a> SignedCodes<'a> {
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, q_max: f32) -> Self {
+        Self { codes: lanes_mut(codes), layout, inverse_step, q_max }
+    }
+}
+
+impl Sink for SignedCodes<'_> {
+    #[inline(always)]
+    fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
+        let (start, step) = row(&self.layout, y, block);
+        let out = &mut self.codes[start + x * step];
+        let zero = self.q_max as u8;
+        for i in 0..BLOCK {
+            let v = u[i] * self.inverse_step;
+            let v = if v > -self.q_max { v } else { -self.q_max };
+            let v = if v < self.q_max { v } else { self.q_max };
+            out[i] = ((v + ROUNDER).to_bits() as u8).wrapping_add(zero);
+        }
+    }
+}
+
 pub(super) struct RealOut<'a, const RELU: bool> {
     values: &'a mut [Lanes],
     layout: Layout,
@@ -198,6 +228,24 @@ impl<const PLUS: bool> Act for Clip<PLUS> {
                 alpha[i] += if inside { term } else { 0.0 };
             }
             g[i] = masked;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct ClipBoth {
+    pub(super) alpha: f32,
+}
+
+impl Act for ClipBoth {
+    #[inline(always)]
+    fn mask(&self, u: &Lanes, g: &mut Lanes, alpha: &mut Lanes, clipped: &mut [u32; BLOCK]) {
+        for i in 0..BLOCK {
+            let (above, below) = (u[i] >= self.alpha, u[i] <= -self.alpha);
+            let term = if below { -g[i] } else { 0.0 };
+            alpha[i] += if above { g[i] } else { term };
+            clipped[i] += u32::from(above | below);
+            g[i] = if above | below { 0.0 } else { g[i] };
         }
     }
 }

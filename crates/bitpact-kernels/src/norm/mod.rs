@@ -17,9 +17,9 @@ mod body;
 #[cfg(test)]
 mod tests;
 
-use crate::isa::{Isa, Proof};
+use crate::isa::Isa;
 use crate::layout::Layout;
-use body::{Clip, Codes, Keep, NoResidual, Real, RealOut, Relu};
+use body::{Clip, ClipBoth, Codes, Keep, NoResidual, Real, RealOut, Relu, SignedCodes};
 
 /// Channels a block of the element-wise kernels holds; every channel stride is a multiple.
 pub const BLOCK: usize = 16;
@@ -38,7 +38,7 @@ pub enum Accumulators<'a> {
 pub enum ResidualView<'a> {
     /// Nothing.
     None,
-    /// `step * code`.
+    /// `step * (code - zero)`.
     Codes {
         /// The codes.
         codes: &'a [u8],
@@ -46,6 +46,8 @@ pub enum ResidualView<'a> {
         layout: Layout,
         /// Real value of one code.
         step: f32,
+        /// The code that stands for zero.
+        zero: u8,
     },
     /// Real values.
     Real {
@@ -68,6 +70,17 @@ pub enum Output<'a> {
         /// q_max / alpha.
         inverse_step: f32,
         /// Largest code.
+        q_max: f32,
+    },
+    /// Clipped on both sides and quantized; stored as `q + q_max`.
+    SignedCodes {
+        /// The codes; border pixels are left alone.
+        codes: &'a mut [u8],
+        /// Where they lie.
+        layout: Layout,
+        /// q_max / alpha.
+        inverse_step: f32,
+        /// Largest code, at most 127.
         q_max: f32,
     },
     /// max(u, 0).
@@ -103,6 +116,11 @@ pub enum Activation {
         /// Largest code.
         q_max: f32,
     },
+    /// Clip at alpha and -alpha; each side gives to alpha's gradient with its sign.
+    PactSym {
+        /// The clip value.
+        alpha: f32,
+    },
     /// max(u, 0).
     Relu,
     /// None: the gradient passes.
@@ -114,10 +132,11 @@ pub enum Activation {
 pub struct ClipSums {
     /// dL/dalpha.
     pub alpha_gradient: f64,
-    /// Elements at or above alpha.
+    /// Elements at or above alpha, or at or below -alpha where it clips too.
     pub clipped: u64,
 }
 
+/// Evaluates `$call` compiled for `$isa`; `$fma` says whether multiply-adds round once.
 macro_rules! on_isa {
     ($isa:expr, |$fma:ident| $call:expr) => {{
         #[inline(always)]
@@ -135,7 +154,7 @@ macro_rules! on_isa {
             f()
         }
         match $isa.prove() {
-            Proof::Scalar => {
+            $crate::isa::Proof::Scalar => {
                 const $fma: bool = false;
                 portable(
                     #[inline(always)]
@@ -143,7 +162,7 @@ macro_rules! on_isa {
                 )
             }
             #[cfg(target_arch = "x86_64")]
-            Proof::Avx2(_) => {
+            $crate::isa::Proof::Avx2(_) => {
                 const $fma: bool = true;
                 // SAFETY: the token proves AVX2 and FMA.
                 unsafe {
@@ -154,7 +173,7 @@ macro_rules! on_isa {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            Proof::Avx512(_) => {
+            $crate::isa::Proof::Avx512(_) => {
                 const $fma: bool = true;
                 // SAFETY: the token proves the AVX-512 set.
                 unsafe {
@@ -169,6 +188,8 @@ macro_rules! on_isa {
         }
     }};
 }
+
+pub(crate) use on_isa;
 
 /// Exact sums of z and z^2 per channel over one image: `sum[c]`, `square[c]`.
 ///
@@ -212,6 +233,11 @@ pub fn apply(isa: Isa, shape: Layout, z: Accumulators, a: &[f32], b: &[f32], res
                     let out = Codes::new(codes, layout, inverse_step, q_max);
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
+                Output::SignedCodes { codes, layout, inverse_step, q_max } => {
+                    check_layout(shape, layout, codes.len());
+                    let out = SignedCodes::new(codes, layout, inverse_step, q_max);
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
                 Output::Relu { values, layout } => {
                     check_layout(shape, layout, values.len());
                     let out = RealOut::<true>::new(values, layout);
@@ -229,8 +255,8 @@ pub fn apply(isa: Isa, shape: Layout, z: Accumulators, a: &[f32], b: &[f32], res
         ($z:expr) => {
             match residual {
                 ResidualView::None => with_output!($z, NoResidual),
-                ResidualView::Codes { codes, layout, step } => {
-                    with_output!($z, body::CodeResidual::new(codes, layout, step))
+                ResidualView::Codes { codes, layout, step, zero } => {
+                    with_output!($z, body::CodeResidual::new(codes, layout, step, zero))
                 }
                 ResidualView::Real { values, layout } => with_output!($z, Real::new(values, layout)),
             }
@@ -285,6 +311,10 @@ pub fn backward_reduce(
                     let act = Clip::<true> { alpha, inverse_step, q_max };
                     on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
                 }
+                Activation::PactSym { alpha } => {
+                    let act = ClipBoth { alpha };
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
+                }
                 Activation::Relu => {
                     on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Relu, g, sum_g, sum_gx))
                 }
@@ -298,8 +328,8 @@ pub fn backward_reduce(
         ($z:expr) => {
             match residual {
                 ResidualView::None => with_activation!($z, NoResidual),
-                ResidualView::Codes { codes, layout, step } => {
-                    with_activation!($z, body::CodeResidual::new(codes, layout, step))
+                ResidualView::Codes { codes, layout, step, zero } => {
+                    with_activation!($z, body::CodeResidual::new(codes, layout, step, zero))
                 }
                 ResidualView::Real { values, layout } => with_activation!($z, Real::new(values, layout)),
             }

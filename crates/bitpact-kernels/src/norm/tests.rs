@@ -1,4 +1,4 @@
-use bitpact_core::{ActQuant, act_backward, quantize_act, rng::Key};
+use bitpact_core::{ActQuant, act_backward, quantize_act, quantize_act_signed, rng::Key};
 
 use super::*;
 
@@ -30,11 +30,12 @@ fn case(h: usize, w: usize, c: usize, seed: u64) -> Case {
     }
 }
 
-fn u_of(case: &Case, y: usize, x: usize, c: usize, fused: bool, residual: bool) -> f32 {
+fn u_of(case: &Case, y: usize, x: usize, c: usize, fused: bool, residual: bool, zero: u8) -> f32 {
     let z = case.z[case.shape.offset(y, x) + c] as f32;
     let fma = |a: f32, b: f32, s: f32| if fused { a.mul_add(b, s) } else { a * b + s };
     let u = fma(z, case.a[c], case.b[c]);
-    if residual { fma(f32::from(case.codes[case.bordered.offset(y, x) + c]), STEP, u) } else { u }
+    let code = i16::from(case.codes[case.bordered.offset(y, x) + c]) - i16::from(zero);
+    if residual { fma(f32::from(code), STEP, u) } else { u }
 }
 
 fn pixels(case: &Case) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
@@ -49,7 +50,7 @@ fn codes_equal_the_core_arithmetic_bit_for_bit() {
             let case = case(h, w, c, seed as u64);
             for residual in [false, true] {
                 let view = if residual {
-                    ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP }
+                    ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero: 0 }
                 } else {
                     ResidualView::None
                 };
@@ -58,7 +59,7 @@ fn codes_equal_the_core_arithmetic_bit_for_bit() {
                 apply(isa, case.shape, Accumulators::Int(&case.z), &case.a, &case.b, view, out);
                 let mut seen = [0usize; 16];
                 for (y, x, c) in pixels(&case) {
-                    let u = u_of(&case, y, x, c, isa != Isa::Scalar, residual);
+                    let u = u_of(&case, y, x, c, isa != Isa::Scalar, residual, 0);
                     let got = codes[case.bordered.offset(y, x) + c];
                     assert_eq!(got, quantize_act(u, 7.5, 15.0), "{isa} {y} {x} {c} u {u}");
                     seen[usize::from(got)] += 1;
@@ -68,6 +69,34 @@ fn codes_equal_the_core_arithmetic_bit_for_bit() {
                 assert_eq!(border, case.bordered.len() - case.shape.len(), "the border was written");
             }
         }
+    }
+}
+
+#[test]
+fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
+    let case = case(5, 7, 20, 1);
+    for isa in Isa::available() {
+        for zero in [0u8, 9] {
+            let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero };
+            let mut codes = vec![99u8; case.bordered.len()];
+            let out = Output::SignedCodes { codes: &mut codes, layout: case.bordered, inverse_step: 3.5, q_max: 7.0 };
+            apply(isa, case.shape, Accumulators::Int(&case.z), &case.a, &case.b, view, out);
+            let mut seen = [0usize; 15];
+            for (y, x, c) in pixels(&case) {
+                let u = u_of(&case, y, x, c, isa != Isa::Scalar, true, zero);
+                let got = codes[case.bordered.offset(y, x) + c];
+                assert_eq!(i16::from(got), i16::from(quantize_act_signed(u, 3.5, 7.0)) + 7, "{isa} {y} {x} {c} u {u}");
+                seen[usize::from(got)] += 1;
+            }
+            assert!(seen.iter().all(|&n| n > 0), "not every code occurred: {seen:?}");
+        }
+        let shape = Layout::new(1, 16, 16, 0);
+        let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16 - 8).collect();
+        let mut codes = vec![0u8; shape.len()];
+        let out = Output::SignedCodes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 3.0 };
+        apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
+        let firsts: Vec<u8> = codes.iter().step_by(16).copied().collect();
+        assert_eq!(firsts, [0, 0, 0, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 6], "{isa}: ties round to even");
     }
 }
 
@@ -93,24 +122,25 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     let modes = [
         (ActQuant::Pact, Activation::Pact { alpha }),
         (ActQuant::PactPlus, Activation::PactPlus { alpha, inverse_step, q_max }),
+        (ActQuant::PactSym, Activation::PactSym { alpha }),
     ];
     for isa in Isa::available() {
         for (quant, activation) in modes {
             let mut g = case.g.clone();
             let (mut sum_g, mut sum_gx) = (vec![0f32; case.shape.cs], vec![0f32; case.shape.cs]);
-            let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP };
+            let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero: 2 };
             let k = Coefficients { a: &case.a, b: &case.b, xa: &xa, xb: &xb };
             let z = Accumulators::Int(&case.z);
             let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, &mut sum_g, &mut sum_gx);
             let (mut dalpha, mut clipped) = (0f64, 0u64);
             let (mut want_g, mut want_gx) = (vec![0f64; case.shape.cs], vec![0f64; case.shape.cs]);
             for (y, x, c) in pixels(&case) {
-                let u = u_of(&case, y, x, c, isa != Isa::Scalar, true);
+                let u = u_of(&case, y, x, c, isa != Isa::Scalar, true, 2);
                 let at = case.shape.offset(y, x) + c;
                 let want = act_backward(quant, case.g[at], u, alpha, inverse_step, q_max);
                 assert_eq!(g[at], want.dx, "{isa} {quant} u {u}");
                 dalpha += f64::from(want.dalpha);
-                clipped += u64::from(u >= alpha);
+                clipped += u64::from(u >= alpha || (quant.is_signed() && u <= -alpha));
                 want_g[c] += f64::from(want.dx);
                 want_gx[c] += f64::from(want.dx) * (f64::from(case.z[at]) * 0.01 + 0.3);
             }

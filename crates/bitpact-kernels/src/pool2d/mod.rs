@@ -120,11 +120,12 @@ impl Summand for f32 {
     }
 }
 
-/// `y[c] = scale * sum of x over all pixels`; the mean has scale 1/(h*w) times the step of the codes.
+/// `y[c] = scale * (sum of x over all pixels - zero)`; the mean has scale 1/(h*w) times the step of the codes, and h*w times
+/// the code that stands for zero.
 ///
 /// # Panics
 /// If a slice does not fit its layout or `y` is not one pixel of the same channel stride.
-pub fn mean_forward<T: Summand>(x: &[T], layout: Layout, scale: f32, y: &mut [f32]) {
+pub fn mean_forward<T: Summand>(x: &[T], layout: Layout, scale: f32, zero: f32, y: &mut [f32]) {
     assert!(x.len() == layout.len() && y.len() == layout.cs && layout.cs.is_multiple_of(16));
     for block in (0..layout.cs).step_by(16) {
         let mut sums = [T::Sum::default(); 16];
@@ -137,7 +138,7 @@ pub fn mean_forward<T: Summand>(x: &[T], layout: Layout, scale: f32, y: &mut [f3
             }
         }
         for (y, sum) in y[block..block + 16].iter_mut().zip(sums) {
-            *y = scale * T::real(sum);
+            *y = scale * (T::real(sum) - zero);
         }
     }
 }
@@ -156,20 +157,21 @@ pub fn mean_backward(dy: &[f32], layout: Layout, dx: &mut [f32], accumulate: boo
     }
 }
 
-/// Option-A shortcut: `y[r, q, before + c] = x[r*stride, q*stride, c]`, all other channels zero; `y` dense.
+/// Option-A shortcut: `y[r, q, before + c] = x[r*stride, q*stride, c]`, all other channels `zero`; `y` dense.
 ///
 /// # Panics
 /// If a slice does not fit its layout, or `y` is too narrow.
-pub fn subsample<T: Copy + Default>(
+pub fn subsample<T: Copy>(
     x: &[T],
     x_layout: Layout,
     stride: usize,
     before: usize,
+    zero: T,
     y: &mut [T],
     y_layout: Layout,
 ) {
     assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && before + x_layout.c <= y_layout.c);
-    y.fill(T::default());
+    y.fill(zero);
     for r in 0..y_layout.h {
         for q in 0..y_layout.w {
             let (from, to) = (x_layout.offset(r * stride, q * stride), y_layout.offset(r, q) + before);

@@ -50,10 +50,10 @@ fn means_and_their_gradient() {
     let layout = Layout::new(3, 5, 17, 1);
     let x = image(layout, 9);
     let mut y = vec![0f32; layout.cs];
-    mean_forward(&x, layout, 0.5, &mut y);
+    mean_forward(&x, layout, 0.5, 30.0, &mut y);
     for c in 0..layout.cs {
         let sum: u32 = (0..15).map(|p| u32::from(x[layout.offset(p / 5, p % 5) + c])).sum();
-        assert_eq!(y[c], sum as f32 * 0.5);
+        assert_eq!(y[c], (sum as f32 - 30.0) * 0.5);
     }
     let dense = Layout { border: 0, ..layout };
     let mut dx = vec![1f32; dense.len()];
@@ -68,7 +68,9 @@ fn subsampling_and_its_gradient_are_adjoint() {
     let (x_layout, y_layout) = (Layout::new(5, 4, 3, 1), Layout::new(3, 2, 8, 0));
     let x: Vec<f32> = image(x_layout, 1).iter().map(|&q| f32::from(q)).collect();
     let mut y = vec![9f32; y_layout.len()];
-    subsample(&x, x_layout, 2, 4, &mut y, y_layout);
+    subsample(&x, x_layout, 2, 4, 7.0, &mut y, y_layout);
+    assert!((0..4).chain(7..16).all(|c| y[y_layout.offset(1, 1) + c] == 7.0));
+    subsample(&x, x_layout, 2, 4, 0.0, &mut y, y_layout);
     assert_eq!(y[y_layout.offset(2, 1) + 6], x[x_layout.offset(4, 2) + 2]);
     assert!((0..4).chain(7..16).all(|c| y[y_layout.offset(1, 1) + c] == 0.0));
     let dense = Layout { border: 0, ..x_layout };

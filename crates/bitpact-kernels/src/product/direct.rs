@@ -62,7 +62,12 @@ impl<D: Instructions> Direct<D> {
             }
         }
         let panels = packer.finish();
-        pays::<D>(&panels, spec.geometry.cout.div_ceil(block)).then(|| Self { dot, walk: Walk::new(spec), block, panels })
+        pays::<D>(&panels, spec.geometry.cout.div_ceil(block)).then(|| Self {
+            dot,
+            walk: Walk::new(spec),
+            block,
+            panels,
+        })
     }
 }
 
@@ -83,7 +88,10 @@ impl<D: Instructions> Product for Direct<D> {
         let (stride, width) = (channels.len(), self.walk.width);
         assert_eq!(x.len(), self.walk.x_len, "elements of the tensor read");
         assert!(rows.start <= rows.end && rows.end <= self.walk.height, "rows {rows:?} of {}", self.walk.height);
-        assert!(channels.start.is_multiple_of(self.block) && stride.is_multiple_of(self.block), "channels {channels:?}");
+        assert!(
+            channels.start.is_multiple_of(self.block) && stride.is_multiple_of(self.block),
+            "channels {channels:?}"
+        );
         assert_eq!(acc.len(), rows.len() * width * stride, "accumulators");
         let first = x.as_ptr().wrapping_add(self.walk.at(rows.start, 0));
         let pixels = Pixels { walk: &self.walk, first, bytes: 1 };

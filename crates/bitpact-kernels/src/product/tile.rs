@@ -104,7 +104,7 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
             });
             w = w.wrapping_add(V * 4 * D::LANES);
             for p in 0..P {
-                    let x = unsafe { d.broadcast(xs[p].wrapping_add(at)) };
+                let x = unsafe { d.broadcast(xs[p].wrapping_add(at)) };
                 for v in 0..V {
                     sums[p][v] = d.dot(sums[p][v], x, weights[v]);
                 }

@@ -36,7 +36,8 @@ impl Walk {
             width,
             x_len: x.len(),
         };
-        let last = (g.kh - 1) * x.row() + (g.kw - 1) * x.cs + if x.cs == g.cin { g.cin } else { g.cin.next_multiple_of(4) };
+        let last =
+            (g.kh - 1) * x.row() + (g.kw - 1) * x.cs + if x.cs == g.cin { g.cin } else { g.cin.next_multiple_of(4) };
         let end = walk.at(height - 1, width - 1) + last;
         assert!(end <= walk.x_len, "{:?} is read {} elements beyond its end", spec.x, end - walk.x_len);
         walk

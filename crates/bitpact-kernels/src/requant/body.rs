@@ -84,9 +84,8 @@ impl<S: Sum> Constants<S> {
         let cs = step.mul.len().next_multiple_of(BLOCK);
         let blocks = (0..cs / BLOCK)
             .map(|block| {
-                let of = |list: &[i32]| {
-                    std::array::from_fn(|k| S::widen(list.get(block * BLOCK + k).copied().unwrap_or(0)))
-                };
+                let of =
+                    |list: &[i32]| std::array::from_fn(|k| S::widen(list.get(block * BLOCK + k).copied().unwrap_or(0)));
                 Block {
                     mul: of(&step.mul),
                     mul2: of(&step.mul2),

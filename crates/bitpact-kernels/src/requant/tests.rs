@@ -20,7 +20,13 @@ struct Case {
 }
 
 /// The codes of a dense row.
-fn run(plan: &StepU8, block: usize, pixels: usize, (acc, acc2, stride): (&[i32], &[i32], usize), res: &[u8]) -> Vec<u8> {
+fn run(
+    plan: &StepU8,
+    block: usize,
+    pixels: usize,
+    (acc, acc2, stride): (&[i32], &[i32], usize),
+    res: &[u8],
+) -> Vec<u8> {
     let mut y = vec![77; pixels * BLOCK];
     let y_stride = BLOCK;
     let row = Row { pixels, acc, acc2, stride, res, res_stride: BLOCK, y: y.as_mut_ptr(), y_stride };
@@ -125,8 +131,7 @@ fn the_largest_sum_chooses_the_arithmetic() {
 fn sums_around_every_threshold_round_down() {
     // The range that the accumulators could have chooses the arithmetic.
     for (largest, arithmetic) in [(5000, "i32"), (1 << 34, "f64"), (1 << 60, "i64")] {
-        let step =
-            IntegerStep { shift: 4, mul: vec![1], mul2: vec![], res_mul: vec![], add: vec![8], lo: 0, hi: 255 };
+        let step = IntegerStep { shift: 4, mul: vec![1], mul2: vec![], res_mul: vec![], add: vec![8], lo: 0, hi: 255 };
         let ranges = Ranges { acc: &[(-100, largest)], acc2: &[], res: (0, 0) };
         for isa in Isa::available() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();

@@ -2,7 +2,7 @@
 
 use bitpact_core::ActQuant;
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView};
-use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Pool, pool2d};
+use bitpact_kernels::{Aligned, Chunk, Chunked, GroupScratch, Isa, Pool, pool2d};
 use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
@@ -101,7 +101,8 @@ impl StepPlan {
                         let inverse_step = bitpact_core::act_inverse_step(alpha, bits);
                         Clip::PactPlus { alpha, inverse_step, q_max: bits.q_max() as f32 }
                     }
-                    ActQuant::Pact | ActQuant::Relu | ActQuant::PactSym => Clip::Pact { alpha },
+                    ActQuant::Pact | ActQuant::Relu => Clip::Pact { alpha },
+                    ActQuant::PactSym => Clip::PactSym { alpha },
                 }
             }
         };
@@ -186,7 +187,7 @@ impl StepPlan {
             let product = &*product;
             pool.run(chunks, &|task, worker| {
                 let mut scratch = scratch.get(worker);
-                let Scratch { x, dz, .. } = &mut scratch[0];
+                let Scratch { x, dz, groups, .. } = &mut scratch[0];
                 let mut partial = partials.get(task);
                 partial.fill(0.0);
                 let dz = &mut dz[..product.dz_layout.len()];
@@ -197,12 +198,12 @@ impl StepPlan {
                     norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], &g, dz, product.dz_layout);
                     if let (Some(target), Some((conv, packed))) = (target, &product.dgrad) {
                         match &dx {
-                            Some(dx) => conv.run(dz, packed, &mut dx.get(i), target.accumulate),
+                            Some(dx) => conv.run(dz, packed, &mut dx.get(i), target.accumulate, groups),
                             // The shortcut passed this slab on to the tensor that the product reads too.
-                            None => conv.run(dz, packed, &mut g, true),
+                            None => conv.run(dz, packed, &mut g, true, groups),
                         }
                     }
-                    weight_gradient(isa, product, i, input, params, pixels, x, dz, &mut partial);
+                    weight_gradient(isa, product, i, input, params, pixels, x, dz, &mut partial, groups);
                 }
             });
         }
@@ -252,15 +253,16 @@ fn weight_gradient(
     x: &mut Aligned<f32>,
     dz: &[f32],
     partial: &mut [f32],
+    groups: &mut GroupScratch,
 ) {
     let len = input.layout.len();
     match &input.store {
         Store::Codes(_) => {
             let (zero, scale) = product.widening(params, pixels);
             norm::widen(isa, input.store.codes(i, len), &zero, &scale, &mut x[..len]);
-            product.wgrad.run(&x[..len], dz, partial);
+            product.wgrad.run(&x[..len], dz, partial, groups);
         }
-        _ => product.wgrad.run(input.store.real(i, len), dz, partial),
+        _ => product.wgrad.run(input.store.real(i, len), dz, partial, groups),
     }
 }
 

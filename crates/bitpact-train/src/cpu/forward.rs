@@ -8,7 +8,7 @@ use bitpact_model::InputDescription;
 use super::SAMPLED;
 use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
-use super::product::{Path, Product, Source};
+use super::product::{Path, Product};
 
 /// Which forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,11 +56,12 @@ impl StepPlan {
                     let mut store = std::mem::take(&mut self.values[*output].store);
                     let (x, y) = (&self.values[*input], self.values[*output].layout);
                     let Store::Real(to) = &mut store else { unreachable!("means are real") };
-                    let step = code_step(&self.params, x.source);
-                    let (len, scale) = (x.layout.len(), step / (x.layout.h * x.layout.w) as f32);
+                    let pixels = (x.layout.h * x.layout.w) as f32;
+                    let (len, scale) = (x.layout.len(), x.source.step(&self.params) / pixels);
+                    let zero = f32::from(x.source.zero_code()) * pixels;
                     images(pool, n, to, y.len(), |i, to| match &x.store {
-                        Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, to),
-                        _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, to),
+                        Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, zero, to),
+                        _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, zero, to),
                     });
                     self.values[*output].store = store;
                 }
@@ -114,8 +115,8 @@ impl StepPlan {
                 let Activation::Quantized { clip, bits, quant } = unit.activation else {
                     unreachable!("codes come from a quantized activation");
                 };
-                let inverse_step = bitpact_core::act_inverse_step(params.scalar(clip), bits);
-                let q_max = bits.q_max() as f32;
+                let inverse_step = quant.inverse_step(params.scalar(clip), bits);
+                let q_max = quant.q_max(bits) as f32;
                 let codes = Chunked::new(codes, layout.len());
                 let histogram = Chunked::new(&mut self.histogram, 256);
                 let maxima = Chunked::new(&mut self.maxima, 1);
@@ -131,7 +132,11 @@ impl StepPlan {
                         maxima.get(i)[0] = u.iter().fold(0.0, |m, &u| if u > m { u } else { m });
                     }
                     let mut codes = codes.get(i);
-                    let out = Output::Codes { codes: &mut codes, layout, inverse_step, q_max };
+                    let out = if quant.is_signed() {
+                        Output::SignedCodes { codes: &mut codes, layout, inverse_step, q_max }
+                    } else {
+                        Output::Codes { codes: &mut codes, layout, inverse_step, q_max }
+                    };
                     norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
                     if count && i % SAMPLED == 0 {
                         let mut histogram = histogram.get(i / SAMPLED);
@@ -167,7 +172,7 @@ impl StepPlan {
         self.values[unit.output].store = store;
     }
 
-    /// The percentile (0..100) of u over the batch, or over its first images where those are very many values.
+    /// The percentile (0..100) of u, of |u| where the codes are signed, over the batch, or over its first images where those are very many values.
     fn percentile(&mut self, isa: Isa, n: usize, unit: &UnitStep, percentile: f64) -> f32 {
         let (main, shape) = (&unit.main, unit.main.z_layout);
         let n = n.min(CALIBRATION_VALUES / (shape.h * shape.w * shape.c)).max(1);
@@ -180,6 +185,9 @@ impl StepPlan {
             norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, keep);
             all.extend(u.chunks_exact(shape.cs).flat_map(|pixel| &pixel[..shape.c]));
         }
+        if matches!(unit.activation, Activation::Quantized { quant, .. } if quant.is_signed()) {
+            all.iter_mut().for_each(|u: &mut f32| *u = u.abs());
+        }
         let at = ((all.len() - 1) as f64 * (percentile / 100.0).clamp(0.0, 1.0)).round() as usize;
         *all.select_nth_unstable_by(at, f32::total_cmp).1
     }
@@ -189,14 +197,6 @@ impl StepPlan {
 fn images<T: Send + Sync>(pool: &Pool, n: usize, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let data = Chunked::new(data, len);
     pool.run(n, &|i, _| f(i, &mut data.get(i)));
-}
-
-/// Real value of one stored unit of a tensor: the step of its codes, 1 for real values.
-pub(super) fn code_step(params: &Params, source: Source) -> f32 {
-    match source {
-        Source::Codes { clip, bits } => bitpact_core::act_step(params.scalar(clip), bits),
-        _ => 1.0,
-    }
 }
 
 /// Accumulators of every image, then the norm's coefficients.
@@ -220,9 +220,10 @@ fn product_forward(
         Path::Int { conv, packed, init, z, .. } => {
             let z = Chunked::new(z, z_len);
             let sums = Chunked::new(sums_int, 2 * cs);
-            pool.run(n, &|i, _| {
+            pool.run(n, &|i, worker| {
                 let mut z = z.get(i);
-                conv.run(input.store.codes(i, x_len), packed, init, &mut z);
+                let groups = &mut scratch.get(worker)[0].groups;
+                conv.run(input.store.codes(i, x_len), packed, init, &mut z, groups);
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);
@@ -235,13 +236,15 @@ fn product_forward(
             let sums = Chunked::new(sums_real, 2 * cs);
             pool.run(n, &|i, worker| {
                 let mut z = z.get(i);
+                let mut scratch = scratch.get(worker);
+                let Scratch { x, groups, .. } = &mut scratch[0];
                 match &input.store {
                     Store::Codes(_) => {
-                        let x = &mut scratch.get(worker)[0].x[..x_len];
+                        let x = &mut x[..x_len];
                         norm::widen(isa, input.store.codes(i, x_len), &zero, &scale, x);
-                        conv.run(x, packed, &mut z);
+                        conv.run(x, packed, &mut z, groups);
                     }
-                    _ => conv.run(input.store.real(i, x_len), packed, &mut z),
+                    _ => conv.run(input.store.real(i, x_len), packed, &mut z, groups),
                 }
                 if statistics {
                     let mut sums = sums.get(i);
@@ -290,8 +293,8 @@ pub(super) fn residual_view<'a>(
             let (layout, len) = (value.layout, value.layout.len());
             match &value.store {
                 Store::Codes(_) => {
-                    let step = code_step(params, value.source);
-                    ResidualView::Codes { codes: value.store.codes(i, len), layout, step }
+                    let (step, zero) = (value.source.step(params), value.source.zero_code());
+                    ResidualView::Codes { codes: value.store.codes(i, len), layout, step, zero }
                 }
                 _ => ResidualView::Real { values: value.store.real(i, len), layout },
             }
@@ -302,13 +305,13 @@ pub(super) fn residual_view<'a>(
             match &value.store {
                 Store::Codes(_) => {
                     let out = &mut residual_codes[..shape.len()];
-                    pool2d::subsample(value.store.codes(i, len), value.layout, *stride, *pad_before, out, shape);
-                    let step = code_step(params, value.source);
-                    ResidualView::Codes { codes: out, layout: shape, step }
+                    let (step, zero) = (value.source.step(params), value.source.zero_code());
+                    pool2d::subsample(value.store.codes(i, len), value.layout, *stride, *pad_before, zero, out, shape);
+                    ResidualView::Codes { codes: out, layout: shape, step, zero }
                 }
                 _ => {
                     let out = &mut residual[..shape.len()];
-                    pool2d::subsample(value.store.real(i, len), value.layout, *stride, *pad_before, out, shape);
+                    pool2d::subsample(value.store.real(i, len), value.layout, *stride, *pad_before, 0.0, out, shape);
                     ResidualView::Real { values: out, layout: shape }
                 }
             }

@@ -164,7 +164,9 @@ impl TrainBackend for CpuBackend {
         let mut all = Vec::new();
         for stage in &self.plan.stages {
             let StageKind::Unit(unit) = &stage.kind else { continue };
-            let (Activation::Quantized { clip, .. }, Some(name)) = (unit.activation, &unit.act_name) else { continue };
+            let (Activation::Quantized { clip, bits, quant }, Some(name)) = (unit.activation, &unit.act_name) else {
+                continue;
+            };
             let counted = unit.counts.levels.iter().sum::<u64>().max(1) as f64;
             let occupancy: Vec<f64> = unit.counts.levels.iter().map(|&n| n as f64 / counted).collect();
             all.push(LayerStatistics {
@@ -172,7 +174,7 @@ impl TrainBackend for CpuBackend {
                 alpha: self.plan.params.scalar(clip),
                 alpha_gradient: unit.counts.alpha_gradient,
                 clipped: unit.counts.clipped as f64 / unit.counts.elements.max(1) as f64,
-                zero: occupancy[0],
+                zero: occupancy[usize::from(quant.zero_code(bits))],
                 occupancy,
                 alpha_clamped: self.plan.params.get(clip).clamped,
             });

@@ -3,7 +3,7 @@
 use bitpact_core::{ActQuant, Bits};
 use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
 use bitpact_kernels::pool2d::Window;
-use bitpact_kernels::{Aligned, ConvGeometry, Isa, Layout};
+use bitpact_kernels::{Aligned, ConvGeometry, GroupScratch, Isa, Layout};
 use bitpact_model::{InputDescription, Model};
 
 use super::params::{ParamId, Params};
@@ -62,7 +62,7 @@ pub(super) enum Activation {
     Quantized { clip: ParamId, bits: Bits, quant: ActQuant },
     /// max(u, 0), in a float network.
     Relu,
-    /// The logits.
+    /// Nothing: the logits, and what is signed in a float network.
     None,
 }
 
@@ -114,6 +114,7 @@ pub(super) struct Scratch {
     pub(super) u: Aligned<f32>,
     pub(super) residual: Aligned<f32>,
     pub(super) residual_codes: Aligned<u8>,
+    pub(super) groups: GroupScratch,
 }
 
 /// Everything a step touches.
@@ -163,13 +164,6 @@ impl StepPlan {
     ) -> Result<Self, TrainError> {
         plan.check(graph)?;
         let stages = fuse(graph)?;
-        for node in graph.nodes() {
-            let grouped = matches!(node.op, Op::Conv { groups, .. } if groups > 1);
-            if grouped || node.op == (Op::Act { signed: true }) {
-                let what = "grouped convolutions and signed activations cannot be trained yet".to_owned();
-                return Err(TrainError::Unsupported { node: node.name.clone(), what });
-            }
-        }
         let trained_clip = |name: &str| {
             let act = name.strip_suffix(".clip_val").unwrap_or(name);
             plan.activations.get(act).is_some_and(|a| a.quant != ActQuant::Relu)
@@ -209,7 +203,13 @@ impl StepPlan {
         let products = || steps.iter().flat_map(|s| products_of(&s.kind));
         let cs = products().map(|p| p.z_layout.cs).max().unwrap_or(0);
         let most = |f: &dyn Fn(&Product) -> usize| products().map(f).max().unwrap_or(0);
+        let groups = || {
+            let mut groups = GroupScratch::default();
+            products().for_each(|p| p.reserve(&mut groups));
+            groups
+        };
         let scratch = || Scratch {
+            groups: groups(),
             x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
             dz: Aligned::zeroed(most(&|p| p.dz_layout.len())),
             u: Aligned::zeroed(most(&|p| p.z_layout.len())),
@@ -283,7 +283,11 @@ impl Builder<'_> {
         let n = self.batch * layout.len();
         let store = match source {
             Source::Real => Store::Real(Aligned::zeroed(n)),
-            _ => Store::Codes(Aligned::zeroed(n)),
+            _ => {
+                let mut codes = Aligned::zeroed(n);
+                codes.fill(source.zero_code());
+                Store::Codes(codes)
+            }
         };
         self.add_value(node, layout, source, store)
     }
@@ -329,6 +333,9 @@ impl Builder<'_> {
         let act_name = unit.act.map(|id| self.graph.node(id).name.clone());
         let activation = match act_name.as_deref().map(|name| (name, self.plan.activations.get(name))) {
             None => Activation::None,
+            Some((_, None)) if unit.act.is_some_and(|id| self.graph.node(id).op == (Op::Act { signed: true })) => {
+                Activation::None
+            }
             Some((_, None)) => Activation::Relu,
             Some((name, Some(act))) => {
                 let clip = self.params.id(&format!("{name}.clip_val"));
@@ -336,7 +343,10 @@ impl Builder<'_> {
             }
         };
         let (source, levels) = match activation {
-            Activation::Quantized { clip, bits, .. } => (Source::Codes { clip, bits }, 1usize << bits.get()),
+            Activation::Quantized { clip, bits, quant } => {
+                let levels = quant.q_max(bits) as usize + usize::from(quant.zero_code(bits)) + 1;
+                (Source::Codes { clip, bits, quant }, levels)
+            }
             _ => (Source::Real, 0),
         };
         let output = self.output(unit.output, source);
@@ -348,15 +358,15 @@ impl Builder<'_> {
         let node = self.graph.node(id);
         let value = &self.values[input];
         let in_shape = self.graph.input_shape(id);
-        let (geometry, bias) = match node.op {
-            Op::Conv { out_channels, kernel, stride, padding, bias, .. } => {
+        let (geometry, groups, bias) = match node.op {
+            Op::Conv { out_channels, kernel, stride, padding, bias, groups } => {
                 let geometry =
                     ConvGeometry { kh: kernel, kw: kernel, stride, pad: padding, cin: in_shape.c, cout: out_channels };
-                (geometry, bias)
+                (geometry, groups, bias)
             }
             Op::Linear { out_features, bias } => {
                 let (kh, kw) = (in_shape.h, in_shape.w);
-                (ConvGeometry { kh, kw, stride: 1, pad: 0, cin: in_shape.c, cout: out_features }, bias)
+                (ConvGeometry { kh, kw, stride: 1, pad: 0, cin: in_shape.c, cout: out_features }, 1, bias)
             }
             _ => unreachable!("a product is a convolution or a linear layer"),
         };
@@ -380,6 +390,7 @@ impl Builder<'_> {
             bias: bias.then(|| id(&node.name, "bias")),
             norm,
             geometry,
+            groups,
             source: value.source,
             spec,
             x: value.layout,

@@ -3,9 +3,12 @@
 use bitpact_model::InputDescription;
 
 use super::params::{ParamId, Params};
-use bitpact_core::{WeightSpec, quantize_weights, weights_backward};
+use bitpact_core::{ActQuant, WeightSpec, quantize_weights, weights_backward};
 use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
-use bitpact_kernels::{Aligned, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32, Isa, Layout};
+use bitpact_kernels::{
+    Aligned, ConvGeometry, ConvInputGradF32, GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch,
+    GroupWeightGradF32, Isa, Layout, grouped,
+};
 
 /// eps of batch norm.
 const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
@@ -19,17 +22,35 @@ pub(super) enum Source {
     /// The image: u8 pixels with a zero point and a scale per channel.
     Pixels,
     /// Codes of the activation with this clip value.
-    Codes { clip: ParamId, bits: bitpact_core::Bits },
+    Codes { clip: ParamId, bits: bitpact_core::Bits, quant: ActQuant },
     /// Real values.
     Real,
+}
+
+impl Source {
+    /// The code that stands for zero; the pixels' zero points are their own.
+    pub(super) fn zero_code(self) -> u8 {
+        match self {
+            Source::Codes { bits, quant, .. } => quant.zero_code(bits),
+            _ => 0,
+        }
+    }
+
+    /// Real value of one code; 1 for pixels and real values.
+    pub(super) fn step(self, params: &Params) -> f32 {
+        match self {
+            Source::Codes { clip, bits, quant } => quant.step(params.scalar(clip), bits),
+            _ => 1.0,
+        }
+    }
 }
 
 /// How the forward product is computed, and its accumulators `[batch][h][w][cs]`.
 pub(super) enum Path {
     /// u8 codes times s8 codes, exact integers: z in units of s_x * s_w.
-    Int { conv: ConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
+    Int { conv: GroupConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
     /// Real values.
-    Real { conv: ConvF32, packed: Aligned<f32>, z: Aligned<f32> },
+    Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32> },
 }
 
 /// Batch norm's parameters.
@@ -61,14 +82,15 @@ pub(super) struct Product {
     pub(super) bias: Option<ParamId>,
     pub(super) norm: Option<Norm>,
     pub(super) geometry: ConvGeometry,
+    groups: usize,
     pub(super) source: Source,
     spec: Option<WeightSpec>,
     pub(super) path: Path,
     pub(super) z_layout: Layout,
     pub(super) dz_layout: Layout,
-    pub(super) wgrad: ConvWeightGradF32,
+    pub(super) wgrad: GroupWeightGradF32,
     /// Input gradient and its packed weights; `None` where nothing before needs one.
-    pub(super) dgrad: Option<(ConvInputGradF32, Aligned<f32>)>,
+    pub(super) dgrad: Option<(GroupInputGradF32, Aligned<f32>)>,
     /// Chunks of images whose weight gradients are summed apart, then added in order. A function of shapes alone.
     pub(super) chunks: usize,
     /// dL/d(quantized, folded weight) of the step.
@@ -87,6 +109,7 @@ pub(super) struct ProductSpec {
     pub(super) bias: Option<ParamId>,
     pub(super) norm: Option<Norm>,
     pub(super) geometry: ConvGeometry,
+    pub(super) groups: usize,
     pub(super) source: Source,
     pub(super) spec: Option<WeightSpec>,
     pub(super) x: Layout,
@@ -95,22 +118,23 @@ pub(super) struct ProductSpec {
 
 impl Product {
     pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
-        let ProductSpec { name, weight, bias, norm, geometry, source, spec, x, batch } = s;
+        let ProductSpec { name, weight, bias, norm, geometry, groups, source, spec, x, batch } = s;
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
         let dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
+        let n = grouped::weights(geometry, groups);
         let fits_s8 = spec.is_some_and(|s| s.grid.code_limit(s.bits) <= 127);
         let path = if fits_s8 && source != Source::Real {
-            let conv = ConvU8S8::new(isa, geometry, x, z_layout);
+            let conv = GroupConvU8S8::new(isa, geometry, groups, x, z_layout);
             let packed = Aligned::zeroed(conv.packed_len());
-            let codes = vec![0; geometry.weights()];
+            let codes = vec![0; n];
             Path::Int { conv, packed, codes, init: vec![0; z_layout.cs], z: Aligned::zeroed(batch * z_layout.len()) }
         } else {
-            let conv = ConvF32::new(isa, geometry, x, z_layout);
+            let conv = GroupConvF32::new(isa, geometry, groups, x, z_layout);
             let packed = Aligned::zeroed(conv.packed_len());
             Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
         };
-        let wgrad = ConvWeightGradF32::new(isa, geometry, x, dz_layout);
+        let wgrad = GroupWeightGradF32::new(isa, geometry, groups, x, dz_layout);
         let chunks = if wgrad.partial_len() <= 1 << 18 {
             16
         } else if wgrad.partial_len() <= 1 << 20 {
@@ -119,11 +143,10 @@ impl Product {
             4
         };
         let dgrad = (source != Source::Pixels).then(|| {
-            let conv = ConvInputGradF32::new(isa, geometry, dz_layout, Layout { border: 0, ..x });
+            let conv = GroupInputGradF32::new(isa, geometry, groups, dz_layout, Layout { border: 0, ..x });
             let packed = Aligned::zeroed(conv.packed_len());
             (conv, packed)
         });
-        let n = geometry.weights();
         let cs = z_layout.cs;
         let zeros = || vec![0.0; cs];
         let channels = Channels {
@@ -141,6 +164,7 @@ impl Product {
             bias,
             norm,
             geometry,
+            groups,
             source,
             spec,
             path,
@@ -162,22 +186,39 @@ impl Product {
     pub(super) fn largest_accumulator(&self) -> Option<u64> {
         let spec = self.spec.filter(|_| matches!(self.path, Path::Int { .. }))?;
         let q_max = match self.source {
-            Source::Codes { bits, .. } => bits.q_max() as u64,
+            Source::Codes { bits, quant, .. } => quant.q_max(bits) as u64,
             _ => 255,
         };
-        let taps = (self.geometry.kh * self.geometry.kw * self.geometry.cin) as u64;
+        let taps = (self.geometry.kh * self.geometry.kw * self.geometry.cin / self.groups) as u64;
         Some(taps * q_max * spec.grid.code_limit(spec.bits) as u64)
+    }
+
+    /// Makes scratch memory large enough for everything that runs on this product.
+    pub(super) fn reserve(&self, scratch: &mut GroupScratch) {
+        match &self.path {
+            Path::Int { conv, .. } => conv.reserve(scratch),
+            Path::Real { conv, .. } => conv.reserve(scratch),
+        }
+        self.wgrad.reserve(scratch);
+        if let Some((conv, _)) = &self.dgrad {
+            conv.reserve(scratch);
+        }
+    }
+
+    /// The input channel of every weight, in OIHW order.
+    fn input_channels(&self) -> impl Iterator<Item = usize> + use<> {
+        let ConvGeometry { kh, kw, cin, cout, .. } = self.geometry;
+        let (plane, inputs, outputs) = (kh * kw, cin / self.groups, cout / self.groups);
+        (0..cout).flat_map(move |o| (0..inputs * plane).map(move |i| o / outputs * inputs + i / plane))
     }
 
     /// Weights of this step in every form: folded, quantized, packed forward and backward.
     pub(super) fn prepare(&mut self, params: &Params, pixels: &InputDescription, training: bool) {
-        let per_channel = self.geometry.kh * self.geometry.kw;
         let w = params.value(self.weight);
         self.folded.copy_from_slice(w);
+        let channels = self.input_channels();
         if self.source == Source::Pixels {
-            for (i, w) in self.folded.iter_mut().enumerate() {
-                *w *= pixels.scale[i / per_channel % self.geometry.cin];
-            }
+            self.folded.iter_mut().zip(channels).for_each(|(w, channel)| *w *= pixels.scale[channel]);
         }
         let cout = self.geometry.cout;
         let per_out = self.folded.len() / cout;
@@ -189,21 +230,20 @@ impl Product {
                 self.scales.fill(s);
             }
         }
-        let x_step = match self.source {
-            Source::Codes { clip, bits } => bitpact_core::act_step(params.scalar(clip), bits),
-            _ => 1.0,
-        };
+        let x_step = self.source.step(params);
+        let channels = self.input_channels();
         match &mut self.path {
             Path::Int { conv, packed, codes, init, .. } => {
                 for (to, &from) in codes.iter_mut().zip(&self.codes) {
                     *to = from as i8;
                 }
                 conv.pack(codes, packed);
-                if self.source == Source::Pixels {
-                    for (o, init) in init[..cout].iter_mut().enumerate() {
-                        let codes = self.codes[o * per_out..(o + 1) * per_out].iter().enumerate();
-                        let of = |(i, &q): (usize, &i16)| i32::from(q) * i32::from(pixels.zero_point[i / per_channel]);
-                        *init = -codes.map(of).sum::<i32>();
+                let zero = self.source.zero_code();
+                if self.source == Source::Pixels || zero > 0 {
+                    init[..cout].fill(0);
+                    for (i, (&q, channel)) in self.codes.iter().zip(channels).enumerate() {
+                        let zero = if self.source == Source::Pixels { pixels.zero_point[channel] } else { zero };
+                        init[i / per_out] -= i32::from(q) * i32::from(zero);
                     }
                 }
                 for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
@@ -325,10 +365,7 @@ impl Product {
             None => grad.copy_from_slice(&self.dwq),
         }
         if self.source == Source::Pixels {
-            let per_channel = self.geometry.kh * self.geometry.kw;
-            for (i, g) in grad.iter_mut().enumerate() {
-                *g *= pixels.scale[i / per_channel % self.geometry.cin];
-            }
+            grad.iter_mut().zip(self.input_channels()).for_each(|(g, channel)| *g *= pixels.scale[channel]);
         }
     }
 
@@ -367,9 +404,10 @@ impl Product {
                     zero[i] = pixels.zero_point.get(i % cs).map_or(0.0, |&z| f32::from(z));
                 }
             }
-            Source::Codes { clip, bits } => {
+            Source::Codes { .. } => {
+                zero = [f32::from(self.source.zero_code()); BLOCK];
                 if matches!(self.path, Path::Real { .. }) {
-                    scale = [bitpact_core::act_step(params.scalar(clip), bits); BLOCK];
+                    scale = [self.source.step(params); BLOCK];
                 }
             }
             Source::Real => {}

@@ -50,7 +50,23 @@ fn networks() -> Vec<Graph> {
         {{"name":"c3","op":"conv","out_channels":4,"kernel":3,"padding":1}},{{"name":"n3","op":"batch_norm"}},
         {{"name":"s2","op":"add","inputs":["n3","a1"]}},{{"name":"a3","op":"act"}},{tail}"#
     );
-    [option_a.as_str(), &projection, plain, &twice].map(graph).to_vec()
+    let grouped = format!(
+        r#"{{"name":"grouped","nodes":[{{"name":"in","op":"input","height":9,"width":8,"channels":4}},
+        {{"name":"c1","op":"conv","out_channels":12,"kernel":3,"padding":1,"groups":2}},{{"name":"n1","op":"batch_norm"}},
+        {{"name":"a1","op":"act","signed":true}},
+        {{"name":"c2","op":"conv","out_channels":12,"kernel":3,"padding":1,"groups":12}},{{"name":"n2","op":"batch_norm"}},{{"name":"a2","op":"act"}},
+        {{"name":"c3","op":"conv","out_channels":12,"kernel":1,"groups":3,"bias":true}},{{"name":"n3","op":"batch_norm"}},
+        {{"name":"s3","op":"add","inputs":["n3","a1"]}},{{"name":"a3","op":"act","signed":true}},
+        {{"name":"mp","op":"max_pool","kernel":2,"stride":1}},
+        {{"name":"c4","op":"conv","out_channels":16,"kernel":3,"stride":2,"padding":1,"groups":4}},{{"name":"n4","op":"batch_norm"}},
+        {{"name":"sub","op":"subsample","stride":2,"pad_before":1,"pad_after":3,"inputs":["mp"]}},
+        {{"name":"s4","op":"add","inputs":["n4","sub"]}},{{"name":"a4","op":"act","signed":true}},
+        {{"name":"c5","op":"conv","out_channels":16,"kernel":5,"stride":2,"padding":2,"groups":16}},{{"name":"n5","op":"batch_norm"}},{{"name":"a5","op":"act"}},
+        {{"name":"c6","op":"conv","out_channels":8,"kernel":1}},{{"name":"n6","op":"batch_norm"}},
+        {{"name":"c7","op":"conv","out_channels":8,"kernel":1,"stride":2,"groups":2,"inputs":["a4"]}},{{"name":"n7","op":"batch_norm"}},
+        {{"name":"s7","op":"add","inputs":["n6","n7"]}},{{"name":"a7","op":"act","signed":true}},{tail}"#
+    );
+    [option_a.as_str(), &projection, plain, &twice, &grouped].map(graph).to_vec()
 }
 
 fn quant(bits: &str) -> QuantConfig {
@@ -171,14 +187,18 @@ fn loading_tensors_and_momentum_continues_bit_for_bit() {
 
 #[test]
 fn a_small_set_is_learned_in_every_mode() {
-    let graph = &networks()[1];
-    for (bits, act_quant, weight_quant) in [
-        ("float", ActQuant::Pact, WeightQuant::Dorefa),
-        ("W4A4", ActQuant::Pact, WeightQuant::Dorefa),
-        ("W4A4", ActQuant::PactPlus, WeightQuant::Sawb),
-        ("W3A4", ActQuant::Relu, WeightQuant::Minmax),
-        ("W8A8", ActQuant::Pact, WeightQuant::Dorefa),
+    let networks = networks();
+    for (network, bits, act_quant, weight_quant) in [
+        (1, "float", ActQuant::Pact, WeightQuant::Dorefa),
+        (1, "W4A4", ActQuant::Pact, WeightQuant::Dorefa),
+        (1, "W4A4", ActQuant::PactPlus, WeightQuant::Sawb),
+        (1, "W3A4", ActQuant::Relu, WeightQuant::Minmax),
+        (1, "W8A8", ActQuant::Pact, WeightQuant::Dorefa),
+        (4, "float", ActQuant::Pact, WeightQuant::Dorefa),
+        (4, "W4A4", ActQuant::Pact, WeightQuant::Sawb),
+        (4, "W8A8", ActQuant::PactPlus, WeightQuant::Minmax),
     ] {
+        let graph = &networks[network];
         let config = QuantConfig { act_quant, weight_quant, ..quant(bits) };
         let mut backend = backend(graph, &config, Isa::detect(), 2);
         let first = step(&mut backend, 0.05).loss;
@@ -284,11 +304,7 @@ fn loading_names_the_tensor_at_fault() {
 #[test]
 fn the_zoo_can_be_planned_at_every_width() {
     for name in zoo::NAMES {
-        let size = if name.starts_with("resnet18") || name.starts_with("resnet34") || name.starts_with("resnet50") {
-            64
-        } else {
-            32
-        };
+        let size = if ["alexnet", "resnet18", "resnet34", "resnet50"].contains(&name) { 64 } else { 32 };
         let graph = zoo::build(name, Shape::new(size, size, 3), 10).unwrap().unwrap();
         for bits in ["float", "W1A1", "W8A8"] {
             let plan = QuantPlan::resolve(&graph, &quant(bits)).unwrap();

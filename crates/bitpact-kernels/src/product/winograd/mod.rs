@@ -112,7 +112,15 @@ impl<D: Instructions> Winograd<D> {
             let places: Vec<[i32; 4]> = sums.iter().map(transform::combine).collect();
             constants.extend((0..4).flat_map(|place| places.iter().map(move |p| p[place])));
         }
-        vec![Box::new(Self::new(dot, avx2, Elements::Bytes { offset: offset as u8 }, block, packer.finish(), constants, spec))]
+        vec![Box::new(Self::new(
+            dot,
+            avx2,
+            Elements::Bytes { offset: offset as u8 },
+            block,
+            packer.finish(),
+            constants,
+            spec,
+        ))]
     }
 
     fn new(
@@ -235,7 +243,10 @@ impl<D: Instructions> Product for Winograd<D> {
         assert_eq!(x.len(), self.x.len(), "elements of the tensor read");
         let (_, tiles) = self.tiles(rows.len());
         let (stride, columns) = (channels.len(), self.width.div_ceil(2));
-        assert!(channels.start.is_multiple_of(self.block) && stride.is_multiple_of(self.block), "channels {channels:?}");
+        assert!(
+            channels.start.is_multiple_of(self.block) && stride.is_multiple_of(self.block),
+            "channels {channels:?}"
+        );
         assert_eq!(acc.len(), rows.len() * self.width * stride, "accumulators");
         let (patches, sums) = scratch[..self.scratch_bytes(rows.len())].split_at_mut(self.patch_bytes(tiles));
         let pixel = self.x.cs * self.elements.bytes();

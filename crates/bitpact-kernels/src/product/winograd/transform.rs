@@ -54,8 +54,7 @@ pub(super) fn input(isa: Avx2, elements: Elements, patch: Patch<'_>, to: &mut [u
     let pixel = |y: usize, x: usize| patch.rows[y] * patch.layout.row() + patch.columns[x] * cs;
     assert!(pixel(3, 3) + cs <= patch.x.len() && cs.is_multiple_of(16), "pixels of a patch");
     assert!(((POSITIONS - 1) * distance + cs) * elements.bytes() <= to.len(), "transformed patch");
-    let pixels: [*const u8; POSITIONS] =
-        std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
+    let pixels: [*const u8; POSITIONS] = std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
     let _ = isa;
     // SAFETY: the token proves AVX2. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
     unsafe {
@@ -84,8 +83,9 @@ unsafe fn bytes(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut u8, distanc
             // SAFETY: the caller's promise.
             unsafe { _mm_loadu_si128(pixels[i].wrapping_add(c).cast()) }
         };
-        let columns: [[__m128i; 4]; 4] =
-            std::array::from_fn(|j| axis!([load(j), load(4 + j), load(8 + j), load(12 + j)], _mm_add_epi8, _mm_sub_epi8));
+        let columns: [[__m128i; 4]; 4] = std::array::from_fn(|j| {
+            axis!([load(j), load(4 + j), load(8 + j), load(12 + j)], _mm_add_epi8, _mm_sub_epi8)
+        });
         for i in 0..4 {
             let row = axis!([columns[0][i], columns[1][i], columns[2][i], columns[3][i]], _mm_add_epi8, _mm_sub_epi8);
             for (j, v) in row.into_iter().enumerate() {
@@ -133,14 +133,7 @@ pub(super) struct Place<'a> {
 ///
 /// # Panics
 /// If a slice is too short.
-pub(super) fn output(
-    isa: Avx2,
-    sums: &[i32],
-    distance: usize,
-    constants: &[i32],
-    block: usize,
-    to: Place<'_>,
-) {
+pub(super) fn output(isa: Avx2, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
     let (down, right) = (to.down.unwrap_or(0), to.right.unwrap_or(0));
     assert!(block.is_multiple_of(8) && sums.len() >= (POSITIONS - 1) * distance + block, "sums of a tile");
     assert!(constants.len() >= 4 * block && to.acc.len() >= down + right + block, "outputs of a tile");
