@@ -4,6 +4,7 @@ pub mod conv;
 pub mod isa;
 pub mod layout;
 pub mod norm;
+pub mod peak;
 pub mod pool;
 pub mod pool2d;
 pub mod requant;

@@ -9,15 +9,16 @@ mod layer;
 mod plan;
 mod product;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bitpact_core::StepError;
 use bitpact_kernels::{Isa, Pool};
-use bitpact_model::{IntegerModel, ModelError};
+use bitpact_model::{IntegerModel, IntegerOp, ModelError};
 
 use self::arena::Arena;
 use self::plan::Plan;
-use crate::Trace;
+use crate::{LayerProfile, Trace};
 
 /// How a network is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,14 @@ pub enum EngineError {
         /// Why.
         source: StepError,
     },
+    /// Pixels that are not whole images.
+    #[error("{pixels} pixels, expected a multiple of the {image} of one image")]
+    Pixels {
+        /// Number of pixels.
+        pixels: usize,
+        /// Pixels of one image, h * w * c.
+        image: usize,
+    },
     /// A label that is no class of the network.
     #[error("image {image} has label {label}, but the network has {classes} classes")]
     Label {
@@ -72,7 +81,9 @@ pub enum EngineError {
 /// number of threads.
 #[derive(Debug)]
 pub struct Executor {
-    plan: Plan,
+    plan: Arc<Plan>,
+    /// Name, kernel and multiply-adds of every layer.
+    layers: Arc<[(String, String, u64)]>,
     pool: Pool,
     arenas: Vec<Mutex<Arena>>,
 }
@@ -88,9 +99,22 @@ impl Executor {
         }
         model.check()?;
         let plan = Plan::new(model, options.isa)?;
-        let pool = Pool::new(options.threads);
+        let layers = model.layers.iter().map(|layer| {
+            let macs = layer.op.products().map(|p| (p.codes.len() * layer.shape.h * layer.shape.w) as u64).sum();
+            (layer.name.clone(), kernel(&layer.op, options.isa), macs)
+        });
+        Ok(Self::of(Arc::new(plan), layers.collect(), options.threads))
+    }
+
+    /// Another executor of the same network, with `threads` threads and memory of its own; the two share the weights.
+    pub fn fork(&self, threads: usize) -> Self {
+        Self::of(Arc::clone(&self.plan), Arc::clone(&self.layers), threads)
+    }
+
+    fn of(plan: Arc<Plan>, layers: Arc<[(String, String, u64)]>, threads: usize) -> Self {
+        let pool = Pool::new(threads);
         let arenas = (0..pool.threads()).map(|_| Mutex::new(plan.arena())).collect();
-        Ok(Self { plan, pool, arenas })
+        Self { plan, layers, pool, arenas }
     }
 
     /// Pixels of one image, h * w * c.
@@ -136,6 +160,57 @@ impl Executor {
         let mut arena = lock(&self.arenas[0]);
         self.plan.run(&mut arena, pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
         Trace { tensors }
+    }
+
+    /// Every code of a batch, computed as [`Executor::run`] computes it.
+    ///
+    /// # Panics
+    /// If the pixels are not whole images.
+    pub fn trace_batch(&mut self, pixels: &[u8]) -> Vec<Trace> {
+        let image = self.image_len();
+        assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
+        let images = pixels.len() / image;
+        let traces = Mutex::new(vec![Trace { tensors: Vec::new() }; images]);
+        self.pool.run(images, &|i, worker| {
+            let mut tensors = Vec::new();
+            let mut arena = lock(&self.arenas[worker]);
+            self.plan.run(&mut arena, &pixels[i * image..(i + 1) * image], |tensor, arena| {
+                tensors.push(self.plan.read(arena, tensor));
+            });
+            lock(&traces)[i] = Trace { tensors };
+        });
+        traces.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one image and times every layer.
+    ///
+    /// # Panics
+    /// If the number of pixels is wrong.
+    pub fn profile(&mut self, pixels: &[u8]) -> Vec<LayerProfile> {
+        assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
+        let mut ends = Vec::with_capacity(self.layers.len());
+        let mut begin = Instant::now();
+        self.plan.run(&mut lock(&self.arenas[0]), pixels, |_, _| {
+            let end = Instant::now();
+            ends.push(end - begin);
+            begin = end;
+        });
+        let profile = |((name, kernel, macs), time): (&(String, String, u64), Duration)| LayerProfile {
+            name: name.clone(),
+            kernel: kernel.clone(),
+            macs: *macs,
+            time,
+        };
+        self.layers.iter().zip(ends).map(profile).collect()
+    }
+}
+
+/// What computes a layer.
+fn kernel(op: &IntegerOp, isa: Isa) -> String {
+    match op {
+        IntegerOp::Product { .. } | IntegerOp::Logits { .. } => format!("direct_{isa}"),
+        IntegerOp::MaxPool { .. } => "max_pool".to_owned(),
+        IntegerOp::SumPool { .. } => "sum_pool".to_owned(),
     }
 }
 
