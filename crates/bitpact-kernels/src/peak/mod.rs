@@ -54,8 +54,8 @@ struct Loop {
 }
 
 /// How long one loop is run at a time, and how often; the best time counts, as whatever disturbs only slows down.
-const SAMPLE: Duration = Duration::from_millis(2);
-const SAMPLES: usize = 12;
+const SAMPLE: Duration = Duration::from_micros(500);
+const SAMPLES: usize = 40;
 
 /// Measures the units of `isa` on `threads` threads at once; takes less than a tenth of a second for each.
 ///

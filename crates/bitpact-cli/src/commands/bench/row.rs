@@ -13,7 +13,7 @@ use super::memory::Memory;
 use crate::out::bytes;
 
 /// Runs of a row at least, however long they take, and at most.
-const LEAST_RUNS: usize = 5;
+const LEAST_RUNS: usize = 3;
 const MOST_RUNS: usize = 100_000;
 
 /// What was measured.
