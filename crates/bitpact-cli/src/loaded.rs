@@ -102,4 +102,12 @@ impl Loaded {
             Network::Float(checkpoint) => &checkpoint.model.class_names,
         }
     }
+
+    /// The integer network, or an error that says what can be done about it.
+    pub(crate) fn integers(&self) -> Result<&IntegerModel> {
+        match &self.network {
+            Network::Integer { model, .. } => Ok(model),
+            Network::Float(_) => bail!("{}: is a float network, which has no integers", self.file.display()),
+        }
+    }
 }

@@ -33,7 +33,7 @@ impl MachineArgs {
     }
 }
 
-fn parse_isa(name: &str) -> Result<Isa, String> {
+pub(crate) fn parse_isa(name: &str) -> Result<Isa, String> {
     if name == "auto" {
         return Ok(Isa::detect());
     }

@@ -102,9 +102,9 @@ impl Drop for Display {
 }
 
 /// A bar over `images` images; hidden where no one watches.
-pub(crate) fn evaluation_bar(images: usize) -> ProgressBar {
+pub(crate) fn image_bar(doing: &str, images: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target());
-    begin(&bar, "evaluating".to_owned(), images as u64, 0);
+    begin(&bar, doing.to_owned(), images as u64, 0);
     bar
 }
 

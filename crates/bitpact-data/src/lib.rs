@@ -56,6 +56,7 @@ pub mod cifar10;
 mod dataset;
 mod error;
 mod name;
+mod picture;
 pub mod sampler;
 pub mod synthetic;
 
@@ -63,4 +64,5 @@ pub use augment::{Augment, Placement, augment_key, copy_plain};
 pub use dataset::{Dataset, ImageShape, InMemory, Limited, Split, limit};
 pub use error::DataError;
 pub use name::{DatasetName, Limits, load};
+pub use picture::{PictureError, load_picture};
 pub use sampler::epoch_order;

@@ -8,6 +8,7 @@ pub mod isa;
 pub mod layout;
 pub mod linear;
 pub mod norm;
+pub mod peak;
 pub mod pool;
 pub mod pool2d;
 pub mod product;

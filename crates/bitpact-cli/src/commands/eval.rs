@@ -13,7 +13,7 @@ use crate::exit::Usage;
 use crate::loaded::{Loaded, Network, open};
 use crate::machine::{MachineArgs, load_images};
 use crate::out::{percent, print, say};
-use crate::progress::evaluation_bar;
+use crate::progress::image_bar;
 
 /// Measures the accuracy of a network on a test set: of its integers, or of its floats where it has no integers
 #[derive(clap::Args)]
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let loaded = open(&args.model)?;
-    let name = dataset(&args, &loaded)?;
+    let name = dataset(args.dataset.as_deref(), &loaded)?;
     let limit = args.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let split = load_images(name, args.data.as_ref(), Limits { train: Some(1), test: limit })?;
     let evaluation = evaluate(&args, &loaded, &*split.test)?;
@@ -77,7 +77,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy> {
     let machine = args.machine.resolve();
-    let bar = evaluation_bar(test.len());
+    let bar = image_bar("evaluating", test.len());
     let mut told = |done: usize, _| bar.set_position(done as u64);
     let batch_size = args.batch_size as usize;
     let evaluation = match &loaded.network {
@@ -106,8 +106,8 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
 }
 
 /// The set to evaluate on: the flag, the recipe's, or the one with the same class names.
-fn dataset(args: &Args, loaded: &Loaded) -> Result<DatasetName> {
-    if let Some(name) = &args.dataset {
+pub(crate) fn dataset(flag: Option<&str>, loaded: &Loaded) -> Result<DatasetName> {
+    if let Some(name) = flag {
         return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
     }
     if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
