@@ -11,6 +11,7 @@
 //! | [`mnist`] | MNIST, Fashion-MNIST, KMNIST and EMNIST from idx files, plain or gzipped |
 //! | [`svhn`] | SVHN's cropped digits from MATLAB files |
 //! | [`catalog`] | what is known of every set: sizes, classes, files, where they come from |
+//! | [`check`] | what lies in a folder: images, labels, checksums |
 //! | [`synthetic`] | the built-in set: ten kinds of shapes, drawn by a seeded program |
 //! | [`augment`] | pad-crop and flip into a bordered buffer |
 //! | [`sampler`] | the shuffled order of an epoch |
@@ -56,6 +57,7 @@
 
 pub mod augment;
 pub mod catalog;
+pub mod check;
 mod cifar;
 pub mod cifar10;
 pub mod cifar100;

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use crate::catalog::{Half, SetInfo};
+use crate::check::md5_of;
 use crate::dataset::limited_len;
 use crate::files::{self, Opened};
 use crate::{DataError, DatasetName, ImageShape, InMemory, Limits, Split, idx};
@@ -60,8 +61,7 @@ fn refuse_siblings(info: &SetInfo, labels: &Opened) -> Result<(), DataError> {
     if labels.bytes > LARGEST {
         return Ok(());
     }
-    let bytes = std::fs::read(&labels.path).map_err(|source| labels.io(source))?;
-    let md5 = format!("{:x}", md5::compute(bytes));
+    let md5 = md5_of(&labels.path)?;
     match DatasetName::ALL.into_iter().find(|name| name.info().files.iter().any(|file| file.md5 == Some(&md5))) {
         Some(found) if found != info.name => {
             Err(DataError::OtherSet { path: labels.path.clone(), found: found.as_str(), expected: info.name.as_str() })
