@@ -68,7 +68,7 @@ fn help_shows_examples_and_every_flag() {
         assert!(help.contains(&format!("--{flag}")), "--{flag}");
     }
     assert!(help.contains("Examples:") && help.contains("cifar10-resnet20"), "{help}");
-    for command in ["eval", "convert", "inspect"] {
+    for command in ["eval", "convert", "inspect", "data", "data check", "data fetch"] {
         assert!(place.run(&format!("{command} --help")).ok().stdout.contains("Examples:"), "{command}");
     }
     assert!(place.run("--version").ok().stdout.starts_with("bitpact "));
