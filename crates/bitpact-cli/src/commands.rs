@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod convert;
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod kernels;

@@ -28,6 +28,7 @@ Examples:
   bitpact run runs/builtin-W4A4-seed1 photo.png          the classes of a picture
   bitpact bench resnet18 --bits W4A4                     speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                 every path gives the same integers
+  bitpact data fetch fashion-mnist                       an image set into data/
 
 Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C."
 )]
@@ -46,6 +47,7 @@ enum Command {
     Bench(Box<commands::bench::Args>),
     Verify(commands::verify::Args),
     Kernels(commands::kernels::Args),
+    Data(commands::data::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(*args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Kernels(args) => commands::kernels::run(args),
+        Command::Data(args) => commands::data::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -108,6 +108,15 @@ pub(crate) fn image_bar(doing: &str, images: usize) -> ProgressBar {
     bar
 }
 
+/// A bar over `bytes` bytes of the file `name`; hidden where no one watches.
+pub(crate) fn download_bar(name: &str, bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(bytes), target());
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
+    bar.set_style(style.expect("a valid template").progress_chars("=> "));
+    bar.set_prefix(name.to_owned());
+    bar
+}
+
 fn target() -> ProgressDrawTarget {
     if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
 }

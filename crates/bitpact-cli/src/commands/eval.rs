@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::data::{DatasetName, Limits, cifar10, synthetic};
+use bitpact::data::{DatasetName, Limits};
 use bitpact::engine::Accuracy;
+use bitpact::graph::Shape;
 use bitpact::train::{CpuBackend, OptimizerConfig, TrainBackend, evaluate_integer, evaluate_simulated};
 use serde_json::json;
 
@@ -113,10 +114,17 @@ pub(crate) fn dataset(flag: Option<&str>, loaded: &Loaded) -> Result<DatasetName
     if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
         return Ok(name);
     }
-    let known = [(DatasetName::Builtin, synthetic::CLASS_NAMES), (DatasetName::Cifar10, cifar10::CLASS_NAMES)];
-    let same = known.into_iter().find(|(_, names)| loaded.class_names() == names);
-    same.map(|(name, _)| name).ok_or_else(|| {
-        let names = DatasetName::ALL.map(DatasetName::as_str).join(", ");
-        Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into()
-    })
+    let shape = loaded.input_shape();
+    let fits = |name: &DatasetName| {
+        let info = name.info();
+        let image = info.image_shape;
+        loaded.class_names() == info.class_names && shape == Shape::new(image.h, image.w, image.c)
+    };
+    let known: Vec<DatasetName> = DatasetName::ALL.into_iter().filter(fits).collect();
+    if let [name] = known[..] {
+        return Ok(name);
+    }
+    let possible = if known.is_empty() { DatasetName::ALL.to_vec() } else { known };
+    let names = possible.into_iter().map(DatasetName::as_str).collect::<Vec<_>>().join(", ");
+    Err(Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into())
 }

@@ -68,7 +68,9 @@ fn help_shows_examples_and_every_flag() {
         assert!(help.contains(&format!("--{flag}")), "--{flag}");
     }
     assert!(help.contains("Examples:") && help.contains("cifar10-resnet20"), "{help}");
-    for command in ["eval", "convert", "inspect", "run", "verify", "bench", "kernels"] {
+    let commands =
+        ["eval", "convert", "inspect", "run", "verify", "bench", "kernels", "data", "data check", "data fetch"];
+    for command in commands {
         assert!(place.run(&format!("{command} --help")).ok().stdout.contains("Examples:"), "{command}");
     }
     assert!(place.run("--version").ok().stdout.starts_with("bitpact "));
