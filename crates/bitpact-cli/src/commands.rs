@@ -1,6 +1,11 @@
 //! One file per subcommand: its arguments and what it does with them.
 
+pub(crate) mod bench;
 pub(crate) mod convert;
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod inspect;
+pub(crate) mod kernels;
+pub(crate) mod run;
 pub(crate) mod train;
+pub(crate) mod verify;

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use bitpact::graph::Shape;
 use bitpact::model::{ConvertError, LayerReport};
 use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
 use bitpact::train::{Draft, Recipe, RunFolder};
@@ -100,6 +101,22 @@ impl Loaded {
         match &self.network {
             Network::Integer { model, .. } => &model.class_names,
             Network::Float(checkpoint) => &checkpoint.model.class_names,
+        }
+    }
+
+    /// The integer network, or an error that says what can be done about it.
+    pub(crate) fn integers(&self) -> Result<&IntegerModel> {
+        match &self.network {
+            Network::Integer { model, .. } => Ok(model),
+            Network::Float(_) => bail!("{}: is a float network, which has no integers", self.file.display()),
+        }
+    }
+
+    /// Shape of the images.
+    pub(crate) fn input_shape(&self) -> Shape {
+        match &self.network {
+            Network::Integer { model, .. } => model.input_shape,
+            Network::Float(checkpoint) => checkpoint.model.graph.input(),
         }
     }
 }

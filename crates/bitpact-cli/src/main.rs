@@ -25,6 +25,10 @@ Examples:
   bitpact train --resume runs/builtin-W4A4-seed1         go on where a run stopped
   bitpact eval runs/builtin-W4A4-seed1                   accuracy of the integers
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact  what is in the file
+  bitpact run runs/builtin-W4A4-seed1 photo.png          the classes of a picture
+  bitpact bench resnet18 --bits W4A4                     speed with random weights
+  bitpact verify runs/builtin-W4A4-seed1                 every path gives the same integers
+  bitpact data fetch fashion-mnist                       an image set into data/
 
 Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C."
 )]
@@ -39,6 +43,11 @@ enum Command {
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
     Inspect(commands::inspect::Args),
+    Run(commands::run::Args),
+    Bench(Box<commands::bench::Args>),
+    Verify(commands::verify::Args),
+    Kernels(commands::kernels::Args),
+    Data(commands::data::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +56,11 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::Bench(args) => commands::bench::run(*args),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Kernels(args) => commands::kernels::run(args),
+        Command::Data(args) => commands::data::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -102,9 +102,18 @@ impl Drop for Display {
 }
 
 /// A bar over `images` images; hidden where no one watches.
-pub(crate) fn evaluation_bar(images: usize) -> ProgressBar {
+pub(crate) fn image_bar(doing: &str, images: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target());
-    begin(&bar, "evaluating".to_owned(), images as u64, 0);
+    begin(&bar, doing.to_owned(), images as u64, 0);
+    bar
+}
+
+/// A bar over `bytes` bytes of the file `name`; hidden where no one watches.
+pub(crate) fn download_bar(name: &str, bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(bytes), target());
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
+    bar.set_style(style.expect("a valid template").progress_chars("=> "));
+    bar.set_prefix(name.to_owned());
     bar
 }
 

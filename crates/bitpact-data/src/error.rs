@@ -31,14 +31,32 @@ pub enum DataError {
         expected: &'static str,
     },
     /// A file of the set exists in none of the places it may be in.
-    #[error("{set}: {file} not found; looked for {} and {}", tried[0].display(), tried[1].display())]
+    #[error("{set}: {file} not found; looked for {}", listed(tried))]
     MissingFile {
         /// The set.
         set: &'static str,
         /// The file's name.
-        file: &'static str,
-        /// The two paths that were tried.
-        tried: [PathBuf; 2],
+        file: String,
+        /// The paths that were tried.
+        tried: Vec<PathBuf>,
+    },
+    /// A file is not what its format says.
+    #[error("{}: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// A file is another set's.
+    #[error("{} is the one of the data set `{found}`, not of `{expected}`", path.display())]
+    OtherSet {
+        /// The file.
+        path: PathBuf,
+        /// The set it was published with.
+        found: &'static str,
+        /// The set that was asked for.
+        expected: &'static str,
     },
     /// A file has another length than its format gives it.
     #[error("{} is {}: {found} bytes, expected {expected}", path.display(), if found < expected { "truncated" } else { "too long" })]
@@ -51,16 +69,18 @@ pub enum DataError {
         expected: u64,
     },
     /// A record's label is not one of the set's classes.
-    #[error("{}: record {record} (counted from 0, at byte {offset}) has label {label}, expected 0..={largest}", path.display())]
+    #[error("{}: record {record} (counted from 0, at byte {offset}) has label {label}, expected {smallest}..={largest}", path.display())]
     BadFileLabel {
         /// The file.
         path: PathBuf,
         /// The record's place in the file, counted from 0.
         record: usize,
-        /// The label's byte offset in the file.
+        /// The label's byte offset in the file, in the unpacked one where it is gzipped.
         offset: u64,
         /// What was found.
         label: u8,
+        /// The smallest valid label.
+        smallest: u8,
         /// The largest valid label.
         largest: u8,
     },
@@ -119,7 +139,7 @@ pub enum DataError {
         /// The set.
         name: &'static str,
         /// How to come by the files.
-        how: &'static str,
+        how: String,
     },
     /// A folder was given for a set that reads none.
     #[error("the data set `{name}` reads no files, but --data {} was given; leave --data out or choose another --dataset", path.display())]
@@ -129,4 +149,8 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
 }

@@ -7,7 +7,11 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`cifar10`] | CIFAR-10's binary batches |
+//! | [`cifar10`], [`cifar100`] | CIFAR's binary versions |
+//! | [`mnist`] | MNIST, Fashion-MNIST, KMNIST and EMNIST from idx files, plain or gzipped |
+//! | [`svhn`] | SVHN's cropped digits from MATLAB files |
+//! | [`catalog`] | what is known of every set: sizes, classes, files, where they come from |
+//! | [`check`] | what lies in a folder: images, labels, checksums |
 //! | [`synthetic`] | the built-in set: ten kinds of shapes, drawn by a seeded program |
 //! | [`augment`] | pad-crop and flip into a bordered buffer |
 //! | [`sampler`] | the shuffled order of an epoch |
@@ -52,15 +56,26 @@
 //! ```
 
 pub mod augment;
+pub mod catalog;
+pub mod check;
+mod cifar;
 pub mod cifar10;
+pub mod cifar100;
 mod dataset;
 mod error;
+mod files;
+mod idx;
+mod mat;
+pub mod mnist;
 mod name;
+mod picture;
 pub mod sampler;
+pub mod svhn;
 pub mod synthetic;
 
 pub use augment::{Augment, Placement, augment_key, copy_plain};
 pub use dataset::{Dataset, ImageShape, InMemory, Limited, Split, limit};
 pub use error::DataError;
 pub use name::{DatasetName, Limits, load};
+pub use picture::{PictureError, load_picture};
 pub use sampler::epoch_order;

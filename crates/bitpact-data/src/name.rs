@@ -4,26 +4,61 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::{DataError, Split, cifar10, synthetic};
+use crate::{DataError, Split, cifar10, cifar100, mnist, svhn, synthetic};
 
-/// A data set that bitpact knows.
+/// A data set that bitpact knows; [`DatasetName::info`] says what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DatasetName {
     /// [`synthetic`]: `builtin`.
     Builtin,
     /// [`cifar10`]: `cifar10`.
     Cifar10,
+    /// [`cifar100`]: `cifar100`.
+    Cifar100,
+    /// [`mnist`]: `mnist`.
+    Mnist,
+    /// [`mnist`]: `fashion-mnist`.
+    FashionMnist,
+    /// [`mnist`]: `kmnist`.
+    Kmnist,
+    /// [`mnist`]: `emnist-digits`.
+    EmnistDigits,
+    /// [`mnist`]: `emnist-letters`.
+    EmnistLetters,
+    /// [`mnist`]: `emnist-balanced`.
+    EmnistBalanced,
+    /// [`svhn`]: `svhn`.
+    Svhn,
 }
 
 impl DatasetName {
     /// Every set, in the order in which errors list them.
-    pub const ALL: [Self; 2] = [Self::Builtin, Self::Cifar10];
+    pub const ALL: [Self; 10] = [
+        Self::Builtin,
+        Self::Cifar10,
+        Self::Cifar100,
+        Self::Mnist,
+        Self::FashionMnist,
+        Self::Kmnist,
+        Self::EmnistDigits,
+        Self::EmnistLetters,
+        Self::EmnistBalanced,
+        Self::Svhn,
+    ];
 
     /// The name as typed.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Builtin => "builtin",
             Self::Cifar10 => "cifar10",
+            Self::Cifar100 => "cifar100",
+            Self::Mnist => "mnist",
+            Self::FashionMnist => "fashion-mnist",
+            Self::Kmnist => "kmnist",
+            Self::EmnistDigits => "emnist-digits",
+            Self::EmnistLetters => "emnist-letters",
+            Self::EmnistBalanced => "emnist-balanced",
+            Self::Svhn => "svhn",
         }
     }
 }
@@ -60,25 +95,34 @@ pub struct Limits {
 /// Those of the set's own loader; a set of files without a folder; a folder for the built-in set, which would read
 /// nothing from it.
 pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Result<Split, DataError> {
-    match (name, data_dir) {
-        (DatasetName::Builtin, None) => {
+    let Some(dir) = data_dir else {
+        if name == DatasetName::Builtin {
             let take = |limit: Option<usize>, all: usize| limit.map_or(all, |n| n.min(all));
-            synthetic::generate(
+            return synthetic::generate(
                 synthetic::SEED,
                 take(limits.train, synthetic::TRAIN_IMAGES),
                 take(limits.test, synthetic::TEST_IMAGES),
-            )
+            );
         }
-        (DatasetName::Builtin, Some(dir)) => {
-            Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() })
-        }
-        (DatasetName::Cifar10, Some(dir)) => cifar10::load(dir, limits.train, limits.test),
-        (DatasetName::Cifar10, None) => Err(DataError::NeedsFolder {
-            name: name.as_str(),
-            how: "Download \"CIFAR-10 binary version\" (cifar-10-binary.tar.gz) from \
-                  https://www.cs.toronto.edu/~kriz/cifar.html, unpack it, and name the folder that it was unpacked in \
-                  or the cifar-10-batches-bin inside",
-        }),
+        let info = name.info();
+        let fetch = match info.downloads {
+            [] => String::new(),
+            _ => format!(", or run `bitpact data fetch {name}`"),
+        };
+        let how = format!("{} ({}){fetch}", info.by_hand, info.homepage);
+        return Err(DataError::NeedsFolder { name: name.as_str(), how });
+    };
+    match name {
+        DatasetName::Builtin => Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() }),
+        DatasetName::Cifar10 => cifar10::load(dir, limits.train, limits.test),
+        DatasetName::Cifar100 => cifar100::load(dir, limits.train, limits.test),
+        DatasetName::Mnist
+        | DatasetName::FashionMnist
+        | DatasetName::Kmnist
+        | DatasetName::EmnistDigits
+        | DatasetName::EmnistLetters
+        | DatasetName::EmnistBalanced => mnist::load(name, dir, limits),
+        DatasetName::Svhn => svhn::load(dir, limits),
     }
 }
 
@@ -97,7 +141,8 @@ mod tests {
         }
         assert_eq!(
             "cifar".parse::<DatasetName>().unwrap_err().to_string(),
-            "unknown data set `cifar`; expected one of: builtin, cifar10"
+            "unknown data set `cifar`; expected one of: builtin, cifar10, cifar100, mnist, fashion-mnist, kmnist, \
+             emnist-digits, emnist-letters, emnist-balanced, svhn"
         );
     }
 

@@ -2,7 +2,7 @@
 //! exported program must give the same integers.
 
 use bitpact_graph::Shape;
-use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
+use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
 
 /// Every code of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,7 @@ impl<'a> Interpreter<'a> {
             let mut out = Vec::with_capacity(layer.shape.elements());
             for y in 0..layer.shape.h {
                 for x in 0..layer.shape.w {
-                    for c in 0..layer.shape.c {
-                        out.push(self.value(&tensors, &layer.op, y, x, c));
-                    }
+                    self.pixel(&tensors, layer, y, x, &mut out);
                 }
             }
             tensors.push(out);
@@ -72,55 +70,61 @@ impl<'a> Interpreter<'a> {
         Codes { shape: self.model.shape(id), values: &tensors[id] }
     }
 
-    /// Output of a layer at row `y`, column `x`, channel `c`.
-    fn value(&self, tensors: &[Vec<i64>], op: &IntegerOp, y: usize, x: usize, c: usize) -> i64 {
-        match op {
+    /// Appends the output of a layer at row `y`, column `x`, channel by channel.
+    fn pixel(&self, tensors: &[Vec<i64>], layer: &IntegerLayer, y: usize, x: usize, out: &mut Vec<i64>) {
+        let channels = 0..layer.shape.c;
+        match &layer.op {
             IntegerOp::Product { main, second, residual, step } => {
-                let acc = self.sum(tensors, main, y, x, c);
-                let acc2 = second.as_ref().map_or(0, |second| self.sum(tensors, second, y, x, c));
-                let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
-                step.apply(c, acc, acc2, res).into()
+                let window = self.window(tensors, main, y, x);
+                let second = second.as_ref().map(|second| (second, self.window(tensors, second, y, x)));
+                out.extend(channels.map(|c| {
+                    let acc = sum(main, &window, c);
+                    let acc2 = second.as_ref().map_or(0, |(second, window)| sum(second, window, c));
+                    let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
+                    i64::from(step.apply(c, acc, acc2, res))
+                }));
             }
-            IntegerOp::Logits { main, mul, add } => self.sum(tensors, main, y, x, c) * i64::from(mul[c]) + add[c],
+            IntegerOp::Logits { main, mul, add } => {
+                let window = self.window(tensors, main, y, x);
+                out.extend(channels.map(|c| sum(main, &window, c) * i64::from(mul[c]) + add[c]));
+            }
             &IntegerOp::MaxPool { input, kernel, stride, padding } => {
                 let codes = self.codes(tensors, input);
-                let window = (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx)));
-                let inside = window.filter_map(|(ky, kx)| {
-                    codes.at(position(y, stride, padding, ky), position(x, stride, padding, kx), c)
-                });
-                inside.max().unwrap_or(0)
+                out.extend(channels.map(|c| {
+                    let window = (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx)));
+                    let inside = window.filter_map(|(ky, kx)| {
+                        codes.at(position(y, stride, padding, ky), position(x, stride, padding, kx), c)
+                    });
+                    inside.max().unwrap_or(0)
+                }));
             }
             &IntegerOp::SumPool { input } => {
                 let codes = self.codes(tensors, input);
-                codes.values.iter().skip(c).step_by(codes.shape.c).sum()
+                out.extend(channels.map(|c| codes.values.iter().skip(c).step_by(codes.shape.c).sum::<i64>()));
             }
         }
     }
 
-    /// `acc`: sum of code times weight code over the window.
-    fn sum(&self, tensors: &[Vec<i64>], product: &IntegerProduct, y: usize, x: usize, c: usize) -> i64 {
+    /// The codes that a product reads for row `y`, column `x` of its output, in the order of the weights of one output channel:
+    /// `[in_channels][kernel rows][kernel columns]`.
+    fn window(&self, tensors: &[Vec<i64>], product: &IntegerProduct, y: usize, x: usize) -> Vec<i64> {
         let codes = self.codes(tensors, product.input);
-        let weights = product.channel(c);
         let [rows, columns] = product.kernel;
-        let first = product.first_input(c);
-        let mut acc = 0;
-        for i in 0..product.group_inputs() {
+        let mut window = Vec::with_capacity(product.in_channels * rows * columns);
+        for channel in 0..product.in_channels {
             let padding = match product.input {
-                0 => self.model.input.zero_point[first + i].into(),
+                0 => self.model.input.zero_point[channel].into(),
                 _ => product.padding_code.into(),
             };
             for ky in 0..rows {
+                let py = position(y, product.stride, product.padding, ky);
                 for kx in 0..columns {
-                    let (py, px) = (
-                        position(y, product.stride, product.padding, ky),
-                        position(x, product.stride, product.padding, kx),
-                    );
-                    let code = codes.at(py, px, first + i).unwrap_or(padding);
-                    acc += code * i64::from(weights[(i * rows + ky) * columns + kx]);
+                    let px = position(x, product.stride, product.padding, kx);
+                    window.push(codes.at(py, px, channel).unwrap_or(padding));
                 }
             }
         }
-        acc
+        window
     }
 
     /// `res`: the code of an identity shortcut, 0 in the channels it adds.
@@ -133,6 +137,12 @@ impl<'a> Interpreter<'a> {
             _ => 0,
         }
     }
+}
+
+/// `acc`: sum of code times weight code over the part of the window that belongs to the group of output channel `c`.
+fn sum(product: &IntegerProduct, window: &[i64], c: usize) -> i64 {
+    let first = product.first_input(c) * product.kernel[0] * product.kernel[1];
+    window[first..].iter().zip(product.channel(c)).map(|(code, &weight)| code * i64::from(weight)).sum()
 }
 
 /// Row or column of the input that window position `k` of output position `at` reads.

@@ -1,12 +1,18 @@
 //! Runs integer networks: the reference interpreter, which is the specification, and the SIMD executor, which must give
 //! the same integers.
 
+mod engine;
 mod evaluate;
 mod executor;
 mod interpreter;
 mod predict;
+mod profile;
+mod verify;
 
+pub use engine::Engine;
 pub use evaluate::evaluate;
 pub use executor::{EngineError, ExecOptions, Executor};
 pub use interpreter::{Interpreter, Trace};
-pub use predict::{Accuracy, predict, top_k_hits};
+pub use predict::{Accuracy, predict, top_k, top_k_hits};
+pub use profile::LayerProfile;
+pub use verify::{Difference, PathCount, Verification, VerifyOptions, verify};

@@ -63,6 +63,12 @@ pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, G
     }
 }
 
+/// Side of the square images and number of classes that the network called `name` is usually measured with: 224 and
+/// ImageNet's 1000 for the ImageNet networks, 32 and 10 for the others.
+pub fn usual_input(name: &str) -> (usize, usize) {
+    if matches!(name, "resnet18" | "resnet34" | "resnet50") { (224, 1000) } else { (32, 10) }
+}
+
 struct Builder {
     nodes: Vec<Node>,
 }

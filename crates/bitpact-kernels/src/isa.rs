@@ -11,13 +11,15 @@ pub enum Isa {
     Scalar,
     /// AVX2 and FMA.
     Avx2,
+    /// AVX2, FMA and AVX-VNNI: integer products have instructions of their own, everything else is that of AVX2.
+    AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
 }
 
 impl Isa {
     /// Every path, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
 
     /// The fastest path of this machine.
     pub fn detect() -> Isa {
@@ -34,11 +36,12 @@ impl Isa {
         match self {
             Isa::Scalar => true,
             Isa::Avx2 => Avx2::detect().is_some(),
+            Isa::AvxVnni => AvxVnni::detect().is_some(),
             Isa::Avx512 => Avx512::detect().is_some(),
         }
     }
 
-    /// The proof that the machine has this path.
+    /// The proof that the machine has this path; that of AVX2 for AVX-VNNI.
     ///
     /// # Panics
     /// Where the machine lacks it.
@@ -46,6 +49,7 @@ impl Isa {
         let proof = match self {
             Isa::Scalar => Some(Proof::Scalar),
             Isa::Avx2 => Avx2::detect().map(Proof::Avx2),
+            Isa::AvxVnni => AvxVnni::detect().map(|token| Proof::Avx2(token.avx2())),
             Isa::Avx512 => Avx512::detect().map(Proof::Avx512),
         };
         proof.unwrap_or_else(|| panic!("this machine has no {self}"))
@@ -57,6 +61,7 @@ impl fmt::Display for Isa {
         f.pad(match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
         })
     }
@@ -68,7 +73,7 @@ pub struct UnknownIsa(String);
 
 impl fmt::Display for UnknownIsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown instruction set \"{}\": expected scalar, avx2 or avx512", self.0)
+        write!(f, "unknown instruction set \"{}\": expected scalar, avx2, avxvnni or avx512", self.0)
     }
 }
 
@@ -97,11 +102,37 @@ impl Avx2 {
     }
 }
 
+/// Exists only where the CPU has AVX-VNNI, AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AvxVnni(());
+
+impl AvxVnni {
+    /// The token, where the CPU has the features.
+    pub(crate) fn detect() -> Option<AvxVnni> {
+        #[cfg(target_arch = "x86_64")]
+        if Avx2::detect().is_some() && is_x86_feature_detected!("avxvnni") {
+            return Some(AvxVnni(()));
+        }
+        None
+    }
+
+    /// AVX2 comes with it.
+    pub(crate) fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
+}
+
 /// Exists only where the CPU has AVX-512 F, BW, VL, DQ and VNNI, AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
 impl Avx512 {
+    /// AVX2 comes with it.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(crate) fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
+
     /// The token, where the CPU has the features.
     pub(crate) fn detect() -> Option<Avx512> {
         #[cfg(target_arch = "x86_64")]

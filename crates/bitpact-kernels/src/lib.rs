@@ -2,17 +2,23 @@
 
 pub mod conv;
 pub mod depthwise;
+pub mod fused;
 pub mod grouped;
 pub mod isa;
 pub mod layout;
+pub mod linear;
 pub mod norm;
+pub mod peak;
 pub mod pool;
 pub mod pool2d;
+pub mod product;
 pub mod requant;
 
 pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
+pub use fused::{FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
 pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout};
 pub use pool::{Chunk, Chunked, Pool};
+pub use product::ProductSpec;
 pub use requant::StepU8;

@@ -12,7 +12,7 @@
 //! | [`data`] | images, the built-in set, order and augmentation | [`Dataset`] |
 //! | [`train`] | recipes and the training loop | [`Recipe`], [`train::train`] |
 //! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
-//! | [`engine`] | running integers | [`Interpreter`], [`Executor`] |
+//! | [`engine`] | running integers | [`Engine`], [`Interpreter`], [`Executor`] |
 //!
 //! ## A network, and its bits
 //!
@@ -64,6 +64,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! ## Running integers
+//!
+//! An [`Engine`] is loaded once and shared: every thread that calls it computes on its own, with the same weights. The examples
+//! `classify` and `own_arrays` show it with pictures and with arrays.
+//!
+//! ```
+//! use bitpact::engine::ExecOptions;
+//! use bitpact::{Engine, IntegerModel};
+//! # use bitpact::graph::{QuantConfig, QuantPlan, Shape, zoo};
+//! # let graph = zoo::build("cnn", Shape::new(8, 8, 3), 3).unwrap()?;
+//! # let plan = QuantPlan::resolve(&graph, &QuantConfig::new("W2A2".parse()?))?;
+//! # let input = bitpact::model::InputDescription::uniform(3, 128, 1.0 / 64.0);
+//! # let names = ["cat", "dog", "owl"].map(str::to_owned).to_vec();
+//! # let integers = bitpact::convert(&bitpact::Model::random(graph, plan, input, names, 1)?)?.model;
+//! # let path = std::env::temp_dir().join(format!("bitpact-engine-{}.bitpact", std::process::id()));
+//! # integers.save(&path)?;
+//!
+//! let engine = Engine::load(&path, ExecOptions { threads: 1, ..Default::default() })?;
+//! let batch = vec![100; 2 * engine.image_len()];
+//! let logits = engine.logits(&batch)?;
+//! assert_eq!(logits.len(), 2 * engine.class_names().len());
+//! std::thread::scope(|scope| {
+//!     for _ in 0..4 {
+//!         scope.spawn(|| assert_eq!(engine.logits(&batch).unwrap(), logits));
+//!     }
+//! });
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The example `own_arrays` trains on arrays of one's own through the [`Dataset`] trait.
 
 pub use bitpact_core as core;
@@ -74,8 +104,8 @@ pub use bitpact_model as model;
 pub use bitpact_train as train;
 
 pub use bitpact_data::Dataset;
-pub use bitpact_engine::{Executor, Interpreter};
+pub use bitpact_engine::{Engine, Executor, Interpreter};
 pub use bitpact_graph::{Graph, QuantPlan};
-pub use bitpact_kernels::Isa;
+pub use bitpact_kernels::{Isa, peak};
 pub use bitpact_model::{Checkpoint, IntegerModel, Model, convert};
 pub use bitpact_train::Recipe;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::data::{DatasetName, Limits, cifar10, synthetic};
+use bitpact::data::{DatasetName, Limits};
 use bitpact::engine::Accuracy;
+use bitpact::graph::Shape;
 use bitpact::train::{CpuBackend, OptimizerConfig, TrainBackend, evaluate_integer, evaluate_simulated};
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::exit::Usage;
 use crate::loaded::{Loaded, Network, open};
 use crate::machine::{MachineArgs, load_images};
 use crate::out::{percent, print, say};
-use crate::progress::evaluation_bar;
+use crate::progress::image_bar;
 
 /// Measures the accuracy of a network on a test set: of its integers, or of its floats where it has no integers
 #[derive(clap::Args)]
@@ -45,7 +46,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let loaded = open(&args.model)?;
-    let name = dataset(&args, &loaded)?;
+    let name = dataset(args.dataset.as_deref(), &loaded)?;
     let limit = args.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let split = load_images(name, args.data.as_ref(), Limits { train: Some(1), test: limit })?;
     let evaluation = evaluate(&args, &loaded, &*split.test)?;
@@ -77,7 +78,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy> {
     let machine = args.machine.resolve();
-    let bar = evaluation_bar(test.len());
+    let bar = image_bar("evaluating", test.len());
     let mut told = |done: usize, _| bar.set_position(done as u64);
     let batch_size = args.batch_size as usize;
     let evaluation = match &loaded.network {
@@ -106,17 +107,24 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
 }
 
 /// The set to evaluate on: the flag, the recipe's, or the one with the same class names.
-fn dataset(args: &Args, loaded: &Loaded) -> Result<DatasetName> {
-    if let Some(name) = &args.dataset {
+pub(crate) fn dataset(flag: Option<&str>, loaded: &Loaded) -> Result<DatasetName> {
+    if let Some(name) = flag {
         return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
     }
     if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
         return Ok(name);
     }
-    let known = [(DatasetName::Builtin, synthetic::CLASS_NAMES), (DatasetName::Cifar10, cifar10::CLASS_NAMES)];
-    let same = known.into_iter().find(|(_, names)| loaded.class_names() == names);
-    same.map(|(name, _)| name).ok_or_else(|| {
-        let names = DatasetName::ALL.map(DatasetName::as_str).join(", ");
-        Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into()
-    })
+    let shape = loaded.input_shape();
+    let fits = |name: &DatasetName| {
+        let info = name.info();
+        let image = info.image_shape;
+        loaded.class_names() == info.class_names && shape == Shape::new(image.h, image.w, image.c)
+    };
+    let known: Vec<DatasetName> = DatasetName::ALL.into_iter().filter(fits).collect();
+    if let [name] = known[..] {
+        return Ok(name);
+    }
+    let possible = if known.is_empty() { DatasetName::ALL.to_vec() } else { known };
+    let names = possible.into_iter().map(DatasetName::as_str).collect::<Vec<_>>().join(", ");
+    Err(Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into())
 }

@@ -1,5 +1,7 @@
 //! The command as people and scripts meet it: a process with arguments, files, two streams and an exit status.
 
+mod data;
+mod engine;
 mod files;
 mod results;
 mod stops;

@@ -81,15 +81,31 @@ fn inspect_shows_every_layer_of_every_kind_of_file() {
     let place = trained();
     for file in ["run", "run/model.bitpact", "run/last.safetensors", "run/best.safetensors"] {
         let shown = place.run(&format!("inspect {file}")).ok().stdout;
-        for part in ["tiny in integers", "conv1", "3x3/2 3 to 4", "16x16x4", "sum pool", "linear", "acc max"] {
+        for part in ["tiny in integers", "conv1", "3x3/2 3 to 4", "16x16x4", "sum pool", "linear", "acc max", "alpha"] {
             assert!(shown.contains(part), "{file}: no {part:?} in {shown}");
         }
+        assert!(
+            shown.lines().filter(|line| !line.starts_with("file ")).all(|line| line.chars().count() <= 100),
+            "{shown}"
+        );
+        let graph = place.run(&format!("inspect {file} --graph")).ok().stdout;
+        assert_eq!(graph.lines().count(), 5, "{graph}");
+        assert!(shown.contains(&graph) && graph.contains("3x3/2 4 to 8, W4 A8"), "{graph}");
         let object = place.run(&format!("inspect {file} --json")).ok().json();
         let layers = object["layers"].as_array().unwrap();
         assert_eq!(layers.len(), 4, "{layers:?}");
         assert_eq!((&layers[0]["weight_bits"], &layers[1]["weight_bits"]), (&8.into(), &4.into()));
         assert_eq!((&layers[0]["act_bits"], &layers[1]["act_bits"]), (&4.into(), &8.into()));
         assert_eq!(layers[1]["macs"], 8 * 8 * 8 * 4 * 9);
+        assert_eq!(layers[1]["inputs"], serde_json::json!(["act1"]));
+        let number = |key: &str| layers[1][key].as_f64().unwrap();
+        assert!((number("alpha") - 255.0 * number("step")).abs() < 1e-9 * number("alpha"));
+        assert!(number("acc_min") < 0.0 && number("acc_max") > 0.0);
+        assert!(number("acc_max") < number("acc_bits").exp2() && (2.0..=16.0).contains(&number("weight_levels")));
+        // Only the folder has records.
+        let occupancy = layers[0].get("occupancy").and_then(|levels| levels.as_array());
+        assert_eq!(occupancy.map(Vec::len), (file == "run").then_some(16), "{file}");
+        assert_eq!(layers[0].get("entropy").is_some(), file == "run");
     }
     let best = place.run("inspect run/best.safetensors").ok().stdout;
     assert!(best.contains("chosen on the test set"), "{best}");

@@ -40,7 +40,7 @@ fn what_was_typed_wrongly_is_told_and_nothing_is_made() {
         ("train typo.toml", &["typo.toml, line 3: unknown key `epoch` (did you mean `epochs`?)"]),
         ("train torn.toml", &["torn.toml, line 1: "]),
         ("train none/recipe.toml", &["neither a built-in recipe nor a file"]),
-        ("train --isa sse2", &["--isa", "expected auto, avx512, avx2 or scalar"]),
+        ("train --isa sse2", &["--isa", "expected auto, avx512, avxvnni, avx2 or scalar"]),
         ("train --threads 0", &["--threads"]),
         ("train builtin --resume runs/x", &["cannot be used with"]),
         ("train --resume x --output y", &["cannot be used with"]),
@@ -68,7 +68,9 @@ fn help_shows_examples_and_every_flag() {
         assert!(help.contains(&format!("--{flag}")), "--{flag}");
     }
     assert!(help.contains("Examples:") && help.contains("cifar10-resnet20"), "{help}");
-    for command in ["eval", "convert", "inspect"] {
+    let commands =
+        ["eval", "convert", "inspect", "run", "verify", "bench", "kernels", "data", "data check", "data fetch"];
+    for command in commands {
         assert!(place.run(&format!("{command} --help")).ok().stdout.contains("Examples:"), "{command}");
     }
     assert!(place.run("--version").ok().stdout.starts_with("bitpact "));

@@ -19,10 +19,8 @@ pub(super) enum Place {
 pub(super) struct Arena {
     pub(super) codes: Vec<Aligned<u8>>,
     pub(super) sums: Vec<Aligned<i32>>,
-    /// Subsampled, channel-padded shortcuts.
-    pub(super) shortcuts: Vec<Aligned<u8>>,
-    /// Accumulators of main and second product, and the high half of a split one.
-    pub(super) acc: [Aligned<i32>; 3],
+    /// Accumulators of the logits.
+    pub(super) acc: Vec<i32>,
     /// Accumulators that need 64 bits, of main and second product.
     pub(super) wide: [Vec<i64>; 2],
     pub(super) logits: Vec<i64>,
@@ -32,6 +30,19 @@ pub(super) struct Arena {
 fn border(model: &IntegerModel, tensor: TensorId) -> usize {
     let products = model.layers.iter().flat_map(|layer| layer.op.products());
     products.filter(|p| p.input == tensor).map(|p| p.padding).max().unwrap_or(0)
+}
+
+/// Channel stride of the image: few channels lie without gaps where every window has rows of at least four codes.
+fn image_stride(model: &IntegerModel) -> usize {
+    let channels = model.input_shape.c;
+    let mut products = model.layers.iter().flat_map(|layer| layer.op.products()).filter(|p| p.input == 0);
+    if channels < 16 && products.all(|p| p.kernel[1] * channels >= 4) {
+        channels
+    } else if channels <= 4 {
+        4
+    } else {
+        channels.next_multiple_of(16)
+    }
 }
 
 /// What the border of each tensor holds: the padding code of the products that read it, which is one.
@@ -54,7 +65,7 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
     for tensor in 0..=model.layers.len() {
         let shape = model.shape(tensor);
         let layout = match tensor {
-            0 if shape.c <= 4 => Layout::with_cs(shape.h, shape.w, shape.c, 4, border(model, 0)),
+            0 => Layout::with_cs(shape.h, shape.w, shape.c, image_stride(model), border(model, 0)),
             _ => Layout::new(shape.h, shape.w, shape.c, border(model, tensor)),
         };
         let place = match tensor.checked_sub(1).map(|layer| &model.layers[layer].op) {

@@ -45,6 +45,11 @@ impl GeneralProduct {
         }
     }
 
+    /// Bytes of weights.
+    pub(super) fn weight_bytes(&self) -> usize {
+        size_of_val(&*self.codes)
+    }
+
     /// Values of the output, `[row][column][channel]`.
     pub(super) fn len(&self) -> usize {
         self.size.iter().product()

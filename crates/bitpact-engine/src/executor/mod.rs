@@ -1,23 +1,24 @@
 //! The executor: an integer network planned once for one instruction set, then run on batches.
 //!
-//! Every task of the pool is one image, taken through all layers in the memory of its worker: no barriers between layers,
-//! everything in cache, and the same work whatever the number of threads. Nothing is allocated while running.
+//! Where there are images for all threads, every task of the pool is one image, taken through all layers in the memory of its
+//! worker, without barriers between layers; the images left over are computed one by one, each layer shared by all threads.
+//! Nothing is allocated while running.
 
 mod arena;
 mod general;
 mod layer;
 mod plan;
-mod product;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bitpact_core::StepError;
-use bitpact_kernels::{Isa, Pool};
+use bitpact_kernels::{Isa, Pool, Scratch, Workers};
 use bitpact_model::{IntegerModel, ModelError};
 
 use self::arena::Arena;
 use self::plan::Plan;
-use crate::Trace;
+use crate::{LayerProfile, Trace};
 
 /// How a network is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,14 @@ pub enum EngineError {
         /// Why.
         source: StepError,
     },
+    /// Pixels that are not whole images.
+    #[error("{pixels} pixels, expected a multiple of the {image} of one image")]
+    Pixels {
+        /// Number of pixels.
+        pixels: usize,
+        /// Pixels of one image, h * w * c.
+        image: usize,
+    },
     /// A label that is no class of the network.
     #[error("image {image} has label {label}, but the network has {classes} classes")]
     Label {
@@ -72,9 +81,10 @@ pub enum EngineError {
 /// number of threads.
 #[derive(Debug)]
 pub struct Executor {
-    plan: Plan,
+    plan: Arc<Plan>,
     pool: Pool,
     arenas: Vec<Mutex<Arena>>,
+    scratch: Vec<Mutex<Scratch>>,
 }
 
 impl Executor {
@@ -83,14 +93,33 @@ impl Executor {
     /// # Errors
     /// An invalid network or a machine without the instruction set.
     pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
+        Self::with_candidate(model, options, 0)
+    }
+
+    /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks; where a product
+    /// has fewer, its last.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn with_candidate(model: &IntegerModel, options: ExecOptions, candidate: usize) -> Result<Self, EngineError> {
         if !options.isa.is_available() {
             return Err(EngineError::Isa { isa: options.isa });
         }
         model.check()?;
-        let plan = Plan::new(model, options.isa)?;
-        let pool = Pool::new(options.threads);
+        let plan = Plan::new(model, options.isa, candidate)?;
+        Ok(Self::of(Arc::new(plan), options.threads))
+    }
+
+    /// Another executor of the same network, with `threads` threads and memory of its own; the two share the weights.
+    pub fn fork(&self, threads: usize) -> Self {
+        Self::of(Arc::clone(&self.plan), threads)
+    }
+
+    fn of(plan: Arc<Plan>, threads: usize) -> Self {
+        let pool = Pool::new(threads);
         let arenas = (0..pool.threads()).map(|_| Mutex::new(plan.arena())).collect();
-        Ok(Self { plan, pool, arenas })
+        let scratch = (0..pool.threads()).map(|_| Mutex::new(plan.scratch().reserve())).collect();
+        Self { plan, pool, arenas, scratch }
     }
 
     /// Pixels of one image, h * w * c.
@@ -101,6 +130,16 @@ impl Executor {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.plan.classes()
+    }
+
+    /// Every layer in order: its name, its kernels, the multiplications of its products.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, String, u64)> {
+        self.plan.layers()
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.plan.weight_bytes()
     }
 
     /// Threads, the caller's included.
@@ -119,11 +158,24 @@ impl Executor {
         let images = pixels.len() / image;
         assert_eq!(logits.len(), images * classes, "logits of {images} images");
         let logits = Mutex::new(logits);
-        self.pool.run(images, &|i, worker| {
-            let mut arena = lock(&self.arenas[worker]);
-            self.plan.run(&mut arena, &pixels[i * image..(i + 1) * image], |_, _| {});
+        self.each(pixels, &|i, workers, arena| {
+            self.plan.run(arena, workers, &pixels[i * image..(i + 1) * image], |_, _| {});
             lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.logits);
         });
+    }
+
+    /// Calls `one` for every image: as many as there are threads at a time, and those left over with all threads for each.
+    fn each(&self, pixels: &[u8], one: &(dyn Fn(usize, Workers<'_>, &mut Arena) + Sync)) {
+        let images = pixels.len() / self.image_len();
+        let whole = images / self.threads() * self.threads();
+        self.pool.run(whole, &|i, worker| {
+            one(i, Workers::One(&self.scratch[worker]), &mut lock(&self.arenas[worker]));
+        });
+        (whole..images).for_each(|i| one(i, self.workers(), &mut lock(&self.arenas[0])));
+    }
+
+    fn workers(&self) -> Workers<'_> {
+        Workers::All(&self.pool, &self.scratch)
     }
 
     /// Every code of one image, as [`Interpreter::run`](crate::Interpreter::run) gives them.
@@ -134,8 +186,48 @@ impl Executor {
         assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
         let mut tensors = Vec::new();
         let mut arena = lock(&self.arenas[0]);
-        self.plan.run(&mut arena, pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
+        self.plan.run(&mut arena, self.workers(), pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
         Trace { tensors }
+    }
+
+    /// Every code of a batch, computed as [`Executor::run`] computes it.
+    ///
+    /// # Panics
+    /// If the pixels are not whole images.
+    pub fn trace_batch(&mut self, pixels: &[u8]) -> Vec<Trace> {
+        let image = self.image_len();
+        assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
+        let images = pixels.len() / image;
+        let traces = Mutex::new(vec![Trace { tensors: Vec::new() }; images]);
+        self.each(pixels, &|i, workers, arena| {
+            let mut tensors = Vec::new();
+            self.plan.run(arena, workers, &pixels[i * image..(i + 1) * image], |tensor, arena| {
+                tensors.push(self.plan.read(arena, tensor));
+            });
+            lock(&traces)[i] = Trace { tensors };
+        });
+        traces.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one image, all threads on each layer, and times every layer.
+    ///
+    /// # Panics
+    /// If the number of pixels is wrong.
+    pub fn profile(&mut self, pixels: &[u8]) -> Vec<LayerProfile> {
+        assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
+        let mut times = Vec::new();
+        let mut begin = Instant::now();
+        self.plan.run(&mut lock(&self.arenas[0]), self.workers(), pixels, |_, _| {
+            let end = Instant::now();
+            times.push(end - std::mem::replace(&mut begin, end));
+        });
+        let profile = |((name, kernel, macs), time): ((&str, String, u64), _)| LayerProfile {
+            name: name.to_owned(),
+            kernel,
+            macs,
+            time,
+        };
+        self.layers().zip(times).map(profile).collect()
     }
 }
 

@@ -1,15 +1,17 @@
 //! The steps of a network for one image, each with the place of what it reads and writes.
 
 use bitpact_core::step::Ranges;
+use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::Window;
-use bitpact_kernels::{Aligned, Isa, Layout, StepU8};
-use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, ModelError};
+use bitpact_kernels::{
+    Aligned, ConvGeometry, FusedLayer, Isa, Layout, ProductSpec, ScratchSize, Shortcut, Unfusable, Workers,
+};
+use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, ModelError};
 
 use super::EngineError;
 use super::arena::{Arena, Place, padding_codes, places};
 use super::general::GeneralProduct;
-use super::layer::{Copied, Layer, Product, Residual};
-use super::product::ConvProduct;
+use super::layer::{General, Layer};
 
 /// A network planned for one instruction set.
 #[derive(Debug)]
@@ -19,30 +21,30 @@ pub(super) struct Plan {
     /// What the border of each tensor but the image holds.
     padding_codes: Vec<u32>,
     layers: Vec<Layer>,
+    /// Name of each layer, and the multiplications of its products.
+    about: Vec<(String, u64)>,
     classes: usize,
-    /// Layouts of the shortcuts.
-    shortcuts: Vec<Layout>,
-    /// Elements of the accumulators, and of those in 64 bits.
-    acc: [usize; 3],
+    scratch: ScratchSize,
+    /// Elements of the accumulators in 64 bits.
     wide: [usize; 2],
 }
 
 impl Plan {
-    /// Plans `model`, which has passed its check.
-    pub(super) fn new(model: &IntegerModel, isa: Isa) -> Result<Self, EngineError> {
+    /// Plans `model`, which has passed its check, with the kernels of rank `candidate`.
+    pub(super) fn new(model: &IntegerModel, isa: Isa, candidate: usize) -> Result<Self, EngineError> {
         let padding_codes = padding_codes(model);
         let mut plan = Self {
             places: places(model, &padding_codes),
             padding_codes,
             zero_point: model.input.zero_point.clone(),
             layers: Vec::new(),
+            about: model.layers.iter().map(|layer| (layer.name.clone(), macs(layer))).collect(),
             classes: model.classes(),
-            shortcuts: Vec::new(),
-            acc: [0; 3],
+            scratch: ScratchSize::default(),
             wide: [0; 2],
         };
         for i in 0..model.layers.len() {
-            let layer = plan.layer(model, isa, i)?;
+            let layer = plan.layer(model, (isa, candidate), i)?;
             plan.layers.push(layer);
         }
         Ok(plan)
@@ -85,64 +87,38 @@ impl Plan {
         Arena {
             codes,
             sums,
-            shortcuts: self.shortcuts.iter().map(|layout| Aligned::zeroed(layout.len())).collect(),
-            acc: self.acc.map(Aligned::zeroed),
+            acc: vec![0; self.classes],
             wide: self.wide.map(|len| vec![0; len]),
             logits: vec![0; self.classes],
         }
     }
 
-    fn layer(&mut self, model: &IntegerModel, isa: Isa, i: usize) -> Result<Layer, EngineError> {
+    fn layer(&mut self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {
         let layer = &model.layers[i];
         let out = self.places[i + 1];
         match (&layer.op, out) {
             (IntegerOp::Product { main, second, residual, step }, Place::Codes { slot, layout }) => {
-                let res_range = residual.map_or((0, 0), |r| model.residual_range(&r));
-                let residual = residual.map(|r| {
-                    let (slot, from) = self.codes(r.input);
-                    let is_plain = r.stride == 1 && from.c == layout.c;
-                    let copy = (!is_plain).then(|| {
-                        self.shortcuts.push(Layout::new(layout.h, layout.w, layout.c, 0));
-                        let shortcut = self.shortcuts.len() - 1;
-                        Copied {
-                            shortcut,
-                            layout: self.shortcuts[shortcut],
-                            stride: r.stride,
-                            pad_before: r.pad_before,
-                        }
-                    });
-                    Residual { slot, layout: from, copy }
+                let shortcut = residual.map(|r| {
+                    let (slot, layout) = self.codes(r.input);
+                    (slot, Shortcut { layout, stride: r.stride, pad_before: r.pad_before })
                 });
-                let acc = Layout::new(layout.h, layout.w, layout.c, 0);
-                let first = self.conv(isa, model, main, acc);
-                let other = second.as_ref().map(|second| self.conv(isa, model, second, acc));
-                let (Some(first), other @ (None | Some(Some(_)))) = (first, other) else {
-                    let size = [layout.h, layout.w, layout.c];
-                    let main = self.general(main, size, 0);
-                    let second = second.as_ref().map(|second| self.general(second, size, 1));
-                    return Ok(Layer::General { main, second, residual, step: step.clone(), out: slot, layout });
-                };
-                self.acc[0] = self.acc[0].max(acc.len());
-                if other.is_some() {
-                    self.acc[1] = self.acc[1].max(acc.len());
+                if let Some(fused) = self.fused(model, kernels, i, shortcut)? {
+                    return Ok(fused);
                 }
-                let ranges = |product: &IntegerProduct| {
-                    let what = |what| ModelError::Layer { layer: layer.name.clone(), what };
-                    model.acc_ranges(product).map_err(what)
-                };
-                let acc2 = second.as_ref().map_or(Ok(Vec::new()), ranges)?;
-                let ranges = Ranges { acc: &ranges(main)?, acc2: &acc2, res: res_range };
-                let res = residual.map(|r| r.copy.map_or(r.layout, |copy| copy.layout));
-                let step = StepU8::new(isa, step, &ranges, acc, res, layout)
-                    .map_err(|source| EngineError::Step { layer: layer.name.clone(), source })?;
-                Ok(Layer::Fused { main: first, second: other.flatten(), residual, step, acc_len: acc.len(), out: slot })
+                let size = [layout.h, layout.w, layout.c];
+                let main = self.general(main, size, 0);
+                let second = second.as_ref().map(|second| self.general(second, size, 1));
+                Ok(Layer::General { main, second, shortcut, step: step.clone(), out: slot, layout })
             }
             (IntegerOp::Logits { main, mul, add }, _) => {
                 let (mul, add) = (mul.clone(), add.clone());
-                let acc = Layout::new(1, 1, main.out_channels, 0);
-                if let Some(main) = self.conv(isa, model, main, acc) {
-                    self.acc[0] = self.acc[0].max(acc.len());
-                    return Ok(Layer::Logits { main, mul, add, acc_len: acc.len() });
+                let input = self.places[main.input];
+                let (_, x_max) = model.code_range(main.input);
+                if let (Place::Codes { layout, .. } | Place::Sums { layout, .. }, [1, 1], 1) =
+                    (input, main.kernel, main.groups)
+                    && let Some(kernel) = Linear::new(kernels.0, &main.codes, layout.c, x_max)
+                {
+                    return Ok(Layer::Logits { kernel, input, mul, add });
                 }
                 let main = self.general(main, [1, 1, main.out_channels], 0);
                 Ok(Layer::GeneralLogits { main, mul, add })
@@ -166,44 +142,109 @@ impl Plan {
         }
     }
 
-    fn conv(
+    /// A product layer on the kernels; `None` where they cannot compute it.
+    fn fused(
         &mut self,
-        isa: Isa,
         model: &IntegerModel,
-        product: &IntegerProduct,
-        y: Layout,
-    ) -> Option<Product<ConvProduct>> {
-        let input = self.places[product.input];
-        let Place::Codes { layout, .. } = input else { return None };
-        let kernel = ConvProduct::new(isa, model, product, layout, y)?;
-        if kernel.is_split() {
-            self.acc[2] = self.acc[2].max(y.len());
+        (isa, candidate): (Isa, usize),
+        i: usize,
+        shortcut: Option<(usize, Shortcut)>,
+    ) -> Result<Option<Layer>, EngineError> {
+        let layer = &model.layers[i];
+        let (IntegerOp::Product { main, second, residual, step }, Place::Codes { slot: out, layout: y }) =
+            (&layer.op, self.places[i + 1])
+        else {
+            return Ok(None);
+        };
+        let Some((main_slot, main_spec)) = self.spec(model, main) else { return Ok(None) };
+        let second_spec = match second {
+            Some(second) => match self.spec(model, second) {
+                Some(spec) => Some(spec),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let ranges = |product: &IntegerProduct| {
+            model.acc_ranges(product).map_err(|what| ModelError::Layer { layer: layer.name.clone(), what })
+        };
+        let acc = ranges(main)?;
+        let acc2 = second.as_ref().map_or(Ok(Vec::new()), ranges)?;
+        let res = residual.map_or((0, 0), |r| model.residual_range(&r));
+        let step = (step, &Ranges { acc: &acc, acc2: &acc2, res });
+        let second = second_spec.as_ref().map(|(_, spec)| spec);
+        match FusedLayer::new(isa, &main_spec, second, shortcut.map(|s| s.1), step, y, candidate) {
+            Ok(fused) => {
+                self.scratch = self.scratch.max(fused.scratch());
+                let second = second_spec.map(|(slot, _)| slot);
+                Ok(Some(Layer::Fused { layer: fused, main: main_slot, second, shortcut: shortcut.map(|s| s.0), out }))
+            }
+            Err(Unfusable::Product) => Ok(None),
+            Err(Unfusable::Step(source)) => Err(EngineError::Step { layer: layer.name.clone(), source }),
         }
-        Some(Product { kernel, input })
     }
 
-    fn general(&mut self, product: &IntegerProduct, size: [usize; 3], which: usize) -> Product<GeneralProduct> {
+    /// A product for the kernels, and the slot it reads; `None` for a product of sums.
+    fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct) -> Option<(usize, ProductSpec<'m>)> {
+        let Place::Codes { slot, layout: x } = self.places[product.input] else { return None };
+        let geometry = ConvGeometry {
+            kh: product.kernel[0],
+            kw: product.kernel[1],
+            stride: product.stride,
+            pad: product.padding,
+            cin: product.in_channels,
+            cout: product.out_channels,
+        };
+        let x_max = u8::try_from(model.code_range(product.input).1).unwrap_or(u8::MAX);
+        Some((slot, ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes }))
+    }
+
+    fn general(&mut self, product: &IntegerProduct, size: [usize; 3], which: usize) -> General {
         let input = self.places[product.input];
         let (Place::Codes { layout, .. } | Place::Sums { layout, .. }) = input else {
             unreachable!("nothing reads the logits");
         };
         let kernel = GeneralProduct::new(product, layout, size);
         self.wide[which] = self.wide[which].max(kernel.len());
-        Product { kernel, input }
+        General { kernel, input }
+    }
+
+    /// The memory a thread needs beside the arena.
+    pub(super) fn scratch(&self) -> ScratchSize {
+        self.scratch
+    }
+
+    /// Every layer's name, kernels and multiplications.
+    pub(super) fn layers(&self) -> impl Iterator<Item = (&str, String, u64)> {
+        self.about.iter().zip(&self.layers).map(|((name, macs), layer)| (name.as_str(), layer.describe(), *macs))
+    }
+
+    /// Bytes of packed weights.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.layers.iter().map(Layer::weight_bytes).sum()
     }
 
     /// Computes one image; `after` is called after each layer with the number of the tensor it wrote.
-    pub(super) fn run(&self, arena: &mut Arena, pixels: &[u8], mut after: impl FnMut(usize, &Arena)) {
+    pub(super) fn run(
+        &self,
+        arena: &mut Arena,
+        workers: Workers<'_>,
+        pixels: &[u8],
+        mut after: impl FnMut(usize, &Arena),
+    ) {
         let (slot, layout) = self.codes(0);
         let image = &mut arena.codes[slot];
         for (y, row) in pixels.chunks_exact(layout.w * layout.c).enumerate() {
-            let at = layout.offset(y, 0);
-            for (to, from) in image[at..].chunks_exact_mut(layout.cs).zip(row.chunks_exact(layout.c)) {
+            let to = &mut image[layout.offset(y, 0)..];
+            if layout.cs == layout.c {
+                to[..row.len()].copy_from_slice(row);
+                continue;
+            }
+            for (to, from) in to.chunks_exact_mut(layout.cs).zip(row.chunks_exact(layout.c)) {
                 to[..layout.c].copy_from_slice(from);
             }
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            layer.run(arena);
+            layer.run(arena, workers);
             after(i + 1, arena);
         }
     }
@@ -220,4 +261,10 @@ impl Plan {
             Place::Logits => arena.logits.clone(),
         }
     }
+}
+
+/// Multiplications of a layer's products for one image.
+fn macs(layer: &IntegerLayer) -> u64 {
+    let outputs = (layer.shape.h * layer.shape.w) as u64;
+    layer.op.products().map(|product| outputs * product.codes.len() as u64).sum()
 }

@@ -1,17 +1,17 @@
-//! One row of pixels: plain loops over blocks of channels, compiled once per instruction set.
+//! One row of pixels of one block of channels, in plain Rust: the definition of the SIMD rows.
 
 use bitpact_core::IntegerStep;
 
-use crate::isa::Proof;
+use super::Row;
 
 /// Channels a block.
-pub(super) const BLOCK: usize = 16;
+pub const BLOCK: usize = 16;
 
-/// The integer in which sums are taken.
+/// The number in which sums are taken.
 pub(super) trait Sum: Copy + Default {
     fn widen(value: i32) -> Self;
     fn multiply_add(self, a: Self, b: Self) -> Self;
-    /// `clamp(self >> shift, lo, hi)`, a code.
+    /// `clamp(self >> shift, lo, hi)`, a code, with 0 <= lo <= hi <= 255.
     fn finish(self, shift: u32, lo: Self, hi: Self) -> u8;
 }
 
@@ -36,30 +36,56 @@ macro_rules! sum {
 sum!(i32);
 sum!(i64);
 
+/// Exact while every sum stays below 2^53.
+impl Sum for f64 {
+    #[inline(always)]
+    fn widen(value: i32) -> f64 {
+        value.into()
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: f64, b: f64) -> f64 {
+        self + a * b
+    }
+
+    #[inline(always)]
+    fn finish(self, shift: u32, lo: f64, hi: f64) -> u8 {
+        // 2^-shift; dropping the fraction of a number that is at least lo >= 0 is rounding down.
+        let scaled = self * f64::from_bits(u64::from(1023 - shift) << 52);
+        let scaled = if scaled > lo { scaled } else { lo };
+        let scaled = if scaled < hi { scaled } else { hi };
+        // SAFETY: lo <= scaled <= hi lies in 0..=255 and is no NaN.
+        let code: i32 = unsafe { scaled.to_int_unchecked() };
+        code as u8
+    }
+}
+
 /// The constants of a step, per channel, zeros in the channels beyond the last.
 #[derive(Debug, Clone)]
 pub(super) struct Constants<S> {
-    shift: u32,
-    lo: S,
-    hi: S,
-    blocks: Vec<Block<S>>,
+    pub(super) shift: u32,
+    pub(super) lo: S,
+    pub(super) hi: S,
+    pub(super) blocks: Vec<Block<S>>,
 }
 
 #[derive(Debug, Clone)]
-struct Block<S> {
-    mul: [i32; BLOCK],
-    mul2: [i32; BLOCK],
-    res_mul: [i32; BLOCK],
-    add: [S; BLOCK],
+pub(super) struct Block<S> {
+    pub(super) mul: [S; BLOCK],
+    pub(super) mul2: [S; BLOCK],
+    pub(super) res_mul: [S; BLOCK],
+    pub(super) add: [S; BLOCK],
     /// All ones in a channel, 0 beyond the last.
-    mask: [u8; BLOCK],
+    pub(super) mask: [u8; BLOCK],
 }
 
 impl<S: Sum> Constants<S> {
-    pub(super) fn new(step: &IntegerStep, cs: usize, add: impl Fn(i64) -> S) -> Constants<S> {
+    pub(super) fn new(step: &IntegerStep, add: impl Fn(i64) -> S) -> Constants<S> {
+        let cs = step.mul.len().next_multiple_of(BLOCK);
         let blocks = (0..cs / BLOCK)
             .map(|block| {
-                let of = |list: &[i32]| std::array::from_fn(|k| list.get(block * BLOCK + k).copied().unwrap_or(0));
+                let of =
+                    |list: &[i32]| std::array::from_fn(|k| S::widen(list.get(block * BLOCK + k).copied().unwrap_or(0)));
                 Block {
                     mul: of(&step.mul),
                     mul2: of(&step.mul2),
@@ -73,77 +99,28 @@ impl<S: Sum> Constants<S> {
     }
 }
 
-/// What a row of output codes is made of, dense `[pixel][channel]`; absent inputs are empty.
-#[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) acc: &'a [i32],
-    pub(super) acc2: &'a [i32],
-    pub(super) res: &'a [u8],
-}
-
-/// Writes the codes of one row.
-pub(super) fn run<S: Sum>(proof: Proof, constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
-    match proof {
-        // SAFETY: the token proves the features.
-        #[cfg(target_arch = "x86_64")]
-        Proof::Avx512(_) => unsafe { avx512(constants, inputs, y) },
-        // SAFETY: the token proves the features.
-        #[cfg(target_arch = "x86_64")]
-        Proof::Avx2(_) => unsafe { avx2(constants, inputs, y) },
-        _ => select(constants, inputs, y),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn avx512<S: Sum>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
-    select(constants, inputs, y);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<S: Sum>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
-    select(constants, inputs, y);
-}
-
-#[inline(always)]
-fn select<S: Sum>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
-    match (inputs.acc2.is_empty(), inputs.res.is_empty()) {
-        (true, true) => row::<S, false, false>(constants, inputs, y),
-        (true, false) => row::<S, false, true>(constants, inputs, y),
-        (false, true) => row::<S, true, false>(constants, inputs, y),
-        (false, false) => row::<S, true, true>(constants, inputs, y),
-    }
-}
-
-#[inline(always)]
-fn row<S: Sum, const ACC2: bool, const RES: bool>(constants: &Constants<S>, inputs: Inputs<'_>, y: &mut [u8]) {
+/// Writes one row.
+///
+/// # Safety
+/// `row.y` is valid for writes of 16 bytes at each of its pixels.
+pub(super) unsafe fn row<S: Sum>(constants: &Constants<S>, block: usize, row: Row<'_>) {
     let Constants { shift, lo, hi, ref blocks } = *constants;
-    let cs = blocks.len() * BLOCK;
-    for (b, block) in blocks.iter().enumerate() {
-        for pixel in 0..y.len() / cs {
-            let at = pixel * cs + b * BLOCK;
-            let Some(acc) = inputs.acc[at..].first_chunk::<BLOCK>() else { return };
-            let mut sums: [S; BLOCK] = block.add;
-            for k in 0..BLOCK {
-                sums[k] = sums[k].multiply_add(S::widen(acc[k]), S::widen(block.mul[k]));
+    let block = &blocks[block];
+    for pixel in 0..row.pixels {
+        let mut codes = [0; BLOCK];
+        for (k, code) in codes.iter_mut().enumerate() {
+            let at = pixel * row.stride + k;
+            let mut sum = block.add[k].multiply_add(S::widen(row.acc[at]), block.mul[k]);
+            if !row.acc2.is_empty() {
+                sum = sum.multiply_add(S::widen(row.acc2[at]), block.mul2[k]);
             }
-            if ACC2 {
-                let Some(acc2) = inputs.acc2[at..].first_chunk::<BLOCK>() else { return };
-                for k in 0..BLOCK {
-                    sums[k] = sums[k].multiply_add(S::widen(acc2[k]), S::widen(block.mul2[k]));
-                }
+            if !row.res.is_empty() {
+                sum = sum.multiply_add(S::widen(row.res[pixel * row.res_stride + k].into()), block.res_mul[k]);
             }
-            if RES {
-                let Some(res) = inputs.res[at..].first_chunk::<BLOCK>() else { return };
-                for k in 0..BLOCK {
-                    sums[k] = sums[k].multiply_add(S::widen(res[k].into()), S::widen(block.res_mul[k]));
-                }
-            }
-            let Some(out) = y[at..].first_chunk_mut::<BLOCK>() else { return };
-            for k in 0..BLOCK {
-                out[k] = sums[k].finish(shift, lo, hi) & block.mask[k];
-            }
+            *code = sum.finish(shift, lo, hi) & block.mask[k];
         }
+        let y = row.y.wrapping_add(pixel * row.y_stride);
+        // SAFETY: the caller's promise.
+        unsafe { y.cast::<[u8; BLOCK]>().write_unaligned(codes) };
     }
 }

@@ -1,13 +1,15 @@
-//! The integer step over whole tensors: accumulators of a convolution to u8 codes, as
+//! The integer step over pixels of 16 channels: accumulators of products to u8 codes, as
 //! [`IntegerStep::apply`](bitpact_core::IntegerStep::apply) gives them.
 //!
 //! ```text
 //! y[c] = clamp((acc[c] * mul[c] + acc2[c] * mul2[c] + res[c] * res_mul[c] + add[c]) >> shift, lo, hi)
 //! ```
 //!
-//! Sums are taken in 64 bits, or in 32 where [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves
-//! that none leaves them.
+//! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
+//! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod body;
 #[cfg(test)]
 mod tests;
@@ -16,86 +18,105 @@ use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
 
 use crate::isa::{Isa, Proof};
-use crate::layout::Layout;
-use body::{BLOCK, Constants, Inputs};
+pub use body::BLOCK;
+use body::Constants;
 
-/// Plan of the integer step of one layer, for one image at a time.
+/// One row of pixels of one block: what their codes are made of, and where they go.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    /// Number of pixels.
+    pub(crate) pixels: usize,
+    /// Accumulators of 16 channels at every `stride`.
+    pub(crate) acc: &'a [i32],
+    /// Second accumulators in the same way; empty without.
+    pub(crate) acc2: &'a [i32],
+    /// Numbers from one pixel's accumulators to the next.
+    pub(crate) stride: usize,
+    /// Residual codes of 16 channels at every `res_stride`; empty without.
+    pub(crate) res: &'a [u8],
+    /// Codes from one pixel to the next.
+    pub(crate) res_stride: usize,
+    /// Codes written, 16 at every `y_stride`.
+    pub(crate) y: *mut u8,
+    /// Codes from one pixel to the next.
+    pub(crate) y_stride: usize,
+}
+
+/// Plan of the integer step of one layer.
 #[derive(Debug, Clone)]
 pub struct StepU8 {
     proof: Proof,
-    acc: Layout,
     acc2: bool,
-    res: Option<Layout>,
-    y: Layout,
+    res: bool,
     constants: Width,
 }
 
 #[derive(Debug, Clone)]
 enum Width {
-    Narrow(Constants<i32>),
-    Wide(Constants<i64>),
+    Int32(Constants<i32>),
+    Float64(Constants<f64>),
+    Int64(Constants<i64>),
 }
 
 impl StepU8 {
-    /// Plans `step` over accumulators in `acc` (without border; the second accumulators lie in the same way), residual codes
-    /// in `res` where the step has them, and output codes in `y`. All have the shape and channel stride of `y`, a multiple of
-    /// 16. `ranges` are those of the accumulators and codes that will come.
+    /// Plans `step` for accumulators and residual codes in `ranges`.
     ///
     /// # Errors
     /// If a sum could leave 64 bits.
     ///
     /// # Panics
-    /// If the layouts do not fit each other, the output codes leave 0 to 255, or the machine lacks `isa`.
-    pub fn new(
-        isa: Isa,
-        step: &IntegerStep,
-        ranges: &Ranges<'_>,
-        acc: Layout,
-        res: Option<Layout>,
-        y: Layout,
-    ) -> Result<StepU8, StepError> {
-        for layout in [Some(acc), res].into_iter().flatten() {
-            assert_eq!((layout.h, layout.w, layout.c, layout.cs), (y.h, y.w, y.c, y.cs), "layouts of a step");
-        }
-        assert!(acc.border == 0 && y.cs.is_multiple_of(BLOCK), "accumulators without border, blocks of channels");
-        assert!(step.mul.len() == y.c && res.is_some() != step.res_mul.is_empty(), "constants of a step");
+    /// If the output codes leave 0 to 255, or the machine lacks `isa`.
+    pub fn new(isa: Isa, step: &IntegerStep, ranges: &Ranges<'_>) -> Result<StepU8, StepError> {
         assert!(0 <= step.lo && step.lo <= step.hi && step.hi <= 255, "output codes of 8 bits");
-        let narrow = step.largest_sum(ranges)? < 1 << 31 && step.shift < 32;
-        let constants = if narrow {
-            Width::Narrow(Constants::new(step, y.cs, |add| add as i32))
+        let largest = step.largest_sum(ranges)?;
+        let constants = if largest < 1 << 31 && step.shift < 32 {
+            Width::Int32(Constants::new(step, |add| add as i32))
+        } else if largest < 1 << 53 && largest >> step.shift < 1 << 31 {
+            Width::Float64(Constants::new(step, |add| add as f64))
         } else {
-            Width::Wide(Constants::new(step, y.cs, |add| add))
+            Width::Int64(Constants::new(step, |add| add))
         };
-        Ok(StepU8 { proof: isa.prove(), acc, acc2: !step.mul2.is_empty(), res, y, constants })
+        Ok(StepU8 { proof: isa.prove(), acc2: !step.mul2.is_empty(), res: !step.res_mul.is_empty(), constants })
     }
 
-    /// Whether sums fit 32 bits.
-    pub fn is_narrow(&self) -> bool {
-        matches!(self.constants, Width::Narrow(_))
+    /// The numbers in which sums are taken: `i32`, `f64` or `i64`.
+    pub fn arithmetic(&self) -> &'static str {
+        match self.constants {
+            Width::Int32(_) => "i32",
+            Width::Float64(_) => "f64",
+            Width::Int64(_) => "i64",
+        }
     }
 
-    /// Writes the interior pixels of `y`: the codes, and zeros in the channels beyond. `acc2` and `res` are empty where the step
-    /// has no such input.
+    /// Whether the step has a second accumulator, and whether it has a residual code.
+    pub fn inputs(&self) -> (bool, bool) {
+        (self.acc2, self.res)
+    }
+
+    /// Writes the codes of channels `16 * block..` of a row of pixels, zeros in channels beyond the last.
+    ///
+    /// # Safety
+    /// `row.y` is valid for writes of 16 bytes at each of its pixels.
     ///
     /// # Panics
-    /// If a length is wrong.
-    pub fn run(&self, acc: &[i32], acc2: &[i32], res: &[u8], y: &mut [u8]) {
-        assert_eq!(acc.len(), self.acc.len(), "accumulators");
-        assert_eq!(acc2.len(), if self.acc2 { acc.len() } else { 0 }, "second accumulators");
-        assert_eq!(res.len(), self.res.map_or(0, |layout| layout.len()), "residual codes");
-        assert_eq!(y.len(), self.y.len(), "output codes");
-        let row = self.y.w * self.y.cs;
-        for r in 0..self.y.h {
-            let inputs = Inputs {
-                acc: &acc[r * row..(r + 1) * row],
-                acc2: if self.acc2 { &acc2[r * row..(r + 1) * row] } else { &[] },
-                res: self.res.map_or(&[], |layout| &res[layout.offset(r, 0)..][..row]),
-            };
-            let at = self.y.offset(r, 0);
-            let y = &mut y[at..at + row];
-            match &self.constants {
-                Width::Narrow(constants) => body::run(self.proof, constants, inputs, y),
-                Width::Wide(constants) => body::run(self.proof, constants, inputs, y),
+    /// If a slice is too short or there is no such block.
+    pub(crate) unsafe fn run(&self, block: usize, row: Row<'_>) {
+        let reach = |stride: usize| if row.pixels == 0 { 0 } else { (row.pixels - 1) * stride + BLOCK };
+        assert!(row.acc.len() >= reach(row.stride), "accumulators of {} pixels", row.pixels);
+        let acc2 = if self.acc2 { row.acc2.len() >= reach(row.stride) } else { row.acc2.is_empty() };
+        assert!(acc2, "second accumulators of {} pixels", row.pixels);
+        let res = if self.res { row.res.len() >= reach(row.res_stride) } else { row.res.is_empty() };
+        assert!(res, "residual codes of {} pixels", row.pixels);
+        // SAFETY: the caller's promise, the lengths just checked, and tokens that prove the features.
+        unsafe {
+            match (&self.constants, self.proof) {
+                #[cfg(target_arch = "x86_64")]
+                (Width::Int32(constants), Proof::Avx2(_) | Proof::Avx512(_)) => avx2::row_i32(constants, block, row),
+                #[cfg(target_arch = "x86_64")]
+                (Width::Float64(constants), Proof::Avx2(_) | Proof::Avx512(_)) => avx2::row_f64(constants, block, row),
+                (Width::Int32(constants), _) => body::row(constants, block, row),
+                (Width::Float64(constants), _) => body::row(constants, block, row),
+                (Width::Int64(constants), _) => body::row(constants, block, row),
             }
         }
     }

@@ -1,23 +1,43 @@
 //! The recipes that are part of the program.
 
-/// Names of the built-in recipes, the default first.
-pub const BUILTIN_NAMES: [&str; 3] = ["builtin", "cifar10-resnet20", "cifar10-resnet20-torch"];
+macro_rules! builtins {
+    ($($name:literal),+ $(,)?) => {
+        /// Names of the built-in recipes, the default first.
+        pub const BUILTIN_NAMES: [&str; [$($name),+].len()] = [$($name),+];
 
-/// The TOML text of the built-in recipe `name`.
-pub fn builtin_text(name: &str) -> Option<&'static str> {
-    match name {
-        "builtin" => Some(include_str!("../../recipes/builtin.toml")),
-        "cifar10-resnet20" => Some(include_str!("../../recipes/cifar10-resnet20.toml")),
-        "cifar10-resnet20-torch" => Some(include_str!("../../recipes/cifar10-resnet20-torch.toml")),
-        _ => None,
-    }
+        /// The TOML text of the built-in recipe `name`.
+        pub fn builtin_text(name: &str) -> Option<&'static str> {
+            match name {
+                $($name => Some(include_str!(concat!("../../recipes/", $name, ".toml"))),)+
+                _ => None,
+            }
+        }
+    };
 }
+
+builtins!(
+    "builtin",
+    "cifar10-resnet20",
+    "cifar10-resnet20-torch",
+    "cifar100-resnet20",
+    "mnist-cnn",
+    "fashion-mnist-cnn",
+    "kmnist-cnn",
+    "emnist-cnn",
+    "svhn-resnet20",
+);
 
 /// The built-in recipe made for the data set `dataset`.
 pub fn builtin_for_dataset(dataset: &str) -> Option<&'static str> {
     match dataset {
         "builtin" => Some("builtin"),
         "cifar10" => Some("cifar10-resnet20"),
+        "cifar100" => Some("cifar100-resnet20"),
+        "mnist" => Some("mnist-cnn"),
+        "fashion-mnist" => Some("fashion-mnist-cnn"),
+        "kmnist" => Some("kmnist-cnn"),
+        "emnist-digits" | "emnist-letters" | "emnist-balanced" => Some("emnist-cnn"),
+        "svhn" => Some("svhn-resnet20"),
         _ => None,
     }
 }

@@ -1,0 +1,191 @@
+//! `bitpact bench`: how fast a network runs here, and where its time goes.
+
+mod memory;
+mod row;
+mod target;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use bitpact::core::WeightQuant;
+use bitpact::engine::{ExecOptions, LayerProfile};
+use bitpact::graph::FirstLast;
+use bitpact::peak::int8_rate;
+use bitpact::{Executor, IntegerModel};
+use serde_json::{Value, json};
+
+use self::row::Row;
+use self::target::Target;
+use crate::machine::parse_isa;
+use crate::out::{bytes, count, print, say, table};
+
+/// Measures the speed of a network: of a file, or of an architecture with random weights
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitpact bench runs/builtin-W4A4-seed1
+  bitpact bench resnet18 --bits W2A2 --threads 1,2 --batch 1,64
+  bitpact bench resnet20 --bits W8A8 --weight-quant minmax --isa avx2 --json
+
+An architecture gets He-normal random weights, quantized as a recipe would; the same command gives the same network
+everywhere. Each row is measured in a process of its own that loads the model file, runs one batch to warm up, and then
+runs batches for --seconds: median and spread (90th minus 10th percentile, as a share of the median) of the time of a
+batch. Resident bytes are all of that process: program, packed weights, activations, and the images of the batch.
+The layers are those of one image on one thread, the median of many runs, against this machine's highest int8
+multiply-add rate with the same instructions on one thread (`bitpact kernels`); algorithms that need fewer multiply-adds can exceed it.")]
+pub(crate) struct Args {
+    /// A .bitpact file, a checkpoint, the folder of a run, or the name of an architecture
+    model: String,
+    /// Bits of weights and activations of the random network [default: W4A4]
+    #[arg(long, value_name = "BITS", help_heading = "Random network")]
+    bits: Option<String>,
+    /// First and last layer: 8bit, same or float [default: 8bit]
+    #[arg(long, value_name = "HOW", value_parser = target::named::<FirstLast>, help_heading = "Random network")]
+    first_last: Option<FirstLast>,
+    /// Weight quantizer: dorefa, sawb, minmax and so on [default: dorefa]
+    #[arg(long, value_name = "NAME", value_parser = target::named::<WeightQuant>, help_heading = "Random network")]
+    weight_quant: Option<WeightQuant>,
+    /// Height and width of the images [default: the architecture's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Random network")]
+    image_size: Option<u32>,
+    /// Numbers of threads, a row for each [default: 1 and all of the machine's]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// Images computed at once, a row for each
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,64",
+        value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: Vec<u32>,
+    /// Instruction set: auto, avx512, avx2 or scalar
+    #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa)]
+    isa: bitpact::Isa,
+    /// Time measured for each row and for the layers
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    seconds: f64,
+    /// Write one JSON object to standard output
+    #[arg(long)]
+    json: bool,
+    /// Measure one row in this process and write it as JSON: how the command calls itself
+    #[arg(long, hide = true)]
+    row: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    if (0.0..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0 to 3600 seconds".to_owned()) }
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    if args.row {
+        let (&[threads], &[batch]) = (&args.threads[..], &args.batch[..]) else { bail!("one row is one combination") };
+        let row = Row::measure(args.model.as_ref(), args.isa, threads.into(), batch as usize, args.seconds)?;
+        return print(&row.to_json().to_string());
+    }
+    let target = Target::open(&args)?;
+    let all = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024)) as u16;
+    let mut threads = if args.threads.is_empty() { vec![1, all] } else { args.threads.clone() };
+    threads.dedup();
+    let mut rows = Vec::new();
+    for &threads in &threads {
+        for &batch in &args.batch {
+            say!("measuring {} with {threads} threads, batch {batch}", target.name);
+            rows.push(measure(&args, &target, threads, batch)?);
+        }
+    }
+    let peak = int8_rate(args.isa, 1);
+    let layers = profile(&target.model, &args)?;
+    let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
+    let macs: u64 = layers.iter().map(|layer| layer.macs).sum();
+    let share_of_peak = |layer: &LayerProfile| {
+        let rate = layer.macs as f64 / layer.time.as_secs_f64().max(1e-9);
+        (layer.macs > 0).then_some(100.0 * rate / peak)
+    };
+    if args.json {
+        let layers = layers.iter().map(|layer| {
+            json!({
+                "name": layer.name,
+                "ms": layer.time.as_secs_f64() * 1e3,
+                "share": layer.time.as_secs_f64() / total,
+                "macs": layer.macs,
+                "kernel": layer.kernel,
+                "percent_of_peak": share_of_peak(layer),
+            })
+        });
+        let object = json!({
+            "network": target.name,
+            "bits": target.bits,
+            "input": target.model.input_shape.to_string(),
+            "isa": args.isa.to_string(),
+            "file_bytes": target.file_bytes,
+            "macs": macs,
+            "peak_macs_per_s": peak,
+            "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+            "layers": layers.collect::<Vec<Value>>(),
+        });
+        return print(&object.to_string());
+    }
+    let mut text = format!(
+        "{}{}, images of {}, {}; {} multiply-adds an image, a file of {}\n\n",
+        target.name,
+        target.bits.as_ref().map_or(String::new(), |bits| format!(" at {bits}")),
+        target.model.input_shape,
+        args.isa,
+        count(macs),
+        bytes(target.file_bytes)
+    );
+    let mut lines =
+        vec![["threads", "batch", "median ms", "spread", "images/s", "resident"].map(str::to_owned).to_vec()];
+    lines.extend(rows.iter().map(Row::cells));
+    text += &table(&lines, &[]);
+    text += &format!("\none image on one thread; peak {:.1} G multiply-adds/s\n", peak / 1e9);
+    let mut lines = vec![["layer", "ms", "share", "macs", "of peak", "kernel"].map(str::to_owned).to_vec()];
+    for layer in &layers {
+        let ms = layer.time.as_secs_f64() * 1e3;
+        lines.push(vec![
+            layer.name.clone(),
+            format!("{ms:.4}"),
+            format!("{:.1} %", 100.0 * layer.time.as_secs_f64() / total),
+            count(layer.macs),
+            share_of_peak(layer).map_or(String::new(), |share| format!("{share:.0} %")),
+            layer.kernel.clone(),
+        ]);
+    }
+    let sum = format!("{:.4}", total * 1e3);
+    lines.push(vec!["total".to_owned(), sum, "100.0 %".to_owned(), count(macs)]);
+    print(&(text + &table(&lines, &[0, 5])))
+}
+
+/// Measures one row in a process of its own, whose memory holds nothing else.
+fn measure(args: &Args, target: &Target, threads: u16, batch: u32) -> Result<Row> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let output = Command::new(program)
+        .arg("bench")
+        .arg(target.file.path())
+        .args(["--row", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
+        .args(["--isa", &args.isa.to_string(), "--seconds", &args.seconds.to_string()])
+        .output()
+        .context("cannot start a process for a row")?;
+    if !output.status.success() {
+        bail!("{threads} threads, batch {batch}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let row: Value = serde_json::from_slice(&output.stdout).context("a row that is no JSON")?;
+    Row::from_json(&row).ok_or_else(|| anyhow!("a row without its numbers: {row}"))
+}
+
+/// The median time of every layer of one image on one thread.
+fn profile(model: &IntegerModel, args: &Args) -> Result<Vec<LayerProfile>> {
+    let mut executor = Executor::new(model, ExecOptions { isa: args.isa, threads: 1 })?;
+    let pixels = row::pixels(executor.image_len());
+    let mut runs = vec![executor.profile(&pixels)];
+    let begin = Instant::now();
+    while runs.len() < 3 || (begin.elapsed().as_secs_f64() < args.seconds && runs.len() < 10_000) {
+        runs.push(executor.profile(&pixels));
+    }
+    let mut layers = runs.swap_remove(0);
+    for (i, layer) in layers.iter_mut().enumerate() {
+        let mut times: Vec<Duration> = runs.iter().map(|run| run[i].time).collect();
+        times.sort();
+        layer.time = times[times.len() / 2];
+    }
+    Ok(layers)
+}

@@ -1,0 +1,114 @@
+//! What is measured: a model from a file, or an architecture with random weights, as a file that rows load.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bitpact::graph::{BitSpec, QuantConfig, Shape, zoo};
+use bitpact::model::InputDescription;
+use bitpact::{IntegerModel, Model, QuantPlan, convert};
+use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
+
+use super::Args;
+use crate::exit::Usage;
+use crate::loaded::open;
+
+/// A network to measure.
+pub(super) struct Target {
+    /// The architecture's name, or the file.
+    pub(super) name: String,
+    /// Of a random network.
+    pub(super) bits: Option<String>,
+    /// The network.
+    pub(super) model: IntegerModel,
+    /// The network as a file.
+    pub(super) file: ModelFile,
+    pub(super) file_bytes: u64,
+}
+
+/// A `.bitpact` file that is the user's, or a temporary one.
+pub(super) enum ModelFile {
+    Given(PathBuf),
+    Temporary(NamedTempFile),
+}
+
+impl ModelFile {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            ModelFile::Given(path) => path,
+            ModelFile::Temporary(file) => file.path(),
+        }
+    }
+}
+
+/// A value of a closed set by its name in recipes.
+pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+}
+
+impl Target {
+    pub(super) fn open(args: &Args) -> Result<Self> {
+        if zoo::NAMES.contains(&args.model.as_str()) && !Path::new(&args.model).exists() {
+            return Self::random(args);
+        }
+        let path = Path::new(&args.model);
+        if !path.exists() {
+            let names = zoo::NAMES.join(", ");
+            return Err(
+                Usage(format!("`{}` is neither a file nor one of the architectures {names}", args.model)).into()
+            );
+        }
+        let given = [
+            ("--bits", args.bits.is_some()),
+            ("--first-last", args.first_last.is_some()),
+            ("--weight-quant", args.weight_quant.is_some()),
+            ("--image-size", args.image_size.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(
+                Usage(format!("{flag}: only an architecture's name takes it, and {} is a file", args.model)).into()
+            );
+        }
+        let loaded = open(path)?;
+        let model = loaded.integers()?.clone();
+        let name = loaded.file.display().to_string();
+        if loaded.file.extension().is_some_and(|extension| extension == "bitpact") {
+            let file_bytes = std::fs::metadata(&loaded.file).map_or(0, |metadata| metadata.len());
+            return Ok(Self { name, bits: None, model, file: ModelFile::Given(loaded.file), file_bytes });
+        }
+        Self::temporary(name, None, model)
+    }
+
+    fn random(args: &Args) -> Result<Self> {
+        let usage = |flag: &str, error: String| Usage(format!("{flag}: {error}"));
+        let bits = args.bits.as_deref().unwrap_or("W4A4");
+        let spec: BitSpec = bits.parse().map_err(|error| usage("--bits", error))?;
+        if spec == BitSpec::Float {
+            return Err(usage("--bits", "a float network has no integers to measure".to_owned()).into());
+        }
+        let default = QuantConfig::new(spec);
+        let config = QuantConfig {
+            first_last: args.first_last.unwrap_or(default.first_last),
+            weight_quant: args.weight_quant.unwrap_or(default.weight_quant),
+            ..default
+        };
+        let (own_side, classes) = zoo::usual_input(&args.model);
+        let side = args.image_size.map_or(own_side, |side| side as usize);
+        let graph = zoo::build(&args.model, Shape::new(side, side, 3), classes)
+            .with_context(|| format!("no architecture `{}`", args.model))?
+            .map_err(|error| usage("--image-size", error.to_string()))?;
+        let plan = QuantPlan::resolve(&graph, &config).map_err(|error| usage("--bits", error.to_string()))?;
+        let names = (0..classes).map(|class| class.to_string()).collect();
+        let model = Model::random(graph, plan, InputDescription::uniform(3, 128, 1.0 / 64.0), names, 1)?;
+        let integers = convert(&model)?.model;
+        Self::temporary(args.model.clone(), Some(spec.to_string()), integers)
+    }
+
+    fn temporary(name: String, bits: Option<String>, model: IntegerModel) -> Result<Self> {
+        let file = tempfile::Builder::new().prefix("bitpact-bench-").suffix(".bitpact").tempfile();
+        let file = file.context("cannot create a temporary file")?;
+        let bytes = model.to_bytes()?;
+        std::fs::write(file.path(), &bytes).context("cannot write a temporary file")?;
+        Ok(Self { name, bits, model, file: ModelFile::Temporary(file), file_bytes: bytes.len() as u64 })
+    }
+}

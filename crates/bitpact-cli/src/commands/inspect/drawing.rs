@@ -1,0 +1,250 @@
+//! A network's graph as text: a line a layer, the main path on the left, tensors that are read later in lanes beside it.
+//!
+//! ```text
+//! ●      act1             16x16x16  3x3 3 to 16, W8 A4
+//! ├─╮
+//! ● │    layer1.0.act1    16x16x16  3x3 16 to 16, W4 A4
+//! ●─╯    layer1.0.act2    16x16x16  3x3 16 to 16, W4 A4 + shortcut
+//! ```
+
+use anyhow::Result;
+use bitpact::IntegerModel;
+use bitpact::graph::{Graph, Op, Residual, Stage, fuse};
+use bitpact::model::IntegerOp;
+
+use super::layers::operation;
+use crate::out::table;
+
+/// Longest name that is shown whole.
+const LONGEST_NAME: usize = 40;
+
+/// A layer to draw.
+struct Drawn {
+    name: String,
+    shape: String,
+    what: String,
+    /// Which layers it reads, by their place, all before its own.
+    inputs: Vec<usize>,
+}
+
+/// The layers of a network, the image first.
+pub(super) struct Drawing(Vec<Drawn>);
+
+impl Drawing {
+    /// Of an integer network: what is one step there is one line here.
+    pub(super) fn of_integers(model: &IntegerModel) -> Self {
+        let image = Drawn::image(model.input_shape.to_string());
+        let layers = model.layers.iter().map(|layer| {
+            let mut what: Vec<String> =
+                layer.op.products().map(|p| format!("{}, W{}", operation(p), p.weight_bits)).collect();
+            match &layer.op {
+                IntegerOp::Product { residual, .. } => {
+                    let bits = u32::BITS - layer.hi.unsigned_abs().leading_zeros();
+                    what[0] += &format!(" A{bits}");
+                    what.extend(residual.map(|r| shortcut(r.stride)));
+                }
+                IntegerOp::Logits { .. } => what[0] += ", logits",
+                IntegerOp::MaxPool { kernel, stride, .. } => what.push(max_pool(*kernel, *stride)),
+                IntegerOp::SumPool { .. } => what.push("sum pool".to_owned()),
+            }
+            let (name, shape) = (layer.name.clone(), layer.shape.to_string());
+            Drawn { name, shape, what: what.join(" + "), inputs: layer.op.inputs() }
+        });
+        Self([image].into_iter().chain(layers).collect())
+    }
+
+    /// Of a network without an integer form, stage by stage.
+    pub(super) fn of_graph(graph: &Graph) -> Result<Self> {
+        let stages = fuse(graph)?;
+        let mut place = vec![0; graph.nodes().len()];
+        let mut drawn = vec![Drawn::image(graph.input().to_string())];
+        for stage in stages {
+            let output = stage.output();
+            place[output] = drawn.len();
+            let (what, inputs) = match stage {
+                Stage::Unit(unit) => {
+                    let product = |id| product(graph, id);
+                    let mut what = vec![product(unit.product)];
+                    what.extend(unit.residual.map(|residual| match residual {
+                        Residual::Identity { .. } => shortcut(1),
+                        Residual::Subsample { node, .. } => shortcut(stride(graph, node)),
+                        Residual::Projection { product: id, .. } => product(id),
+                    }));
+                    let shortcut = unit.residual.map(|residual| place[residual.tensor()]);
+                    (what.join(" + "), [place[unit.input]].into_iter().chain(shortcut).collect())
+                }
+                Stage::MaxPool { input, node } => match graph.node(node).op {
+                    Op::MaxPool { kernel, stride, .. } => (max_pool(kernel, stride), vec![place[input]]),
+                    _ => ("max pool".to_owned(), vec![place[input]]),
+                },
+                Stage::GlobalAvgPool { input, .. } => ("global average pool".to_owned(), vec![place[input]]),
+            };
+            let (name, shape) = (graph.node(output).name.clone(), graph.shape(output).to_string());
+            drawn.push(Drawn { name, shape, what, inputs });
+        }
+        Ok(Self(drawn))
+    }
+
+    /// The drawing, a line a layer and one wherever a lane begins.
+    pub(super) fn text(&self) -> String {
+        let last_reader = |tensor: usize| self.0.iter().rposition(|layer| layer.inputs.contains(&tensor));
+        // Lane 0 is the path from a layer to the next; the others hold tensors that a later layer reads.
+        let mut lanes: Vec<Option<usize>> = Vec::new();
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for (i, layer) in self.0.iter().enumerate() {
+            let mut line = Line::new(&lanes);
+            for (lane, tensor) in lanes.iter_mut().enumerate() {
+                if let Some(read) = tensor.filter(|read| layer.inputs.contains(read)) {
+                    let ends = last_reader(read) == Some(i);
+                    line.join(lane, ends);
+                    *tensor = tensor.filter(|_| !ends);
+                }
+            }
+            rows.push(vec![line.text('●'), short(&layer.name), layer.shape.clone(), layer.what.clone()]);
+            while lanes.last() == Some(&None) {
+                lanes.pop();
+            }
+            if last_reader(i).is_some_and(|reader| reader > i + 1) {
+                let free = lanes.iter().position(Option::is_none).unwrap_or(lanes.len());
+                let mut line = Line::new(&lanes);
+                line.begin(free);
+                if free == lanes.len() {
+                    lanes.push(None);
+                }
+                lanes[free] = Some(i);
+                let goes_on = self.0.get(i + 1).is_some_and(|next| next.inputs.contains(&i));
+                rows.push(vec![line.text(if goes_on { '├' } else { '╰' })]);
+            }
+        }
+        table(&rows, &[0, 1, 2, 3])
+    }
+}
+
+impl Drawn {
+    fn image(shape: String) -> Self {
+        Self { name: "image".to_owned(), shape, what: String::new(), inputs: Vec::new() }
+    }
+}
+
+/// The lanes of one line: a sign a lane, and whether it is joined to the one on its left.
+struct Line {
+    signs: Vec<(bool, char)>,
+}
+
+impl Line {
+    fn new(lanes: &[Option<usize>]) -> Self {
+        let sign = |lane: &Option<usize>| (false, if lane.is_some() { '│' } else { ' ' });
+        Self { signs: lanes.iter().map(sign).collect() }
+    }
+
+    /// The lane is read here.
+    fn join(&mut self, lane: usize, ends: bool) {
+        self.connect(lane, if ends { '╯' } else { '┤' });
+    }
+
+    /// The lane begins here.
+    fn begin(&mut self, lane: usize) {
+        self.signs.resize(self.signs.len().max(lane + 1), (false, ' '));
+        self.connect(lane, '╮');
+    }
+
+    fn connect(&mut self, lane: usize, end: char) {
+        for (joined, sign) in &mut self.signs[..lane] {
+            *joined = true;
+            *sign = match *sign {
+                ' ' => '─',
+                '│' => '┼',
+                '╯' => '┴',
+                other => other,
+            };
+        }
+        self.signs[lane] = (true, end);
+    }
+
+    fn text(&self, main: char) -> String {
+        let lane = |&(joined, sign): &(bool, char)| [if joined { '─' } else { ' ' }, sign];
+        [main].into_iter().chain(self.signs.iter().flat_map(lane)).collect()
+    }
+}
+
+fn product(graph: &Graph, id: usize) -> String {
+    let channels = graph.shape(graph.node(id).inputs[0]).c;
+    match graph.node(id).op {
+        Op::Conv { out_channels, kernel, stride: 1, .. } => format!("{kernel}x{kernel} {channels} to {out_channels}"),
+        Op::Conv { out_channels, kernel, stride, .. } => {
+            format!("{kernel}x{kernel}/{stride} {channels} to {out_channels}")
+        }
+        Op::Linear { out_features, .. } => {
+            format!("linear {} to {out_features}", graph.shape(graph.node(id).inputs[0]).elements())
+        }
+        other => other.name().to_owned(),
+    }
+}
+
+fn stride(graph: &Graph, id: usize) -> usize {
+    if let Op::Subsample { stride, .. } = graph.node(id).op { stride } else { 1 }
+}
+
+fn shortcut(stride: usize) -> String {
+    if stride == 1 { "shortcut".to_owned() } else { format!("shortcut/{stride}") }
+}
+
+fn max_pool(kernel: usize, stride: usize) -> String {
+    format!("max pool {kernel}x{kernel}/{stride}")
+}
+
+/// A name that leaves room for the rest of the line.
+fn short(name: &str) -> String {
+    let n = name.chars().count();
+    if n <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(n - (LONGEST_NAME - 3)).collect();
+    format!("...{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use bitpact::graph::{Shape, zoo};
+
+    use super::*;
+
+    fn signs(network: &str) -> Vec<String> {
+        let graph = zoo::build(network, Shape::new(64, 64, 3), 10).unwrap().unwrap();
+        let text = Drawing::of_graph(&graph).unwrap().text();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        let sign = |line: &str| line.chars().take_while(|c| !c.is_alphanumeric()).collect::<String>();
+        text.lines().map(|line| sign(line).trim_end().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_chain_is_a_line() {
+        assert!(signs("cnn").iter().all(|sign| sign == "●"));
+    }
+
+    #[test]
+    fn residual_blocks_have_a_lane_beside_them() {
+        let block = ["├─╮", "● │", "●─╯"];
+        let found = signs("resnet20");
+        assert_eq!(found[..2], ["●", "●"]);
+        assert_eq!(found[2..8], [block, block].concat()[..]);
+        assert_eq!(found.len(), 2 + 9 * 3 + 2);
+        let bottleneck = ["├─╮", "● │", "● │", "●─╯"];
+        assert_eq!(signs("resnet50")[3..7], bottleneck);
+    }
+
+    /// Layers are (inputs); what is drawn is the shape of the graph alone.
+    #[test]
+    fn lanes_cross_end_and_are_used_again() {
+        let layer = |inputs: &[usize]| Drawn {
+            name: "a".to_owned(),
+            shape: String::new(),
+            what: String::new(),
+            inputs: inputs.to_vec(),
+        };
+        let drawing = Drawing([&[][..], &[0], &[1], &[2, 0], &[3, 1], &[4, 1], &[5]].map(layer).into());
+        let text = drawing.text();
+        let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('a').trim_end()).collect();
+        assert_eq!(lines, ["●", "├─╮", "● │", "├─┼─╮", "● │ │", "●─╯ │", "●───┤", "●───╯", "●"]);
+    }
+}

@@ -1,0 +1,283 @@
+//! The layers of a network as tables for people and as objects for scripts, from one definition.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow};
+use bitpact::IntegerModel;
+use bitpact::graph::{Graph, QuantPlan, counts};
+use bitpact::model::{IntegerLayer, IntegerOp, IntegerProduct};
+use bitpact::train::LayerStatistics;
+use serde_json::{Map, Value, json};
+
+use crate::out::{bytes, count, table};
+
+/// How a value is shown to people, and in which table.
+#[derive(Clone, Copy)]
+enum Unit {
+    Plain,
+    Count,
+    Bytes,
+    Real,
+    Percent,
+    /// For scripts only.
+    Hidden,
+}
+
+impl Unit {
+    fn show(self, value: &Value) -> String {
+        match (self, value.as_u64(), value.as_f64()) {
+            (Unit::Count, Some(n), _) => count(n),
+            (Unit::Bytes, Some(n), _) => bytes(n),
+            (Unit::Real, _, Some(x)) if x != 0.0 && x.abs() < 1e-3 => format!("{x:.2e}"),
+            (Unit::Real, _, Some(x)) => format!("{x:.4}"),
+            (Unit::Percent, _, Some(x)) => format!("{:.1} %", x * 100.0),
+            _ => plain(value),
+        }
+    }
+}
+
+/// A value as a person reads it.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// The name of a column or head line as a key.
+pub(super) fn key(name: &str) -> String {
+    name.replace([' ', '-'], "_")
+}
+
+/// Columns of the table about size and cost, then of the one about ranges and levels. Both begin with the layer.
+type Column = (&'static str, Unit);
+const COST: [Column; 9] = [
+    ("op", Unit::Plain),
+    ("shape", Unit::Plain),
+    ("weight bits", Unit::Plain),
+    ("act bits", Unit::Plain),
+    ("alpha", Unit::Real),
+    ("step", Unit::Real),
+    ("macs", Unit::Count),
+    ("bytes", Unit::Bytes),
+    ("inputs", Unit::Hidden),
+];
+const RANGES: [Column; 13] = [
+    ("acc min", Unit::Plain),
+    ("acc max", Unit::Plain),
+    ("acc bits", Unit::Plain),
+    ("shift", Unit::Plain),
+    ("w levels", Unit::Plain),
+    ("levels", Unit::Plain),
+    ("entropy", Unit::Real),
+    ("zero", Unit::Percent),
+    ("clipped", Unit::Percent),
+    ("weight levels", Unit::Hidden),
+    ("multiplier min", Unit::Hidden),
+    ("multiplier max", Unit::Hidden),
+    ("occupancy", Unit::Hidden),
+];
+const FLOAT: [Column; 4] =
+    [("shape", Unit::Plain), ("macs", Unit::Count), ("parameters", Unit::Count), ("bytes", Unit::Bytes)];
+
+/// The layers of a network.
+pub(super) struct Layers {
+    tables: Vec<&'static [Column]>,
+    /// Per layer its name, then a value for each column of each table.
+    rows: Vec<(String, Vec<Value>)>,
+}
+
+/// Multiply-adds of a product for one image.
+pub(super) fn macs(layer: &IntegerLayer, product: &IntegerProduct) -> u64 {
+    product.codes.len() as u64 * (layer.shape.h * layer.shape.w) as u64
+}
+
+/// Bytes of the packed weight codes.
+pub(super) fn packed_bytes(product: &IntegerProduct) -> u64 {
+    (product.codes.len() as u64 * u64::from(product.weight_bits)).div_ceil(8)
+}
+
+impl Layers {
+    /// One row a product and a pool. `statistics` are those of the last epoch, where known.
+    pub(super) fn of_integers(model: &IntegerModel, statistics: &[LayerStatistics]) -> Result<Self> {
+        let mut rows = Vec::new();
+        for layer in &model.layers {
+            let own = statistics.iter().find(|own| own.name == layer.name);
+            for (i, product) in layer.op.products().enumerate() {
+                rows.push((product.name.clone(), product_row(model, layer, product, i == 0, own)?));
+            }
+            let op = match layer.op {
+                IntegerOp::MaxPool { kernel, stride, .. } => format!("max pool {kernel}x{kernel}/{stride}"),
+                IntegerOp::SumPool { .. } => "sum pool".to_owned(),
+                _ => continue,
+            };
+            let mut row = vec![Value::Null; COST.len() + RANGES.len()];
+            row[0] = json!(op);
+            row[1] = json!(layer.shape.to_string());
+            row[COST.len() - 1] = inputs(model, &layer.op.inputs());
+            rows.push((layer.name.clone(), row));
+        }
+        Ok(Self { tables: vec![&COST, &RANGES], rows })
+    }
+
+    /// One row a layer with weights.
+    pub(super) fn of_floats(graph: &Graph, plan: &QuantPlan) -> Self {
+        let row = |l: counts::LayerCount| {
+            (l.name, vec![json!(l.output.to_string()), json!(l.macs), json!(l.params), json!(l.float_bytes)])
+        };
+        Self { tables: vec![&FLOAT], rows: counts::layers(graph, plan).into_iter().map(row).collect() }
+    }
+
+    /// Every layer as an object, without what it does not have.
+    pub(super) fn json(&self) -> Value {
+        let object = |(name, row): &(String, Vec<Value>)| {
+            let columns = self.tables.iter().flat_map(|columns| columns.iter());
+            let shown = columns.zip(row).filter(|((name, _), value)| !value.is_null() && *name != "w levels");
+            let fields = shown.map(|((name, _), value)| (key(name), value.clone()));
+            Value::Object([("layer".to_owned(), json!(name))].into_iter().chain(fields).collect::<Map<_, _>>())
+        };
+        Value::Array(self.rows.iter().map(object).collect())
+    }
+
+    /// The tables, without the rows and columns in which nothing stands.
+    pub(super) fn text(&self) -> String {
+        let mut texts = Vec::new();
+        let mut from = 0;
+        for columns in &self.tables {
+            let value = |row: &[Value], c: usize| row[from + c].clone();
+            let shown: Vec<usize> = (0..columns.len())
+                .filter(|&c| !matches!(columns[c].1, Unit::Hidden))
+                .filter(|&c| self.rows.iter().any(|(_, row)| !row[from + c].is_null()))
+                .collect();
+            let mut rows =
+                vec![["layer"].into_iter().chain(shown.iter().map(|&c| columns[c].0)).map(str::to_owned).collect()];
+            for (name, row) in &self.rows {
+                if shown.iter().all(|&c| row[from + c].is_null()) {
+                    continue;
+                }
+                let cells = shown.iter().map(|&c| columns[c].1.show(&value(row, c)));
+                rows.push([name.clone()].into_iter().chain(cells).collect::<Vec<String>>());
+            }
+            let left: &[usize] = if columns[0].0 == "op" { &[0, 1] } else { &[0] };
+            texts.push(table(&rows, left));
+            from += columns.len();
+        }
+        texts.join("\n")
+    }
+}
+
+fn product_row(
+    model: &IntegerModel,
+    layer: &IntegerLayer,
+    product: &IntegerProduct,
+    is_main: bool,
+    statistics: Option<&LayerStatistics>,
+) -> Result<Vec<Value>> {
+    let ranges = model.acc_ranges(product).map_err(|what| anyhow!("{what}"))?;
+    let least = ranges.iter().map(|r| r.0).min().unwrap_or(0);
+    let most = ranges.iter().map(|r| r.1).max().unwrap_or(0);
+    // What the layer makes stands in the row of its main product.
+    let of_layer = |value: Option<Value>| value.filter(|_| is_main).unwrap_or(Value::Null);
+    let step = match &layer.op {
+        IntegerOp::Product { step, .. } => Some(step),
+        _ => None,
+    };
+    let multipliers = match (&layer.op, step) {
+        (IntegerOp::Logits { mul, .. }, _) => mul,
+        (_, Some(step)) if is_main => &step.mul,
+        (_, Some(step)) => &step.mul2,
+        _ => &Vec::new(),
+    };
+    let mut read = vec![product.input];
+    if let (IntegerOp::Product { residual: Some(residual), .. }, true) = (&layer.op, is_main) {
+        read.push(residual.input);
+    }
+    let (used, possible) = weight_levels(product);
+    let fraction = |of: fn(&LayerStatistics) -> f64| of_layer(statistics.map(|own| json!(of(own))));
+    Ok(vec![
+        json!(operation(product)),
+        json!(layer.shape.to_string()),
+        json!(product.weight_bits),
+        of_layer(step.map(|_| json!(u32::BITS - layer.hi.unsigned_abs().leading_zeros()))),
+        of_layer(step.map(|_| json!(f64::from(layer.hi) * layer.scale))),
+        of_layer(step.map(|_| json!(layer.scale))),
+        json!(macs(layer, product)),
+        json!(packed_bytes(product)),
+        inputs(model, &read),
+        json!(least),
+        json!(most),
+        json!(signed_bits(least, most)),
+        of_layer(step.map(|step| json!(step.shift))),
+        possible.map_or(Value::Null, |possible| json!(format!("{used}/{possible}"))),
+        of_layer(statistics.map(|own| {
+            let used = own.occupancy.iter().filter(|&&part| part > 0.0).count();
+            json!(format!("{used}/{}", own.occupancy.len()))
+        })),
+        of_layer(statistics.map(|own| json!(entropy(&own.occupancy)))),
+        fraction(|own| own.zero),
+        fraction(|own| own.clipped),
+        json!(used),
+        multipliers.iter().min().map_or(Value::Null, |least| json!(least)),
+        multipliers.iter().max().map_or(Value::Null, |most| json!(most)),
+        of_layer(statistics.map(|own| json!(own.occupancy))),
+    ])
+}
+
+/// Names of the layers behind tensors.
+fn inputs(model: &IntegerModel, tensors: &[usize]) -> Value {
+    let name = |&tensor: &usize| tensor.checked_sub(1).map_or("image", |layer| model.layers[layer].name.as_str());
+    json!(tensors.iter().map(name).collect::<Vec<_>>())
+}
+
+/// Weight codes that occur, and how many the grid has; `None` at 16 bits, where that says nothing.
+fn weight_levels(product: &IntegerProduct) -> (usize, Option<usize>) {
+    let used = product.codes.iter().collect::<BTreeSet<_>>().len();
+    let all = 1usize << product.weight_bits.min(16);
+    let possible = match product.grid {
+        bitpact::core::Grid::WithZero => all - 1,
+        bitpact::core::Grid::WithoutZero => all,
+    };
+    (used, (product.weight_bits <= 8).then_some(possible))
+}
+
+/// Bits of two's complement that hold everything from `least` to `most`.
+fn signed_bits(least: i64, most: i64) -> u32 {
+    let bits = |v: i64| i64::BITS + 1 - (v ^ (v >> 63)).leading_zeros();
+    bits(least).max(bits(most))
+}
+
+/// Shannon entropy in bits: what codes of these frequencies carry.
+fn entropy(parts: &[f64]) -> f64 {
+    parts.iter().filter(|&&p| p > 0.0).map(|&p| -p * p.log2()).sum::<f64>().max(0.0)
+}
+
+/// What a product computes: kernel, stride, channels.
+pub(super) fn operation(product: &IntegerProduct) -> String {
+    let [h, w] = product.kernel;
+    match product.stride {
+        1 => format!("{h}x{w} {} to {}", product.in_channels, product.out_channels),
+        stride => format!("{h}x{w}/{stride} {} to {}", product.in_channels, product.out_channels),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_of_ranges() {
+        for (least, most, bits) in
+            [(0, 0, 1), (-1, 0, 1), (0, 1, 2), (-2, 1, 2), (-128, 127, 8), (-129, 0, 9), (0, 128, 9), (i64::MIN, 0, 64)]
+        {
+            assert_eq!(signed_bits(least, most), bits, "{least} to {most}");
+        }
+    }
+
+    #[test]
+    fn entropy_of_uniform_and_single_levels() {
+        assert_eq!(entropy(&[0.25; 4]), 2.0);
+        assert_eq!(entropy(&[1.0, 0.0]), 0.0);
+    }
+}

@@ -1,0 +1,116 @@
+//! `bitpact run`: what a network sees in pictures.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bitpact::Engine;
+use bitpact::data::{ImageShape, load_picture};
+use bitpact::engine::{ExecOptions, top_k};
+use serde_json::{Value, json};
+
+use crate::loaded::open;
+use crate::machine::MachineArgs;
+use crate::out::{percent, print, table};
+
+/// Runs the integer network on PNG or JPEG pictures and shows the five most likely classes of each
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitpact run runs/builtin-W4A4-seed1 photo.png
+  bitpact run model.bitpact a.jpg b.jpg --json
+
+A picture is turned as its EXIF orientation says and made RGB or grey as the network reads; the largest rectangle in its
+middle with the ratio of the network's input is cut out and scaled to it (bilinear, with antialiasing). Pixels enter the
+network as they are: their zero point and scale are part of the model. Probabilities are the softmax of the logits.")]
+pub(crate) struct Args {
+    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
+    model: PathBuf,
+    /// PNG or JPEG files
+    #[arg(required = true)]
+    image: Vec<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Write one JSON object to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Classes shown.
+const SHOWN: usize = 5;
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let loaded = open(&args.model)?;
+    let machine = args.machine.resolve();
+    // A picture is one image; threads are for several.
+    let threads = machine.threads.min(args.image.len());
+    let engine = Engine::new(loaded.integers()?, ExecOptions { isa: machine.isa, threads })?;
+    let reads = engine.input_shape();
+    let shape = ImageShape { h: reads.h, w: reads.w, c: reads.c };
+    let mut results = Vec::new();
+    // One bad picture is an error before anything is shown.
+    for paths in args.image.chunks(64) {
+        let mut pixels = Vec::with_capacity(paths.len() * shape.len());
+        for path in paths {
+            pixels.extend(load_picture(path, shape)?);
+        }
+        let logits = engine.logits(&pixels)?;
+        let rows = logits.chunks_exact(engine.class_names().len());
+        results.extend(paths.iter().zip(rows.map(<[i64]>::to_vec)));
+    }
+    if args.json {
+        let images: Vec<Value> = results
+            .iter()
+            .map(|(path, logits)| json!({ "file": path.display().to_string(), "top": top_json(&engine, logits) }))
+            .collect();
+        let model = loaded.file.display().to_string();
+        return print(&json!({ "model": model, "images": images }).to_string());
+    }
+    let text: Vec<String> =
+        results.iter().map(|(path, logits)| format!("{}\n{}", path.display(), top_text(&engine, logits))).collect();
+    print(&text.join("\n"))
+}
+
+fn top_json(engine: &Engine, logits: &[i64]) -> Vec<Value> {
+    let shares = softmax(logits, engine.logit_scale());
+    let entry = |class: usize| {
+        json!({
+            "class": class,
+            "name": engine.class_names()[class],
+            "logit": logits[class],
+            "probability": shares[class],
+        })
+    };
+    top_k(logits, SHOWN).into_iter().map(entry).collect()
+}
+
+fn top_text(engine: &Engine, logits: &[i64]) -> String {
+    let shares = softmax(logits, engine.logit_scale());
+    let row = |class: usize| {
+        let name = match engine.class_names()[class].as_str() {
+            "" => format!("class {class}"),
+            name => name.to_owned(),
+        };
+        vec![format!("  {:>8}", percent(shares[class])), name]
+    };
+    table(&top_k(logits, SHOWN).into_iter().map(row).collect::<Vec<_>>(), &[1])
+}
+
+/// Probabilities of the classes: for people, who do not need the same bits everywhere.
+fn softmax(logits: &[i64], scale: f64) -> Vec<f64> {
+    let most = logits.iter().copied().max().unwrap_or(0);
+    let weights: Vec<f64> = logits.iter().map(|&logit| ((logit as f64 - most as f64) * scale).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::softmax;
+
+    #[test]
+    fn probabilities_sum_to_one_and_follow_the_logits() {
+        let shares = softmax(&[0, 100, 100, i64::MIN], 0.01);
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12 && shares[3] == 0.0);
+        assert!(shares[1] == shares[2] && (shares[1] / shares[0] - std::f64::consts::E).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,124 @@
+//! One network for a whole program: loaded once, called from any number of threads.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bitpact_graph::Shape;
+use bitpact_model::{InputDescription, IntegerModel};
+
+use crate::{EngineError, ExecOptions, Executor, predict};
+
+/// An integer network ready to run, shared by reference between threads.
+///
+/// Every call takes an [`Executor`] that no other call is using, so calls do not wait for each other; executors share the packed
+/// weights, and there are as many as there were calls at once. [`ExecOptions::threads`] counts for each call: 1 is right
+/// where many threads call, all cores where one does. Results do not depend on any of this.
+#[derive(Debug)]
+pub struct Engine {
+    idle: Mutex<Vec<Executor>>,
+    /// Never runs: the one the others come from.
+    origin: Executor,
+    threads: usize,
+    input: InputDescription,
+    input_shape: Shape,
+    class_names: Vec<String>,
+    logit_scale: f64,
+}
+
+impl Engine {
+    /// Prepares `model`.
+    ///
+    /// # Errors
+    /// An invalid network or a machine without the instruction set.
+    pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
+        // The origin is never called, so one thread's memory is enough for it.
+        let origin = Executor::new(model, ExecOptions { threads: 1, ..options })?;
+        Ok(Self {
+            idle: Mutex::new(Vec::new()),
+            origin,
+            threads: options.threads,
+            input: model.input.clone(),
+            input_shape: model.input_shape,
+            class_names: model.class_names.clone(),
+            logit_scale: model.layers.last().map_or(1.0, |layer| layer.scale),
+        })
+    }
+
+    /// Loads a `.bitpact` file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not valid, or a machine without the instruction set.
+    pub fn load(path: impl AsRef<Path>, options: ExecOptions) -> Result<Self, EngineError> {
+        Self::new(&IntegerModel::load(path)?, options)
+    }
+
+    /// Shape of an image.
+    pub fn input_shape(&self) -> Shape {
+        self.input_shape
+    }
+
+    /// Pixels of one image, `h * w * c`.
+    pub fn image_len(&self) -> usize {
+        self.input_shape.elements()
+    }
+
+    /// Names of the classes.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Real value of one unit of a logit.
+    pub fn logit_scale(&self) -> f64 {
+        self.logit_scale
+    }
+
+    /// Computes a batch: n images of pixels, HWC, one after the other, give n rows of logits. A pixel is an 8-bit code whose meaning is
+    /// in [`InputDescription`].
+    ///
+    /// # Errors
+    /// Pixels that are not whole images.
+    pub fn logits(&self, pixels: &[u8]) -> Result<Vec<i64>, EngineError> {
+        let image = self.image_len();
+        if !pixels.len().is_multiple_of(image) {
+            return Err(EngineError::Pixels { pixels: pixels.len(), image });
+        }
+        let mut logits = vec![0; pixels.len() / image * self.class_names.len()];
+        let idle = lock(&self.idle).pop();
+        let mut executor = idle.unwrap_or_else(|| self.origin.fork(self.threads));
+        executor.run(pixels, &mut logits);
+        lock(&self.idle).push(executor);
+        Ok(logits)
+    }
+
+    /// The predicted class of every image of a batch.
+    ///
+    /// # Errors
+    /// Pixels that are not whole images.
+    pub fn classes(&self, pixels: &[u8]) -> Result<Vec<usize>, EngineError> {
+        Ok(self.logits(pixels)?.chunks_exact(self.class_names.len()).map(predict).collect())
+    }
+
+    /// The pixel codes nearest to real values `x`, HWC, in the units the network was trained with:
+    /// `clamp(round_half_even(x / scale[c]) + zero_point[c], 0, 255)`; what is no number becomes the zero point.
+    ///
+    /// # Errors
+    /// Values that are not whole images.
+    pub fn quantize(&self, x: &[f32]) -> Result<Vec<u8>, EngineError> {
+        let image = self.image_len();
+        if !x.len().is_multiple_of(image) {
+            return Err(EngineError::Pixels { pixels: x.len(), image });
+        }
+        let InputDescription { zero_point, scale } = &self.input;
+        let code = |(i, x): (usize, &f32)| {
+            let c = i % self.input_shape.c;
+            let steps = (x / scale[c]).round_ties_even();
+            let steps = if steps.is_nan() { 0.0 } else { steps };
+            (steps + f32::from(zero_point[c])).clamp(0.0, 255.0) as u8
+        };
+        Ok(x.iter().enumerate().map(code).collect())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

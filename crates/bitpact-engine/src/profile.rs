@@ -1,0 +1,16 @@
+//! Where the time of an inference goes.
+
+use std::time::Duration;
+
+/// One layer of a profiled inference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerProfile {
+    /// Name of the layer.
+    pub name: String,
+    /// What computed it.
+    pub kernel: String,
+    /// Multiply-adds of its products, as a direct convolution has them.
+    pub macs: u64,
+    /// Time it took.
+    pub time: Duration,
+}

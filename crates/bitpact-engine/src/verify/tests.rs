@@ -1,0 +1,97 @@
+use bitpact_core::rng::Key;
+use bitpact_graph::{QuantConfig, QuantPlan, Shape, zoo};
+use bitpact_model::{InputDescription, IntegerModel, IntegerOp, Model, convert};
+
+use super::*;
+
+fn network() -> IntegerModel {
+    let graph = zoo::build("cnn", Shape::new(8, 8, 3), 5).unwrap().unwrap();
+    let plan = QuantPlan::resolve(&graph, &QuantConfig::new("W3A4".parse().unwrap())).unwrap();
+    let names = (0..5).map(|c| c.to_string()).collect();
+    convert(&Model::random(graph, plan, InputDescription::uniform(3, 120, 0.02), names, 4).unwrap()).unwrap().model
+}
+
+/// Image `i` as long as the slice, so that every image is the same whatever the chunks.
+fn load(range: Range<usize>, pixels: &mut [u8]) {
+    let image = pixels.len() / range.len();
+    for (i, out) in range.zip(pixels.chunks_exact_mut(image)) {
+        let key = Key::new(8).at(i as u64);
+        out.iter_mut().enumerate().for_each(|(p, out)| *out = key.u64(p as u64) as u8);
+    }
+}
+
+#[test]
+fn every_path_is_compared_and_nothing_differs() {
+    let model = network();
+    let options = VerifyOptions::up_to(2);
+    let mut done = Vec::new();
+    let images = 2 * CHUNK_IMAGES + 3;
+    let found = verify(&model, &options, images, load, |n| done.push(n)).unwrap();
+    assert_eq!((found.different, &found.first, found.images), (0, &None, images));
+    assert_eq!(found.paths.len(), 2 * Isa::available().len());
+    let codes: usize = model.layers.iter().map(|layer| layer.shape.elements()).sum();
+    // The first chunk is computed in both forms, with the logits of `run` for each.
+    let each = (images + CHUNK_IMAGES) * codes + 2 * CHUNK_IMAGES * 5;
+    assert!(found.paths.iter().all(|path| path.codes == each as u64), "{:?}, expected {each}", found.paths);
+    assert_eq!(found.codes, (each * found.paths.len()) as u64);
+    assert_eq!(done, [CHUNK_IMAGES, 2 * CHUNK_IMAGES, images]);
+    let none = verify(&model, &options, 0, |_, _| panic!("nothing to load"), |_| {}).unwrap();
+    assert_eq!((none.codes, none.different), (0, 0));
+}
+
+/// A candidate whose every path is wrong in a known place is found there.
+#[test]
+fn a_fault_is_found_where_it_is() {
+    let model = network();
+    let mut faulty = model.clone();
+    let IntegerOp::Product { step, .. } = &mut faulty.layers[1].op else { panic!("a product") };
+    // Only channel 7 changes, and only where the sum was in reach of the next code.
+    step.add[7] += 1 << step.shift;
+    let options = VerifyOptions::up_to(2);
+    let found = compare(&model, &faulty, &options, 5, load, |_| {}).unwrap();
+    let first = found.first.clone().unwrap();
+    assert_eq!((first.layer.as_str(), first.channel), ("act2", 7));
+    assert!(found.different > 0 && found.different < found.codes);
+    assert!(found.paths.iter().all(|path| path.different == found.paths[0].different && path.different > 0));
+
+    // The place it names is the first, by an independent search.
+    let shape = model.layers[1].shape;
+    let mut pixels = vec![0; model.input_shape.elements()];
+    let place = (0..5).find_map(|image| {
+        load(image..image + 1, &mut pixels);
+        let [right, wrong] = [&model, &faulty].map(|m| Interpreter::new(m).run(&pixels).tensors[1].clone());
+        let at = right.iter().zip(&wrong).position(|(a, b)| a != b)?;
+        Some((image, at / shape.c / shape.w, at / shape.c % shape.w, at % shape.c, right[at], wrong[at]))
+    });
+    let Difference { image, y, x, channel, expected, got, .. } = first.clone();
+    assert_eq!(place, Some((image, y, x, channel, expected, got)));
+    assert_eq!(got, expected + 1);
+    assert_eq!(first.isa, Isa::Scalar);
+    let told = first.to_string();
+    assert!(told.starts_with("scalar with 1 thread and a batch of 3: image 0, layer `act2`, row "), "{told}");
+    assert!(told.ends_with(&format!("channel 7 is {got}, the interpreter has {expected}")), "{told}");
+}
+
+/// A fault in the last constant of the last layer changes one logit and no code before it.
+#[test]
+fn a_fault_in_one_logit_is_one_difference_a_form() {
+    let model = network();
+    let mut faulty = model.clone();
+    let last = faulty.layers.len() - 1;
+    let IntegerOp::Logits { add, .. } = &mut faulty.layers[last].op else { panic!("logits") };
+    add[4] -= 1;
+    let options = VerifyOptions { isas: vec![Isa::detect()], threads: vec![1] };
+    let found = compare(&model, &faulty, &options, 1, load, |_| {}).unwrap();
+    // In a batch, alone, and both again without a trace.
+    assert_eq!(found.different, 4);
+    let first = found.first.unwrap();
+    assert_eq!((first.image, first.y, first.x, first.channel), (0, 0, 0, 4));
+    assert_eq!(first.expected, first.got + 1);
+}
+
+#[test]
+fn numbers_of_threads() {
+    assert_eq!(VerifyOptions::up_to(0).threads, [1]);
+    assert_eq!(VerifyOptions::up_to(3).threads, [1, 2, 3]);
+    assert_eq!(VerifyOptions::up_to(12).threads, [1, 2, 3, 4, 8, 12]);
+}

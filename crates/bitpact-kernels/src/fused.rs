@@ -1,0 +1,341 @@
+//! One integer layer: a product, perhaps a second one, the integer step and a shortcut, fused strip by strip, so that
+//! accumulators never leave the first-level cache.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bitpact_core::StepError;
+use bitpact_core::step::{IntegerStep, Ranges};
+
+use crate::isa::Isa;
+use crate::layout::{Aligned, Layout};
+use crate::pool::Pool;
+use crate::product::{Product, ProductSpec, candidates};
+use crate::requant::{BLOCK, Row, StepU8};
+
+/// Multiplications below which a task is not cut further: some microseconds of work.
+const TASK_MACS: u64 = 1 << 19;
+
+/// An identity shortcut: pixel (r, q), channel c reads pixel (r * stride, q * stride), channel c - pad_before, and is 0 where there
+/// is no such channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortcut {
+    /// The tensor read.
+    pub layout: Layout,
+    /// Step in both directions.
+    pub stride: usize,
+    /// Zero channels before.
+    pub pad_before: usize,
+}
+
+/// The memory one thread needs to run layers.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    prepared: [Aligned<u8>; 2],
+    acc: [Aligned<i32>; 2],
+    res: Aligned<u8>,
+}
+
+/// Sizes of a [`Scratch`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScratchSize {
+    prepared: [usize; 2],
+    acc: [usize; 2],
+    res: usize,
+}
+
+impl ScratchSize {
+    /// The size that serves both.
+    pub fn max(self, other: ScratchSize) -> ScratchSize {
+        let max = |a: [usize; 2], b: [usize; 2]| [a[0].max(b[0]), a[1].max(b[1])];
+        ScratchSize {
+            prepared: max(self.prepared, other.prepared),
+            acc: max(self.acc, other.acc),
+            res: self.res.max(other.res),
+        }
+    }
+
+    /// Reserves the memory.
+    pub fn reserve(&self) -> Scratch {
+        Scratch {
+            prepared: self.prepared.map(Aligned::zeroed),
+            acc: self.acc.map(Aligned::zeroed),
+            res: Aligned::zeroed(self.res),
+        }
+    }
+}
+
+/// Who computes a layer.
+#[derive(Clone, Copy)]
+pub enum Workers<'a> {
+    /// The calling thread.
+    One(&'a Mutex<Scratch>),
+    /// All threads of a pool, with a scratch memory for each.
+    All(&'a Pool, &'a [Mutex<Scratch>]),
+}
+
+impl<'a> Workers<'a> {
+    /// Runs `tasks` tasks.
+    fn run(self, tasks: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
+        match self {
+            Workers::One(scratch) => {
+                let mut scratch = lock(scratch);
+                (0..tasks).for_each(|task| f(task, &mut scratch));
+            }
+            Workers::All(pool, scratch) => pool.run(tasks, &|task, worker| f(task, &mut lock(&scratch[worker]))),
+        }
+    }
+
+    fn threads(self) -> usize {
+        match self {
+            Workers::One(_) => 1,
+            Workers::All(pool, _) => pool.threads(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a layer reads.
+#[derive(Clone, Copy)]
+pub struct LayerInputs<'a> {
+    /// The tensor of the main product.
+    pub main: &'a [u8],
+    /// The tensor of the second product, empty without one.
+    pub second: &'a [u8],
+    /// The tensor of the shortcut, empty without one.
+    pub shortcut: &'a [u8],
+}
+
+/// A layer planned for one instruction set: `y = step(main(x), second(x2), shortcut)`.
+#[derive(Debug)]
+pub struct FusedLayer {
+    main: Box<dyn Product>,
+    second: Option<Box<dyn Product>>,
+    step: StepU8,
+    shortcut: Option<Shortcut>,
+    y: Layout,
+    /// Rows of a strip.
+    strip: usize,
+    /// Channels summed at a time.
+    block: usize,
+    /// Multiplications of one strip and block.
+    macs: u64,
+}
+
+/// Why a layer cannot be fused.
+#[derive(Debug)]
+pub enum Unfusable {
+    /// No kernel computes a product in 32 bits.
+    Product,
+    /// The step could overflow.
+    Step(StepError),
+}
+
+impl FusedLayer {
+    /// Plans a layer with outputs in `y`, whose channel stride is a multiple of 16. `pick` chooses among the kernels of each
+    /// product, the first one being the default; a choice beyond the last is the last.
+    ///
+    /// # Errors
+    /// If no kernel can compute a product, or the step can overflow.
+    ///
+    /// # Panics
+    /// If the layouts do not fit each other.
+    pub fn new(
+        isa: Isa,
+        main: &ProductSpec<'_>,
+        second: Option<&ProductSpec<'_>>,
+        shortcut: Option<Shortcut>,
+        (step, ranges): (&IntegerStep, &Ranges<'_>),
+        y: Layout,
+        pick: usize,
+    ) -> Result<FusedLayer, Unfusable> {
+        let kernel = |spec: &ProductSpec<'_>| {
+            assert_eq!((spec.output(), spec.geometry.cout), ((y.h, y.w), y.c), "output of {spec:?}");
+            let mut list = candidates(isa, spec);
+            let last = list.len().checked_sub(1).ok_or(Unfusable::Product)?;
+            Ok(list.swap_remove(pick.min(last)))
+        };
+        assert_eq!(y.cs, y.c.next_multiple_of(BLOCK), "channel stride of the codes written");
+        if let Some(Shortcut { layout, stride, pad_before }) = shortcut {
+            assert!(
+                stride > 0 && (y.h - 1) * stride < layout.h && (y.w - 1) * stride < layout.w,
+                "{layout:?} to {y:?}"
+            );
+            assert!(pad_before + layout.c <= y.c, "channels of the shortcut");
+        }
+        let (main_kernel, second_kernel) = (kernel(main)?, second.map(kernel).transpose()?);
+        let step = StepU8::new(isa, step, ranges).map_err(Unfusable::Step)?;
+        assert_eq!(step.inputs(), (second.is_some(), shortcut.is_some()), "inputs of the step");
+        let kernels = || [Some(&main_kernel), second_kernel.as_ref()].into_iter().flatten();
+        let row_step = kernels().map(|k| k.row_step()).max().unwrap_or(1);
+        let block = kernels().map(|k| k.block()).max().unwrap_or(BLOCK);
+        let strip_pixels = kernels().map(|k| k.strip_pixels()).max().unwrap_or(1);
+        let strip = (strip_pixels / y.w).clamp(1, y.h).next_multiple_of(row_step);
+        let macs = (main.macs() + second.map_or(0, |s| s.macs())) * (strip * block) as u64 / (y.h * y.c) as u64;
+        Ok(FusedLayer { main: main_kernel, second: second_kernel, step, shortcut, y, strip, block, macs })
+    }
+
+    /// Names of the kernels and of the step's arithmetic.
+    pub fn describe(&self) -> String {
+        let second = self.second.as_ref().map_or(String::new(), |second| format!(" + {}", second.name()));
+        format!("{}{second}, step {}", self.main.name(), self.step.arithmetic())
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.main.weight_bytes() + self.second.as_ref().map_or(0, |second| second.weight_bytes())
+    }
+
+    /// The memory a thread needs.
+    pub fn scratch(&self) -> ScratchSize {
+        let pixels = self.strip * self.y.w;
+        let prepared = |kernel: &dyn Product| kernel.scratch_bytes(self.strip);
+        ScratchSize {
+            prepared: [prepared(&*self.main), self.second.as_ref().map_or(0, |second| prepared(&**second))],
+            acc: [pixels * self.block, if self.second.is_some() { pixels * self.block } else { 0 }],
+            res: self.y.w * BLOCK,
+        }
+    }
+
+    /// Writes the interior pixels of `y`, zeros in channels beyond the last.
+    ///
+    /// # Panics
+    /// If a length is wrong or a scratch memory too small.
+    pub fn run(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, y: &mut [u8]) {
+        assert_eq!(y.len(), self.y.len(), "codes written");
+        assert_eq!(inputs.shortcut.len(), self.shortcut.map_or(0, |s| s.layout.len()), "codes of the shortcut");
+        let (strips, blocks) = (self.y.h.div_ceil(self.strip), self.y.cs.div_ceil(self.block));
+        // Strips are the first to be shared out: blocks of one strip share what was prepared for it.
+        let wanted = if workers.threads() == 1 { 1 } else { 2 * workers.threads() };
+        let fits = (self.macs * blocks as u64 / TASK_MACS).clamp(1, blocks as u64) as usize;
+        let groups = wanted.div_ceil(strips).min(fits);
+        let per_group = blocks.div_ceil(groups);
+        let out = Out { first: y.as_mut_ptr(), len: y.len() };
+        workers.run(strips * groups, &|task, scratch| {
+            let (strip, group) = (task / groups, task % groups);
+            let rows = strip * self.strip..((strip + 1) * self.strip).min(self.y.h);
+            let blocks = group * per_group..((group + 1) * per_group).min(blocks);
+            self.task(inputs, rows, blocks, scratch, &out);
+        });
+    }
+
+    /// Some rows of some blocks.
+    fn task(
+        &self,
+        inputs: LayerInputs<'_>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        scratch: &mut Scratch,
+        out: &Out,
+    ) {
+        let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res } = scratch;
+        let pixels = rows.len() * self.y.w;
+        let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];
+        self.main.prepare(inputs.main, rows.clone(), prepared);
+        let mut second = self.second.as_ref().map(|second| {
+            let prepared = &mut prepared2[..second.scratch_bytes(self.strip)];
+            second.prepare(inputs.second, rows.clone(), prepared);
+            (second, prepared)
+        });
+        for block in blocks {
+            let channels = block * self.block..(block + 1) * self.block;
+            let acc = &mut acc[..pixels * self.block];
+            self.main.accumulate(inputs.main, prepared, rows.clone(), channels.clone(), acc);
+            let acc2: &[i32] = match &mut second {
+                Some((second, prepared)) => {
+                    let acc2 = &mut acc2[..pixels * self.block];
+                    second.accumulate(inputs.second, prepared, rows.clone(), channels.clone(), acc2);
+                    acc2
+                }
+                None => &[],
+            };
+            for first in channels.step_by(BLOCK).take_while(|&c| c < self.y.cs) {
+                let within = first - block * self.block;
+                let acc2 = if acc2.is_empty() { acc2 } else { &acc2[within..] };
+                self.codes(inputs.shortcut, rows.clone(), first, (&acc[within..], acc2), res, out);
+            }
+        }
+    }
+
+    /// The codes of 16 channels from `first`.
+    fn codes(
+        &self,
+        shortcut: &[u8],
+        rows: Range<usize>,
+        first: usize,
+        (acc, acc2): (&[i32], &[i32]),
+        gathered: &mut [u8],
+        out: &Out,
+    ) {
+        for (i, r) in rows.enumerate() {
+            let at = i * self.y.w * self.block;
+            let (res, res_stride): (&[u8], usize) = match &self.shortcut {
+                Some(s) if s.stride == 1 && s.pad_before == 0 && first + BLOCK <= s.layout.cs => {
+                    (&shortcut[s.layout.offset(r, 0) + first..], s.layout.cs)
+                }
+                Some(s) => {
+                    let gathered = &mut gathered[..self.y.w * BLOCK];
+                    s.gather(shortcut, r, first, gathered);
+                    (gathered, BLOCK)
+                }
+                None => (&[], 0),
+            };
+            let row = Row {
+                pixels: self.y.w,
+                acc: &acc[at..],
+                acc2: if acc2.is_empty() { acc2 } else { &acc2[at..] },
+                stride: self.block,
+                res,
+                res_stride,
+                y: out.row(self.y.offset(r, 0) + first, (self.y.w - 1) * self.y.cs + BLOCK),
+                y_stride: self.y.cs,
+            };
+            // SAFETY: `out.row` has checked the length, and no other task has this row and block.
+            unsafe { self.step.run(first / BLOCK, row) };
+        }
+    }
+}
+
+impl Shortcut {
+    /// The code of one output pixel and channel.
+    pub fn code(&self, x: &[u8], r: usize, q: usize, c: usize) -> u8 {
+        match c.checked_sub(self.pad_before) {
+            Some(c) if c < self.layout.c => x[self.layout.offset(r * self.stride, q * self.stride) + c],
+            _ => 0,
+        }
+    }
+
+    /// Copies 16 channels from `first` of the pixels of an output row to `to[pixel][16]`.
+    fn gather(&self, x: &[u8], r: usize, first: usize, to: &mut [u8]) {
+        let Shortcut { layout, stride, pad_before } = *self;
+        // Channels of the block that the shortcut has.
+        let from = pad_before.max(first);
+        let until = (pad_before + layout.c).min(first + BLOCK).max(from);
+        let row = layout.offset(r * stride, 0);
+        for (q, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            *to = [0; BLOCK];
+            let pixel = &x[row + q * stride * layout.cs..][..layout.cs];
+            to[from - first..until - first].copy_from_slice(&pixel[from - pad_before..until - pad_before]);
+        }
+    }
+}
+
+/// The tensor written, shared by tasks that write different pixels or channels.
+struct Out {
+    first: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the pointer is only handed out, by `row`; whoever writes through it promises that no two writes meet.
+unsafe impl Sync for Out {}
+
+impl Out {
+    /// The address of element `at`, from which `len` elements are inside the tensor.
+    fn row(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at + len <= self.len, "codes {at}..{} of {}", at + len, self.len);
+        self.first.wrapping_add(at)
+    }
+}

@@ -1,0 +1,141 @@
+//! Every kernel of every path against the definition, on random and on extreme codes.
+
+use bitpact_core::rng::Key;
+
+use super::reference::Reference;
+use super::{Product, ProductSpec, candidates};
+use crate::conv::ConvGeometry;
+use crate::isa::Isa;
+use crate::layout::Layout;
+
+/// Weights of a case.
+#[derive(Clone, Copy, Debug)]
+enum Weights {
+    /// Uniform in lo..=hi.
+    Uniform(i16, i16),
+    /// Odd numbers of `bits` bits.
+    Odd(u32),
+    /// All the same.
+    All(i16),
+}
+
+fn weights(kind: Weights, n: usize, key: Key) -> Vec<i16> {
+    let draw = |i: usize, span: u64| (key.u64(i as u64) % span) as i16;
+    (0..n)
+        .map(|i| match kind {
+            Weights::Uniform(lo, hi) => lo + draw(i, (hi - lo + 1) as u64),
+            Weights::Odd(bits) => 2 * draw(i, 1 << bits) - (1 << bits) + 1,
+            Weights::All(w) => w,
+        })
+        .collect()
+}
+
+fn check(geometry: ConvGeometry, size: (usize, usize), border: usize, x_max: u8, kind: Weights, seed: u64) {
+    check_groups(geometry, 1, size, border, x_max, kind, seed);
+}
+
+fn check_groups(
+    geometry: ConvGeometry,
+    groups: usize,
+    size: (usize, usize),
+    border: usize,
+    x_max: u8,
+    kind: Weights,
+    seed: u64,
+) {
+    let dense = [geometry.cin].into_iter().filter(|&c| c <= 8 && c * geometry.kw >= 4);
+    for cs in dense.chain([if geometry.cin <= 4 { 4 } else { geometry.cin.next_multiple_of(16) }]) {
+        check_layout(geometry, groups, size, (border, cs), x_max, kind, seed);
+    }
+}
+
+fn check_layout(
+    geometry: ConvGeometry,
+    groups: usize,
+    size: (usize, usize),
+    (border, cs): (usize, usize),
+    x_max: u8,
+    kind: Weights,
+    seed: u64,
+) {
+    let key = Key::new(seed);
+    let (h, w) = size;
+    let x_layout = Layout::with_cs(h, w, geometry.cin, cs, border);
+    let codes = weights(kind, geometry.weights() / groups, key.with("w"));
+    let is_extreme = matches!(kind, Weights::All(_));
+    let code = |i: usize| if is_extreme { x_max } else { (key.u64(i as u64) % (u64::from(x_max) + 1)) as u8 };
+    let x: Vec<u8> = (0..x_layout.len()).map(code).collect();
+    let spec = ProductSpec { geometry, x: x_layout, x_max, groups, codes: &codes };
+    let (rows, cols) = spec.output();
+    let run = |kernel: &dyn Product, rows: std::ops::Range<usize>, channels: std::ops::Range<usize>| {
+        let mut scratch = crate::Aligned::zeroed(kernel.scratch_bytes(rows.len()));
+        let mut acc = vec![i32::MIN; rows.len() * cols * channels.len()];
+        kernel.prepare(&x, rows.clone(), &mut scratch);
+        kernel.accumulate(&x, &mut scratch, rows, channels, &mut acc);
+        acc
+    };
+    let reference = Reference::new(&spec);
+    for isa in Isa::available() {
+        for kernel in candidates(isa, &spec) {
+            let what = format!("{} on {geometry:?}, {groups} groups, {size:?}, x_max {x_max}, {kind:?}", kernel.name());
+            let block = kernel.block();
+            let all = 0..geometry.cout.next_multiple_of(block);
+            let expected = run(&reference, 0..rows, all.clone());
+            assert!(run(&*kernel, 0..rows, all.clone()) == expected, "{what}");
+            let middle = (rows / 2 / kernel.row_step()) * kernel.row_step();
+            let last = all.end - block..all.end;
+            let expected = run(&reference, middle..rows, last.clone());
+            assert!(run(&*kernel, middle..rows, last) == expected, "rows from {middle}, last block: {what}");
+        }
+    }
+}
+
+fn conv(k: usize, stride: usize, cin: usize, cout: usize) -> ConvGeometry {
+    ConvGeometry { kh: k, kw: k, stride, pad: k / 2, cin, cout }
+}
+
+#[test]
+fn kernels_equal_the_definition_at_every_width() {
+    for (bits, x_max) in [(1, 1), (1, 3), (2, 3), (2, 15), (3, 7), (4, 15), (5, 31), (6, 63), (7, 255)] {
+        let seed = u64::from(bits) * 1000 + u64::from(x_max);
+        check(conv(3, 1, 16, 16), (9, 7), 1, x_max, Weights::Odd(bits), seed);
+        check(conv(3, 1, 32, 48), (6, 6), 1, x_max, Weights::Odd(bits), seed + 1);
+        check(conv(1, 1, 64, 33), (5, 4), 0, x_max, Weights::Odd(bits), seed + 2);
+        check(conv(3, 2, 20, 32), (8, 9), 1, x_max, Weights::Odd(bits), seed + 3);
+    }
+    check(conv(3, 1, 64, 64), (7, 7), 1, 255, Weights::Uniform(-127, 127), 1);
+    check(conv(7, 2, 3, 64), (16, 16), 3, 255, Weights::Uniform(-127, 127), 2);
+    check(conv(3, 1, 1, 16), (9, 7), 1, 255, Weights::Uniform(-127, 127), 6);
+    check(conv(5, 2, 2, 24), (9, 11), 2, 15, Weights::Odd(4), 6);
+    check(conv(1, 1, 40, 24), (3, 3), 2, 255, Weights::Uniform(-128, 127), 3);
+    check(conv(3, 1, 16, 16), (9, 7), 1, 255, Weights::Odd(8), 4);
+    check(conv(3, 1, 3, 16), (9, 7), 1, 255, Weights::Uniform(-32639, 32639), 5);
+}
+
+#[test]
+fn sums_that_almost_overflow_are_exact() {
+    for w in [-128, -127, 127, 64, -65, 15, -15, 0] {
+        for x_max in [1, 15, 255] {
+            check(conv(3, 1, 64, 16), (4, 5), 1, x_max, Weights::All(w), 7);
+            check(conv(1, 1, 512, 32), (2, 3), 0, x_max, Weights::All(w), 8);
+        }
+    }
+}
+
+#[test]
+fn odd_shapes_and_wide_borders() {
+    for (cin, cout, size) in [(1, 1, (1, 1)), (5, 7, (3, 2)), (17, 15, (1, 13)), (48, 80, (5, 5))] {
+        check(conv(3, 1, cin, cout), size, 2, 15, Weights::Uniform(-7, 7), 11);
+        check(conv(1, 1, cin, cout), size, 0, 3, Weights::Uniform(-1, 1), 12);
+    }
+    let whole = ConvGeometry { kh: 4, kw: 4, stride: 1, pad: 0, cin: 16, cout: 10 };
+    check(whole, (4, 4), 1, 15, Weights::Uniform(-7, 7), 13);
+}
+
+#[test]
+fn groups_see_their_own_inputs() {
+    for (groups, cin, cout) in [(2, 32, 48), (4, 8, 16), (24, 24, 24), (3, 9, 6)] {
+        check_groups(conv(3, 1, cin, cout), groups, (5, 6), 1, 15, Weights::Uniform(-7, 7), 21);
+        check_groups(conv(3, 2, cin, cout), groups, (5, 6), 1, 255, Weights::Uniform(-127, 127), 22);
+    }
+}

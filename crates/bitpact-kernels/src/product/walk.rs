@@ -1,0 +1,103 @@
+//! Where a product reads: the words of x that its weights meet.
+
+use super::ProductSpec;
+
+/// Consecutive codes of x, `K` of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word<const K: usize> {
+    /// Elements from the first element that an output pixel reads.
+    pub(super) offset: usize,
+    /// Input channel, kernel row and kernel column of each code; none for one that meets no weight here.
+    pub(super) places: [Option<[usize; 3]>; K],
+}
+
+/// The walk over output pixels in the tensor read.
+///
+/// Invariant: for every output pixel (r, q) and every word of [`Walk::words`], `at(r, q) + offset + K <= x_len`.
+#[derive(Debug, Clone)]
+pub(super) struct Walk {
+    base: usize,
+    row: usize,
+    col: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) x_len: usize,
+}
+
+impl Walk {
+    pub(super) fn new(spec: &ProductSpec<'_>) -> Walk {
+        let (g, x) = (&spec.geometry, &spec.x);
+        let (height, width) = spec.output();
+        let walk = Walk {
+            base: (x.border - g.pad) * (x.row() + x.cs),
+            row: x.row() * g.stride,
+            col: x.cs * g.stride,
+            height,
+            width,
+            x_len: x.len(),
+        };
+        let last =
+            (g.kh - 1) * x.row() + (g.kw - 1) * x.cs + if x.cs == g.cin { g.cin } else { g.cin.next_multiple_of(4) };
+        let end = walk.at(height - 1, width - 1) + last;
+        assert!(end <= walk.x_len, "{:?} is read {} elements beyond its end", spec.x, end - walk.x_len);
+        walk
+    }
+
+    /// The words of a window, row by row. Where channels lie without gaps, a row of the window is one run of codes; its last word
+    /// is moved back to end with it.
+    pub(super) fn words<const K: usize>(spec: &ProductSpec<'_>) -> Vec<Word<K>> {
+        let (g, x) = (&spec.geometry, &spec.x);
+        let is_dense = x.cs == g.cin;
+        let (run, runs) = if is_dense { (g.kw * g.cin, 1) } else { (g.cin.next_multiple_of(4), g.kw) };
+        let mut words = Vec::with_capacity(g.kh * runs * run.div_ceil(K));
+        for (a, start) in (0..g.kh).flat_map(|a| (0..runs).map(move |b| (a, b * x.cs))) {
+            for new in (0..run).step_by(K) {
+                let first = new.min(run - K);
+                let place = |k: usize| {
+                    let (code, i) = (first + k, (first + k) % x.cs);
+                    (code >= new && i < g.cin).then_some([i, a, (start + code) / x.cs])
+                };
+                words.push(Word { offset: a * x.row() + start + first, places: std::array::from_fn(place) });
+            }
+        }
+        words
+    }
+
+    /// First element that output pixel (r, q) reads.
+    #[inline(always)]
+    pub(super) fn at(&self, r: usize, q: usize) -> usize {
+        self.base + r * self.row + q * self.col
+    }
+}
+
+/// The output pixels of a strip in raster order, in the tensor read or in a copy of its elements from `first` on.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Pixels<'a> {
+    pub(super) walk: &'a Walk,
+    /// Where the first element that the strip reads lies.
+    pub(super) first: *const u8,
+    /// Bytes of an element.
+    pub(super) bytes: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl super::tile::Source for Pixels<'_> {
+    #[inline(always)]
+    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
+        let Walk { row, col, width, .. } = *self.walk;
+        let (mut r, mut q) = (first / width, first % width);
+        let mut at = r * row + q * col;
+        std::array::from_fn(|p| {
+            let this = at;
+            if p + 1 < n {
+                (q, at) = (q + 1, at + col);
+                if q == width {
+                    (r, q) = (r + 1, 0);
+                    at = r * row;
+                }
+            }
+            self.first.wrapping_add(this * self.bytes)
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! The transforms of Winograd products, 16 channels of the input or 8 of the output at a time.
+
+use std::arch::x86_64::*;
+
+use super::POSITIONS;
+use crate::isa::Avx2;
+use crate::layout::Layout;
+
+/// The position whose transformed codes are sums only, and need no offset.
+pub(super) const MIDDLE: usize = 5;
+
+/// What transformed codes are stored as.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Elements {
+    /// u8, with an offset everywhere but in the middle.
+    Bytes { offset: u8 },
+    /// i16.
+    Words,
+}
+
+impl Elements {
+    /// Bytes of an element.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Elements::Bytes { .. } => 1,
+            Elements::Words => 2,
+        }
+    }
+}
+
+/// Four times the outputs (0, 0), (0, 1), (1, 0), (1, 1) from the sums at every position.
+pub(super) fn combine(m: &[i32; POSITIONS]) -> [i32; 4] {
+    let axis = |m: [i32; 4]| [2 * m[0] + m[1] + m[2], m[1] - m[2] - 2 * m[3]];
+    let columns = [0, 1, 2, 3].map(|j| axis([m[j], m[4 + j], m[8 + j], m[12 + j]]));
+    let rows = [0, 1].map(|k| axis([columns[0][k], columns[1][k], columns[2][k], columns[3][k]]));
+    [rows[0][0], rows[0][1], rows[1][0], rows[1][1]]
+}
+
+/// A patch of 4 x 4 pixels, rows and columns counted from the border's first.
+#[derive(Clone, Copy)]
+pub(super) struct Patch<'a> {
+    pub(super) x: &'a [u8],
+    pub(super) rows: [usize; 4],
+    pub(super) columns: [usize; 4],
+    pub(super) layout: Layout,
+}
+
+/// Transforms all channels of a patch: position k goes to `to[k * distance..]`, in elements.
+///
+/// # Panics
+/// If a pixel is outside the tensor or `to` too short.
+pub(super) fn input(isa: Avx2, elements: Elements, patch: Patch<'_>, to: &mut [u8], distance: usize) {
+    let Layout { cs, .. } = patch.layout;
+    let pixel = |y: usize, x: usize| patch.rows[y] * patch.layout.row() + patch.columns[x] * cs;
+    assert!(pixel(3, 3) + cs <= patch.x.len() && cs.is_multiple_of(16), "pixels of a patch");
+    assert!(((POSITIONS - 1) * distance + cs) * elements.bytes() <= to.len(), "transformed patch");
+    let pixels: [*const u8; POSITIONS] = std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
+    let _ = isa;
+    // SAFETY: the token proves AVX2. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
+    unsafe {
+        match elements {
+            Elements::Bytes { offset } => bytes(&pixels, cs, to.as_mut_ptr(), distance, offset),
+            Elements::Words => words(&pixels, cs, to.as_mut_ptr().cast(), distance),
+        }
+    }
+}
+
+/// The transform along one axis.
+macro_rules! axis {
+    ($d:expr, $add:ident, $sub:ident) => {{
+        let d = $d;
+        [$sub(d[0], d[2]), $add(d[1], d[2]), $sub(d[2], d[1]), $sub(d[1], d[3])]
+    }};
+}
+
+/// # Safety
+/// The CPU has AVX2; `cs` codes are readable at every pixel, `cs` writable at every position of `to`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bytes(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut u8, distance: usize, offset: u8) {
+    let offset = _mm_set1_epi8(offset as i8);
+    for c in (0..cs).step_by(16) {
+        let load = |i: usize| {
+            // SAFETY: the caller's promise.
+            unsafe { _mm_loadu_si128(pixels[i].wrapping_add(c).cast()) }
+        };
+        let columns: [[__m128i; 4]; 4] = std::array::from_fn(|j| {
+            axis!([load(j), load(4 + j), load(8 + j), load(12 + j)], _mm_add_epi8, _mm_sub_epi8)
+        });
+        for i in 0..4 {
+            let row = axis!([columns[0][i], columns[1][i], columns[2][i], columns[3][i]], _mm_add_epi8, _mm_sub_epi8);
+            for (j, v) in row.into_iter().enumerate() {
+                let position = 4 * i + j;
+                let v = if position == MIDDLE { v } else { _mm_add_epi8(v, offset) };
+                // SAFETY: the caller's promise.
+                unsafe { _mm_storeu_si128(to.wrapping_add(position * distance + c).cast(), v) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`bytes`], in 16-bit elements.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn words(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut i16, distance: usize) {
+    for c in (0..cs).step_by(16) {
+        let load = |i: usize| {
+            // SAFETY: the caller's promise.
+            _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(pixels[i].wrapping_add(c).cast()) })
+        };
+        let columns: [[__m256i; 4]; 4] = std::array::from_fn(|j| {
+            axis!([load(j), load(4 + j), load(8 + j), load(12 + j)], _mm256_add_epi16, _mm256_sub_epi16)
+        });
+        for i in 0..4 {
+            let row =
+                axis!([columns[0][i], columns[1][i], columns[2][i], columns[3][i]], _mm256_add_epi16, _mm256_sub_epi16);
+            for (j, v) in row.into_iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { _mm256_storeu_si256(to.wrapping_add((4 * i + j) * distance + c).cast(), v) };
+            }
+        }
+    }
+}
+
+/// Where the outputs of a tile go, in numbers from its first: nothing below or to the right at an edge of odd size.
+pub(super) struct Place<'a> {
+    pub(super) acc: &'a mut [i32],
+    pub(super) down: Option<usize>,
+    pub(super) right: Option<usize>,
+}
+
+/// The outputs of one tile: `sums[k * distance..]` are those of position k, `block` channels; `constants` are what is to be
+/// subtracted from four times the outputs, `[place][block]`.
+///
+/// # Panics
+/// If a slice is too short.
+pub(super) fn output(isa: Avx2, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
+    let (down, right) = (to.down.unwrap_or(0), to.right.unwrap_or(0));
+    assert!(block.is_multiple_of(8) && sums.len() >= (POSITIONS - 1) * distance + block, "sums of a tile");
+    assert!(constants.len() >= 4 * block && to.acc.len() >= down + right + block, "outputs of a tile");
+    let _ = isa;
+    // SAFETY: the token proves AVX2; the lengths were checked above.
+    unsafe { combined(sums.as_ptr(), distance, constants.as_ptr(), block, to) }
+}
+
+/// # Safety
+/// The CPU has AVX2; the lengths are as [`output`] checks them.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn combined(sums: *const i32, distance: usize, constants: *const i32, block: usize, to: Place<'_>) {
+    let double = |v: __m256i| _mm256_slli_epi32::<1>(v);
+    let first = |m: [__m256i; 4]| _mm256_add_epi32(_mm256_add_epi32(double(m[0]), m[1]), m[2]);
+    let second = |m: [__m256i; 4]| _mm256_sub_epi32(_mm256_sub_epi32(m[1], m[2]), double(m[3]));
+    let acc = to.acc.as_mut_ptr();
+    for c in (0..block).step_by(8) {
+        let m = |position: usize| {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_loadu_si256(sums.wrapping_add(position * distance + c).cast()) }
+        };
+        let columns: [[__m256i; 4]; 2] = {
+            let column = |j: usize| [m(j), m(4 + j), m(8 + j), m(12 + j)];
+            let columns = [column(0), column(1), column(2), column(3)];
+            [columns.map(first), columns.map(second)]
+        };
+        let outputs = [first(columns[0]), second(columns[0]), first(columns[1]), second(columns[1])];
+        let places = [Some(0), to.right, to.down, to.down.and_then(|down| to.right.map(|right| down + right))];
+        for (place, (four_times, at)) in outputs.into_iter().zip(places).enumerate() {
+            let Some(at) = at else { continue };
+            // SAFETY: the caller's promise.
+            let constant = unsafe { _mm256_loadu_si256(constants.wrapping_add(place * block + c).cast()) };
+            let y = _mm256_srai_epi32::<2>(_mm256_sub_epi32(four_times, constant));
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_storeu_si256(acc.wrapping_add(at + c).cast(), y) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn combine_inverts_the_transforms_of_a_window() {
+        // d and g with distinct entries; m = u * v position by position.
+        let d: [[i32; 4]; 4] = std::array::from_fn(|y| std::array::from_fn(|x| (7 * y * y + 3 * x + y * x) as i32));
+        let g = |a: usize, b: usize| (5 * a + 2 * b * b) as i32 - 4;
+        let axis = |d: [i32; 4]| [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]];
+        let columns: [[i32; 4]; 4] = std::array::from_fn(|j| axis([d[0][j], d[1][j], d[2][j], d[3][j]]));
+        let u = super::super::transformed(g);
+        let m = std::array::from_fn(|k| {
+            let row = axis([columns[0][k / 4], columns[1][k / 4], columns[2][k / 4], columns[3][k / 4]]);
+            u[k] * row[k % 4]
+        });
+        let y = |r: usize, q: usize| (0..9).map(|t| g(t / 3, t % 3) * d[r + t / 3][q + t % 3]).sum::<i32>();
+        assert_eq!(combine(&m), [4 * y(0, 0), 4 * y(0, 1), 4 * y(1, 0), 4 * y(1, 1)]);
+    }
+}
