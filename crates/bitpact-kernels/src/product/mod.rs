@@ -8,6 +8,7 @@
 //! What comes outside the image is what the border of `x` holds. [`candidates`] is the one list of kernels; each says by
 //! itself whether it can compute a product exactly, and all of them give the same sums.
 
+mod depthwise;
 #[cfg(target_arch = "x86_64")]
 mod direct;
 #[cfg(target_arch = "x86_64")]
@@ -152,6 +153,7 @@ pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
         let at = if g.cin >= winograd::LEAST_CHANNELS { 0 } else { list.len() };
         list.splice(at..at, transformed);
     }
+    list.splice(0..0, depthwise::candidates(isa, spec));
     if list.is_empty() {
         list.push(Box::new(reference::Reference::new(spec)));
     }
