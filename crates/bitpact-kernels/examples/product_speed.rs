@@ -24,18 +24,22 @@ fn main() {
         ("3x3 128->256 @28 /2", 3, 2, 128, 256, 28),
         ("1x1 64->256 @56", 1, 1, 64, 256, 56),
         ("1x1 1024->256 @14", 1, 1, 1024, 256, 14),
+        ("depthwise 3x3 96 @56", 3, 1, 96, 96, 56),
+        ("depthwise 3x3 96 @112 /2", 3, 2, 96, 96, 112),
+        ("depthwise 3x3 576 @14", 3, 1, 576, 576, 14),
     ];
     for (name, k, stride, cin, cout, size) in shapes.into_iter().filter(|s| s.0.contains(&filter)) {
         for (wbits, x_max) in [(8, 255), (4, 15), (3, 7), (2, 3), (1, 3)] {
             if cin == 3 && wbits < 8 {
                 continue;
             }
+            let groups = if name.starts_with("depthwise") { cin } else { 1 };
             let geometry = ConvGeometry { kh: k, kw: k, stride, pad: k / 2, cin, cout };
             let cs = cin;
             let x = Layout::with_cs(size, size, cin, cs, k / 2);
             let key = Key::new(1);
             // A sum of four uniform numbers, near a normal distribution of weights.
-            let codes: Vec<i16> = (0..geometry.weights())
+            let codes: Vec<i16> = (0..geometry.weights() / groups)
                 .map(|i| {
                     let sum: u64 = (0..4).map(|k| key.u64((4 * i + k) as u64) % 1000).sum();
                     let w = (sum as f64 / 2000.0 - 1.0) * if wbits < 3 { 2.0 } else { 1.0 };
@@ -48,7 +52,7 @@ fn main() {
                 })
                 .collect();
             let pixels: Vec<u8> = (0..x.len()).map(|i| (key.u64(i as u64) % (x_max + 1)) as u8).collect();
-            let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups: 1, codes: &codes };
+            let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups, codes: &codes };
             let (rows, cols) = spec.output();
             for kernel in candidates(isa, &spec) {
                 let step = (kernel.strip_pixels() / cols).clamp(1, rows).next_multiple_of(kernel.row_step());
@@ -65,7 +69,7 @@ fn main() {
                         }
                     }
                 });
-                println!("{name:22} W{wbits} x_max {x_max:3}  {speed:7.1}  {}", kernel.name());
+                println!("{name:24} W{wbits} x_max {x_max:3}  {speed:7.1}  {}", kernel.name());
             }
         }
     }

@@ -8,6 +8,7 @@
 //! What comes outside the image is what the border of `x` holds. [`candidates`] is the one list of kernels; each says by
 //! itself whether it can compute a product exactly, and all of them give the same sums.
 
+mod depthwise;
 #[cfg(target_arch = "x86_64")]
 mod direct;
 #[cfg(target_arch = "x86_64")]
@@ -156,6 +157,7 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
                 list.extend(direct.into_iter().chain(transformed));
             }
         }
+        list.splice(0..0, depthwise::builders(isa, spec));
         if list.is_empty() {
             list.push(Box::new(|| Some(Box::new(reference::Reference::new(spec)))));
         }

@@ -132,6 +132,19 @@ fn odd_shapes_and_wide_borders() {
     check(whole, (4, 4), 1, 15, Weights::Uniform(-7, 7), 13);
 }
 
+/// Passes of 9, 3 and 1 taps, sums that just fit 16 bits and sums that do not, and channel strides that are no block.
+#[test]
+fn depthwise_products() {
+    for (c, k, stride) in [(16, 3, 1), (40, 3, 2), (33, 5, 1), (3, 3, 1), (17, 2, 3), (64, 1, 1)] {
+        check_groups(conv(k, stride, c, c), c, (7, 9), k / 2, 15, Weights::Uniform(-15, 15), 31);
+        check_groups(conv(k, stride, c, c), c, (7, 9), k / 2 + 1, 255, Weights::Uniform(-128, 127), 32);
+        for w in [-128, 127, 14, 15, -14] {
+            check_groups(conv(k, stride, c, c), c, (6, 5), k / 2, 255, Weights::All(w), 33);
+        }
+    }
+    check_groups(conv(3, 1, 16, 16), 16, (5, 5), 1, 255, Weights::Uniform(-32639, 32639), 34);
+}
+
 #[test]
 fn groups_see_their_own_inputs() {
     for (groups, cin, cout) in [(2, 32, 48), (4, 8, 16), (24, 24, 24), (3, 9, 6)] {

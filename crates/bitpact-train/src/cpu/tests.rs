@@ -4,7 +4,7 @@ use bitpact_core::rng::Key;
 use bitpact_core::{ActQuant, WeightQuant};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
-use bitpact_model::{InputDescription, Tensor};
+use bitpact_model::{InputDescription, Model, Tensor};
 
 use super::*;
 
@@ -166,6 +166,44 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                 };
                 let one = run(1);
                 assert!(one == run(2) && one == run(3), "{} {bits} {isa}", graph.name());
+            }
+        }
+    }
+}
+
+/// The simulated view against the converted network, code by code.
+#[test]
+fn the_simulated_codes_are_the_integers_but_for_ties() {
+    for graph in networks() {
+        for bits in ["W3A3", "W8A8"] {
+            let mut backend = backend(&graph, &quant(bits), Isa::detect(), 2);
+            for _ in 0..5 {
+                step(&mut backend, 0.02);
+            }
+            let layout = backend.input_layout();
+            let fill = filler(layout, backend.plan.classes);
+            backend.simulate(BATCH, &fill, &mut Vec::new());
+            let (plan, input) = (QuantPlan::resolve(&graph, &quant(bits)).unwrap(), backend.plan.pixels.clone());
+            let class_names = (0..graph.classes()).map(|c| c.to_string()).collect();
+            let model = Model { graph: graph.clone(), plan, input, class_names, tensors: backend.tensors() };
+            let integer = bitpact_model::convert(&model).unwrap().model;
+            let dense = |values: &[u8], layout: Layout| -> Vec<u8> {
+                let pixels = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
+                pixels.flat_map(|at| values[at..at + layout.c].to_vec()).collect()
+            };
+            let mut image = vec![0; layout.len()];
+            fill(1, &mut image);
+            let trace = bitpact_engine::Interpreter::new(&integer).run(&dense(&image, layout));
+            for stage in &backend.plan.stages {
+                let StageKind::Unit(unit) = &stage.kind else { continue };
+                let Some(name) = &unit.act_name else { continue };
+                let value = &backend.plan.values[unit.output];
+                let codes = dense(value.store.codes(1, value.layout.len()), value.layout);
+                let layer = integer.layers.iter().position(|l| l.name == *name).unwrap();
+                let expected = &trace.tensors[layer];
+                let different = codes.iter().zip(expected).filter(|(a, b)| i64::from(**a) != **b).count();
+                let allowed = codes.len().div_ceil(if bits == "W3A3" { 40 } else { 10 });
+                assert!(different <= allowed, "{} {bits} `{name}`: {different} of {}", graph.name(), codes.len());
             }
         }
     }
