@@ -71,8 +71,28 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return print(&drawing.text());
     }
     let width = head.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    let head: String = head.iter().map(|(key, value)| format!("{key:width$}  {}\n", layers::plain(value))).collect();
+    let line = |(key, value): &(&str, Value)| format!("{key:width$}  {}\n", wrapped(&layers::plain(value), width + 2));
+    let head: String = head.iter().map(line).collect();
     print(&format!("{head}\n{}\n{}", drawing.text(), layers.text()))
+}
+
+/// The words of `text` in lines of at most 100 columns, all but the first set in by `indent`.
+fn wrapped(text: &str, indent: usize) -> String {
+    const COLUMNS: usize = 100;
+    let (mut out, mut column) = (String::new(), indent);
+    for (i, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if i > 0 && column + 1 + length > COLUMNS {
+            out += &format!("\n{:indent$}", "");
+            column = indent;
+        } else if i > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += length;
+    }
+    out
 }
 
 /// How the activations stood in the last epoch that the run wrote down.
