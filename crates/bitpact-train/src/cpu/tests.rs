@@ -202,7 +202,8 @@ fn the_simulated_codes_are_the_integers_but_for_ties() {
                 let layer = integer.layers.iter().position(|l| l.name == *name).unwrap();
                 let expected = &trace.tensors[layer];
                 let different = codes.iter().zip(expected).filter(|(a, b)| i64::from(**a) != **b).count();
-                let allowed = codes.len().div_ceil(if bits == "W3A3" { 40 } else { 10 });
+                // One code that differs moves a few of those that read it, whatever the size of the layer.
+                let allowed = 2 + codes.len().div_ceil(if bits == "W3A3" { 40 } else { 10 });
                 assert!(different <= allowed, "{} {bits} `{name}`: {different} of {}", graph.name(), codes.len());
             }
         }
