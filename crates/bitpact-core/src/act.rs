@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The clip value never falls below this, 2^-7; a step that would is clamped.
 pub const ALPHA_MIN: f32 = 1.0 / 128.0;
 
-/// How an activation is quantized and differentiated. The forward is the same for all; they differ in the gradient of
-/// the clip value.
+/// How an activation is quantized and differentiated. The forward of the unsigned ones is the same; they differ in the
+/// gradient of the clip value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ActQuant {
     /// PACT as published (arXiv 1805.06085, eq. 3): the clip value learns from clipped elements only.
@@ -20,15 +20,50 @@ pub enum ActQuant {
     /// A ReLU with a scale that is not learned.
     #[serde(rename = "relu")]
     Relu,
+    /// Signed, for tensors without a ReLU: codes in `[-q_max, q_max]` with `q_max = 2^(bits-1) - 1`, clipped at both
+    /// `alpha` and `-alpha`. Codes are stored unsigned, as `q + q_max`.
+    #[serde(rename = "pact-sym")]
+    PactSym,
 }
 
 impl ActQuant {
+    /// Every quantizer.
+    pub const ALL: [ActQuant; 4] = [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Relu, ActQuant::PactSym];
+
+    /// Whether codes lie on both sides of zero.
+    pub const fn is_signed(self) -> bool {
+        matches!(self, ActQuant::PactSym)
+    }
+
+    /// The largest code: `2^bits - 1`, signed `2^(bits-1) - 1`.
+    pub const fn q_max(self, bits: Bits) -> i32 {
+        if self.is_signed() { (1 << (bits.get() - 1)) - 1 } else { bits.q_max() }
+    }
+
+    /// The stored code that stands for zero: 0, signed `q_max`. Stored codes end at `q_max + zero_code`.
+    pub const fn zero_code(self, bits: Bits) -> u8 {
+        if self.is_signed() { self.q_max(bits) as u8 } else { 0 }
+    }
+
+    /// `q_max / alpha` in float32: the factor from real values to codes. This spelling decides codes.
+    #[inline]
+    pub fn inverse_step(self, alpha: f32, bits: Bits) -> f32 {
+        self.q_max(bits) as f32 / alpha
+    }
+
+    /// `alpha / q_max` in float32: the real value of one code step (PACT, eq. 2).
+    #[inline]
+    pub fn step(self, alpha: f32, bits: Bits) -> f32 {
+        alpha / self.q_max(bits) as f32
+    }
+
     /// The name used in recipes and files.
     pub const fn name(self) -> &'static str {
         match self {
             ActQuant::Pact => "pact",
             ActQuant::PactPlus => "pact+",
             ActQuant::Relu => "relu",
+            ActQuant::PactSym => "pact-sym",
         }
     }
 }
@@ -42,22 +77,22 @@ impl std::fmt::Display for ActQuant {
 impl std::str::FromStr for ActQuant {
     type Err = NameError;
     fn from_str(name: &str) -> Result<ActQuant, NameError> {
-        [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Relu].into_iter().find(|q| q.name() == name).ok_or_else(|| {
-            NameError { what: "activation quantizer", given: name.to_owned(), expected: "pact, pact+, relu" }
-        })
+        let expected = "pact, pact+, relu, pact-sym";
+        let unknown = || NameError { what: "activation quantizer", given: name.to_owned(), expected };
+        ActQuant::ALL.into_iter().find(|q| q.name() == name).ok_or_else(unknown)
     }
 }
 
-/// `q_max / alpha` in float32: the factor from real values to codes. This spelling decides codes.
+/// [`ActQuant::inverse_step`] of the unsigned quantizers.
 #[inline]
 pub fn act_inverse_step(alpha: f32, bits: Bits) -> f32 {
-    bits.q_max() as f32 / alpha
+    ActQuant::Pact.inverse_step(alpha, bits)
 }
 
-/// `alpha / q_max` in float32: the real value of one code step (PACT, eq. 2).
+/// [`ActQuant::step`] of the unsigned quantizers.
 #[inline]
 pub fn act_step(alpha: f32, bits: Bits) -> f32 {
-    alpha / bits.q_max() as f32
+    ActQuant::Pact.step(alpha, bits)
 }
 
 /// The code of `x`: `clamp(round_half_even(x * inverse_step), 0, q_max)` (PACT, eq. 1 and 2), 0 for `NaN`.
@@ -66,6 +101,16 @@ pub fn act_step(alpha: f32, bits: Bits) -> f32 {
 #[inline]
 pub fn quantize_act(x: f32, inverse_step: f32, q_max: f32) -> u8 {
     round_to_code(clamp(x * inverse_step, q_max)) as u8
+}
+
+/// The signed code of `x`: `clamp(round_half_even(x * inverse_step), -q_max, q_max)`, `-q_max` for `NaN`.
+///
+/// `inverse_step` from [`ActQuant::inverse_step`] of `pact-sym`; `q_max` is an integer in 1..=127. Zero and both clip values are codes.
+#[inline]
+pub fn quantize_act_signed(x: f32, inverse_step: f32, q_max: f32) -> i8 {
+    let v = x * inverse_step;
+    let v = if v > -q_max { v } else { -q_max };
+    round_to_code(if v < q_max { v } else { q_max }) as i8
 }
 
 /// `v` clamped to `[0, q_max]`, 0 for `NaN`; clamping before rounding changes nothing, as both bounds are integers.
@@ -90,10 +135,13 @@ pub struct ActGrad {
 /// - `pact` (arXiv 1805.06085, eq. 3): `dalpha = g` where `x >= alpha`, else 0;
 /// - `pact+`: the same, and `dalpha = g * (q - x * inverse_step) / q_max` where `0 <= x < alpha`. This is what automatic
 ///   differentiation makes of `alpha * round_ste(clip(x) / alpha * n) / n`;
-/// - `relu`: `dalpha = 0`.
+/// - `relu`: `dalpha = 0`;
+/// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <= -alpha`,
+///   else 0.
 #[inline]
 pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f32, q_max: f32) -> ActGrad {
-    let inside = x >= 0.0 && x < alpha;
+    let below = quant.is_signed() && x <= -alpha;
+    let inside = x < alpha && if quant.is_signed() { x > -alpha } else { x >= 0.0 };
     let clipped = x >= alpha;
     let dx = if inside { g } else { 0.0 };
     let dalpha = match quant {
@@ -101,6 +149,15 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
         ActQuant::Pact => {
             if clipped {
                 g
+            } else {
+                0.0
+            }
+        }
+        ActQuant::PactSym => {
+            if clipped {
+                g
+            } else if below {
+                -g
             } else {
                 0.0
             }

@@ -17,7 +17,9 @@ pub mod step;
 mod tanh;
 mod weights;
 
-pub use act::{ALPHA_MIN, ActGrad, ActQuant, act_backward, act_inverse_step, act_step, quantize_act};
+pub use act::{
+    ALPHA_MIN, ActGrad, ActQuant, act_backward, act_inverse_step, act_step, quantize_act, quantize_act_signed,
+};
 pub use bits::Bits;
 pub use error::{NameError, PackError, SpecError, StepError};
 pub use round::round_half_even;

@@ -97,7 +97,7 @@ impl Simulated<'_> {
                 let deviation = (of("running_var") + f64::from(BATCH_NORM_EPS)).sqrt();
                 of("weight") * (z - of("running_mean")) / deviation + of("bias")
             }),
-            Op::Act => self.values[node.inputs[0]].clone(),
+            Op::Act { .. } => self.values[node.inputs[0]].clone(),
             Op::Add => {
                 let (a, b) = (&self.values[node.inputs[0]], &self.values[node.inputs[1]]);
                 a.iter().zip(b).map(|(a, b)| a + b).collect()
@@ -139,7 +139,7 @@ fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) 
     for id in 1..graph.nodes().len() {
         let node = graph.node(id);
         let mut values = simulated.value(id);
-        if node.op == Op::Act {
+        if node.op.is_act() {
             let bits = model.plan.activations[&node.name].bits;
             let alpha = model.tensors[&format!("{}.clip_val", node.name)].data[0];
             let inverse = f64::from(act_inverse_step(alpha, bits));
@@ -230,16 +230,16 @@ fn shortcuts_of_both_kinds_and_max_pool() {
 #[test]
 fn linear_layers_over_whole_images_and_biased_convolutions() {
     let node = |name: &str, op, inputs: &[usize]| Node { name: name.to_owned(), op, inputs: inputs.to_vec() };
-    let conv = Op::Conv { out_channels: 6, kernel: 5, stride: 2, padding: 1, bias: true };
+    let conv = Op::Conv { out_channels: 6, kernel: 5, stride: 2, padding: 1, bias: true, groups: 1 };
     let graph = Graph::new(
         "mixed",
         vec![
             node("input", Op::Input { height: 7, width: 6, channels: 2 }, &[]),
             node("conv", conv, &[0]),
             node("norm", Op::BatchNorm, &[1]),
-            node("act1", Op::Act, &[2]),
+            node("act1", Op::Act { signed: false }, &[2]),
             node("fc1", Op::Linear { out_features: 20, bias: true }, &[3]),
-            node("act2", Op::Act, &[4]),
+            node("act2", Op::Act { signed: false }, &[4]),
             node("fc2", Op::Linear { out_features: 4, bias: false }, &[5]),
             node("norm2", Op::BatchNorm, &[6]),
         ],

@@ -66,6 +66,18 @@ pub enum GraphError {
         /// Shape of the input.
         input: Shape,
     },
+    /// The groups of a convolution do not divide its channels.
+    #[error("node `{node}`: {groups} groups do not divide {inputs} input and {outputs} output channels")]
+    Groups {
+        /// The node.
+        node: String,
+        /// Its groups.
+        groups: usize,
+        /// Channels of its input.
+        inputs: usize,
+        /// Its output channels.
+        outputs: usize,
+    },
     /// The inputs of an addition differ in shape.
     #[error("node `{node}`: inputs of {left} and {right} cannot be added")]
     AddShapes {

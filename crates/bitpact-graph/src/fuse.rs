@@ -115,7 +115,7 @@ pub fn fuse(graph: &Graph) -> Result<Vec<Stage>, GraphError> {
                 }
                 Stage::GlobalAvgPool { input, node: id }
             }
-            Op::Act => Stage::Unit(unit_before(graph, &is_tensor, &mut taken, node.inputs[0], Some(id))?),
+            Op::Act { .. } => Stage::Unit(unit_before(graph, &is_tensor, &mut taken, node.inputs[0], Some(id))?),
             _ if id == graph.output() => Stage::Unit(unit_before(graph, &is_tensor, &mut taken, id, None)?),
             _ => continue,
         };

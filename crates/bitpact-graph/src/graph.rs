@@ -140,11 +140,14 @@ impl Graph {
         self.shapes[self.output()].c
     }
 
-    /// Shape of a product's weight tensor in PyTorch's order: OIHW, or `[out, in]` of a linear layer.
+    /// Shape of a product's weight tensor in PyTorch's order: OIHW, with I the inputs of one group, or `[out, in]` of
+    /// a linear layer.
     /// `None` for other ops.
     pub fn weight_shape(&self, id: NodeId) -> Option<Vec<usize>> {
         match self.nodes[id].op {
-            Op::Conv { out_channels, kernel, .. } => Some(vec![out_channels, self.input_shape(id).c, kernel, kernel]),
+            Op::Conv { out_channels, kernel, groups, .. } => {
+                Some(vec![out_channels, self.input_shape(id).c / groups, kernel, kernel])
+            }
             Op::Linear { out_features, .. } => Some(vec![out_features, self.input_shape(id).elements()]),
             _ => None,
         }

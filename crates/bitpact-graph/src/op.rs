@@ -46,7 +46,8 @@ pub enum Op {
         /// Channels.
         channels: usize,
     },
-    /// 2-D convolution, square window, zero padding. `weight` is OIHW, `bias` one value a channel.
+    /// 2-D convolution, square window, zero padding. `weight` is OIHW with `I = in_channels / groups`, `bias` one value
+    /// a channel.
     Conv {
         /// Output channels.
         out_channels: usize,
@@ -61,6 +62,10 @@ pub enum Op {
         /// Whether a bias is added.
         #[serde(default)]
         bias: bool,
+        /// Channels are cut into so many equal groups: outputs of a group see only its inputs. 1 is an ordinary
+        /// convolution; as many as there are input channels, a depthwise one.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        groups: usize,
     },
     /// Fully connected layer over all h*w*c values; `weight` is `[out_features, c*h*w]` in CHW order as in PyTorch.
     Linear {
@@ -72,8 +77,13 @@ pub enum Op {
     },
     /// Batch normalization over n, h, w: `weight`, `bias`, `running_mean`, `running_var`; eps 1e-5, momentum 0.1.
     BatchNorm,
-    /// The clipped, quantized activation (`clip_val`); a plain ReLU in a float network.
-    Act,
+    /// The clipped, quantized activation (`clip_val`); a plain ReLU in a float network. Signed, the quantization point
+    /// of a tensor without a ReLU (codes on both sides of zero); nothing in a float network.
+    Act {
+        /// Whether negative values are kept.
+        #[serde(default, skip_serializing_if = "is_false")]
+        signed: bool,
+    },
     /// Sum of two tensors of one shape.
     Add,
     /// Option-A shortcut (He et al. 2015): every `stride`-th pixel, then zero channels before and after.
@@ -107,6 +117,17 @@ fn yes() -> bool {
     true
 }
 
+// Defaults are not written: the checksum of a checkpoint covers the text of its graph.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(b: &bool) -> bool {
+    !b
+}
+
 /// Bound on every size of a network, so that products of four of them stay far below 2^64.
 const LARGEST: usize = 1 << 15;
 
@@ -118,7 +139,7 @@ impl Op {
             Op::Conv { .. } => "conv",
             Op::Linear { .. } => "linear",
             Op::BatchNorm => "batch_norm",
-            Op::Act => "act",
+            Op::Act { .. } => "act",
             Op::Add => "add",
             Op::Subsample { .. } => "subsample",
             Op::MaxPool { .. } => "max_pool",
@@ -138,6 +159,11 @@ impl Op {
     /// Whether the op multiplies by weights.
     pub fn is_product(&self) -> bool {
         matches!(self, Op::Conv { .. } | Op::Linear { .. })
+    }
+
+    /// Whether the op quantizes.
+    pub fn is_act(&self) -> bool {
+        matches!(self, Op::Act { .. })
     }
 
     /// Shape of the op's output for inputs of the given shapes, whose number is [`Op::arity`].
@@ -170,8 +196,13 @@ impl Op {
                 check("channels", channels, 1)?;
                 Ok(Shape::new(height, width, channels))
             }
-            Op::Conv { out_channels, kernel, stride, padding, .. } => {
+            Op::Conv { out_channels, kernel, stride, padding, groups, .. } => {
                 check("out_channels", out_channels, 1)?;
+                check("groups", groups, 1)?;
+                if !inputs[0].c.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
+                    let node = node.to_owned();
+                    return Err(GraphError::Groups { node, groups, inputs: inputs[0].c, outputs: out_channels });
+                }
                 let (h, w) = window(inputs[0], kernel, stride, padding)?;
                 Ok(Shape::new(h, w, out_channels))
             }
@@ -179,7 +210,7 @@ impl Op {
                 check("out_features", out_features, 1)?;
                 Ok(Shape::new(1, 1, out_features))
             }
-            Op::BatchNorm | Op::Act => Ok(inputs[0]),
+            Op::BatchNorm | Op::Act { .. } => Ok(inputs[0]),
             Op::Add if inputs[0] == inputs[1] => Ok(inputs[0]),
             Op::Add => Err(GraphError::AddShapes { node: node.to_owned(), left: inputs[0], right: inputs[1] }),
             Op::Subsample { stride, pad_before, pad_after } => {

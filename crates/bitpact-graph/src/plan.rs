@@ -123,7 +123,7 @@ pub struct QuantConfig {
     /// Grid of the weight codes; the quantizer's own where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_grid: Option<Grid>,
-    /// Activation quantizer.
+    /// Quantizer of activations with a ReLU; signed ones always use `pact-sym`.
     pub act_quant: ActQuant,
     /// First and last layer.
     #[serde(default)]
@@ -172,6 +172,20 @@ pub struct ActPlan {
     pub quant: ActQuant,
 }
 
+/// Fewest bits of a signed activation.
+const LEAST_SIGNED_BITS: Bits = Bits::new(2).expect("2 is a width");
+
+impl ActPlan {
+    fn check(self, op: &Op) -> Result<(), &'static str> {
+        match (*op == (Op::Act { signed: true }), self.quant.is_signed()) {
+            (true, true) if self.bits < LEAST_SIGNED_BITS => Err("a signed activation has at least 2 bits"),
+            (true, false) => Err("it is signed, expected the quantizer pact-sym"),
+            (false, true) => Err("pact-sym is for signed activations, this one has a ReLU"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The bits of every layer by name. A float network has float weights everywhere and no activations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,6 +231,14 @@ pub enum PlanError {
         /// Why.
         source: SpecError,
     },
+    /// An activation's quantizer does not fit it.
+    #[error("activation `{layer}`: {what}")]
+    Act {
+        /// The activation.
+        layer: String,
+        /// What does not fit.
+        what: &'static str,
+    },
     /// A plan read from a file does not fit its graph.
     #[error("layer `{layer}`: {what}")]
     Mismatch {
@@ -231,11 +253,12 @@ impl QuantPlan {
     /// Resolves `config` for every layer of `graph`.
     ///
     /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the
-    /// first and last layer, the overrides from the shortest pattern to the longest.
+    /// first and last layer, the overrides from the shortest pattern to the longest. Signed activations have the
+    /// quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would hold only zero.
     ///
     /// # Errors
-    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid, or a graph
-    /// that cannot be fused.
+    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid, `pact-sym` for
+    /// an activation with a ReLU, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let stages = fuse(graph)?;
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
@@ -288,7 +311,7 @@ impl QuantPlan {
             plan.weights.insert(name.clone(), weights);
         }
         let into_last = last_unit.map(|u| source_act(graph, &stages, u.input));
-        for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op == Op::Act) {
+        for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op.is_act()) {
             let mut act = ActPlan { bits: act_bits, quant: config.act_quant };
             if config.first_last == FirstLast::Bits8 && into_last == Some(id) {
                 act.bits = eight;
@@ -299,6 +322,10 @@ impl QuantPlan {
                 }
                 act.quant = o.act_quant.unwrap_or(act.quant);
             }
+            if node.op == (Op::Act { signed: true }) {
+                act = ActPlan { bits: act.bits.max(LEAST_SIGNED_BITS), quant: ActQuant::PactSym };
+            }
+            act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             plan.activations.insert(node.name.clone(), act);
         }
         Ok(plan)
@@ -322,7 +349,7 @@ impl QuantPlan {
             }
         }
         for name in self.activations.keys() {
-            if !is(name, |op| *op == Op::Act) {
+            if !is(name, Op::is_act) {
                 return mismatch(name, "the plan has an activation for it, the graph has none");
             }
         }
@@ -330,8 +357,11 @@ impl QuantPlan {
             if node.op.is_product() && !self.weights.contains_key(&node.name) {
                 return mismatch(&node.name, "the plan says nothing about its weights");
             }
-            if node.op == Op::Act && !self.is_float() && !self.activations.contains_key(&node.name) {
-                return mismatch(&node.name, "the plan says nothing about its activation");
+            if node.op.is_act() && !self.is_float() {
+                let Some(act) = self.activations.get(&node.name) else {
+                    return mismatch(&node.name, "the plan says nothing about its activation");
+                };
+                act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             }
         }
         if self.is_float() && self.weights.values().any(|w| *w != WeightPlan::Float) {
@@ -349,7 +379,7 @@ fn products(graph: &Graph) -> impl Iterator<Item = NodeId> + '_ {
 fn source_act(graph: &Graph, stages: &[Stage], tensor: NodeId) -> NodeId {
     let mut id = tensor;
     while let Some(Stage::MaxPool { input, .. } | Stage::GlobalAvgPool { input, .. }) =
-        stages.iter().find(|s| s.output() == id && graph.node(id).op != Op::Act)
+        stages.iter().find(|s| s.output() == id && !graph.node(id).op.is_act())
     {
         id = *input;
     }
@@ -357,7 +387,7 @@ fn source_act(graph: &Graph, stages: &[Stage], tensor: NodeId) -> NodeId {
 }
 
 fn check_patterns(graph: &Graph, patterns: &[(&String, &Override)]) -> Result<(), PlanError> {
-    let layers = || graph.nodes().iter().filter(|n| n.op.is_product() || n.op == Op::Act);
+    let layers = || graph.nodes().iter().filter(|n| n.op.is_product() || n.op.is_act());
     for (pattern, _) in patterns {
         if !layers().any(|n| glob::matches(pattern, &n.name)) {
             let layers = layers().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", ");

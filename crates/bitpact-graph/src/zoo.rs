@@ -6,13 +6,19 @@
 //! | the same with `-b` | 1x1 projection shortcuts (option B) | the same |
 //! | `resnet18`, `resnet34` | basic blocks, torchvision's layout | the same, table 1 |
 //! | `resnet50` | bottlenecks, stride on the 3x3 as in torchvision | the same, table 1 |
+//! | `alexnet` | the PACT paper's: two groups in convolutions 1, 3 and 4, batch norm before every activation | Krizhevsky et al. 2012; PACT (arXiv 1805.06085), appendix B |
+//! | `mobilenet_v1` | depthwise and pointwise convolutions | Howard et al. 2017 (arXiv 1704.04861), table 1 |
+//! | `mobilenet_v2` | inverted residuals with linear bottlenecks, torchvision's layout and names | Sandler et al. 2018 (arXiv 1801.04381), table 2 |
 //! | `cnn` | three stages of two 3x3 convolutions and a pool | ours, for small images |
 
 use crate::{Graph, GraphError, Node, NodeId, Op, Shape};
 
 /// Every name [`build`] knows.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 15] = [
+    "alexnet",
     "cnn",
+    "mobilenet_v1",
+    "mobilenet_v2",
     "resnet18",
     "resnet20",
     "resnet20-b",
@@ -34,7 +40,10 @@ pub const NAMES: [&str; 12] = [
 pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, GraphError>> {
     let cifar = |depth: usize, projections: bool| Some(cifar_resnet(name, depth, projections, input, classes));
     match name {
+        "alexnet" => Some(alexnet(input, classes)),
         "cnn" => Some(cnn(input, classes)),
+        "mobilenet_v1" => Some(mobilenet_v1(input, classes)),
+        "mobilenet_v2" => Some(mobilenet_v2(input, classes)),
         "resnet18" => Some(imagenet_resnet(name, &[2, 2, 2, 2], false, input, classes)),
         "resnet34" => Some(imagenet_resnet(name, &[3, 4, 6, 3], false, input, classes)),
         "resnet50" => Some(imagenet_resnet(name, &[3, 4, 6, 3], true, input, classes)),
@@ -79,13 +88,31 @@ impl Builder {
         kernel: usize,
         stride: usize,
     ) -> NodeId {
-        let op = Op::Conv { out_channels, kernel, stride, padding: kernel / 2, bias: false };
+        self.grouped([conv, norm], prefix, x, out_channels, kernel, stride, 1)
+    }
+
+    /// Convolution with groups, and batch norm; "same" padding for odd kernels.
+    fn grouped(
+        &mut self,
+        [conv, norm]: [&str; 2],
+        prefix: &str,
+        x: NodeId,
+        out_channels: usize,
+        kernel: usize,
+        stride: usize,
+        groups: usize,
+    ) -> NodeId {
+        let op = Op::Conv { out_channels, kernel, stride, padding: kernel / 2, bias: false, groups };
         let x = self.add(format!("{prefix}{conv}"), op, &[x]);
         self.add(format!("{prefix}{norm}"), Op::BatchNorm, &[x])
     }
 
     fn act(&mut self, name: impl Into<String>, x: NodeId) -> NodeId {
-        self.add(name, Op::Act, &[x])
+        self.add(name, Op::Act { signed: false }, &[x])
+    }
+
+    fn max_pool(&mut self, name: &str, x: NodeId, kernel: usize, stride: usize, padding: usize) -> NodeId {
+        self.add(name, Op::MaxPool { kernel, stride, padding }, &[x])
     }
 
     fn classifier(mut self, name: &str, layer: &str, x: NodeId, classes: usize) -> Result<Graph, GraphError> {
@@ -140,7 +167,7 @@ fn imagenet_resnet(
     let mut b = Builder::new(input);
     let mut x = b.conv_norm(["conv1", "bn1"], "", 0, 64, 7, 2);
     x = b.act("act1", x);
-    x = b.add("maxpool", Op::MaxPool { kernel: 3, stride: 2, padding: 1 }, &[x]);
+    x = b.max_pool("maxpool", x, 3, 2, 1);
     let mut width = 64;
     for (stage, &count) in (1..).zip(blocks) {
         let inner = 32usize << stage;
@@ -184,8 +211,89 @@ fn cnn(input: Shape, classes: usize) -> Result<Graph, GraphError> {
             x = b.act(format!("act{layer}"), x);
         }
         if n < 5 {
-            x = b.add(format!("pool{}", n / 2 + 1), Op::MaxPool { kernel: 2, stride: 2, padding: 0 }, &[x]);
+            x = b.max_pool(&format!("pool{}", n / 2 + 1), x, 2, 2, 0);
         }
     }
     b.classifier("cnn", "linear", x, classes)
+}
+
+/// 96@12/4, 256@5 in 2 groups, 384@3, 384@3 in 2 groups, 256@3 in 2 groups, 4096, 4096, classes: the layers the paper
+/// trains, of Tensorpack's DoReFa example, with its names. A batch norm stands before every activation, so no layer but
+/// the last has a bias. Pools of 3/2 follow convolutions 1, 2 and 4; the first two pad by 1, where TensorFlow's "SAME"
+/// pads at the far side only. 224x224 gives 54, 27, 14 and 6 rows.
+fn alexnet(input: Shape, classes: usize) -> Result<Graph, GraphError> {
+    let mut b = Builder::new(input);
+    let conv0 = Op::Conv { out_channels: 96, kernel: 12, stride: 4, padding: 0, bias: false, groups: 1 };
+    let mut x = b.add("conv0", conv0, &[0]);
+    x = b.add("bn0", Op::BatchNorm, &[x]);
+    x = b.act("act0", x);
+    for (n, channels, kernel, groups, pool) in
+        [(1, 256, 5, 2, Some(1)), (2, 384, 3, 1, Some(1)), (3, 384, 3, 2, None), (4, 256, 3, 2, Some(0))]
+    {
+        let (conv, norm) = (format!("conv{n}"), format!("bn{n}"));
+        x = b.grouped([&conv, &norm], "", x, channels, kernel, 1, groups);
+        x = b.act(format!("act{n}"), x);
+        if let Some(padding) = pool {
+            x = b.max_pool(&format!("pool{n}"), x, 3, 2, padding);
+        }
+    }
+    for n in 0..2 {
+        x = b.add(format!("fc{n}"), Op::Linear { out_features: 4096, bias: false }, &[x]);
+        x = b.add(format!("bnfc{n}"), Op::BatchNorm, &[x]);
+        x = b.act(format!("actfc{n}"), x);
+    }
+    b.add("fct", Op::Linear { out_features: classes, bias: true }, &[x]);
+    Graph::new("alexnet", b.nodes)
+}
+
+fn mobilenet_v1(input: Shape, classes: usize) -> Result<Graph, GraphError> {
+    let mut b = Builder::new(input);
+    let mut x = b.conv_norm(["conv1", "bn1"], "", 0, 32, 3, 2);
+    x = b.act("act1", x);
+    let mut width = 32;
+    let blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)];
+    let blocks = blocks.into_iter().chain([(512, 1); 5]).chain([(1024, 2), (1024, 1)]);
+    for (block, (out, stride)) in blocks.enumerate() {
+        let prefix = format!("layers.{block}.");
+        x = b.grouped(["conv1", "bn1"], &prefix, x, width, 3, stride, width);
+        x = b.act(format!("{prefix}act1"), x);
+        x = b.conv_norm(["conv2", "bn2"], &prefix, x, out, 1, 1);
+        x = b.act(format!("{prefix}act2"), x);
+        width = out;
+    }
+    b.classifier("mobilenet_v1", "linear", x, classes)
+}
+
+fn mobilenet_v2(input: Shape, classes: usize) -> Result<Graph, GraphError> {
+    let mut b = Builder::new(input);
+    let mut x = b.conv_norm(["features.0.0", "features.0.1"], "", 0, 32, 3, 2);
+    x = b.act("features.0.2", x);
+    let (mut width, mut block) = (32, 1);
+    for (expand, out, count, first_stride) in
+        [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    {
+        for n in 0..count {
+            let prefix = format!("features.{block}.conv.");
+            let stride = if n == 0 { first_stride } else { 1 };
+            let (mut y, mut layer, inner) = (x, 0, width * expand);
+            if expand > 1 {
+                y = b.conv_norm(["0.0", "0.1"], &prefix, y, inner, 1, 1);
+                y = b.act(format!("{prefix}0.2"), y);
+                layer = 1;
+            }
+            let (conv, norm) = (format!("{layer}.0"), format!("{layer}.1"));
+            y = b.grouped([&conv, &norm], &prefix, y, inner, 3, stride, inner);
+            y = b.act(format!("{prefix}{layer}.2"), y);
+            let (conv, norm) = (format!("{}", layer + 1), format!("{}", layer + 2));
+            y = b.conv_norm([&conv, &norm], &prefix, y, out, 1, 1);
+            if stride == 1 && width == out {
+                y = b.add(format!("features.{block}.add"), Op::Add, &[y, x]);
+            }
+            x = b.add(format!("features.{block}.act"), Op::Act { signed: true }, &[y]);
+            (width, block) = (out, block + 1);
+        }
+    }
+    x = b.conv_norm(["features.18.0", "features.18.1"], "", x, 1280, 1, 1);
+    x = b.act("features.18.2", x);
+    b.classifier("mobilenet_v2", "classifier.1", x, classes)
 }

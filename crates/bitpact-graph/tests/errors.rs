@@ -23,6 +23,11 @@ fn a_graph_that_cannot_be_is_refused_by_node() {
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":9}"#, "`c`: a 9x9 window with padding 0"),
         (r#"{"name":"c","op":"conv","out_channels":0,"kernel":3}"#, "`c`: out_channels = 0"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"stride":0}"#, "`c`: stride = 0"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"groups":0}"#, "`c`: groups = 0"),
+        (
+            r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"groups":2}"#,
+            "`c`: 2 groups do not divide 3 input and 4 output channels",
+        ),
         (r#"{"name":"c","op":"conv","out_channels":99999,"kernel":3}"#, "`c`: out_channels = 99999"),
         (r#"{"name":"c","op":"linear","out_features":2,"inputs":["nowhere"]}"#, "`c`: input `nowhere`"),
         (r#"{"name":"c","op":"linear","out_features":2,"inputs":["image","image"]}"#, "`c`: linear takes 1"),
@@ -168,6 +173,14 @@ fn impossible_plans_name_pattern_or_layer() {
     assert!(zero.contains("act1") && zero.contains("32"), "{zero}");
     let grid = with("layer1.0.conv1", Override { weight_quant: Some(WeightQuant::Dorefa), ..Override::default() });
     assert!(grid.contains("layer1.0.conv1"), "dorefa has no grid with zero: {grid}");
+    let sym = with("act1", Override { act_quant: Some(ActQuant::PactSym), ..Override::default() });
+    assert!(sym.contains("`act1`") && sym.contains("pact-sym"), "{sym}");
+    let mobile = zoo::build("mobilenet_v2", Shape::new(32, 32, 3), 10).unwrap().unwrap();
+    let mut plan = QuantPlan::resolve(&mobile, &QuantConfig::new("W4A4".parse().unwrap())).unwrap();
+    plan.activations.get_mut("features.1.act").unwrap().bits = Bits::new(1).unwrap();
+    assert!(
+        plan.check(&mobile).unwrap_err().to_string().contains("`features.1.act`: a signed activation has at least 2")
+    );
     let mut plan = QuantPlan::resolve(&resnet(), &config()).unwrap();
     plan.weights.remove("layer1.0.conv1");
     assert!(matches!(plan.check(&resnet()), Err(PlanError::Mismatch { layer, .. }) if layer == "layer1.0.conv1"));

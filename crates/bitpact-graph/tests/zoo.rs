@@ -13,7 +13,8 @@ fn config(bits: &str) -> QuantConfig {
 #[test]
 fn parameters_and_multiply_adds_are_the_published_ones() {
     // CIFAR: He et al. 2015, table 6 (0.27 M, 0.46 M, 0.66 M, 0.85 M); exact values of option A with the last layer's
-    // bias. ImageNet: torchvision's parameter counts and GMACs at 224x224.
+    // bias. ImageNet: torchvision's parameter counts and GMACs at 224x224; MobileNetV1: 4.2 M and 569 M (Howard et al. 2017,
+    // table 8). AlexNet has no count published for this layout: see below.
     for (name, size, classes, parameters, macs) in [
         ("resnet20", 32, 10, 269_722, 40_551_040),
         ("resnet32", 32, 10, 464_154, 68_862_592),
@@ -22,6 +23,8 @@ fn parameters_and_multiply_adds_are_the_published_ones() {
         ("resnet18", 224, 1000, 11_689_512, 1_814_073_344),
         ("resnet34", 224, 1000, 21_797_672, 3_663_761_408),
         ("resnet50", 224, 1000, 25_557_032, 4_089_184_256),
+        ("mobilenet_v1", 224, 1000, 4_231_976, 568_740_352),
+        ("mobilenet_v2", 224, 1000, 3_504_872, 300_774_272),
     ] {
         let graph = build(name, size, classes);
         assert_eq!(counts::parameters(&graph), parameters, "{name}");
@@ -29,6 +32,22 @@ fn parameters_and_multiply_adds_are_the_published_ones() {
         let total: u64 = counts::layers(&graph, &plan).iter().map(|l| l.macs).sum();
         assert_eq!(total, macs, "{name}");
     }
+}
+
+/// Weights of every layer but the first are those of Krizhevsky et al. 2012 (60 965 224 parameters with biases in Caffe's
+/// model); the first has 12x12 windows here, 11x11 there.
+#[test]
+fn alexnet_has_the_weights_of_its_paper() {
+    let graph = build("alexnet", 224, 1000);
+    let plan = QuantPlan::resolve(&graph, &config("W4A4")).unwrap();
+    let layers = counts::layers(&graph, &plan);
+    let weights: u64 = layers.iter().map(|l| l.float_bytes / 4).sum();
+    let biases = 96 + 256 + 384 + 384 + 256 + 4096 + 4096 + 1000;
+    assert_eq!(weights - 96 * 3 * (12 * 12 - 11 * 11) + biases, 60_965_224);
+    let of = |name: &str| layers.iter().find(|l| l.name == name).unwrap();
+    assert_eq!((of("conv0").output, of("conv1").output), (Shape::new(54, 54, 96), Shape::new(54, 54, 256)));
+    assert_eq!((of("conv2").output.h, of("conv3").output.h, of("fc0").params), (27, 14, 9216 * 4096));
+    assert_eq!(of("conv1").macs, 54 * 54 * 256 * 48 * 25);
 }
 
 #[test]
@@ -45,7 +64,7 @@ fn bytes_follow_the_bits_of_the_plan() {
 #[test]
 fn every_network_fuses_resolves_and_round_trips() {
     for name in zoo::NAMES {
-        let size = if ["resnet18", "resnet34", "resnet50"].contains(&name) { 64 } else { 32 };
+        let size = if ["alexnet", "resnet18", "resnet34", "resnet50"].contains(&name) { 64 } else { 32 };
         let graph = build(name, size, 7);
         assert_eq!((graph.classes(), graph.name()), (7, name));
         let stages = fuse(&graph).unwrap();
@@ -60,6 +79,11 @@ fn every_network_fuses_resolves_and_round_trips() {
         let text: Graph = toml::from_str(&toml::to_string(&graph).unwrap()).unwrap();
         assert!(json == graph && text == graph, "{name}");
     }
+    let text = serde_json::to_string(&build("resnet20", 32, 10)).unwrap();
+    assert!(
+        !text.contains("groups") && !text.contains("signed"),
+        "checkpoints from before these fields keep their text"
+    );
     assert!(zoo::build("resnet21", Shape::new(32, 32, 3), 10).is_none());
     assert!(zoo::NAMES.is_sorted());
 }
@@ -72,9 +96,24 @@ fn tensors_have_the_names_people_know() {
     for name in ["conv1", "bn1", "act1", "layer1.0.conv1", "layer3.2.bn2", "layer3.2.act2", "linear"] {
         assert!(cifar.iter().any(|n| n == name), "{name}");
     }
+    let mobile = names(&build("mobilenet_v2", 64, 10));
+    for name in ["features.0.0", "features.1.conv.1", "features.2.conv.1.0", "features.2.conv.3", "classifier.1"] {
+        assert!(mobile.iter().any(|n| n == name), "{name}");
+    }
     for name in ["conv1", "maxpool", "layer2.0.downsample.0", "layer2.0.downsample.1", "layer4.1.bn2", "fc"] {
         assert!(torchvision.iter().any(|n| n == name), "{name}");
     }
+}
+
+#[test]
+fn linear_bottlenecks_end_in_signed_codes() {
+    let graph = build("mobilenet_v2", 64, 10);
+    let plan = QuantPlan::resolve(&graph, &config("W4A4")).unwrap();
+    let signed: Vec<_> = plan.activations.iter().filter(|(_, a)| a.quant.is_signed()).collect();
+    assert_eq!((signed.len(), signed[0].0.as_str(), signed[0].1.bits.get()), (17, "features.1.act", 4));
+    let plan = QuantPlan::resolve(&graph, &config("W1A1")).unwrap();
+    assert_eq!(plan.activations["features.1.act"].bits.get(), 2, "one bit holds only zero");
+    assert_eq!(plan.activations["features.0.2"].bits.get(), 1);
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Model {
                         add(tensor, channels.clone());
                     }
                 }
-                Op::Act if plan.activations.contains_key(&node.name) => add("clip_val", Vec::new()),
+                Op::Act { .. } if plan.activations.contains_key(&node.name) => add("clip_val", Vec::new()),
                 _ => {}
             }
         }

@@ -11,14 +11,14 @@ fn setup(alpha: f32, bits: u8) -> (Bits, f32, f32) {
 
 #[test]
 fn names_are_those_of_recipes() {
-    for (quant, name) in [(ActQuant::Pact, "pact"), (ActQuant::PactPlus, "pact+"), (ActQuant::Relu, "relu")] {
+    for (quant, name) in ActQuant::ALL.into_iter().zip(["pact", "pact+", "relu", "pact-sym"]) {
         assert_eq!(quant.to_string(), name);
         assert_eq!(name.parse(), Ok(quant));
         assert_eq!(serde_json::to_string(&quant).unwrap(), format!("{name:?}"));
         assert_eq!(serde_json::from_str::<ActQuant>(&format!("{name:?}")).unwrap(), quant);
     }
     let error = "PACT".parse::<ActQuant>().unwrap_err().to_string();
-    assert_eq!(error, "unknown activation quantizer \"PACT\", expected one of pact, pact+, relu");
+    assert_eq!(error, "unknown activation quantizer \"PACT\", expected one of pact, pact+, relu, pact-sym");
 }
 
 #[test]
@@ -56,6 +56,60 @@ fn zero_and_the_clip_value_are_codes_at_every_width() {
             assert_eq!(i32::from(quantize_act(alpha, inverse, q_max)), bits.q_max());
             assert!((act_step(alpha, bits) * q_max - alpha).abs() <= alpha * f32::EPSILON);
         }
+    }
+}
+
+#[test]
+fn signed_codes_by_hand() {
+    let bits = Bits::new(3).unwrap();
+    let sym = ActQuant::PactSym;
+    assert_eq!((sym.q_max(bits), sym.zero_code(bits)), (3, 3));
+    let (inverse, q_max) = (sym.inverse_step(6.0, bits), sym.q_max(bits) as f32);
+    assert_eq!((inverse, sym.step(6.0, bits)), (0.5, 2.0));
+    // Ties go to the even code, on both sides of zero.
+    let table = [(-9.0, -3), (-6.0, -3), (-5.1, -3), (-5.0, -2), (-3.0, -2), (-1.1, -1), (-1.0, 0), (0.0, 0)];
+    for (x, q) in table {
+        assert_eq!(quantize_act_signed(x, inverse, q_max), q, "{x}");
+        assert_eq!(quantize_act_signed(-x, inverse, q_max), -q, "{}", -x);
+    }
+    for (x, q) in [(f32::INFINITY, 3), (f32::NEG_INFINITY, -3), (f32::MAX, 3), (f32::MIN, -3), (f32::NAN, -3)] {
+        assert_eq!(quantize_act_signed(x, inverse, q_max), q, "{x}");
+    }
+    for bits in Bits::all().skip(1) {
+        let q_max = sym.q_max(bits);
+        assert_eq!(q_max, (1 << (bits.get() - 1)) - 1);
+        for alpha in [ALPHA_MIN, 0.3, 6.123_456, 1e4] {
+            let code = |x: f32| i32::from(quantize_act_signed(x, sym.inverse_step(alpha, bits), q_max as f32));
+            assert_eq!((code(alpha), code(0.0), code(-alpha)), (q_max, 0, -q_max));
+        }
+    }
+}
+
+#[test]
+fn the_signed_gradient_matches_finite_differences_and_its_ends() {
+    let alpha = 1.7f64;
+    for bits in Bits::all().skip(1) {
+        let quant = ActQuant::PactSym;
+        let (inverse, q_max) = (quant.inverse_step(alpha as f32, bits), quant.q_max(bits) as f32);
+        let back = |g: f32, x: f32| act_backward(quant, g, x, alpha as f32, inverse, q_max);
+        // The surrogate: the clip alone, the rounding residual frozen.
+        let y = |x: f64, a: f64| x.clamp(-a, a);
+        let h = 1e-5;
+        let (mut above, mut below) = (0, 0);
+        for (x, g) in layer(alpha).into_iter().filter(|(x, _)| (f64::from(x.abs()) - alpha).abs() > 1e-3) {
+            let (got, xd) = (back(g, x), f64::from(x));
+            let slope = |up: f64, down: f64| f64::from(g) * (up - down) / (2.0 * h);
+            assert!((slope(y(xd + h, alpha), y(xd - h, alpha)) - f64::from(got.dx)).abs() < 1e-5);
+            assert!((slope(y(xd, alpha + h), y(xd, alpha - h)) - f64::from(got.dalpha)).abs() < 1e-5);
+            above += usize::from(xd > alpha);
+            below += usize::from(xd < -alpha);
+        }
+        assert!(above > 10 && below > 10);
+        let a = alpha as f32;
+        assert_eq!(back(3.0, a), ActGrad { dx: 0.0, dalpha: 3.0 }, "alpha is clipped");
+        assert_eq!(back(3.0, -a), ActGrad { dx: 0.0, dalpha: -3.0 }, "-alpha is clipped");
+        assert_eq!(back(3.0, 0.0), ActGrad { dx: 3.0, dalpha: 0.0 });
+        assert_eq!(back(3.0, f32::NEG_INFINITY), ActGrad { dx: 0.0, dalpha: -3.0 });
     }
 }
 

@@ -91,6 +91,13 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
     if model.plan.is_float() {
         return Err(ConvertError::Float { arch: model.graph.name().to_owned() });
     }
+    for node in model.graph.nodes() {
+        let grouped = matches!(node.op, Op::Conv { groups, .. } if groups > 1);
+        if grouped || node.op == (Op::Act { signed: true }) {
+            let what = "grouped convolutions and signed activations have no integer form yet".to_owned();
+            return Err(ConvertError::Layer { layer: node.name.clone(), what });
+        }
+    }
     let stages = fuse(&model.graph)?;
     let out = IntegerModel {
         arch: model.graph.name().to_owned(),

@@ -101,7 +101,7 @@ impl StepPlan {
                         let inverse_step = bitpact_core::act_inverse_step(alpha, bits);
                         Clip::PactPlus { alpha, inverse_step, q_max: bits.q_max() as f32 }
                     }
-                    ActQuant::Pact | ActQuant::Relu => Clip::Pact { alpha },
+                    ActQuant::Pact | ActQuant::Relu | ActQuant::PactSym => Clip::Pact { alpha },
                 }
             }
         };

@@ -163,6 +163,13 @@ impl StepPlan {
     ) -> Result<Self, TrainError> {
         plan.check(graph)?;
         let stages = fuse(graph)?;
+        for node in graph.nodes() {
+            let grouped = matches!(node.op, Op::Conv { groups, .. } if groups > 1);
+            if grouped || node.op == (Op::Act { signed: true }) {
+                let what = "grouped convolutions and signed activations cannot be trained yet".to_owned();
+                return Err(TrainError::Unsupported { node: node.name.clone(), what });
+            }
+        }
         let trained_clip = |name: &str| {
             let act = name.strip_suffix(".clip_val").unwrap_or(name);
             plan.activations.get(act).is_some_and(|a| a.quant != ActQuant::Relu)
@@ -342,7 +349,7 @@ impl Builder<'_> {
         let value = &self.values[input];
         let in_shape = self.graph.input_shape(id);
         let (geometry, bias) = match node.op {
-            Op::Conv { out_channels, kernel, stride, padding, bias } => {
+            Op::Conv { out_channels, kernel, stride, padding, bias, .. } => {
                 let geometry =
                     ConvGeometry { kh: kernel, kw: kernel, stride, pad: padding, cin: in_shape.c, cout: out_channels };
                 (geometry, bias)
