@@ -145,7 +145,7 @@ impl Estimate {
 
     /// Share of the time of layers with this bound, 0 to 1.
     pub fn share(&self, bound: Bound) -> f64 {
-        self.layers.iter().filter(|l| l.bound == bound).map(|l| l.time_s).sum::<f64>() / self.total_s
+        self.layers.iter().filter(|l| l.bound == bound).fold(0.0, |sum, l| sum + l.time_s) / self.total_s
     }
 }
 

@@ -124,7 +124,7 @@ impl Workload {
         let stages = fuse(graph)?;
         let source = |mut tensor: NodeId| {
             while let Some(Stage::MaxPool { input, .. } | Stage::GlobalAvgPool { input, .. }) =
-                stages.iter().find(|s| s.output() == tensor && graph.node(tensor).op != Op::Act)
+                stages.iter().find(|s| s.output() == tensor && !graph.node(tensor).op.is_act())
             {
                 tensor = *input;
             }
@@ -243,15 +243,15 @@ fn activation(name: &str, elements: usize, bits: u8) -> Activation {
 
 fn product(graph: &Graph, id: NodeId, widths: Widths) -> Product {
     let (input, output) = (graph.input_shape(id), graph.shape(id));
-    let (in_channels, window) = match graph.node(id).op {
-        Op::Conv { kernel, .. } => (input.c, kernel * kernel),
-        _ => (input.elements(), 1),
+    let (groups, in_channels, window) = match graph.node(id).op {
+        Op::Conv { kernel, groups, .. } => (groups, input.c / groups, kernel * kernel),
+        _ => (1, input.elements(), 1),
     };
     Product {
         name: graph.node(id).name.clone(),
-        groups: 1,
+        groups: groups as u64,
         in_channels: in_channels as u64,
-        out_channels: output.c as u64,
+        out_channels: (output.c / groups) as u64,
         window: window as u64,
         pixels: (output.h * output.w) as u64,
         widths,

@@ -25,6 +25,7 @@ Examples:
   bitpact train --resume runs/builtin-W4A4-seed1         go on where a run stopped
   bitpact eval runs/builtin-W4A4-seed1                   accuracy of the integers
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact  what is in the file
+  bitpact accel paper                                    what low bits buy in hardware
 
 Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C."
 )]
@@ -39,6 +40,7 @@ enum Command {
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
     Inspect(commands::inspect::Args),
+    Accel(commands::accel::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Accel(args) => commands::accel::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

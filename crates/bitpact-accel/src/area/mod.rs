@@ -1,10 +1,12 @@
 //! From widths to gates: Verilog, synthesis, simulation, and the table of areas they give.
 
+mod check;
 mod simulate;
 mod table;
 mod verilog;
 mod yosys;
 
+pub use check::{LayerCheck, check_layer};
 pub use simulate::{Matrix, simulate};
 pub use table::{AreaTable, PairArea};
 pub use verilog::{MAC_TERMS, accumulator_bits, array, mac, multiplier};
