@@ -171,3 +171,41 @@ fn knapsack(device: &Device, costs: &[Cost], room: u64) -> Vec<bool> {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against every subset, on sizes of whole blocks and of parts of one.
+    #[test]
+    fn the_knapsack_saves_the_most_time_there_is() {
+        let device = Device::open("pact-8").unwrap();
+        let mut state = 7u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let costs: Vec<Cost> = (0..9)
+                .map(|_| Cost {
+                    compute_s: random(1000) as f64 * 1e-9,
+                    weight_bytes: 1 + random(60_000),
+                    spilled_bytes: random(2) * random(30_000),
+                })
+                .collect();
+            let room = random(250_000);
+            let blocks = |kept: &dyn Fn(usize) -> bool| -> u64 {
+                (0..9).filter(|&i| kept(i)).map(|i| costs[i].weight_bytes.div_ceil(1024)).sum()
+            };
+            let time = |kept: &dyn Fn(usize) -> bool| -> f64 {
+                costs.iter().enumerate().map(|(i, c)| c.seconds(&device, kept(i))).sum()
+            };
+            let subsets = (0..512u32).filter(|s| blocks(&|i| s >> i & 1 == 1) <= room / 1024);
+            let best = subsets.map(|s| time(&|i| s >> i & 1 == 1)).fold(f64::INFINITY, f64::min);
+            let chosen = knapsack(&device, &costs, room);
+            let all: u64 = costs.iter().map(|c| c.weight_bytes).sum();
+            assert!(all <= room || blocks(&|i| chosen[i]) <= room / 1024);
+            assert!(time(&|i| chosen[i]) <= best + 1e-15, "{costs:?} {room}");
+        }
+    }
+}
