@@ -84,13 +84,14 @@ class Network:
     def __init__(self, data):
         need(data[:8] == b"BITPACT\n" and len(data) >= 24, "not a .bitpact file, or one that is cut off")
         version, length = struct.unpack("<IQ", data[8:20])
-        need(version == 1, f"version {version}, expected 1")
+        need(version == 2, f"version {version}, expected 2")
         need(length == len(data), f"{len(data)} bytes, expected {length}: the file is cut off, or something follows it")
         self.checksum = int.from_bytes(data[-4:], "little")
         need(zlib.crc32(data[:-4]) == self.checksum, "the checksum is wrong")
         r = self.reader = Reader(data[20:-4])
         self.arch, self.layers = r.string(), []
         self.shapes, self.ranges, self.sums, self.used = [], [], set(), set()  # by tensor; sums: outputs of sum pools
+        self.padding_codes = {}  # by tensor
         self.add_tensor(r.numbers("3I"), (0, 255))
         self.zero_points = np.frombuffer(r.take(self.shapes[0][2]), np.uint8)
         self.scales = r.numbers(f"{len(self.zero_points)}f")
@@ -132,15 +133,20 @@ class Network:
 
     def read_product(self):
         """A product; its `most` is the largest |acc| that codes can give, per output channel."""
-        fields = ("tensor", "rows", "columns", "stride", "padding", "out", "bits", "grid")
-        p = Fields(name=self.reader.string(shortest=1), **dict(zip(fields, self.reader.numbers("6I2B"))))
+        fields = ("tensor", "rows", "columns", "stride", "padding", "padding_code", "out", "groups", "bits", "grid")
+        p = Fields(name=self.reader.string(shortest=1), **dict(zip(fields, self.reader.numbers("8I2B"))))
         need(p.grid in (0, 1) and (1 <= p.bits <= 8 or p.bits == 16 and p.grid == 0), f"{p.bits} bits, grid {p.grid}")
         need(p.padding <= LIMIT and 1 <= p.out <= CHANNELS, f"padding {p.padding}, {p.out} output channels")
         shape, p.window = self.input_shape(p.tensor, False), (p.rows, p.columns)
+        need(p.groups > 0 and shape[2] % p.groups == 0 == p.out % p.groups, f"{p.groups} groups")
         p.shape = *self.output_sides(shape, p.window, p.stride, p.padding), p.out
-        p.weights = self.reader.weights(p.out * shape[2] * p.rows * p.columns, p.bits, p.grid).reshape(p.out, -1)
+        p.weights = self.reader.weights(p.out * (shape[2] // p.groups) * p.rows * p.columns, p.bits, p.grid)
+        p.weights = p.weights.reshape(p.out, -1)
         low, high = self.ranges[p.tensor]
-        low = 0 if p.padding else low
+        need(p.padding_code <= (high if p.padding and p.tensor else 0), f"padding code {p.padding_code}")
+        if p.padding:
+            need(self.padding_codes.setdefault(p.tensor, p.padding_code) == p.padding_code, "two padding codes")
+            low = min(low, p.padding_code)
         plus, minus = np.maximum(p.weights, 0).sum(1).tolist(), np.minimum(p.weights, 0).sum(1).tolist()
         p.most = [max(a * high + b * low, -(a * low + b * high)) for a, b in zip(plus, minus)]
         return p
@@ -190,8 +196,11 @@ class Network:
         float64 is fast and exact here: all partial sums are integers, and as no tensor has more than 2^26 numbers, even
         those over sums of codes are at most 255 * 32639 * 2^26 < 2^53 in size.
         """
-        seen = windows(codes.astype(np.float64), p.window, p.stride, p.padding, 0 if p.tensor else self.zero_points)
-        acc = seen.reshape(-1, p.weights.shape[1]) @ p.weights.T.astype(np.float64)
+        value = p.padding_code if p.tensor else self.zero_points
+        seen = windows(codes.astype(np.float64), p.window, p.stride, p.padding, value)
+        seen = seen.reshape(-1, p.groups, p.weights.shape[1]).swapaxes(0, 1)
+        weights = p.weights.reshape(p.groups, -1, p.weights.shape[1]).astype(np.float64)
+        acc = (seen @ weights.swapaxes(1, 2)).swapaxes(0, 1)  # [position][group][output of the group]
         return acc.astype(np.int64).reshape(-1, *p.shape)
 
     def run(self, images):
@@ -222,7 +231,7 @@ class Network:
             what = ["codes {} to {}".format(*self.ranges[t]), "logits", "max pool", "sum pool"][a.op]
             lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}" + (f" of tensor {a.tensor}" if a.op > 1 else ""))
             lines += [f"      {p.name} of tensor {p.tensor}: {p.rows} x {p.columns} by {p.stride}, padding {p.padding}"
-                      f", {p.bits} bits {['with', 'without'][p.grid]} zero" for p in getattr(a, "products", [])]
+                      f" with {p.padding_code}, {p.groups} groups, {p.bits} bits {['with', 'without'][p.grid]} zero" for p in getattr(a, "products", [])]
             if getattr(a, "shortcut", None):
                 lines.append("      shortcut of tensor {}: stride {}, {} channels before, {} after".format(*a.shortcut))
         return "\n".join(lines)

@@ -46,7 +46,7 @@ fn of_the_zoo(arch: &str, bits: &str, first_last: &str, seed: u64, input: Shape)
 
 /// Sides, strides and padding that differ, zero points far from the middle, 1 bit, 16 bits and both grids, a padded max
 /// pool, a layer with second product and shortcut, codes that do not start at 0, a shift of 62, sums and logits that are
-/// read through windows, negative factors, and two classes that always tie.
+/// read through windows, negative factors, groups, padding codes, and two classes that always tie.
 fn corners(seed: u64) -> IntegerModel {
     let key = Key::new(seed).with("corners");
     let step = |shift, mul: &[i32], add: &[i64], [lo, hi]: [i32; 2]| IntegerStep {
@@ -78,9 +78,11 @@ fn corners(seed: u64) -> IntegerModel {
         ..step(22, &[-5000, 9000, 12, 6000, -7000, 0, 30_000, 8000], &[1 << 28; 8], [3, 77])
     };
     let residual = Some(IntegerResidual { input: 1, stride: 1, pad_before: 1, pad_after: 2 });
-    let wide = product(key, "wide", 3, [3, 3, 2, 1], [8, 4], 5, Grid::WithoutZero);
+    let wide = product(key, "wide", 3, [3, 3, 2, 1], [2, 4], 5, Grid::WithoutZero);
+    let wide = IntegerProduct { in_channels: 8, groups: 4, padding_code: 40, ..wide };
     let wide_step = step(62, &[i32::MAX, i32::MIN, 1 << 30, -1], &[1 << 62, (1 << 62) - 1, -7, 1 << 62], [0, 1]);
     let sums = product(key, "sums", 5, [2, 2, 1, 1], [4, 3], 16, Grid::WithZero);
+    let sums = IntegerProduct { padding_code: 5, ..sums };
     let sums_step = step(11, &[1, -1, 2], &[1 << 18, 200_000, 300_000], [0, 250]);
     let mut last = product(key, "last", 6, [2, 2, 1, 0], [3, 3], 6, Grid::WithoutZero);
     last.codes.copy_within(12..24, 24);
@@ -129,8 +131,10 @@ fn product(
         kernel: [rows, columns],
         stride,
         padding,
+        padding_code: 0,
         out_channels: o,
         in_channels: i,
+        groups: 1,
         weight_bits,
         grid,
         codes: (0..o * i * rows * columns).map(code).collect(),

@@ -102,17 +102,21 @@ impl<'a> Interpreter<'a> {
         let codes = self.codes(tensors, product.input);
         let weights = product.channel(c);
         let [rows, columns] = product.kernel;
+        let first = product.first_input(c);
         let mut acc = 0;
-        for channel in 0..product.in_channels {
-            let padding = if product.input == 0 { self.model.input.zero_point[channel].into() } else { 0 };
+        for i in 0..product.group_inputs() {
+            let padding = match product.input {
+                0 => self.model.input.zero_point[first + i].into(),
+                _ => product.padding_code.into(),
+            };
             for ky in 0..rows {
                 for kx in 0..columns {
                     let (py, px) = (
                         position(y, product.stride, product.padding, ky),
                         position(x, product.stride, product.padding, kx),
                     );
-                    let code = codes.at(py, px, channel).unwrap_or(padding);
-                    acc += code * i64::from(weights[(channel * rows + ky) * columns + kx]);
+                    let code = codes.at(py, px, first + i).unwrap_or(padding);
+                    acc += code * i64::from(weights[(i * rows + ky) * columns + kx]);
                 }
             }
         }

@@ -6,11 +6,11 @@ mod common;
 use std::collections::HashMap;
 
 use bitpact_core::step::TOLERANCE;
-use bitpact_core::{act_inverse_step, act_step, quantize_weights, quantize_weights_16bit};
+use bitpact_core::{quantize_weights, quantize_weights_16bit};
 use bitpact_engine::{Interpreter, Trace};
-use bitpact_graph::{Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
+use bitpact_graph::{ActPlan, Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
 use bitpact_model::{BATCH_NORM_EPS, IntegerModel, Model, convert};
-use common::{config, pixels, random_model};
+use common::{config, pixels, random_model, shrunk};
 
 /// Real values of one node, [y][x][channel].
 type Values = Vec<f64>;
@@ -41,10 +41,15 @@ impl Simulated<'_> {
     /// Quantized weights in real units, OIHW; those that read the image include its scale.
     fn weights(&self, id: NodeId, plane: usize) -> Vec<f64> {
         let (graph, node) = (self.graph(), self.graph().node(id));
-        let (out, channels) = (graph.shape(id).c, graph.input_shape(id).c);
+        let out = graph.shape(id).c;
         let mut w = self.tensor(node, "weight").to_vec();
         if node.inputs[0] == 0 {
-            w.iter_mut().enumerate().for_each(|(i, w)| *w *= self.model.input.scale[i / plane % channels]);
+            let inputs = w.len() / out / plane;
+            let groups = graph.input_shape(id).c / inputs;
+            for (i, w) in w.iter_mut().enumerate() {
+                let group = i / plane / inputs * groups / out;
+                *w *= self.model.input.scale[group * inputs + i / plane % inputs];
+            }
         }
         let mut codes = vec![0; w.len()];
         let mut scales = vec![0.0; out];
@@ -63,20 +68,22 @@ impl Simulated<'_> {
     fn product(&self, id: NodeId) -> Values {
         let (graph, node) = (self.graph(), self.graph().node(id));
         let from = graph.input_shape(id);
-        let (rows, columns, stride, padding, bias) = match node.op {
-            Op::Conv { kernel, stride, padding, bias, .. } => (kernel, kernel, stride, padding, bias),
-            Op::Linear { bias, .. } => (from.h, from.w, 1, 0, bias),
+        let (rows, columns, stride, padding, bias, groups) = match node.op {
+            Op::Conv { kernel, stride, padding, bias, groups, .. } => (kernel, kernel, stride, padding, bias, groups),
+            Op::Linear { bias, .. } => (from.h, from.w, 1, 0, bias, 1),
             _ => unreachable!(),
         };
         let w = self.weights(id, rows * columns);
         let bias = if bias { self.tensor(node, "bias").to_vec() } else { vec![0.0; graph.shape(id).c] };
         each(graph.shape(id), |y, x, o| {
             let mut sum = f64::from(bias[o]);
-            for i in 0..from.c {
+            let (inputs, outputs) = (from.c / groups, graph.shape(id).c / groups);
+            for i in 0..inputs {
                 for (a, b) in (0..rows).flat_map(|a| (0..columns).map(move |b| (a, b))) {
                     let row = (y * stride + a) as isize - padding as isize;
                     let column = (x * stride + b) as isize - padding as isize;
-                    sum += self.input(id, row, column, i) * w[((o * from.c + i) * rows + a) * columns + b];
+                    let x = self.input(id, row, column, o / outputs * inputs + i);
+                    sum += x * w[((o * inputs + i) * rows + a) * columns + b];
                 }
             }
             sum
@@ -109,9 +116,16 @@ impl Simulated<'_> {
                 _ => 0.0,
             }),
             Op::MaxPool { kernel, stride, padding } => each(shape, |y, x, c| {
+                let from = graph.input_shape(id);
+                let inside =
+                    |y: isize, x: isize| (0..from.h as isize).contains(&y) && (0..from.w as isize).contains(&x);
                 let at = |o: usize, k: usize| (o * stride + k) as isize - padding as isize;
                 let window = (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b)));
-                window.map(|(a, b)| self.input(id, at(y, a), at(x, b), c)).fold(0.0, f64::max)
+                window
+                    .map(|(a, b)| (at(y, a), at(x, b)))
+                    .filter(|&(y, x)| inside(y, x))
+                    .map(|(y, x)| self.input(id, y, x, c))
+                    .fold(f64::MIN, f64::max)
             }),
             Op::GlobalAvgPool => {
                 let from = graph.input_shape(id);
@@ -136,18 +150,28 @@ fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) 
     let image = |(i, &p): (usize, &u8)| f64::from(p) - f64::from(model.input.zero_point[i % channels]);
     let mut simulated = Simulated { model, values: vec![pixels.iter().enumerate().map(image).collect()] };
     let mut near_ties = 0;
+    // The code of each node's tensor that stands for zero.
+    let mut zeros = vec![0i64; graph.nodes().len()];
     for id in 1..graph.nodes().len() {
         let node = graph.node(id);
         let mut values = simulated.value(id);
+        zeros[id] = match node.op {
+            Op::MaxPool { .. } => zeros[node.inputs[0]],
+            Op::GlobalAvgPool => zeros[node.inputs[0]] * (graph.input_shape(id).h * graph.input_shape(id).w) as i64,
+            _ => 0,
+        };
         if node.op.is_act() {
-            let bits = model.plan.activations[&node.name].bits;
+            let ActPlan { bits, quant } = model.plan.activations[&node.name];
+            let (q_max, zero) = (i64::from(quant.q_max(bits)), i64::from(quant.zero_code(bits)));
+            zeros[id] = zero;
+            let lowest = if quant.is_signed() { -q_max } else { 0 };
             let alpha = model.tensors[&format!("{}.clip_val", node.name)].data[0];
-            let inverse = f64::from(act_inverse_step(alpha, bits));
+            let inverse = f64::from(quant.inverse_step(alpha, bits));
             let codes = &trace.tensors[layers[node.name.as_str()]];
             assert_eq!(codes.len(), values.len());
             for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
-                let v = *value * inverse;
-                let nearest = |v: f64| (v + 0.5).floor().clamp(0.0, bits.q_max().into()) as i64;
+                let (v, code) = (*value * inverse, code - zero);
+                let nearest = |v: f64| ((v + 0.5).floor() as i64).clamp(lowest, q_max);
                 let margin = TOLERANCE + 1e-6;
                 if nearest(v - margin) == nearest(v + margin) {
                     assert_eq!(code, nearest(v), "`{}`, element {i}: real value {v}", node.name);
@@ -155,13 +179,13 @@ fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) 
                     near_ties += 1;
                     assert!((v - code as f64).abs() <= 0.5 + margin, "`{}`, element {i}: {code} for {v}", node.name);
                 }
-                *value = f64::from(act_step(alpha, bits)) * code as f64;
+                *value = f64::from(quant.step(alpha, bits)) * code as f64;
             }
         } else if let Some(&layer) = layers.get(node.name.as_str()) {
             let scale = integer.layers[layer].scale;
             let largest = values.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
             for (value, &code) in values.iter().zip(&trace.tensors[layer]) {
-                let got = code as f64 * scale;
+                let got = (code - zeros[id]) as f64 * scale;
                 assert!((value - got).abs() <= 1e-6 * largest, "`{}`: {got}, expected {value}", node.name);
             }
         }
@@ -225,6 +249,41 @@ fn shortcuts_of_both_kinds_and_max_pool() {
         }
     }
     check(build("resnet18", 36), r#"{"bits":"W4A4","weight_quant":"sawb"}"#, 3);
+}
+
+#[test]
+fn networks_of_grouped_and_depthwise_convolutions() {
+    for (bits, first_last) in [("W2A2", "8bit"), ("W4A4", "float"), ("W8A8", "same")] {
+        let differences = format!(r#"{{"bits":"{bits}","first_last":"{first_last}","weight_quant":"sawb"}}"#);
+        check(shrunk("mobilenet_v1", Shape::new(33, 40, 3), 5, 8), &differences, 5);
+        check(shrunk("mobilenet_v2", Shape::new(33, 40, 3), 5, 8), &differences, 6);
+        check(shrunk("alexnet", Shape::new(66, 70, 3), 5, 16), &differences, 7);
+    }
+}
+
+/// Signed codes read by padded and grouped convolutions, both pools and every shortcut, and grouped products of the image.
+#[test]
+fn signed_codes_meet_every_reader() {
+    let text = r#"{"name":"signed","nodes":[{"name":"in","op":"input","height":13,"width":11,"channels":4},
+        {"name":"c1","op":"conv","out_channels":8,"kernel":3,"padding":1,"groups":2},{"name":"n1","op":"batch_norm"},
+        {"name":"a1","op":"act","signed":true},
+        {"name":"c2","op":"conv","out_channels":8,"kernel":3,"padding":2,"groups":8},{"name":"n2","op":"batch_norm"},
+        {"name":"a2","op":"act"},
+        {"name":"c3","op":"conv","out_channels":8,"kernel":3,"groups":4},{"name":"n3","op":"batch_norm"},
+        {"name":"s3","op":"add","inputs":["n3","a1"]},{"name":"a3","op":"act","signed":true},
+        {"name":"mp","op":"max_pool","kernel":3,"stride":2,"padding":1},
+        {"name":"c4","op":"conv","out_channels":12,"kernel":3,"padding":1,"stride":2},{"name":"n4","op":"batch_norm"},
+        {"name":"sub","op":"subsample","stride":2,"pad_before":1,"pad_after":3,"inputs":["mp"]},
+        {"name":"s4","op":"add","inputs":["n4","sub"]},{"name":"a4","op":"act","signed":true},
+        {"name":"c5","op":"conv","out_channels":6,"kernel":3,"padding":1,"stride":2},{"name":"n5","op":"batch_norm"},{"name":"a5","op":"act"},
+        {"name":"c6","op":"conv","out_channels":6,"kernel":1},{"name":"n6","op":"batch_norm"},
+        {"name":"c7","op":"conv","out_channels":6,"kernel":1,"stride":2,"groups":3,"inputs":["a4"]},{"name":"n7","op":"batch_norm"},
+        {"name":"s7","op":"add","inputs":["n6","n7"]},{"name":"a7","op":"act","signed":true},
+        {"name":"pool","op":"global_avg_pool"},{"name":"fc","op":"linear","out_features":5}]}"#;
+    for (seed, bits) in (11..).zip(["W1A2", "W2A3", "W4A4", "W8A8"]) {
+        let graph: Graph = serde_json::from_str(text).unwrap();
+        check(graph, &format!(r#"{{"bits":"{bits}"}}"#), seed);
+    }
 }
 
 #[test]

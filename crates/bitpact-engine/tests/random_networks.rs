@@ -45,6 +45,17 @@ impl Draw {
             }
         };
         let out_channels = size.map_or_else(|| 1 + self.below(40), |size| size.c);
+        let (groups, out_channels) = match (size, self.below(4)) {
+            (None, 0) => (from.c, from.c * (1 + self.below(3))),
+            (None, 1) => {
+                let groups = [4, 3, 2, 1].into_iter().find(|g| from.c.is_multiple_of(*g)).unwrap_or(1);
+                (groups, out_channels.next_multiple_of(groups))
+            }
+            _ => (1, out_channels),
+        };
+        // One code for every reader of a tensor: a function of the tensor.
+        let largest = if padding > 0 && input > 0 { model.code_range(input).1 as u32 } else { 0 };
+        let padding_code = [0, largest / 2, largest][input % 3];
         let (weight_bits, grid) = match self.below(10) {
             0 | 1 => (16, Grid::WithZero),
             bits @ 2..6 => (bits as u8, Grid::WithZero),
@@ -55,7 +66,7 @@ impl Draw {
         let limit = Bits::new(weight_bits).map_or(32_639, |bits| i64::from(grid.code_limit(bits)));
         // Now and then every code is as large as can be, of either sign by channel.
         let extreme = self.one_in(2);
-        let n = from.c * kernel[0] * kernel[1];
+        let n = from.c / groups * kernel[0] * kernel[1];
         let code = |draw: &mut Self, i: usize| {
             if extreme && draw.below(20) > 0 {
                 return if (i / n).is_multiple_of(2) { limit } else { -limit };
@@ -65,7 +76,20 @@ impl Draw {
         };
         let codes = (0..n * out_channels).map(|i| code(self, i) as i16).collect();
         let in_channels = from.c;
-        IntegerProduct { name, input, kernel, stride, padding, out_channels, in_channels, weight_bits, grid, codes }
+        IntegerProduct {
+            name,
+            input,
+            kernel,
+            stride,
+            padding,
+            padding_code,
+            out_channels,
+            in_channels,
+            groups,
+            weight_bits,
+            grid,
+            codes,
+        }
     }
 
     /// A step that spreads the sums over the codes.
@@ -220,7 +244,9 @@ fn the_random_networks_are_varied() {
     let wide_sums = |m: &IntegerModel, p: &IntegerProduct| {
         m.acc_ranges(p).unwrap().iter().any(|r| r.0 < i32::MIN.into() || r.1 > i32::MAX.into())
     };
-    let cases: [(&str, usize); 7] = [
+    let cases: [(&str, usize); 9] = [
+        ("groups", count(&|_, op| op.products().any(|p| p.groups > 1))),
+        ("padding other than 0", count(&|_, op| op.products().any(|p| p.padding_code > 0))),
         ("second product", count(&|_, op| matches!(op, IntegerOp::Product { second: Some(_), .. }))),
         ("shortcut", count(&|_, op| matches!(op, IntegerOp::Product { residual: Some(_), .. }))),
         ("max pool", count(&|_, op| matches!(op, IntegerOp::MaxPool { .. }))),

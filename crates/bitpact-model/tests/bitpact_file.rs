@@ -125,8 +125,11 @@ fn other_kinds_and_versions_say_so() {
     assert!(error(b"").contains("not a .bitpact file"));
     assert!(error(&[0x80; 64]).contains("not a .bitpact file"));
     let mut newer = bytes.clone();
-    newer[8] = 2;
-    assert!(error(&newer).contains("version 2"));
+    newer[8] = 3;
+    assert!(error(&newer).contains("version 3"));
+    newer[8] = 1;
+    let message = error(&newer);
+    assert!(message.contains("version 1: this program reads version 2"), "{message}");
     let mut damaged = bytes;
     damaged[100] ^= 4;
     assert!(error(&damaged).contains("checksum"));
@@ -211,6 +214,11 @@ fn contradictions_are_named() {
         (|m| main(m, 1).padding = 0, "`act2`: shape 8x8x16, but its inputs give 6x6x16"),
         (|m| main(m, 1).padding = 4000, "more than 67108864 elements"),
         (|m| main(m, 1).padding = usize::MAX, "padding"),
+        (|m| main(m, 1).padding_code = 16, "`conv2` pads with code 16, expected 0 to 15"),
+        (|m| main(m, 0).padding_code = 1, "`conv1` pads with code 1, expected 0 to 0"),
+        (|m| main(m, 1).groups = 0, "`conv2`: 0 groups do not divide 16 input and 16 output channels"),
+        (|m| main(m, 1).groups = 3, "3 groups"),
+        (|m| main(m, 1).groups = 2, "2304 weights, expected [16, 8, 3, 3]"),
         (|m| main(m, 1).stride = 0, "stride 0"),
         (|m| main(m, 1).kernel = [0, 3], "kernel rows 0"),
         (|m| main(m, 1).kernel = [3, 30], "3x30 window with padding 1 does not fit"),

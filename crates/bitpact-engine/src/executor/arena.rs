@@ -34,9 +34,18 @@ fn border(model: &IntegerModel, tensor: TensorId) -> usize {
     products.filter(|p| p.input == tensor).map(|p| p.padding).max().unwrap_or(0)
 }
 
+/// What the border of each tensor holds: the padding code of the products that read it, which is one.
+pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
+    let mut codes = vec![0; model.layers.len() + 1];
+    for product in model.layers.iter().flat_map(|layer| layer.op.products()).filter(|p| p.padding > 0) {
+        codes[product.input] = product.padding_code;
+    }
+    codes
+}
+
 /// Gives every tensor a place. A slot is used again when its tensor has had its last reader, by a tensor of the same layout
-/// only, so that borders stay as they are.
-pub(super) fn places(model: &IntegerModel) -> Vec<Place> {
+/// and padding code only, so that borders stay as they are.
+pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> {
     let mut places = Vec::new();
     let mut slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
     let mut sums = 0;
@@ -57,7 +66,9 @@ pub(super) fn places(model: &IntegerModel) -> Vec<Place> {
             _ => {
                 // The layer that writes this tensor is number tensor - 1; it must not overwrite what it reads.
                 let is_free = |owner: TensorId| owner > 0 && last_reader(owner) + 1 < tensor;
-                let slot = slots.iter().position(|&(l, owner)| l == layout && owner.is_some_and(is_free));
+                let same = |owner: TensorId| padding_codes[owner] == padding_codes[tensor];
+                let slot =
+                    slots.iter().position(|&(l, owner)| l == layout && owner.is_some_and(|o| is_free(o) && same(o)));
                 let slot = slot.unwrap_or_else(|| {
                     slots.push((layout, None));
                     slots.len() - 1

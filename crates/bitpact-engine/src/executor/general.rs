@@ -7,8 +7,11 @@ use bitpact_model::IntegerProduct;
 /// A product in 64 bits.
 #[derive(Debug)]
 pub(super) struct GeneralProduct {
-    /// `[out][kernel row][kernel column][in]`.
+    /// `[out][kernel row][kernel column][in of a group]`.
     codes: Vec<i16>,
+    /// First input channel of each output's group, and the inputs of a group.
+    first_input: Vec<usize>,
+    group_inputs: usize,
     kernel: [usize; 2],
     stride: usize,
     padding: usize,
@@ -25,10 +28,21 @@ impl GeneralProduct {
         for o in 0..product.out_channels {
             let channel = product.channel(o);
             for tap in 0..rows * columns {
-                codes.extend((0..product.in_channels).map(|i| channel[i * rows * columns + tap]));
+                codes.extend((0..product.group_inputs()).map(|i| channel[i * rows * columns + tap]));
             }
         }
-        Self { codes, kernel: product.kernel, stride: product.stride, padding: product.padding, x, size }
+        let first_input = (0..product.out_channels).map(|o| product.first_input(o)).collect();
+        let group_inputs = product.group_inputs();
+        Self {
+            codes,
+            first_input,
+            group_inputs,
+            kernel: product.kernel,
+            stride: product.stride,
+            padding: product.padding,
+            x,
+            size,
+        }
     }
 
     /// Values of the output, `[row][column][channel]`.
@@ -45,11 +59,12 @@ impl GeneralProduct {
         let mut out = acc.iter_mut();
         for (r, q, o) in (0..height).flat_map(|r| (0..width).flat_map(move |q| (0..channels).map(move |o| (r, q, o)))) {
             let mut sum = 0;
-            let mut weights = self.codes[o * rows * columns * self.x.c..].chunks_exact(self.x.c);
+            let mut weights = self.codes[o * rows * columns * self.group_inputs..].chunks_exact(self.group_inputs);
             for a in 0..rows {
                 for b in 0..columns {
                     let (row, column) = (first + r * self.stride + a, first + q * self.stride + b);
-                    let pixel = &x[row * self.x.row() + column * self.x.cs..][..self.x.c];
+                    let at = row * self.x.row() + column * self.x.cs + self.first_input[o];
+                    let pixel = &x[at..][..self.group_inputs];
                     let weights = weights.next().unwrap_or(&[]);
                     sum += pixel.iter().zip(weights).map(|(&q, &w)| q.into() * i64::from(w)).sum::<i64>();
                 }
@@ -78,6 +93,8 @@ mod tests {
             padding: 1,
             out_channels: 1,
             in_channels: 2,
+            groups: 1,
+            padding_code: 0,
             weight_bits: 8,
             grid: Grid::WithZero,
             codes: vec![1, 2, 3, 4, 10, 20, 30, 40],

@@ -6,7 +6,7 @@ use bitpact_kernels::{Aligned, Isa, Layout, StepU8};
 use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, ModelError};
 
 use super::EngineError;
-use super::arena::{Arena, Place, places};
+use super::arena::{Arena, Place, padding_codes, places};
 use super::general::GeneralProduct;
 use super::layer::{Copied, Layer, Product, Residual};
 use super::product::ConvProduct;
@@ -16,6 +16,8 @@ use super::product::ConvProduct;
 pub(super) struct Plan {
     places: Vec<Place>,
     zero_point: Vec<u8>,
+    /// What the border of each tensor but the image holds.
+    padding_codes: Vec<u32>,
     layers: Vec<Layer>,
     classes: usize,
     /// Layouts of the shortcuts.
@@ -28,8 +30,10 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans `model`, which has passed its check.
     pub(super) fn new(model: &IntegerModel, isa: Isa) -> Result<Self, EngineError> {
+        let padding_codes = padding_codes(model);
         let mut plan = Self {
-            places: places(model),
+            places: places(model, &padding_codes),
+            padding_codes,
             zero_point: model.input.zero_point.clone(),
             layers: Vec::new(),
             classes: model.classes(),
@@ -58,10 +62,18 @@ impl Plan {
     /// All memory of one worker, the image's border filled with its zero point.
     pub(super) fn arena(&self) -> Arena {
         let (mut codes, mut sums): (Vec<Aligned<u8>>, Vec<Aligned<i32>>) = (Vec::new(), Vec::new());
-        for place in &self.places {
+        for (place, &padding_code) in self.places.iter().zip(&self.padding_codes) {
             match *place {
-                Place::Codes { slot, layout } if slot == codes.len() => codes.push(Aligned::zeroed(layout.len())),
-                Place::Sums { layout, .. } => sums.push(Aligned::zeroed(layout.len())),
+                Place::Codes { slot, layout } if slot == codes.len() => {
+                    let mut padded = Aligned::zeroed(layout.len());
+                    padded.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(padding_code as u8));
+                    codes.push(padded);
+                }
+                Place::Sums { layout, .. } => {
+                    let mut padded = Aligned::zeroed(layout.len());
+                    padded.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(padding_code as i32));
+                    sums.push(padded);
+                }
                 _ => {}
             }
         }

@@ -17,6 +17,9 @@ impl ConvProduct {
     /// Plans a product over 8-bit codes in `x` into accumulators in `y`; `None` where a sum, or a sum of halves, may need
     /// more than 32 bits.
     pub(super) fn new(isa: Isa, model: &IntegerModel, product: &IntegerProduct, x: Layout, y: Layout) -> Option<Self> {
+        if product.groups > 1 {
+            return None;
+        }
         let (_, code_max) = model.code_range(product.input);
         let fits = |codes: &[i16]| {
             codes.chunks_exact(product.weights_per_channel()).all(|channel| {

@@ -21,31 +21,36 @@ impl Converter<'_> {
         let name = self.name(product).to_owned();
         let input = self.tensor_of(input, product)?;
         let from = self.out.shape(input);
-        let (kernel, stride, padding) = match graph.node(product).op {
-            Op::Conv { kernel, stride, padding, .. } => ([kernel; 2], stride, padding),
-            _ => ([from.h, from.w], 1, 0),
+        let (kernel, stride, padding, groups) = match graph.node(product).op {
+            Op::Conv { kernel, stride, padding, groups, .. } => ([kernel; 2], stride, padding, groups),
+            _ => ([from.h, from.w], 1, 0, 1),
         };
         let out_channels = graph.shape(product).c;
         let weight = self.model.tensor(&format!("{name}.weight"))?;
         let plane = kernel[0] * kernel[1];
         let mut w = weight.data.clone();
+        let in_channels = from.c;
+        let (group_in, group_out) = (in_channels / groups, out_channels / groups);
         if input == 0 {
             let scales = &self.model.input.scale;
-            for (i, w) in w.iter_mut().enumerate() {
-                *w *= scales[i / plane % from.c];
+            for (o, w) in w.chunks_exact_mut(group_in * plane).enumerate() {
+                let first = o / group_out * group_in;
+                w.iter_mut().enumerate().for_each(|(i, w)| *w *= scales[first + i / plane]);
             }
         }
         let (codes, scales, weight_bits, grid) = quantize(self.model.plan.weights.get(&name), &w, out_channels);
         let affine = self.affine(product, norm, out_channels)?;
-        let in_channels = from.c;
+        let zero = self.zeros[input];
         let product = IntegerProduct {
             name: name.clone(),
             input,
             kernel,
             stride,
             padding,
+            padding_code: if padding > 0 && input > 0 { zero as u32 } else { 0 },
             out_channels,
             in_channels,
+            groups,
             weight_bits,
             grid,
             codes,
@@ -58,10 +63,11 @@ impl Converter<'_> {
             let scale = s_x * f64::from(scales[c]) * gain;
             let zero: i64 = match input {
                 0 => {
-                    let zero_point = |i: usize| i64::from(self.model.input.zero_point[i / plane]);
+                    let first = folded.product.first_input(c);
+                    let zero_point = |i: usize| i64::from(self.model.input.zero_point[first + i / plane]);
                     codes.iter().enumerate().map(|(i, &q)| zero_point(i) * i64::from(q)).sum()
                 }
-                _ => 0,
+                _ => zero * codes.iter().map(|&q| i64::from(q)).sum::<i64>(),
             };
             folded.offset.push(shift - scale * zero as f64);
             folded.scale.push(scale);

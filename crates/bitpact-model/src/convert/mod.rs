@@ -6,7 +6,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use bitpact_core::{Ranges, RealStep, StepError, act_inverse_step, act_step, step};
+use bitpact_core::{Ranges, RealStep, StepError, step};
 use bitpact_graph::{GraphError, NodeId, Op, Residual, Stage, Unit, fuse};
 
 use self::fold::Folded;
@@ -80,7 +80,8 @@ pub struct Conversion {
 ///
 /// For a product of codes with step `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points * q_w)`,
 /// `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output code is
-/// `clamp(round(y * q_max / alpha), 0, q_max)`. The input's scale is folded into the weights that read the image before
+/// `clamp(round(y * q_max / alpha), 0, q_max)`. Signed codes are stored as `q + q_max`, and the zero `q_max` of a tensor is
+/// folded into the constants of its readers like a zero point. The input's scale is folded into the weights that read the image before
 /// they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All constants come from f64 with
 /// `+ - * /` and square roots, so they are the same on every machine.
 ///
@@ -91,13 +92,6 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
     if model.plan.is_float() {
         return Err(ConvertError::Float { arch: model.graph.name().to_owned() });
     }
-    for node in model.graph.nodes() {
-        let grouped = matches!(node.op, Op::Conv { groups, .. } if groups > 1);
-        if grouped || node.op == (Op::Act { signed: true }) {
-            let what = "grouped convolutions and signed activations have no integer form yet".to_owned();
-            return Err(ConvertError::Layer { layer: node.name.clone(), what });
-        }
-    }
     let stages = fuse(&model.graph)?;
     let out = IntegerModel {
         arch: model.graph.name().to_owned(),
@@ -106,7 +100,7 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
         class_names: model.class_names.clone(),
         layers: Vec::with_capacity(stages.len()),
     };
-    let mut converter = Converter { model, out, tensors: HashMap::from([(0, 0)]), report: Vec::new() };
+    let mut converter = Converter { model, out, tensors: HashMap::from([(0, 0)]), zeros: vec![0], report: Vec::new() };
     for stage in &stages {
         converter.stage(stage)?;
     }
@@ -120,6 +114,8 @@ struct Converter<'a> {
     out: IntegerModel,
     /// The tensor that holds the output of a node.
     tensors: HashMap<NodeId, TensorId>,
+    /// The code of each tensor that stands for zero; the image's zero points are its own.
+    zeros: Vec<i64>,
     report: Vec<LayerReport>,
 }
 
@@ -140,10 +136,11 @@ impl Converter<'_> {
         tensor.checked_sub(1).map_or(1.0, |layer| self.out.layers[layer].scale)
     }
 
-    fn push(&mut self, node: NodeId, op: IntegerOp, (lo, hi): (i64, i64), scale: f64) {
+    fn push(&mut self, node: NodeId, op: IntegerOp, (lo, hi): (i64, i64), zero: i64, scale: f64) {
         let (name, shape) = (self.name(node).to_owned(), self.model.graph.shape(node));
         self.out.layers.push(IntegerLayer { name, op, shape, lo: lo as i32, hi: hi as i32, scale });
         self.tensors.insert(node, self.out.layers.len());
+        self.zeros.push(zero);
     }
 
     fn stage(&mut self, stage: &Stage) -> Result<(), ConvertError> {
@@ -158,7 +155,8 @@ impl Converter<'_> {
                 };
                 let input = self.tensor_of(input, node)?;
                 let (range, scale) = (self.out.code_range(input), self.scale_of(input));
-                self.push(node, IntegerOp::MaxPool { input, kernel, stride, padding }, range, scale);
+                let op = IntegerOp::MaxPool { input, kernel, stride, padding };
+                self.push(node, op, range, self.zeros[input], scale);
                 Ok(())
             }
             Stage::GlobalAvgPool { input, node } => {
@@ -167,7 +165,8 @@ impl Converter<'_> {
                 let pixels = (from.h * from.w) as i64;
                 let (lo, hi) = self.out.code_range(input);
                 let scale = self.scale_of(input) / pixels as f64;
-                self.push(node, IntegerOp::SumPool { input }, (lo * pixels, hi * pixels), scale);
+                let (range, zero) = ((lo * pixels, hi * pixels), self.zeros[input] * pixels);
+                self.push(node, IntegerOp::SumPool { input }, range, zero, scale);
                 Ok(())
             }
         }
@@ -180,7 +179,9 @@ impl Converter<'_> {
             what: "the plan has no activation for it".to_owned(),
         })?;
         let alpha = self.model.tensor(&format!("{name}.clip_val"))?.data[0];
-        let inverse = f64::from(act_inverse_step(alpha, plan.bits));
+        let inverse = f64::from(plan.quant.inverse_step(alpha, plan.bits));
+        let zero = i32::from(plan.quant.zero_code(plan.bits));
+        let hi = plan.quant.q_max(plan.bits) + zero;
         let main = self.fold(unit.product, unit.norm, unit.input)?;
         let mut real = RealStep {
             scale: main.scale.iter().map(|s| s * inverse).collect(),
@@ -188,9 +189,10 @@ impl Converter<'_> {
             res_scale: Vec::new(),
             offset: main.offset.clone(),
             lo: 0,
-            hi: plan.bits.q_max(),
+            hi,
         };
         let (mut second, mut residual, mut ranges2, mut residual_range) = (None, None, Vec::new(), (0, 0));
+        let mut residual_zero = 0;
         match unit.residual {
             None => {}
             Some(Residual::Projection { tensor, product, norm }) => {
@@ -216,11 +218,13 @@ impl Converter<'_> {
                 real.res_scale = (0..main.scale.len()).map(|c| if kept.contains(&c) { scale } else { 0.0 }).collect();
                 let shortcut = IntegerResidual { input, stride, pad_before, pad_after };
                 residual_range = self.out.residual_range(&shortcut);
+                residual_zero = self.zeros[input];
                 residual = Some(shortcut);
             }
         }
-        for offset in &mut real.offset {
-            *offset *= inverse;
+        for (c, offset) in real.offset.iter_mut().enumerate() {
+            let shortcut = real.res_scale.get(c).map_or(0.0, |scale| scale * residual_zero as f64);
+            *offset = *offset * inverse - shortcut + f64::from(zero);
         }
         let ranges = Ranges { acc: &main.ranges, acc2: &ranges2, res: residual_range };
         let layer = self.name(unit.product).to_owned();
@@ -237,10 +241,10 @@ impl Converter<'_> {
                 act_bits: Some(plan.bits.get()),
             });
         }
-        let range = (0, plan.bits.q_max().into());
-        let scale = f64::from(act_step(alpha, plan.bits));
+        let range = (0, hi.into());
+        let scale = f64::from(plan.quant.step(alpha, plan.bits));
         let op = IntegerOp::Product { main: main.product, second, residual, step: derived.step };
-        self.push(unit.output, op, range, scale);
+        self.push(unit.output, op, range, zero.into(), scale);
         Ok(())
     }
 
@@ -274,7 +278,8 @@ impl Converter<'_> {
             weight_bits: main.product.weight_bits,
             act_bits: None,
         });
-        self.push(unit.output, IntegerOp::Logits { main: main.product, mul, add }, (0, 0), power_of_two(-exponent));
+        let op = IntegerOp::Logits { main: main.product, mul, add };
+        self.push(unit.output, op, (0, 0), 0, power_of_two(-exponent));
         Ok(())
     }
 }

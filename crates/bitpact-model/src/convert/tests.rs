@@ -70,6 +70,8 @@ fn the_scale_of_logits_is_the_largest_power_of_two_that_fits() {
         padding: 0,
         out_channels: 1,
         in_channels: 1,
+        groups: 1,
+        padding_code: 0,
         weight_bits: 8,
         grid: bitpact_core::Grid::WithZero,
         codes: vec![1],

@@ -9,7 +9,7 @@ pub(crate) use reader::read;
 pub(crate) use writer::write;
 
 /// Version of the format that is written and read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// First bytes of every file; the line feed does not survive a transfer as text.
 pub(crate) const MAGIC: [u8; 8] = *b"BITPACT\n";

@@ -234,7 +234,18 @@ impl<'a> Reader<'a> {
         let input = self.tensor(model)?;
         let kernel = [self.u32("kernel rows")?, self.u32("kernel columns")?];
         let (stride, padding) = (self.u32("stride")?, self.u32("padding")?);
+        let padding_code = self.u32("padding code")? as u32;
         let out_channels = self.u32("output channels")?;
+        let in_channels = model.shape(input).c;
+        let offset = self.at;
+        let groups = self.u32("groups")?;
+        if groups == 0 || !in_channels.is_multiple_of(groups) {
+            return Err(self.error(
+                offset,
+                "groups",
+                format!("{groups}, expected a divisor of {in_channels} input channels"),
+            ));
+        }
         let offset = self.at;
         let weight_bits = self.u8("weight bits")?;
         if !matches!(weight_bits, 1..=8 | 16) {
@@ -246,10 +257,22 @@ impl<'a> Reader<'a> {
             tag::WITHOUT_ZERO => Grid::WithoutZero,
             other => return Err(self.error(offset, "grid", format!("{other}, expected 0 or 1"))),
         };
-        let in_channels = model.shape(input).c;
-        let sizes = [out_channels, in_channels, kernel[0], kernel[1]];
+        let sizes = [out_channels, in_channels / groups, kernel[0], kernel[1]];
         let codes = self.codes(sizes, weight_bits, grid)?;
-        Ok(IntegerProduct { name, input, kernel, stride, padding, out_channels, in_channels, weight_bits, grid, codes })
+        Ok(IntegerProduct {
+            name,
+            input,
+            kernel,
+            stride,
+            padding,
+            padding_code,
+            out_channels,
+            in_channels,
+            groups,
+            weight_bits,
+            grid,
+            codes,
+        })
     }
 
     fn codes(&mut self, sizes: [usize; 4], weight_bits: u8, grid: Grid) -> Result<Vec<i16>, ModelError> {

@@ -114,9 +114,12 @@ impl Writer {
     fn product(&mut self, product: &IntegerProduct) {
         self.string(&product.name);
         let [rows, columns] = product.kernel;
-        for value in [product.input, rows, columns, product.stride, product.padding, product.out_channels] {
+        for value in [product.input, rows, columns, product.stride, product.padding] {
             self.u32(value);
         }
+        self.u32(product.padding_code as usize);
+        self.u32(product.out_channels);
+        self.u32(product.groups);
         self.u8(product.weight_bits);
         self.u8(match product.grid {
             bitpact_core::Grid::WithZero => tag::WITH_ZERO,

@@ -33,6 +33,7 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
     };
     let mut names = HashSet::new();
     let mut read = vec![false; model.layers.len() + 1];
+    let mut padding_codes: Vec<Option<u32>> = vec![None; model.layers.len() + 1];
     for (i, layer) in model.layers.iter().enumerate() {
         let fail = |what: String| ModelError::layer(&layer.name, what);
         if layer.name.is_empty() || !names.insert(layer.name.as_str()) {
@@ -48,6 +49,15 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
             return Err(fail("the last layer, and no other, gives the logits".to_owned()));
         }
         check_layer(model, layer).map_err(fail)?;
+        for p in layer.op.products().filter(|p| p.padding > 0) {
+            let first = *padding_codes[p.input].get_or_insert(p.padding_code);
+            if first != p.padding_code {
+                let (name, code) = (&p.name, p.padding_code);
+                let what =
+                    format!("`{name}` pads tensor {} with code {code}, an earlier product with {first}", p.input);
+                return Err(fail(what));
+            }
+        }
     }
     if let Some(tensor) = (0..=last).find(|&tensor| !read[tensor]) {
         return match tensor.checked_sub(1) {
@@ -201,15 +211,24 @@ fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shap
     if name.is_empty() {
         return Err("a product without a name".to_owned());
     }
-    let IntegerProduct { kernel, stride, padding, in_channels, out_channels, .. } = *product;
+    let IntegerProduct { kernel, stride, padding, padding_code, in_channels, out_channels, groups, .. } = *product;
     if in_channels != from.c {
         return Err(format!("`{name}` reads {in_channels} channels, but its input has {}", from.c));
     }
     if !(1..=LARGEST_CHANNELS).contains(&out_channels) {
         return Err(format!("`{name}` has {out_channels} output channels, expected 1 to {LARGEST_CHANNELS}"));
     }
+    if groups == 0 || !in_channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
+        return Err(format!(
+            "`{name}`: {groups} groups do not divide {in_channels} input and {out_channels} output channels"
+        ));
+    }
+    let largest = if padding == 0 || product.input == 0 { 0 } else { model.code_range(product.input).1 };
+    if i64::from(padding_code) > largest {
+        return Err(format!("`{name}` pads with code {padding_code}, expected 0 to {largest}"));
+    }
     let out = window(from, kernel, stride, padding).map_err(|e| format!("`{name}`: {e}"))?;
-    let sizes = [out_channels, in_channels, kernel[0], kernel[1]];
+    let sizes = [out_channels, in_channels / groups, kernel[0], kernel[1]];
     let expected = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
     if expected != Some(product.codes.len()) {
         return Err(format!("`{name}` has {} weights, expected {sizes:?}", product.codes.len()));
@@ -240,7 +259,7 @@ impl IntegerModel {
     /// A sum that can leave i64.
     pub fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<(i64, i64)>, String> {
         let (lo, hi) = self.code_range(product.input);
-        let lo = if product.padding > 0 && product.input > 0 { lo.min(0) } else { lo };
+        let lo = if product.padding > 0 && product.input > 0 { lo.min(product.padding_code.into()) } else { lo };
         (0..product.out_channels)
             .map(|o| {
                 // Below 2^15 times the number of codes.

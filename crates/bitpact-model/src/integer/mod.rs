@@ -89,9 +89,10 @@ pub enum IntegerOp {
     },
 }
 
-/// `acc[o] = sum of codes[o][i][y][x] * q[i][y][x]` over a window of raw codes of the input.
+/// `acc[o] = sum of codes[o][i][y][x] * q[first + i][y][x]` over a window of raw codes of the input, `first` being the
+/// first input channel of o's group.
 ///
-/// Padding reads the zero point of the channel where the input is the image, and 0 elsewhere.
+/// Padding reads the zero point of the channel where the input is the image, and `padding_code` elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntegerProduct {
     /// Name of the graph node, such as `layer1.0.conv1`.
@@ -104,15 +105,19 @@ pub struct IntegerProduct {
     pub stride: usize,
     /// Padding on every side.
     pub padding: usize,
+    /// Code of the padding: what stands for zero in the input. 0 without padding, and where the input is the image.
+    pub padding_code: u32,
     /// Output channels.
     pub out_channels: usize,
-    /// Input channels.
+    /// Input channels, of all groups.
     pub in_channels: usize,
+    /// Equal groups of input and output channels: an output sees the inputs of its own group only.
+    pub groups: usize,
     /// Bits of a weight code: 1 to 8, or 16.
     pub weight_bits: u8,
     /// Grid of the codes; with zero at 16 bits.
     pub grid: Grid,
-    /// Weight codes, OIHW.
+    /// Weight codes, OIHW with `I = in_channels / groups`.
     pub codes: Vec<i16>,
 }
 
@@ -132,10 +137,20 @@ pub struct IntegerResidual {
 impl IntegerProduct {
     /// Weights of one output channel.
     pub fn weights_per_channel(&self) -> usize {
-        self.in_channels * self.kernel[0] * self.kernel[1]
+        self.group_inputs() * self.kernel[0] * self.kernel[1]
     }
 
-    /// Codes of output channel `o`: `[in_channels][kernel rows][kernel columns]`.
+    /// Input channels of one group.
+    pub fn group_inputs(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    /// First input channel of the group of output channel `o`.
+    pub fn first_input(&self, o: usize) -> usize {
+        o / (self.out_channels / self.groups) * self.group_inputs()
+    }
+
+    /// Codes of output channel `o`: `[in_channels / groups][kernel rows][kernel columns]`.
     pub fn channel(&self, o: usize) -> &[i16] {
         let n = self.weights_per_channel();
         &self.codes[o * n..(o + 1) * n]
