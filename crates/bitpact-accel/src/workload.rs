@@ -155,9 +155,9 @@ impl Workload {
                 })?;
                 Ok(Product {
                     name: p.name.clone(),
-                    groups: 1,
-                    in_channels: p.in_channels as u64,
-                    out_channels: p.out_channels as u64,
+                    groups: p.groups as u64,
+                    in_channels: p.group_inputs() as u64,
+                    out_channels: (p.out_channels / p.groups) as u64,
                     window: (p.kernel[0] * p.kernel[1]) as u64,
                     pixels: (layer.shape.h * layer.shape.w) as u64,
                     widths,

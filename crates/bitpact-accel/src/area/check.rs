@@ -92,7 +92,7 @@ fn widths(model: &IntegerModel, product: &IntegerProduct) -> Result<Widths, Acce
     Widths::new(bits.max(1), product.weight_bits).ok_or_else(|| AccelError::Sums { layer: product.name.clone(), bits })
 }
 
-/// Sums of a product for every pixel and output channel, `pixels * out_channels`, from the simulated array.
+/// Sums of a product for every pixel and output channel, `pixels * out_channels`, from the simulated array, group by group.
 fn sums(
     model: &IntegerModel,
     product: &IntegerProduct,
@@ -102,41 +102,63 @@ fn sums(
     rows: usize,
     columns: usize,
 ) -> Result<Vec<i64>, AccelError> {
+    let widths = widths(model, product)?;
+    let outputs = product.out_channels / product.groups;
+    let without_zero = product.grid == Grid::WithoutZero;
+    let mut sums = vec![0; pixels * product.out_channels];
+    for first_output in (0..product.out_channels).step_by(outputs) {
+        let activations = windows(model, product, codes, out_columns, pixels, product.first_input(first_output));
+        let mut weights = Matrix { rows: activations.columns, columns: outputs, values: Vec::new() };
+        weights.columns += usize::from(without_zero);
+        for k in 0..weights.rows {
+            for o in first_output..first_output + outputs {
+                let code = i64::from(product.channel(o)[k]);
+                weights.values.push(if without_zero { (code - 1).div_euclid(2) } else { code });
+            }
+            if without_zero {
+                weights.values.push(-1);
+            }
+        }
+        let out = simulate(widths, rows, columns, &activations, &weights)?;
+        for pixel in 0..pixels {
+            for o in 0..outputs {
+                let sum = out.at(pixel, o);
+                let sum = if without_zero { 2 * sum - out.at(pixel, outputs) } else { sum };
+                sums[pixel * product.out_channels + first_output + o] = sum;
+            }
+        }
+    }
+    Ok(sums)
+}
+
+/// The codes that each pixel's window sees, in the order of the weights: `pixels` rows.
+fn windows(
+    model: &IntegerModel,
+    product: &IntegerProduct,
+    codes: &[i64],
+    out_columns: usize,
+    pixels: usize,
+    first_input: usize,
+) -> Matrix {
     let from = model.shape(product.input);
     let [window_rows, window_columns] = product.kernel;
-    let terms = product.weights_per_channel();
-    let mut activations = Matrix { rows: pixels, columns: terms, values: Vec::with_capacity(pixels * terms) };
+    let mut windows = Matrix { rows: pixels, columns: product.weights_per_channel(), values: Vec::new() };
     for pixel in 0..pixels {
         let (y, x) = (pixel / out_columns * product.stride, pixel % out_columns * product.stride);
-        for c in 0..product.in_channels {
-            let padding = if product.input == 0 { model.input.zero_point[c].into() } else { 0 };
+        for c in first_input..first_input + product.group_inputs() {
+            let padding = match product.input {
+                0 => model.input.zero_point[c].into(),
+                _ => product.padding_code.into(),
+            };
             for (ky, kx) in (0..window_rows).flat_map(|ky| (0..window_columns).map(move |kx| (ky, kx))) {
                 let inside = |at: usize, side: usize| at.checked_sub(product.padding).filter(|&at| at < side);
                 let code = match (inside(y + ky, from.h), inside(x + kx, from.w)) {
                     (Some(y), Some(x)) => codes[(y * from.w + x) * from.c + c],
                     _ => padding,
                 };
-                activations.values.push(code);
+                windows.values.push(code);
             }
         }
     }
-    let without_zero = product.grid == Grid::WithoutZero;
-    let channels = product.out_channels + usize::from(without_zero);
-    let mut weights = Matrix { rows: terms, columns: channels, values: Vec::with_capacity(terms * channels) };
-    for k in 0..terms {
-        for o in 0..product.out_channels {
-            let code = i64::from(product.channel(o)[k]);
-            weights.values.push(if without_zero { (code - 1).div_euclid(2) } else { code });
-        }
-        if without_zero {
-            weights.values.push(-1);
-        }
-    }
-    let out = simulate(widths(model, product)?, rows, columns, &activations, &weights)?;
-    let sum = |i: usize| {
-        let (pixel, o) = (i / product.out_channels, i % product.out_channels);
-        let sum = out.at(pixel, o);
-        if without_zero { 2 * sum - out.at(pixel, product.out_channels) } else { sum }
-    };
-    Ok((0..pixels * product.out_channels).map(sum).collect())
+    windows
 }
