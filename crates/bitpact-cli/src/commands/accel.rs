@@ -111,9 +111,7 @@ impl NetworkArgs {
 
     /// The network of the zoo at `bits`.
     fn zoo(&self, bits: Widths) -> Result<Workload> {
-        let cifar = matches!(self.network.as_str(), "resnet20" | "resnet32" | "resnet44" | "resnet56" | "cnn")
-            || self.network.ends_with("-b");
-        let (usual, usual_classes) = if cifar { (Shape::new(32, 32, 3), 10) } else { (Shape::new(224, 224, 3), 1000) };
+        let (usual, usual_classes) = usual_sizes(&self.network);
         let input = self.input.unwrap_or(usual);
         let classes = self.classes.map_or(usual_classes, usize::from);
         let graph = zoo::build(&self.network, input, classes).expect("checked").map_err(|e| Usage(e.to_string()))?;
@@ -122,6 +120,14 @@ impl NetworkArgs {
 
     fn is_zoo(&self) -> bool {
         zoo::NAMES.contains(&self.network.as_str())
+    }
+}
+
+/// Image and classes that the network of the zoo called `name` is usually given: CIFAR-10's or ImageNet's.
+fn usual_sizes(name: &str) -> (Shape, usize) {
+    match name.trim_end_matches("-b") {
+        "cnn" | "resnet20" | "resnet32" | "resnet44" | "resnet56" => (Shape::new(32, 32, 3), 10),
+        _ => (Shape::new(224, 224, 3), 1000),
     }
 }
 

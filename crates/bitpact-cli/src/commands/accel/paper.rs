@@ -8,7 +8,7 @@ use bitpact::accel::{AreaTable, charts};
 use bitpact::graph::zoo;
 use serde_json::{Value, json};
 
-use super::{bandwidth_name, write_files};
+use super::{bandwidth_name, usual_sizes, write_files};
 use crate::out::{print, table};
 
 /// Rebuilds figure 6 of the PACT paper (area and throughput at 16, 8, 4 and 2 bits) beside its values
@@ -45,10 +45,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 fn zoo_graph(name: &str) -> Result<bitpact::Graph> {
-    use bitpact::graph::Shape;
-    let small = ["cnn", "resnet20", "resnet32", "resnet44", "resnet56"];
-    let is_small = small.contains(&name.trim_end_matches("-b"));
-    let (input, classes) = if is_small { (Shape::new(32, 32, 3), 10) } else { (Shape::new(224, 224, 3), 1000) };
+    let (input, classes) = usual_sizes(name);
     match zoo::build(name, input, classes) {
         Some(graph) => Ok(graph?),
         None => {
