@@ -52,13 +52,15 @@ pub fn throughput(study: &Study) -> Result<String, AccelError> {
     let mut series = Vec::new();
     for (j, bandwidth) in paper::BANDWIDTHS.into_iter().enumerate() {
         let name = bandwidth.map_or("unlimited".to_owned(), |gbps| format!("{gbps} GB/s"));
-        let points = |values: &[[f64; 3]; 4]| paper::BITS.iter().zip(values).map(|(&b, v)| (f64::from(b), v[j])).collect();
+        let points =
+            |values: &[[f64; 3]; 4]| paper::BITS.iter().zip(values).map(|(&b, v)| (f64::from(b), v[j])).collect();
         series.push(Series { name: name.clone(), points: points(&study.throughput), line: true });
         if study.network == "resnet50-v1" {
             series.push(Series { name: format!("{name}, paper"), points: points(&paper::THROUGHPUT), line: false });
         }
     }
-    let most = study.throughput.iter().flatten().chain(paper::THROUGHPUT.iter().flatten()).fold(0.0f64, |m, &v| m.max(v));
+    let most =
+        study.throughput.iter().flatten().chain(paper::THROUGHPUT.iter().flatten()).fold(0.0f64, |m, &v| m.max(v));
     let title = format!("{} on the PACT paper's accelerator", study.network);
     let labels = [title.as_str(), "bits of both operands", "images a second"];
     draw("throughput", labels, (1.0..17.0).step(1.0), 0.0..most * 1.05, &series, 17)
@@ -69,7 +71,8 @@ pub fn throughput(study: &Study) -> Result<String, AccelError> {
 /// # Errors
 /// The drawing library fails.
 pub fn roofline(device: &Device, network: &str, estimate: &Estimate) -> Result<String, AccelError> {
-    let points: Vec<(f64, f64)> = estimate.layers.iter().filter_map(roofline_point).map(|(x, y)| (x, y / 1e9)).collect();
+    let points: Vec<(f64, f64)> =
+        estimate.layers.iter().filter_map(roofline_point).map(|(x, y)| (x, y / 1e9)).collect();
     let peak = device.peak_macs_per_s() / 1e9;
     let range = |of: fn(&(f64, f64)) -> f64, with: &[f64]| {
         let all = || points.iter().map(of).chain(with.iter().copied());
@@ -147,7 +150,9 @@ where
         if one.line {
             let line = LineSeries::new(one.points.iter().copied(), colour.stroke_width(2));
             let drawn = chart.draw_series(line).map_err(|e| told(&e))?;
-            drawn.label(&one.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            drawn
+                .label(&one.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         } else {
             let colour = if series.iter().filter(|s| s.line).count() == 1 { COLOURS[1] } else { colour };
             let crosses = one.points.iter().map(|&point| Cross::new(point, 4, colour.stroke_width(2)));

@@ -178,8 +178,10 @@ impl Device {
     /// # Errors
     /// Text that is not TOML, unknown or missing keys, or constants that no machine has.
     pub fn parse(text: &str, place: &str) -> Result<Self, AccelError> {
-        let device: Self = toml::from_str(text)
-            .map_err(|e| AccelError::Syntax { place: place.to_owned(), message: e.to_string().trim_end().to_owned() })?;
+        let device: Self = toml::from_str(text).map_err(|e| AccelError::Syntax {
+            place: place.to_owned(),
+            message: e.to_string().trim_end().to_owned(),
+        })?;
         device.check()?;
         Ok(device)
     }
@@ -199,9 +201,8 @@ impl Device {
     /// # Errors
     /// Names the first constant that is impossible.
     pub fn check(&self) -> Result<(), AccelError> {
-        let fail = |key, got: String, expected| {
-            Err(AccelError::Constant { device: self.name.clone(), key, got, expected })
-        };
+        let fail =
+            |key, got: String, expected| Err(AccelError::Constant { device: self.name.clone(), key, got, expected });
         for (key, got) in [("cores", self.cores), ("rows", self.rows), ("columns", self.columns), ("lanes", self.lanes)]
         {
             if !(1..=1 << 16).contains(&got) {

@@ -108,7 +108,8 @@ impl Estimate {
                 layers.push(pool(device, &step.name, of_pools[i]));
             }
             for product in &step.products {
-                let layer = layer(device, product, &step.name, &mappings[n], residency.weights[n], of_products[n], batch);
+                let layer =
+                    layer(device, product, &step.name, &mappings[n], residency.weights[n], of_products[n], batch);
                 layers.push(layer);
                 n += 1;
             }

@@ -122,7 +122,10 @@ fn peak(workload: &Workload, bytes: &[u64], kept: &[bool]) -> u64 {
     let lives = workload.lives();
     let alive = |step: usize| {
         let tensors = lives.iter().zip(bytes).zip(kept);
-        tensors.filter(|((life, _), kept)| **kept && life.0 <= step && step <= life.1).map(|((_, b), _)| *b).sum::<u64>()
+        tensors
+            .filter(|((life, _), kept)| **kept && life.0 <= step && step <= life.1)
+            .map(|((_, b), _)| *b)
+            .sum::<u64>()
     };
     (0..workload.steps.len()).map(alive).max().unwrap_or(0)
 }

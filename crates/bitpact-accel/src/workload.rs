@@ -149,10 +149,8 @@ impl Workload {
             tensors.push(activation(&layer.name, layer.shape.elements(), bits));
             let product = |p: &IntegerProduct| -> Result<Product, AccelError> {
                 let input = u8::try_from(bits_of(p.input)).unwrap_or(u8::MAX);
-                let widths = Widths::new(input, p.weight_bits).ok_or_else(|| AccelError::Sums {
-                    layer: p.name.clone(),
-                    bits: input,
-                })?;
+                let widths = Widths::new(input, p.weight_bits)
+                    .ok_or_else(|| AccelError::Sums { layer: p.name.clone(), bits: input })?;
                 Ok(Product {
                     name: p.name.clone(),
                     groups: p.groups as u64,

@@ -28,9 +28,13 @@ fn the_array_multiplies_matrices_of_every_width() {
     }
     let key = Key::new(1).with("verilog");
     // Sizes that leave edges of the array idle, and one with every value at its bound.
-    for (bits, rows, columns, pixels, terms, outputs) in
-        [("W1A1", 3, 2, 7, 11, 5), ("W2A8", 2, 3, 5, 9, 4), ("W8A2", 1, 4, 3, 20, 6), ("W8A8", 4, 4, 4, 30, 4), ("W16A16", 2, 1, 3, 4, 2)]
-    {
+    for (bits, rows, columns, pixels, terms, outputs) in [
+        ("W1A1", 3, 2, 7, 11, 5),
+        ("W2A8", 2, 3, 5, 9, 4),
+        ("W8A2", 1, 4, 3, 20, 6),
+        ("W8A8", 4, 4, 4, 30, 4),
+        ("W16A16", 2, 1, 3, 4, 2),
+    ] {
         let widths: Widths = bits.parse().unwrap();
         let (a_max, w_min) = ((1i64 << widths.activations()) - 1, -(1i64 << (widths.weights() - 1)));
         for extreme in [false, true] {

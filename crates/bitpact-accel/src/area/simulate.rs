@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::verilog::{accumulator_bits, array};
 use super::run;
+use super::verilog::{accumulator_bits, array};
 use crate::{AccelError, Widths};
 
 /// A matrix of integers, row-major.
@@ -87,8 +87,11 @@ pub fn simulate(
     run("iverilog", folder.path(), &["-g2005", "-o", "bench.vvp", "bench.v", "array.v"])?;
     let said = run("vvp", folder.path(), &["-n", "bench.vvp"])?;
     let mut sums = said.split_whitespace().map(|n| n.parse::<i64>().map_err(|_| tool(format!("unexpected `{n}`"))));
-    let mut out =
-        Matrix { rows: activations.rows, columns: weights.columns, values: vec![0; activations.rows * weights.columns] };
+    let mut out = Matrix {
+        rows: activations.rows,
+        columns: weights.columns,
+        values: vec![0; activations.rows * weights.columns],
+    };
     for row_tile in 0..row_tiles {
         for column_tile in 0..column_tiles {
             for i in row_tile * rows..(row_tile + 1) * rows {
@@ -109,14 +112,7 @@ fn tool(message: String) -> AccelError {
 }
 
 /// Feeds every pair of tiles to the array, waits until the last sum stands, prints all sums.
-fn bench(
-    widths: Widths,
-    terms: usize,
-    rows: usize,
-    columns: usize,
-    row_tiles: usize,
-    column_tiles: usize,
-) -> String {
+fn bench(widths: Widths, terms: usize, rows: usize, columns: usize, row_tiles: usize, column_tiles: usize) -> String {
     let acc = accumulator_bits(widths, terms as u64);
     let (a_bits, w_bits) = (usize::from(widths.activations()) * rows, usize::from(widths.weights()) * columns);
     format!(

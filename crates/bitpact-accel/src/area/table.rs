@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::{AccelError, Widths};
 
 /// Heading of the table's file.
-const HEADING: &str = "activation_bits,weight_bits,accumulator_bits,multiplier_transistors,multiplier_depth,mac_transistors,mac_depth";
+const HEADING: &str =
+    "activation_bits,weight_bits,accumulator_bits,multiplier_transistors,multiplier_depth,mac_transistors,mac_depth";
 
 /// Area and depth of one pair of widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,7 +71,11 @@ impl AreaTable {
     /// If the table lacks the pairs of 1 to 8 and 16 bits.
     pub fn mac(&self, widths: Widths) -> f64 {
         let neighbours = |bits: u8| {
-            if bits <= 8 { [(bits, 1.0), (bits, 0.0)] } else { [(8, f64::from(16 - bits) / 8.0), (16, f64::from(bits - 8) / 8.0)] }
+            if bits <= 8 {
+                [(bits, 1.0), (bits, 0.0)]
+            } else {
+                [(8, f64::from(16 - bits) / 8.0), (16, f64::from(bits - 8) / 8.0)]
+            }
         };
         let mut sum = 0.0;
         for (a, share_a) in neighbours(widths.activations()) {
@@ -120,7 +125,8 @@ impl AreaTable {
         for (i, line) in lines.enumerate() {
             let numbers: Vec<u64> = line.split(',').map_while(|n| n.parse().ok()).collect();
             let narrow = |n: u64| u8::try_from(n).ok().filter(|n| (1..=16).contains(n));
-            let &[a, w, accumulator, multiplier_transistors, multiplier_depth, mac_transistors, mac_depth] = &numbers[..]
+            let &[a, w, accumulator, multiplier_transistors, multiplier_depth, mac_transistors, mac_depth] =
+                &numbers[..]
             else {
                 return fail(i + 3, "expected seven numbers");
             };

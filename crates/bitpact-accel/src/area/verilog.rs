@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn an_accumulator_is_wide_enough_and_not_wider() {
-        for (a, w, terms) in [(1, 1, 1), (1, 1, 4608), (2, 2, 4608), (8, 8, 4608), (16, 16, 1), (16, 16, 25088), (8, 2, 9)]
+        for (a, w, terms) in
+            [(1, 1, 1), (1, 1, 4608), (2, 2, 4608), (8, 8, 4608), (16, 16, 1), (16, 16, 25088), (8, 2, 9)]
         {
             let bits = accumulator_bits(Widths::new(a, w).unwrap(), terms);
             let least = -(i128::from(terms) * ((1 << a) - 1) * (1 << (w - 1)));

@@ -11,7 +11,8 @@ fn every_constant_of_a_built_in_device_names_its_source() {
     for name in DEVICE_NAMES {
         let device = Device::open(name).unwrap();
         assert_eq!(device.name, name);
-        let text = std::fs::read_to_string(format!("{}/../../devices/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let text =
+            std::fs::read_to_string(format!("{}/../../devices/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let mut keys = BTreeSet::new();
         let mut prefix = String::new();
         for line in text.lines().filter(|l| !l.starts_with('#')) {
@@ -47,7 +48,11 @@ fn impossible_devices_are_refused_with_the_constant_at_fault() {
         ("columns = 4", "columns = 4\nlanes = 0", "lanes = 0, expected 1 to 65536"),
         ("frequency_ghz = 1.0", "frequency_ghz = 0.0", "frequency_ghz = 0, expected a positive number"),
         ("frequency_ghz = 1.0", "frequency_ghz = nan", "frequency_ghz = NaN, expected a positive number"),
-        ("bandwidth_gbps = 1.0", "bandwidth_gbps = -3.0", "bandwidth_gbps = -3, expected a positive number, or nothing"),
+        (
+            "bandwidth_gbps = 1.0",
+            "bandwidth_gbps = -3.0",
+            "bandwidth_gbps = -3, expected a positive number, or nothing",
+        ),
         ("bandwidth_gbps = 1.0", "bandwidth_gbps = inf", "bandwidth_gbps = inf, expected a positive number"),
         ("activation_bits = 4", "activation_bits = 17", "activation_bits = 17, expected 1 to 16"),
         ("weight_bits = 4", "weight_bits = 0", "weight_bits = 0, expected 1 to 16"),
@@ -67,7 +72,10 @@ fn impossible_devices_are_refused_with_the_constant_at_fault() {
     let energy = "activation_buffers = 1\n[energy]\nmultiply_pj_per_bit2 = -1.0\nadd_pj_per_bit = 1.0\non_chip_pj_per_byte = 1.0\nlocal_pj_per_byte = 1.0\nexternal_pj_per_byte = 1.0";
     assert!(change("activation_buffers = 1", energy).contains("energy.multiply_pj_per_bit2 = -1"));
     let missing = Device::open("pact-3").unwrap_err().to_string();
-    assert!(missing.contains("`pact-3` is neither a built-in device nor a file") && missing.contains("pact-16"), "{missing}");
+    assert!(
+        missing.contains("`pact-3` is neither a built-in device nor a file") && missing.contains("pact-16"),
+        "{missing}"
+    );
     let negative = toy().with_bandwidth(Some(-1.0)).unwrap_err().to_string();
     assert!(negative.contains("bandwidth_gbps = -1"), "{negative}");
 }
@@ -81,7 +89,10 @@ fn layers_that_cannot_be_mapped_are_named() {
     // Two tiles of 4 cores of 64x64 weights of 4 bits: 16 KiB.
     let tiny = Device { rows: 64, columns: 64, on_chip_kib: 1, ..toy() };
     let message = Estimate::new(&tiny, &work, 1).unwrap_err().to_string();
-    assert!(message.contains("cannot be mapped: two tiles of weights take") && message.contains("1024 on chip"), "{message}");
+    assert!(
+        message.contains("cannot be mapped: two tiles of weights take") && message.contains("1024 on chip"),
+        "{message}"
+    );
     for batch in [0, 65_537] {
         assert!(matches!(Estimate::new(&toy(), &work, batch), Err(AccelError::Batch { got }) if got == batch));
     }

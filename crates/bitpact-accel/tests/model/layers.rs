@@ -41,10 +41,8 @@ fn output_stationary_tiles_are_pixels_times_outputs() {
 #[test]
 fn groups_do_not_share_a_row_with_each_other() {
     let one = Device { cores: 1, rows: 8, ..toy() };
-    let groups = |groups, in_channels, out_channels| Product {
-        groups,
-        ..conv(in_channels, out_channels, 9, 100, "W4A4")
-    };
+    let groups =
+        |groups, in_channels, out_channels| Product { groups, ..conv(in_channels, out_channels, 9, 100, "W4A4") };
     // Depthwise: 4 channels lie on the diagonal of an 8x4 array, so 10 channels take 3 tiles of 9 positions.
     assert_eq!(map(&one, &groups(10, 1, 1), 1).cycles, 3.0 * 9.0 * 100.0);
     // Two groups of 8 to 8: one group at a time, 2 tiles of columns each.

@@ -86,7 +86,10 @@ fn areas(widths: &[u8], committed: bool) -> Result<AreaTable> {
     let from_table = || {
         let table = AreaTable::committed();
         let rows = wanted().map(|pair| {
-            table.get(pair).copied().ok_or_else(|| Usage(format!("--bits: {pair} is not in the table; yosys can add it")))
+            table
+                .get(pair)
+                .copied()
+                .ok_or_else(|| Usage(format!("--bits: {pair} is not in the table; yosys can add it")))
         });
         Ok(AreaTable::new(table.source.clone(), rows.collect::<Result<Vec<_>, _>>()?))
     };

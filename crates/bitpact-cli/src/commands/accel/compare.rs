@@ -104,7 +104,8 @@ fn json_object(network: &str, rows: &[Row]) -> Value {
 }
 
 fn text(network: &str, rows: &[Row]) -> String {
-    let head = ["device", "bandwidth", "bits", "images/s", "used", "traffic", "mJ/image", "all on chip", "per Mtransistor"];
+    let head =
+        ["device", "bandwidth", "bits", "images/s", "used", "traffic", "mJ/image", "all on chip", "per Mtransistor"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     let mut notes = String::new();
     for (device, cells, fits) in rows {

@@ -124,7 +124,14 @@ fn layers(estimate: &Estimate) -> String {
             seconds(l.compute_s),
             seconds(l.transfer_s),
             seconds(l.time_s),
-            if l.macs == 0 { "" } else if l.weights_on_chip { "on chip" } else { "moved" }.to_owned(),
+            if l.macs == 0 {
+                ""
+            } else if l.weights_on_chip {
+                "on chip"
+            } else {
+                "moved"
+            }
+            .to_owned(),
             bytes(l.weight_bytes + l.activation_bytes),
             l.bound.to_string(),
         ]
@@ -148,7 +155,12 @@ fn totals(device: &Device, workload: &Workload, estimate: &Estimate) -> String {
         ("weights on chip", format!("{} of {}", bytes(residency.weight_bytes), bytes(workload.weight_bytes()))),
         (
             "activations on chip",
-            format!("{} of {} tensors, at most {}", kept, residency.activations.len(), bytes(residency.activation_bytes)),
+            format!(
+                "{} of {} tensors, at most {}",
+                kept,
+                residency.activations.len(),
+                bytes(residency.activation_bytes)
+            ),
         ),
     ];
     if let Some(joules) = estimate.energy_j {

@@ -36,10 +36,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let graph = if is_papers { paper::resnet50()? } else { zoo_graph(&args.network)? };
     let study = paper::study(&graph, &areas)?;
     if let Some(folder) = &args.output {
-        write_files(
-            folder,
-            &[("area.svg", charts::area(&areas)?), ("throughput.svg", charts::throughput(&study)?)],
-        )?;
+        write_files(folder, &[("area.svg", charts::area(&areas)?), ("throughput.svg", charts::throughput(&study)?)])?;
     }
     print(&if args.json { json_object(&study, is_papers).to_string() } else { text(&study, is_papers, &areas) })
 }
@@ -77,7 +74,8 @@ fn json_object(study: &Study, is_papers: bool) -> Value {
 
 fn text(study: &Study, is_papers: bool, areas: &AreaTable) -> String {
     let head = |cells: &[&str]| cells.iter().map(|&c| c.to_owned()).collect::<Vec<_>>();
-    let mut out = format!("Area of a multiply-accumulate unit over that of 2 bits ({}; paper: figure 6(b))\n\n", areas.source);
+    let mut out =
+        format!("Area of a multiply-accumulate unit over that of 2 bits ({}; paper: figure 6(b))\n\n", areas.source);
     let mut rows = vec![head(&["bits", "ours", "paper"])];
     for (i, bits) in BITS.iter().enumerate() {
         rows.push(vec![format!("W{bits}A{bits}"), format!("{:.1}", study.area[i]), format!("{:.1}", paper::AREA[i])]);
@@ -101,7 +99,8 @@ fn text(study: &Study, is_papers: bool, areas: &AreaTable) -> String {
     }
     out += &table(&rows, &[0, 1]);
     out += "\n";
-    let beside = |papers: f64, digits: usize| if is_papers { format!(" (paper {papers:.digits$})") } else { String::new() };
+    let beside =
+        |papers: f64, digits: usize| if is_papers { format!(" (paper {papers:.digits$})") } else { String::new() };
     out += &format!(
         "16 to 4 bits at 64 GB/s: {:.2} times{}\n",
         study.speed_up_16_to_4,
