@@ -1,5 +1,6 @@
 //! One file per subcommand: its arguments and what it does with them.
 
+pub(crate) mod accel;
 pub(crate) mod bench;
 pub(crate) mod convert;
 pub(crate) mod data;

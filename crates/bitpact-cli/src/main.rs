@@ -29,6 +29,7 @@ Examples:
   bitpact bench resnet18 --bits W4A4                     speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                 every path gives the same integers
   bitpact data fetch fashion-mnist                       an image set into data/
+  bitpact accel paper                                    what low bits buy in hardware
 
 Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C."
 )]
@@ -48,6 +49,7 @@ enum Command {
     Verify(commands::verify::Args),
     Kernels(commands::kernels::Args),
     Data(commands::data::Args),
+    Accel(commands::accel::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(args),
         Command::Kernels(args) => commands::kernels::run(args),
         Command::Data(args) => commands::data::run(args),
+        Command::Accel(args) => commands::accel::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -163,7 +163,7 @@ macro_rules! emnist_files {
     };
 }
 
-const CIFAR_LICENCE: &str = "none stated; cite Krizhevsky 2009";
+const CIFAR_LICENCE: &str = "none stated (cite the report)";
 const MNIST_BY_HAND: &str = "Download the four files *-ubyte.gz, and put them into one folder as they are";
 
 static BUILTIN: SetInfo = SetInfo {
@@ -307,7 +307,7 @@ static KMNIST: SetInfo = SetInfo {
 
 const EMNIST_FOLDERS: &[&str] = &["emnist", "EMNIST/raw", "gzip"];
 const EMNIST_HOMEPAGE: &str = "https://www.nist.gov/itl/products-and-services/emnist-dataset";
-const EMNIST_LICENCE: &str = "none stated; made from NIST Special Database 19";
+const EMNIST_LICENCE: &str = "none stated (NIST SD 19)";
 const EMNIST_BY_HAND: &str = "Download \"binary format as the original MNIST dataset\" (gzip.zip) and unpack it";
 
 static EMNIST_DIGITS: SetInfo = SetInfo {

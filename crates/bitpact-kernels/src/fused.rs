@@ -154,9 +154,9 @@ impl FusedLayer {
     ) -> Result<FusedLayer, Unfusable> {
         let kernel = |spec: &ProductSpec<'_>| {
             assert_eq!((spec.output(), spec.geometry.cout), ((y.h, y.w), y.c), "output of {spec:?}");
-            let mut list = candidates(isa, spec);
-            let last = list.len().checked_sub(1).ok_or(Unfusable::Product)?;
-            Ok(list.swap_remove(pick.min(last)))
+            let mut last = None;
+            candidates(isa, spec).take(pick + 1).for_each(|kernel| last = Some(kernel));
+            last.ok_or(Unfusable::Product)
         };
         assert_eq!(y.cs, y.c.next_multiple_of(BLOCK), "channel stride of the codes written");
         if let Some(Shortcut { layout, stride, pad_before }) = shortcut {

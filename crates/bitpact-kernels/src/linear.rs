@@ -132,6 +132,6 @@ mod tests {
         let new = |codes: &[i16], x_max| Linear::new(Isa::Scalar, codes, codes.len(), x_max);
         assert!(new(&[1], 32768).is_none());
         assert!(new(&[32767, 32767], 32767).is_some());
-        assert!(new(&[32767, 32767, 3], 32767).is_none());
+        assert!(new(&[32767, 32767, 5], 32767).is_none());
     }
 }

@@ -14,6 +14,8 @@
 //! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
 //! | [`engine`] | running integers | [`Engine`], [`Interpreter`], [`Executor`] |
 //!
+//! [`accel`] stands beside them: what a network takes on a machine that is only thought of, and the gates of such a machine.
+//!
 //! ## A network, and its bits
 //!
 //! A [`Graph`] says what is computed, a [`QuantPlan`] with how many bits. Both are plain values.
@@ -96,6 +98,7 @@
 //!
 //! The example `own_arrays` trains on arrays of one's own through the [`Dataset`] trait.
 
+pub use bitpact_accel as accel;
 pub use bitpact_core as core;
 pub use bitpact_data as data;
 pub use bitpact_engine as engine;

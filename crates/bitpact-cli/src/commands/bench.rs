@@ -1,5 +1,6 @@
 //! `bitpact bench`: how fast a network runs here, and where its time goes.
 
+mod candidates;
 mod memory;
 mod row;
 mod target;
@@ -15,6 +16,7 @@ use bitpact::peak::int8_rate;
 use bitpact::{Executor, IntegerModel};
 use serde_json::{Value, json};
 
+use self::candidates::Candidates;
 use self::row::Row;
 use self::target::Target;
 use crate::machine::parse_isa;
@@ -56,12 +58,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,64",
         value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: Vec<u32>,
-    /// Instruction set: auto, avx512, avx2 or scalar
+    /// Instruction set: auto, avx512, avxvnni, avx2 or scalar
     #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa)]
     isa: bitpact::Isa,
     /// Time measured for each row and for the layers
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     seconds: f64,
+    /// Time every kernel that can compute a layer, and mark the one that is picked
+    #[arg(long)]
+    all_kernels: bool,
     /// Write one JSON object to standard output
     #[arg(long)]
     json: bool,
@@ -93,7 +98,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
     }
     let peak = int8_rate(args.isa, 1);
-    let layers = profile(&target.model, &args)?;
+    let layers = profile(&target.model, &args, 0)?;
+    let candidates =
+        if args.all_kernels { Candidates::measure(&target.model, &args, &layers)? } else { Candidates::default() };
     let total: f64 = layers.iter().map(|layer| layer.time.as_secs_f64()).sum();
     let macs: u64 = layers.iter().map(|layer| layer.macs).sum();
     let share_of_peak = |layer: &LayerProfile| {
@@ -101,15 +108,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
         (layer.macs > 0).then_some(100.0 * rate / peak)
     };
     if args.json {
-        let layers = layers.iter().map(|layer| {
-            json!({
+        let layers = layers.iter().enumerate().map(|(i, layer)| {
+            let mut object = json!({
                 "name": layer.name,
                 "ms": layer.time.as_secs_f64() * 1e3,
                 "share": layer.time.as_secs_f64() / total,
                 "macs": layer.macs,
                 "kernel": layer.kernel,
                 "percent_of_peak": share_of_peak(layer),
-            })
+            });
+            if args.all_kernels {
+                object["candidates"] = candidates.to_json(i);
+            }
+            object
         });
         let object = json!({
             "network": target.name,
@@ -152,7 +163,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let sum = format!("{:.4}", total * 1e3);
     lines.push(vec!["total".to_owned(), sum, "100.0 %".to_owned(), count(macs)]);
-    print(&(text + &table(&lines, &[0, 5])))
+    text += &table(&lines, &[0, 5]);
+    if args.all_kernels {
+        text +=
+            &format!("\nevery kernel of the layers that have several, the one picked marked *\n{}", candidates.table());
+    }
+    print(&text)
 }
 
 /// Measures one row in a process of its own, whose memory holds nothing else.
@@ -172,9 +188,9 @@ fn measure(args: &Args, target: &Target, threads: u16, batch: u32) -> Result<Row
     Row::from_json(&row).ok_or_else(|| anyhow!("a row without its numbers: {row}"))
 }
 
-/// The median time of every layer of one image on one thread.
-fn profile(model: &IntegerModel, args: &Args) -> Result<Vec<LayerProfile>> {
-    let mut executor = Executor::new(model, ExecOptions { isa: args.isa, threads: 1 })?;
+/// The median time of every layer of one image on one thread, with the kernels of one rank.
+fn profile(model: &IntegerModel, args: &Args, rank: usize) -> Result<Vec<LayerProfile>> {
+    let mut executor = Executor::with_candidate(model, ExecOptions { isa: args.isa, threads: 1 }, rank)?;
     let pixels = row::pixels(executor.image_len());
     let mut runs = vec![executor.profile(&pixels)];
     let begin = Instant::now();

@@ -19,8 +19,8 @@ use layers::Layers;
 /// Shows a network: its graph, and layer by layer shapes, bits, clip values, cost, ranges and use of levels
 #[derive(clap::Args)]
 #[command(after_help = "\
-Columns: alpha is the largest real value of an output code and step that of code 1. `acc` is the range of the products'
-sums over all images, proved from the weight codes, and the bits it takes. `w levels` counts the weight codes that occur.
+Columns: alpha is the largest real value of an output code and step that of code 1. acc is the range of the products'
+sums over all images, proved from the weight codes, and the bits it takes. w levels counts the weight codes that occur.
 In the folder of a run, from its last epoch: levels is the number of output codes that occur, entropy the bits they carry,
 zero and clipped the fractions at either end.
 
@@ -71,8 +71,28 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return print(&drawing.text());
     }
     let width = head.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    let head: String = head.iter().map(|(key, value)| format!("{key:width$}  {}\n", layers::plain(value))).collect();
+    let line = |(key, value): &(&str, Value)| format!("{key:width$}  {}\n", wrapped(&layers::plain(value), width + 2));
+    let head: String = head.iter().map(line).collect();
     print(&format!("{head}\n{}\n{}", drawing.text(), layers.text()))
+}
+
+/// The words of `text` in lines of at most 100 columns, all but the first set in by `indent`.
+fn wrapped(text: &str, indent: usize) -> String {
+    const COLUMNS: usize = 100;
+    let (mut out, mut column) = (String::new(), indent);
+    for (i, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if i > 0 && column + 1 + length > COLUMNS {
+            out += &format!("\n{:indent$}", "");
+            column = indent;
+        } else if i > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += length;
+    }
+    out
 }
 
 /// How the activations stood in the last epoch that the run wrote down.

@@ -148,7 +148,7 @@ fn bench_measures_a_file_and_a_random_network() {
         ("bench cnn --image-size 1", &["--image-size"]),
         ("bench cnn --threads 0", &["--threads"]),
         ("bench cnn --batch 1,x", &["--batch"]),
-        ("bench cnn --seconds -1", &["--seconds"]),
+        ("bench cnn --seconds many", &["--seconds", "expected a number of seconds"]),
         ("bench run --bits W2A2", &["--bits", "run is a file"]),
     ] {
         place.run(line).failed(2, parts);

@@ -1,5 +1,6 @@
 //! The command as people and scripts meet it: a process with arguments, files, two streams and an exit status.
 
+mod accel;
 mod data;
 mod engine;
 mod files;

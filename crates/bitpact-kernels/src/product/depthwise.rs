@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::walk::Walk;
-use super::{Product, ProductSpec};
+use super::{Builder, Product, ProductSpec};
 use crate::isa::Isa;
 use crate::norm::on_isa;
 
@@ -23,7 +23,7 @@ pub(super) struct Depthwise<const NARROW: bool> {
 }
 
 /// The depthwise kernels for `spec`, the best first; none where it is not depthwise or a product leaves 16 bits.
-pub(super) fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
+pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'a>> {
     let g = &spec.geometry;
     let x_max = i32::from(spec.x_max);
     let is_depthwise = spec.groups > 1 && spec.groups == g.cin && spec.groups == g.cout;
@@ -31,12 +31,13 @@ pub(super) fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Produc
     if !is_depthwise || !spec.x.cs.is_multiple_of(BLOCK) || !spec.codes.iter().all(|&q| fits(i32::from(q).abs())) {
         return Vec::new();
     }
-    let mut list: Vec<Box<dyn Product>> = Vec::new();
     let magnitude = |pass: &[i16]| fits(pass.iter().map(|&q| i32::from(q).abs()).sum());
-    if (0..g.cout).all(|c| passes(g.kh * g.kw).all(|taps| magnitude(&spec.channel(c)[taps]))) {
-        list.push(Box::new(Depthwise::<true>::new(isa, spec)));
+    let is_narrow = (0..g.cout).all(|c| passes(g.kh * g.kw).all(|taps| magnitude(&spec.channel(c)[taps])));
+    let mut list: Vec<Builder<'a>> = Vec::new();
+    if is_narrow {
+        list.push(Box::new(move || Some(Box::new(Depthwise::<true>::new(isa, spec)))));
     }
-    list.push(Box::new(Depthwise::<false>::new(isa, spec)));
+    list.push(Box::new(move || Some(Box::new(Depthwise::<false>::new(isa, spec)))));
     list
 }
 

@@ -8,31 +8,31 @@ use super::panels::{Packer, Panels};
 use super::tile::Sums;
 use super::walk::{Pixels, Walk};
 use super::widened::Widened;
-use super::{Product, ProductSpec};
+use super::{Builder, Product, ProductSpec};
 use crate::isa::{AvxVnni, Isa, Proof};
 
 /// Words between two flushes of 16-bit sums, on average, from which on they beat products of 16-bit words.
 const LEAST_NARROW_WORDS: usize = 3;
 
 /// The direct kernels for `spec`, the best first.
-pub(super) fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
-    fn direct<D: Instructions>(dot: D, block: usize, spec: &ProductSpec<'_>) -> Option<Box<dyn Product>> {
-        Direct::new(dot, block, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>)
+pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'a>> {
+    fn direct<'a, D: Instructions>(dot: D, block: usize, spec: &'a ProductSpec<'a>) -> Builder<'a> {
+        Box::new(move || Direct::new(dot, block, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
     }
     let is_bytes = spec.codes.iter().all(|&q| i8::try_from(q).is_ok());
-    let is_vnni = AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes);
-    let (avx2, bytes) = match isa.prove() {
-        Proof::Scalar => return Vec::new(),
-        Proof::Avx2(token) => match is_vnni {
-            Some(vnni) => return direct(Vnni256(vnni), 16, spec).into_iter().collect(),
-            None => (token, direct(Narrow(token), 16, spec)),
+    let words = |avx2| -> Builder<'a> { Box::new(move || Some(Box::new(Widened::new(Words16(avx2), spec)))) };
+    match isa.prove() {
+        Proof::Scalar => Vec::new(),
+        Proof::Avx2(token) => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes) {
+            Some(vnni) => vec![direct(Vnni256(vnni), 16, spec)],
+            None if is_bytes => vec![direct(Narrow(token), 16, spec), words(token)],
+            None => vec![words(token)],
         },
         Proof::Avx512(token) if is_bytes => {
-            return direct(Vnni512(token), if spec.geometry.cout > 16 { 32 } else { 16 }, spec).into_iter().collect();
+            vec![direct(Vnni512(token), if spec.geometry.cout > 16 { 32 } else { 16 }, spec)]
         }
-        Proof::Avx512(token) => (token.avx2(), None),
-    };
-    bytes.into_iter().chain([Box::new(Widened::new(Words16(avx2), spec)) as Box<dyn Product>]).collect()
+        Proof::Avx512(token) => vec![words(token.avx2())],
+    }
 }
 
 /// Whether the sums of `blocks` panels are flushed rarely enough.
@@ -55,10 +55,12 @@ impl<D: Instructions> Direct<D> {
     fn new(dot: D, block: usize, spec: &ProductSpec<'_>) -> Option<Self> {
         let words = Walk::words::<4>(spec);
         let mut packer = Packer::<D>::new(block, spec.x_max);
+        let mut lanes = vec![[0; 4]; block];
         for first in (0..spec.geometry.cout).step_by(block) {
             packer.begin();
             for word in &words {
-                packer.push(word.offset, (first..first + block).map(|o| spec.word(o, word)).collect());
+                lanes.iter_mut().zip(first..).for_each(|(lane, o)| *lane = spec.word(o, word));
+                packer.push(word.offset, &lanes);
             }
         }
         let panels = packer.finish();

@@ -130,32 +130,37 @@ pub trait Product: Send + Sync + std::fmt::Debug {
     fn accumulate(&self, x: &[u8], scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]);
 }
 
-/// All kernels that compute `spec` exactly on `isa`, the one to be picked first. Empty where a sum, or a partial sum of any
-/// kernel, could leave 32 bits.
+/// Builds one kernel; `None` where it cannot compute the product exactly, or never would be the best.
+type Builder<'a> = Box<dyn Fn() -> Option<Box<dyn Product>> + 'a>;
+
+/// The kernels that compute `spec` exactly on `isa`, the one to be picked first; built as they are asked for. Empty where a sum,
+/// or a partial sum of any kernel, could leave 32 bits.
 ///
 /// # Panics
 /// If the machine lacks `isa`, or layouts do not fit.
-pub fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
+pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item = Box<dyn Product>> + 'a {
     let g = &spec.geometry;
     assert!(g.cin.is_multiple_of(spec.groups) && g.cout.is_multiple_of(spec.groups), "{} groups of {g:?}", spec.groups);
     assert_eq!(spec.codes.len(), g.weights() / spec.groups, "weights of {g:?}");
     assert_eq!(spec.x.c, g.cin, "input channels of {g:?}");
     let is_readable = spec.x.cs.is_multiple_of(4) || (spec.x.cs == g.cin && g.kw * g.cin >= 4);
     assert!(is_readable && spec.x.border >= g.pad, "{:?} for {g:?}", spec.x);
-    if !spec.fits_i32() {
-        return Vec::new();
+    let mut list: Vec<Builder<'a>> = Vec::new();
+    if spec.fits_i32() {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let transformed = winograd::builder(isa, spec);
+            let direct = direct::builders(isa, spec);
+            if g.cin >= winograd::LEAST_CHANNELS {
+                list.extend(transformed.into_iter().chain(direct));
+            } else {
+                list.extend(direct.into_iter().chain(transformed));
+            }
+        }
+        list.splice(0..0, depthwise::builders(isa, spec));
+        if list.is_empty() {
+            list.push(Box::new(|| Some(Box::new(reference::Reference::new(spec)))));
+        }
     }
-    let mut list: Vec<Box<dyn Product>> = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        list.extend(direct::candidates(isa, spec));
-        let transformed = winograd::candidates(isa, spec);
-        let at = if g.cin >= winograd::LEAST_CHANNELS { 0 } else { list.len() };
-        list.splice(at..at, transformed);
-    }
-    list.splice(0..0, depthwise::candidates(isa, spec));
-    if list.is_empty() {
-        list.push(Box::new(reference::Reference::new(spec)));
-    }
-    list
+    list.into_iter().filter_map(|build| build())
 }

@@ -36,28 +36,38 @@ impl Panels {
     }
 }
 
+/// Most channels of a panel.
+const MOST_CHANNELS: usize = 32;
+
+/// Half lanes of the most channels: pairs of weights whose products are summed in 16 bits.
+const HALVES: usize = 2 * MOST_CHANNELS;
+
 /// Lays out panels for the instructions `D`, word by word.
 pub(super) struct Packer<D> {
     block: usize,
-    x_max: i64,
+    /// Most that the weights of one sign may sum up to in a half lane between two flushes.
+    limit: i32,
     weights: Vec<i8>,
     segments: Vec<Segment>,
     begins: Vec<(usize, usize)>,
-    /// The largest sums that each half lane can have reached since the last flush, positive and negative.
-    reached: Vec<[i64; 2]>,
+    /// The positive and the negative weights of each half lane since the last flush.
+    positive: [i32; HALVES],
+    negative: [i32; HALVES],
     dot: std::marker::PhantomData<D>,
 }
 
 impl<D: Dot> Packer<D> {
-    /// A packer of panels of `block` channels for codes in `0..=x_max`.
+    /// A packer of panels of `block` channels, at most 32, for codes in `0..=x_max`.
     pub(super) fn new(block: usize, x_max: u8) -> Self {
+        assert!(block <= MOST_CHANNELS, "{block} channels of a panel");
         Self {
             block,
-            x_max: x_max.into(),
+            limit: i32::from(i16::MAX) / i32::from(x_max.max(1)),
             weights: Vec::new(),
             segments: Vec::new(),
             begins: Vec::new(),
-            reached: vec![[0; 2]; 2 * block],
+            positive: [0; HALVES],
+            negative: [0; HALVES],
             dot: std::marker::PhantomData,
         }
     }
@@ -70,17 +80,40 @@ impl<D: Dot> Packer<D> {
 
     /// Adds the word at `offset` of x, with four weights of each channel of the panel. Words of zeros are left out; where a
     /// weight leaves s8, or the sum of two products the 16 bits they have, the word is split into several.
-    pub(super) fn push(&mut self, offset: usize, mut lanes: Vec<[i16; 4]>) {
-        while lanes.iter().any(|w| *w != [0; 4]) {
-            let part: Vec<[i8; 4]> = lanes.iter_mut().map(|w| self.take(w)).collect();
-            if !self.reach(&part) {
-                if let Some(last) = self.segments.last_mut() {
-                    last.flush = true;
-                }
-                self.reached.fill([0; 2]);
-                self.reach(&part);
+    pub(super) fn push(&mut self, offset: usize, lanes: &[[i16; 4]]) {
+        let mut left = [[0; 4]; MOST_CHANNELS];
+        let left = &mut left[..lanes.len()];
+        left.copy_from_slice(lanes);
+        while left.as_flattened().iter().fold(0, |all, w| all | w) != 0 {
+            let mut part = [[0; 4]; MOST_CHANNELS];
+            let part = &mut part[..lanes.len()];
+            let mut is_pair_too_large = false;
+            for (part, &w) in part.as_flattened_mut().iter_mut().zip(left.as_flattened()) {
+                *part = w.clamp(i8::MIN.into(), i8::MAX.into()) as i8;
             }
-            self.weights.extend(part.as_flattened());
+            if D::REACH.is_some() {
+                for &[a, b] in part.as_flattened().as_chunks::<2>().0 {
+                    is_pair_too_large |= (i32::from(a) + i32::from(b)).abs() > self.limit;
+                }
+                if is_pair_too_large {
+                    for [a, b] in part.as_flattened_mut().as_chunks_mut::<2>().0 {
+                        if (i32::from(*a) + i32::from(*b)).abs() > self.limit && (*a < 0) == (*b < 0) {
+                            *b = 0;
+                        }
+                    }
+                }
+                if !self.reach(part) {
+                    if let Some(last) = self.segments.last_mut() {
+                        last.flush = true;
+                    }
+                    self.flushed();
+                    self.reach(part);
+                }
+            }
+            for (w, &part) in left.as_flattened_mut().iter_mut().zip(part.as_flattened()) {
+                *w -= i16::from(part);
+            }
+            self.weights.extend_from_slice(part.as_flattened());
             self.extend(offset);
         }
     }
@@ -102,32 +135,21 @@ impl<D: Dot> Packer<D> {
         }
     }
 
-    /// Takes as much of four weights as one word may hold.
-    fn take(&self, weights: &mut [i16; 4]) -> [i8; 4] {
-        let limit = i64::from(i16::MAX) / self.x_max.max(1);
-        let mut part = weights.map(|w| w.clamp(i8::MIN.into(), i8::MAX.into()) as i8);
-        if D::REACH.is_some() {
-            for (a, b) in [(0, 1), (2, 3)] {
-                let is_same = (part[a] < 0) == (part[b] < 0);
-                if is_same && (i64::from(part[a]) + i64::from(part[b])).abs() > limit {
-                    part[b] = 0;
-                }
-            }
+    /// Adds the weights of a word to those since the last flush, and says whether all sums still fit.
+    fn reach(&mut self, lanes: &[[i8; 4]]) -> bool {
+        let mut largest = 0;
+        let halves = lanes.as_flattened().as_chunks::<2>().0;
+        for ((positive, negative), &[a, b]) in self.positive.iter_mut().zip(&mut self.negative).zip(halves) {
+            let (a, b) = (i32::from(a), i32::from(b));
+            *positive += a.max(0) + b.max(0);
+            *negative -= a.min(0) + b.min(0);
+            largest = largest.max(*positive).max(*negative);
         }
-        weights.iter_mut().zip(part).for_each(|(w, part)| *w -= i16::from(part));
-        part
+        largest <= self.limit
     }
 
-    /// Adds the products of a word to what half lanes can have reached, and says whether all of it still fits.
-    fn reach(&mut self, lanes: &[[i8; 4]]) -> bool {
-        let Some(reach) = D::REACH else { return true };
-        let halves = lanes.iter().flat_map(|w| [[w[0], w[1]], [w[2], w[3]]]);
-        for (sum, pair) in self.reached.iter_mut().zip(halves) {
-            for w in pair {
-                sum[usize::from(w < 0)] += i64::from(w).abs() * self.x_max;
-            }
-        }
-        self.reached.iter().flatten().all(|&sum| sum <= reach)
+    fn flushed(&mut self) {
+        (self.positive, self.negative) = ([0; HALVES], [0; HALVES]);
     }
 
     /// Ends the panel: it has a segment, and its last one is flushed.
@@ -139,7 +161,7 @@ impl<D: Dot> Packer<D> {
         if let Some(last) = self.segments.last_mut() {
             last.flush = true;
         }
-        self.reached.fill([0; 2]);
+        self.flushed();
     }
 
     /// The panels.

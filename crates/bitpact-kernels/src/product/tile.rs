@@ -66,14 +66,15 @@ pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
     while done < pixels {
         let n = (pixels - done).min(P);
         let sums = Sums { first: sums.first.wrapping_add(done * sums.stride), ..sums };
-        // SAFETY: the caller's promise; these n pixels are among `pixels`.
-        unsafe {
-            match n {
-                1 => tile::<D, 1, V>(d, block, source.take(done, n), n, sums),
-                2 => tile::<D, 2, V>(d, block, source.take(done, n), n, sums),
-                3..=4 => tile::<D, 4, V>(d, block, source.take(done, n), n, sums),
-                _ => tile::<D, P, V>(d, block, source.take(done, n), n, sums),
-            }
+        match n {
+            // SAFETY: the caller's promise; these n pixels are among `pixels`.
+            1 => unsafe { tile::<D, 1, V>(d, block, source.take(done, n), n, sums) },
+            // SAFETY: as above.
+            2 => unsafe { tile::<D, 2, V>(d, block, source.take(done, n), n, sums) },
+            // SAFETY: as above.
+            3..=4 => unsafe { tile::<D, 4, V>(d, block, source.take(done, n), n, sums) },
+            // SAFETY: as above.
+            _ => unsafe { tile::<D, P, V>(d, block, source.take(done, n), n, sums) },
         }
         done += n;
     }
@@ -104,6 +105,7 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
             });
             w = w.wrapping_add(V * 4 * D::LANES);
             for p in 0..P {
+                // SAFETY: the caller's promise: the words of the segments are readable at each pixel.
                 let x = unsafe { d.broadcast(xs[p].wrapping_add(at)) };
                 for v in 0..V {
                     sums[p][v] = d.dot(sums[p][v], x, weights[v]);

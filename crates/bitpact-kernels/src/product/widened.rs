@@ -27,10 +27,11 @@ impl Widened {
     pub(super) fn new(dot: Words16, spec: &ProductSpec<'_>) -> Self {
         let words = Walk::words::<2>(spec);
         let mut packer = Packer::<Words16>::new(BLOCK, spec.x_max);
+        let mut lanes = [[0; 2]; BLOCK];
         for first in (0..spec.geometry.cout).step_by(BLOCK) {
             packer.begin();
             for word in &words {
-                let lanes: Vec<[i16; 2]> = (first..first + BLOCK).map(|o| spec.word(o, word)).collect();
+                lanes.iter_mut().zip(first..).for_each(|(lane, o)| *lane = spec.word(o, word));
                 packer.push16(2 * word.offset, &lanes);
             }
         }

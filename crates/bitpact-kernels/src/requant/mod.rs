@@ -107,17 +107,21 @@ impl StepU8 {
         assert!(acc2, "second accumulators of {} pixels", row.pixels);
         let res = if self.res { row.res.len() >= reach(row.res_stride) } else { row.res.is_empty() };
         assert!(res, "residual codes of {} pixels", row.pixels);
-        // SAFETY: the caller's promise, the lengths just checked, and tokens that prove the features.
-        unsafe {
-            match (&self.constants, self.proof) {
-                #[cfg(target_arch = "x86_64")]
-                (Width::Int32(constants), Proof::Avx2(_) | Proof::Avx512(_)) => avx2::row_i32(constants, block, row),
-                #[cfg(target_arch = "x86_64")]
-                (Width::Float64(constants), Proof::Avx2(_) | Proof::Avx512(_)) => avx2::row_f64(constants, block, row),
-                (Width::Int32(constants), _) => body::row(constants, block, row),
-                (Width::Float64(constants), _) => body::row(constants, block, row),
-                (Width::Int64(constants), _) => body::row(constants, block, row),
-            }
+        #[cfg(target_arch = "x86_64")]
+        let is_avx2 = !matches!(self.proof, Proof::Scalar);
+        match &self.constants {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's promise, the lengths just checked, and a token that proves the features.
+            Width::Int32(constants) if is_avx2 => unsafe { avx2::row_i32(constants, block, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Width::Float64(constants) if is_avx2 => unsafe { avx2::row_f64(constants, block, row) },
+            // SAFETY: the caller's promise.
+            Width::Int32(constants) => unsafe { body::row(constants, block, row) },
+            // SAFETY: the caller's promise.
+            Width::Float64(constants) => unsafe { body::row(constants, block, row) },
+            // SAFETY: the caller's promise.
+            Width::Int64(constants) => unsafe { body::row(constants, block, row) },
         }
     }
 }

@@ -1,3 +1,4 @@
+use bitpact_data::DatasetName;
 use bitpact_graph::{Shape, WeightPlan};
 
 use super::*;
@@ -187,10 +188,11 @@ fn names_of_networks_and_sets_tell_the_nearest() {
     let mut draft = small();
     draft.set("dataset", "cifar-10", "--dataset");
     let text = draft.known_dataset().unwrap_err().to_string();
-    assert_eq!(
-        text,
-        "--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"cifar10\" (did you mean `cifar10`?)"
+    assert!(
+        text.starts_with("--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"cifar10\","),
+        "{text}"
     );
+    assert!(text.ends_with("(did you mean `cifar10`?)"), "{text}");
 }
 
 #[test]
@@ -282,6 +284,22 @@ fn schedules_and_names_follow_the_keys() {
     assert_eq!(recipe.name, "recipe");
     assert_eq!(builtin_for_dataset("cifar10"), Some("cifar10-resnet20"));
     assert_eq!(builtin_for_dataset("mine"), None);
+}
+
+#[test]
+fn every_named_set_has_a_recipe_that_builds_for_it() {
+    for name in DatasetName::ALL {
+        let (info, recipe) = (name.info(), builtin_for_dataset(name.as_str()).expect("a recipe"));
+        let mut draft = Draft::open(recipe).unwrap();
+        draft.set("dataset", name.as_str(), "--dataset");
+        let recipe = draft.finish().unwrap();
+        let image = info.image_shape;
+        let graph = recipe.network(Shape::new(image.h, image.w, image.c), info.class_names.len()).unwrap();
+        recipe.plan(&graph).unwrap();
+        // Digits and letters have no mirror images.
+        let pictures = [DatasetName::Builtin, DatasetName::Cifar10, DatasetName::Cifar100, DatasetName::FashionMnist];
+        assert_eq!(recipe.augment.flip, pictures.contains(&name), "{name}");
+    }
 }
 
 #[test]

@@ -94,7 +94,8 @@ impl Drawing {
         for (i, layer) in self.0.iter().enumerate() {
             let mut line = Line::new(&lanes);
             for (lane, tensor) in lanes.iter_mut().enumerate() {
-                if let Some(read) = tensor.filter(|read| layer.inputs.contains(read)) {
+                // The layer before is read along the main path.
+                if let Some(read) = tensor.filter(|&read| read + 1 != i && layer.inputs.contains(&read)) {
                     let ends = last_reader(read) == Some(i);
                     line.join(lane, ends);
                     *tensor = tensor.filter(|_| !ends);

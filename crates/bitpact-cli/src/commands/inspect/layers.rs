@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::out::{bytes, count, table};
 
-/// How a value is shown to people, and in which table.
+/// How a value is shown to people.
 #[derive(Clone, Copy)]
 enum Unit {
     Plain,
@@ -19,8 +19,6 @@ enum Unit {
     Bytes,
     Real,
     Percent,
-    /// For scripts only.
-    Hidden,
 }
 
 impl Unit {
@@ -46,41 +44,49 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// The name of a column or head line as a key.
+/// The name of a head line as a key.
 pub(super) fn key(name: &str) -> String {
     name.replace([' ', '-'], "_")
 }
 
-/// Columns of the table about size and cost, then of the one about ranges and levels. Both begin with the layer.
-type Column = (&'static str, Unit);
+/// A column: its key for scripts and its heading for people, either of them empty where it is not for them.
+type Column = (&'static str, &'static str, Unit);
+
+/// The table about size and cost, then the one about ranges and levels. Both begin with the layer.
 const COST: [Column; 9] = [
-    ("op", Unit::Plain),
-    ("shape", Unit::Plain),
-    ("weight bits", Unit::Plain),
-    ("act bits", Unit::Plain),
-    ("alpha", Unit::Real),
-    ("step", Unit::Real),
-    ("macs", Unit::Count),
-    ("bytes", Unit::Bytes),
-    ("inputs", Unit::Hidden),
+    ("op", "op", Unit::Plain),
+    ("shape", "shape", Unit::Plain),
+    ("weight_bits", "w bits", Unit::Plain),
+    ("act_bits", "a bits", Unit::Plain),
+    ("alpha", "alpha", Unit::Real),
+    ("step", "step", Unit::Real),
+    ("macs", "macs", Unit::Count),
+    ("bytes", "bytes", Unit::Bytes),
+    ("inputs", "", Unit::Plain),
 ];
-const RANGES: [Column; 13] = [
-    ("acc min", Unit::Plain),
-    ("acc max", Unit::Plain),
-    ("acc bits", Unit::Plain),
-    ("shift", Unit::Plain),
-    ("w levels", Unit::Plain),
-    ("levels", Unit::Plain),
-    ("entropy", Unit::Real),
-    ("zero", Unit::Percent),
-    ("clipped", Unit::Percent),
-    ("weight levels", Unit::Hidden),
-    ("multiplier min", Unit::Hidden),
-    ("multiplier max", Unit::Hidden),
-    ("occupancy", Unit::Hidden),
+const RANGES: [Column; 15] = [
+    ("acc_min", "acc min", Unit::Plain),
+    ("acc_max", "acc max", Unit::Plain),
+    ("acc_bits", "acc bits", Unit::Plain),
+    ("shift", "shift", Unit::Plain),
+    ("", "w levels", Unit::Plain),
+    ("", "levels", Unit::Plain),
+    ("entropy", "entropy", Unit::Real),
+    ("zero", "zero", Unit::Percent),
+    ("clipped", "clipped", Unit::Percent),
+    ("weight_levels", "", Unit::Plain),
+    ("levels", "", Unit::Plain),
+    ("multiplier_min", "", Unit::Plain),
+    ("multiplier_max", "", Unit::Plain),
+    ("occupancy", "", Unit::Plain),
+    ("grid", "", Unit::Plain),
 ];
-const FLOAT: [Column; 4] =
-    [("shape", Unit::Plain), ("macs", Unit::Count), ("parameters", Unit::Count), ("bytes", Unit::Bytes)];
+const FLOAT: [Column; 4] = [
+    ("shape", "shape", Unit::Plain),
+    ("macs", "macs", Unit::Count),
+    ("parameters", "parameters", Unit::Count),
+    ("bytes", "bytes", Unit::Bytes),
+];
 
 /// The layers of a network.
 pub(super) struct Layers {
@@ -134,8 +140,8 @@ impl Layers {
     pub(super) fn json(&self) -> Value {
         let object = |(name, row): &(String, Vec<Value>)| {
             let columns = self.tables.iter().flat_map(|columns| columns.iter());
-            let shown = columns.zip(row).filter(|((name, _), value)| !value.is_null() && *name != "w levels");
-            let fields = shown.map(|((name, _), value)| (key(name), value.clone()));
+            let there = columns.zip(row).filter(|((key, ..), value)| !value.is_null() && !key.is_empty());
+            let fields = there.map(|((key, ..), value)| ((*key).to_owned(), value.clone()));
             Value::Object([("layer".to_owned(), json!(name))].into_iter().chain(fields).collect::<Map<_, _>>())
         };
         Value::Array(self.rows.iter().map(object).collect())
@@ -146,18 +152,17 @@ impl Layers {
         let mut texts = Vec::new();
         let mut from = 0;
         for columns in &self.tables {
-            let value = |row: &[Value], c: usize| row[from + c].clone();
             let shown: Vec<usize> = (0..columns.len())
-                .filter(|&c| !matches!(columns[c].1, Unit::Hidden))
+                .filter(|&c| !columns[c].1.is_empty())
                 .filter(|&c| self.rows.iter().any(|(_, row)| !row[from + c].is_null()))
                 .collect();
             let mut rows =
-                vec![["layer"].into_iter().chain(shown.iter().map(|&c| columns[c].0)).map(str::to_owned).collect()];
+                vec![["layer"].into_iter().chain(shown.iter().map(|&c| columns[c].1)).map(str::to_owned).collect()];
             for (name, row) in &self.rows {
                 if shown.iter().all(|&c| row[from + c].is_null()) {
                     continue;
                 }
-                let cells = shown.iter().map(|&c| columns[c].1.show(&value(row, c)));
+                let cells = shown.iter().map(|&c| columns[c].2.show(&row[from + c]));
                 rows.push([name.clone()].into_iter().chain(cells).collect::<Vec<String>>());
             }
             let left: &[usize] = if columns[0].0 == "op" { &[0, 1] } else { &[0] };
@@ -211,17 +216,16 @@ fn product_row(
         json!(signed_bits(least, most)),
         of_layer(step.map(|step| json!(step.shift))),
         possible.map_or(Value::Null, |possible| json!(format!("{used}/{possible}"))),
-        of_layer(statistics.map(|own| {
-            let used = own.occupancy.iter().filter(|&&part| part > 0.0).count();
-            json!(format!("{used}/{}", own.occupancy.len()))
-        })),
+        of_layer(statistics.map(|own| json!(format!("{}/{}", levels(own), own.occupancy.len())))),
         of_layer(statistics.map(|own| json!(entropy(&own.occupancy)))),
         fraction(|own| own.zero),
         fraction(|own| own.clipped),
         json!(used),
+        of_layer(statistics.map(|own| json!(levels(own)))),
         multipliers.iter().min().map_or(Value::Null, |least| json!(least)),
         multipliers.iter().max().map_or(Value::Null, |most| json!(most)),
         of_layer(statistics.map(|own| json!(own.occupancy))),
+        json!(product.grid.name()),
     ])
 }
 
@@ -240,6 +244,11 @@ fn weight_levels(product: &IntegerProduct) -> (usize, Option<usize>) {
         bitpact::core::Grid::WithoutZero => all,
     };
     (used, (product.weight_bits <= 8).then_some(possible))
+}
+
+/// Output codes that occurred.
+fn levels(own: &LayerStatistics) -> usize {
+    own.occupancy.iter().filter(|&&part| part > 0.0).count()
 }
 
 /// Bits of two's complement that hold everything from `least` to `most`.

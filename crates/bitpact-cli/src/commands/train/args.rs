@@ -13,12 +13,15 @@ use crate::machine::MachineArgs;
 Examples:
   bitpact train
   bitpact train --dataset cifar10 --data cifar-10-batches-bin --bits W2A2 --epochs 20
+  bitpact train --dataset fashion-mnist --data data
   bitpact train my-recipe.toml --lr 0.05 --seed 2 --output runs/second
   bitpact train --resume runs/second
 
-Built-in recipes: builtin (the default), cifar10-resnet20 (the PACT paper's hyper-parameters) and
-cifar10-resnet20-torch (first and last layer in float, clip values from 10). A recipe is a TOML file whose keys are the
-flags' names with underscores; config.toml in a run folder is one. Flags win over the recipe.
+Built-in recipes: builtin (the default), cifar10-resnet20 (the PACT paper's hyper-parameters),
+cifar10-resnet20-torch (first and last layer in float, clip values from 10), cifar100-resnet20,
+mnist-cnn, fashion-mnist-cnn, kmnist-cnn, emnist-cnn and svhn-resnet20; --dataset alone takes the one
+made for the set. A recipe is a TOML file whose keys are the flags' names with underscores;
+config.toml in a run folder is one. Flags win over the recipe.
 
 Ctrl-C saves and stops; --resume goes on to the same bytes as if the run had never stopped.")]
 pub(crate) struct Args {
@@ -49,7 +52,7 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Recipe")]
 pub(super) struct RecipeFlags {
-    /// Data set: builtin or cifar10
+    /// Data set; `bitpact data list` shows them
     #[arg(long, value_name = "NAME")]
     pub(super) dataset: Option<String>,
     /// Network: a name such as resnet20, or a TOML or JSON file

@@ -22,7 +22,7 @@ use super::dot::{Narrow, Vnni256, Vnni512, Words16};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::tile::{Flat, Sums};
-use super::{Product, ProductSpec};
+use super::{Builder, Product, ProductSpec};
 use crate::isa::{Avx2, AvxVnni, Isa, Proof};
 use crate::layout::{Aligned, Layout};
 use transform::{Elements, Patch, input, output};
@@ -37,25 +37,30 @@ pub(super) const LEAST_CHANNELS: usize = 32;
 /// Largest code whose transform fits u8.
 const BYTE_CODES: u8 = 63;
 
-/// The Winograd kernels for `spec`.
-pub(super) fn candidates(isa: Isa, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
+/// The Winograd kernel for `spec`.
+pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
     let g = &spec.geometry;
     let has_form = (g.kh, g.kw, g.stride, spec.groups) == (3, 3, 1, 1) && spec.x.cs.is_multiple_of(16);
     if !has_form || !spec.fits_i32_times(4) {
-        return Vec::new();
+        return None;
+    }
+    fn bytes<'a, D: Instructions>(dot: D, avx2: Avx2, block: usize, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
+        Some(Box::new(move || Some(Box::new(Winograd::bytes(dot, avx2, block, spec)))))
     }
     let is_bytes = spec.x_max <= BYTE_CODES;
     match isa.prove() {
         Proof::Avx2(token) if is_bytes => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni) {
-            Some(vnni) => Winograd::bytes(Vnni256(vnni), token, 16, spec),
-            None => Winograd::bytes(Narrow(token), token, 16, spec),
+            Some(vnni) => bytes(Vnni256(vnni), token, 16, spec),
+            None => bytes(Narrow(token), token, 16, spec),
         },
         // With VNNI a product of bytes costs half of one of words, which the fewer products would only just make up.
-        Proof::Avx2(token) if isa == Isa::Avx2 => Winograd::words(token, spec),
-        Proof::Avx512(token) if is_bytes => {
-            Winograd::bytes(Vnni512(token), token.avx2(), if g.cout > 16 { 32 } else { 16 }, spec)
+        Proof::Avx2(token) if isa == Isa::Avx2 => {
+            Some(Box::new(move || Winograd::words(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>)))
         }
-        _ => Vec::new(),
+        Proof::Avx512(token) if is_bytes => {
+            bytes(Vnni512(token), token.avx2(), if g.cout > 16 { 32 } else { 16 }, spec)
+        }
+        _ => None,
     }
 }
 
@@ -87,40 +92,29 @@ fn transformed(w: impl Fn(usize, usize) -> i32) -> [i32; POSITIONS] {
 
 impl<D: Instructions> Winograd<D> {
     /// Products of transformed codes in u8.
-    fn bytes(dot: D, avx2: Avx2, block: usize, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
+    fn bytes(dot: D, avx2: Avx2, block: usize, spec: &ProductSpec<'_>) -> Self {
         let mut packer = Packer::<D>::new(block, 4 * spec.x_max);
-        let mut constants = Vec::new();
         let offset = 2 * i32::from(spec.x_max);
+        let mut constants = Vec::with_capacity(4 * spec.geometry.cout.next_multiple_of(block));
+        let mut transformed = Transformed::<4>::new(block, spec);
         for first in (0..spec.geometry.cout).step_by(block) {
+            transformed.fill(first, spec);
             let mut sums = vec![[0; POSITIONS]; block];
-            let transformed: Vec<Vec<[i32; POSITIONS]>> =
-                (first..first + block).map(|o| (0..spec.geometry.cin).map(|i| weights(spec, o, i)).collect()).collect();
             for position in 0..POSITIONS {
                 packer.begin();
-                for word in (0..spec.geometry.cin).step_by(4) {
-                    let weight = |lane: usize, i: usize| transformed[lane].get(i).map_or(0, |u| u[position]);
-                    let lanes: Vec<[i16; 4]> =
-                        (0..block).map(|lane| std::array::from_fn(|k| weight(lane, word + k) as i16)).collect();
-                    packer.push(word, lanes);
-                }
-                if position != transform::MIDDLE {
-                    for (sum, u) in sums.iter_mut().zip(&transformed) {
-                        sum[position] = offset * u.iter().map(|u| u[position]).sum::<i32>();
+                for (word, lanes) in transformed.words(position).enumerate() {
+                    packer.push(4 * word, lanes);
+                    if position != transform::MIDDLE {
+                        for (sum, weights) in sums.iter_mut().zip(lanes) {
+                            sum[position] += offset * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
+                        }
                     }
                 }
             }
             let places: Vec<[i32; 4]> = sums.iter().map(transform::combine).collect();
             constants.extend((0..4).flat_map(|place| places.iter().map(move |p| p[place])));
         }
-        vec![Box::new(Self::new(
-            dot,
-            avx2,
-            Elements::Bytes { offset: offset as u8 },
-            block,
-            packer.finish(),
-            constants,
-            spec,
-        ))]
+        Self::new(dot, avx2, Elements::Bytes { offset: offset as u8 }, block, packer.finish(), constants, spec)
     }
 
     fn new(
@@ -150,47 +144,61 @@ impl<D: Instructions> Winograd<D> {
 }
 
 impl Winograd<Words16> {
-    /// Products of transformed codes in 16 bits.
-    fn words(avx2: Avx2, spec: &ProductSpec<'_>) -> Vec<Box<dyn Product>> {
-        let (cin, block) = (spec.geometry.cin, 16);
+    /// Products of transformed codes in 16 bits; `None` where a weight needs more.
+    fn words(avx2: Avx2, spec: &ProductSpec<'_>) -> Option<Self> {
+        let block = 16;
         let mut packer = Packer::<Words16>::new(block, spec.x_max);
+        let largest = spec.codes.iter().map(|&q| i32::from(q).abs()).max().unwrap_or(0);
+        if 9 * largest > i32::from(i16::MAX) {
+            return None;
+        }
+        let mut transformed = Transformed::<2>::new(block, spec);
         for first in (0..spec.geometry.cout).step_by(block) {
-            let transformed: Vec<Vec<[i32; POSITIONS]>> =
-                (first..first + block).map(|o| (0..cin).map(|i| weights(spec, o, i)).collect()).collect();
+            transformed.fill(first, spec);
             for position in 0..POSITIONS {
                 packer.begin();
-                for word in (0..cin).step_by(2) {
-                    let weight = |lane: usize, i: usize| transformed[lane].get(i).map_or(0, |u| u[position]);
-                    let mut fits = true;
-                    let lanes: Vec<[i16; 2]> = (0..block)
-                        .map(|lane| {
-                            std::array::from_fn(|k| {
-                                let w = weight(lane, word + k);
-                                fits &= i16::try_from(w).is_ok();
-                                w as i16
-                            })
-                        })
-                        .collect();
-                    if !fits {
-                        return Vec::new();
-                    }
-                    packer.push16(2 * word, &lanes);
+                for (word, lanes) in transformed.words(position).enumerate() {
+                    packer.push16(4 * word, lanes);
                 }
             }
         }
         let constants = vec![0; spec.geometry.cout.next_multiple_of(block) * 4];
-        let dot = Words16(avx2);
-        vec![Box::new(Self::new(dot, avx2, Elements::Words, block, packer.finish(), constants, spec))]
+        Some(Self::new(Words16(avx2), avx2, Elements::Words, block, packer.finish(), constants, spec))
     }
 }
 
-/// Transformed weights of output channel `o` for input channel `i`.
-fn weights(spec: &ProductSpec<'_>, o: usize, i: usize) -> [i32; POSITIONS] {
-    let g = &spec.geometry;
-    if o >= g.cout {
-        return [0; POSITIONS];
+/// Transformed weights of one block: `[position][word][channel][K]`.
+struct Transformed<const K: usize> {
+    block: usize,
+    words: usize,
+    weights: Vec<[i16; K]>,
+}
+
+impl<const K: usize> Transformed<K> {
+    fn new(block: usize, spec: &ProductSpec<'_>) -> Self {
+        let words = spec.geometry.cin.div_ceil(K);
+        Self { block, words, weights: vec![[0; K]; POSITIONS * words * block] }
     }
-    transformed(|a, b| spec.codes[((o * g.cin + i) * 3 + a) * 3 + b].into())
+
+    /// Transforms the weights of channels `first..first + block`.
+    fn fill(&mut self, first: usize, spec: &ProductSpec<'_>) {
+        let g = &spec.geometry;
+        self.weights.fill([0; K]);
+        for (lane, o) in (first..(first + self.block).min(g.cout)).enumerate() {
+            let channel = spec.codes[o * g.cin * 9..(o + 1) * g.cin * 9].as_chunks::<9>().0;
+            for (i, w) in channel.iter().enumerate() {
+                for (position, u) in transformed(|a, b| w[3 * a + b].into()).into_iter().enumerate() {
+                    // At most nine weights of 8 bits, or of what `words` allows.
+                    self.weights[(position * self.words + i / K) * self.block + lane][i % K] = u as i16;
+                }
+            }
+        }
+    }
+
+    fn words(&self, position: usize) -> impl Iterator<Item = &[[i16; K]]> {
+        let panel = self.words * self.block;
+        self.weights[position * panel..(position + 1) * panel].chunks_exact(self.block)
+    }
 }
 
 impl<D: Instructions> Product for Winograd<D> {

@@ -56,12 +56,11 @@ pub(super) fn input(isa: Avx2, elements: Elements, patch: Patch<'_>, to: &mut [u
     assert!(((POSITIONS - 1) * distance + cs) * elements.bytes() <= to.len(), "transformed patch");
     let pixels: [*const u8; POSITIONS] = std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
     let _ = isa;
-    // SAFETY: the token proves AVX2. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
-    unsafe {
-        match elements {
-            Elements::Bytes { offset } => bytes(&pixels, cs, to.as_mut_ptr(), distance, offset),
-            Elements::Words => words(&pixels, cs, to.as_mut_ptr().cast(), distance),
-        }
+    match elements {
+        // SAFETY: the token proves AVX2. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
+        Elements::Bytes { offset } => unsafe { bytes(&pixels, cs, to.as_mut_ptr(), distance, offset) },
+        // SAFETY: as above; memory for i16 need not be aligned here.
+        Elements::Words => unsafe { words(&pixels, cs, to.as_mut_ptr().cast(), distance) },
     }
 }
 
