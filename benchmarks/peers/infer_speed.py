@@ -7,7 +7,7 @@
 writes report.json and report.md. Each round of each row (network, threads, batch) runs every peer once, then ours once at every
 width, each in a fresh process on the same CPUs; the first round warms the machine up and is dropped. `--ours` is a shell command
 in which {arch}, {bits}, {threads} and {batch} are filled in. It prints one JSON object whose array `rows` has an object with
-`threads`, `batch`, `median_ms`, `images_per_s` and `resident_bytes`; `model_bytes`, in the row or beside `rows`, is reported if present.
+`threads`, `batch`, `median_ms`, `images_per_s` and `resident_bytes`; `file_bytes`, in the row or beside `rows`, is reported if present.
 """
 import argparse
 import json
@@ -57,7 +57,7 @@ def run_ours(args, arch, threads, batch, bits):
         sys.exit(f"{command}: no row with threads {threads} and batch {batch}")
     except (KeyError, TypeError, ValueError) as error:
         sys.exit(f"{command}: expected an array rows of threads, batch, median_ms, images_per_s, resident_bytes ({error!r})")
-    return numbers | {"model_bytes": row.get("model_bytes", result.get("model_bytes"))}
+    return numbers | {"file_bytes": row.get("file_bytes", result.get("file_bytes"))}
 
 
 def spread(values, digits):
@@ -66,7 +66,7 @@ def spread(values, digits):
 
 def summary(runs):
     result = {"median_ms": spread([run["median_ms"] for run in runs], 4), "images_per_s": spread([run["images_per_s"] for run in runs], 1)}
-    for key in ("resident_bytes", "resident_bytes_before", "model_bytes", "load_and_first_run_ms"):
+    for key in ("resident_bytes", "resident_bytes_before", "file_bytes", "load_and_first_run_ms"):
         values = [run[key] for run in runs if run.get(key) is not None]
         if values:
             result[key] = round(statistics.median(values))
@@ -115,7 +115,7 @@ def table(report):
                 against = f"**{ratio['median']:.2f}** ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
             times = "{:.{d}f} ({:.{d}f}-{:.{d}f})".format(ms["median"], ms["min"], ms["max"], d=digits)
             cells = [row["arch"], row["threads"], row["batch"], title, times, f"{rate:.{0 if rate >= 100 else 1}f}", against, resident]
-            lines.append(f"| {' | '.join(map(str, cells))} | {mb(engine.get('model_bytes'))} |")
+            lines.append(f"| {' | '.join(map(str, cells))} | {mb(engine.get('file_bytes'))} |")
     versions = ", ".join(f"{TITLES[name]} {version}" for name, version in report["versions"].items())
     loads = max((row["load_before"] for row in report["rows"]), default=0)
     flags = ", ".join(report["cpu_flags"])

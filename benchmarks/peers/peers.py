@@ -168,7 +168,7 @@ def measure(name, folder, arch, threads, batch, seconds):
     return {
         "engine": name, "version": peer.version, "threads": threads, "batch": batch, "runs": len(times),
         "median_ms": median * 1e3, "images_per_s": batch / median, "load_and_first_run_ms": first * 1e3,
-        "resident_bytes": resident_bytes(), "resident_bytes_before": before, "model_bytes": model_bytes(name, folder, arch),
+        "resident_bytes": resident_bytes(), "resident_bytes_before": before, "file_bytes": model_bytes(name, folder, arch),
     }
 
 
