@@ -4,6 +4,7 @@
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
+use crate::area::PairArea;
 use crate::estimate::roofline_point;
 use crate::paper::{self, Study};
 use crate::{AccelError, AreaTable, Device, Estimate, Widths};
@@ -20,20 +21,17 @@ struct Series {
     line: bool,
 }
 
-/// Relative area of a multiply-accumulate unit against bits, both operands alike: synthesized, its multiplier alone, and the paper's.
+/// Relative area of a multiply-accumulate unit against bits, both operands alike: synthesized, and the paper's.
 ///
 /// # Errors
 /// The drawing library fails.
 pub fn area(table: &AreaTable) -> Result<String, AccelError> {
     let same = |bits: u8| Widths::same(bits).expect("1 to 16");
-    let rows: Vec<_> = AreaTable::widths().filter_map(|bits| table.get(same(bits))).collect();
-    let two = table.get(same(2));
-    let relative = |of: fn(&crate::area::PairArea) -> u64| -> Vec<(f64, f64)> {
-        let base = two.map_or(1.0, |row| of(row) as f64);
-        rows.iter().map(|row| (f64::from(row.weight_bits), of(row) as f64 / base)).collect()
-    };
+    let there = AreaTable::widths().filter_map(|bits| table.get(same(bits)));
+    let relative = |row: &PairArea| row.mac_transistors as f64 / table.mac(same(2));
+    let points = there.map(|row| (f64::from(row.weight_bits), relative(row))).collect();
     let series = [
-        Series { name: "unit, synthesized".to_owned(), points: relative(|r| r.mac_transistors), line: true },
+        Series { name: "unit, synthesized".to_owned(), points, line: true },
         Series {
             name: "PACT paper, figure 6(b)".to_owned(),
             points: paper::BITS.map(f64::from).into_iter().zip(paper::AREA).collect(),
@@ -41,7 +39,7 @@ pub fn area(table: &AreaTable) -> Result<String, AccelError> {
         },
     ];
     let labels = ["Area of a multiply-accumulate unit", "bits of both operands", "area over that of 2 bits"];
-    draw("area", labels, (0.0..17.0).step(1.0), 0.0..16.0, &series, 17)
+    draw("area", labels, (0.0..17.0).step(1.0), 0.0..16.0, &series, (17, SeriesLabelPosition::LowerRight))
 }
 
 /// Images a second against bits, a line for each bandwidth, the paper's points beside it.
@@ -63,10 +61,11 @@ pub fn throughput(study: &Study) -> Result<String, AccelError> {
         study.throughput.iter().flatten().chain(paper::THROUGHPUT.iter().flatten()).fold(0.0f64, |m, &v| m.max(v));
     let title = format!("{} on the PACT paper's accelerator", study.network);
     let labels = [title.as_str(), "bits of both operands", "images a second"];
-    draw("throughput", labels, (1.0..17.0).step(1.0), 0.0..most * 1.05, &series, 17)
+    draw("throughput", labels, (1.0..17.0).step(1.0), 0.0..most * 1.05, &series, (17, SeriesLabelPosition::UpperRight))
 }
 
-/// Attainable multiply-adds a second against multiply-adds per external byte, with every layer that moves something.
+/// Attainable multiply-adds a second against multiply-adds per external byte, with every layer on it; those that move nothing stand at the right
+/// edge.
 ///
 /// # Errors
 /// The drawing library fails.
@@ -81,17 +80,21 @@ pub fn roofline(device: &Device, network: &str, estimate: &Estimate) -> Result<S
     };
     let knee = device.bandwidth_gbps.map_or(1.0, |gbps| peak / gbps);
     let x = range(|p| p.0, &[knee * 0.5, knee * 20.0]);
-    let y = range(|p| p.1, &[peak * 0.05, peak * 1.01]);
+    let rates = estimate.layers.iter().filter(|l| l.macs > 0).map(|l| l.macs as f64 / l.time_s / 1e9);
+    let y = range(|p| p.1, &[rates.fold(peak * 0.05, f64::min), peak * 1.01]);
     let roof: Vec<(f64, f64)> = [x.start, knee.clamp(x.start, x.end), x.end]
         .map(|at| (at, device.bandwidth_gbps.map_or(peak, |gbps| peak.min(gbps * at))))
         .into();
+    let on_chip = estimate.layers.iter().filter(|l| l.macs > 0 && l.weight_bytes + l.activation_bytes == 0);
+    let on_chip = on_chip.map(|l| (x.end, l.macs as f64 / l.time_s / 1e9)).collect();
     let series = [
         Series { name: format!("roof of {}", device.name), points: roof, line: true },
         Series { name: "layers that move something".to_owned(), points, line: false },
+        Series { name: "layers wholly on chip, at the right edge".to_owned(), points: on_chip, line: false },
     ];
     let title = format!("{network} on {}, batch {}", device.name, estimate.batch);
     let labels = [title.as_str(), "multiply-adds per external byte", "billion multiply-adds a second"];
-    draw("roofline", labels, x.log_scale(), y.log_scale(), &series, 10)
+    draw("roofline", labels, x.clone().log_scale(), y.log_scale(), &series, (10, SeriesLabelPosition::LowerMiddle))
 }
 
 fn draw<X, Y>(
@@ -100,7 +103,7 @@ fn draw<X, Y>(
     x: X,
     y: Y,
     series: &[Series],
-    x_labels: usize,
+    (x_labels, legend): (usize, SeriesLabelPosition),
 ) -> Result<String, AccelError>
 where
     X: AsRangedCoord<Value = f64>,
@@ -109,7 +112,7 @@ where
     Y::CoordDescType: ValueFormatter<f64>,
 {
     let mut svg = String::new();
-    draw_into(&mut svg, [title, x_label, y_label], x, y, series, x_labels)
+    draw_into(&mut svg, [title, x_label, y_label], x, y, series, (x_labels, legend))
         .map_err(|message| AccelError::Chart { chart, message })?;
     Ok(svg)
 }
@@ -120,7 +123,7 @@ fn draw_into<X, Y>(
     x: X,
     y: Y,
     series: &[Series],
-    x_labels: usize,
+    (x_labels, legend): (usize, SeriesLabelPosition),
 ) -> Result<(), String>
 where
     X: AsRangedCoord<Value = f64>,
@@ -142,7 +145,8 @@ where
     mesh.x_desc(x_label).y_desc(y_label).x_labels(x_labels).light_line_style(WHITE);
     mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
     mesh.draw().map_err(|e| told(&e))?;
-    let mut lines = 0;
+    let one_line = series.iter().filter(|s| s.line).count() == 1;
+    let (mut lines, mut points) = (0, 0);
     for one in series {
         // Points take the colour of the line before them.
         lines += usize::from(one.line);
@@ -154,7 +158,9 @@ where
                 .label(&one.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         } else {
-            let colour = if series.iter().filter(|s| s.line).count() == 1 { COLOURS[1] } else { colour };
+            // Where one line has several sets of points, they have colours of their own.
+            points += 1;
+            let colour = if one_line { COLOURS[points.min(COLOURS.len() - 1)] } else { colour };
             let crosses = one.points.iter().map(|&point| Cross::new(point, 4, colour.stroke_width(2)));
             let drawn = chart.draw_series(crosses).map_err(|e| told(&e))?;
             drawn.label(&one.name).legend(move |(x, y)| Cross::new((x + 9, y), 4, colour.stroke_width(2)));
@@ -164,7 +170,7 @@ where
         .configure_series_labels()
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
-        .position(SeriesLabelPosition::LowerRight)
+        .position(legend)
         .draw()
         .map_err(|e| told(&e))?;
     root.present().map_err(|e| told(&e))
@@ -172,5 +178,5 @@ where
 
 /// A number of an axis without zeros that say nothing.
 fn short(value: f64) -> String {
-    if value.abs() >= 1e-3 { format!("{}", (value * 1e4).round() / 1e4) } else { format!("{value:e}") }
+    if value == 0.0 || value.abs() >= 1e-3 { format!("{}", (value * 1e4).round() / 1e4) } else { format!("{value:e}") }
 }
