@@ -1,7 +1,7 @@
 //! Convolutions with groups over one image: the interface of [`conv`](crate::conv) for any number of groups.
 //!
 //! Weights are OIHW with `I = cin / groups`; outputs of group g see the inputs of group g only. One group runs on the kernels
-//! of [`conv`](crate::conv) as it is, depthwise convolutions on those of [`depthwise`](crate::depthwise), all others group
+//! of [`conv`](crate::conv) as it is, depthwise convolutions on those of [`depthwise`], all others group
 //! by group on the former, over copies of the channels of a group.
 
 mod slices;
