@@ -188,10 +188,11 @@ fn names_of_networks_and_sets_tell_the_nearest() {
     let mut draft = small();
     draft.set("dataset", "cifar-10", "--dataset");
     let text = draft.known_dataset().unwrap_err().to_string();
-    assert_eq!(
-        text,
-        "--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"cifar10\" (did you mean `cifar10`?)"
+    assert!(
+        text.starts_with("--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"cifar10\", "),
+        "{text}"
     );
+    assert!(text.ends_with("\"svhn\" (did you mean `cifar10`?)"), "{text}");
 }
 
 #[test]
