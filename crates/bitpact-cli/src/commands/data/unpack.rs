@@ -85,7 +85,7 @@ mod tests {
             &packed,
             &[
                 ("../../escaped.bin", EntryType::Regular, b"no"),
-                ("/tmp/absolute.bin", EntryType::Regular, b"no"),
+                ("/absolute.bin", EntryType::Regular, b"no"),
                 ("set/b.bin", EntryType::Symlink, b""),
                 ("set/other.txt", EntryType::Regular, b"no"),
                 ("../a.bin", EntryType::Regular, b"first"),
