@@ -88,6 +88,16 @@ pub enum GraphError {
         /// Shape of the second input.
         right: Shape,
     },
+    /// The inputs of a concatenation differ in height or width.
+    #[error("node `{node}`: inputs of {first} and {other} cannot be concatenated, their sides differ")]
+    ConcatShapes {
+        /// The node.
+        node: String,
+        /// Shape of the first input.
+        first: Shape,
+        /// Shape of the input that differs.
+        other: Shape,
+    },
     /// The nodes are a valid graph, but not one that can be trained and converted as fused stages.
     #[error("node `{node}`: {what}")]
     Pattern {

@@ -13,11 +13,12 @@ mod glob;
 mod graph;
 mod op;
 mod plan;
+mod sources;
 pub mod zoo;
 
 pub use error::GraphError;
 pub use fuse::{Residual, Stage, Unit, fuse};
 pub use glob::matches as name_matches;
 pub use graph::{Graph, Node, NodeId};
-pub use op::{Op, Shape};
+pub use op::{Op, Rate, Shape};
 pub use plan::{ActPlan, BitSpec, FirstLast, Override, PlanError, QuantConfig, QuantPlan, ShortcutBits, WeightPlan};

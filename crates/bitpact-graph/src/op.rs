@@ -107,7 +107,34 @@ pub enum Op {
     },
     /// Mean over h and w.
     GlobalAvgPool,
+    /// Mean over a square window. Padding counts as zeros, so every mean divides by `kernel * kernel`, as PyTorch's
+    /// `AvgPool2d` does by default.
+    AvgPool {
+        /// Rows and columns of the window.
+        kernel: usize,
+        /// Step of the window.
+        stride: usize,
+        /// Padding on every side, less than the kernel.
+        #[serde(default)]
+        padding: usize,
+    },
+    /// The channels of two or more tensors of one height and width, one after the other.
+    Concat,
+    /// In training sets a value to 0 with probability `rate` and divides the others by `1 - rate` (Srivastava et al.
+    /// 2014); nothing elsewhere, and absent from an integer network.
+    Dropout {
+        /// Probability of a zero.
+        rate: Rate,
+    },
 }
+
+/// A probability at least 0 and below 1, which a checked graph holds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rate(pub f64);
+
+// A graph refuses NaN.
+impl Eq for Rate {}
 
 fn one() -> usize {
     1
@@ -144,14 +171,17 @@ impl Op {
             Op::Subsample { .. } => "subsample",
             Op::MaxPool { .. } => "max_pool",
             Op::GlobalAvgPool => "global_avg_pool",
+            Op::AvgPool { .. } => "avg_pool",
+            Op::Concat => "concat",
+            Op::Dropout { .. } => "dropout",
         }
     }
 
-    /// Number of inputs the op takes.
+    /// Number of inputs the op takes; [`Op::Concat`] takes more, too.
     pub fn arity(&self) -> usize {
         match self {
             Op::Input { .. } => 0,
-            Op::Add => 2,
+            Op::Add | Op::Concat => 2,
             _ => 1,
         }
     }
@@ -166,7 +196,7 @@ impl Op {
         matches!(self, Op::Act { .. })
     }
 
-    /// Shape of the op's output for inputs of the given shapes, whose number is [`Op::arity`].
+    /// Shape of the op's output for inputs of the given shapes, whose number fits [`Op::arity`].
     ///
     /// # Errors
     /// Names `node` where a parameter is out of range, a window does not fit or two shapes differ.
@@ -220,7 +250,7 @@ impl Op {
                 let Shape { h, w, c } = inputs[0];
                 Ok(Shape::new(h.div_ceil(stride), w.div_ceil(stride), c + pad_before + pad_after))
             }
-            Op::MaxPool { kernel, stride, padding } => {
+            Op::MaxPool { kernel, stride, padding } | Op::AvgPool { kernel, stride, padding } => {
                 if padding >= kernel {
                     let expected = "less than the kernel";
                     return Err(GraphError::Parameter {
@@ -234,6 +264,18 @@ impl Op {
                 Ok(Shape::new(h, w, inputs[0].c))
             }
             Op::GlobalAvgPool => Ok(Shape::new(1, 1, inputs[0].c)),
+            Op::Concat => {
+                let Shape { h, w, .. } = inputs[0];
+                if let Some(&other) = inputs.iter().find(|s| (s.h, s.w) != (h, w)) {
+                    return Err(GraphError::ConcatShapes { node: node.to_owned(), first: inputs[0], other });
+                }
+                Ok(Shape::new(h, w, inputs.iter().map(|s| s.c).sum()))
+            }
+            Op::Dropout { rate: Rate(rate) } if (0.0..1.0).contains(&rate) => Ok(inputs[0]),
+            Op::Dropout { rate: Rate(rate) } => {
+                let what = format!("rate = {rate}, expected at least 0 and below 1");
+                Err(GraphError::Pattern { node: node.to_owned(), what })
+            }
         }
     }
 }

@@ -310,10 +310,12 @@ impl QuantPlan {
             let weights = bits.map_or(Ok(WeightPlan::Float), |b| spec(b).map(WeightPlan::Quantized))?;
             plan.weights.insert(name.clone(), weights);
         }
-        let into_last = last_unit.map(|u| source_act(graph, &stages, u.input));
+        let owners = graph.clip_owners();
+        let into_last: Vec<NodeId> =
+            last_unit.map_or(Vec::new(), |u| graph.source_acts(u.input)).into_iter().map(|act| owners[act]).collect();
         for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op.is_act()) {
             let mut act = ActPlan { bits: act_bits, quant: config.act_quant };
-            if config.first_last == FirstLast::Bits8 && into_last == Some(id) {
+            if config.first_last == FirstLast::Bits8 && into_last.contains(&owners[id]) {
                 act.bits = eight;
             }
             for (pattern, o) in matching(&node.name) {
@@ -328,6 +330,7 @@ impl QuantPlan {
             act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             plan.activations.insert(node.name.clone(), act);
         }
+        plan.check_shared(graph)?;
         Ok(plan)
     }
 
@@ -367,23 +370,25 @@ impl QuantPlan {
         if self.is_float() && self.weights.values().any(|w| *w != WeightPlan::Float) {
             return mismatch(&graph.node(graph.output()).name, "quantized weights need quantized activations");
         }
-        Ok(())
+        self.check_shared(graph)
+    }
+
+    /// Checks that activations with one clip value have the same bits and quantizer.
+    fn check_shared(&self, graph: &Graph) -> Result<(), PlanError> {
+        let of = |id: NodeId| self.activations.get(&graph.node(id).name);
+        let owners = graph.clip_owners();
+        match (0..owners.len()).find(|&id| of(id) != of(owners[id])) {
+            None => Ok(()),
+            Some(id) => Err(PlanError::Act {
+                layer: graph.node(id).name.clone(),
+                what: "it is concatenated with an activation of other bits or another quantizer",
+            }),
+        }
     }
 }
 
 fn products(graph: &Graph) -> impl Iterator<Item = NodeId> + '_ {
     (0..graph.nodes().len()).filter(|&id| graph.node(id).op.is_product())
-}
-
-/// The activation whose codes reach `tensor`, through pools.
-fn source_act(graph: &Graph, stages: &[Stage], tensor: NodeId) -> NodeId {
-    let mut id = tensor;
-    while let Some(Stage::MaxPool { input, .. } | Stage::GlobalAvgPool { input, .. }) =
-        stages.iter().find(|s| s.output() == id && !graph.node(id).op.is_act())
-    {
-        id = *input;
-    }
-    id
 }
 
 fn check_patterns(graph: &Graph, patterns: &[(&String, &Override)]) -> Result<(), PlanError> {

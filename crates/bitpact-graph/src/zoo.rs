@@ -9,16 +9,36 @@
 //! | `alexnet` | the PACT paper's: two groups in convolutions 1, 3 and 4, batch norm before every activation | Krizhevsky et al. 2012; PACT (arXiv 1805.06085), appendix B |
 //! | `mobilenet_v1` | depthwise and pointwise convolutions | Howard et al. 2017 (arXiv 1704.04861), table 1 |
 //! | `mobilenet_v2` | inverted residuals with linear bottlenecks, torchvision's layout and names | Sandler et al. 2018 (arXiv 1801.04381), table 2 |
+//! | `preact_resnet20`, `-32`, `-44`, `-56` | full pre-activation: batch norm and activation before every convolution, an uncut residual stream; option-A shortcuts | He et al. 2016 (arXiv 1603.05027), section 4; PACT's CIFAR-10 network |
+//! | the same with `-b` | projections of the activated tensor | the same |
+//! | `preact_resnet18`, `preact_resnet34`, `preact_resnet50` | full pre-activation, Tensorpack's layout; PACT's ImageNet networks | the same; PACT, appendix B |
+//! | `resnet8` | MLPerf Tiny's image classification network | Banbury et al. 2021 (arXiv 2106.07597), section 3 |
+//! | `vgg_small` | six 3x3 convolutions of 128 to 512 channels and one linear layer | Zhang et al. 2018 (LQ-Nets, arXiv 1807.10029), section 4.1 |
+//! | `svhn_cnn` | seven convolutions and one linear layer, dropout before the last convolution | Zhou et al. 2016 (DoReFa-Net, arXiv 1606.06160), Tensorpack's example; PACT, appendix B |
 //! | `cnn` | three stages of two 3x3 convolutions and a pool | ours, for small images |
+
+mod preact;
+mod small;
 
 use crate::{Graph, GraphError, Node, NodeId, Op, Shape};
 
 /// Every name [`build`] knows.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 29] = [
     "alexnet",
     "cnn",
     "mobilenet_v1",
     "mobilenet_v2",
+    "preact_resnet18",
+    "preact_resnet20",
+    "preact_resnet20-b",
+    "preact_resnet32",
+    "preact_resnet32-b",
+    "preact_resnet34",
+    "preact_resnet44",
+    "preact_resnet44-b",
+    "preact_resnet50",
+    "preact_resnet56",
+    "preact_resnet56-b",
     "resnet18",
     "resnet20",
     "resnet20-b",
@@ -30,6 +50,9 @@ pub const NAMES: [&str; 15] = [
     "resnet50",
     "resnet56",
     "resnet56-b",
+    "resnet8",
+    "svhn_cnn",
+    "vgg_small",
 ];
 
 /// Builds the network called `name` for images of shape `input` and `classes` classes; `None` for a name that is not
@@ -39,6 +62,7 @@ pub const NAMES: [&str; 15] = [
 /// An input too small for the network's strides, or sizes out of range.
 pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, GraphError>> {
     let cifar = |depth: usize, projections: bool| Some(cifar_resnet(name, depth, projections, input, classes));
+    let preact = |depth: usize, projections: bool| Some(preact::cifar(name, depth, projections, input, classes));
     match name {
         "alexnet" => Some(alexnet(input, classes)),
         "cnn" => Some(cnn(input, classes)),
@@ -47,6 +71,12 @@ pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, G
         "resnet18" => Some(imagenet_resnet(name, &[2, 2, 2, 2], false, input, classes)),
         "resnet34" => Some(imagenet_resnet(name, &[3, 4, 6, 3], false, input, classes)),
         "resnet50" => Some(imagenet_resnet(name, &[3, 4, 6, 3], true, input, classes)),
+        "preact_resnet18" => Some(preact::imagenet(name, &[2, 2, 2, 2], false, input, classes)),
+        "preact_resnet34" => Some(preact::imagenet(name, &[3, 4, 6, 3], false, input, classes)),
+        "preact_resnet50" => Some(preact::imagenet(name, &[3, 4, 6, 3], true, input, classes)),
+        "resnet8" => Some(small::resnet8(input, classes)),
+        "svhn_cnn" => Some(small::svhn_cnn(input, classes)),
+        "vgg_small" => Some(small::vgg_small(input, classes)),
         _ => {
             let (depth, projections) = match name.strip_suffix("-b") {
                 Some(base) => (base, true),
@@ -57,6 +87,10 @@ pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, G
                 "resnet32" => cifar(32, projections),
                 "resnet44" => cifar(44, projections),
                 "resnet56" => cifar(56, projections),
+                "preact_resnet20" => preact(20, projections),
+                "preact_resnet32" => preact(32, projections),
+                "preact_resnet44" => preact(44, projections),
+                "preact_resnet56" => preact(56, projections),
                 _ => None,
             }
         }
@@ -64,9 +98,13 @@ pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, G
 }
 
 /// Side of the square images and number of classes that the network called `name` is usually measured with: 224 and
-/// ImageNet's 1000 for the ImageNet networks, 32 and 10 for the others.
+/// ImageNet's 1000 for the ImageNet networks, 40 and 10 for `svhn_cnn`, 32 and 10 for the others.
 pub fn usual_input(name: &str) -> (usize, usize) {
-    if matches!(name, "resnet18" | "resnet34" | "resnet50") { (224, 1000) } else { (32, 10) }
+    match name.strip_prefix("preact_").unwrap_or(name) {
+        "alexnet" | "resnet18" | "resnet34" | "resnet50" => (224, 1000),
+        "svhn_cnn" => (40, 10),
+        _ => (32, 10),
+    }
 }
 
 struct Builder {

@@ -1,6 +1,6 @@
 //! The zoo against published numbers, and what every network of it must satisfy.
 
-use bitpact_graph::{Graph, QuantConfig, QuantPlan, Residual, Shape, Stage, counts, fuse, zoo};
+use bitpact_graph::{Graph, QuantConfig, QuantPlan, Residual, Shape, Stage, Unit, counts, fuse, zoo};
 
 fn build(name: &str, size: usize, classes: usize) -> Graph {
     zoo::build(name, Shape::new(size, size, 3), classes).expect("a known name").expect("a valid graph")
@@ -50,6 +50,60 @@ fn alexnet_has_the_weights_of_its_paper() {
     assert_eq!(of("conv1").macs, 54 * 54 * 256 * 48 * 25);
 }
 
+/// Published: MLPerf Tiny's ResNet-8 has 78,666 parameters in Keras, 240 of them biases before batch norms and 480 running
+/// statistics; LQ-Nets' VGG-Small 4.66 M. Pre-activation moves batch norms, it adds and drops none but the last block's.
+#[test]
+fn small_networks_have_the_sizes_of_their_papers() {
+    let of = |name: &str, size: usize, classes: usize| {
+        let graph = build(name, size, classes);
+        let plan = QuantPlan::resolve(&graph, &config("W4A4")).unwrap();
+        let macs: u64 = counts::layers(&graph, &plan).iter().map(|l| l.macs).sum();
+        (counts::parameters(&graph), macs)
+    };
+    assert_eq!(of("resnet8", 32, 10), (78_666 - 240 - 480, 12_501_632));
+    let convs = 9 * (3 * 128 + 128 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512);
+    assert_eq!(of("vgg_small", 32, 10).0, convs + 2 * 2 * (128 + 256 + 512) + 8192 * 10 + 10);
+    let svhn = build("svhn_cnn", 40, 10);
+    let shape = |name: &str| svhn.shape(svhn.find(name).unwrap());
+    assert_eq!(
+        (shape("pool0"), shape("act5"), shape("act6")),
+        (Shape::new(18, 18, 48), Shape::new(5, 5, 128), Shape::new(1, 1, 512))
+    );
+    assert_eq!(svhn.weight_shape(svhn.find("conv6").unwrap()).unwrap(), [512, 128, 5, 5]);
+    // The last batch norm makes up for the narrower ones before the convolutions that widen, and for the stem's.
+    assert_eq!(of("preact_resnet20", 32, 10), of("resnet20", 32, 10));
+    // The paper: 19 activations, and 16 convolutions beside the first and the shortcuts in ResNet-18.
+    let acts = |name: &str| build(name, 64, 10).nodes().iter().filter(|n| n.op.is_act()).count();
+    assert_eq!((acts("preact_resnet20"), acts("preact_resnet18")), (19, 17));
+}
+
+#[test]
+fn pre_activation_networks_have_one_stream_a_stage_and_shortcuts_of_it() {
+    let graph = build("preact_resnet20", 32, 10);
+    let stages = fuse(&graph).unwrap();
+    let name = |id: usize| graph.node(id).name.as_str();
+    let streams: Vec<_> = stages
+        .iter()
+        .filter_map(|s| match s {
+            Stage::Unit(u) if u.act.is_none() && u.output != graph.output() => Some((name(u.output), u.residual)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(streams.len(), 10);
+    assert_eq!(streams[0], ("conv1", None));
+    assert!(matches!(streams[1], ("layer1.0.add", Some(Residual::Identity { tensor })) if name(tensor) == "conv1"));
+    assert!(matches!(streams[4].1, Some(Residual::Subsample { tensor, .. }) if name(tensor) == "layer1.2.add"));
+    let acts = stages.iter().filter(|s| matches!(s, Stage::Act { norm: Some(_), .. })).count();
+    assert_eq!((acts, stages.len()), (10, 10 + 10 + 9 + 2), "streams, their activations, inner units, pool and logits");
+    let b = build("preact_resnet20-b", 32, 10);
+    assert!(
+        fuse(&b)
+            .unwrap()
+            .iter()
+            .any(|s| matches!(s, Stage::Unit(Unit { act: None, residual: Some(Residual::Projection { .. }), .. })))
+    );
+}
+
 #[test]
 fn bytes_follow_the_bits_of_the_plan() {
     let graph = build("resnet20", 32, 10);
@@ -64,7 +118,7 @@ fn bytes_follow_the_bits_of_the_plan() {
 #[test]
 fn every_network_fuses_resolves_and_round_trips() {
     for name in zoo::NAMES {
-        let size = if ["alexnet", "resnet18", "resnet34", "resnet50"].contains(&name) { 64 } else { 32 };
+        let size = if zoo::usual_input(name).0 == 224 { 64 } else { 32 };
         let graph = build(name, size, 7);
         assert_eq!((graph.classes(), graph.name()), (7, name));
         let stages = fuse(&graph).unwrap();
