@@ -98,6 +98,37 @@ impl<'a> Interpreter<'a> {
                     inside.max().unwrap_or(0)
                 }));
             }
+            IntegerOp::Stream { main, second, residual, step, res_mul } => {
+                let window = self.window(tensors, main, y, x);
+                let second = second.as_ref().map(|second| (second, self.window(tensors, second, y, x)));
+                out.extend(channels.map(|c| {
+                    let acc = sum(main, &window, c);
+                    let acc2 = second.as_ref().map_or(0, |(second, window)| sum(second, window, c));
+                    let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
+                    i64::from(step.apply(c, acc, acc2, 0)) + res * i64::from(*res_mul)
+                }));
+            }
+            IntegerOp::Act { input, step } => {
+                let values = self.codes(tensors, *input);
+                let pixel = &values.values[(y * layer.shape.w + x) * layer.shape.c..];
+                out.extend(channels.map(|c| i64::from(step.apply(c, pixel[c], 0, 0))));
+            }
+            IntegerOp::Concat { inputs } => {
+                for &input in inputs {
+                    let codes = self.codes(tensors, input);
+                    let c = codes.shape.c;
+                    out.extend(&codes.values[(y * codes.shape.w + x) * c..][..c]);
+                }
+            }
+            &IntegerOp::WindowSum { input, kernel, stride, padding, padding_code } => {
+                let codes = self.codes(tensors, input);
+                out.extend(channels.map(|c| {
+                    let window = (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx)));
+                    let code =
+                        |(ky, kx)| codes.at(position(y, stride, padding, ky), position(x, stride, padding, kx), c);
+                    window.map(|at| code(at).unwrap_or(padding_code.into())).sum::<i64>()
+                }));
+            }
             &IntegerOp::SumPool { input } => {
                 let codes = self.codes(tensors, input);
                 out.extend(channels.map(|c| codes.values.iter().skip(c).step_by(codes.shape.c).sum::<i64>()));

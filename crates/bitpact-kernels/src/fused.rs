@@ -11,7 +11,7 @@ use crate::isa::Isa;
 use crate::layout::{Aligned, Layout};
 use crate::pool::Pool;
 use crate::product::{Product, ProductSpec, candidates};
-use crate::requant::{BLOCK, Row, StepU8};
+use crate::requant::{BLOCK, Row, StepI32, StepU8, StreamRow};
 
 /// Multiplications below which a task is not cut further: some microseconds of work.
 const TASK_MACS: u64 = 1 << 19;
@@ -34,6 +34,7 @@ pub struct Scratch {
     prepared: [Aligned<u8>; 2],
     acc: [Aligned<i32>; 2],
     res: Aligned<u8>,
+    base: Aligned<i32>,
 }
 
 /// Sizes of a [`Scratch`].
@@ -42,6 +43,7 @@ pub struct ScratchSize {
     prepared: [usize; 2],
     acc: [usize; 2],
     res: usize,
+    base: usize,
 }
 
 impl ScratchSize {
@@ -52,6 +54,7 @@ impl ScratchSize {
             prepared: max(self.prepared, other.prepared),
             acc: max(self.acc, other.acc),
             res: self.res.max(other.res),
+            base: self.base.max(other.base),
         }
     }
 
@@ -61,6 +64,7 @@ impl ScratchSize {
             prepared: self.prepared.map(Aligned::zeroed),
             acc: self.acc.map(Aligned::zeroed),
             res: Aligned::zeroed(self.res),
+            base: Aligned::zeroed(self.base),
         }
     }
 }
@@ -109,12 +113,30 @@ pub struct LayerInputs<'a> {
     pub shortcut: &'a [u8],
 }
 
+/// The shortcut of a residual stream.
+#[derive(Clone, Copy)]
+pub enum Base<'a> {
+    /// None.
+    None,
+    /// Codes.
+    Codes(&'a [u8]),
+    /// Another stream.
+    Stream(&'a [i32]),
+}
+
+/// From sums to what is written.
+#[derive(Debug)]
+enum Finish {
+    Codes(StepU8),
+    Stream { step: StepI32, res_mul: i32 },
+}
+
 /// A layer planned for one instruction set: `y = step(main(x), second(x2), shortcut)`.
 #[derive(Debug)]
 pub struct FusedLayer {
     main: Box<dyn Product>,
     second: Option<Box<dyn Product>>,
-    step: StepU8,
+    finish: Finish,
     shortcut: Option<Shortcut>,
     y: Layout,
     /// Rows of a strip.
@@ -152,6 +174,48 @@ impl FusedLayer {
         y: Layout,
         pick: usize,
     ) -> Result<FusedLayer, Unfusable> {
+        let finish = || {
+            let step = StepU8::new(isa, step, ranges)?;
+            assert_eq!(step.inputs(), (second.is_some(), shortcut.is_some()), "inputs of the step");
+            Ok(Finish::Codes(step))
+        };
+        Self::plan(isa, main, second, shortcut, finish, y, pick)
+    }
+
+    /// The same of a residual stream: `y = step(main(x), second(x2)) + res_mul * shortcut`, in i32, which its outputs are proved
+    /// not to leave.
+    ///
+    /// # Errors
+    /// As [`FusedLayer::new`].
+    ///
+    /// # Panics
+    /// As [`FusedLayer::new`].
+    pub fn stream(
+        isa: Isa,
+        main: &ProductSpec<'_>,
+        second: Option<&ProductSpec<'_>>,
+        shortcut: Option<Shortcut>,
+        (step, res_mul, ranges): (&IntegerStep, i32, &Ranges<'_>),
+        y: Layout,
+        pick: usize,
+    ) -> Result<FusedLayer, Unfusable> {
+        let finish = || {
+            let step = StepI32::new(isa, step, ranges)?;
+            assert_eq!(step.has_second(), second.is_some(), "inputs of the step");
+            Ok(Finish::Stream { step, res_mul })
+        };
+        Self::plan(isa, main, second, shortcut, finish, y, pick)
+    }
+
+    fn plan(
+        isa: Isa,
+        main: &ProductSpec<'_>,
+        second: Option<&ProductSpec<'_>>,
+        shortcut: Option<Shortcut>,
+        finish: impl FnOnce() -> Result<Finish, StepError>,
+        y: Layout,
+        pick: usize,
+    ) -> Result<FusedLayer, Unfusable> {
         let kernel = |spec: &ProductSpec<'_>| {
             assert_eq!((spec.output(), spec.geometry.cout), ((y.h, y.w), y.c), "output of {spec:?}");
             let mut last = None;
@@ -167,21 +231,24 @@ impl FusedLayer {
             assert!(pad_before + layout.c <= y.c, "channels of the shortcut");
         }
         let (main_kernel, second_kernel) = (kernel(main)?, second.map(kernel).transpose()?);
-        let step = StepU8::new(isa, step, ranges).map_err(Unfusable::Step)?;
-        assert_eq!(step.inputs(), (second.is_some(), shortcut.is_some()), "inputs of the step");
+        let finish = finish().map_err(Unfusable::Step)?;
         let kernels = || [Some(&main_kernel), second_kernel.as_ref()].into_iter().flatten();
         let row_step = kernels().map(|k| k.row_step()).max().unwrap_or(1);
         let block = kernels().map(|k| k.block()).max().unwrap_or(BLOCK);
         let strip_pixels = kernels().map(|k| k.strip_pixels()).max().unwrap_or(1);
         let strip = (strip_pixels / y.w).clamp(1, y.h).next_multiple_of(row_step);
         let macs = (main.macs() + second.map_or(0, |s| s.macs())) * (strip * block) as u64 / (y.h * y.c) as u64;
-        Ok(FusedLayer { main: main_kernel, second: second_kernel, step, shortcut, y, strip, block, macs })
+        Ok(FusedLayer { main: main_kernel, second: second_kernel, finish, shortcut, y, strip, block, macs })
     }
 
     /// Names of the kernels and of the step's arithmetic.
     pub fn describe(&self) -> String {
         let second = self.second.as_ref().map_or(String::new(), |second| format!(" + {}", second.name()));
-        format!("{}{second}, step {}", self.main.name(), self.step.arithmetic())
+        let step = match &self.finish {
+            Finish::Codes(step) => format!("step {}", step.arithmetic()),
+            Finish::Stream { step, .. } => format!("stream {}", step.arithmetic()),
+        };
+        format!("{}{second}, {step}", self.main.name())
     }
 
     /// Bytes of packed weights.
@@ -197,28 +264,78 @@ impl FusedLayer {
             prepared: [prepared(&*self.main), self.second.as_ref().map_or(0, |second| prepared(&**second))],
             acc: [pixels * self.block, if self.second.is_some() { pixels * self.block } else { 0 }],
             res: self.y.w * BLOCK,
+            base: self.y.w * BLOCK,
         }
     }
 
     /// Writes the interior pixels of `y`, zeros in channels beyond the last.
     ///
     /// # Panics
-    /// If a length is wrong or a scratch memory too small.
+    /// If a length is wrong, a scratch memory too small, or the layer a stream.
     pub fn run(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, y: &mut [u8]) {
+        let Finish::Codes(step) = &self.finish else { panic!("the layer gives a stream") };
         assert_eq!(y.len(), self.y.len(), "codes written");
         assert_eq!(inputs.shortcut.len(), self.shortcut.map_or(0, |s| s.layout.len()), "codes of the shortcut");
+        let out = Out { first: y.as_mut_ptr(), len: y.len() };
+        self.tasks(workers, inputs, &|rows, first, acc, res, _| {
+            self.codes(step, inputs.shortcut, rows, first, acc, res, &out)
+        });
+    }
+
+    /// The same of a residual stream; `inputs` has no shortcut, `base` has it.
+    ///
+    /// # Panics
+    /// If a length is wrong, a scratch memory too small, or the layer gives codes.
+    pub fn run_stream(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, base: Base<'_>, y: &mut [i32]) {
+        let Finish::Stream { step, res_mul } = &self.finish else { panic!("the layer gives codes") };
+        assert_eq!(y.len(), self.y.len(), "values written");
+        let given = match base {
+            Base::None => 0,
+            Base::Codes(codes) => codes.len(),
+            Base::Stream(values) => values.len(),
+        };
+        assert_eq!(given, self.shortcut.map_or(0, |s| s.layout.len()), "values of the shortcut");
+        let out = Out { first: y.as_mut_ptr(), len: y.len() };
+        self.tasks(workers, inputs, &|rows, first, (acc, acc2), _, gathered| {
+            for (i, r) in rows.enumerate() {
+                let at = i * self.y.w * self.block;
+                let gathered = &mut gathered[..self.y.w * BLOCK];
+                let base: &[i32] = match (&self.shortcut, base) {
+                    (Some(s), Base::Codes(x)) => {
+                        s.gather(x, r, first, gathered, |code| i32::from(code).wrapping_mul(*res_mul));
+                        gathered
+                    }
+                    (Some(s), Base::Stream(x)) => {
+                        s.gather(x, r, first, gathered, |value: i32| value.wrapping_mul(*res_mul));
+                        gathered
+                    }
+                    _ => &[],
+                };
+                let acc2 = if acc2.is_empty() { acc2 } else { &acc2[at..] };
+                let row = StreamRow { pixels: self.y.w, acc: &acc[at..], acc2, stride: self.block, base };
+                let y = out.row(self.y.offset(r, 0) + first, (self.y.w - 1) * self.y.cs + BLOCK);
+                step.run(first / BLOCK, row, |pixel, values| {
+                    let y = y.wrapping_add(pixel * self.y.cs);
+                    // SAFETY: `out.row` has checked the length, and no other task has this row and block.
+                    unsafe { y.cast::<[i32; BLOCK]>().write_unaligned(values) };
+                });
+            }
+        });
+    }
+
+    /// Cuts the layer into tasks; `finish` gets rows, the first of 16 channels, their accumulators and scratch memory.
+    fn tasks(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, finish: FinishRows<'_>) {
         let (strips, blocks) = (self.y.h.div_ceil(self.strip), self.y.cs.div_ceil(self.block));
         // Strips are the first to be shared out: blocks of one strip share what was prepared for it.
         let wanted = if workers.threads() == 1 { 1 } else { 2 * workers.threads() };
         let fits = (self.macs * blocks as u64 / TASK_MACS).clamp(1, blocks as u64) as usize;
         let groups = wanted.div_ceil(strips).min(fits);
         let per_group = blocks.div_ceil(groups);
-        let out = Out { first: y.as_mut_ptr(), len: y.len() };
         workers.run(strips * groups, &|task, scratch| {
             let (strip, group) = (task / groups, task % groups);
             let rows = strip * self.strip..((strip + 1) * self.strip).min(self.y.h);
             let blocks = group * per_group..((group + 1) * per_group).min(blocks);
-            self.task(inputs, rows, blocks, scratch, &out);
+            self.task(inputs, rows, blocks, scratch, finish);
         });
     }
 
@@ -229,9 +346,9 @@ impl FusedLayer {
         rows: Range<usize>,
         blocks: Range<usize>,
         scratch: &mut Scratch,
-        out: &Out,
+        finish: FinishRows<'_>,
     ) {
-        let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res } = scratch;
+        let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res, base } = scratch;
         let pixels = rows.len() * self.y.w;
         let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];
         self.main.prepare(inputs.main, rows.clone(), prepared);
@@ -255,7 +372,7 @@ impl FusedLayer {
             for first in channels.step_by(BLOCK).take_while(|&c| c < self.y.cs) {
                 let within = first - block * self.block;
                 let acc2 = if acc2.is_empty() { acc2 } else { &acc2[within..] };
-                self.codes(inputs.shortcut, rows.clone(), first, (&acc[within..], acc2), res, out);
+                finish(rows.clone(), first, (&acc[within..], acc2), res, base);
             }
         }
     }
@@ -263,12 +380,13 @@ impl FusedLayer {
     /// The codes of 16 channels from `first`.
     fn codes(
         &self,
+        step: &StepU8,
         shortcut: &[u8],
         rows: Range<usize>,
         first: usize,
         (acc, acc2): (&[i32], &[i32]),
         gathered: &mut [u8],
-        out: &Out,
+        out: &Out<u8>,
     ) {
         for (i, r) in rows.enumerate() {
             let at = i * self.y.w * self.block;
@@ -278,7 +396,7 @@ impl FusedLayer {
                 }
                 Some(s) => {
                     let gathered = &mut gathered[..self.y.w * BLOCK];
-                    s.gather(shortcut, r, first, gathered);
+                    s.gather(shortcut, r, first, gathered, |code| code);
                     (gathered, BLOCK)
                 }
                 None => (&[], 0),
@@ -294,48 +412,52 @@ impl FusedLayer {
                 y_stride: self.y.cs,
             };
             // SAFETY: `out.row` has checked the length, and no other task has this row and block.
-            unsafe { self.step.run(first / BLOCK, row) };
+            unsafe { step.run(first / BLOCK, row) };
         }
     }
 }
 
 impl Shortcut {
-    /// The code of one output pixel and channel.
-    pub fn code(&self, x: &[u8], r: usize, q: usize, c: usize) -> u8 {
+    /// The code or value of one output pixel and channel.
+    pub fn code<T: Copy + Default>(&self, x: &[T], r: usize, q: usize, c: usize) -> T {
         match c.checked_sub(self.pad_before) {
             Some(c) if c < self.layout.c => x[self.layout.offset(r * self.stride, q * self.stride) + c],
-            _ => 0,
+            _ => T::default(),
         }
     }
 
-    /// Copies 16 channels from `first` of the pixels of an output row to `to[pixel][16]`.
-    fn gather(&self, x: &[u8], r: usize, first: usize, to: &mut [u8]) {
+    /// Takes 16 channels from `first` of the pixels of an output row through `f` to `to[pixel][16]`.
+    fn gather<T: Copy, U: Copy + Default>(&self, x: &[T], r: usize, first: usize, to: &mut [U], f: impl Fn(T) -> U) {
         let Shortcut { layout, stride, pad_before } = *self;
         // Channels of the block that the shortcut has.
         let from = pad_before.max(first);
         let until = (pad_before + layout.c).min(first + BLOCK).max(from);
         let row = layout.offset(r * stride, 0);
         for (q, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            *to = [0; BLOCK];
+            *to = [U::default(); BLOCK];
             let pixel = &x[row + q * stride * layout.cs..][..layout.cs];
-            to[from - first..until - first].copy_from_slice(&pixel[from - pad_before..until - pad_before]);
+            let pixel = &pixel[from - pad_before..until - pad_before];
+            to[from - first..until - first].iter_mut().zip(pixel).for_each(|(to, &x)| *to = f(x));
         }
     }
 }
 
+/// Takes rows, the first of 16 channels, accumulators of both products, and memory for a shortcut.
+type FinishRows<'a> = &'a (dyn Fn(Range<usize>, usize, (&[i32], &[i32]), &mut [u8], &mut [i32]) + Sync);
+
 /// The tensor written, shared by tasks that write different pixels or channels.
-struct Out {
-    first: *mut u8,
+struct Out<T> {
+    first: *mut T,
     len: usize,
 }
 
 // SAFETY: the pointer is only handed out, by `row`; whoever writes through it promises that no two writes meet.
-unsafe impl Sync for Out {}
+unsafe impl<T: Send> Sync for Out<T> {}
 
-impl Out {
+impl<T> Out<T> {
     /// The address of element `at`, from which `len` elements are inside the tensor.
-    fn row(&self, at: usize, len: usize) -> *mut u8 {
-        assert!(at + len <= self.len, "codes {at}..{} of {}", at + len, self.len);
+    fn row(&self, at: usize, len: usize) -> *mut T {
+        assert!(at + len <= self.len, "elements {at}..{} of {}", at + len, self.len);
         self.first.wrapping_add(at)
     }
 }

@@ -15,7 +15,7 @@ pub mod product;
 pub mod requant;
 
 pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
-pub use fused::{FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
+pub use fused::{Base, FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
 pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout};

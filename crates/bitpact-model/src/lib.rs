@@ -24,6 +24,6 @@ pub use convert::{BATCH_NORM_EPS, Conversion, ConvertError, LayerReport, convert
 pub use error::ModelError;
 pub use file::write_atomically;
 pub use format::VERSION as BITPACT_VERSION;
-pub use integer::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
+pub use integer::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId, TensorKind};
 pub use model::{InputDescription, Model, Tensor};
 pub use weights::load_weights;

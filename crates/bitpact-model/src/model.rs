@@ -78,9 +78,10 @@ impl Model {
     ///
     /// Convolutions and linear layers have `weight` (OIHW, or `[out, in]`) and `bias` where the graph says so, batch
     /// norms `weight`, `bias`, `running_mean` and `running_var`, and the activations of a quantized network `clip_val`,
-    /// a scalar of shape `[]`.
+    /// a scalar of shape `[]`; of activations that share one, the first has it ([`Graph::clip_owners`]).
     pub fn tensor_shapes(graph: &Graph, plan: &QuantPlan) -> BTreeMap<String, Vec<usize>> {
         let mut shapes = BTreeMap::new();
+        let owners = graph.clip_owners();
         for (id, node) in graph.nodes().iter().enumerate() {
             let mut add = |tensor: &str, shape: Vec<usize>| {
                 shapes.insert(format!("{}.{tensor}", node.name), shape);
@@ -96,7 +97,9 @@ impl Model {
                         add(tensor, channels.clone());
                     }
                 }
-                Op::Act { .. } if plan.activations.contains_key(&node.name) => add("clip_val", Vec::new()),
+                Op::Act { .. } if owners[id] == id && plan.activations.contains_key(&node.name) => {
+                    add("clip_val", Vec::new())
+                }
                 _ => {}
             }
         }

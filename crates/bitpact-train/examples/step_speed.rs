@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rates = Vec::new();
     for step in 0..steps + 2 {
         let begin = Instant::now();
-        let outcome = backend.step(&StepInput { lr: 0.01, fill: &fill })?;
+        let outcome = backend.step(&StepInput { lr: 0.01, fill: &fill, key: Key::new(1) })?;
         if step >= 2 {
             rates.push(batch as f64 / begin.elapsed().as_secs_f64());
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bitpact_core::rng::Key;
 use bitpact_kernels::Layout;
 use bitpact_model::Tensor;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,8 @@ pub struct StepInput<'a> {
     pub lr: f32,
     /// The batch.
     pub fill: Fill<'a>,
+    /// Random numbers of this step and no other: what dropout draws from.
+    pub key: Key,
 }
 
 /// What a step tells.

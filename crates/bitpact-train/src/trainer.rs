@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bitpact_core::ActQuant;
+use bitpact_core::rng::Key;
 use bitpact_data::{Dataset, epoch_order};
 use bitpact_engine::Accuracy;
 use bitpact_kernels::Isa;
@@ -210,7 +211,8 @@ impl<'a> Trainer<'a> {
             let indices = &order[batch as usize * batch_size..][..batch_size];
             let layout = backend.input_layout();
             let fill = |i: usize, out: &mut [u8]| self.batches.fill(epoch, indices[i] as usize, layout, out);
-            let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill };
+            let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
+            let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill, key };
             let outcome = backend.step(&input).map_err(|error| match error {
                 // A resumed backend counts from where it was resumed.
                 TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },

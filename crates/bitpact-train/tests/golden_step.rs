@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bitpact_core::rng::Key;
 use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
@@ -80,7 +81,7 @@ fn step(golden: &Value, bits: &str, decay: f32, isa: Isa) -> Stepped {
         }
         (hash("labels", n as u64) % 10) as usize
     };
-    let outcome = backend.step(&StepInput { lr: 0.1, fill: &fill }).unwrap();
+    let outcome = backend.step(&StepInput { lr: 0.1, fill: &fill, key: Key::new(1) }).unwrap();
     Stepped { outcome, start, tensors: backend.tensors(), momentum: backend.momentum() }
 }
 

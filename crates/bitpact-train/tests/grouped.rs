@@ -44,7 +44,8 @@ fn check(arch: &str, input: Shape, divisor: usize, bits: &str) {
         i % 5
     };
     backend.calibrate(99.9, &fill).unwrap();
-    let losses: Vec<f64> = (0..8).map(|_| backend.step(&StepInput { lr: 0.01, fill: &fill }).unwrap().loss).collect();
+    let losses: Vec<f64> =
+        (0..8).map(|_| backend.step(&StepInput { lr: 0.01, fill: &fill, key: Key::new(1) }).unwrap().loss).collect();
     let last = losses[5..].iter().fold(f64::INFINITY, |a, &b| a.min(b));
     // Eight steps are too few for tens of layers of two bits and two or three channels.
     assert!(last < losses[0] || bits == "W2A2", "{what}: the loss does not fall: {losses:?}");

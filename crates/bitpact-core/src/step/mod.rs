@@ -5,10 +5,12 @@
 use crate::StepError;
 
 mod derive;
+mod finest;
 #[cfg(test)]
 mod tests;
 
 pub use derive::{MAX_SHIFT, TOLERANCE, derive};
+pub use finest::derive_finest;
 
 /// The integer step of one layer; one entry per output channel in each list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! The memory of one worker, and who lives in it when.
 
 use bitpact_kernels::{Aligned, Layout};
-use bitpact_model::{IntegerModel, IntegerOp, TensorId};
+use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, TensorId, TensorKind};
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// 8-bit codes in `codes[slot]`.
     Codes { slot: usize, layout: Layout },
-    /// Sums of codes in `sums[slot]`.
+    /// Sums of codes, or a residual stream, in `sums[slot]`.
     Sums { slot: usize, layout: Layout },
     /// The logits.
     Logits,
@@ -26,10 +26,14 @@ pub(super) struct Arena {
     pub(super) logits: Vec<i64>,
 }
 
-/// Border a tensor needs: the largest padding of the products that read it.
+/// Border a tensor needs: the largest padding of the products and window sums that read it.
 fn border(model: &IntegerModel, tensor: TensorId) -> usize {
-    let products = model.layers.iter().flat_map(|layer| layer.op.products());
-    products.filter(|p| p.input == tensor).map(|p| p.padding).max().unwrap_or(0)
+    let products = model.layers.iter().flat_map(|layer| layer.op.products()).map(|p| (p.input, p.padding));
+    let windows = model.layers.iter().filter_map(|layer| match layer.op {
+        IntegerOp::WindowSum { input, padding, .. } => Some((input, padding)),
+        _ => None,
+    });
+    products.chain(windows).filter(|&(input, _)| input == tensor).map(|(_, padding)| padding).max().unwrap_or(0)
 }
 
 /// Channel stride of the image: few channels lie without gaps where every window has rows of at least four codes.
@@ -45,9 +49,14 @@ fn image_stride(model: &IntegerModel) -> usize {
     }
 }
 
-/// What the border of each tensor holds: the padding code of the products that read it, which is one.
+/// What the border of each tensor holds: the padding code of the products and windows that read it, which is one.
 pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
     let mut codes = vec![0; model.layers.len() + 1];
+    for layer in &model.layers {
+        if let IntegerOp::WindowSum { input, padding: 1.., padding_code, .. } = layer.op {
+            codes[input] = padding_code;
+        }
+    }
     for product in model.layers.iter().flat_map(|layer| layer.op.products()).filter(|p| p.padding > 0) {
         codes[product.input] = product.padding_code;
     }
@@ -58,8 +67,8 @@ pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
 /// and padding code only, so that borders stay as they are.
 pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> {
     let mut places = Vec::new();
-    let mut slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
-    let mut sums = 0;
+    let mut code_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
+    let mut sum_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
     let last_reader =
         |tensor: TensorId| model.layers.iter().rposition(|layer| layer.op.inputs().contains(&tensor)).unwrap_or(0);
     for tensor in 0..=model.layers.len() {
@@ -68,27 +77,34 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
             0 => Layout::with_cs(shape.h, shape.w, shape.c, image_stride(model), border(model, 0)),
             _ => Layout::new(shape.h, shape.w, shape.c, border(model, tensor)),
         };
-        let place = match tensor.checked_sub(1).map(|layer| &model.layers[layer].op) {
-            Some(IntegerOp::Logits { .. }) => Place::Logits,
-            Some(IntegerOp::SumPool { .. }) => {
-                sums += 1;
-                Place::Sums { slot: sums - 1, layout }
+        let is_wide = match model.kind(tensor) {
+            TensorKind::Logits => {
+                places.push(Place::Logits);
+                continue;
             }
-            _ => {
-                // The layer that writes this tensor is number tensor - 1; it must not overwrite what it reads.
-                let is_free = |owner: TensorId| owner > 0 && last_reader(owner) + 1 < tensor;
-                let same = |owner: TensorId| padding_codes[owner] == padding_codes[tensor];
-                let slot =
-                    slots.iter().position(|&(l, owner)| l == layout && owner.is_some_and(|o| is_free(o) && same(o)));
-                let slot = slot.unwrap_or_else(|| {
-                    slots.push((layout, None));
-                    slots.len() - 1
-                });
-                slots[slot].1 = Some(tensor);
-                Place::Codes { slot, layout }
-            }
+            TensorKind::Image | TensorKind::Codes => false,
+            TensorKind::Stream => true,
+            TensorKind::Sums => !sums_are_codes(model, tensor),
         };
-        places.push(place);
+        let slots = if is_wide { &mut sum_slots } else { &mut code_slots };
+        // The layer that writes this tensor is number tensor - 1; it must not overwrite what it reads.
+        let is_free = |owner: TensorId| owner > 0 && last_reader(owner) + 1 < tensor;
+        let same = |owner: TensorId| padding_codes[owner] == padding_codes[tensor];
+        let slot = slots.iter().position(|&(l, owner)| l == layout && owner.is_some_and(|o| is_free(o) && same(o)));
+        let slot = slot.unwrap_or_else(|| {
+            slots.push((layout, None));
+            slots.len() - 1
+        });
+        slots[slot].1 = Some(tensor);
+        places.push(if is_wide { Place::Sums { slot, layout } } else { Place::Codes { slot, layout } });
     }
     places
+}
+
+/// Whether sums over windows are so small that they fit in 8 bits and products can read them as codes.
+fn sums_are_codes(model: &IntegerModel, tensor: TensorId) -> bool {
+    let reads = |layer: &IntegerLayer| matches!(layer.op, IntegerOp::Act { input, .. } if input == tensor);
+    matches!(model.layers[tensor - 1].op, IntegerOp::WindowSum { .. })
+        && model.code_range(tensor).1 <= 255
+        && !model.layers.iter().any(reads)
 }

@@ -3,7 +3,7 @@
 use bitpact_core::step::IntegerStep;
 use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::{Window, max_forward};
-use bitpact_kernels::{Aligned, FusedLayer, LayerInputs, Layout, Shortcut, Workers};
+use bitpact_kernels::{Aligned, Base, FusedLayer, LayerInputs, Layout, Shortcut, StepU8, Workers};
 
 use super::arena::{Arena, Place};
 use super::general::GeneralProduct;
@@ -38,6 +38,23 @@ pub(super) enum Layer {
     MaxPool { window: Window, input: (usize, Layout), out: (usize, Layout) },
     /// Sum of the codes of each channel.
     SumPool { input: (usize, Layout), out: (usize, Layout) },
+    /// Sum of the codes of each window.
+    WindowSum { window: Window, input: (usize, Layout), out: Place },
+    /// A residual stream in the kernels. Slots of codes, and of wide values for what is written.
+    Stream { layer: FusedLayer, main: usize, second: Option<usize>, shortcut: Option<Place>, out: usize },
+    /// The same in 64-bit scalar arithmetic.
+    GeneralStream {
+        main: General,
+        second: Option<General>,
+        shortcut: Option<(Place, Shortcut)>,
+        step: IntegerStep,
+        res_mul: i32,
+        out: (usize, Layout),
+    },
+    /// From wide values to codes.
+    Act { step: StepU8, input: (usize, Layout), out: (usize, Layout) },
+    /// Channels of several tensors, one after the other.
+    Concat { inputs: Vec<Place>, out: Place },
 }
 
 impl General {
@@ -56,24 +73,33 @@ impl Layer {
     /// The kernels that compute it.
     pub(super) fn describe(&self) -> String {
         match self {
-            Layer::Fused { layer, .. } => layer.describe(),
-            Layer::General { .. } | Layer::GeneralLogits { .. } => "direct_1x1_i64".to_owned(),
+            Layer::Fused { layer, .. } | Layer::Stream { layer, .. } => layer.describe(),
+            Layer::General { .. } | Layer::GeneralLogits { .. } | Layer::GeneralStream { .. } => {
+                "direct_1x1_i64".to_owned()
+            }
             Layer::Logits { .. } => "linear_i32".to_owned(),
             Layer::MaxPool { .. } => "max_pool".to_owned(),
             Layer::SumPool { .. } => "sum_pool".to_owned(),
+            Layer::WindowSum { .. } => "window_sum".to_owned(),
+            Layer::Act { step, .. } => format!("act {}", step.arithmetic()),
+            Layer::Concat { .. } => "concat".to_owned(),
         }
     }
 
     /// Bytes of packed weights.
     pub(super) fn weight_bytes(&self) -> usize {
         match self {
-            Layer::Fused { layer, .. } => layer.weight_bytes(),
-            Layer::General { main, second, .. } => {
+            Layer::Fused { layer, .. } | Layer::Stream { layer, .. } => layer.weight_bytes(),
+            Layer::General { main, second, .. } | Layer::GeneralStream { main, second, .. } => {
                 main.kernel.weight_bytes() + second.as_ref().map_or(0, |second| second.kernel.weight_bytes())
             }
             Layer::Logits { kernel, .. } => kernel.weight_bytes(),
             Layer::GeneralLogits { main, .. } => main.kernel.weight_bytes(),
-            Layer::MaxPool { .. } | Layer::SumPool { .. } => 0,
+            Layer::MaxPool { .. }
+            | Layer::SumPool { .. }
+            | Layer::WindowSum { .. }
+            | Layer::Act { .. }
+            | Layer::Concat { .. } => 0,
         }
     }
 
@@ -122,6 +148,68 @@ impl Layer {
                     codes.get_disjoint_mut([out.0, input.0]).expect("a layer does not overwrite what it reads");
                 max_forward(*window, x, input.1, y, out.1);
             }
+            Layer::WindowSum { window, input: (slot, layout), out } => match *out {
+                Place::Codes { slot: to, layout: y } => {
+                    let [y_codes, x] =
+                        codes.get_disjoint_mut([to, *slot]).expect("a layer does not overwrite what it reads");
+                    // Sums of at most 255.
+                    window_sum(*window, x, *layout, y_codes, y, |sum| sum as u8);
+                }
+                Place::Sums { slot: to, layout: y } => {
+                    window_sum(*window, &codes[*slot], *layout, &mut sums[to], y, |sum| sum);
+                }
+                Place::Logits => {}
+            },
+            Layer::Stream { layer, main, second, shortcut, out } => {
+                let mut y = std::mem::take(&mut sums[*out]);
+                let second = second.map_or(&[][..], |slot| &*codes[slot]);
+                let base = match *shortcut {
+                    Some(Place::Codes { slot, .. }) => Base::Codes(&codes[slot]),
+                    Some(Place::Sums { slot, .. }) => Base::Stream(&sums[slot]),
+                    _ => Base::None,
+                };
+                let inputs = LayerInputs { main: &codes[*main], second, shortcut: &[] };
+                layer.run_stream(workers, inputs, base, &mut y);
+                sums[*out] = y;
+            }
+            Layer::GeneralStream { main, second, shortcut, step, res_mul, out: (out, layout) } => {
+                let [wide, wide2] = wide;
+                let acc = main.run(codes, sums, wide);
+                let acc2 = second.as_ref().map(|second| second.run(codes, sums, wide2));
+                for (i, &acc) in acc.iter().enumerate() {
+                    let (pixel, c) = (i / layout.c, i % layout.c);
+                    let (y, x) = (pixel / layout.w, pixel % layout.w);
+                    let res = match shortcut {
+                        Some((Place::Codes { slot, .. }, s)) => s.code(&codes[*slot], y, x, c).into(),
+                        Some((Place::Sums { slot, .. }, s)) => i64::from(s.code(&sums[*slot], y, x, c)),
+                        _ => 0,
+                    };
+                    let value = i64::from(step.apply(c, acc, acc2.map_or(0, |acc2| acc2[i]), 0));
+                    sums[*out][layout.offset(y, x) + c] = (value + res * i64::from(*res_mul)) as i32;
+                }
+            }
+            Layer::Act { step, input: (slot, x_layout), out: (out, layout) } => {
+                let (x, y) = (&sums[*slot], &mut codes[*out]);
+                (0..layout.h).for_each(|row| step.run_tensor_row(x, *x_layout, row, y, *layout));
+            }
+            Layer::Concat { inputs, out } => {
+                let mut first = 0;
+                for &input in inputs {
+                    first += match (input, *out) {
+                        (Place::Codes { slot, layout }, Place::Codes { slot: to, layout: y }) => {
+                            let [y_codes, x] =
+                                codes.get_disjoint_mut([to, slot]).expect("a layer does not overwrite what it reads");
+                            copy_channels(x, layout, y_codes, y, first)
+                        }
+                        (Place::Sums { slot, layout }, Place::Sums { slot: to, layout: y }) => {
+                            let [y_values, x] =
+                                sums.get_disjoint_mut([to, slot]).expect("a layer does not overwrite what it reads");
+                            copy_channels(x, layout, y_values, y, first)
+                        }
+                        _ => unreachable!("a concatenation keeps the kind of its inputs"),
+                    };
+                }
+            }
             Layer::SumPool { input: (slot, layout), out: (sum, out) } => {
                 let at = out.offset(0, 0);
                 let total = &mut sums[*sum][at..at + layout.cs];
@@ -136,5 +224,31 @@ impl Layer {
                 }
             }
         }
+    }
+}
+
+/// Copies the channels of `x` to those of `y` from `first`, and returns how many they are.
+fn copy_channels<T: Copy>(x: &[T], from: Layout, y: &mut [T], to: Layout, first: usize) -> usize {
+    for (row, column) in (0..from.h).flat_map(|row| (0..from.w).map(move |column| (row, column))) {
+        let at = to.offset(row, column) + first;
+        y[at..at + from.c].copy_from_slice(&x[from.offset(row, column)..][..from.c]);
+    }
+    from.c
+}
+
+/// Sums over windows of codes whose border holds what padding means.
+fn window_sum<T: Copy>(window: Window, x: &[u8], from: Layout, y: &mut [T], to: Layout, narrow: impl Fn(i32) -> T) {
+    let mut total = vec![0i32; from.cs];
+    let (first, row_len) = (from.border - window.pad, from.row());
+    for (row, column) in (0..to.h).flat_map(|row| (0..to.w).map(move |column| (row, column))) {
+        total.fill(0);
+        for a in 0..window.kernel {
+            let at = (first + row * window.stride + a) * row_len + (first + column * window.stride) * from.cs;
+            for pixel in x[at..][..window.kernel * from.cs].chunks_exact(from.cs) {
+                total.iter_mut().zip(pixel).for_each(|(total, &code)| *total += i32::from(code));
+            }
+        }
+        let at = to.offset(row, column);
+        y[at..at + to.c].iter_mut().zip(&total).for_each(|(y, &sum)| *y = narrow(sum));
     }
 }

@@ -4,7 +4,7 @@ use bitpact_core::step::Ranges;
 use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{
-    Aligned, ConvGeometry, FusedLayer, Isa, Layout, ProductSpec, ScratchSize, Shortcut, Unfusable, Workers,
+    Aligned, ConvGeometry, FusedLayer, Isa, Layout, ProductSpec, ScratchSize, Shortcut, StepU8, Unfusable, Workers,
 };
 use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, ModelError};
 
@@ -71,7 +71,7 @@ impl Plan {
                     padded.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(padding_code as u8));
                     codes.push(padded);
                 }
-                Place::Sums { layout, .. } => {
+                Place::Sums { slot, layout } if slot == sums.len() => {
                     let mut padded = Aligned::zeroed(layout.len());
                     padded.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(padding_code as i32));
                     sums.push(padded);
@@ -130,7 +130,79 @@ impl Plan {
             (&IntegerOp::SumPool { input }, Place::Sums { slot, layout }) => {
                 Ok(Layer::SumPool { input: self.codes(input), out: (slot, layout) })
             }
+            (IntegerOp::Stream { main, second, residual, step, res_mul }, Place::Sums { slot, layout }) => {
+                let shortcut = residual.map(|r| {
+                    let place = self.places[r.input];
+                    let (Place::Codes { layout, .. } | Place::Sums { layout, .. }) = place else {
+                        unreachable!("nothing reads the logits");
+                    };
+                    (place, Shortcut { layout, stride: r.stride, pad_before: r.pad_before })
+                });
+                let out = (slot, layout);
+                if let Some(layer) = self.stream(model, kernels, i, shortcut, out)? {
+                    return Ok(layer);
+                }
+                let size = [layout.h, layout.w, layout.c];
+                let main = self.general(main, size, 0);
+                let second = second.as_ref().map(|second| self.general(second, size, 1));
+                Ok(Layer::GeneralStream { main, second, shortcut, step: step.clone(), res_mul: *res_mul, out })
+            }
+            (IntegerOp::Act { input, step }, Place::Codes { slot, layout }) => {
+                let Place::Sums { slot: from, layout: from_layout } = self.places[*input] else {
+                    unreachable!("what an activation reads is wide");
+                };
+                let acc = vec![model.code_range(*input); layout.c];
+                let step = StepU8::new(kernels.0, step, &Ranges { acc: &acc, acc2: &[], res: (0, 0) })
+                    .map_err(|source| EngineError::Step { layer: layer.name.clone(), source })?;
+                Ok(Layer::Act { step, input: (from, from_layout), out: (slot, layout) })
+            }
+            (&IntegerOp::WindowSum { input, kernel, stride, padding, .. }, out) => {
+                let window = Window { kernel, stride, pad: padding };
+                Ok(Layer::WindowSum { window, input: self.codes(input), out })
+            }
+            (IntegerOp::Concat { inputs }, out) => {
+                let inputs = inputs.iter().map(|&i| self.places[i]).collect();
+                Ok(Layer::Concat { inputs, out })
+            }
             _ => unreachable!("places follow from the ops"),
+        }
+    }
+
+    /// A residual stream on the kernels; `None` where they cannot compute it.
+    fn stream(
+        &mut self,
+        model: &IntegerModel,
+        (isa, candidate): (Isa, usize),
+        i: usize,
+        shortcut: Option<(Place, Shortcut)>,
+        out: (usize, Layout),
+    ) -> Result<Option<Layer>, EngineError> {
+        let layer = &model.layers[i];
+        let IntegerOp::Stream { main, second, step, res_mul, .. } = &layer.op else { return Ok(None) };
+        let Some((main_slot, main_spec)) = self.spec(model, main) else { return Ok(None) };
+        let second_spec = match second {
+            Some(second) => match self.spec(model, second) {
+                Some(spec) => Some(spec),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let ranges = |product: &IntegerProduct| {
+            model.acc_ranges(product).map_err(|what| ModelError::Layer { layer: layer.name.clone(), what })
+        };
+        let acc = ranges(main)?;
+        let acc2 = second.as_ref().map_or(Ok(Vec::new()), ranges)?;
+        let step = (step, *res_mul, &Ranges { acc: &acc, acc2: &acc2, res: (0, 0) });
+        let spec2 = second_spec.as_ref().map(|(_, spec)| spec);
+        match FusedLayer::stream(isa, &main_spec, spec2, shortcut.map(|s| s.1), step, out.1, candidate) {
+            Ok(fused) => {
+                self.scratch = self.scratch.max(fused.scratch());
+                let second = second_spec.map(|(slot, _)| slot);
+                let shortcut = shortcut.map(|s| s.0);
+                Ok(Some(Layer::Stream { layer: fused, main: main_slot, second, shortcut, out: out.0 }))
+            }
+            Err(Unfusable::Product) => Ok(None),
+            Err(Unfusable::Step(source)) => Err(EngineError::Step { layer: layer.name.clone(), source }),
         }
     }
 
@@ -138,7 +210,7 @@ impl Plan {
     fn codes(&self, tensor: usize) -> (usize, Layout) {
         match self.places[tensor] {
             Place::Codes { slot, layout } => (slot, layout),
-            _ => unreachable!("the model's check lets only products read sums"),
+            _ => unreachable!("the model's check lets only products and activations read sums"),
         }
     }
 

@@ -157,6 +157,63 @@ pub fn mean_backward(dy: &[f32], layout: Layout, dx: &mut [f32], accumulate: boo
     }
 }
 
+/// Mean over every window, padding counting as zeros: `y[r, q, c] = scale * sum of (x - zero)` over the positions of the
+/// window inside `x`; the mean has scale 1/(kernel*kernel) times the step of the codes. Borders are left alone.
+///
+/// # Panics
+/// If a slice does not fit its layout or the channel strides differ.
+pub fn avg_forward<T: Summand>(
+    window: Window,
+    x: &[T],
+    x_layout: Layout,
+    scale: f32,
+    zero: f32,
+    y: &mut [f32],
+    y_layout: Layout,
+) {
+    assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && x_layout.cs == y_layout.cs);
+    let cs = x_layout.cs;
+    let mut sums = vec![T::Sum::default(); cs];
+    for r in 0..y_layout.h {
+        for q in 0..y_layout.w {
+            sums.fill(T::Sum::default());
+            let (rows, columns) = (window.span(r, x_layout.h), window.span(q, x_layout.w));
+            let inside = (rows.len() * columns.len()) as f32;
+            for row in rows {
+                for column in columns.clone() {
+                    let pixel = &x[x_layout.offset(row, column)..][..cs];
+                    sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += v.widen());
+                }
+            }
+            let at = y_layout.offset(r, q);
+            for (y, &sum) in y[at..at + y_layout.c].iter_mut().zip(&sums) {
+                *y = scale * (T::real(sum) - zero * inside);
+            }
+        }
+    }
+}
+
+/// Backward of [`avg_forward`]: adds `dy / (kernel*kernel)` (dense) to every position of the window in `dx` (dense).
+///
+/// # Panics
+/// As [`avg_forward`].
+pub fn avg_backward(window: Window, dy: &[f32], dy_layout: Layout, dx: &mut [f32], dx_layout: Layout) {
+    assert!(dx.len() == dx_layout.len() && dy.len() == dy_layout.len() && dx_layout.cs == dy_layout.cs);
+    let share = 1.0 / (window.kernel * window.kernel) as f32;
+    let cs = dx_layout.cs;
+    for r in 0..dy_layout.h {
+        for q in 0..dy_layout.w {
+            let dy = &dy[dy_layout.offset(r, q)..][..cs];
+            for row in window.span(r, dx_layout.h) {
+                for column in window.span(q, dx_layout.w) {
+                    let to = &mut dx[dx_layout.offset(row, column)..][..cs];
+                    to.iter_mut().zip(dy).for_each(|(to, dy)| *to += dy * share);
+                }
+            }
+        }
+    }
+}
+
 /// Option-A shortcut: `y[r, q, before + c] = x[r*stride, q*stride, c]`, all other channels `zero`; `y` dense.
 ///
 /// # Panics

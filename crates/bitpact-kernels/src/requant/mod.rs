@@ -11,6 +11,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod body;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +19,11 @@ use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
 
 use crate::isa::{Isa, Proof};
+use crate::layout::Layout;
 pub use body::BLOCK;
 use body::Constants;
+pub use stream::StepI32;
+pub(crate) use stream::StreamRow;
 
 /// One row of pixels of one block: what their codes are made of, and where they go.
 #[derive(Clone, Copy)]
@@ -91,6 +95,33 @@ impl StepU8 {
     /// Whether the step has a second accumulator, and whether it has a residual code.
     pub fn inputs(&self) -> (bool, bool) {
         (self.acc2, self.res)
+    }
+
+    /// The codes of one row of a tensor: channels of `x` as accumulators, of a step without other inputs. Channels beyond the last
+    /// get zeros.
+    ///
+    /// # Panics
+    /// If the layouts differ in more than their borders, or a slice does not fit its layout.
+    pub fn run_tensor_row(&self, x: &[i32], x_layout: Layout, row: usize, y: &mut [u8], y_layout: Layout) {
+        let Layout { h, w, cs, .. } = y_layout;
+        assert_eq!((x_layout.h, x_layout.w, x_layout.cs), (h, w, cs), "{x_layout:?} to {y_layout:?}");
+        assert!(row < h && x.len() == x_layout.len() && y.len() == y_layout.len() && cs.is_multiple_of(BLOCK));
+        for first in (0..cs).step_by(BLOCK) {
+            let from = &x[x_layout.offset(row, 0) + first..];
+            let to = &mut y[y_layout.offset(row, 0) + first..][..(w - 1) * cs + BLOCK];
+            let row = Row {
+                pixels: w,
+                acc: from,
+                acc2: &[],
+                stride: cs,
+                res: &[],
+                res_stride: 0,
+                y: to.as_mut_ptr(),
+                y_stride: cs,
+            };
+            // SAFETY: `to` has 16 bytes at each pixel.
+            unsafe { self.run(first / BLOCK, row) };
+        }
     }
 
     /// Writes the codes of channels `16 * block..` of a row of pixels, zeros in channels beyond the last.

@@ -84,18 +84,26 @@ impl Converter<'_> {
             }
             _ => vec![0.0; channels],
         };
-        let Some(norm) = norm else { return Ok(bias.into_iter().map(|b| (1.0, b)).collect()) };
+        match norm {
+            None => Ok(bias.into_iter().map(|b| (1.0, b)).collect()),
+            Some(norm) => self.norm(norm, &bias),
+        }
+    }
+
+    /// `y = gain * x + shift` per channel of a batch norm, x coming without its `bias`.
+    pub(super) fn norm(&self, norm: NodeId, bias: &[f64]) -> Result<Vec<(f64, f64)>, ConvertError> {
+        let tensor = |name: String| -> Result<&Tensor, ConvertError> { Ok(self.model.tensor(&name)?) };
         let norm = self.name(norm);
         let gamma = tensor(format!("{norm}.weight"))?;
         let beta = tensor(format!("{norm}.bias"))?;
         let mean = tensor(format!("{norm}.running_mean"))?;
         let var = tensor(format!("{norm}.running_var"))?;
-        let fold = |(c, bias): (usize, f64)| {
+        let fold = |(c, bias): (usize, &f64)| {
             let deviation = (f64::from(var.data[c]) + f64::from(BATCH_NORM_EPS)).sqrt();
             let gain = f64::from(gamma.data[c]) / deviation;
             (gain, (bias - f64::from(mean.data[c])) * gain + f64::from(beta.data[c]))
         };
-        Ok(bias.into_iter().enumerate().map(fold).collect())
+        Ok(bias.iter().enumerate().map(fold).collect())
     }
 }
 

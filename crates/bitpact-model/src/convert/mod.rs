@@ -1,6 +1,7 @@
 //! From a trained network to an integer network: the only place where batch norm is folded.
 
 mod fold;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use bitpact_core::{Ranges, RealStep, StepError, step};
 use bitpact_graph::{GraphError, NodeId, Op, Residual, Stage, Unit, fuse};
 
 use self::fold::Folded;
+use self::stream::Streams;
 use crate::{IntegerLayer, IntegerModel, IntegerOp, IntegerResidual, Model, ModelError, TensorId};
 
 /// The `eps` of every batch norm: `y = weight * (z - mean) / sqrt(var + eps) + bias`.
@@ -57,13 +59,13 @@ pub struct LayerReport {
     /// Smallest and largest sum of any channel, for any image.
     pub acc_range: (i64, i64),
     /// Largest distance of the integer step from the real one before rounding, in code steps; for the logits, relative to the
-    /// largest logit.
+    /// largest logit; for a residual stream, in its own steps, all roundings from its start included.
     pub worst_error: f64,
     /// Right shift of the step; for the logits, their scale is `2^-shift` and nothing is shifted.
     pub shift: i32,
     /// Bits of a weight code: 1 to 8, or 16.
     pub weight_bits: u8,
-    /// Bits of the output codes; `None` for the logits.
+    /// Bits of the output codes; `None` for the logits and residual streams.
     pub act_bits: Option<u8>,
 }
 
@@ -74,6 +76,24 @@ pub struct Conversion {
     pub model: IntegerModel,
     /// One entry a layer with weights, in the order of computation; a projection shares its layer's step.
     pub report: Vec<LayerReport>,
+    /// One entry an activation that reads a residual stream or an average pool.
+    pub acts: Vec<ActReport>,
+}
+
+/// What conversion proved about an activation without a product of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActReport {
+    /// Name of the activation.
+    pub name: String,
+    /// Smallest and largest value read, for any image.
+    pub range: (i64, i64),
+    /// Largest distance of the integer step from the real one before rounding, in code steps, what a stream's own
+    /// roundings may add included.
+    pub worst_error: f64,
+    /// Right shift of the step.
+    pub shift: u32,
+    /// Bits of the output codes.
+    pub bits: u8,
 }
 
 /// Folds batch norm with its running statistics, biases, shortcuts, clipping and rounding of `model` into integer steps.
@@ -93,20 +113,15 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
         return Err(ConvertError::Float { arch: model.graph.name().to_owned() });
     }
     let stages = fuse(&model.graph)?;
-    let out = IntegerModel {
-        arch: model.graph.name().to_owned(),
-        input: model.input.clone(),
-        input_shape: model.graph.input(),
-        class_names: model.class_names.clone(),
-        layers: Vec::with_capacity(stages.len()),
-    };
-    let mut converter = Converter { model, out, tensors: HashMap::from([(0, 0)]), zeros: vec![0], report: Vec::new() };
-    for stage in &stages {
-        converter.stage(stage)?;
+    let mut streams = Streams::of(&model.graph, &stages);
+    if !streams.is_empty() {
+        // The scales of streams follow from the ranges of everything that is added to them.
+        let measured = Converter::run(model, &stages, streams)?;
+        streams = measured.streams.scaled();
     }
-    let Converter { out, report, .. } = converter;
+    let Converter { out, report, acts, .. } = Converter::run(model, &stages, streams)?;
     out.check()?;
-    Ok(Conversion { model: out, report })
+    Ok(Conversion { model: out, report, acts })
 }
 
 struct Converter<'a> {
@@ -117,6 +132,45 @@ struct Converter<'a> {
     /// The code of each tensor that stands for zero; the image's zero points are its own.
     zeros: Vec<i64>,
     report: Vec<LayerReport>,
+    acts: Vec<ActReport>,
+    streams: Streams,
+    /// The activation that holds the clip value of each.
+    owners: Vec<NodeId>,
+}
+
+impl<'a> Converter<'a> {
+    fn run(model: &'a Model, stages: &[Stage], streams: Streams) -> Result<Self, ConvertError> {
+        let out = IntegerModel {
+            arch: model.graph.name().to_owned(),
+            input: model.input.clone(),
+            input_shape: model.graph.input(),
+            class_names: model.class_names.clone(),
+            layers: Vec::with_capacity(stages.len()),
+        };
+        let mut converter = Self {
+            model,
+            out,
+            tensors: HashMap::from([(0, 0)]),
+            zeros: vec![0],
+            report: Vec::new(),
+            acts: Vec::new(),
+            streams,
+            owners: model.graph.clip_owners(),
+        };
+        for stage in stages {
+            converter.stage(stage)?;
+        }
+        Ok(converter)
+    }
+}
+
+/// An activation's quantizer, in f64.
+struct Quantizer {
+    inverse: f64,
+    zero: i32,
+    hi: i32,
+    step: f64,
+    bits: u8,
 }
 
 impl Converter<'_> {
@@ -147,8 +201,10 @@ impl Converter<'_> {
         match *stage {
             Stage::Unit(unit) => match unit.act {
                 Some(act) => self.unit(&unit, act),
-                None => self.logits(&unit),
+                None if unit.output == self.model.graph.output() => self.logits(&unit),
+                None => self.stream(&unit),
             },
+            Stage::Act { input, norm, act } => self.act(input, norm, act),
             Stage::MaxPool { input, node } => {
                 let Op::MaxPool { kernel, stride, padding } = self.model.graph.node(node).op else {
                     return Ok(());
@@ -157,6 +213,29 @@ impl Converter<'_> {
                 let (range, scale) = (self.out.code_range(input), self.scale_of(input));
                 let op = IntegerOp::MaxPool { input, kernel, stride, padding };
                 self.push(node, op, range, self.zeros[input], scale);
+                Ok(())
+            }
+            Stage::AvgPool { input, node } => {
+                let Op::AvgPool { kernel, stride, padding } = self.model.graph.node(node).op else {
+                    return Ok(());
+                };
+                let input = self.tensor_of(input, node)?;
+                let padding_code = if padding > 0 { self.zeros[input] as u32 } else { 0 };
+                let op = IntegerOp::WindowSum { input, kernel, stride, padding, padding_code };
+                let positions = (kernel * kernel) as i64;
+                let (zero, scale) = (self.zeros[input] * positions, self.scale_of(input) / positions as f64);
+                self.push_checked(node, op, zero, scale)
+            }
+            Stage::Concat { node } => {
+                let inputs = &self.model.graph.node(node).inputs;
+                let inputs = inputs.iter().map(|&i| self.tensor_of(i, node)).collect::<Result<Vec<_>, _>>()?;
+                let (zero, scale) = (self.zeros[inputs[0]], self.scale_of(inputs[0]));
+                self.streams.concat(node, &inputs, self.out.layers.len() + 1);
+                self.push_checked(node, IntegerOp::Concat { inputs }, zero, scale)
+            }
+            Stage::Dropout { input, node } => {
+                let tensor = self.tensor_of(input, node)?;
+                self.tensors.insert(node, tensor);
                 Ok(())
             }
             Stage::GlobalAvgPool { input, node } => {
@@ -172,16 +251,47 @@ impl Converter<'_> {
         }
     }
 
-    fn unit(&mut self, unit: &Unit, act: NodeId) -> Result<(), ConvertError> {
-        let name = self.name(act).to_owned();
-        let plan = *self.model.plan.activations.get(&name).ok_or_else(|| ConvertError::Layer {
-            layer: name.clone(),
+    /// Pushes a layer whose code range follows from its inputs.
+    fn push_checked(&mut self, node: NodeId, op: IntegerOp, zero: i64, scale: f64) -> Result<(), ConvertError> {
+        let fail = |what| ConvertError::Layer { layer: self.name(node).to_owned(), what };
+        let (_, range) = crate::integer::layer_output(&self.out, &op).map_err(fail)?;
+        self.push(node, op, range, zero, scale);
+        Ok(())
+    }
+
+    fn quantizer(&self, act: NodeId) -> Result<Quantizer, ConvertError> {
+        let name = self.name(act);
+        let plan = *self.model.plan.activations.get(name).ok_or_else(|| ConvertError::Layer {
+            layer: name.to_owned(),
             what: "the plan has no activation for it".to_owned(),
         })?;
-        let alpha = self.model.tensor(&format!("{name}.clip_val"))?.data[0];
-        let inverse = f64::from(plan.quant.inverse_step(alpha, plan.bits));
+        let alpha = self.model.tensor(&format!("{}.clip_val", self.name(self.owners[act])))?.data[0];
         let zero = i32::from(plan.quant.zero_code(plan.bits));
-        let hi = plan.quant.q_max(plan.bits) + zero;
+        Ok(Quantizer {
+            inverse: f64::from(plan.quant.inverse_step(alpha, plan.bits)),
+            zero,
+            hi: plan.quant.q_max(plan.bits) + zero,
+            step: f64::from(plan.quant.step(alpha, plan.bits)),
+            bits: plan.bits.get(),
+        })
+    }
+
+    /// The identity shortcut of a unit, from tensor `input`.
+    fn shortcut(&self, unit: &Unit, input: TensorId) -> IntegerResidual {
+        let op = match unit.residual {
+            Some(Residual::Subsample { node, .. }) => Some(self.model.graph.node(node).op),
+            _ => None,
+        };
+        match op {
+            Some(Op::Subsample { stride, pad_before, pad_after }) => {
+                IntegerResidual { input, stride, pad_before, pad_after }
+            }
+            _ => IntegerResidual { input, stride: 1, pad_before: 0, pad_after: 0 },
+        }
+    }
+
+    fn unit(&mut self, unit: &Unit, act: NodeId) -> Result<(), ConvertError> {
+        let Quantizer { inverse, zero, hi, step: scale, bits } = self.quantizer(act)?;
         let main = self.fold(unit.product, unit.norm, unit.input)?;
         let mut real = RealStep {
             scale: main.scale.iter().map(|s| s * inverse).collect(),
@@ -206,17 +316,10 @@ impl Converter<'_> {
             }
             Some(Residual::Identity { tensor } | Residual::Subsample { tensor, .. }) => {
                 let input = self.tensor_of(tensor, act)?;
-                let (stride, pad_before, pad_after) = match unit.residual {
-                    Some(Residual::Subsample { node, .. }) => match self.model.graph.node(node).op {
-                        Op::Subsample { stride, pad_before, pad_after } => (stride, pad_before, pad_after),
-                        _ => (1, 0, 0),
-                    },
-                    _ => (1, 0, 0),
-                };
+                let shortcut = self.shortcut(unit, input);
                 let scale = self.scale_of(input) * inverse;
-                let kept = pad_before..main.scale.len() - pad_after;
+                let kept = shortcut.pad_before..main.scale.len() - shortcut.pad_after;
                 real.res_scale = (0..main.scale.len()).map(|c| if kept.contains(&c) { scale } else { 0.0 }).collect();
-                let shortcut = IntegerResidual { input, stride, pad_before, pad_after };
                 residual_range = self.out.residual_range(&shortcut);
                 residual_zero = self.zeros[input];
                 residual = Some(shortcut);
@@ -238,11 +341,10 @@ impl Converter<'_> {
                 worst_error: derived.worst_error,
                 shift: derived.step.shift as i32,
                 weight_bits: product.weight_bits,
-                act_bits: Some(plan.bits.get()),
+                act_bits: Some(bits),
             });
         }
         let range = (0, hi.into());
-        let scale = f64::from(plan.quant.step(alpha, plan.bits));
         let op = IntegerOp::Product { main: main.product, second, residual, step: derived.step };
         self.push(unit.output, op, range, zero.into(), scale);
         Ok(())

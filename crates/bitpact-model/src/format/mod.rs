@@ -8,8 +8,17 @@ mod writer;
 pub(crate) use reader::read;
 pub(crate) use writer::write;
 
-/// Version of the format that is written and read.
-pub const VERSION: u32 = 2;
+/// Latest version of the format. A file has the least version that knows its ops, 2 or 3.
+pub const VERSION: u32 = 3;
+/// Version of a file whose ops are all among the first four.
+pub(crate) const FIRST_VERSION: u32 = 2;
+
+/// The version of a file with these ops.
+pub(crate) fn version_of<'a>(mut ops: impl Iterator<Item = &'a crate::IntegerOp>) -> u32 {
+    use crate::IntegerOp::{Logits, MaxPool, Product, SumPool};
+    let first = |op: &crate::IntegerOp| matches!(op, Product { .. } | Logits { .. } | MaxPool { .. } | SumPool { .. });
+    if ops.all(first) { FIRST_VERSION } else { VERSION }
+}
 
 /// First bytes of every file; the line feed does not survive a transfer as text.
 pub(crate) const MAGIC: [u8; 8] = *b"BITPACT\n";
@@ -26,6 +35,10 @@ pub(crate) mod tag {
     pub(crate) const LOGITS: u8 = 1;
     pub(crate) const MAX_POOL: u8 = 2;
     pub(crate) const SUM_POOL: u8 = 3;
+    pub(crate) const WINDOW_SUM: u8 = 4;
+    pub(crate) const STREAM: u8 = 5;
+    pub(crate) const ACT: u8 = 6;
+    pub(crate) const CONCAT: u8 = 7;
 
     pub(crate) const WITH_ZERO: u8 = 0;
     pub(crate) const WITHOUT_ZERO: u8 = 1;

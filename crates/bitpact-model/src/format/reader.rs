@@ -3,7 +3,7 @@
 use bitpact_core::{Bits, Grid, IntegerStep, pack};
 use bitpact_graph::Shape;
 
-use super::{CRC_BYTES, HEADER_BYTES, KIND, MAGIC, VERSION, list_head, tag};
+use super::{CRC_BYTES, FIRST_VERSION, HEADER_BYTES, KIND, MAGIC, VERSION, list_head, tag, version_of};
 use crate::integer::{check_shape, layer_output};
 use crate::{
     InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, ModelError, TensorId,
@@ -17,7 +17,7 @@ const LEAST_LAYER: usize = 15;
 
 /// Reads everything; what the values mean is left to `IntegerModel::check`.
 pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
-    let body = envelope(bytes)?;
+    let (body, version) = envelope(bytes)?;
     let mut r = Reader { bytes: body, at: HEADER_BYTES, place: String::new() };
     let arch = r.string("arch")?;
     let offset = r.at;
@@ -46,11 +46,15 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
     if r.at != body.len() {
         return Err(r.error(r.at, "end", format!("{} bytes follow the last layer", body.len() - r.at)));
     }
+    let expected = version_of(model.layers.iter().map(|l| &l.op));
+    if version != expected {
+        return Err(r.error(8, "version", format!("{version}, but its ops are those of version {expected}")));
+    }
     Ok(model)
 }
 
-/// Checks magic, version, length and checksum; returns everything before the checksum.
-fn envelope(bytes: &[u8]) -> Result<&[u8], ModelError> {
+/// Checks magic, version, length and checksum; returns everything before the checksum, and the version.
+fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return Err(ModelError::Kind { kind: KIND, what: format!("{} bytes", bytes.len()) });
     };
@@ -59,7 +63,7 @@ fn envelope(bytes: &[u8]) -> Result<&[u8], ModelError> {
     }
     let number = |range: std::ops::Range<usize>| header[range].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     let version = number(8..12);
-    if version != u64::from(VERSION) {
+    if !(u64::from(FIRST_VERSION)..=u64::from(VERSION)).contains(&version) {
         return Err(ModelError::Version { kind: KIND, got: version, expected: VERSION.into() });
     }
     let length = number(12..20);
@@ -73,8 +77,11 @@ fn envelope(bytes: &[u8]) -> Result<&[u8], ModelError> {
     if computed != stored {
         return Err(ModelError::Checksum { kind: KIND, stored, computed });
     }
-    Ok(body)
+    Ok((body, version as u32))
 }
+
+/// Main product, second product, shortcut.
+type Sum = (IntegerProduct, Option<IntegerProduct>, Option<IntegerResidual>);
 
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -182,11 +189,38 @@ impl<'a> Reader<'a> {
                 padding: self.u32("padding")?,
             }),
             tag::SUM_POOL => Ok(IntegerOp::SumPool { input: self.tensor(model)? }),
-            other => Err(self.error(offset, "op", format!("{other}, expected 0 to 3"))),
+            tag::WINDOW_SUM => Ok(IntegerOp::WindowSum {
+                input: self.tensor(model)?,
+                kernel: self.u32("kernel")?,
+                stride: self.u32("stride")?,
+                padding: self.u32("padding")?,
+                padding_code: self.u32("padding code")? as u32,
+            }),
+            tag::STREAM => self.stream_op(model),
+            tag::ACT => {
+                let input = self.tensor(model)?;
+                let n = model.shape(input).c;
+                let step = IntegerStep {
+                    shift: self.u8("shift")?.into(),
+                    lo: self.u8("lo")?.into(),
+                    hi: self.u8("hi")?.into(),
+                    mul: self.list_i32("mul", n)?,
+                    mul2: Vec::new(),
+                    res_mul: Vec::new(),
+                    add: self.list("add", n)?,
+                };
+                Ok(IntegerOp::Act { input, step })
+            }
+            tag::CONCAT => {
+                let n = self.count("number of inputs", 4)?;
+                Ok(IntegerOp::Concat { inputs: (0..n).map(|_| self.tensor(model)).collect::<Result<_, _>>()? })
+            }
+            other => Err(self.error(offset, "op", format!("{other}, expected 0 to 7"))),
         }
     }
 
-    fn product_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
+    /// Flags, products and shortcut.
+    fn sum(&mut self, model: &IntegerModel) -> Result<Sum, ModelError> {
         let offset = self.at;
         let flags = self.u8("flags")?;
         if flags & !(tag::SECOND | tag::RESIDUAL) != 0 {
@@ -205,14 +239,30 @@ impl<'a> Reader<'a> {
         } else {
             None
         };
+        Ok((main, second, residual))
+    }
+
+    fn stream_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
+        let (main, second, residual) = self.sum(model)?;
+        let n = main.out_channels;
+        let (shift, mul) = (self.u8("shift")?.into(), self.list_i32("mul", n)?);
+        let mul2 = if second.is_some() { self.list_i32("mul2", n)? } else { Vec::new() };
+        let res_mul = if residual.is_some() { i32::from_le_bytes(self.array("res_mul")?) } else { 0 };
+        let add = self.list("add", n)?;
+        let step = IntegerStep { shift, mul, mul2, res_mul: Vec::new(), add, lo: i32::MIN, hi: i32::MAX };
+        Ok(IntegerOp::Stream { main, second, residual, step, res_mul })
+    }
+
+    fn product_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
+        let (main, second, residual) = self.sum(model)?;
         let n = main.out_channels;
         let step = IntegerStep {
             shift: self.u8("shift")?.into(),
             lo: self.u8("lo")?.into(),
             hi: self.u8("hi")?.into(),
             mul: self.list_i32("mul", n)?,
-            mul2: if has(tag::SECOND) { self.list_i32("mul2", n)? } else { Vec::new() },
-            res_mul: if has(tag::RESIDUAL) { self.list_i32("res_mul", n)? } else { Vec::new() },
+            mul2: if second.is_some() { self.list_i32("mul2", n)? } else { Vec::new() },
+            res_mul: if residual.is_some() { self.list_i32("res_mul", n)? } else { Vec::new() },
             add: self.list("add", n)?,
         };
         Ok(IntegerOp::Product { main, second, residual, step })

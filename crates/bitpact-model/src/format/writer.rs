@@ -2,8 +2,8 @@
 
 use bitpact_core::{Bits, pack};
 
-use super::{CRC_BYTES, HEADER_BYTES, MAGIC, VERSION, list_head, tag};
-use crate::{IntegerModel, IntegerOp, IntegerProduct};
+use super::{CRC_BYTES, HEADER_BYTES, MAGIC, list_head, tag, version_of};
+use crate::{IntegerModel, IntegerOp, IntegerProduct, IntegerResidual};
 
 /// The bytes of `model`, which has passed `check`.
 pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
@@ -28,7 +28,7 @@ pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
     }
     let length = (out.bytes.len() + CRC_BYTES) as u64;
     out.bytes[..8].copy_from_slice(&MAGIC);
-    out.bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out.bytes[8..12].copy_from_slice(&version_of(model.layers.iter().map(|l| &l.op)).to_le_bytes());
     out.bytes[12..20].copy_from_slice(&length.to_le_bytes());
     let crc = crc32fast::hash(&out.bytes);
     out.bytes.extend(crc.to_le_bytes());
@@ -69,17 +69,7 @@ impl Writer {
         match op {
             IntegerOp::Product { main, second, residual, step } => {
                 self.u8(tag::PRODUCT);
-                let flag = |present: bool, bit: u8| if present { bit } else { 0 };
-                self.u8(flag(second.is_some(), tag::SECOND) | flag(residual.is_some(), tag::RESIDUAL));
-                self.product(main);
-                if let Some(second) = second {
-                    self.product(second);
-                }
-                if let Some(r) = residual {
-                    for value in [r.input, r.stride, r.pad_before, r.pad_after] {
-                        self.u32(value);
-                    }
-                }
+                self.sum(main, second.as_ref(), residual.as_ref());
                 self.u8(step.shift as u8);
                 self.u8(step.lo as u8);
                 self.u8(step.hi as u8);
@@ -107,6 +97,56 @@ impl Writer {
             IntegerOp::SumPool { input } => {
                 self.u8(tag::SUM_POOL);
                 self.u32(*input);
+            }
+            IntegerOp::WindowSum { input, kernel, stride, padding, padding_code } => {
+                self.u8(tag::WINDOW_SUM);
+                for value in [*input, *kernel, *stride, *padding, *padding_code as usize] {
+                    self.u32(value);
+                }
+            }
+            IntegerOp::Stream { main, second, residual, step, res_mul } => {
+                self.u8(tag::STREAM);
+                self.sum(main, second.as_ref(), residual.as_ref());
+                self.u8(step.shift as u8);
+                self.list(step.mul.iter().copied());
+                if second.is_some() {
+                    self.list(step.mul2.iter().copied());
+                }
+                if residual.is_some() {
+                    self.bytes.extend(res_mul.to_le_bytes());
+                }
+                self.list(step.add.iter().copied());
+            }
+            IntegerOp::Act { input, step } => {
+                self.u8(tag::ACT);
+                self.u32(*input);
+                self.u8(step.shift as u8);
+                self.u8(step.lo as u8);
+                self.u8(step.hi as u8);
+                self.list(step.mul.iter().copied());
+                self.list(step.add.iter().copied());
+            }
+            IntegerOp::Concat { inputs } => {
+                self.u8(tag::CONCAT);
+                self.u32(inputs.len());
+                for &input in inputs {
+                    self.u32(input);
+                }
+            }
+        }
+    }
+
+    /// Flags, products and shortcut.
+    fn sum(&mut self, main: &IntegerProduct, second: Option<&IntegerProduct>, residual: Option<&IntegerResidual>) {
+        let flag = |present: bool, bit: u8| if present { bit } else { 0 };
+        self.u8(flag(second.is_some(), tag::SECOND) | flag(residual.is_some(), tag::RESIDUAL));
+        self.product(main);
+        if let Some(second) = second {
+            self.product(second);
+        }
+        if let Some(r) = residual {
+            for value in [r.input, r.stride, r.pad_before, r.pad_after] {
+                self.u32(value);
             }
         }
     }

@@ -6,7 +6,7 @@ use bitpact_core::step::accumulator_range;
 use bitpact_core::{Bits, CODE_LIMIT_16BIT, Grid, IntegerStep, Ranges};
 use bitpact_graph::Shape;
 
-use super::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
+use super::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId, TensorKind};
 use crate::ModelError;
 use crate::model::{check_class_names, check_texts};
 
@@ -49,12 +49,10 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
             return Err(fail("the last layer, and no other, gives the logits".to_owned()));
         }
         check_layer(model, layer).map_err(fail)?;
-        for p in layer.op.products().filter(|p| p.padding > 0) {
-            let first = *padding_codes[p.input].get_or_insert(p.padding_code);
-            if first != p.padding_code {
-                let (name, code) = (&p.name, p.padding_code);
-                let what =
-                    format!("`{name}` pads tensor {} with code {code}, an earlier product with {first}", p.input);
+        for (name, tensor, code) in layer.paddings() {
+            let first = *padding_codes[tensor].get_or_insert(code);
+            if first != code {
+                let what = format!("`{name}` pads tensor {tensor} with code {code}, an earlier reader with {first}");
                 return Err(fail(what));
             }
         }
@@ -98,7 +96,29 @@ fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
     layer.op.products().try_for_each(check_codes)?;
     match &layer.op {
         IntegerOp::Product { main, second, residual, step } => {
+            check_code_range(step)?;
             check_step(model, main, second.as_ref(), *residual, step)
+        }
+        IntegerOp::Stream { main, second, residual, step, res_mul } => {
+            if (step.lo, step.hi) != (i32::MIN, i32::MAX) {
+                return Err("a stream is not clamped".to_owned());
+            }
+            if residual.is_none() && *res_mul != 0 {
+                return Err(format!("a multiplier of {res_mul} without a shortcut"));
+            }
+            check_step(model, main, second.as_ref(), None, step)
+        }
+        IntegerOp::Act { input, step } => {
+            check_code_range(step)?;
+            let n = layer.shape.c;
+            for (what, list, n) in
+                [("mul", step.mul.len(), n), ("mul2", step.mul2.len(), 0), ("res_mul", step.res_mul.len(), 0)]
+            {
+                same_length(what, list, n)?;
+            }
+            let acc = vec![model.code_range(*input); n];
+            let ranges = Ranges { acc: &acc, acc2: &[], res: (0, 0) };
+            step.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
         }
         IntegerOp::Logits { main, mul, add } => {
             same_length("mul", mul.len(), main.out_channels)?;
@@ -111,7 +131,22 @@ fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
             }
             Ok(())
         }
-        IntegerOp::MaxPool { .. } | IntegerOp::SumPool { .. } => Ok(()),
+        IntegerOp::MaxPool { .. }
+        | IntegerOp::SumPool { .. }
+        | IntegerOp::WindowSum { .. }
+        | IntegerOp::Concat { .. } => Ok(()),
+    }
+}
+
+impl IntegerLayer {
+    /// Who pads which tensor with which code.
+    fn paddings(&self) -> impl Iterator<Item = (&str, TensorId, u32)> {
+        let products = self.op.products().filter(|p| p.padding > 0).map(|p| (&*p.name, p.input, p.padding_code));
+        let window = match self.op {
+            IntegerOp::WindowSum { input, padding: 1.., padding_code, .. } => Some((&*self.name, input, padding_code)),
+            _ => None,
+        };
+        products.chain(window)
     }
 }
 
@@ -125,20 +160,44 @@ pub(crate) fn output(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i
 fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
     match op {
         IntegerOp::Product { main, second, residual, step } => {
-            let shape = product_shape(model, main)?;
-            if let Some(second) = second {
-                let other = product_shape(model, second)?;
-                if other != shape {
-                    return Err(format!("`{}` gives {other}, but `{}` gives {shape}", second.name, main.name));
-                }
-            }
+            let shape = sum_shape(model, main, second.as_ref(), residual.as_ref())?;
             if let Some(residual) = residual {
-                let other = residual_shape(model, residual)?;
-                if other != shape {
-                    return Err(format!("the shortcut gives {other}, but `{}` gives {shape}", main.name));
-                }
+                codes_shape(model, residual.input)?;
             }
             Ok((shape, (step.lo.into(), step.hi.into())))
+        }
+        IntegerOp::Stream { main, second, residual, step, res_mul } => {
+            let shape = sum_shape(model, main, second.as_ref(), residual.as_ref())?;
+            let range = model.stream_range(main, second.as_ref(), residual.as_ref(), step, *res_mul)?;
+            Ok((shape, range))
+        }
+        IntegerOp::Act { input, step } => {
+            if !matches!(model.kind(*input), TensorKind::Stream | TensorKind::Sums) {
+                return Err("an activation reads a residual stream or sums of codes".to_owned());
+            }
+            Ok((model.shape(*input), (step.lo.into(), step.hi.into())))
+        }
+        IntegerOp::Concat { inputs } => {
+            let [first, _, ..] = inputs[..] else {
+                return Err(format!("{} inputs of a concatenation, expected two or more", inputs.len()));
+            };
+            let mut shape = Shape { c: 0, ..model.shape(first) };
+            let (mut lo, mut hi) = model.code_range(first);
+            for &input in inputs {
+                let from = model.shape(input);
+                if !matches!(model.kind(input), TensorKind::Codes | TensorKind::Stream)
+                    || model.kind(input) != model.kind(first)
+                {
+                    return Err("a concatenation reads codes alone or streams alone".to_owned());
+                }
+                if (from.h, from.w) != (shape.h, shape.w) {
+                    return Err(format!("an input of {from}, but the first has {}x{} pixels", shape.h, shape.w));
+                }
+                shape.c += from.c;
+                let (low, high) = model.code_range(input);
+                (lo, hi) = (lo.min(low), hi.max(high));
+            }
+            Ok((shape, (lo, hi)))
         }
         IntegerOp::Logits { main, .. } => {
             let shape = product_shape(model, main)?;
@@ -155,6 +214,22 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
             let shape = window(from, [kernel; 2], stride, padding)?;
             Ok((shape, model.code_range(input)))
         }
+        &IntegerOp::WindowSum { input, kernel, stride, padding, padding_code } => {
+            let from = codes_shape(model, input)?;
+            if padding >= kernel {
+                return Err(format!("padding {padding}, expected less than the kernel, {kernel}"));
+            }
+            let (lo, hi) = model.code_range(input);
+            let pad = i64::from(padding_code);
+            if pad > if padding > 0 { hi } else { 0 } {
+                return Err(format!("padding code {padding_code}, expected 0 to {}", if padding > 0 { hi } else { 0 }));
+            }
+            let shape = window(from, [kernel; 2], stride, padding)?;
+            // Below 2^31, as for a sum over the whole tensor.
+            let positions = (kernel * kernel) as i64;
+            let lo = if padding > 0 { lo.min(pad) } else { lo };
+            Ok((shape, (lo * positions, hi * positions)))
+        }
         &IntegerOp::SumPool { input } => {
             let from = codes_shape(model, input)?;
             let (lo, hi) = model.code_range(input);
@@ -163,6 +238,29 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
             Ok((Shape::new(1, 1, from.c), (lo * pixels, hi * pixels)))
         }
     }
+}
+
+/// Shape of a sum of products and a shortcut, which must be one.
+fn sum_shape(
+    model: &IntegerModel,
+    main: &IntegerProduct,
+    second: Option<&IntegerProduct>,
+    residual: Option<&IntegerResidual>,
+) -> Checked<Shape> {
+    let shape = product_shape(model, main)?;
+    if let Some(second) = second {
+        let other = product_shape(model, second)?;
+        if other != shape {
+            return Err(format!("`{}` gives {other}, but `{}` gives {shape}", second.name, main.name));
+        }
+    }
+    if let Some(residual) = residual {
+        let other = residual_shape(model, residual)?;
+        if other != shape {
+            return Err(format!("the shortcut gives {other}, but `{}` gives {shape}", main.name));
+        }
+    }
+    Ok(shape)
 }
 
 fn window(from: Shape, kernel: [usize; 2], stride: usize, padding: usize) -> Checked<Shape> {
@@ -190,14 +288,18 @@ fn codes_shape(model: &IntegerModel, tensor: TensorId) -> Checked<Shape> {
     if tensor == 0 {
         return Err("only a product can read the image".to_owned());
     }
-    if model.is_sum(tensor) {
-        return Err("only a product can read a sum of codes".to_owned());
+    match model.kind(tensor) {
+        TensorKind::Sums => Err("only a product or an activation can read a sum of codes".to_owned()),
+        TensorKind::Stream => Err("only an activation can read a residual stream".to_owned()),
+        _ => Ok(model.shape(tensor)),
     }
-    Ok(model.shape(tensor))
 }
 
 fn residual_shape(model: &IntegerModel, residual: &IntegerResidual) -> Checked<Shape> {
-    let from = codes_shape(model, residual.input)?;
+    let from = match model.kind(residual.input) {
+        TensorKind::Stream => model.shape(residual.input),
+        _ => codes_shape(model, residual.input)?,
+    };
     let IntegerResidual { stride, pad_before, pad_after, .. } = *residual;
     if !(1..=LARGEST_SIDE).contains(&stride) || pad_before > LARGEST_CHANNELS || pad_after > LARGEST_CHANNELS {
         return Err(format!("a shortcut of stride {stride} with {pad_before} and {pad_after} more channels"));
@@ -210,6 +312,9 @@ fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shap
     let name = &product.name;
     if name.is_empty() {
         return Err("a product without a name".to_owned());
+    }
+    if model.kind(product.input) == TensorKind::Stream {
+        return Err(format!("`{name}` reads a residual stream, which only an activation can"));
     }
     let IntegerProduct { kernel, stride, padding, padding_code, in_channels, out_channels, groups, .. } = *product;
     if in_channels != from.c {
@@ -274,11 +379,46 @@ impl IntegerModel {
             .collect()
     }
 
-    /// Smallest and largest code of a shortcut: from 0, which fills its additional channels, to the largest code of its
-    /// tensor. One range for all channels, also for those that are filled.
+    /// Smallest and largest value of a residual stream: the extremes of the step over the proved ranges of its sums, of
+    /// all channels, and those of the shortcut.
+    fn stream_range(
+        &self,
+        main: &IntegerProduct,
+        second: Option<&IntegerProduct>,
+        residual: Option<&IntegerResidual>,
+        step: &IntegerStep,
+        res_mul: i32,
+    ) -> Checked<(i64, i64)> {
+        check_lengths(main, second, None, step)?;
+        let acc = self.acc_ranges(main)?;
+        let acc2 = second.map_or(Ok(Vec::new()), |second| self.acc_ranges(second))?;
+        let (mut lo, mut hi) = (i128::MAX, i128::MIN);
+        for c in 0..main.out_channels {
+            let term = |mul: Option<&i32>, range: Option<&(i64, i64)>| -> (i128, i128) {
+                let (mul, &(from, to)) = (mul.map_or(0, |&m| i128::from(m)), range.unwrap_or(&(0, 0)));
+                let ends = [mul * i128::from(from), mul * i128::from(to)];
+                (ends[0].min(ends[1]), ends[0].max(ends[1]))
+            };
+            let (a, b) = (term(step.mul.get(c), acc.get(c)), term(step.mul2.get(c), acc2.get(c)));
+            let add = i128::from(step.add[c]);
+            lo = lo.min((a.0 + b.0 + add) >> step.shift.min(62));
+            hi = hi.max((a.1 + b.1 + add) >> step.shift.min(62));
+        }
+        if let Some(residual) = residual {
+            let (from, to) = self.residual_range(residual);
+            let ends = [i128::from(from) * i128::from(res_mul), i128::from(to) * i128::from(res_mul)];
+            (lo, hi) = (lo + ends[0].min(ends[1]), hi + ends[0].max(ends[1]));
+        }
+        if lo <= i128::from(i32::MIN) || hi > i128::from(i32::MAX) {
+            return Err(format!("a stream that ranges from {lo} to {hi}, expected values of 32 bits"));
+        }
+        Ok((lo as i64, hi as i64))
+    }
+
+    /// Smallest and largest value of a shortcut: those of its tensor and 0, which fills its additional channels. One range for all channels, also for those that are filled.
     pub fn residual_range(&self, residual: &IntegerResidual) -> (i64, i64) {
         let (lo, hi) = self.code_range(residual.input);
-        (lo.min(0), hi)
+        (lo.min(0), hi.max(0))
     }
 }
 
@@ -289,17 +429,31 @@ fn check_step(
     residual: Option<IntegerResidual>,
     step: &IntegerStep,
 ) -> Checked {
-    if !(0 <= step.lo && step.lo <= step.hi && step.hi <= 255) {
-        return Err(format!("codes of {} to {}, expected a range within 0 to 255", step.lo, step.hi));
-    }
-    let n = main.out_channels;
-    same_length("mul", step.mul.len(), n)?;
-    same_length("mul2", step.mul2.len(), if second.is_some() { n } else { 0 })?;
-    same_length("res_mul", step.res_mul.len(), if residual.is_some() { n } else { 0 })?;
+    check_lengths(main, second, residual, step)?;
     let acc2 = second.map_or(Ok(Vec::new()), |second| model.acc_ranges(second))?;
     let res = residual.map_or((0, 0), |r| model.residual_range(&r));
     let ranges = Ranges { acc: &model.acc_ranges(main)?, acc2: &acc2, res };
     step.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
+}
+
+fn check_code_range(step: &IntegerStep) -> Checked {
+    if !(0 <= step.lo && step.lo <= step.hi && step.hi <= 255) {
+        return Err(format!("codes of {} to {}, expected a range within 0 to 255", step.lo, step.hi));
+    }
+    Ok(())
+}
+
+fn check_lengths(
+    main: &IntegerProduct,
+    second: Option<&IntegerProduct>,
+    residual: Option<IntegerResidual>,
+    step: &IntegerStep,
+) -> Checked {
+    let n = main.out_channels;
+    same_length("mul", step.mul.len(), n)?;
+    same_length("mul2", step.mul2.len(), if second.is_some() { n } else { 0 })?;
+    same_length("res_mul", step.res_mul.len(), if residual.is_some() { n } else { 0 })?;
+    same_length("add", step.add.len(), n)
 }
 
 fn same_length(what: &str, got: usize, expected: usize) -> Checked {

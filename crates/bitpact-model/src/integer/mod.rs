@@ -14,7 +14,8 @@ use crate::{InputDescription, ModelError, file};
 /// Which tensor: 0 is the image, `i + 1` the output of `layers[i]`.
 pub type TensorId = usize;
 
-/// A network of integers. Codes are unsigned, at most 255, except the sums of [`IntegerOp::SumPool`] and the logits.
+/// A network of integers. Codes are unsigned, at most 255; sums of codes, residual streams and the logits are wider
+/// ([`TensorKind`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegerModel {
     /// Name of the architecture.
@@ -87,6 +88,60 @@ pub enum IntegerOp {
         /// Tensor read.
         input: TensorId,
     },
+    /// Sum of the codes of a channel over each window; padding reads `padding_code`.
+    WindowSum {
+        /// Tensor read.
+        input: TensorId,
+        /// Rows and columns of the window.
+        kernel: usize,
+        /// Step of the window.
+        stride: usize,
+        /// Padding on every side.
+        padding: usize,
+        /// Code of the padding; 0 without padding.
+        padding_code: u32,
+    },
+    /// A residual stream: `((acc*mul[c] + acc2*mul2[c] + add[c]) >> shift) + res*res_mul`, which nothing clamps. All
+    /// streams that are added up have one scale, so `res_mul` is 1 where the shortcut is a stream, and the addition exact.
+    Stream {
+        /// The product; its sum is the step's `acc`.
+        main: IntegerProduct,
+        /// A projection shortcut; its sum is the step's `acc2`.
+        second: Option<IntegerProduct>,
+        /// An identity shortcut, of a stream or of codes; its value is `res`.
+        residual: Option<IntegerResidual>,
+        /// From sums to the stream; without `res_mul`, and with the whole range of i32 from `lo` to `hi`.
+        step: IntegerStep,
+        /// Multiplier of the shortcut; 0 without one.
+        res_mul: i32,
+    },
+    /// `step` of a stream or of sums: from wide values to codes.
+    Act {
+        /// Tensor read.
+        input: TensorId,
+        /// From values to codes, with neither `mul2` nor `res_mul`.
+        step: IntegerStep,
+    },
+    /// The channels of several tensors, one after the other: all of codes or all streams.
+    Concat {
+        /// Tensors read, at least two.
+        inputs: Vec<TensorId>,
+    },
+}
+
+/// What the numbers of a tensor are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorKind {
+    /// The pixels.
+    Image,
+    /// Codes of 0 to 255 at most.
+    Codes,
+    /// Sums of codes, from 0.
+    Sums,
+    /// A residual stream, of both signs.
+    Stream,
+    /// The logits.
+    Logits,
 }
 
 /// `acc[o] = sum of codes[o][i][y][x] * q[first + i][y][x]` over a window of raw codes of the input, `first` being the
@@ -121,7 +176,7 @@ pub struct IntegerProduct {
     pub codes: Vec<i16>,
 }
 
-/// An identity shortcut: every `stride`-th pixel, with channels of code 0 added before and after.
+/// An identity shortcut: every `stride`-th pixel, with channels of 0 added before and after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntegerResidual {
     /// Tensor read.
@@ -161,9 +216,11 @@ impl IntegerOp {
     /// The products of the layer: main, then second.
     pub fn products(&self) -> impl Iterator<Item = &IntegerProduct> {
         let (main, second) = match self {
-            IntegerOp::Product { main, second, .. } => (Some(main), second.as_ref()),
+            IntegerOp::Product { main, second, .. } | IntegerOp::Stream { main, second, .. } => {
+                (Some(main), second.as_ref())
+            }
             IntegerOp::Logits { main, .. } => (Some(main), None),
-            IntegerOp::MaxPool { .. } | IntegerOp::SumPool { .. } => (None, None),
+            _ => (None, None),
         };
         main.into_iter().chain(second)
     }
@@ -171,8 +228,12 @@ impl IntegerOp {
     /// Every tensor the layer reads.
     pub fn inputs(&self) -> Vec<TensorId> {
         match self {
-            IntegerOp::MaxPool { input, .. } | IntegerOp::SumPool { input } => vec![*input],
-            IntegerOp::Product { residual, .. } => {
+            IntegerOp::MaxPool { input, .. }
+            | IntegerOp::SumPool { input }
+            | IntegerOp::WindowSum { input, .. }
+            | IntegerOp::Act { input, .. } => vec![*input],
+            IntegerOp::Concat { inputs } => inputs.clone(),
+            IntegerOp::Product { residual, .. } | IntegerOp::Stream { residual, .. } => {
                 self.products().map(|p| p.input).chain(residual.map(|r| r.input)).collect()
             }
             IntegerOp::Logits { .. } => self.products().map(|p| p.input).collect(),
@@ -200,9 +261,34 @@ impl IntegerModel {
         }
     }
 
-    /// Whether a tensor is an output of [`IntegerOp::SumPool`], whose codes may need more than 8 bits.
+    /// Whether a tensor holds sums of codes, which may need more than 8 bits.
     pub fn is_sum(&self, tensor: TensorId) -> bool {
-        tensor > 0 && matches!(self.layers[tensor - 1].op, IntegerOp::SumPool { .. })
+        self.kind(tensor) == TensorKind::Sums
+    }
+
+    /// What a tensor holds.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn kind(&self, tensor: TensorId) -> TensorKind {
+        let mut tensor = tensor;
+        loop {
+            let Some(layer) = tensor.checked_sub(1) else { return TensorKind::Image };
+            return match &self.layers[layer].op {
+                IntegerOp::Product { .. } | IntegerOp::MaxPool { .. } | IntegerOp::Act { .. } => TensorKind::Codes,
+                IntegerOp::SumPool { .. } | IntegerOp::WindowSum { .. } => TensorKind::Sums,
+                IntegerOp::Stream { .. } => TensorKind::Stream,
+                IntegerOp::Logits { .. } => TensorKind::Logits,
+                // All its inputs, which come before it, are of one kind.
+                IntegerOp::Concat { inputs } => match inputs.first() {
+                    Some(&first) if first < tensor => {
+                        tensor = first;
+                        continue;
+                    }
+                    _ => TensorKind::Codes,
+                },
+            };
+        }
     }
 
     /// Number of classes.

@@ -45,6 +45,15 @@ impl StepPlan {
                     drop(to);
                     (self.slabs[slabs.output], self.slabs[target.slab]) = (g, dx);
                 }
+                StageKind::AvgPool { window, input, output } => {
+                    self.avg_pool_backward(pool, *window, *input, *output, slabs);
+                }
+                StageKind::Concat { inputs, output, targets } => {
+                    self.concat_backward(pool, inputs, targets, *output, slabs.output);
+                }
+                StageKind::Dropout { name, rate, input, .. } => {
+                    self.dropout_backward(pool, self.key.with(name), *rate, *input, slabs);
+                }
                 StageKind::MeanPool { input, output } => {
                     let (dense, y) = (self.values[*input].dense(), self.values[*output].dense());
                     let target = slabs.input.expect("a pool never reads the image");
@@ -80,7 +89,9 @@ impl StepPlan {
             unit.counts.clipped += clipped;
             unit.counts.elements += (count * unit.main.z_layout.c) as u64;
             if quant != ActQuant::Relu {
-                self.params.get_mut(clip).grad[0] = gradient as f32;
+                // Stages come in reverse: the last of those that share the clip value is the first here.
+                let total = &mut self.params.get_mut(clip).grad[0];
+                *total = if unit.clip.is_last { gradient as f32 } else { *total + gradient as f32 };
             }
         }
         self.shortcut_backward(isa, pool, unit, slabs);
@@ -172,6 +183,9 @@ impl StepPlan {
         g: usize,
         target: Option<Target>,
     ) {
+        if product.is_identity() {
+            return self.identity_backward(isa, pool, product, g, target);
+        }
         let (batch, shape) = (self.batch, product.z_layout);
         let mut own = std::mem::take(&mut self.slabs[g]);
         let other = target.filter(|t| t.slab != g);
@@ -220,6 +234,9 @@ impl StepPlan {
         let mut products: Vec<&mut Product> = Vec::new();
         for stage in &mut stages {
             if let StageKind::Unit(unit) = &mut stage.kind {
+                if unit.main.is_identity() {
+                    continue;
+                }
                 products.push(&mut unit.main);
                 if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
                     products.push(product);

@@ -52,6 +52,12 @@ impl StepPlan {
                     }
                     self.values[*output].store = store;
                 }
+                StageKind::AvgPool { window, input, output } => self.avg_pool(pool, n, *window, *input, *output),
+                StageKind::Concat { inputs, output, .. } => self.concat(pool, n, inputs, *output),
+                StageKind::Dropout { name, rate, input, output } => {
+                    let rate = if mode == Mode::Train { *rate } else { 0.0 };
+                    self.dropout(pool, n, self.key.with(name), rate, *input, *output);
+                }
                 StageKind::MeanPool { input, output } => {
                     let mut store = std::mem::take(&mut self.values[*output].store);
                     let (x, y) = (&self.values[*input], self.values[*output].layout);
@@ -97,8 +103,10 @@ impl StepPlan {
         }
         drop(scratch);
         if let (Mode::Calibrate(percentile), Activation::Quantized { clip, .. }) = (mode, unit.activation) {
-            let alpha = self.percentile(isa, n, unit, percentile);
-            self.params.get_mut(clip).value[0] = alpha.max(ALPHA_MIN);
+            let alpha = self.percentile(isa, n, unit, percentile).max(ALPHA_MIN);
+            let value = &mut self.params.get_mut(clip).value[0];
+            // One clip value for all that are concatenated: the largest.
+            *value = if unit.clip.is_first { alpha } else { value.max(alpha) };
         }
         self.apply(isa, pool, n, mode, unit);
     }
@@ -228,6 +236,19 @@ fn product_forward(
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);
                     norm::statistics_int(isa, &z, sum, square);
+                }
+            });
+        }
+        Path::Identity { z } => {
+            let z = Chunked::new(z, z_len);
+            let sums = Chunked::new(sums_real, 2 * cs);
+            pool.run(n, &|i, _| {
+                let mut z = z.get(i);
+                z.copy_from_slice(input.store.real(i, x_len));
+                if statistics {
+                    let mut sums = sums.get(i);
+                    let (sum, square) = sums.split_at_mut(cs);
+                    norm::statistics_real(isa, &z, sum, square);
                 }
             });
         }

@@ -11,6 +11,7 @@ mod loss;
 mod params;
 mod plan;
 mod product;
+mod shape_ops;
 mod slabs;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,7 @@ impl CpuBackend {
 
     /// Running maxima, running statistics, clip values: what moves besides the gradients.
     fn update_buffers(&mut self) {
+        let mut maxima = BTreeMap::new();
         for stage in &self.plan.stages {
             let StageKind::Unit(unit) = &stage.kind else { continue };
             unit.main.update_running(&mut self.plan.params);
@@ -88,10 +90,15 @@ impl CpuBackend {
                 product.update_running(&mut self.plan.params);
             }
             if let Activation::Quantized { clip, quant: ActQuant::Relu, .. } = unit.activation {
-                let alpha = &mut self.plan.params.get_mut(clip).value[0];
-                let moved = (1.0 - MAXIMUM_MOMENTUM) * *alpha + MAXIMUM_MOMENTUM * unit.maximum;
-                *alpha = moved.max(bitpact_core::ALPHA_MIN);
+                // Units that are concatenated share their clip value.
+                let maximum = maxima.entry(clip).or_insert(0.0f32);
+                *maximum = maximum.max(unit.maximum);
             }
+        }
+        for (clip, maximum) in maxima {
+            let alpha = &mut self.plan.params.get_mut(clip).value[0];
+            let moved = (1.0 - MAXIMUM_MOMENTUM) * *alpha + MAXIMUM_MOMENTUM * maximum;
+            *alpha = moved.max(bitpact_core::ALPHA_MIN);
         }
     }
 }
@@ -127,6 +134,7 @@ impl TrainBackend for CpuBackend {
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
         let n = self.plan.batch;
         self.fill(n, input.fill);
+        self.plan.key = input.key.with("dropout");
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
         let layout = self.plan.values[self.plan.output].layout;
         let slab = self.plan.stages.last().expect("a network has stages").slabs.output;

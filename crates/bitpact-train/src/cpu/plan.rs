@@ -1,5 +1,6 @@
 //! Decides every buffer and every step of training before the first batch.
 
+use bitpact_core::rng::Key;
 use bitpact_core::{ActQuant, Bits};
 use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
 use bitpact_kernels::pool2d::Window;
@@ -8,7 +9,7 @@ use bitpact_model::{InputDescription, Model};
 
 use super::params::{ParamId, Params};
 use super::product::{Norm, Path, Product, ProductSpec, Source};
-use super::slabs::{self, Slabs};
+use super::slabs::{self, Slabs, Target};
 use crate::{OptimizerConfig, TrainError};
 
 /// Position of a tensor between stages in [`StepPlan::values`].
@@ -89,6 +90,7 @@ pub(super) struct UnitStep {
     pub(super) shortcut: Shortcut,
     pub(super) activation: Activation,
     pub(super) act_name: Option<String>,
+    pub(super) clip: ClipPlace,
     pub(super) output: ValueId,
     pub(super) counts: Counts,
     /// Largest u of the batch, for clip values that follow a maximum.
@@ -99,6 +101,16 @@ pub(super) enum StageKind {
     Unit(Box<UnitStep>),
     MaxPool { window: Window, input: ValueId, output: ValueId },
     MeanPool { input: ValueId, output: ValueId },
+    AvgPool { window: Window, input: ValueId, output: ValueId },
+    Concat { inputs: Vec<ValueId>, output: ValueId, targets: Vec<Target> },
+    Dropout { name: String, rate: f32, input: ValueId, output: ValueId },
+}
+
+/// Where a unit stands among those that share its clip value, in the order of computation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClipPlace {
+    pub(super) is_first: bool,
+    pub(super) is_last: bool,
 }
 
 pub(super) struct StageStep {
@@ -139,6 +151,8 @@ pub(super) struct StepPlan {
     pub(super) output: ValueId,
     pub(super) classes: usize,
     pub(super) batch: usize,
+    /// Random numbers of the step.
+    pub(super) key: Key,
 }
 
 struct Builder<'a> {
@@ -147,6 +161,8 @@ struct Builder<'a> {
     plan: &'a QuantPlan,
     batch: usize,
     params: &'a Params,
+    /// The activation that holds the clip value of each.
+    owners: Vec<NodeId>,
     values: Vec<Value>,
     /// Value of each stage's output node.
     value_of: Vec<Option<ValueId>>,
@@ -181,6 +197,7 @@ impl StepPlan {
             plan,
             batch,
             params: &params,
+            owners: graph.clip_owners(),
             values: Vec::new(),
             value_of: vec![None; graph.nodes().len()],
         };
@@ -241,6 +258,7 @@ impl StepPlan {
             classes: graph.classes(),
             batch,
             params,
+            key: Key::new(0),
         })
     }
 }
@@ -295,6 +313,26 @@ impl Builder<'_> {
     fn stage(&mut self, stage: &Stage) -> Result<StageKind, TrainError> {
         Ok(match *stage {
             Stage::Unit(unit) => StageKind::Unit(Box::new(self.unit(unit))),
+            Stage::Act { input, norm, act } => StageKind::Unit(Box::new(self.act(input, norm, act)?)),
+            Stage::AvgPool { input, node } => {
+                let Op::AvgPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
+                    unreachable!("an average pool stage is an average pool node");
+                };
+                let window = Window { kernel, stride, pad };
+                StageKind::AvgPool { window, input: self.value(input), output: self.output(node, Source::Real) }
+            }
+            Stage::Concat { node } => {
+                let inputs: Vec<ValueId> = self.graph.node(node).inputs.iter().map(|&i| self.value(i)).collect();
+                let output = self.output(node, self.values[inputs[0]].source);
+                StageKind::Concat { inputs, output, targets: Vec::new() }
+            }
+            Stage::Dropout { input, node } => {
+                let Op::Dropout { rate } = self.graph.node(node).op else {
+                    unreachable!("a dropout stage is a dropout node");
+                };
+                let (input, output) = (self.value(input), self.output(node, Source::Real));
+                StageKind::Dropout { name: self.graph.node(node).name.clone(), rate: rate.0 as f32, input, output }
+            }
             Stage::MaxPool { input, node } => {
                 let Op::MaxPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
                     unreachable!("a max pool stage is a max pool node");
@@ -330,16 +368,59 @@ impl Builder<'_> {
                 Shortcut::Projection { value, product: Box::new(self.product(product, norm, value)) }
             }
         };
-        let act_name = unit.act.map(|id| self.graph.node(id).name.clone());
+        self.end(main, input, shortcut, unit.act, unit.output)
+    }
+
+    /// `act(norm(x))` of a residual stream or an average pool.
+    fn act(&mut self, input: NodeId, norm: Option<NodeId>, act: NodeId) -> Result<UnitStep, TrainError> {
+        let name = self.graph.node(act).name.clone();
+        let value = self.value(input);
+        let Value { layout, source, .. } = self.values[value];
+        if layout.border > 0 || source != Source::Real {
+            let what = format!("`{}` is read by it and by a convolution with padding", self.graph.node(input).name);
+            return Err(TrainError::Unsupported { node: name, what });
+        }
+        let c = layout.c;
+        let spec = ProductSpec {
+            name,
+            weight: ParamId::MAX,
+            bias: None,
+            norm: norm.map(|n| self.norm(n)),
+            geometry: ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin: c, cout: c },
+            groups: c,
+            source,
+            spec: None,
+            x: layout,
+            batch: self.batch,
+            identity: true,
+        };
+        let main = Product::new(self.isa, spec);
+        Ok(self.end(main, value, Shortcut::None, Some(act), act))
+    }
+
+    fn end(
+        &mut self,
+        main: Product,
+        input: ValueId,
+        shortcut: Shortcut,
+        act: Option<NodeId>,
+        output: NodeId,
+    ) -> UnitStep {
+        let act_name = act.map(|id| self.graph.node(id).name.clone());
+        let clip = ClipPlace {
+            is_first: act.is_none_or(|id| self.owners[id] == id),
+            is_last: act.is_none_or(|id| !self.owners[id + 1..].contains(&self.owners[id])),
+        };
         let activation = match act_name.as_deref().map(|name| (name, self.plan.activations.get(name))) {
             None => Activation::None,
-            Some((_, None)) if unit.act.is_some_and(|id| self.graph.node(id).op == (Op::Act { signed: true })) => {
+            Some((_, None)) if act.is_some_and(|id| self.graph.node(id).op == (Op::Act { signed: true })) => {
                 Activation::None
             }
             Some((_, None)) => Activation::Relu,
-            Some((name, Some(act))) => {
-                let clip = self.params.id(&format!("{name}.clip_val"));
-                Activation::Quantized { clip, bits: act.bits, quant: act.quant }
+            Some((_, Some(plan))) => {
+                let owner = act.map_or("", |id| &self.graph.node(self.owners[id]).name);
+                let clip = self.params.id(&format!("{owner}.clip_val"));
+                Activation::Quantized { clip, bits: plan.bits, quant: plan.quant }
             }
         };
         let (source, levels) = match activation {
@@ -349,9 +430,9 @@ impl Builder<'_> {
             }
             _ => (Source::Real, 0),
         };
-        let output = self.output(unit.output, source);
+        let output = self.output(output, source);
         let counts = Counts { levels: vec![0; levels], ..Counts::default() };
-        UnitStep { main, input, shortcut, activation, act_name, output, counts, maximum: 0.0 }
+        UnitStep { main, input, shortcut, activation, act_name, clip, output, counts, maximum: 0.0 }
     }
 
     fn product(&self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> Product {
@@ -371,15 +452,7 @@ impl Builder<'_> {
             _ => unreachable!("a product is a convolution or a linear layer"),
         };
         let id = |node: &str, tensor: &str| self.params.id(&format!("{node}.{tensor}"));
-        let norm = norm.map(|n| {
-            let name = &self.graph.node(n).name;
-            Norm {
-                gamma: id(name, "weight"),
-                beta: id(name, "bias"),
-                mean: id(name, "running_mean"),
-                var: id(name, "running_var"),
-            }
-        });
+        let norm = norm.map(|n| self.norm(n));
         let spec = match self.plan.weights[&node.name] {
             WeightPlan::Quantized(spec) => Some(spec),
             WeightPlan::Float => None,
@@ -395,8 +468,14 @@ impl Builder<'_> {
             spec,
             x: value.layout,
             batch: self.batch,
+            identity: false,
         };
         Product::new(self.isa, spec)
+    }
+
+    fn norm(&self, node: NodeId) -> Norm {
+        let id = |tensor: &str| self.params.id(&format!("{}.{tensor}", self.graph.node(node).name));
+        Norm { gamma: id("weight"), beta: id("bias"), mean: id("running_mean"), var: id("running_var") }
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) enum Path {
     Int { conv: GroupConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
     /// Real values.
     Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32> },
+    /// No weights at all: z is the input, a residual stream or an average pool that a batch norm or an activation reads.
+    Identity { z: Aligned<f32> },
 }
 
 /// Batch norm's parameters.
@@ -78,6 +80,7 @@ pub(super) struct Channels {
 
 pub(super) struct Product {
     pub(super) name: String,
+    /// Not read where there are no weights.
     pub(super) weight: ParamId,
     pub(super) bias: Option<ParamId>,
     pub(super) norm: Option<Norm>,
@@ -114,17 +117,21 @@ pub(super) struct ProductSpec {
     pub(super) spec: Option<WeightSpec>,
     pub(super) x: Layout,
     pub(super) batch: usize,
+    /// Whether there are no weights; then the geometry is a depthwise 1x1 convolution.
+    pub(super) identity: bool,
 }
 
 impl Product {
     pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
-        let ProductSpec { name, weight, bias, norm, geometry, groups, source, spec, x, batch } = s;
+        let ProductSpec { name, weight, bias, norm, geometry, groups, source, spec, x, batch, .. } = s;
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
         let dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
         let n = grouped::weights(geometry, groups);
         let fits_s8 = spec.is_some_and(|s| s.grid.code_limit(s.bits) <= 127);
-        let path = if fits_s8 && source != Source::Real {
+        let path = if s.identity {
+            Path::Identity { z: Aligned::zeroed(batch * z_layout.len()) }
+        } else if fits_s8 && source != Source::Real {
             let conv = GroupConvU8S8::new(isa, geometry, groups, x, z_layout);
             let packed = Aligned::zeroed(conv.packed_len());
             let codes = vec![0; n];
@@ -142,7 +149,7 @@ impl Product {
         } else {
             4
         };
-        let dgrad = (source != Source::Pixels).then(|| {
+        let dgrad = (source != Source::Pixels && !s.identity).then(|| {
             let conv = GroupInputGradF32::new(isa, geometry, groups, dz_layout, Layout { border: 0, ..x });
             let packed = Aligned::zeroed(conv.packed_len());
             (conv, packed)
@@ -198,11 +205,17 @@ impl Product {
         match &self.path {
             Path::Int { conv, .. } => conv.reserve(scratch),
             Path::Real { conv, .. } => conv.reserve(scratch),
+            Path::Identity { .. } => return,
         }
         self.wgrad.reserve(scratch);
         if let Some((conv, _)) = &self.dgrad {
             conv.reserve(scratch);
         }
+    }
+
+    /// Whether there are no weights.
+    pub(super) fn is_identity(&self) -> bool {
+        matches!(self.path, Path::Identity { .. })
     }
 
     /// The input channel of every weight, in OIHW order.
@@ -214,6 +227,9 @@ impl Product {
 
     /// Weights of this step in every form: folded, quantized, packed forward and backward.
     pub(super) fn prepare(&mut self, params: &Params, pixels: &InputDescription, training: bool) {
+        if self.is_identity() {
+            return;
+        }
         let w = params.value(self.weight);
         self.folded.copy_from_slice(w);
         let channels = self.input_channels();
@@ -263,6 +279,7 @@ impl Product {
                 }
                 conv.pack(&self.real, packed);
             }
+            Path::Identity { .. } => {}
         }
         if let (Some((conv, packed)), true) = (&mut self.dgrad, training) {
             conv.pack(&self.real, packed);
@@ -385,7 +402,7 @@ impl Product {
         let len = self.z_layout.len();
         match &self.path {
             Path::Int { z, .. } => Accumulators::Int(&z[i * len..(i + 1) * len]),
-            Path::Real { z, .. } => Accumulators::Real(&z[i * len..(i + 1) * len]),
+            Path::Real { z, .. } | Path::Identity { z } => Accumulators::Real(&z[i * len..(i + 1) * len]),
         }
     }
 

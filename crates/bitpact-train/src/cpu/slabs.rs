@@ -39,9 +39,20 @@ pub(super) fn assign(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
         Target { slab, accumulate }
     };
     for stage in stages.iter_mut().rev() {
+        if let StageKind::Concat { inputs, output, targets } = &mut stage.kind {
+            let out = target(*output, &mut slab_of, &mut free).slab;
+            *targets = inputs.iter().map(|&input| target(input, &mut slab_of, &mut free)).collect();
+            stage.slabs = Slabs { output: out, input: None, shortcut: None };
+            slab_of[*output] = None;
+            free.push(out);
+        }
         let (input, output, shortcut) = match &stage.kind {
             StageKind::Unit(unit) => (unit.input, unit.output, Some(&unit.shortcut)),
-            StageKind::MaxPool { input, output, .. } | StageKind::MeanPool { input, output } => (*input, *output, None),
+            StageKind::MaxPool { input, output, .. }
+            | StageKind::AvgPool { input, output, .. }
+            | StageKind::Dropout { input, output, .. }
+            | StageKind::MeanPool { input, output } => (*input, *output, None),
+            StageKind::Concat { .. } => continue,
         };
         let out = target(output, &mut slab_of, &mut free).slab;
         let mut keep = false;
