@@ -2,7 +2,7 @@
 //! between them.
 
 use bitpact_graph::{FirstLast, Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
-use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct};
+use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, TensorKind};
 
 use crate::{AccelError, Widths};
 
@@ -10,6 +10,8 @@ use crate::{AccelError, Widths};
 const PIXEL_BITS: u8 = 8;
 /// Bits of a logit as it leaves.
 const LOGIT_BITS: u8 = 32;
+/// Bits of a value of a residual stream.
+const STREAM_BITS: u8 = 32;
 
 /// A network as a machine sees it: steps in the order of computation, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +42,8 @@ impl Activation {
     }
 }
 
-/// Everything from one stored tensor to the next: products with their norm, addition and activation, or a pool.
+/// Everything from one stored tensor to the next: products with their norm, addition and activation, an activation of a
+/// residual stream, a concatenation, or a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// Name of the last node of the step.
@@ -49,7 +52,7 @@ pub struct Step {
     pub inputs: Vec<usize>,
     /// Tensor written.
     pub output: usize,
-    /// The product, and a projection shortcut's; none of a pool.
+    /// The product, and a projection shortcut's; none of other steps.
     pub products: Vec<Product>,
 }
 
@@ -121,15 +124,7 @@ impl Workload {
             Some(WeightPlan::Quantized(spec)) => spec.bits.get(),
             _ => 16,
         };
-        let stages = fuse(graph)?;
-        let source = |mut tensor: NodeId| {
-            while let Some(Stage::MaxPool { input, .. } | Stage::GlobalAvgPool { input, .. }) =
-                stages.iter().find(|s| s.output() == tensor && !graph.node(tensor).op.is_act())
-            {
-                tensor = *input;
-            }
-            if tensor == 0 { PIXEL_BITS } else { act_bits(tensor) }
-        };
+        let source = |tensor: NodeId| graph.source_acts(tensor).into_iter().map(act_bits).max().unwrap_or(PIXEL_BITS);
         Self::build(graph, act_bits, |_, id| {
             Widths::new(source(graph.node(id).inputs[0]), weight_bits(id)).expect("bits of a plan are 1 to 16")
         })
@@ -140,7 +135,10 @@ impl Workload {
     /// # Errors
     /// Sums of more than 16 bits that a product reads.
     pub fn integer(model: &IntegerModel) -> Result<Self, AccelError> {
-        let bits_of = |tensor: usize| u64::BITS - model.code_range(tensor).1.unsigned_abs().leading_zeros();
+        let bits_of = |tensor: usize| match model.kind(tensor) {
+            TensorKind::Stream => u32::from(STREAM_BITS),
+            _ => u64::BITS - model.code_range(tensor).1.unsigned_abs().leading_zeros(),
+        };
         let mut tensors = vec![activation("input", model.input_shape.elements(), PIXEL_BITS)];
         let mut steps = Vec::new();
         for (i, layer) in model.layers.iter().enumerate() {
@@ -189,10 +187,21 @@ impl Workload {
                     if let Some(Residual::Projection { product: id, .. }) = unit.residual {
                         products.push(product(graph, id, widths(unit, id)));
                     }
-                    (inputs, products, unit.act.map_or(LOGIT_BITS, &act_bits))
+                    let without = if unit.output == graph.output() { LOGIT_BITS } else { STREAM_BITS };
+                    (inputs, products, unit.act.map_or(without, &act_bits))
                 }
-                Stage::MaxPool { input, .. } | Stage::GlobalAvgPool { input, .. } => {
+                Stage::Act { input, act, .. } => (vec![*input], Vec::new(), act_bits(*act)),
+                Stage::MaxPool { input, .. } | Stage::AvgPool { input, .. } | Stage::GlobalAvgPool { input, .. } => {
                     (vec![*input], Vec::new(), tensors[of_node[*input]].bits)
+                }
+                Stage::Concat { node } => {
+                    let inputs = graph.node(*node).inputs.clone();
+                    let bits = inputs.iter().map(|&i| tensors[of_node[i]].bits).max().unwrap_or(PIXEL_BITS);
+                    (inputs, Vec::new(), bits)
+                }
+                Stage::Dropout { input, node } => {
+                    of_node[*node] = of_node[*input];
+                    continue;
                 }
             };
             let mut inputs: Vec<usize> = inputs.into_iter().map(|id| of_node[id]).collect();

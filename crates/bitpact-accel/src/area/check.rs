@@ -49,7 +49,8 @@ pub fn check_layer(
     };
     let channels = shape.c;
     let made: Vec<i64> = match op {
-        IntegerOp::Product { main, second, residual, step } => {
+        IntegerOp::Product { main, second, residual, step }
+        | IntegerOp::Stream { main, second, residual, step, .. } => {
             let acc = sums(main)?;
             let acc2 = second.as_ref().map(sums).transpose()?;
             let res = |pixel: usize, c: usize| {
@@ -62,9 +63,11 @@ pub fn check_layer(
                     }
                 })
             };
+            // A stream adds its shortcut after the step.
+            let res_mul = if let IntegerOp::Stream { res_mul, .. } = op { i64::from(*res_mul) } else { 0 };
             let value = |(i, &acc): (usize, &i64)| {
-                let c = i % channels;
-                i64::from(step.apply(c, acc, acc2.as_ref().map_or(0, |a| a[i]), res(i / channels, c)))
+                let (c, res) = (i % channels, res(i / channels, i % channels));
+                i64::from(step.apply(c, acc, acc2.as_ref().map_or(0, |a| a[i]), res)) + res * res_mul
             };
             acc.iter().enumerate().map(value).collect()
         }
@@ -72,7 +75,7 @@ pub fn check_layer(
             let value = |(i, &acc): (usize, &i64)| acc * i64::from(mul[i % channels]) + add[i % channels];
             sums(main)?.iter().enumerate().map(value).collect()
         }
-        IntegerOp::MaxPool { .. } | IntegerOp::SumPool { .. } => panic!("layer `{name}` has no product"),
+        _ => panic!("layer `{name}` has no product"),
     };
     let expected = &tensors[layer];
     assert_eq!(made.len(), expected.len(), "the trace is of this network");

@@ -148,13 +148,13 @@ fn every_gradient_of_a_float_network_matches_finite_differences() {
                 };
                 let slope =
                     gradient.data.iter().zip(&d).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum::<f64>() / norm;
-                let h = 2e-3;
-                let measured = (loss_at(h) - loss_at(-h)) / (2.0 * h);
                 let size = gradient.data.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
                 let allowed = 0.02 * size + 2e-4;
+                // A wide step may cross a kink of a ReLU or a maximum, a narrow one drown in roundings.
+                let measured = [2e-3, 2.5e-4].map(|h| (loss_at(h) - loss_at(-h)) / (2.0 * h));
                 assert!(
-                    (slope - measured).abs() < allowed,
-                    "{} {isa} {name}: gradient {slope}, finite difference {measured}, allowed {allowed}",
+                    measured.iter().any(|measured| (slope - measured).abs() < allowed),
+                    "{} {isa} {name}: gradient {slope}, finite differences {measured:?}, allowed {allowed}",
                     graph.name()
                 );
             }

@@ -12,7 +12,7 @@ use bitpact::IntegerModel;
 use bitpact::graph::{Graph, Op, Residual, Stage, fuse};
 use bitpact::model::IntegerOp;
 
-use super::layers::operation;
+use super::layers::{code_bits, operation, without_product};
 use crate::out::table;
 
 /// Longest name that is shown whole.
@@ -39,13 +39,16 @@ impl Drawing {
                 layer.op.products().map(|p| format!("{}, W{}", operation(p), p.weight_bits)).collect();
             match &layer.op {
                 IntegerOp::Product { residual, .. } => {
-                    let bits = u32::BITS - layer.hi.unsigned_abs().leading_zeros();
-                    what[0] += &format!(" A{bits}");
+                    what[0] += &format!(" A{}", code_bits(layer));
                     what.extend(residual.map(|r| shortcut(r.stride)));
                 }
                 IntegerOp::Logits { .. } => what[0] += ", logits",
-                IntegerOp::MaxPool { kernel, stride, .. } => what.push(max_pool(*kernel, *stride)),
-                IntegerOp::SumPool { .. } => what.push("sum pool".to_owned()),
+                IntegerOp::Stream { residual, .. } => {
+                    what[0] += ", stream";
+                    what.extend(residual.map(|r| shortcut(r.stride)));
+                }
+                IntegerOp::Act { .. } => what.push(format!("act A{}", code_bits(layer))),
+                op => what.extend(without_product(op)),
             }
             let (name, shape) = (layer.name.clone(), layer.shape.to_string());
             Drawn { name, shape, what: what.join(" + "), inputs: layer.op.inputs() }
@@ -65,6 +68,9 @@ impl Drawing {
                 Stage::Unit(unit) => {
                     let product = |id| product(graph, id);
                     let mut what = vec![product(unit.product)];
+                    if unit.act.is_none() && output != graph.output() {
+                        what[0] += ", stream";
+                    }
                     what.extend(unit.residual.map(|residual| match residual {
                         Residual::Identity { .. } => shortcut(1),
                         Residual::Subsample { node, .. } => shortcut(stride(graph, node)),
@@ -76,6 +82,21 @@ impl Drawing {
                 Stage::MaxPool { input, node } => match graph.node(node).op {
                     Op::MaxPool { kernel, stride, .. } => (max_pool(kernel, stride), vec![place[input]]),
                     _ => ("max pool".to_owned(), vec![place[input]]),
+                },
+                Stage::AvgPool { input, node } => match graph.node(node).op {
+                    Op::AvgPool { kernel, stride, .. } => {
+                        (format!("average pool {kernel}x{kernel}/{stride}"), vec![place[input]])
+                    }
+                    _ => ("average pool".to_owned(), vec![place[input]]),
+                },
+                Stage::Act { input, norm: None, .. } => ("act".to_owned(), vec![place[input]]),
+                Stage::Act { input, .. } => ("norm, act".to_owned(), vec![place[input]]),
+                Stage::Concat { node } => {
+                    ("concat".to_owned(), graph.node(node).inputs.iter().map(|&i| place[i]).collect())
+                }
+                Stage::Dropout { input, node } => match graph.node(node).op {
+                    Op::Dropout { rate } => (format!("dropout {}", rate.0), vec![place[input]]),
+                    _ => ("dropout".to_owned(), vec![place[input]]),
                 },
                 Stage::GlobalAvgPool { input, .. } => ("global average pool".to_owned(), vec![place[input]]),
             };

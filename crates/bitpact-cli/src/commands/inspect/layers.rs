@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow};
 use bitpact::IntegerModel;
+use bitpact::core::IntegerStep;
 use bitpact::graph::{Graph, QuantPlan, counts};
 use bitpact::model::{IntegerLayer, IntegerOp, IntegerProduct};
 use bitpact::train::LayerStatistics;
@@ -106,7 +107,7 @@ pub(super) fn packed_bytes(product: &IntegerProduct) -> u64 {
 }
 
 impl Layers {
-    /// One row a product and a pool. `statistics` are those of the last epoch, where known.
+    /// One row a product, and one a layer without. `statistics` are those of the last epoch, where known.
     pub(super) fn of_integers(model: &IntegerModel, statistics: &[LayerStatistics]) -> Result<Self> {
         let mut rows = Vec::new();
         for layer in &model.layers {
@@ -114,12 +115,11 @@ impl Layers {
             for (i, product) in layer.op.products().enumerate() {
                 rows.push((product.name.clone(), product_row(model, layer, product, i == 0, own)?));
             }
-            let op = match layer.op {
-                IntegerOp::MaxPool { kernel, stride, .. } => format!("max pool {kernel}x{kernel}/{stride}"),
-                IntegerOp::SumPool { .. } => "sum pool".to_owned(),
-                _ => continue,
-            };
+            let Some(op) = without_product(&layer.op) else { continue };
             let mut row = vec![Value::Null; COST.len() + RANGES.len()];
+            if let IntegerOp::Act { input, step } = &layer.op {
+                row = act_row(model, layer, *input, step, own);
+            }
             row[0] = json!(op);
             row[1] = json!(layer.shape.to_string());
             row[COST.len() - 1] = inputs(model, &layer.op.inputs());
@@ -186,9 +186,11 @@ fn product_row(
     // What the layer makes stands in the row of its main product.
     let of_layer = |value: Option<Value>| value.filter(|_| is_main).unwrap_or(Value::Null);
     let step = match &layer.op {
-        IntegerOp::Product { step, .. } => Some(step),
+        IntegerOp::Product { step, .. } | IntegerOp::Stream { step, .. } => Some(step),
         _ => None,
     };
+    // A stream has no alpha, and no bits of an activation.
+    let coded = step.filter(|_| !is_stream(layer));
     let multipliers = match (&layer.op, step) {
         (IntegerOp::Logits { mul, .. }, _) => mul,
         (_, Some(step)) if is_main => &step.mul,
@@ -196,7 +198,11 @@ fn product_row(
         _ => &Vec::new(),
     };
     let mut read = vec![product.input];
-    if let (IntegerOp::Product { residual: Some(residual), .. }, true) = (&layer.op, is_main) {
+    if let (
+        IntegerOp::Product { residual: Some(residual), .. } | IntegerOp::Stream { residual: Some(residual), .. },
+        true,
+    ) = (&layer.op, is_main)
+    {
         read.push(residual.input);
     }
     let (used, possible) = weight_levels(product);
@@ -205,8 +211,8 @@ fn product_row(
         json!(operation(product)),
         json!(layer.shape.to_string()),
         json!(product.weight_bits),
-        of_layer(step.map(|_| json!(u32::BITS - layer.hi.unsigned_abs().leading_zeros()))),
-        of_layer(step.map(|_| json!(f64::from(layer.hi) * layer.scale))),
+        of_layer(coded.map(|_| json!(code_bits(layer)))),
+        of_layer(coded.map(|_| json!(f64::from(layer.hi) * layer.scale))),
         of_layer(step.map(|_| json!(layer.scale))),
         json!(macs(layer, product)),
         json!(packed_bytes(product)),
@@ -227,6 +233,64 @@ fn product_row(
         of_layer(statistics.map(|own| json!(own.occupancy))),
         json!(product.grid.name()),
     ])
+}
+
+/// The row of an activation that reads a stream or an average pool: the range is that of what it reads.
+fn act_row(
+    model: &IntegerModel,
+    layer: &IntegerLayer,
+    input: usize,
+    step: &IntegerStep,
+    statistics: Option<&LayerStatistics>,
+) -> Vec<Value> {
+    let mut row = vec![Value::Null; COST.len() + RANGES.len()];
+    let (least, most) = model.code_range(input);
+    let mut set = |key: &str, value: Value| {
+        if let Some(at) = COST.iter().chain(&RANGES).position(|column| column.0 == key) {
+            row[at] = value;
+        }
+    };
+    set("act_bits", json!(code_bits(layer)));
+    set("alpha", json!(f64::from(layer.hi) * layer.scale));
+    set("step", json!(layer.scale));
+    set("acc_min", json!(least));
+    set("acc_max", json!(most));
+    set("acc_bits", json!(signed_bits(least, most)));
+    set("shift", json!(step.shift));
+    set("multiplier_min", json!(step.mul.iter().min()));
+    set("multiplier_max", json!(step.mul.iter().max()));
+    if let Some(own) = statistics {
+        set("entropy", json!(entropy(&own.occupancy)));
+        set("zero", json!(own.zero));
+        set("clipped", json!(own.clipped));
+        set("levels", json!(levels(own)));
+        set("occupancy", json!(own.occupancy));
+        if let Some(at) = RANGES.iter().position(|column| column.1 == "levels") {
+            row[COST.len() + at] = json!(format!("{}/{}", levels(own), own.occupancy.len()));
+        }
+    }
+    row
+}
+
+fn is_stream(layer: &IntegerLayer) -> bool {
+    matches!(layer.op, IntegerOp::Stream { .. })
+}
+
+/// Bits of the largest output code.
+pub(super) fn code_bits(layer: &IntegerLayer) -> u32 {
+    u32::BITS - layer.hi.unsigned_abs().leading_zeros()
+}
+
+/// What a layer without a product computes.
+pub(super) fn without_product(op: &IntegerOp) -> Option<String> {
+    Some(match op {
+        IntegerOp::MaxPool { kernel, stride, .. } => format!("max pool {kernel}x{kernel}/{stride}"),
+        IntegerOp::WindowSum { kernel, stride, .. } => format!("window sum {kernel}x{kernel}/{stride}"),
+        IntegerOp::SumPool { .. } => "sum pool".to_owned(),
+        IntegerOp::Act { .. } => "act".to_owned(),
+        IntegerOp::Concat { .. } => "concat".to_owned(),
+        IntegerOp::Product { .. } | IntegerOp::Stream { .. } | IntegerOp::Logits { .. } => return None,
+    })
 }
 
 /// Names of the layers behind tensors.
