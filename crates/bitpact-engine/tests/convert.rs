@@ -9,7 +9,7 @@ use bitpact_core::step::TOLERANCE;
 use bitpact_core::{quantize_weights, quantize_weights_16bit};
 use bitpact_engine::{Interpreter, Trace};
 use bitpact_graph::{ActPlan, Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
-use bitpact_model::{BATCH_NORM_EPS, IntegerModel, Model, convert};
+use bitpact_model::{BATCH_NORM_EPS, Conversion, IntegerOp, Model, convert};
 use common::{config, pixels, random_model, shrunk};
 
 /// Real values of one node, [y][x][channel].
@@ -127,6 +127,22 @@ impl Simulated<'_> {
                     .map(|(y, x)| self.input(id, y, x, c))
                     .fold(f64::MIN, f64::max)
             }),
+            Op::AvgPool { kernel, stride, padding } => each(shape, |y, x, c| {
+                let at = |o: usize, k: usize| (o * stride + k) as isize - padding as isize;
+                let window = (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b)));
+                window.map(|(a, b)| self.input(id, at(y, a), at(x, b), c)).sum::<f64>() / (kernel * kernel) as f64
+            }),
+            Op::Concat => each(shape, |y, x, mut c| {
+                for &input in &node.inputs {
+                    let from = graph.shape(input);
+                    if c < from.c {
+                        return self.values[input][(y * from.w + x) * from.c + c];
+                    }
+                    c -= from.c;
+                }
+                unreachable!("channels of the inputs are those of the output")
+            }),
+            Op::Dropout { .. } => self.values[node.inputs[0]].clone(),
             Op::GlobalAvgPool => {
                 let from = graph.input_shape(id);
                 let pixel = |i: usize, c| self.input(id, (i / from.w) as isize, (i % from.w) as isize, c);
@@ -143,8 +159,9 @@ fn each(shape: Shape, f: impl Fn(usize, usize, usize) -> f64) -> Values {
 }
 
 /// Compares every code of one image; returns how many codes lay too close to a tie to say.
-fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) -> usize {
-    let graph = &model.graph;
+fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace) -> usize {
+    let (graph, integer) = (&model.graph, &conversion.model);
+    let owners = graph.clip_owners();
     let layers: HashMap<&str, usize> = integer.layers.iter().enumerate().map(|(i, l)| (l.name.as_str(), i)).collect();
     let channels = graph.input().c;
     let image = |(i, &p): (usize, &u8)| f64::from(p) - f64::from(model.input.zero_point[i % channels]);
@@ -156,7 +173,8 @@ fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) 
         let node = graph.node(id);
         let mut values = simulated.value(id);
         zeros[id] = match node.op {
-            Op::MaxPool { .. } => zeros[node.inputs[0]],
+            Op::MaxPool { .. } | Op::Concat | Op::Dropout { .. } => zeros[node.inputs[0]],
+            Op::AvgPool { kernel, .. } => zeros[node.inputs[0]] * (kernel * kernel) as i64,
             Op::GlobalAvgPool => zeros[node.inputs[0]] * (graph.input_shape(id).h * graph.input_shape(id).w) as i64,
             _ => 0,
         };
@@ -165,14 +183,15 @@ fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) 
             let (q_max, zero) = (i64::from(quant.q_max(bits)), i64::from(quant.zero_code(bits)));
             zeros[id] = zero;
             let lowest = if quant.is_signed() { -q_max } else { 0 };
-            let alpha = model.tensors[&format!("{}.clip_val", node.name)].data[0];
+            let alpha = model.tensors[&format!("{}.clip_val", graph.node(owners[id]).name)].data[0];
+            let own = conversion.acts.iter().find(|act| act.name == node.name);
+            let margin = own.map_or(TOLERANCE, |act| act.worst_error) + 1e-6;
             let inverse = f64::from(quant.inverse_step(alpha, bits));
             let codes = &trace.tensors[layers[node.name.as_str()]];
             assert_eq!(codes.len(), values.len());
             for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
                 let (v, code) = (*value * inverse, code - zero);
                 let nearest = |v: f64| ((v + 0.5).floor() as i64).clamp(lowest, q_max);
-                let margin = TOLERANCE + 1e-6;
                 if nearest(v - margin) == nearest(v + margin) {
                     assert_eq!(code, nearest(v), "`{}`, element {i}: real value {v}", node.name);
                 } else {
@@ -183,10 +202,16 @@ fn compare(model: &Model, integer: &IntegerModel, pixels: &[u8], trace: &Trace) 
             }
         } else if let Some(&layer) = layers.get(node.name.as_str()) {
             let scale = integer.layers[layer].scale;
+            // A residual stream is rounded wherever something is added to it.
+            let products: Vec<&str> = integer.layers[layer].op.products().map(|p| p.name.as_str()).collect();
+            let is_stream = matches!(integer.layers[layer].op, IntegerOp::Stream { .. });
+            let rounded = conversion.report.iter().find(|r| is_stream && products.contains(&r.name.as_str()));
+            let rounded = rounded.map_or(0.0, |r| r.worst_error * scale);
             let largest = values.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
             for (value, &code) in values.iter().zip(&trace.tensors[layer]) {
                 let got = (code - zeros[id]) as f64 * scale;
-                assert!((value - got).abs() <= 1e-6 * largest, "`{}`: {got}, expected {value}", node.name);
+                let allowed = 1e-6 * largest + rounded;
+                assert!((value - got).abs() <= allowed, "`{}`: {got}, expected {value}", node.name);
             }
         }
         simulated.values.push(values);
@@ -200,14 +225,20 @@ fn check(graph: Graph, differences: &str, seed: u64) {
     let integer = &conversion.model;
     let image = pixels(integer, 1, seed);
     let trace = Interpreter::new(integer).run(&image);
-    let near_ties = compare(&model, integer, &image, &trace);
+    let near_ties = compare(&model, &conversion, &image, &trace);
     let codes: usize = trace.tensors.iter().map(Vec::len).sum();
     assert!(near_ties * 25 < codes, "{near_ties} of {codes} codes are near a tie, {differences}");
     for layer in &conversion.report {
         let what = format!("{differences}: {layer:?}");
-        assert!(layer.worst_error <= TOLERANCE && layer.acc_range.0 < 0 && layer.acc_range.1 > 0, "{what}");
+        let streams = integer.layers.iter().filter(|l| matches!(l.op, IntegerOp::Stream { .. }));
+        let is_stream = streams.flat_map(|l| l.op.products()).any(|p| p.name == layer.name);
+        let most = if is_stream { 64.0 } else { TOLERANCE };
+        assert!(layer.worst_error <= most && layer.acc_range.0 < 0 && layer.acc_range.1 > 0, "{what}");
+        let is_logits = layer.name == conversion.report.last().unwrap().name;
+        assert_eq!(layer.act_bits.is_none(), is_stream || is_logits, "{what}");
     }
-    assert!(conversion.report.iter().rev().skip(1).all(|layer| layer.act_bits.is_some()));
+    // Roundings of the streams move no code by more than a few hundredths of a step.
+    assert!(conversion.acts.iter().all(|act| act.worst_error < 0.05), "{:?}", conversion.acts);
     assert_eq!(conversion.report.last().unwrap().act_bits, None);
 }
 
@@ -258,6 +289,40 @@ fn networks_of_grouped_and_depthwise_convolutions() {
         check(shrunk("mobilenet_v1", Shape::new(33, 40, 3), 5, 8), &differences, 5);
         check(shrunk("mobilenet_v2", Shape::new(33, 40, 3), 5, 8), &differences, 6);
         check(shrunk("alexnet", Shape::new(66, 70, 3), 5, 16), &differences, 7);
+    }
+}
+
+#[test]
+fn residual_streams_with_every_shortcut() {
+    for (seed, bits) in (20..).zip(["W2A2", "W4A4", "W8A8", "W3A5"]) {
+        for first_last in ["8bit", "float"] {
+            let differences = format!(r#"{{"bits":"{bits}","first_last":"{first_last}"}}"#);
+            check(build("preact_resnet20", 8), &differences, seed);
+            check(build("preact_resnet20-b", 8), &differences, seed + 10);
+        }
+        check(shrunk("preact_resnet18", Shape::new(36, 40, 3), 5, 4), &format!(r#"{{"bits":"{bits}"}}"#), seed + 20);
+    }
+    check(shrunk("preact_resnet50", Shape::new(33, 36, 3), 5, 8), r#"{"weight_quant":"sawb"}"#, 45);
+}
+
+#[test]
+fn average_pools_and_concatenations() {
+    let text = r#"{"name":"mixed","nodes":[{"name":"in","op":"input","height":11,"width":9,"channels":3},
+        {"name":"c1","op":"conv","out_channels":6,"kernel":3,"padding":1},{"name":"n1","op":"batch_norm"},
+        {"name":"a1","op":"act","signed":true},
+        {"name":"ap","op":"avg_pool","kernel":3,"stride":2,"padding":1},
+        {"name":"c2","op":"conv","out_channels":5,"kernel":1},{"name":"n2","op":"batch_norm"},{"name":"a2","op":"act"},
+        {"name":"c3","op":"conv","out_channels":18,"kernel":3,"padding":1,"inputs":["ap"]},{"name":"n3","op":"batch_norm"},
+        {"name":"a3","op":"act"},{"name":"mp","op":"max_pool","kernel":3,"stride":1,"padding":1},
+        {"name":"cat","op":"concat","inputs":["a2","mp","a3"]},
+        {"name":"ap2","op":"avg_pool","kernel":2,"stride":2},
+        {"name":"n4","op":"batch_norm"},{"name":"a4","op":"act","signed":true},
+        {"name":"c5","op":"conv","out_channels":7,"kernel":2},{"name":"c6","op":"conv","out_channels":9,"kernel":2,"inputs":["a4"]},
+        {"name":"cat2","op":"concat","inputs":["c5","c6"]},{"name":"n6","op":"batch_norm"},{"name":"a6","op":"act"},
+        {"name":"drop","op":"dropout","rate":0.5},{"name":"fc","op":"linear","out_features":5}]}"#;
+    for (seed, bits) in (50..).zip(["W2A2", "W4A4", "W8A8", "W3A5"]) {
+        let graph: Graph = serde_json::from_str(text).unwrap();
+        check(graph, &format!(r#"{{"bits":"{bits}"}}"#), seed);
     }
 }
 

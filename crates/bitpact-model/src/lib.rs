@@ -20,7 +20,7 @@ mod random;
 mod weights;
 
 pub use checkpoint::{Checkpoint, TrainingState};
-pub use convert::{BATCH_NORM_EPS, Conversion, ConvertError, LayerReport, convert};
+pub use convert::{ActReport, BATCH_NORM_EPS, Conversion, ConvertError, LayerReport, convert};
 pub use error::ModelError;
 pub use file::write_atomically;
 pub use format::VERSION as BITPACT_VERSION;
