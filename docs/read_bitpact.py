@@ -84,24 +84,26 @@ class Network:
     def __init__(self, data):
         need(data[:8] == b"BITPACT\n" and len(data) >= 24, "not a .bitpact file, or one that is cut off")
         version, length = struct.unpack("<IQ", data[8:20])
-        need(version == 2, f"version {version}, expected 2")
+        need(version in (2, 3), f"version {version}, expected 2 or 3")
         need(length == len(data), f"{len(data)} bytes, expected {length}: the file is cut off, or something follows it")
         self.checksum = int.from_bytes(data[-4:], "little")
         need(zlib.crc32(data[:-4]) == self.checksum, "the checksum is wrong")
         r = self.reader = Reader(data[20:-4])
         self.arch, self.layers = r.string(), []
-        self.shapes, self.ranges, self.sums, self.used = [], [], set(), set()  # by tensor; sums: outputs of sum pools
+        self.shapes, self.ranges, self.kinds, self.used = [], [], [], set()  # by tensor
         self.padding_codes = {}  # by tensor
-        self.add_tensor(r.numbers("3I"), (0, 255))
+        self.add_tensor(r.numbers("3I"), (0, 255), "image")
         self.zero_points = np.frombuffer(r.take(self.shapes[0][2]), np.uint8)
         self.scales = r.numbers(f"{len(self.zero_points)}f")
         self.class_names = [r.string() for _ in range(*r.numbers("I"))]
         (count,) = r.numbers("I")
         for i in range(count):
             layer = Fields(name=r.string(shortest=1), **dict(zip(("scale", "op"), r.numbers("dB"))))
-            need(layer.op < 4 and (layer.op == 1) == (i == count - 1), f"op {layer.op} of layer {i} of {count}")
-            self.read_pool(layer) if layer.op >= 2 else self.read_product_layer(layer)
+            need(layer.op < 8 and (layer.op == 1) == (i == count - 1), f"op {layer.op} of layer {i} of {count}")
+            read = {2: self.read_pool, 3: self.read_pool, 4: self.read_pool, 6: self.read_act, 7: self.read_concat}
+            read.get(layer.op, self.read_product_layer)(layer)
             self.layers.append(layer)
+        need(version == (3 if any(layer.op > 3 for layer in self.layers) else 2), f"version {version} of other ops")
         need(r.at == len(r.data), "bytes between the last layer and the checksum")
         need(count > 0 and self.shapes[-1] == (1, 1, len(self.class_names)), "one logit a class, at one position")
         need(self.used == set(range(count)), f"nobody reads the tensors {set(range(count)) - self.used}")
@@ -109,12 +111,13 @@ class Network:
         scales = [*self.scales, *(layer.scale for layer in self.layers)]
         need(all(0 < s < np.inf for s in scales), "a scale that is not a positive finite number")
 
-    def add_tensor(self, shape, code_range):
-        """The image, or the output of the layer that has just been read."""
+    def add_tensor(self, shape, code_range, kind="codes"):
+        """The image, or the output of the layer that has just been read; kind: image, codes, sums or stream."""
         need(all(1 <= side <= LIMIT for side in shape[:2]) and 1 <= shape[2] <= CHANNELS, f"a tensor of shape {shape}")
         self.output_sides(shape, (1, 1), 1, 0)
         self.shapes.append(tuple(shape))
         self.ranges.append(code_range)
+        self.kinds.append(kind)
 
     def output_sides(self, shape, window, stride, padding):
         """Rows and columns that a window has over a tensor."""
@@ -124,10 +127,10 @@ class Network:
         need(1 <= stride <= LIMIT, f"stride {stride}")
         return tuple((side - r) // stride + 1 for r, side in zip(window, (h, w)))
 
-    def input_shape(self, tensor, only_codes):
-        """Notes that a tensor is read and gives its shape."""
+    def input_shape(self, tensor, *kinds):
+        """Notes that a tensor of one of these kinds is read and gives its shape."""
         need(tensor < len(self.shapes), f"layer {len(self.layers)} reads tensor {tensor}")
-        need(not only_codes or tensor not in {0} | self.sums, f"tensor {tensor} is the image or sums, expected codes")
+        need(self.kinds[tensor] in kinds, f"tensor {tensor} is {self.kinds[tensor]}, expected {' or '.join(kinds)}")
         self.used.add(tensor)
         return self.shapes[tensor]
 
@@ -137,58 +140,110 @@ class Network:
         p = Fields(name=self.reader.string(shortest=1), **dict(zip(fields, self.reader.numbers("8I2B"))))
         need(p.grid in (0, 1) and (1 <= p.bits <= 8 or p.bits == 16 and p.grid == 0), f"{p.bits} bits, grid {p.grid}")
         need(p.padding <= LIMIT and 1 <= p.out <= CHANNELS, f"padding {p.padding}, {p.out} output channels")
-        shape, p.window = self.input_shape(p.tensor, False), (p.rows, p.columns)
+        shape, p.window = self.input_shape(p.tensor, "image", "codes", "sums"), (p.rows, p.columns)
         need(p.groups > 0 and shape[2] % p.groups == 0 == p.out % p.groups, f"{p.groups} groups")
         p.shape = *self.output_sides(shape, p.window, p.stride, p.padding), p.out
         p.weights = self.reader.weights(p.out * (shape[2] // p.groups) * p.rows * p.columns, p.bits, p.grid)
         p.weights = p.weights.reshape(p.out, -1)
-        low, high = self.ranges[p.tensor]
-        need(p.padding_code <= (high if p.padding and p.tensor else 0), f"padding code {p.padding_code}")
-        if p.padding:
-            need(self.padding_codes.setdefault(p.tensor, p.padding_code) == p.padding_code, "two padding codes")
-            low = min(low, p.padding_code)
+        high = self.ranges[p.tensor][1]
+        low = self.padded(p.tensor, p.padding, p.padding_code)
         plus, minus = np.maximum(p.weights, 0).sum(1).tolist(), np.minimum(p.weights, 0).sum(1).tolist()
-        p.most = [max(a * high + b * low, -(a * low + b * high)) for a, b in zip(plus, minus)]
+        p.reach = [(a * low + b * high, a * high + b * low) for a, b in zip(plus, minus)]
+        p.most = [max(hi, -lo) for lo, hi in p.reach]
         return p
 
+    def padded(self, tensor, padding, code):
+        """Checks a padding code and gives the least number that a window over the tensor sees."""
+        low, high = self.ranges[tensor]
+        need(code <= (high if padding and tensor else 0), f"padding code {code}")
+        if not padding:
+            return low
+        need(self.padding_codes.setdefault(tensor, code) == code, "two padding codes")
+        return min(low, code)
+
     def read_product_layer(self, layer):
-        """Ops 0 and 1; logits are a product layer without the step."""
-        r, step = self.reader, layer.op == 0
-        (flags,) = r.numbers("B") if step else (0,)
+        """Ops 0, 1 and 5; logits are a product layer without the step, a stream one without the clamp."""
+        r, logits, stream = self.reader, layer.op == 1, layer.op == 5
+        (flags,) = (0,) if logits else r.numbers("B")
         need(flags < 4, f"flags {flags}")
         layer.products = [self.read_product() for _ in range(1 + (flags & 1))]
         main = layer.products[0]
         need(layer.products[-1].shape == main.shape, "two products of different shapes")
         layer.shortcut = r.numbers("4I") if flags & 2 else None
-        layer.shift, lo, hi = r.numbers("3B") if step else (0, 0, 0)
+        (layer.shift,) = (0,) if logits else r.numbers("B")
+        lo, hi = (0, 0) if logits or stream else r.numbers("2B")
         need(layer.shift <= 62 and lo <= hi, f"shift {layer.shift}, codes {lo} to {hi}")
         layer.muls = [r.integers(main.out, 32) for _ in layer.products]
         terms = [(p.most, mul) for p, mul in zip(layer.products, layer.muls)]
         if layer.shortcut:
             tensor, stride, before, after = layer.shortcut
-            h, w, c = self.input_shape(tensor, True)
+            h, w, c = self.input_shape(tensor, "codes", *["stream"] * stream)
             need(1 <= stride <= LIMIT, f"stride {stride}")
             need((-(-h // stride), -(-w // stride), before + c + after) == main.shape, "a shortcut of another shape")
-            layer.res_mul = r.integers(main.out, 32)
-            terms.append(([self.ranges[tensor][1]] * main.out, layer.res_mul))
+            layer.res_mul = r.numbers("i")[0] if stream else r.integers(main.out, 32)
+            if not stream:
+                terms.append(([self.ranges[tensor][1]] * main.out, layer.res_mul))
         layer.add = r.integers(main.out)
+        self.bounded(layer, terms)
+        if not stream:
+            return self.add_tensor(main.shape, (lo, hi), "logits" if logits else "codes")
+        ends = [[], []]
+        for o, add in enumerate(layer.add.tolist()):
+            acc = [sorted(int(mul[o]) * end for end in p.reach[o]) for p, mul in zip(layer.products, layer.muls)]
+            for side in (0, 1):
+                ends[side].append((sum(a[side] for a in acc) + add) >> layer.shift)
+        lo, hi = min(ends[0]), max(ends[1])
+        if layer.shortcut:
+            low, high = self.ranges[layer.shortcut[0]]
+            res = sorted((min(low, 0) * layer.res_mul, max(high, 0) * layer.res_mul))
+            lo, hi = lo + res[0], hi + res[1]
+        need(-(1 << 31) < lo and hi < 1 << 31, f"a stream from {lo} to {hi}")
+        self.add_tensor(main.shape, (lo, hi), "stream")
+
+    def bounded(self, layer, terms):
+        """Checks that the sums of a layer fit 64 bits; terms are the largest inputs and multipliers per channel."""
         for o, add in enumerate(layer.add.tolist()):
             most = abs(add) + sum(bound[o] * abs(int(mul[o])) for bound, mul in terms)
             need(most < 1 << 63, f"the sums of channel {o} could pass 64 bits")
-        self.add_tensor(main.shape, (lo, hi))
+
+    def read_act(self, layer):
+        """Op 6."""
+        r = self.reader
+        (layer.tensor,) = r.numbers("I")
+        shape = self.input_shape(layer.tensor, "sums", "stream")
+        layer.shift, lo, hi = r.numbers("3B")
+        need(layer.shift <= 62 and lo <= hi, f"shift {layer.shift}, codes {lo} to {hi}")
+        layer.mul, layer.add = r.integers(shape[2], 32), r.integers(shape[2])
+        most = max(abs(end) for end in self.ranges[layer.tensor])
+        self.bounded(layer, [([most] * shape[2], layer.mul)])
+        self.add_tensor(shape, (lo, hi))
+
+    def read_concat(self, layer):
+        """Op 7."""
+        (count,) = self.reader.numbers("I")
+        need(count >= 2, f"{count} tensors to concatenate")
+        layer.tensors = self.reader.numbers(f"{count}I")
+        shapes = [self.input_shape(tensor, "codes", "stream") for tensor in layer.tensors]
+        need(len({self.kinds[tensor] for tensor in layer.tensors}) == 1, "a concatenation of codes and streams")
+        need(len({shape[:2] for shape in shapes}) == 1, "a concatenation of different sides")
+        ends = [self.ranges[tensor] for tensor in layer.tensors]
+        shape = (*shapes[0][:2], sum(shape[2] for shape in shapes))
+        self.add_tensor(shape, (min(e[0] for e in ends), max(e[1] for e in ends)), self.kinds[layer.tensors[0]])
 
     def read_pool(self, layer):
-        """Ops 2 and 3."""
-        layer.tensor, *layer.window = self.reader.numbers("4I" if layer.op == 2 else "I")
-        h, w, c = shape = self.input_shape(layer.tensor, True)
+        """Ops 2, 3 and 4."""
+        layer.tensor, *layer.window = self.reader.numbers({2: "4I", 3: "I", 4: "5I"}[layer.op])
+        h, w, c = shape = self.input_shape(layer.tensor, "codes")
         low, high = self.ranges[layer.tensor]
+        if layer.op == 3:
+            return self.add_tensor((1, 1, c), (low * h * w, high * h * w), "sums")
+        kernel, stride, padding = layer.window[:3]
+        need(padding < kernel, "padding of a pool that is not less than its kernel")
+        sides = self.output_sides(shape, (kernel, kernel), stride, padding)
         if layer.op == 2:
-            kernel, stride, padding = layer.window
-            need(padding < kernel, "padding of a max pool that is not less than its kernel")
-            self.add_tensor((*self.output_sides(shape, (kernel, kernel), stride, padding), c), (low, high))
-        else:
-            self.sums.add(len(self.shapes))
-            self.add_tensor((1, 1, c), (low * h * w, high * h * w))
+            return self.add_tensor((*sides, c), (low, high))
+        low = self.padded(layer.tensor, padding, layer.window[3])
+        self.add_tensor((*sides, c), (low * kernel ** 2, high * kernel ** 2), "sums")
 
     def acc(self, p, codes):
         """acc of a product for codes [image][y][x][channel].
@@ -213,13 +268,22 @@ class Network:
                 out = windows(tensors[layer.tensor], (kernel, kernel), stride, padding, -1).max((-2, -1))
             elif layer.op == 3:
                 out = tensors[layer.tensor].sum((1, 2), keepdims=True)
+            elif layer.op == 4:
+                kernel, stride, padding, code = layer.window
+                out = windows(tensors[layer.tensor], (kernel, kernel), stride, padding, code).sum((-2, -1))
+            elif layer.op == 6:
+                out = np.clip(tensors[layer.tensor] * layer.mul + layer.add >> layer.shift, *self.ranges[len(tensors)])
+            elif layer.op == 7:
+                out = np.concatenate([tensors[tensor] for tensor in layer.tensors], axis=-1)
             else:
                 accs = [self.acc(p, tensors[p.tensor]) for p in layer.products]
                 out = layer.add + sum(acc * mul for acc, mul in zip(accs, layer.muls))
                 if layer.shortcut:
                     tensor, stride, *channels = layer.shortcut
                     res = np.pad(tensors[tensor][:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), channels))
-                    out += res * layer.res_mul
+                    out = (out >> layer.shift) + res * layer.res_mul if layer.op == 5 else out + res * layer.res_mul
+                elif layer.op == 5:
+                    out = out >> layer.shift
                 if layer.op == 0:
                     out = np.clip(out >> layer.shift, *self.ranges[len(tensors)])
             tensors.append(out)
@@ -228,8 +292,10 @@ class Network:
     def __str__(self):
         lines = [f"{self.arch}: {len(self.class_names)} classes, checksum {self.checksum:08X}, image {self.shapes[0]}"]
         for t, a in enumerate(self.layers, 1):
-            what = ["codes {} to {}".format(*self.ranges[t]), "logits", "max pool", "sum pool"][a.op]
-            lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}" + (f" of tensor {a.tensor}" if a.op > 1 else ""))
+            what = ["codes", "logits", "max pool", "sum pool", "window sum", "stream", "act", "concat"][a.op]
+            what += "" if a.op == 1 else " from {} to {}".format(*self.ranges[t])
+            read = getattr(a, "tensors", None) or getattr(a, "tensor", None)
+            lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}" + (f" of tensor {read}" if read is not None else ""))
             lines += [f"      {p.name} of tensor {p.tensor}: {p.rows} x {p.columns} by {p.stride}, padding {p.padding}"
                       f" with {p.padding_code}, {p.groups} groups, {p.bits} bits {['with', 'without'][p.grid]} zero" for p in getattr(a, "products", [])]
             if getattr(a, "shortcut", None):
