@@ -54,8 +54,8 @@ class Reader:
         need(not any(c < " " or "\x7f" <= c <= "\x9f" for c in text), f"control characters in {text!r}")
         return text
 
-    def integers(self, n, bits=64):
-        """A list of n integers, which must fit `bits`, as an array."""
+    def integers(self, n, bits=64, in_full=False):
+        """A list of n integers, which must fit `bits`, as an array; or a list in full."""
         (head,) = self.numbers("B")
         width, equal = head & 127, head >> 7 == 1
         need(1 <= width <= 8, f"a list of {width} bytes an integer")
@@ -63,7 +63,7 @@ class Reader:
         values = [int.from_bytes(data[i:i + width], "little", signed=True) for i in range(0, len(data), width)]
         most = max(max(v, ~v) for v in values)  # fits b bits if below 2^(b - 1)
         need(width == 1 or most >> (8 * width - 9), "a list is wider than it must be")
-        need(equal == (min(values) == max(values)), "a list of equal integers is written out")
+        need(equal == (min(values) == max(values) and not in_full), "a list of equal integers in the wrong form")
         need(most >> (bits - 1) == 0, f"an integer of more than {bits} bits")
         return np.array(values * (n if equal else 1), np.int64)
 
@@ -213,7 +213,7 @@ class Network:
         shape = self.input_shape(layer.tensor, "sums", "stream")
         layer.shift, lo, hi = r.numbers("3B")
         need(layer.shift <= 62 and lo <= hi, f"shift {layer.shift}, codes {lo} to {hi}")
-        layer.mul, layer.add = r.integers(shape[2], 32), r.integers(shape[2])
+        layer.mul, layer.add = r.integers(shape[2], 32, True), r.integers(shape[2], 64, True)
         most = max(abs(end) for end in self.ranges[layer.tensor])
         self.bounded(layer, [([most] * shape[2], layer.mul)])
         self.add_tensor(shape, (lo, hi))

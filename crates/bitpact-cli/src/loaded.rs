@@ -5,8 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bitpact::graph::Shape;
-use bitpact::model::{ConvertError, LayerReport};
+use bitpact::graph::{Graph, Shape, zoo};
+use bitpact::model::ConvertError;
+use bitpact::train::recipe::read_network;
 use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
 use bitpact::train::{Draft, Recipe, RunFolder};
 use bitpact::{Checkpoint, IntegerModel, convert};
@@ -30,8 +31,8 @@ pub(crate) enum Network {
     Integer {
         /// The network.
         model: IntegerModel,
-        /// What conversion proved; not kept in .bitpact files.
-        report: Option<Vec<LayerReport>>,
+        /// The largest error of a step that conversion proved; not kept in .bitpact files.
+        worst_error: Option<f64>,
         /// The checkpoint it was converted from.
         checkpoint: Option<Box<Checkpoint>>,
     },
@@ -51,6 +52,21 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
     open_file(&file, recipe)
 }
 
+/// The network that `name` says without weights: of a TOML or JSON file with its nodes, or, where no file or folder has the
+/// name, of the zoo, at its usual size or for square images of `side` rows.
+pub(crate) fn architecture(name: &str, side: Option<usize>) -> Result<Option<Graph>> {
+    let path = Path::new(name);
+    if path.extension().is_some_and(|extension| extension == "toml" || extension == "json") {
+        return Ok(Some(read_network(path)?));
+    }
+    let (usual, classes) = zoo::usual_input(name);
+    let side = side.unwrap_or(usual);
+    match zoo::build(name, Shape::new(side, side, 3), classes) {
+        Some(graph) if !path.exists() => Ok(Some(graph?)),
+        _ => Ok(None),
+    }
+}
+
 /// Opens what a run can be converted from: its checkpoint.
 pub(crate) fn open_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint)> {
     let file = if path.is_dir() { RunFolder::open(path)?.file(LAST) } else { path.to_owned() };
@@ -63,7 +79,7 @@ pub(crate) fn open_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint)> {
 
 fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
     if starts_with_magic(file)? {
-        let network = Network::Integer { model: IntegerModel::load(file)?, report: None, checkpoint: None };
+        let network = Network::Integer { model: IntegerModel::load(file)?, worst_error: None, checkpoint: None };
         return Ok(Loaded { file: file.to_owned(), recipe, network });
     }
     let checkpoint = Checkpoint::load(file)?;
@@ -74,8 +90,8 @@ fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
     };
     let network = match convert(&checkpoint.model) {
         Ok(conversion) => Network::Integer {
+            worst_error: Some(conversion.worst_error()),
             model: conversion.model,
-            report: Some(conversion.report),
             checkpoint: Some(Box::new(checkpoint)),
         },
         Err(ConvertError::Float { .. }) => Network::Float(Box::new(checkpoint)),

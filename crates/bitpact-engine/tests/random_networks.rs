@@ -6,7 +6,7 @@ use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::Shape;
 use bitpact_kernels::Isa;
 use bitpact_model::{
-    InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId,
+    InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId, TensorKind,
 };
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ impl Draw {
             Shape::new(side(from.h, p.kernel[0]), side(from.w, p.kernel[1]), p.out_channels)
         };
         // A shortcut needs an earlier tensor of codes; main takes its shape.
-        let earlier: Vec<TensorId> = (1..=index).filter(|&t| !model.is_sum(t)).collect();
+        let earlier: Vec<TensorId> = (1..=index).filter(|&t| model.kind(t) == TensorKind::Codes).collect();
         let (mut residual, mut second) = (None, None);
         if !earlier.is_empty() && !model.is_sum(input) && self.one_in(2) {
             let from = earlier[self.below(earlier.len())];
@@ -151,10 +151,71 @@ impl Draw {
         }
         let shape = shape_of(&main, model.shape(input));
         let ranges = |p: &IntegerProduct| model.acc_ranges(p).unwrap();
+        if self.one_in(3) {
+            let op = self.stream(model, main.clone(), second.clone(), residual);
+            if model.output_of(&op).is_ok() {
+                return (op, shape);
+            }
+        }
         let res = residual.map(|r: IntegerResidual| vec![model.code_range(r.input); shape.c]);
         let step = self.step([Some(ranges(&main)), second.as_ref().map(ranges), res]);
         (IntegerOp::Product { main, second, residual, step }, shape)
     }
+}
+
+impl Draw {
+    /// A stream whose values keep to some 20 bits, or to few.
+    fn stream(
+        &mut self,
+        model: &IntegerModel,
+        main: IntegerProduct,
+        second: Option<IntegerProduct>,
+        residual: Option<IntegerResidual>,
+    ) -> IntegerOp {
+        let ranges = |p: &IntegerProduct| model.acc_ranges(p).unwrap();
+        let mut step = self.step([Some(ranges(&main)), second.as_ref().map(ranges), None]);
+        (step.lo, step.hi) = (i32::MIN, i32::MAX);
+        step.shift = step.shift.saturating_sub([0, 8, 12][self.below(3)]);
+        step.add.iter_mut().for_each(|add| *add -= self.between(0, 1 << 20));
+        let res_mul = residual.map_or(0, |_| [1, -3, 1 << 12][self.below(3)]);
+        IntegerOp::Stream { main, second, residual, step, res_mul }
+    }
+
+    /// What may follow a stream: an activation, or another stream that is added to it or put beside it.
+    fn after_stream(&mut self, model: &IntegerModel) -> IntegerOp {
+        let last = model.layers.len();
+        let size = model.shape(last);
+        let beside: Vec<TensorId> = (1..last)
+            .filter(|&t| model.kind(t) == TensorKind::Codes && model.shape(t).h == size.h && model.shape(t).w == size.w)
+            .collect();
+        match self.below(3) {
+            0 if size.c < 200 => IntegerOp::Concat { inputs: vec![last; 2 + self.below(2)] },
+            1 if !beside.is_empty() => {
+                let input = beside[self.below(beside.len())];
+                let shape = Shape { c: size.c, ..model.shape(input) };
+                let mut main = self.product(model, format!("main{last}"), input, Some(Shape::new(1, 1, shape.c)));
+                main.kernel = [1, 1];
+                main.codes.truncate(main.in_channels * main.out_channels);
+                let residual = IntegerResidual { input: last, stride: 1, pad_before: 0, pad_after: 0 };
+                let op = self.stream(model, main, None, Some(residual));
+                // Values that could leave 32 bits are none of a stream.
+                if model.output_of(&op).is_ok() { op } else { self.act(model, last) }
+            }
+            _ => self.act(model, last),
+        }
+    }
+
+    fn act(&mut self, model: &IntegerModel, input: TensorId) -> IntegerOp {
+        let channels = model.shape(input).c;
+        IntegerOp::Act { input, step: self.step([Some(vec![model.code_range(input); channels]), None, None]) }
+    }
+}
+
+/// Pushes a layer whose shape and range follow from its op.
+fn push(model: &mut IntegerModel, op: IntegerOp) {
+    let (shape, (lo, hi)) = model.output_of(&op).unwrap();
+    let name = format!("layer{}", model.layers.len());
+    model.layers.push(IntegerLayer { name, op, shape, lo: lo as i32, hi: hi as i32, scale: 0.5 });
 }
 
 fn random_network(seed: u64) -> IntegerModel {
@@ -164,35 +225,41 @@ fn random_network(seed: u64) -> IntegerModel {
     let input = InputDescription { zero_point, scale: vec![0.5; input_shape.c] };
     let mut model =
         IntegerModel { arch: format!("random {seed}"), input, input_shape, class_names: vec![], layers: vec![] };
-    let layers = 1 + draw.below(6);
-    for i in 0..layers {
+    for i in 0..1 + draw.below(7) {
         let from = model.shape(i);
-        let pools = i > 0 && !model.is_sum(i);
-        let (op, shape, range) = match draw.below(8) {
-            0 if pools && from.h.min(from.w) >= 2 => {
+        let (pools, kind) = (model.kind(i) == TensorKind::Codes, model.kind(i));
+        let op = match draw.below(10) {
+            _ if kind == TensorKind::Stream => draw.after_stream(&model),
+            at @ (0 | 2) if pools && from.h.min(from.w) >= 2 => {
                 let (kernel, stride, padding) = (2 + draw.below(2), 1 + draw.below(2), draw.below(2));
                 let kernel = kernel.min(from.h + 2 * padding).min(from.w + 2 * padding);
-                let side = |s: usize| (s + 2 * padding - kernel) / stride + 1;
-                let shape = Shape::new(side(from.h), side(from.w), from.c);
-                (IntegerOp::MaxPool { input: i, kernel, stride, padding }, shape, model.code_range(i))
+                // One code for every reader of a tensor: a function of the tensor.
+                let largest = if padding > 0 { model.code_range(i).1 as u32 } else { 0 };
+                match at {
+                    0 => IntegerOp::MaxPool { input: i, kernel, stride, padding },
+                    _ => {
+                        let padding_code = [0, largest / 2, largest][i % 3];
+                        IntegerOp::WindowSum { input: i, kernel, stride, padding, padding_code }
+                    }
+                }
             }
-            1 if pools => {
-                let pixels = (from.h * from.w) as i64;
-                let (lo, hi) = model.code_range(i);
-                (IntegerOp::SumPool { input: i }, Shape::new(1, 1, from.c), (lo * pixels, hi * pixels))
+            1 if pools => IntegerOp::SumPool { input: i },
+            3 if pools => {
+                let same =
+                    |t: &TensorId| model.kind(*t) == kind && (model.shape(*t).h, model.shape(*t).w) == (from.h, from.w);
+                IntegerOp::Concat { inputs: (1..=i).filter(same).chain([i]).collect() }
             }
-            _ => {
-                let (op, shape) = draw.product_layer(&model, i);
-                let IntegerOp::Product { step, .. } = &op else { panic!("a product") };
-                let range = (step.lo.into(), step.hi.into());
-                (op, shape, range)
-            }
+            4..=7 if kind == TensorKind::Sums => draw.act(&model, i),
+            _ => draw.product_layer(&model, i).0,
         };
-        let (lo, hi) = (range.0 as i32, range.1 as i32);
-        model.layers.push(IntegerLayer { name: format!("layer{i}"), op, shape, lo, hi, scale: 0.5 });
+        push(&mut model, op);
+    }
+    if model.kind(model.layers.len()) == TensorKind::Stream {
+        let op = draw.act(&model, model.layers.len());
+        push(&mut model, op);
     }
     let classes = 1 + draw.below(12);
-    let main = draw.product(&model, "fc".to_owned(), layers, Some(Shape::new(1, 1, classes)));
+    let main = draw.product(&model, "fc".to_owned(), model.layers.len(), Some(Shape::new(1, 1, classes)));
     let mul = (0..classes).map(|_| draw.between(-1000, 1000) as i32).collect();
     let add = (0..classes).map(|_| draw.between(-(1 << 40), 1 << 40)).collect();
     let op = IntegerOp::Logits { main, mul, add };
@@ -244,7 +311,24 @@ fn the_random_networks_are_varied() {
     let wide_sums = |m: &IntegerModel, p: &IntegerProduct| {
         m.acc_ranges(p).unwrap().iter().any(|r| r.0 < i32::MIN.into() || r.1 > i32::MAX.into())
     };
-    let cases: [(&str, usize); 9] = [
+    let stream = |m: &IntegerModel, op: &IntegerOp, kind| match op {
+        IntegerOp::Stream { residual, .. } => residual.map(|r| m.kind(r.input)) == kind,
+        _ => false,
+    };
+    let window = |m: &IntegerModel, op: &IntegerOp, small: bool| match op {
+        IntegerOp::WindowSum { .. } => m.output_of(op).is_ok_and(|(_, (_, hi))| (hi <= 255) == small),
+        _ => false,
+    };
+    let cases: [(&str, usize); 18] = [
+        ("a stream without a shortcut", count(&|m, op| stream(m, op, None))),
+        ("a shortcut of a stream", count(&|m, op| stream(m, op, Some(TensorKind::Stream)))),
+        ("a shortcut of codes into a stream", count(&|m, op| stream(m, op, Some(TensorKind::Codes)))),
+        ("a projection into a stream", count(&|_, op| matches!(op, IntegerOp::Stream { second: Some(_), .. }))),
+        ("an activation of a stream", count(&|m, op| matches!(op, IntegerOp::Act { input, .. } if !m.is_sum(*input)))),
+        ("an activation of sums", count(&|m, op| matches!(op, IntegerOp::Act { input, .. } if m.is_sum(*input)))),
+        ("window sums that are codes", count(&|m, op| window(m, op, true))),
+        ("wider window sums", count(&|m, op| window(m, op, false))),
+        ("concatenation", count(&|_, op| matches!(op, IntegerOp::Concat { .. }))),
         ("groups", count(&|_, op| op.products().any(|p| p.groups > 1))),
         ("padding other than 0", count(&|_, op| op.products().any(|p| p.padding_code > 0))),
         ("second product", count(&|_, op| matches!(op, IntegerOp::Product { second: Some(_), .. }))),

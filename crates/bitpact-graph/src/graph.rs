@@ -87,6 +87,42 @@ impl Graph {
         Ok(Self { name, nodes, shapes, consumers })
     }
 
+    /// The same network with its channels, hidden features and zero channels of shortcuts divided by `divisor`, rounded down,
+    /// but not below what groups need; for trying a network out.
+    ///
+    /// # Errors
+    /// Where the narrower tensors no longer fit each other.
+    pub fn narrowed(&self, divisor: usize) -> Result<Self, GraphError> {
+        let divisor = divisor.max(1);
+        let mut channels: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        let mut nodes = self.nodes.clone();
+        for (id, node) in nodes.iter_mut().enumerate() {
+            let read = |channels: &[usize]| node.inputs.first().map_or(self.shapes[0].c, |&i| channels[i]);
+            let mut c = read(&channels);
+            match &mut node.op {
+                Op::Conv { out_channels, groups, .. } => {
+                    if *groups == self.input_shape(id).c {
+                        *groups = c;
+                    }
+                    c = (*out_channels / divisor).next_multiple_of(*groups).max(*groups);
+                    *out_channels = c;
+                }
+                Op::Linear { out_features, .. } => {
+                    c = if id == self.output() { *out_features } else { (*out_features / divisor).max(1) };
+                    *out_features = c;
+                }
+                Op::Subsample { pad_before, pad_after, .. } => {
+                    (*pad_before, *pad_after) = (*pad_before / divisor, *pad_after / divisor);
+                    c += *pad_before + *pad_after;
+                }
+                Op::Concat => c = node.inputs.iter().map(|&i| channels[i]).sum(),
+                _ => {}
+            }
+            channels.push(c);
+        }
+        Self::new(self.name.clone(), nodes)
+    }
+
     /// Name of the architecture, such as `resnet20`.
     pub fn name(&self) -> &str {
         &self.name

@@ -121,7 +121,7 @@ impl Checkpoint {
         };
         let version = serde_json::from_str::<VersionOnly>(text).map_err(|e| kind(format!("metadata: {e}")))?.version;
         if version != VERSION {
-            return Err(ModelError::Version { kind: KIND, got: version, expected: VERSION });
+            return Err(ModelError::Version { kind: KIND, got: version, expected: format!("version {VERSION}") });
         }
         let mut header: Header = serde_json::from_str(text).map_err(|e| kind(format!("metadata: {e}")))?;
         let mut tensors = BTreeMap::new();

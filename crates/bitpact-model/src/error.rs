@@ -43,14 +43,14 @@ pub enum ModelError {
         what: String,
     },
     /// A newer or unknown version of a file.
-    #[error("{kind} version {got}: this program reads version {expected}")]
+    #[error("{kind} version {got}: this program reads {expected}")]
     Version {
         /// The kind of file.
         kind: &'static str,
         /// Version of the file.
         got: u64,
-        /// Version this program reads.
-        expected: u64,
+        /// What this program reads.
+        expected: String,
     },
     /// The bytes changed after they were written.
     #[error("checksum {computed:08x}, expected {stored:08x}: the {kind} is damaged")]

@@ -125,11 +125,14 @@ fn other_kinds_and_versions_say_so() {
     assert!(error(b"").contains("not a .bitpact file"));
     assert!(error(&[0x80; 64]).contains("not a .bitpact file"));
     let mut newer = bytes.clone();
+    for other in [1, 4] {
+        newer[8] = other;
+        let message = error(&newer);
+        assert!(message.contains(&format!("version {other}: this program reads versions 2 and 3")), "{message}");
+    }
     newer[8] = 3;
-    assert!(error(&newer).contains("version 3"));
-    newer[8] = 1;
-    let message = error(&newer);
-    assert!(message.contains("version 1: this program reads version 2"), "{message}");
+    seal(&mut newer);
+    assert!(error(&newer).contains("version: 3, but its ops are those of version 2"), "{}", error(&newer));
     let mut damaged = bytes;
     damaged[100] ^= 4;
     assert!(error(&damaged).contains("checksum"));
@@ -155,7 +158,7 @@ fn names_of_a_file_are_escaped_and_cut() {
     bytes[at + 3000 + 8] = 9;
     seal(&mut bytes);
     let message = error(&bytes);
-    assert!(message.contains("layer 0 `y") && message.ends_with("op: 9, expected 0 to 3"), "{message}");
+    assert!(message.contains("layer 0 `y") && message.ends_with("op: 9, expected 0 to 7"), "{message}");
     assert!(message.contains("[...]") && message.len() < 6000, "{message}");
 }
 
@@ -269,6 +272,66 @@ fn contradictions_are_named() {
         let message = model.check().unwrap_err().to_string();
         assert!(message.contains(words), "{message}, expected {words}");
         assert!(model.to_bytes().is_err());
+    }
+}
+
+/// The ops of version 3.
+#[test]
+fn contradictions_of_streams_are_named() {
+    type Change = fn(&mut IntegerModel);
+    let good = convert(&zoo_model("preact_resnet20", 8, "W2A3", FirstLast::Bits8)).unwrap().model;
+    assert_eq!(good.to_bytes().unwrap()[8], 3);
+    // Layers: conv1, layer1.0.act1, layer1.0.act2, layer1.0.add.
+    fn stream(m: &mut IntegerModel) -> (&mut bitpact_core::IntegerStep, &mut i32, &mut usize) {
+        match &mut m.layers[3].op {
+            IntegerOp::Stream { step, res_mul, main, .. } => (step, res_mul, &mut main.input),
+            _ => panic!("no stream"),
+        }
+    }
+    fn act(m: &mut IntegerModel) -> (&mut bitpact_core::IntegerStep, &mut usize) {
+        match &mut m.layers[1].op {
+            IntegerOp::Act { step, input } => (step, input),
+            _ => panic!("no activation"),
+        }
+    }
+    let cases: &[(Change, &str)] = &[
+        (|m| stream(m).0.hi = 255, "a stream is not clamped"),
+        (|m| stream(m).0.res_mul = vec![1; 16], "16 values of res_mul, expected 0"),
+        (|m| stream(m).0.mul.truncate(3), "3 values of mul"),
+        (|m| stream(m).0.add.truncate(3), "3 values of add"),
+        (|m| stream(m).0.shift = 0, "expected values of 32 bits"),
+        (|m| *stream(m).1 = i32::MAX, "expected values of 32 bits"),
+        (|m| *stream(m).1 = 2, "`layer1.0.add`: codes of"),
+        (|m| *stream(m).2 = 1, "reads a residual stream, which only an activation can"),
+        (|m| m.layers[3].lo += 1, "but its inputs give"),
+        (|m| act(m).0.hi = 256, "0 to 256"),
+        (|m| act(m).0.shift = 63, "63"),
+        (|m| act(m).0.mul.truncate(15), "15 values of mul"),
+        (|m| act(m).0.mul2 = vec![0; 16], "16 values of mul2, expected 0"),
+        (|m| act(m).0.add[3] = i64::MAX, "channel 3"),
+        (|m| *act(m).1 = 0, "an activation reads a residual stream or sums of codes"),
+        (|m| m.layers[2].op = IntegerOp::Concat { inputs: vec![2] }, "1 inputs of a concatenation"),
+        (|m| m.layers[2].op = IntegerOp::Concat { inputs: vec![2, 1] }, "codes alone or streams alone"),
+        (|m| m.layers[2].op = IntegerOp::Concat { inputs: vec![0, 2] }, "codes alone or streams alone"),
+        (
+            |m| m.layers[2].op = IntegerOp::MaxPool { input: 1, kernel: 1, stride: 1, padding: 0 },
+            "only an activation can read",
+        ),
+        (
+            |m| m.layers[2].op = IntegerOp::WindowSum { input: 2, kernel: 2, stride: 1, padding: 2, padding_code: 0 },
+            "padding 2, expected less",
+        ),
+        (
+            |m| m.layers[2].op = IntegerOp::WindowSum { input: 2, kernel: 2, stride: 1, padding: 1, padding_code: 9 },
+            "padding code 9, expected 0 to 7",
+        ),
+    ];
+    good.check().unwrap();
+    for (change, words) in cases {
+        let mut model = good.clone();
+        change(&mut model);
+        let message = model.check().unwrap_err().to_string();
+        assert!(message.contains(words), "{message}, expected {words}");
     }
 }
 

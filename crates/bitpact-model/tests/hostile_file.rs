@@ -44,8 +44,26 @@ const GRAPH: &str = r#"{ "name": "all", "nodes": [
     { "name": "mean", "op": "global_avg_pool" },
     { "name": "linear", "op": "linear", "out_features": 3 } ] }"#;
 
-fn file(bits: &str, first_last: FirstLast) -> Vec<u8> {
-    let graph: Graph = serde_json::from_str(GRAPH).unwrap();
+/// The same for the ops of version 3.
+const STREAMS: &str = r#"{ "name": "streams", "nodes": [
+    { "name": "image", "op": "input", "height": 6, "width": 5, "channels": 2 },
+    { "name": "conv1", "op": "conv", "out_channels": 3, "kernel": 3, "padding": 1 },
+    { "name": "bn1", "op": "batch_norm" },
+    { "name": "act1", "op": "act" },
+    { "name": "conv2", "op": "conv", "out_channels": 3, "kernel": 1 },
+    { "name": "add2", "op": "add", "inputs": ["conv2", "conv1"] },
+    { "name": "bn2", "op": "batch_norm" },
+    { "name": "act2", "op": "act", "signed": true },
+    { "name": "mean2", "op": "avg_pool", "kernel": 2, "stride": 2, "padding": 1 },
+    { "name": "conv3", "op": "conv", "out_channels": 4, "kernel": 1 },
+    { "name": "act3", "op": "act" },
+    { "name": "conv4", "op": "conv", "out_channels": 5, "kernel": 1, "inputs": ["mean2"] },
+    { "name": "act4", "op": "act" },
+    { "name": "cat", "op": "concat", "inputs": ["act3", "act4"] },
+    { "name": "linear", "op": "linear", "out_features": 3 } ] }"#;
+
+fn file(graph: &str, bits: &str, first_last: FirstLast) -> Vec<u8> {
+    let graph: Graph = serde_json::from_str(graph).unwrap();
     let model = random(graph, &config(bits, bitpact_core::WeightQuant::Dorefa, first_last), 3);
     convert(&model).unwrap().model.to_bytes().unwrap()
 }
@@ -117,8 +135,10 @@ fn read(body: &[u8], what: &str) -> Option<IntegerModel> {
 #[test]
 fn hostile_files() {
     let mut seen: Vec<String> = Vec::new();
-    for (bits, first_last) in [("W3A4", FirstLast::Float), ("W1A2", FirstLast::Same)] {
-        let bytes = file(bits, first_last);
+    for (graph, bits, first_last) in
+        [(GRAPH, "W3A4", FirstLast::Float), (GRAPH, "W1A2", FirstLast::Same), (STREAMS, "W2A3", FirstLast::Bits8)]
+    {
+        let bytes = file(graph, bits, first_last);
         let body = &bytes[..bytes.len() - CHECKSUM];
         assert!(read(body, "the file itself").is_some());
         let fields = fields(body);
@@ -152,6 +172,8 @@ fn hostile_files() {
         "stride",
         "padding",
         "channels before the shortcut",
+        "number of inputs",
+        "padding code",
     ] {
         assert!(seen.iter().any(|name| name.ends_with(&format!("`, {words}"))), "no field {words}");
     }

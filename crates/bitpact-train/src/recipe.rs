@@ -24,6 +24,7 @@ use crate::schedule::{Schedule, ScheduleKind};
 pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
+pub use resolve::read_network;
 pub use values::{Augmentation, ClipInit, InputScale};
 
 /// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:

@@ -37,7 +37,7 @@ batch. Resident bytes are all of that process: program, packed weights, activati
 The layers are those of one image on one thread, the median of many runs, against this machine's highest int8
 multiply-add rate with the same instructions on one thread (`bitpact kernels`); algorithms that need fewer multiply-adds can exceed it.")]
 pub(crate) struct Args {
-    /// A .bitpact file, a checkpoint, the folder of a run, or the name of an architecture
+    /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a network
     model: String,
     /// Bits of weights and activations of the random network [default: W4A4]
     #[arg(long, value_name = "BITS", help_heading = "Random network")]

@@ -36,7 +36,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let conversion = convert(&checkpoint.model).with_context(|| file.display().to_string())?;
     conversion.model.save(&args.output)?;
     let size = std::fs::metadata(&args.output).map_or(0, |metadata| metadata.len());
-    let worst = conversion.report.iter().fold(0.0f64, |worst, layer| worst.max(layer.worst_error));
+    let worst = conversion.worst_error();
     let output = args.output.display().to_string();
     if args.json {
         let object = json!({

@@ -3,15 +3,15 @@
 mod drawing;
 mod layers;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
-use bitpact::graph::counts;
+use bitpact::graph::{BitSpec, QuantConfig, counts};
 use bitpact::train::{LayerStatistics, Record, RunFolder};
-use bitpact::{Checkpoint, IntegerModel};
+use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan};
 use serde_json::{Value, json};
 
-use crate::loaded::{Loaded, Network, open};
+use crate::loaded::{Loaded, Network, architecture, open};
 use crate::out::print;
 use drawing::Drawing;
 use layers::Layers;
@@ -27,10 +27,12 @@ zero and clipped the fractions at either end.
 Examples:
   bitpact inspect runs/builtin-W4A4-seed1
   bitpact inspect runs/builtin-W4A4-seed1 --graph
-  bitpact inspect model.bitpact --json")]
+  bitpact inspect model.bitpact --json
+  bitpact inspect resnet20 --graph")]
 pub(crate) struct Args {
-    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
-    model: PathBuf,
+    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly), the folder of a run, the name of an architecture,
+    /// or a TOML or JSON file with a network
+    model: String,
     /// Only the drawing of the graph
     #[arg(long, conflicts_with = "json")]
     graph: bool,
@@ -40,18 +42,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let loaded = open(&args.model)?;
-    let statistics = match args.model.is_dir() {
-        true => last_statistics(&RunFolder::open(&args.model)?)?,
+    if let Some(graph) = architecture(&args.model, None)? {
+        let plan = QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float))?;
+        let layers = Layers::of_floats(&graph, &plan);
+        return show(&args, &graph_head(&graph, &plan), &Drawing::of_graph(&graph)?, &layers);
+    }
+    let path = Path::new(&args.model);
+    let loaded = open(path)?;
+    let statistics = match path.is_dir() {
+        true => last_statistics(&RunFolder::open(path)?)?,
         false => Vec::new(),
     };
     let (head, drawing, layers) = match &loaded.network {
-        Network::Integer { model, report, checkpoint } => {
+        Network::Integer { model, worst_error, checkpoint } => {
             let mut head = integer_head(&loaded, model);
-            if let Some(report) = report {
-                let worst = report.iter().fold(0.0f64, |worst, layer| worst.max(layer.worst_error));
-                head.push(("worst step error", json!(worst)));
-            }
+            head.extend(worst_error.map(|worst| ("worst step error", json!(worst))));
             head.extend(checkpoint.iter().flat_map(|checkpoint| training_head(checkpoint)));
             (head, Drawing::of_integers(model), Layers::of_integers(model, &statistics)?)
         }
@@ -61,6 +66,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
             (head, Drawing::of_graph(&model.graph)?, Layers::of_floats(&model.graph, &model.plan))
         }
     };
+    show(&args, &head, &drawing, &layers)
+}
+
+/// Shows a network as the arguments ask for.
+fn show(args: &Args, head: &[(&str, Value)], drawing: &Drawing, layers: &Layers) -> Result<()> {
     if args.json {
         let mut object: serde_json::Map<String, Value> =
             head.iter().map(|(k, v)| (layers::key(k), v.clone())).collect();
@@ -119,6 +129,17 @@ fn integer_head(loaded: &Loaded, model: &IntegerModel) -> Vec<(&'static str, Val
         ("weights", json!(weights)),
         ("weight bytes", json!(packed)),
         ("macs", json!(macs)),
+    ]
+}
+
+/// What is known of a network without weights.
+fn graph_head(graph: &Graph, plan: &QuantPlan) -> Vec<(&'static str, Value)> {
+    vec![
+        ("network", json!(format!("{}, without weights", graph.name()))),
+        ("input", json!(graph.input().to_string())),
+        ("classes", json!(graph.classes())),
+        ("parameters", json!(counts::parameters(graph))),
+        ("macs", json!(counts::layers(graph, plan).iter().map(|l| l.macs).sum::<u64>())),
     ]
 }
 

@@ -4,6 +4,7 @@ mod accel;
 mod data;
 mod engine;
 mod files;
+mod networks;
 mod results;
 mod stops;
 mod usage;

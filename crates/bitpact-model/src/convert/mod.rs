@@ -80,6 +80,19 @@ pub struct Conversion {
     pub acts: Vec<ActReport>,
 }
 
+impl Conversion {
+    /// The largest distance of an integer step from the real one before rounding, in code steps; roundings of residual
+    /// streams count where an activation reads them, and the logits relative to the largest.
+    pub fn worst_error(&self) -> f64 {
+        let is_stream = |name: &str| {
+            let streams = self.model.layers.iter().filter(|l| matches!(l.op, IntegerOp::Stream { .. }));
+            streams.flat_map(|l| l.op.products()).any(|p| p.name == name)
+        };
+        let layers = self.report.iter().filter(|l| l.act_bits.is_some() || !is_stream(&l.name)).map(|l| l.worst_error);
+        layers.chain(self.acts.iter().map(|a| a.worst_error)).fold(0.0, f64::max)
+    }
+}
+
 /// What conversion proved about an activation without a product of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActReport {

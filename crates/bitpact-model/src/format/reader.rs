@@ -64,7 +64,8 @@ fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
     let number = |range: std::ops::Range<usize>| header[range].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     let version = number(8..12);
     if !(u64::from(FIRST_VERSION)..=u64::from(VERSION)).contains(&version) {
-        return Err(ModelError::Version { kind: KIND, got: version, expected: VERSION.into() });
+        let expected = format!("versions {FIRST_VERSION} and {VERSION}");
+        return Err(ModelError::Version { kind: KIND, got: version, expected });
     }
     let length = number(12..20);
     if length != bytes.len() as u64 || bytes.len() < HEADER_BYTES + CRC_BYTES {
@@ -148,6 +149,29 @@ impl<'a> Reader<'a> {
             return Err(self.error(offset, field, format!("values of {width} bytes, expected 1 to 8")));
         }
         let uniform = head & tag::UNIFORM != 0;
+        self.values(offset, field, n, (head, 0xff), uniform)
+    }
+
+    /// A list that is written out even where its values are equal: n is not a number of things that the file holds.
+    fn list_in_full(&mut self, field: &str, n: usize) -> Result<Vec<i64>, ModelError> {
+        let offset = self.at;
+        let width = self.u8(field)?;
+        if !(1..=8).contains(&width) {
+            return Err(self.error(offset, field, format!("values of {width} bytes, expected 1 to 8")));
+        }
+        self.values(offset, field, n, (width, !tag::UNIFORM), false)
+    }
+
+    /// `n` integers behind a head, which must be, under `mask`, the one they ask for.
+    fn values(
+        &mut self,
+        offset: usize,
+        field: &str,
+        n: usize,
+        (head, mask): (u8, u8),
+        uniform: bool,
+    ) -> Result<Vec<i64>, ModelError> {
+        let width = usize::from(head & !tag::UNIFORM);
         let written = if uniform { 1 } else { n };
         let bytes = self.take(field, written.saturating_mul(width))?;
         let value = |bytes: &[u8]| {
@@ -159,7 +183,7 @@ impl<'a> Reader<'a> {
         if uniform {
             values.resize(n, values[0]);
         }
-        if n == 0 || list_head(&values) != head {
+        if n == 0 || list_head(&values) & mask != head {
             return Err(self.error(offset, field, format!("{n} values are not written in the shortest form")));
         }
         Ok(values)
@@ -168,6 +192,10 @@ impl<'a> Reader<'a> {
     fn list_i32(&mut self, field: &str, n: usize) -> Result<Vec<i32>, ModelError> {
         let offset = self.at;
         let values = self.list(field, n)?;
+        self.narrow(offset, field, values)
+    }
+
+    fn narrow(&self, offset: usize, field: &str, values: Vec<i64>) -> Result<Vec<i32>, ModelError> {
         let narrow = values.iter().map(|&v| i32::try_from(v)).collect::<Result<_, _>>();
         narrow.map_err(|_| self.error(offset, field, "a multiplier that is no 32-bit number".to_owned()))
     }
@@ -200,15 +228,12 @@ impl<'a> Reader<'a> {
             tag::ACT => {
                 let input = self.tensor(model)?;
                 let n = model.shape(input).c;
-                let step = IntegerStep {
-                    shift: self.u8("shift")?.into(),
-                    lo: self.u8("lo")?.into(),
-                    hi: self.u8("hi")?.into(),
-                    mul: self.list_i32("mul", n)?,
-                    mul2: Vec::new(),
-                    res_mul: Vec::new(),
-                    add: self.list("add", n)?,
-                };
+                let (shift, lo, hi) = (self.u8("shift")?.into(), self.u8("lo")?.into(), self.u8("hi")?.into());
+                let offset = self.at;
+                let mul = self.list_in_full("mul", n)?;
+                let mul = self.narrow(offset, "mul", mul)?;
+                let add = self.list_in_full("add", n)?;
+                let step = IntegerStep { shift, mul, mul2: Vec::new(), res_mul: Vec::new(), add, lo, hi };
                 Ok(IntegerOp::Act { input, step })
             }
             tag::CONCAT => {

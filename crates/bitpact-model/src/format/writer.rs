@@ -57,9 +57,18 @@ impl Writer {
 
     fn list(&mut self, values: impl IntoIterator<Item = impl Into<i64>>) {
         let values: Vec<i64> = values.into_iter().map(Into::into).collect();
-        let head = list_head(&values);
+        self.values(&values, list_head(&values));
+    }
+
+    /// A list that is written out even where its values are equal.
+    fn list_in_full(&mut self, values: impl IntoIterator<Item = impl Into<i64>>) {
+        let values: Vec<i64> = values.into_iter().map(Into::into).collect();
+        self.values(&values, list_head(&values) & !tag::UNIFORM);
+    }
+
+    fn values(&mut self, values: &[i64], head: u8) {
         self.u8(head);
-        let written = if head & tag::UNIFORM != 0 { &values[..1] } else { &values[..] };
+        let written = if head & tag::UNIFORM != 0 { &values[..1] } else { values };
         for value in written {
             self.bytes.extend(&value.to_le_bytes()[..usize::from(head & !tag::UNIFORM)]);
         }
@@ -123,8 +132,8 @@ impl Writer {
                 self.u8(step.shift as u8);
                 self.u8(step.lo as u8);
                 self.u8(step.hi as u8);
-                self.list(step.mul.iter().copied());
-                self.list(step.add.iter().copied());
+                self.list_in_full(step.mul.iter().copied());
+                self.list_in_full(step.add.iter().copied());
             }
             IntegerOp::Concat { inputs } => {
                 self.u8(tag::CONCAT);

@@ -291,6 +291,17 @@ impl IntegerModel {
         }
     }
 
+    /// Shape and range of values of a layer with this op, if it came after those there are.
+    ///
+    /// # Errors
+    /// Inputs that do not exist, or that the op cannot read.
+    pub fn output_of(&self, op: &IntegerOp) -> Result<(Shape, (i64, i64)), String> {
+        match op.inputs().into_iter().find(|&input| input > self.layers.len()) {
+            Some(input) => Err(format!("reads tensor {input}, but only 0 to {} exist", self.layers.len())),
+            None => check::output(self, op),
+        }
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.layers.last().map_or(0, |layer| layer.shape.c)

@@ -242,17 +242,24 @@ pub(super) fn network_file(name: &str, folder: &Path, origin: &Origin) -> Result
         let message = format!("= \"{name}\": expected a TOML or JSON file with a network, or one of {known}{hint}");
         return Err(RecipeError::Value { origin: origin.clone(), key: "arch".to_owned(), message });
     }
-    let text = read_text(&path)?;
+    read_network(&path).map(Some)
+}
+
+/// The network in a TOML or JSON file (docs/recipe.md).
+///
+/// # Errors
+/// A file that cannot be read, is larger than 1 MiB or no network; the error names file, line and node.
+pub fn read_network(path: &Path) -> Result<Graph, RecipeError> {
+    let text = read_text(path)?;
     let syntax = |line: usize, message: String| RecipeError::Syntax {
         origin: Origin::Line { file: path.display().to_string(), line },
         message,
     };
-    let graph = if text.trim_start().starts_with('{') {
+    if text.trim_start().starts_with('{') {
         serde_json::from_str(&text).map_err(|error| syntax(error.line(), error.to_string()))
     } else {
         toml::from_str(&text).map_err(|error: toml::de::Error| {
             syntax(error.span().map_or(1, |span| line_of(&text, span.start)), error.message().to_owned())
         })
-    };
-    graph.map(Some)
+    }
 }

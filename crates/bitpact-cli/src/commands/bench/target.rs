@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bitpact::graph::{BitSpec, QuantConfig, Shape, zoo};
+use bitpact::graph::{BitSpec, GraphError, QuantConfig, zoo};
 use bitpact::model::InputDescription;
-use bitpact::{IntegerModel, Model, QuantPlan, convert};
+use bitpact::{Graph, IntegerModel, Model, QuantPlan, convert};
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use super::Args;
 use crate::exit::Usage;
-use crate::loaded::open;
+use crate::loaded::{architecture, open};
 
 /// A network to measure.
 pub(super) struct Target {
@@ -48,11 +48,24 @@ pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
 
 impl Target {
     pub(super) fn open(args: &Args) -> Result<Self> {
-        if zoo::NAMES.contains(&args.model.as_str()) && !Path::new(&args.model).exists() {
-            return Self::random(args);
-        }
         let path = Path::new(&args.model);
-        if !path.exists() {
+        let is_file = path.exists();
+        if let (true, Some(_)) = (is_file, args.image_size) {
+            return Err(Usage(format!(
+                "--image-size: only an architecture's name takes it, and {} is a file",
+                args.model
+            ))
+            .into());
+        }
+        let side = args.image_size.map(|side| side as usize);
+        let usage = |error: anyhow::Error| match error.downcast::<GraphError>() {
+            Ok(error) => Usage(format!("--image-size: {error}")).into(),
+            Err(error) => error,
+        };
+        if let Some(graph) = architecture(&args.model, side).map_err(usage)? {
+            return Self::random(args, graph);
+        }
+        if !is_file {
             let names = zoo::NAMES.join(", ");
             return Err(
                 Usage(format!("`{}` is neither a file nor one of the architectures {names}", args.model)).into()
@@ -62,7 +75,6 @@ impl Target {
             ("--bits", args.bits.is_some()),
             ("--first-last", args.first_last.is_some()),
             ("--weight-quant", args.weight_quant.is_some()),
-            ("--image-size", args.image_size.is_some()),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
             return Err(
@@ -79,7 +91,7 @@ impl Target {
         Self::temporary(name, None, model)
     }
 
-    fn random(args: &Args) -> Result<Self> {
+    fn random(args: &Args, graph: Graph) -> Result<Self> {
         let usage = |flag: &str, error: String| Usage(format!("{flag}: {error}"));
         let bits = args.bits.as_deref().unwrap_or("W4A4");
         let spec: BitSpec = bits.parse().map_err(|error| usage("--bits", error))?;
@@ -92,14 +104,10 @@ impl Target {
             weight_quant: args.weight_quant.unwrap_or(default.weight_quant),
             ..default
         };
-        let (own_side, classes) = zoo::usual_input(&args.model);
-        let side = args.image_size.map_or(own_side, |side| side as usize);
-        let graph = zoo::build(&args.model, Shape::new(side, side, 3), classes)
-            .with_context(|| format!("no architecture `{}`", args.model))?
-            .map_err(|error| usage("--image-size", error.to_string()))?;
         let plan = QuantPlan::resolve(&graph, &config).map_err(|error| usage("--bits", error.to_string()))?;
-        let names = (0..classes).map(|class| class.to_string()).collect();
-        let model = Model::random(graph, plan, InputDescription::uniform(3, 128, 1.0 / 64.0), names, 1)?;
+        let names = (0..graph.classes()).map(|class| class.to_string()).collect();
+        let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
+        let model = Model::random(graph, plan, input, names, 1)?;
         let integers = convert(&model)?.model;
         Self::temporary(args.model.clone(), Some(spec.to_string()), integers)
     }

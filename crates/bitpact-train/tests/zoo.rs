@@ -1,0 +1,112 @@
+//! Every network of the zoo, narrowed: calibrates, trains some steps, converts, and gives the interpreter's codes on every
+//! path of this machine.
+
+use bitpact_core::rng::Key;
+use bitpact_engine::{VerifyOptions, verify};
+use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
+use bitpact_kernels::{Isa, Layout};
+use bitpact_model::{InputDescription, Model, convert};
+use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
+
+const BATCH: usize = 8;
+const CLASSES: usize = 4;
+
+/// A network at the smallest size that its strides leave something of, and a fraction of its width.
+fn small(name: &str) -> Graph {
+    let (side, divisor) = match name {
+        "alexnet" => (66, 16),
+        "cnn" => (8, 2),
+        "svhn_cnn" => (24, 16),
+        "vgg_small" => (8, 16),
+        "resnet8" => (8, 2),
+        _ if zoo::usual_input(name).0 == 224 => (33, 16),
+        _ if name.starts_with("mobilenet") => (17, 8),
+        _ => (8, 4),
+    };
+    let graph = zoo::build(name, Shape::new(side, side, 3), CLASSES).unwrap().unwrap();
+    graph.narrowed(divisor).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Writes image `i`: noise around a brightness that tells its class.
+fn fill(layout: Layout, i: usize, image: &mut [u8]) -> usize {
+    let key = Key::new(17).at(i as u64);
+    let class = i % CLASSES;
+    for y in 0..layout.h {
+        for x in 0..layout.w {
+            for c in 0..layout.c {
+                let at = layout.offset(y, x) + c;
+                image[at] = (40 + 40 * class as u32 + key.below(at as u64, 70)) as u8;
+            }
+        }
+    }
+    class
+}
+
+fn trained(graph: &Graph, bits: &str, steps: usize, lr: f32) -> Model {
+    let plan = QuantPlan::resolve(graph, &QuantConfig::new(bits.parse().unwrap())).unwrap();
+    let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
+    let optimizer = OptimizerConfig {
+        momentum: 0.9,
+        nesterov: false,
+        weight_decay: 1e-4,
+        no_weight_decay: Vec::new(),
+        clip_lr_scale: 1.0,
+        clip_weight_decay: 1e-4,
+    };
+    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), 2).unwrap();
+    backend.load(&initial_tensors(graph, &plan, 3, 6.0), None).unwrap();
+    let layout = backend.input_layout();
+    let fill = |i: usize, image: &mut [u8]| fill(layout, i, image);
+    backend.calibrate(99.0, &fill).unwrap();
+    for step in 0..steps {
+        let input = StepInput { lr, fill: &fill, key: Key::new(step as u64) };
+        let outcome = backend.step(&input).unwrap_or_else(|error| panic!("{} {bits}: {error}", graph.name()));
+        assert!(outcome.loss.is_finite());
+    }
+    let class_names = (0..CLASSES).map(|c| c.to_string()).collect();
+    Model { graph: graph.clone(), plan, input, class_names, tensors: backend.tensors() }
+}
+
+fn check(name: &str) {
+    let graph = small(name);
+    for bits in ["W2A2", "W4A4", "W8A8"] {
+        let model = trained(&graph, bits, 4, 0.01);
+        let conversion = convert(&model).unwrap_or_else(|error| panic!("{name} {bits}: {error}"));
+        assert!(conversion.worst_error() < 0.1, "{name} {bits}: {}", conversion.worst_error());
+        let input = graph.input();
+        let layout = Layout::with_cs(input.h, input.w, input.c, input.c, 0);
+        let options = VerifyOptions { isas: Isa::available(), threads: vec![1, 2] };
+        let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
+            for (i, image) in range.zip(pixels.chunks_exact_mut(input.elements())) {
+                fill(layout, i, image);
+            }
+        };
+        let verified = verify(&conversion.model, &options, 3, load, |_| {}).unwrap();
+        assert!(verified.codes > 0 && verified.different == 0, "{name} {bits}: {:?}", verified.first);
+    }
+}
+
+/// The networks in `number` of 4 parts, so that the parts run side by side.
+fn part(number: usize) {
+    zoo::NAMES.iter().skip(number).step_by(4).for_each(|name| check(name));
+}
+
+#[test]
+fn networks_train_convert_and_run_exactly_1_of_4() {
+    part(0);
+}
+
+#[test]
+fn networks_train_convert_and_run_exactly_2_of_4() {
+    part(1);
+}
+
+#[test]
+fn networks_train_convert_and_run_exactly_3_of_4() {
+    part(2);
+}
+
+#[test]
+fn networks_train_convert_and_run_exactly_4_of_4() {
+    part(3);
+}
