@@ -1,12 +1,12 @@
 //! Writes the .bitpact file of a random network: `random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC]`.
 //!
-//! ARCH is a network of the zoo, converted from random weights, or [`corners`], a small network of integers that holds what
+//! ARCH is a network of the zoo or a JSON file with one, whose shape then counts, converted from random weights, or [`corners`], a small network of integers that holds what
 //! conversion never makes and for which BITS, FIRST_LAST and the shape count for nothing. FIRST_LAST is `float`, `8bit`
 //! or `same`.
 
 use bitpact_core::rng::Key;
 use bitpact_core::{Grid, IntegerStep};
-use bitpact_graph::{QuantConfig, QuantPlan, Shape, zoo};
+use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::{
     InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, Model, TensorId, convert,
 };
@@ -30,9 +30,13 @@ fn main() -> Result<()> {
     Ok(model.save(out)?)
 }
 
-/// A network of the zoo for ten classes.
+/// A network of the zoo for ten classes, or of a file.
 fn of_the_zoo(arch: &str, bits: &str, first_last: &str, seed: u64, input: Shape) -> Result<IntegerModel> {
-    let graph = zoo::build(arch, input, 10).ok_or("unknown architecture")??;
+    let graph: Graph = match arch.ends_with(".json") {
+        true => serde_json::from_str(&std::fs::read_to_string(arch)?)?,
+        false => zoo::build(arch, input, 10).ok_or("unknown architecture")??,
+    };
+    let input = graph.input();
     let first_last = serde_json::from_value(first_last.into())?;
     let config = QuantConfig { first_last, ..QuantConfig::new(bits.parse()?) };
     let plan = QuantPlan::resolve(&graph, &config)?;
@@ -40,7 +44,7 @@ fn of_the_zoo(arch: &str, bits: &str, first_last: &str, seed: u64, input: Shape)
         zero_point: (0..input.c).map(|c| 120 + 5 * c as u8).collect(),
         scale: (0..input.c).map(|c| (1.0 + c as f32) / 96.0).collect(),
     };
-    let names = (0..10).map(|c| format!("class {c}")).collect();
+    let names = (0..graph.classes()).map(|c| format!("class {c}")).collect();
     Ok(convert(&Model::random(graph, plan, pixels, names, seed)?)?.model)
 }
 

@@ -9,6 +9,8 @@
 //! | `resnet20.bitpact` | `resnet20 W2A2 8bit 3` |
 //! | `resnet20-b.bitpact` | `resnet20-b W3A5 float 3` |
 //! | `corners.bitpact` | `corners - - 9` |
+//! | `preact_resnet20.bitpact` | `preact_resnet20 W2A2 8bit 4` |
+//! | `pools.bitpact` | `crates/bitpact-engine/tests/independent/pools-graph.json W3A3 8bit 5` |
 //!
 //! and `X.json` with `python docs/read_bitpact.py X.bitpact --golden X.json`: for 100 images made by a formula, a CRC-32
 //! a layer over its output codes, and the predicted classes.
@@ -104,6 +106,17 @@ fn resnet20_with_projections() {
 #[test]
 fn corners() {
     check("corners");
+}
+
+#[test]
+fn pre_activation() {
+    check("preact_resnet20");
+}
+
+/// Window sums of signed codes with padding, streams begun by codes, and both kinds of concatenation.
+#[test]
+fn pools_and_concatenations() {
+    check("pools");
 }
 
 #[test]

@@ -10,6 +10,9 @@ use bitpact_model::{
 };
 use proptest::prelude::*;
 
+/// Networks looked at for variety.
+const NETWORKS: u64 = 600;
+
 /// A source of choices.
 struct Draw {
     key: Key,
@@ -304,7 +307,7 @@ proptest! {
 /// The networks above reach the routes that real ones rarely take.
 #[test]
 fn the_random_networks_are_varied() {
-    let models: Vec<IntegerModel> = (0..300).map(random_network).collect();
+    let models: Vec<IntegerModel> = (0..NETWORKS).map(random_network).collect();
     let count = |what: &dyn Fn(&IntegerModel, &IntegerOp) -> bool| {
         models.iter().filter(|m| m.layers.iter().any(|l| what(m, &l.op))).count()
     };
@@ -343,7 +346,7 @@ fn the_random_networks_are_varied() {
         ),
     ];
     for (what, models) in cases {
-        assert!(models >= 10, "{what}: only {models} of 300 networks");
+        assert!(models >= 10, "{what}: only {models} of {NETWORKS} networks");
     }
     let (mut layers, mut lively) = (0, 0);
     for (seed, model) in models.iter().enumerate() {
