@@ -220,3 +220,97 @@ proptest! {
         }
     }
 }
+
+/// Ops around residual streams, average pools, concatenations and dropout in places where integers cannot follow.
+#[test]
+fn streams_pools_and_concatenations_out_of_place_are_named() {
+    let message = |nodes: &str| {
+        let text = format!(
+            r#"{{"name":"x","nodes":[{{"name":"in","op":"input","height":8,"width":8,"channels":3}},
+            {{"name":"c1","op":"conv","out_channels":4,"kernel":3,"padding":1}},{{"name":"a1","op":"act"}},{nodes},
+            {{"name":"pool","op":"global_avg_pool"}},{{"name":"fc","op":"linear","out_features":2}}]}}"#
+        );
+        match serde_json::from_str::<Graph>(&text) {
+            Err(error) => error.to_string(),
+            Ok(graph) => fuse(&graph).map_or_else(|error| error.to_string(), |_| "fine".to_owned()),
+        }
+    };
+    let conv = |name: &str, input: &str| {
+        format!(r#"{{"name":"{name}","op":"conv","out_channels":4,"kernel":1,"inputs":["{input}"]}}"#)
+    };
+    let stream = format!(r#"{},{{"name":"s","op":"add","inputs":["c2","a1"]}}"#, conv("c2", "a1"));
+    let tail = r#"{"name":"n","op":"batch_norm","inputs":["s"]},{"name":"a2","op":"act"}"#;
+    assert_eq!(message(&format!("{stream},{tail}")), "fine");
+    for (nodes, words) in [
+        (format!("{stream},{tail},{},{}", conv("c3", "s"), r#"{"name":"a3","op":"act"}"#), "node `s`: `c3` must read"),
+        (
+            format!(r#"{stream},{tail},{{"name":"m","op":"max_pool","kernel":2,"stride":2,"inputs":["s"]}}"#),
+            "node `s`: `m` must read",
+        ),
+        (
+            format!(r#"{stream},{tail},{{"name":"cat","op":"concat","inputs":["s","a2"]}}"#),
+            "node `a2`: a concatenation reads",
+        ),
+        (r#"{"name":"cat","op":"concat"}"#.to_owned(), "concat takes 2 input(s), got 1"),
+        (
+            r#"{"name":"p","op":"avg_pool","kernel":2,"stride":2},{"name":"cat","op":"concat","inputs":["p","p"]}"#
+                .to_owned(),
+            "node `p`: `cat` must read",
+        ),
+        (
+            r#"{"name":"p","op":"avg_pool","kernel":2,"stride":2,"padding":2}"#.to_owned(),
+            "padding = 2, expected less than the kernel",
+        ),
+        (
+            r#"{"name":"m","op":"max_pool","kernel":2,"stride":2},{"name":"cat","op":"concat","inputs":["m","a1"]}"#
+                .to_owned(),
+            "inputs of 4x4x4 and 8x8x4 cannot be concatenated",
+        ),
+        (
+            format!(
+                r#"{},{{"name":"a2","op":"act","signed":true}},{{"name":"cat","op":"concat","inputs":["a1","a2"]}}"#,
+                conv("c2", "a1")
+            ),
+            "all signed or all unsigned",
+        ),
+        (r#"{"name":"d","op":"dropout","rate":1.0}"#.to_owned(), "node `d`: rate = 1, expected at least 0 and below 1"),
+        (r#"{"name":"d","op":"dropout","rate":0.5}"#.to_owned(), "node `d`: `pool` must read"),
+        (r#"{"name":"n","op":"batch_norm"},{"name":"a2","op":"act"}"#.to_owned(), "node `a1`: expected a convolution"),
+    ] {
+        let message = message(&nodes);
+        assert!(message.contains(words), "{message}, expected {words}");
+    }
+}
+
+#[test]
+fn concatenated_activations_share_clip_value_and_bits() {
+    let text = r#"{"name":"x","nodes":[{"name":"in","op":"input","height":8,"width":8,"channels":3},
+        {"name":"c1","op":"conv","out_channels":4,"kernel":3,"padding":1},{"name":"a1","op":"act"},
+        {"name":"c2","op":"conv","out_channels":4,"kernel":1},{"name":"a2","op":"act"},
+        {"name":"c3","op":"conv","out_channels":4,"kernel":1,"inputs":["a1"]},{"name":"a3","op":"act"},
+        {"name":"m3","op":"max_pool","kernel":3,"stride":1,"padding":1},
+        {"name":"cat","op":"concat","inputs":["a2","m3"]},{"name":"fc","op":"linear","out_features":2}]}"#;
+    let graph: Graph = serde_json::from_str(text).unwrap();
+    let id = |name: &str| graph.find(name).unwrap();
+    let owners = graph.clip_owners();
+    assert_eq!((owners[id("a1")], owners[id("a2")], owners[id("a3")]), (id("a1"), id("a2"), id("a2")));
+    assert_eq!(graph.source_acts(id("cat")), [id("a2"), id("a3")]);
+    let mut config = QuantConfig::new("W4A4".parse().unwrap());
+    let plan = QuantPlan::resolve(&graph, &config).unwrap();
+    assert_eq!(
+        ["a1", "a2", "a3"].map(|act| plan.activations[act].bits.get()),
+        [4, 8, 8],
+        "both lead into the last layer"
+    );
+    config.overrides.insert("a3".to_owned(), Override { activation_bits: Some(3), ..Override::default() });
+    let message = QuantPlan::resolve(&graph, &config).unwrap_err().to_string();
+    assert!(message.contains("`a3`: it is concatenated with an activation of other bits"), "{message}");
+}
+
+#[test]
+fn narrowed_networks_fit() {
+    let graph = zoo::build("resnet20", Shape::new(32, 32, 3), 10).unwrap().unwrap();
+    let narrow = graph.narrowed(4).unwrap();
+    assert_eq!((narrow.shape(narrow.find("layer3.2.act2").unwrap()).c, narrow.classes()), (16, 10));
+    assert_eq!(graph.narrowed(1).unwrap(), graph);
+}

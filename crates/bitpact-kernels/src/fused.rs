@@ -300,19 +300,24 @@ impl FusedLayer {
             for (i, r) in rows.enumerate() {
                 let at = i * self.y.w * self.block;
                 let gathered = &mut gathered[..self.y.w * BLOCK];
-                let base: &[i32] = match (&self.shortcut, base) {
+                let (base, base_stride): (&[i32], usize) = match (&self.shortcut, base) {
+                    (Some(s), Base::Stream(x))
+                        if (s.stride, s.pad_before, *res_mul) == (1, 0, 1) && first + BLOCK <= s.layout.cs =>
+                    {
+                        (&x[s.layout.offset(r, 0) + first..], s.layout.cs)
+                    }
                     (Some(s), Base::Codes(x)) => {
                         s.gather(x, r, first, gathered, |code| i32::from(code).wrapping_mul(*res_mul));
-                        gathered
+                        (gathered, BLOCK)
                     }
                     (Some(s), Base::Stream(x)) => {
                         s.gather(x, r, first, gathered, |value: i32| value.wrapping_mul(*res_mul));
-                        gathered
+                        (gathered, BLOCK)
                     }
-                    _ => &[],
+                    _ => (&[], 0),
                 };
                 let acc2 = if acc2.is_empty() { acc2 } else { &acc2[at..] };
-                let row = StreamRow { pixels: self.y.w, acc: &acc[at..], acc2, stride: self.block, base };
+                let row = StreamRow { pixels: self.y.w, acc: &acc[at..], acc2, stride: self.block, base, base_stride };
                 let y = out.row(self.y.offset(r, 0) + first, (self.y.w - 1) * self.y.cs + BLOCK);
                 step.run(first / BLOCK, row, |pixel, values| {
                     let y = y.wrapping_add(pixel * self.y.cs);

@@ -87,3 +87,43 @@ fn worst_error(real: &RealStep, step: &IntegerStep, ranges: &Ranges<'_>) -> f64 
     };
     (0..step.mul.len()).map(error).fold(0.0, f64::max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(scale: &[f64], offset: &[f64]) -> RealStep {
+        let (scale, offset) = (scale.to_vec(), offset.to_vec());
+        RealStep { scale, scale2: Vec::new(), res_scale: Vec::new(), offset, lo: i32::MIN, hi: i32::MAX }
+    }
+
+    #[test]
+    fn multipliers_are_as_large_as_they_can_be() {
+        let acc = [(-1000, 1000), (-1000, 1000)];
+        let ranges = Ranges { acc: &acc, acc2: &[], res: (0, 0) };
+        let Derived { step, worst_error } = derive_finest(&real(&[3.7, 0.001], &[-5.25, 1e6]), &ranges).unwrap();
+        let largest = step.mul.iter().map(|m| m.unsigned_abs()).max().unwrap();
+        assert!((1 << 30..1u32 << 31).contains(&largest), "{step:?}");
+        assert!(step.largest_sum(&ranges).unwrap() < 1 << 53 && worst_error < 1e-5, "{worst_error}");
+        for acc in [-1000i64, -7, 0, 3, 999] {
+            for (c, (scale, offset)) in [(3.7, -5.25), (0.001, 1e6)].into_iter().enumerate() {
+                let exact = acc as f64 * scale + offset;
+                assert!((f64::from(step.apply(c, acc, 0, 0)) - exact).abs() <= 0.5 + worst_error, "{exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn wide_sums_lower_the_shift_and_too_wide_ones_are_refused() {
+        let derive = |reach: i64, scale: f64| {
+            let acc = [(-reach, reach)];
+            derive_finest(&real(&[scale], &[0.0]), &Ranges { acc: &acc, acc2: &[], res: (0, 0) })
+        };
+        let narrow = derive(1 << 20, 1.0).unwrap();
+        let wide = derive(1 << 40, 1.0).unwrap();
+        assert!(narrow.step.shift == 30 && wide.step.shift < 13, "{} {}", narrow.step.shift, wide.step.shift);
+        assert!(matches!(derive(1 << 54, 1.0), Err(StepError::Overflow { .. })));
+        assert!(matches!(derive(1, 1e10), Err(StepError::Multiplier { .. })));
+        assert!(matches!(derive(1, f64::NAN), Err(StepError::NotFinite { .. })));
+    }
+}

@@ -86,3 +86,35 @@ fn subsampling_and_its_gradient_are_adjoint() {
     assert!(forward > 0.0);
     assert_eq!(forward, backward);
 }
+
+/// 3x3 by 2 with padding over 3x3 pixels of two channels, by hand: every mean divides by 9, as PyTorch's does.
+#[test]
+fn averages_count_padding_as_zeros_and_share_their_gradient() {
+    let (x_layout, y_layout) = (Layout::new(3, 3, 2, 1), Layout::new(2, 2, 2, 0));
+    let window = Window { kernel: 3, stride: 2, pad: 1 };
+    let mut x = vec![7u8; x_layout.len()];
+    for (i, (r, q)) in (0..3).flat_map(|r| (0..3).map(move |q| (r, q))).enumerate() {
+        let at = x_layout.offset(r, q);
+        x[at..at + 2].copy_from_slice(&[i as u8, 5]);
+    }
+    let mut y = vec![0.0; y_layout.len()];
+    // The code 2 stands for zero.
+    avg_forward(window, &x, x_layout, 1.0 / 9.0, 2.0, &mut y, y_layout);
+    let at = |r: usize, q: usize, c: usize| y[y_layout.offset(r, q) + c] * 9.0;
+    let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-5, "{a}, expected {b}");
+    // Corners see four pixels: 0 1 3 4, 1 2 4 5, 3 4 6 7, 4 5 7 8.
+    for (r, q, sum) in [(0, 0, 8.0), (0, 1, 12.0), (1, 0, 20.0), (1, 1, 24.0)] {
+        close(at(r, q, 0), sum - 8.0);
+        close(at(r, q, 1), 12.0);
+    }
+    let (dense, mut dx) = (Layout::new(3, 3, 2, 0), vec![0.0; Layout::new(3, 3, 2, 0).len()]);
+    let mut dy = vec![0.0; y_layout.len()];
+    for (i, g) in [1.0, 10.0, 100.0, 1000.0].into_iter().enumerate() {
+        dy[y_layout.offset(i / 2, i % 2)] = 9.0 * g;
+    }
+    avg_backward(window, &dy, y_layout, &mut dx, dense);
+    let expected = [1.0, 11.0, 10.0, 101.0, 1111.0, 1010.0, 100.0, 1100.0, 1000.0];
+    for (i, expected) in expected.into_iter().enumerate() {
+        close(dx[dense.offset(i / 3, i % 3)], expected);
+    }
+}

@@ -5,8 +5,8 @@
 //! y[c] = ((acc[c] * mul[c] + acc2[c] * mul2[c] + add[c]) >> shift) + base[c]
 //! ```
 //!
-//! Sums below 2^53 are taken in float64, where they are exact, as is a multiplication by a power of two; others in 64-bit
-//! integers.
+//! Sums below 2^53, and below 2^31 after the shift, are taken in float64, where they are exact, as is a multiplication by a
+//! power of two; others in 64-bit integers.
 
 use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
@@ -26,8 +26,10 @@ pub(crate) struct StreamRow<'a> {
     pub(crate) acc2: &'a [i32],
     /// Numbers from one pixel's accumulators to the next.
     pub(crate) stride: usize,
-    /// What is added, 16 channels a pixel; empty without.
+    /// What is added, 16 channels at every `base_stride`; empty without.
     pub(crate) base: &'a [i32],
+    /// Numbers from one pixel's values to add to the next.
+    pub(crate) base_stride: usize,
 }
 
 /// Plan of the step of one stream.
@@ -51,7 +53,7 @@ impl StepI32 {
     /// If a sum could leave 64 bits.
     pub fn new(isa: Isa, step: &IntegerStep, ranges: &Ranges<'_>) -> Result<StepI32, StepError> {
         let largest = step.largest_sum(ranges)?;
-        let constants = if largest < 1 << 53 {
+        let constants = if largest < 1 << 53 && largest >> step.shift < 1 << 31 {
             Width::Float64(Constants::new(step, |add| add as f64))
         } else {
             Width::Int64(Constants::new(step, |add| add))
@@ -76,6 +78,7 @@ impl StepI32 {
     ///
     /// # Panics
     /// If a slice is too short or there is no such block.
+    #[inline(always)]
     pub(crate) fn run(&self, block: usize, row: StreamRow<'_>, put: impl Fn(usize, [i32; BLOCK])) {
         match &self.constants {
             Width::Float64(constants) => on_isa!(self.isa, |_FMA| row_f64(constants, block, row, &put)),
@@ -106,9 +109,10 @@ fn row_f64(constants: &Constants<f64>, block: usize, row: StreamRow<'_>, put: &i
                 sums[k] += f64::from(acc2[k]) * block.mul2[k];
             }
         }
-        let mut values = sums.map(|sum| (sum * unit).floor() as i32);
+        // SAFETY: the sum is below 2^31 * 2^shift in size, as the choice of float64 asks for.
+        let mut values: [i32; BLOCK] = sums.map(|sum| unsafe { (sum * unit).floor().to_int_unchecked() });
         if !row.base.is_empty() {
-            let base = lanes(row.base, pixel * BLOCK);
+            let base = lanes(row.base, pixel * row.base_stride);
             for k in 0..BLOCK {
                 values[k] = values[k].wrapping_add(base[k]);
             }
@@ -129,7 +133,7 @@ fn row_i64(constants: &Constants<i64>, block: usize, row: StreamRow<'_>, put: &i
             }
             *value = (sum >> constants.shift) as i32;
             if !row.base.is_empty() {
-                *value = value.wrapping_add(row.base[pixel * BLOCK + k]);
+                *value = value.wrapping_add(row.base[pixel * row.base_stride + k]);
             }
         }
         put(pixel, values);

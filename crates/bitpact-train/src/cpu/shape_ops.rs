@@ -233,3 +233,22 @@ fn copy_channels<T: Copy>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_keeps_its_share_and_the_mean() {
+        let n = 100_000;
+        for rate in [0.0f32, 0.1, 0.5] {
+            let mask = Mask::new(Key::new(5), 3, rate);
+            let factors: Vec<f32> = (0..n).map(|i| mask.factor(i)).collect();
+            let dropped = factors.iter().filter(|f| **f == 0.0).count() as f32 / n as f32;
+            let mean = factors.iter().sum::<f32>() / n as f32;
+            assert!((dropped - rate).abs() < 0.006 && (mean - 1.0).abs() < 0.012, "{rate}: {dropped}, mean {mean}");
+        }
+        let of = |image: usize| (0..64).map(|i| Mask::new(Key::new(5), image, 0.5).factor(i)).collect::<Vec<_>>();
+        assert_ne!(of(0), of(1));
+    }
+}
