@@ -16,6 +16,8 @@ mod dot;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 #[cfg(target_arch = "x86_64")]
+mod lookup;
+#[cfg(target_arch = "x86_64")]
 mod panels;
 mod reference;
 #[cfg(test)]
@@ -149,6 +151,7 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
     if spec.fits_i32() {
         #[cfg(target_arch = "x86_64")]
         {
+            list.extend(lookup::builder(isa, spec));
             let transformed = winograd::builder(isa, spec);
             let direct = direct::builders(isa, spec);
             if g.cin >= winograd::LEAST_CHANNELS {

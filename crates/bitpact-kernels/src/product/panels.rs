@@ -15,9 +15,16 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// Panel `i`.
+    /// Panel `i`; beyond the last, one of sums that are zero.
     pub(super) fn get(&self, i: usize) -> Block<'_> {
-        let ((segments, weights), (segments_end, weights_end)) = (self.begins[i], self.begins[i + 1]);
+        let Some((&(segments, weights), &(segments_end, weights_end))) = self.begins.get(i).zip(self.begins.get(i + 1))
+        else {
+            return Block {
+                channels: self.block,
+                segments: &[Segment { offset: 0, words: 0, flush: true }],
+                weights: &[],
+            };
+        };
         Block {
             channels: self.block,
             segments: &self.segments[segments..segments_end],

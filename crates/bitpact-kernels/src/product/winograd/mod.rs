@@ -73,7 +73,8 @@ struct Winograd<D> {
     block: usize,
     /// Panel `block * 16 + position`.
     panels: Panels,
-    /// What the offsets of the input add to four times the outputs: `[block][place in 2 x 2][channel]`.
+    /// What the offsets of the input add to four times the outputs: `[block][place in 2 x 2][channel]`, then a block of zeros for those
+    /// beyond the last.
     constants: Aligned<i32>,
     x: Layout,
     /// Border pixels beyond the padding.
@@ -127,7 +128,7 @@ impl<D: Instructions> Winograd<D> {
         spec: &ProductSpec<'_>,
     ) -> Self {
         let (height, width) = spec.output();
-        let constants = Aligned::from_slice(&constants);
+        let constants = Aligned::from_slice(&[constants, vec![0; 4 * block]].concat());
         let margin = spec.x.border - spec.geometry.pad;
         Self { dot, avx2, elements, block, panels, constants, x: spec.x, margin, height, width }
     }
@@ -270,7 +271,8 @@ impl<D: Instructions> Product for Winograd<D> {
             }
             // SAFETY: the dot products above have written these numbers, and nothing else refers to them.
             let sums = unsafe { std::slice::from_raw_parts(sums, POSITIONS * tiles * self.block) };
-            let constants = &self.constants[4 * b * self.block..][..4 * self.block];
+            let at = (4 * b * self.block).min(self.constants.len() - 4 * self.block);
+            let constants = &self.constants[at..][..4 * self.block];
             for tile in 0..tiles {
                 let (row, column) = (2 * (tile / columns), 2 * (tile % columns));
                 let at = (row * self.width + column) * stride + i * self.block;
