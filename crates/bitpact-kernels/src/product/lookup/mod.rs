@@ -45,22 +45,26 @@ struct Digits {
 impl Digits {
     /// The digits of weights with at most four levels at equal distances.
     fn of(codes: &[i16]) -> Option<Digits> {
-        let lo = i32::from(*codes.iter().min()?);
+        let (lo, hi) = codes.iter().fold((i16::MAX, i16::MIN), |(lo, hi), &code| (lo.min(code), hi.max(code)));
+        // One bit for each level: grids of two bits have codes from -3 to 3, others are not looked for beyond a word.
+        let span = u32::try_from(i32::from(hi) - i32::from(lo)).ok().filter(|&span| span < u64::BITS)?;
+        let mut seen = 0_u64;
+        for codes in codes.chunks(1024) {
+            seen = codes.iter().fold(seen, |seen, &code| seen | 1 << (code - lo));
+            if seen.count_ones() > 4 {
+                return None;
+            }
+        }
+        let levels: Vec<i32> = (0..=span).filter(|i| seen >> i & 1 == 1).map(|i| i32::from(lo) + i as i32).collect();
+        let lo = i32::from(lo);
         let gcd = |mut a: i32, mut b: i32| {
             while b != 0 {
                 (a, b) = (b, a % b);
             }
             a
         };
-        let mut step = 0;
-        let mut largest = 0;
-        for &code in codes {
-            let above = i32::from(code) - lo;
-            largest = largest.max(above);
-            if above != 0 && (step == 0 || above % step != 0) {
-                step = gcd(above, step);
-            }
-        }
+        let step = levels.iter().fold(0, |step, level| gcd(level - lo, step));
+        let largest = levels.iter().map(|level| level - lo).max()?;
         let step = step.max(1);
         match largest / step {
             0..=1 => Some(Digits { step, zero: -lo, bits: 1 }),
@@ -70,7 +74,9 @@ impl Digits {
     }
 
     fn digit(self, w: i16) -> u32 {
-        ((i32::from(w) + self.zero) / self.step) as u32
+        let above = i32::from(w) + self.zero;
+        // Of four levels; a division a weight would be most of the time to load a network.
+        u32::from(above > 0) + u32::from(above > self.step) + u32::from(above > 2 * self.step)
     }
 
     /// Digits of the index of a table of so many entries.
@@ -183,52 +189,64 @@ impl<S: Shuffle> Lookup<S> {
 
     /// Lays out the indices, with the segments of each panel.
     fn pack(&mut self, spec: &ProductSpec<'_>) {
-        let (g, group) = (&spec.geometry, self.group);
-        let mut indices = Vec::with_capacity(g.cout.next_multiple_of(self.block) * g.kh * g.kw * self.groups);
-        let limit = u32::from(u8::MAX) / u32::from(spec.x_max.max(1));
-        let mut line = vec![0; self.block];
-        let mut added = vec![0; self.block];
-        for first in (0..g.cout).step_by(self.block) {
-            let begin = self.segments.len();
-            self.begins.push((begin, indices.len()));
-            // What each channel's digits have added up to since the last flush.
-            let mut sums = vec![0; self.block];
-            for (a, b, i) in window(g.kh, g.kw, self.groups) {
-                let offset = ((a * self.row_pixels() + b) * self.groups + i) as u32;
-                for (lane, (index, added)) in line.iter_mut().zip(&mut added).enumerate() {
-                    (*index, *added) = (0, 0);
-                    let o = first + S::channel(lane);
-                    for k in (0..group).filter(|k| o < g.cout && group * i + k < g.cin) {
-                        let w = spec.codes[((o * g.cin + group * i + k) * g.kh + a) * g.kw + b];
-                        let digit = self.digits.digit(w);
-                        *index |= (digit << (self.digits.bits * k as u32)) as u8;
-                        *added += digit;
-                    }
+        let (g, block, bits) = (&spec.geometry, self.block, self.digits.bits);
+        let window = g.kh * g.kw;
+        let lines = window * self.groups;
+        let mut indices = Aligned::zeroed(g.cout.next_multiple_of(block) * lines);
+        for (first, panel) in (0..g.cout).step_by(block).zip(indices.chunks_exact_mut(block * lines)) {
+            let channels: Vec<&[i16]> = (0..block)
+                .map(|lane| first + S::channel(lane))
+                .map(|o| if o < g.cout { spec.channel(o) } else { &[] })
+                .collect();
+            // `[in][tap]` to `[tap][group]`, the weights of a group while they are in the cache.
+            for (group, tap) in (0..self.groups).flat_map(|group| (0..window).map(move |tap| (group, tap))) {
+                let line = tap * self.groups + group;
+                let (from, inputs) = (group * self.group, self.group.min(g.cin - group * self.group));
+                for (index, channel) in panel[line * block..][..block].iter_mut().zip(&channels) {
+                    let Some(codes) = channel.get(from * window + tap..) else { continue };
+                    *index = (0..inputs)
+                        .fold(0, |index, k| index | (self.digits.digit(codes[k * window]) << (bits * k as u32)) as u8);
                 }
-                let mut is_full = false;
-                for (sum, &added) in sums.iter_mut().zip(&added) {
-                    *sum += added;
-                    is_full |= *sum > limit;
-                }
-                if is_full {
-                    // One look-up alone fits, as codes up to 15 times all digits of an index do.
-                    sums.copy_from_slice(&added);
-                    if let Some(last) = self.segments[begin..].last_mut() {
-                        last.flush = true;
-                    }
-                }
-                match self.segments[begin..].last_mut() {
-                    Some(last) if !last.flush && last.offset + last.words == offset => last.words += 1,
-                    _ => self.segments.push(Segment { offset, words: 1, flush: false }),
-                }
-                indices.extend_from_slice(&line);
             }
-            if let Some(last) = self.segments[begin..].last_mut() {
-                last.flush = true;
-            }
+            self.begins.push((self.segments.len(), first * lines));
+            self.segment(panel, spec.x_max, g.kw);
         }
         self.begins.push((self.segments.len(), indices.len()));
-        self.indices = Aligned::from_slice(&indices);
+        self.indices = indices;
+    }
+
+    /// Adds the segments of a panel: a flush where the digits that any channel has met could carry a byte beyond 255.
+    fn segment(&mut self, panel: &[u8], x_max: u8, kw: usize) {
+        let (begin, bits) = (self.segments.len(), self.digits.bits);
+        let limit = u8::MAX / x_max.max(1);
+        let mut sums = vec![0_u8; self.block];
+        for (line, indices) in panel.chunks_exact(self.block).enumerate() {
+            let (tap, group) = (line / self.groups, line % self.groups);
+            let offset = ((tap / kw * self.row_pixels() + tap % kw) * self.groups + group) as u32;
+            let digits = |index: u8| {
+                let mask = (1 << bits) - 1;
+                (0..8 / bits).fold(0, |sum, k| sum + ((index >> (bits * k)) & mask))
+            };
+            let mut largest = 0;
+            for (sum, &index) in sums.iter_mut().zip(indices) {
+                *sum = sum.saturating_add(digits(index));
+                largest = largest.max(*sum);
+            }
+            if largest > limit {
+                // One look-up alone fits, as codes up to 15 times all digits of an index do.
+                sums.iter_mut().zip(indices).for_each(|(sum, &index)| *sum = digits(index));
+                if let Some(last) = self.segments[begin..].last_mut() {
+                    last.flush = true;
+                }
+            }
+            match self.segments[begin..].last_mut() {
+                Some(last) if !last.flush && last.offset + last.words == offset => last.words += 1,
+                _ => self.segments.push(Segment { offset, words: 1, flush: false }),
+            }
+        }
+        if let Some(last) = self.segments[begin..].last_mut() {
+            last.flush = true;
+        }
     }
 
     /// Pixels from one row to the next.
@@ -299,11 +317,6 @@ impl<S: Shuffle> Lookup<S> {
             *sum = taps.map(|&sum| u32::from(u16::from_le_bytes(sum))).sum::<u32>().to_le_bytes();
         }
     }
-}
-
-/// Taps and groups of a window in the order of memory.
-fn window(kh: usize, kw: usize, groups: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..kh).flat_map(move |a| (0..kw).flat_map(move |b| (0..groups).map(move |i| (a, b, i))))
 }
 
 /// Places of tables of the pixels of a strip.
