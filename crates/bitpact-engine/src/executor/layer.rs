@@ -3,7 +3,7 @@
 use bitpact_core::step::IntegerStep;
 use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::{Window, max_forward};
-use bitpact_kernels::{Aligned, Base, FusedLayer, LayerInputs, Layout, Shortcut, StepU8, Workers};
+use bitpact_kernels::{Aligned, Base, FusedLayer, LayerInputs, Layout, ScratchSize, Shortcut, StepU8, Workers};
 
 use super::arena::{Arena, Place};
 use super::general::GeneralProduct;
@@ -100,6 +100,25 @@ impl Layer {
             | Layer::WindowSum { .. }
             | Layer::Act { .. }
             | Layer::Concat { .. } => 0,
+        }
+    }
+
+    /// The memory a thread needs beside the arena.
+    pub(super) fn scratch(&self) -> ScratchSize {
+        match self {
+            Layer::Fused { layer, .. } | Layer::Stream { layer, .. } => layer.scratch(),
+            _ => ScratchSize::default(),
+        }
+    }
+
+    /// Accumulators in 64 bits of the main and the second product.
+    pub(super) fn wide(&self) -> [usize; 2] {
+        match self {
+            Layer::General { main, second, .. } | Layer::GeneralStream { main, second, .. } => {
+                [main.kernel.len(), second.as_ref().map_or(0, |second| second.kernel.len())]
+            }
+            Layer::GeneralLogits { main, .. } => [main.kernel.len(), 0],
+            _ => [0; 2],
         }
     }
 
