@@ -166,7 +166,7 @@ impl StepPlan {
         let stages = fuse(graph)?;
         let trained_clip = |name: &str| {
             let act = name.strip_suffix(".clip_val").unwrap_or(name);
-            plan.activations.get(act).is_some_and(|a| a.quant != ActQuant::Relu)
+            plan.activations.get(act).is_some_and(|a| a.quant.is_learned())
         };
         let params = Params::new(Model::tensor_shapes(graph, plan), optimizer, trained_clip);
         let c = graph.input().c;
@@ -387,6 +387,7 @@ impl Builder<'_> {
         let spec = ProductSpec {
             name: node.name.clone(),
             weight: id(&node.name, "weight"),
+            step: spec.filter(|s| s.quant.is_learned()).map(|_| id(&node.name, "weight_step")),
             bias: bias.then(|| id(&node.name, "bias")),
             norm,
             geometry,
