@@ -140,7 +140,11 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
         ("clip_weight_decay = nan", "expected a number of 0 or more"),
         ("seed = -1", "`seed` = -1: expected a whole number, 0 or more"),
         ("limit_train = 0", "`limit_train` = 0: expected a whole number, 1 or more"),
-        ("act_quant = \"pakt\"", "expected one of \"pact\", \"pact+\", \"relu\" (did you mean `pact`?)"),
+        (
+            "act_quant = \"pakt\"",
+            "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\" (did you mean `pact`?)",
+        ),
+        ("weight_scale = \"group\"", "`weight_scale` = \"group\": expected one of \"layer\", \"channel\""),
         ("weight_quant = \"doreffa\"", "(did you mean `dorefa`?)"),
         (
             "weight_quant = 3",
