@@ -44,6 +44,22 @@ pub fn pack(fields: &[u32], bits: u32) -> Vec<u8> {
 /// # Errors
 /// A width outside 1..=16, a stream of another length, unused bits that are not zero.
 pub fn unpack(bytes: &[u8], n: usize, bits: u32) -> Result<Vec<u32>, PackError> {
+    let mut fields = Vec::new();
+    unpack_into(&mut fields, bytes, n, bits, |field| field)?;
+    Ok(fields)
+}
+
+/// The same, appending `f` of each field to `to`.
+///
+/// # Errors
+/// Those of [`unpack`]; fields may have been appended by then.
+pub fn unpack_into<T>(
+    to: &mut Vec<T>,
+    bytes: &[u8],
+    n: usize,
+    bits: u32,
+    f: impl Fn(u32) -> T,
+) -> Result<(), PackError> {
     if !(1..=16).contains(&bits) {
         return Err(PackError::Bits { bits });
     }
@@ -51,22 +67,37 @@ pub fn unpack(bytes: &[u8], n: usize, bits: u32) -> Result<Vec<u32>, PackError> 
     if expected != bytes.len() as u128 {
         return Err(PackError::Length { fields: n, bits, expected, got: bytes.len() });
     }
-    let mut fields = Vec::with_capacity(n);
-    let (mut pending, mut pending_bits) = (0u32, 0);
-    let mut stream = bytes.iter();
-    while fields.len() < n {
-        while pending_bits < bits {
-            pending |= u32::from(stream.next().copied().unwrap_or(0)) << pending_bits;
-            pending_bits += 8;
-        }
-        fields.push(pending & ((1 << bits) - 1));
-        pending >>= bits;
-        pending_bits -= bits;
+    to.reserve(n);
+    macro_rules! widths {
+        ($($b:literal)*) => {
+            match bits {
+                $($b => unpack_width::<$b, T>(to, bytes, n, f),)*
+                _ => 0,
+            }
+        };
     }
-    if pending != 0 {
-        return Err(PackError::Padding { fields: n, bits, last: bytes.last().copied().unwrap_or(0) });
+    match widths!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16) {
+        0 => Ok(()),
+        _ => Err(PackError::Padding { fields: n, bits, last: bytes.last().copied().unwrap_or(0) }),
     }
-    Ok(fields)
+}
+
+/// Appends the fields, and returns the unused bits. Eight fields are a whole number of bytes, at most 16.
+fn unpack_width<const BITS: usize, T>(to: &mut Vec<T>, bytes: &[u8], n: usize, f: impl Fn(u32) -> T) -> u128 {
+    let field = |eight: u128, i: usize| (eight >> (BITS * i)) as u32 & ((1 << BITS) - 1);
+    let (wholes, rest) = bytes.as_chunks::<BITS>();
+    let (wholes, rest) = if n.is_multiple_of(8) { (wholes, rest) } else { (&wholes[..n / 8], &bytes[n / 8 * BITS..]) };
+    for whole in wholes {
+        let mut eight = [0; 16];
+        eight[..BITS].copy_from_slice(whole);
+        let eight = u128::from_le_bytes(eight);
+        to.extend((0..8).map(|i| f(field(eight, i))));
+    }
+    let mut last = [0; 16];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = u128::from_le_bytes(last);
+    to.extend((0..n % 8).map(|i| f(field(last, i))));
+    last >> (BITS * (n % 8))
 }
 
 #[cfg(test)]

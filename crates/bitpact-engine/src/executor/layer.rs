@@ -3,7 +3,7 @@
 use bitpact_core::step::IntegerStep;
 use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::{Window, max_forward};
-use bitpact_kernels::{Aligned, FusedLayer, LayerInputs, Layout, Shortcut, Workers};
+use bitpact_kernels::{Aligned, FusedLayer, LayerInputs, Layout, ScratchSize, Shortcut, Workers};
 
 use super::arena::{Arena, Place};
 use super::general::GeneralProduct;
@@ -74,6 +74,22 @@ impl Layer {
             Layer::Logits { kernel, .. } => kernel.weight_bytes(),
             Layer::GeneralLogits { main, .. } => main.kernel.weight_bytes(),
             Layer::MaxPool { .. } | Layer::SumPool { .. } => 0,
+        }
+    }
+
+    /// The memory a thread needs beside the arena.
+    pub(super) fn scratch(&self) -> ScratchSize {
+        if let Layer::Fused { layer, .. } = self { layer.scratch() } else { ScratchSize::default() }
+    }
+
+    /// Accumulators in 64 bits of the main and the second product.
+    pub(super) fn wide(&self) -> [usize; 2] {
+        match self {
+            Layer::General { main, second, .. } => {
+                [main.kernel.len(), second.as_ref().map_or(0, |second| second.kernel.len())]
+            }
+            Layer::GeneralLogits { main, .. } => [main.kernel.len(), 0],
+            _ => [0; 2],
         }
     }
 

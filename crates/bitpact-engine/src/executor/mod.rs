@@ -106,17 +106,17 @@ impl Executor {
             return Err(EngineError::Isa { isa: options.isa });
         }
         model.check()?;
-        let plan = Plan::new(model, options.isa, candidate)?;
-        Ok(Self::of(Arc::new(plan), options.threads))
+        let pool = Pool::new(options.threads);
+        let plan = Plan::new(model, options.isa, candidate, &pool)?;
+        Ok(Self::of(Arc::new(plan), pool))
     }
 
     /// Another executor of the same network, with `threads` threads and memory of its own; the two share the weights.
     pub fn fork(&self, threads: usize) -> Self {
-        Self::of(Arc::clone(&self.plan), threads)
+        Self::of(Arc::clone(&self.plan), Pool::new(threads))
     }
 
-    fn of(plan: Arc<Plan>, threads: usize) -> Self {
-        let pool = Pool::new(threads);
+    fn of(plan: Arc<Plan>, pool: Pool) -> Self {
         let arenas = (0..pool.threads()).map(|_| Mutex::new(plan.arena())).collect();
         let scratch = (0..pool.threads()).map(|_| Mutex::new(plan.scratch().reserve())).collect();
         Self { plan, pool, arenas, scratch }

@@ -1,10 +1,12 @@
 //! The steps of a network for one image, each with the place of what it reads and writes.
 
+use std::sync::{Mutex, PoisonError};
+
 use bitpact_core::step::Ranges;
 use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{
-    Aligned, ConvGeometry, FusedLayer, Isa, Layout, ProductSpec, ScratchSize, Shortcut, Unfusable, Workers,
+    Aligned, ConvGeometry, FusedLayer, Isa, Layout, Pool, ProductSpec, ScratchSize, Shortcut, Unfusable, Workers,
 };
 use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, ModelError};
 
@@ -12,6 +14,7 @@ use super::EngineError;
 use super::arena::{Arena, Place, padding_codes, places};
 use super::general::GeneralProduct;
 use super::layer::{General, Layer};
+use super::lock;
 
 /// A network planned for one instruction set.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Plans `model`, which has passed its check, with the kernels of rank `candidate`.
-    pub(super) fn new(model: &IntegerModel, isa: Isa, candidate: usize) -> Result<Self, EngineError> {
+    pub(super) fn new(model: &IntegerModel, isa: Isa, candidate: usize, pool: &Pool) -> Result<Self, EngineError> {
         let padding_codes = padding_codes(model);
         let mut plan = Self {
             places: places(model, &padding_codes),
@@ -43,8 +46,19 @@ impl Plan {
             scratch: ScratchSize::default(),
             wide: [0; 2],
         };
-        for i in 0..model.layers.len() {
-            let layer = plan.layer(model, (isa, candidate), i)?;
+        // Weights are packed by all threads, the layers with the most of them first.
+        let mut order: Vec<usize> = (0..model.layers.len()).collect();
+        let weights = |i: &usize| model.layers[*i].op.products().map(|product| product.codes.len()).sum::<usize>();
+        order.sort_by_key(|i| std::cmp::Reverse(weights(i)));
+        let planned: Vec<Mutex<Option<_>>> = order.iter().map(|_| Mutex::new(None)).collect();
+        pool.run(order.len(), &|task, _| {
+            let layer = plan.layer(model, (isa, candidate), order[task]);
+            *lock(&planned[order[task]]) = Some(layer);
+        });
+        for layer in planned {
+            let layer = layer.into_inner().unwrap_or_else(PoisonError::into_inner).expect("every task has run")?;
+            plan.scratch = plan.scratch.max(layer.scratch());
+            plan.wide = std::array::from_fn(|i| plan.wide[i].max(layer.wide()[i]));
             plan.layers.push(layer);
         }
         Ok(plan)
@@ -93,7 +107,7 @@ impl Plan {
         }
     }
 
-    fn layer(&mut self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {
+    fn layer(&self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {
         let layer = &model.layers[i];
         let out = self.places[i + 1];
         match (&layer.op, out) {
@@ -106,8 +120,8 @@ impl Plan {
                     return Ok(fused);
                 }
                 let size = [layout.h, layout.w, layout.c];
-                let main = self.general(main, size, 0);
-                let second = second.as_ref().map(|second| self.general(second, size, 1));
+                let main = self.general(main, size);
+                let second = second.as_ref().map(|second| self.general(second, size));
                 Ok(Layer::General { main, second, shortcut, step: step.clone(), out: slot, layout })
             }
             (IntegerOp::Logits { main, mul, add }, _) => {
@@ -120,7 +134,7 @@ impl Plan {
                 {
                     return Ok(Layer::Logits { kernel, input, mul, add });
                 }
-                let main = self.general(main, [1, 1, main.out_channels], 0);
+                let main = self.general(main, [1, 1, main.out_channels]);
                 Ok(Layer::GeneralLogits { main, mul, add })
             }
             (&IntegerOp::MaxPool { input, kernel, stride, padding }, Place::Codes { slot, layout }) => {
@@ -144,7 +158,7 @@ impl Plan {
 
     /// A product layer on the kernels; `None` where they cannot compute it.
     fn fused(
-        &mut self,
+        &self,
         model: &IntegerModel,
         (isa, candidate): (Isa, usize),
         i: usize,
@@ -174,7 +188,6 @@ impl Plan {
         let second = second_spec.as_ref().map(|(_, spec)| spec);
         match FusedLayer::new(isa, &main_spec, second, shortcut.map(|s| s.1), step, y, candidate) {
             Ok(fused) => {
-                self.scratch = self.scratch.max(fused.scratch());
                 let second = second_spec.map(|(slot, _)| slot);
                 Ok(Some(Layer::Fused { layer: fused, main: main_slot, second, shortcut: shortcut.map(|s| s.0), out }))
             }
@@ -198,13 +211,12 @@ impl Plan {
         Some((slot, ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes }))
     }
 
-    fn general(&mut self, product: &IntegerProduct, size: [usize; 3], which: usize) -> General {
+    fn general(&self, product: &IntegerProduct, size: [usize; 3]) -> General {
         let input = self.places[product.input];
         let (Place::Codes { layout, .. } | Place::Sums { layout, .. }) = input else {
             unreachable!("nothing reads the logits");
         };
         let kernel = GeneralProduct::new(product, layout, size);
-        self.wide[which] = self.wide[which].max(kernel.len());
         General { kernel, input }
     }
 

@@ -59,7 +59,7 @@ impl<D: Instructions> Direct<D> {
         for first in (0..spec.geometry.cout).step_by(block) {
             packer.begin();
             for word in &words {
-                lanes.iter_mut().zip(first..).for_each(|(lane, o)| *lane = spec.word(o, word));
+                spec.lanes(first, word, &mut lanes);
                 packer.push(word.offset, &lanes);
             }
         }

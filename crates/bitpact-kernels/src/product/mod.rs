@@ -16,6 +16,8 @@ mod dot;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 #[cfg(target_arch = "x86_64")]
+mod lookup;
+#[cfg(target_arch = "x86_64")]
 mod panels;
 mod reference;
 #[cfg(test)]
@@ -68,15 +70,26 @@ impl ProductSpec<'_> {
         &self.codes[o * n..(o + 1) * n]
     }
 
-    /// Weights of output channel `o` for the codes of a word, 0 where a code meets none or is of another group.
-    fn word<const K: usize>(&self, o: usize, word: &walk::Word<K>) -> [i16; K] {
-        let (g, inputs) = (&self.geometry, self.geometry.cin / self.groups);
-        word.places.map(|place| match place {
-            Some([i, a, b]) if o < g.cout && i / inputs == o / (g.cout / self.groups) => {
-                self.codes[((o * inputs + i % inputs) * g.kh + a) * g.kw + b]
+    /// Weights of the output channels from `first` on for the codes of a word, 0 where a code meets none or is of another group, and
+    /// beyond the last channel.
+    #[cfg(target_arch = "x86_64")]
+    fn lanes<const K: usize>(&self, first: usize, word: &walk::Word<K>, lanes: &mut [[i16; K]]) {
+        let (g, inputs, outputs) = (&self.geometry, self.geometry.cin / self.groups, self.geometry.cout / self.groups);
+        // Group and place in a channel of each code of the word.
+        let places = word
+            .places
+            .map(|place| place.map_or((usize::MAX, 0), |[i, a, b]| (i / inputs, ((i % inputs) * g.kh + a) * g.kw + b)));
+        for (lane, o) in lanes.iter_mut().zip(first..) {
+            *lane = [0; K];
+            if o < g.cout {
+                let (channel, group) = (self.channel(o), if self.groups == 1 { 0 } else { o / outputs });
+                for (w, (of, at)) in lane.iter_mut().zip(places) {
+                    if of == group {
+                        *w = channel[at];
+                    }
+                }
             }
-            _ => 0,
-        })
+        }
     }
 
     /// Whether all sums, partial ones included, fit 32 bits.
@@ -149,6 +162,7 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
     if spec.fits_i32() {
         #[cfg(target_arch = "x86_64")]
         {
+            list.extend(lookup::builder(isa, spec));
             let transformed = winograd::builder(isa, spec);
             let direct = direct::builders(isa, spec);
             if g.cin >= winograd::LEAST_CHANNELS {

@@ -15,9 +15,16 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// Panel `i`.
+    /// Panel `i`; beyond the last, one of sums that are zero.
     pub(super) fn get(&self, i: usize) -> Block<'_> {
-        let ((segments, weights), (segments_end, weights_end)) = (self.begins[i], self.begins[i + 1]);
+        let Some((&(segments, weights), &(segments_end, weights_end))) = self.begins.get(i).zip(self.begins.get(i + 1))
+        else {
+            return Block {
+                channels: self.block,
+                segments: &[Segment { offset: 0, words: 0, flush: true }],
+                weights: &[],
+            };
+        };
         Block {
             channels: self.block,
             segments: &self.segments[segments..segments_end],
@@ -81,41 +88,56 @@ impl<D: Dot> Packer<D> {
     /// Adds the word at `offset` of x, with four weights of each channel of the panel. Words of zeros are left out; where a
     /// weight leaves s8, or the sum of two products the 16 bits they have, the word is split into several.
     pub(super) fn push(&mut self, offset: usize, lanes: &[[i16; 4]]) {
-        let mut left = [[0; 4]; MOST_CHANNELS];
-        let left = &mut left[..lanes.len()];
-        left.copy_from_slice(lanes);
-        while left.as_flattened().iter().fold(0, |all, w| all | w) != 0 {
-            let mut part = [[0; 4]; MOST_CHANNELS];
-            let part = &mut part[..lanes.len()];
-            let mut is_pair_too_large = false;
-            for (part, &w) in part.as_flattened_mut().iter_mut().zip(left.as_flattened()) {
+        let flat = lanes.as_flattened();
+        let any = flat.iter().fold(0, |any, w| any | w);
+        if any == 0 {
+            return;
+        }
+        let is_bytes = flat.iter().fold(true, |all, &w| all & (w == i16::from(w as i8)));
+        let is_pair_too_large = flat
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .fold(false, |any, &[a, b]| any | ((i32::from(a) + i32::from(b)).abs() > self.limit));
+        if is_bytes && !(D::REACH.is_some() && is_pair_too_large) {
+            let mut part = [0; 4 * MOST_CHANNELS];
+            part.iter_mut().zip(flat).for_each(|(part, &w)| *part = w as i8);
+            return self.word(offset, &part[..flat.len()]);
+        }
+        let mut left = [0; 4 * MOST_CHANNELS];
+        let left = &mut left[..flat.len()];
+        left.copy_from_slice(flat);
+        while left.iter().any(|&w| w != 0) {
+            let mut part = [0; 4 * MOST_CHANNELS];
+            let part = &mut part[..flat.len()];
+            for (part, &w) in part.iter_mut().zip(&*left) {
                 *part = w.clamp(i8::MIN.into(), i8::MAX.into()) as i8;
             }
             if D::REACH.is_some() {
-                for &[a, b] in part.as_flattened().as_chunks::<2>().0 {
-                    is_pair_too_large |= (i32::from(a) + i32::from(b)).abs() > self.limit;
-                }
-                if is_pair_too_large {
-                    for [a, b] in part.as_flattened_mut().as_chunks_mut::<2>().0 {
-                        if (i32::from(*a) + i32::from(*b)).abs() > self.limit && (*a < 0) == (*b < 0) {
-                            *b = 0;
-                        }
+                for [a, b] in part.as_chunks_mut::<2>().0 {
+                    if (i32::from(*a) + i32::from(*b)).abs() > self.limit && (*a < 0) == (*b < 0) {
+                        *b = 0;
                     }
-                }
-                if !self.reach(part) {
-                    if let Some(last) = self.segments.last_mut() {
-                        last.flush = true;
-                    }
-                    self.flushed();
-                    self.reach(part);
                 }
             }
-            for (w, &part) in left.as_flattened_mut().iter_mut().zip(part.as_flattened()) {
+            self.word(offset, part);
+            for (w, &part) in left.iter_mut().zip(&*part) {
                 *w -= i16::from(part);
             }
-            self.weights.extend_from_slice(part.as_flattened());
-            self.extend(offset);
         }
+    }
+
+    /// Adds a word of weights of which no two leave 16 bits.
+    fn word(&mut self, offset: usize, part: &[i8]) {
+        if D::REACH.is_some() && !self.reach(part) {
+            if let Some(last) = self.segments.last_mut() {
+                last.flush = true;
+            }
+            self.flushed();
+            self.reach(part);
+        }
+        self.weights.extend_from_slice(part);
+        self.extend(offset);
     }
 
     /// Adds the word at `offset` of x with two weights of 16 bits of each channel, unless all are zero.
@@ -136,9 +158,9 @@ impl<D: Dot> Packer<D> {
     }
 
     /// Adds the weights of a word to those since the last flush, and says whether all sums still fit.
-    fn reach(&mut self, lanes: &[[i8; 4]]) -> bool {
+    fn reach(&mut self, weights: &[i8]) -> bool {
         let mut largest = 0;
-        let halves = lanes.as_flattened().as_chunks::<2>().0;
+        let halves = weights.as_chunks::<2>().0;
         for ((positive, negative), &[a, b]) in self.positive.iter_mut().zip(&mut self.negative).zip(halves) {
             let (a, b) = (i32::from(a), i32::from(b));
             *positive += a.max(0) + b.max(0);

@@ -86,6 +86,8 @@ fn check_layout(
             let last = all.end - block..all.end;
             let expected = run(&reference, middle..rows, last.clone());
             assert!(run(&*kernel, middle..rows, last) == expected, "rows from {middle}, last block: {what}");
+            let beyond = all.end..all.end + block;
+            assert!(run(&*kernel, middle..rows, beyond).iter().all(|&sum| sum == 0), "beyond the last block: {what}");
         }
     }
 }
@@ -96,7 +98,9 @@ fn conv(k: usize, stride: usize, cin: usize, cout: usize) -> ConvGeometry {
 
 #[test]
 fn kernels_equal_the_definition_at_every_width() {
-    for (bits, x_max) in [(1, 1), (1, 3), (2, 3), (2, 15), (3, 7), (4, 15), (5, 31), (6, 63), (7, 255)] {
+    for (bits, x_max) in
+        [(1, 1), (1, 3), (1, 15), (2, 1), (2, 3), (2, 7), (2, 15), (3, 7), (4, 15), (5, 31), (6, 63), (7, 255)]
+    {
         let seed = u64::from(bits) * 1000 + u64::from(x_max);
         check(conv(3, 1, 16, 16), (9, 7), 1, x_max, Weights::Odd(bits), seed);
         check(conv(3, 1, 32, 48), (6, 6), 1, x_max, Weights::Odd(bits), seed + 1);

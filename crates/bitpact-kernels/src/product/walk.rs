@@ -43,6 +43,13 @@ impl Walk {
         walk
     }
 
+    /// The walk over a tensor that has `to` elements a pixel where this one has `from`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn repacked(self, from: usize, to: usize) -> Walk {
+        let [base, row, col] = [self.base, self.row, self.col].map(|n| n / from * to);
+        Walk { base, row, col, ..self }
+    }
+
     /// The words of a window, row by row. Where channels lie without gaps, a row of the window is one run of codes; its last word
     /// is moved back to end with it.
     pub(super) fn words<const K: usize>(spec: &ProductSpec<'_>) -> Vec<Word<K>> {

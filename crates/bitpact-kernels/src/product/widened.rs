@@ -31,7 +31,7 @@ impl Widened {
         for first in (0..spec.geometry.cout).step_by(BLOCK) {
             packer.begin();
             for word in &words {
-                lanes.iter_mut().zip(first..).for_each(|(lane, o)| *lane = spec.word(o, word));
+                spec.lanes(first, word, &mut lanes);
                 packer.push16(2 * word.offset, &lanes);
             }
         }

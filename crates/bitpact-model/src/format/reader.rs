@@ -9,9 +9,6 @@ use crate::{
     InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, ModelError, TensorId,
 };
 
-/// Weights are unpacked in pieces of this many, a multiple of 8, to keep the memory of the fields small.
-const PIECE: usize = 1 << 16;
-
 /// Bytes of the smallest layer, a sum pool without a name.
 const LEAST_LAYER: usize = 15;
 
@@ -284,14 +281,13 @@ impl<'a> Reader<'a> {
         };
         let packed = self.take("weights", pack::packed_bytes(n, bits))?;
         let mut codes = Vec::with_capacity(n);
-        for piece in packed.chunks(pack::packed_bytes(PIECE, bits)) {
-            let fields = pack::unpack(piece, PIECE.min(n - codes.len()), bits)
-                .map_err(|e| self.error(offset, "weights", e.to_string()))?;
-            codes.extend(fields.into_iter().map(|field| match Bits::new(weight_bits) {
-                Some(bits) => grid.from_field(field, bits) as i16,
-                None => field as u16 as i16,
-            }));
-        }
+        let unpacked = match Bits::new(weight_bits) {
+            Some(bits) => {
+                pack::unpack_into(&mut codes, packed, n, bits.get().into(), |field| grid.from_field(field, bits) as i16)
+            }
+            None => pack::unpack_into(&mut codes, packed, n, bits, |field| field as u16 as i16),
+        };
+        unpacked.map_err(|e| self.error(offset, "weights", e.to_string()))?;
         Ok(codes)
     }
 }

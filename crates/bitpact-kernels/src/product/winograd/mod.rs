@@ -73,7 +73,8 @@ struct Winograd<D> {
     block: usize,
     /// Panel `block * 16 + position`.
     panels: Panels,
-    /// What the offsets of the input add to four times the outputs: `[block][place in 2 x 2][channel]`.
+    /// What the offsets of the input add to four times the outputs: `[block][place in 2 x 2][channel]`, then a block of zeros for those
+    /// beyond the last.
     constants: Aligned<i32>,
     x: Layout,
     /// Border pixels beyond the padding.
@@ -82,12 +83,28 @@ struct Winograd<D> {
     width: usize,
 }
 
-/// Weights of one channel pair at every position.
-fn transformed(w: impl Fn(usize, usize) -> i32) -> [i32; POSITIONS] {
-    let axis = |g: [i32; 3]| [g[0], g[0] + g[1] + g[2], g[0] - g[1] + g[2], g[2]];
-    let rows = [0, 1, 2].map(|a| axis([w(a, 0), w(a, 1), w(a, 2)]));
-    let columns = [0, 1, 2, 3].map(|j| axis([rows[0][j], rows[1][j], rows[2][j]]));
-    std::array::from_fn(|position| columns[position % 4][position / 4])
+/// Channels whose weights are transformed together: a register of 16-bit numbers.
+const LANES: usize = 16;
+
+/// One weight, or transformed weight, of some output channels.
+type Lane = [i16; LANES];
+
+/// Transforms the windows `g[row][column]` of some channels: entry `4 y + x` is position (y, x). At most nine weights of 8 bits, or
+/// of what `words` allows, are added up.
+#[inline(always)]
+fn transformed(g: &[[Lane; 3]; 3]) -> [Lane; POSITIONS] {
+    #[inline(always)]
+    fn axis(g: [&Lane; 3]) -> [Lane; 4] {
+        let mut out = [*g[0], [0; LANES], [0; LANES], *g[2]];
+        for l in 0..LANES {
+            let ends = g[0][l] + g[2][l];
+            (out[1][l], out[2][l]) = (ends + g[1][l], ends - g[1][l]);
+        }
+        out
+    }
+    let columns = [0, 1, 2].map(|b| axis([&g[0][b], &g[1][b], &g[2][b]]));
+    let rows = [0, 1, 2, 3].map(|y| axis([&columns[0][y], &columns[1][y], &columns[2][y]]));
+    std::array::from_fn(|position| rows[position / 4][position % 4])
 }
 
 impl<D: Instructions> Winograd<D> {
@@ -127,7 +144,7 @@ impl<D: Instructions> Winograd<D> {
         spec: &ProductSpec<'_>,
     ) -> Self {
         let (height, width) = spec.output();
-        let constants = Aligned::from_slice(&constants);
+        let constants = Aligned::from_slice(&[constants, vec![0; 4 * block]].concat());
         let margin = spec.x.border - spec.geometry.pad;
         Self { dot, avx2, elements, block, panels, constants, x: spec.x, margin, height, width }
     }
@@ -184,12 +201,22 @@ impl<const K: usize> Transformed<K> {
     fn fill(&mut self, first: usize, spec: &ProductSpec<'_>) {
         let g = &spec.geometry;
         self.weights.fill([0; K]);
-        for (lane, o) in (first..(first + self.block).min(g.cout)).enumerate() {
-            let channel = spec.codes[o * g.cin * 9..(o + 1) * g.cin * 9].as_chunks::<9>().0;
-            for (i, w) in channel.iter().enumerate() {
-                for (position, u) in transformed(|a, b| w[3 * a + b].into()).into_iter().enumerate() {
-                    // At most nine weights of 8 bits, or of what `words` allows.
-                    self.weights[(position * self.words + i / K) * self.block + lane][i % K] = u as i16;
+        for lanes in (0..self.block).step_by(LANES) {
+            let channels: Vec<_> = (first + lanes..(first + lanes + LANES).min(g.cout))
+                .map(|o| spec.codes[o * g.cin * 9..(o + 1) * g.cin * 9].as_chunks::<9>().0)
+                .collect();
+            for i in 0..g.cin {
+                let mut window = [[[0; LANES]; 3]; 3];
+                for (lane, channel) in channels.iter().enumerate() {
+                    for (to, w) in window.as_flattened_mut().iter_mut().zip(channel[i]) {
+                        to[lane] = w;
+                    }
+                }
+                for (position, u) in transformed(&window).iter().enumerate() {
+                    let to = &mut self.weights[(position * self.words + i / K) * self.block + lanes..][..LANES];
+                    for (to, &u) in to.iter_mut().zip(u) {
+                        to[i % K] = u;
+                    }
                 }
             }
         }
@@ -270,7 +297,8 @@ impl<D: Instructions> Product for Winograd<D> {
             }
             // SAFETY: the dot products above have written these numbers, and nothing else refers to them.
             let sums = unsafe { std::slice::from_raw_parts(sums, POSITIONS * tiles * self.block) };
-            let constants = &self.constants[4 * b * self.block..][..4 * self.block];
+            let at = (4 * b * self.block).min(self.constants.len() - 4 * self.block);
+            let constants = &self.constants[at..][..4 * self.block];
             for tile in 0..tiles {
                 let (row, column) = (2 * (tile / columns), 2 * (tile % columns));
                 let at = (row * self.width + column) * stride + i * self.block;

@@ -1,0 +1,425 @@
+//! Exact products of narrow weights by table look-up: one byte permute gives every channel the product of several codes.
+//!
+//! Weights with few levels at equal distances are `w = step * u - zero` with a digit `u` of one or two bits, so that
+//!
+//! ```text
+//! sum of w * x = step * (sum of u * x) - zero * (sum of x)
+//! ```
+//!
+//! where the last sum is one number a pixel. The digits of a group of consecutive channels are the index of a table of 16 or 64 bytes,
+//! of which there is one for each value the group's codes may take, made when the kernel is: entry `d` of a table is the sum of its
+//! codes times the digits of `d`. `prepare` replaces every group of codes by the place of its table. Sums are taken in bytes, and widened before the
+//! digits that were met could carry one beyond 255.
+
+mod shuffle;
+
+use std::ops::Range;
+
+use super::tile::{Segment, Source, Sums};
+use super::walk::Walk;
+use super::{Builder, Product, ProductSpec};
+use crate::isa::{Isa, Proof};
+use crate::layout::{Aligned, Layout};
+use crate::norm::on_isa;
+use shuffle::{Avx2Bytes, Avx512Bytes, Panel, Shuffle, Vbmi};
+
+/// Most bytes of tables: they share the first-level cache with the codes and the sums.
+const MOST_TABLE_BYTES: usize = 4096;
+
+/// Look-ups between two flushes, on average, from which on they beat other kernels. A flush costs as much as 1.5 look-ups; with
+/// digits of 2 bits, codes up to 3 allow 14 in the worst case, codes up to 7 allow 6.
+const LEAST_WORDS: usize = 5;
+
+/// Largest sum of a pixel and channel: what 16 bits hold.
+const LARGEST_SUM: u64 = u16::MAX as u64;
+
+/// Weights as digits: `w = step * u - zero`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Digits {
+    step: i32,
+    zero: i32,
+    /// Bits of a digit, 1 or 2.
+    bits: u32,
+}
+
+impl Digits {
+    /// The digits of weights with at most four levels at equal distances.
+    fn of(codes: &[i16]) -> Option<Digits> {
+        let (lo, hi) = codes.iter().fold((i16::MAX, i16::MIN), |(lo, hi), &code| (lo.min(code), hi.max(code)));
+        // One bit for each level: grids of two bits have codes from -3 to 3, others are not looked for beyond a word.
+        let span = u32::try_from(i32::from(hi) - i32::from(lo)).ok().filter(|&span| span < u64::BITS)?;
+        let mut seen = 0_u64;
+        for codes in codes.chunks(1024) {
+            seen = codes.iter().fold(seen, |seen, &code| seen | 1 << (code - lo));
+            if seen.count_ones() > 4 {
+                return None;
+            }
+        }
+        let levels: Vec<i32> = (0..=span).filter(|i| seen >> i & 1 == 1).map(|i| i32::from(lo) + i as i32).collect();
+        let lo = i32::from(lo);
+        let gcd = |mut a: i32, mut b: i32| {
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        let step = levels.iter().fold(0, |step, level| gcd(level - lo, step));
+        let largest = levels.iter().map(|level| level - lo).max()?;
+        let step = step.max(1);
+        match largest / step {
+            0..=1 => Some(Digits { step, zero: -lo, bits: 1 }),
+            2..=3 => Some(Digits { step, zero: -lo, bits: 2 }),
+            _ => None,
+        }
+    }
+
+    fn digit(self, w: i16) -> u32 {
+        let above = i32::from(w) + self.zero;
+        // Of four levels; a division a weight would be most of the time to load a network.
+        u32::from(above > 0) + u32::from(above > self.step) + u32::from(above > 2 * self.step)
+    }
+
+    /// Digits of the index of a table of so many entries.
+    fn group(self, entries: usize) -> usize {
+        (entries.ilog2() / self.bits) as usize
+    }
+}
+
+/// A product by look-up.
+#[derive(Debug)]
+struct Lookup<S> {
+    shuffle: S,
+    isa: Isa,
+    walk: Walk,
+    x: Layout,
+    digits: Digits,
+    /// Bits of a code.
+    code_bits: u32,
+    /// Codes of a group.
+    group: usize,
+    /// Groups of a pixel.
+    groups: usize,
+    /// Rows and columns of the window.
+    window: (usize, usize),
+    cout: usize,
+    block: usize,
+    tables: Aligned<u8>,
+    segments: Vec<Segment>,
+    /// Where segments and indices of each panel begin, and those of the last end.
+    begins: Vec<(usize, usize)>,
+    /// `[panel][group of codes][channel]`, channels in the order of [`Shuffle`].
+    indices: Aligned<u8>,
+}
+
+/// The look-up kernel for `spec`; `None` where weights have more than four levels, tables would be too many, or other kernels are faster.
+pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
+    fn build<'a, S: Shuffle>(isa: Isa, shuffle: S, digits: Digits, spec: &'a ProductSpec<'a>) -> Builder<'a> {
+        Box::new(move || Lookup::new(isa, shuffle, digits, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
+    }
+    if spec.groups != 1 || spec.x_max > 15 {
+        return None;
+    }
+    let digits = Digits::of(spec.codes)?;
+    match isa.prove() {
+        Proof::Scalar => None,
+        Proof::Avx2(token) => Some(build(isa, Avx2Bytes(token), digits, spec)),
+        Proof::Avx512(token) => match Vbmi::detect(token).filter(|_| tables::<Vbmi>(digits, spec.x_max).is_some()) {
+            Some(vbmi) => Some(build(isa, vbmi, digits, spec)),
+            None => Some(build(isa, Avx512Bytes(token), digits, spec)),
+        },
+    }
+}
+
+/// Bits of a code up to `x_max`.
+fn code_bits(x_max: u8) -> u32 {
+    x_max.max(1).ilog2() + 1
+}
+
+/// The tables: entry `d` of table `t` is the sum of the codes of `t` times the digits of `d`. `None` where they would be too large.
+fn tables<S: Shuffle>(digits: Digits, x_max: u8) -> Option<Vec<u8>> {
+    let (group, code_bits) = (digits.group(S::ENTRIES) as u32, code_bits(x_max));
+    let n = 1_usize << (group * code_bits);
+    if n * S::ENTRIES > MOST_TABLE_BYTES {
+        return None;
+    }
+    let field = |of: usize, bits: u32, k: u32| (of >> (bits * k)) & ((1 << bits) - 1);
+    let entry = |t, d| (0..group).map(|k| field(t, code_bits, k) * field(d, digits.bits, k)).sum::<usize>() as u8;
+    Some((0..n).flat_map(|t| (0..S::ENTRIES).map(move |d| entry(t, d))).collect())
+}
+
+impl<S: Shuffle> Lookup<S> {
+    fn new(isa: Isa, shuffle: S, digits: Digits, spec: &ProductSpec<'_>) -> Option<Self> {
+        let g = &spec.geometry;
+        let largest_digit = (1 << digits.bits) - 1;
+        let window_codes = (g.kh * g.kw * g.cin) as u64;
+        if window_codes * u64::from(spec.x_max) * largest_digit > LARGEST_SUM {
+            return None;
+        }
+        let channels = g.cout.next_multiple_of(S::BYTES);
+        // Digits of two bits gain less than they would lose to a register with a third of its channels unused.
+        if digits.bits == 2 && 3 * g.cout < 2 * channels {
+            return None;
+        }
+        let block = if channels.is_multiple_of(2 * S::BYTES) { 2 * S::BYTES } else { S::BYTES };
+        let group = digits.group(S::ENTRIES);
+        let groups = g.cin.div_ceil(group);
+        let mut kernel = Self {
+            shuffle,
+            isa,
+            walk: Walk::new(spec).repacked(spec.x.cs, groups),
+            x: spec.x,
+            digits,
+            code_bits: code_bits(spec.x_max),
+            group,
+            groups,
+            window: (g.kh, g.kw),
+            cout: g.cout,
+            block,
+            tables: Aligned::from_slice(&tables::<S>(digits, spec.x_max)?),
+            segments: Vec::new(),
+            begins: Vec::new(),
+            indices: Aligned::zeroed(0),
+        };
+        kernel.pack(spec);
+        let flushes = kernel.segments.iter().filter(|s| s.flush).count();
+        let panels = kernel.begins.len() - 1;
+        let words = kernel.indices.len() / block;
+        (flushes == panels || words >= LEAST_WORDS * flushes).then_some(kernel)
+    }
+
+    /// Lays out the indices, with the segments of each panel.
+    fn pack(&mut self, spec: &ProductSpec<'_>) {
+        let (g, block, bits) = (&spec.geometry, self.block, self.digits.bits);
+        let window = g.kh * g.kw;
+        let lines = window * self.groups;
+        let mut indices = Aligned::zeroed(g.cout.next_multiple_of(block) * lines);
+        for (first, panel) in (0..g.cout).step_by(block).zip(indices.chunks_exact_mut(block * lines)) {
+            let channels: Vec<&[i16]> = (0..block)
+                .map(|lane| first + S::channel(lane))
+                .map(|o| if o < g.cout { spec.channel(o) } else { &[] })
+                .collect();
+            // `[in][tap]` to `[tap][group]`, the weights of a group while they are in the cache.
+            for (group, tap) in (0..self.groups).flat_map(|group| (0..window).map(move |tap| (group, tap))) {
+                let line = tap * self.groups + group;
+                let (from, inputs) = (group * self.group, self.group.min(g.cin - group * self.group));
+                for (index, channel) in panel[line * block..][..block].iter_mut().zip(&channels) {
+                    let Some(codes) = channel.get(from * window + tap..) else { continue };
+                    *index = (0..inputs)
+                        .fold(0, |index, k| index | (self.digits.digit(codes[k * window]) << (bits * k as u32)) as u8);
+                }
+            }
+            self.begins.push((self.segments.len(), first * lines));
+            self.segment(panel, spec.x_max, g.kw);
+        }
+        self.begins.push((self.segments.len(), indices.len()));
+        self.indices = indices;
+    }
+
+    /// Adds the segments of a panel: a flush where the digits that any channel has met could carry a byte beyond 255.
+    fn segment(&mut self, panel: &[u8], x_max: u8, kw: usize) {
+        let (begin, bits) = (self.segments.len(), self.digits.bits);
+        let limit = u8::MAX / x_max.max(1);
+        let mut sums = vec![0_u8; self.block];
+        for (line, indices) in panel.chunks_exact(self.block).enumerate() {
+            let (tap, group) = (line / self.groups, line % self.groups);
+            let offset = ((tap / kw * self.row_pixels() + tap % kw) * self.groups + group) as u32;
+            let digits = |index: u8| {
+                let mask = (1 << bits) - 1;
+                (0..8 / bits).fold(0, |sum, k| sum + ((index >> (bits * k)) & mask))
+            };
+            let mut largest = 0;
+            for (sum, &index) in sums.iter_mut().zip(indices) {
+                *sum = sum.saturating_add(digits(index));
+                largest = largest.max(*sum);
+            }
+            if largest > limit {
+                // One look-up alone fits, as codes up to 15 times all digits of an index do.
+                sums.iter_mut().zip(indices).for_each(|(sum, &index)| *sum = digits(index));
+                if let Some(last) = self.segments[begin..].last_mut() {
+                    last.flush = true;
+                }
+            }
+            match self.segments[begin..].last_mut() {
+                Some(last) if !last.flush && last.offset + last.words == offset => last.words += 1,
+                _ => self.segments.push(Segment { offset, words: 1, flush: false }),
+            }
+        }
+        if let Some(last) = self.segments[begin..].last_mut() {
+            last.flush = true;
+        }
+    }
+
+    /// Pixels from one row to the next.
+    fn row_pixels(&self) -> usize {
+        self.x.w + 2 * self.x.border
+    }
+
+    /// Pixels that so many rows read, from the first to the last.
+    fn pixels_read(&self, rows: usize) -> usize {
+        let (kh, kw) = self.window;
+        let last = self.walk.at(rows - 1, self.walk.width - 1) - self.walk.at(0, 0);
+        last / self.groups + (kh - 1) * self.row_pixels() + kw
+    }
+
+    /// Bytes of the places of so many rows, of the sums of codes of their outputs, and of the pixels they read.
+    fn parts(&self, rows: usize) -> [usize; 3] {
+        let pixels = self.pixels_read(rows);
+        [(2 * pixels * self.groups).next_multiple_of(64), 4 * rows * self.walk.width, 2 * pixels]
+    }
+
+    /// Writes the places of tables, the sum of the codes each output reads, and that of each pixel.
+    #[inline(always)]
+    fn fill(&self, x: &[u8], rows: Range<usize>, scratch: &mut [u8]) {
+        let bits = self.code_bits;
+        let mask = (1 << bits) - 1;
+        let [places, sums, _] = self.parts(rows.len());
+        let (places, rest) = scratch.split_at_mut(places);
+        let (sums, pixel_sums) = rest.split_at_mut(sums);
+        let pixel_sums = pixel_sums.as_chunks_mut::<2>().0;
+        let first = self.walk.at(rows.start, 0) / self.groups * self.x.cs;
+        let x = &x[first..][..self.pixels_read(rows.len()) * self.x.cs];
+        let places = places.as_chunks_mut::<2>().0.chunks_exact_mut(self.groups);
+        for ((pixel, places), sum) in x.chunks_exact(self.x.cs).zip(places).zip(pixel_sums.iter_mut()) {
+            let codes = &pixel[..self.x.c];
+            *sum = codes.iter().map(|&code| u16::from(code & mask)).sum::<u16>().to_le_bytes();
+            // Digits beyond the last channel are zero, so that the codes there do not matter.
+            fn place<const G: usize>(codes: &[u8; G], bits: u32, entries: u32) -> [u8; 2] {
+                let mask = (1 << bits) - 1;
+                let place = (0..G).fold(0, |place, k| place | u16::from(codes[k] & mask) << (bits * k as u32));
+                (place << entries).to_le_bytes()
+            }
+            let entries = S::ENTRIES.ilog2();
+            macro_rules! fill {
+                ($g:literal) => {{
+                    let (groups, rest) = codes.as_chunks::<$g>();
+                    for (to, codes) in places.iter_mut().zip(groups) {
+                        *to = place(codes, bits, entries);
+                    }
+                    if !rest.is_empty() {
+                        let mut last = [0; $g];
+                        last[..rest.len()].copy_from_slice(rest);
+                        places[groups.len()] = place(&last, bits, entries);
+                    }
+                }};
+            }
+            match self.group {
+                2 => fill!(2),
+                3 => fill!(3),
+                4 => fill!(4),
+                _ => fill!(6),
+            }
+        }
+        let origin = self.walk.at(0, 0);
+        for (i, sum) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let at = (self.walk.at(i / self.walk.width, i % self.walk.width) - origin) / self.groups;
+            let (kh, kw) = self.window;
+            let taps = (0..kh).flat_map(|a| pixel_sums[at + a * self.row_pixels()..][..kw].iter());
+            *sum = taps.map(|&sum| u32::from(u16::from_le_bytes(sum))).sum::<u32>().to_le_bytes();
+        }
+    }
+}
+
+/// Places of tables of the pixels of a strip.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    walk: &'a Walk,
+    first: *const u8,
+}
+
+impl Source for Places<'_> {
+    #[inline(always)]
+    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
+        super::walk::Pixels { walk: self.walk, first: self.first, bytes: 2 }.take(first, n)
+    }
+}
+
+impl<S: Shuffle> Product for Lookup<S> {
+    fn name(&self) -> String {
+        format!("look-up {}", S::NAME)
+    }
+
+    fn block(&self) -> usize {
+        self.block
+    }
+
+    fn strip_pixels(&self) -> usize {
+        // Rows of windows of 3 are prepared again for every strip that reads them.
+        192
+    }
+
+    fn scratch_bytes(&self, rows: usize) -> usize {
+        self.parts(rows).iter().sum()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.indices.len() + self.tables.len()
+    }
+
+    fn prepare(&self, x: &[u8], rows: Range<usize>, scratch: &mut [u8]) {
+        assert_eq!(x.len(), self.x.len(), "elements of the tensor read");
+        assert!(rows.start < rows.end && rows.end <= self.walk.height, "rows {rows:?} of {}", self.walk.height);
+        let scratch = &mut scratch[..self.scratch_bytes(rows.len())];
+        on_isa!(self.isa, |_FMA| self.fill(x, rows, scratch));
+    }
+
+    fn accumulate(&self, x: &[u8], scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
+        let (stride, width) = (channels.len(), self.walk.width);
+        assert_eq!(x.len(), self.x.len(), "elements of the tensor read");
+        assert!(scratch.len() >= self.scratch_bytes(rows.len()), "places of {rows:?}");
+        assert!(
+            channels.start.is_multiple_of(self.block) && stride.is_multiple_of(self.block),
+            "channels {channels:?}"
+        );
+        assert_eq!(acc.len(), rows.len() * width * stride, "accumulators");
+        let [places, sums, _] = self.parts(rows.len());
+        let (places, rest) = scratch.split_at(places);
+        let sums = rest[..sums].as_chunks::<4>().0;
+        let source = Places { walk: &self.walk, first: places.as_ptr() };
+        for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
+            let to = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
+            let Some((&(segments, indices), &(segments_end, indices_end))) =
+                self.begins.get(b).zip(self.begins.get(b + 1))
+            else {
+                acc[i * self.block..].chunks_mut(stride).for_each(|acc| acc[..self.block].fill(0));
+                continue;
+            };
+            let panel = Panel {
+                segments: &self.segments[segments..segments_end],
+                indices: &self.indices[indices..indices_end],
+                tables: &self.tables,
+                step: self.digits.step,
+                zero: self.digits.zero,
+                sums,
+            };
+            // SAFETY: `places` holds what these rows read, each a table's place; panels are made of the window's words; the
+            // block's channels lie inside each pixel's `stride` sums.
+            unsafe { self.shuffle.run(source, panel, self.block / S::BYTES, to) };
+            let beyond = self.cout.saturating_sub(b * self.block);
+            if beyond < self.block {
+                acc[i * self.block..].chunks_mut(stride).for_each(|acc| acc[beyond..self.block].fill(0));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_give_the_weights_back() {
+        for (codes, bits) in
+            [(&[-3, -1, 1, 3, 3][..], 2), (&[-1, 1], 1), (&[-1, 0, 1], 2), (&[0, 0], 1), (&[5], 1), (&[-3, 3, 0], 2)]
+        {
+            let digits = Digits::of(codes).expect("four levels");
+            assert_eq!(digits.bits, bits, "{codes:?}");
+            for &w in codes {
+                assert_eq!(digits.step * digits.digit(w) as i32 - digits.zero, w.into(), "{codes:?}");
+                assert!(digits.digit(w) < 1 << bits, "{codes:?}");
+            }
+        }
+        assert_eq!(Digits::of(&[-7, -5, -3, -1, 1]), None);
+        assert_eq!(Digits::of(&[0, 1, 4]), None);
+        assert_eq!(Digits::of(&[]), None);
+    }
+}
