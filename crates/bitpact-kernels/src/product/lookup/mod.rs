@@ -203,7 +203,9 @@ impl<S: Shuffle> Lookup<S> {
                 let line = tap * self.groups + group;
                 let (from, inputs) = (group * self.group, self.group.min(g.cin - group * self.group));
                 for (index, channel) in panel[line * block..][..block].iter_mut().zip(&channels) {
-                    let Some(codes) = channel.get(from * window + tap..) else { continue };
+                    let Some(codes) = channel.get(from * window + tap..).filter(|codes| !codes.is_empty()) else {
+                        continue;
+                    };
                     *index = (0..inputs)
                         .fold(0, |index, k| index | (self.digits.digit(codes[k * window]) << (bits * k as u32)) as u8);
                 }
@@ -218,18 +220,18 @@ impl<S: Shuffle> Lookup<S> {
     /// Adds the segments of a panel: a flush where the digits that any channel has met could carry a byte beyond 255.
     fn segment(&mut self, panel: &[u8], x_max: u8, kw: usize) {
         let (begin, bits) = (self.segments.len(), self.digits.bits);
-        let limit = u8::MAX / x_max.max(1);
-        let mut sums = vec![0_u8; self.block];
+        let limit = u16::from(u8::MAX / x_max.max(1));
+        let mut sums = vec![0_u16; self.block];
         for (line, indices) in panel.chunks_exact(self.block).enumerate() {
             let (tap, group) = (line / self.groups, line % self.groups);
             let offset = ((tap / kw * self.row_pixels() + tap % kw) * self.groups + group) as u32;
             let digits = |index: u8| {
                 let mask = (1 << bits) - 1;
-                (0..8 / bits).fold(0, |sum, k| sum + ((index >> (bits * k)) & mask))
+                (0..8 / bits).fold(0, |sum, k| sum + u16::from((index >> (bits * k)) & mask))
             };
             let mut largest = 0;
             for (sum, &index) in sums.iter_mut().zip(indices) {
-                *sum = sum.saturating_add(digits(index));
+                *sum += digits(index);
                 largest = largest.max(*sum);
             }
             if largest > limit {

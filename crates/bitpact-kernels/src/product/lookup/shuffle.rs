@@ -235,14 +235,22 @@ impl Shuffle for Avx2Bytes {
     #[inline(always)]
     unsafe fn finish(self, sums: __m256i, step: i32, less: i32, to: *mut i32) {
         // SAFETY: self proves the features.
-        let (low, high) = unsafe { (_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums)) };
+        let low = unsafe { _mm256_castsi256_si128(sums) };
         // SAFETY: self proves the features.
-        let (step, less) = unsafe { (_mm256_set1_epi32(step), _mm256_set1_epi32(less)) };
+        let high = unsafe { _mm256_extracti128_si256::<1>(sums) };
+        // SAFETY: self proves the features.
+        let step = unsafe { _mm256_set1_epi32(step) };
+        // SAFETY: self proves the features.
+        let less = unsafe { _mm256_set1_epi32(less) };
         for (i, half) in [low, high].into_iter().enumerate() {
             // SAFETY: self proves the features.
-            let scaled = unsafe { _mm256_mullo_epi32(_mm256_cvtepu16_epi32(half), step) };
+            let wide = unsafe { _mm256_cvtepu16_epi32(half) };
+            // SAFETY: self proves the features.
+            let scaled = unsafe { _mm256_mullo_epi32(wide, step) };
+            // SAFETY: self proves the features.
+            let sums = unsafe { _mm256_sub_epi32(scaled, less) };
             // SAFETY: self proves the features; the caller promises 16 writable numbers.
-            unsafe { _mm256_storeu_si256(to.wrapping_add(8 * i).cast(), _mm256_sub_epi32(scaled, less)) };
+            unsafe { _mm256_storeu_si256(to.wrapping_add(8 * i).cast(), sums) };
         }
     }
 
@@ -290,14 +298,22 @@ macro_rules! zmm {
         #[inline(always)]
         unsafe fn finish(self, sums: __m512i, step: i32, less: i32, to: *mut i32) {
             // SAFETY: self proves the features.
-            let (low, high) = unsafe { (_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums)) };
+            let low = unsafe { _mm512_castsi512_si256(sums) };
             // SAFETY: self proves the features.
-            let (step, less) = unsafe { (_mm512_set1_epi32(step), _mm512_set1_epi32(less)) };
+            let high = unsafe { _mm512_extracti64x4_epi64::<1>(sums) };
+            // SAFETY: self proves the features.
+            let step = unsafe { _mm512_set1_epi32(step) };
+            // SAFETY: self proves the features.
+            let less = unsafe { _mm512_set1_epi32(less) };
             for (i, half) in [low, high].into_iter().enumerate() {
                 // SAFETY: self proves the features.
-                let scaled = unsafe { _mm512_mullo_epi32(_mm512_cvtepu16_epi32(half), step) };
+                let wide = unsafe { _mm512_cvtepu16_epi32(half) };
+                // SAFETY: self proves the features.
+                let scaled = unsafe { _mm512_mullo_epi32(wide, step) };
+                // SAFETY: self proves the features.
+                let sums = unsafe { _mm512_sub_epi32(scaled, less) };
                 // SAFETY: self proves the features; the caller promises 32 writable numbers.
-                unsafe { _mm512_storeu_si512(to.wrapping_add(16 * i).cast(), _mm512_sub_epi32(scaled, less)) };
+                unsafe { _mm512_storeu_si512(to.wrapping_add(16 * i).cast(), sums) };
             }
         }
     };
