@@ -17,7 +17,14 @@ pub enum ActQuant {
     /// The calibrated gradient: elements inside the range add their rounding error.
     #[serde(rename = "pact+")]
     PactPlus,
-    /// A ReLU with a scale that is not learned.
+    /// Learned step size (arXiv 1902.08153), with `alpha = q_max * step` as the parameter: the gradient of `pact+`, times
+    /// [`lsq_alpha_scale`].
+    #[serde(rename = "lsq")]
+    Lsq,
+    /// PACT with a clip value that stays where it starts.
+    #[serde(rename = "fixed")]
+    Fixed,
+    /// A ReLU with a scale that is not learned: the clip value follows the running maximum.
     #[serde(rename = "relu")]
     Relu,
     /// Signed, for tensors without a ReLU: codes in `[-q_max, q_max]` with `q_max = 2^(bits-1) - 1`, clipped at both
@@ -28,7 +35,13 @@ pub enum ActQuant {
 
 impl ActQuant {
     /// Every quantizer.
-    pub const ALL: [ActQuant; 4] = [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Relu, ActQuant::PactSym];
+    pub const ALL: [ActQuant; 6] =
+        [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu, ActQuant::PactSym];
+
+    /// Whether the clip value is trained.
+    pub const fn is_learned(self) -> bool {
+        matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::Lsq | ActQuant::PactSym)
+    }
 
     /// Whether codes lie on both sides of zero.
     pub const fn is_signed(self) -> bool {
@@ -62,6 +75,8 @@ impl ActQuant {
         match self {
             ActQuant::Pact => "pact",
             ActQuant::PactPlus => "pact+",
+            ActQuant::Lsq => "lsq",
+            ActQuant::Fixed => "fixed",
             ActQuant::Relu => "relu",
             ActQuant::PactSym => "pact-sym",
         }
@@ -77,7 +92,7 @@ impl std::fmt::Display for ActQuant {
 impl std::str::FromStr for ActQuant {
     type Err = NameError;
     fn from_str(name: &str) -> Result<ActQuant, NameError> {
-        let expected = "pact, pact+, relu, pact-sym";
+        let expected = "pact, pact+, lsq, fixed, relu, pact-sym";
         let unknown = || NameError { what: "activation quantizer", given: name.to_owned(), expected };
         ActQuant::ALL.into_iter().find(|q| q.name() == name).ok_or_else(unknown)
     }
@@ -93,6 +108,14 @@ pub fn act_inverse_step(alpha: f32, bits: Bits) -> f32 {
 #[inline]
 pub fn act_step(alpha: f32, bits: Bits) -> f32 {
     ActQuant::Pact.step(alpha, bits)
+}
+
+/// What `lsq` multiplies the gradient of alpha by: `q_max^2 / sqrt(n q_max)` for `n` numbers that share the step.
+///
+/// The paper descends on the step, `s -= lr g dL/ds` with `g = 1 / sqrt(n q_max)` (section 2.2). With `alpha = q_max s`,
+/// `dL/ds = q_max dL/dalpha` and alpha moves by `q_max` times what `s` moves by: `alpha -= lr g q_max^2 dL/dalpha`.
+pub fn lsq_alpha_scale(n: usize, q_max: f32) -> f32 {
+    q_max * q_max * crate::lsq_gradient_scale(n, q_max)
 }
 
 /// The code of `x`: `clamp(round_half_even(x * inverse_step), 0, q_max)` (PACT, eq. 1 and 2), 0 for `NaN`.
@@ -135,7 +158,8 @@ pub struct ActGrad {
 /// - `pact` (arXiv 1805.06085, eq. 3): `dalpha = g` where `x >= alpha`, else 0;
 /// - `pact+`: the same, and `dalpha = g * (q - x * inverse_step) / q_max` where `0 <= x < alpha`. This is what automatic
 ///   differentiation makes of `alpha * round_ste(clip(x) / alpha * n) / n`;
-/// - `relu`: `dalpha = 0`;
+/// - `lsq` (arXiv 1902.08153, eq. 3, over `q_max`): as `pact+`; [`lsq_alpha_scale`] multiplies the sum;
+/// - `fixed`, `relu`: `dalpha = 0`;
 /// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <= -alpha`,
 ///   else 0.
 #[inline]
@@ -145,7 +169,7 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
     let clipped = x >= alpha;
     let dx = if inside { g } else { 0.0 };
     let dalpha = match quant {
-        ActQuant::Relu => 0.0,
+        ActQuant::Relu | ActQuant::Fixed => 0.0,
         ActQuant::Pact => {
             if clipped {
                 g
@@ -162,7 +186,7 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
                 0.0
             }
         }
-        ActQuant::PactPlus => {
+        ActQuant::PactPlus | ActQuant::Lsq => {
             let v = x * inverse_step;
             let residual = g * (round_half_even(clamp(v, q_max)) - v) / q_max;
             if clipped {

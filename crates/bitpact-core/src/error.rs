@@ -1,6 +1,6 @@
 //! What can go wrong in this crate; every message carries the numbers.
 
-use crate::{Bits, Grid, WeightQuant};
+use crate::{Bits, Granularity, Grid, WeightQuant};
 
 /// A name that is none of the known ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,16 @@ pub enum SpecError {
         grid: Grid,
         /// The grid it has.
         only: Grid,
+    },
+    /// The quantizer has no scales of this kind.
+    #[error("weight quantizer {quant} has no scale per {scale}, only per {only}")]
+    Scale {
+        /// The quantizer.
+        quant: WeightQuant,
+        /// What was asked for.
+        scale: Granularity,
+        /// What it has.
+        only: Granularity,
     },
 }
 

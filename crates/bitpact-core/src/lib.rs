@@ -18,7 +18,8 @@ mod tanh;
 mod weights;
 
 pub use act::{
-    ALPHA_MIN, ActGrad, ActQuant, act_backward, act_inverse_step, act_step, quantize_act, quantize_act_signed,
+    ALPHA_MIN, ActGrad, ActQuant, act_backward, act_inverse_step, act_step, lsq_alpha_scale, quantize_act,
+    quantize_act_signed,
 };
 pub use bits::Bits;
 pub use error::{NameError, PackError, SpecError, StepError};
@@ -26,6 +27,6 @@ pub use round::round_half_even;
 pub use step::{Derived, IntegerStep, Ranges, RealStep};
 pub use tanh::tanh;
 pub use weights::{
-    CODE_LIMIT_16BIT, Grid, WeightQuant, WeightSpec, quantize_weights, quantize_weights_16bit, sawb_alpha,
-    sawb_coefficients, weights_backward,
+    CODE_LIMIT_16BIT, Granularity, Grid, WEIGHT_STEP_MIN, WeightQuant, WeightSpec, lsq_gradient_scale, lsq_start,
+    quantize_weights, quantize_weights_16bit, sawb_alpha, sawb_coefficients, weights_backward,
 };

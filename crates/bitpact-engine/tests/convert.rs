@@ -57,7 +57,12 @@ impl Simulated<'_> {
             WeightPlan::Float => quantize_weights_16bit(&w, out, &mut codes, &mut scales),
             WeightPlan::Quantized(spec) => {
                 scales.truncate(spec.scales_len(out));
-                quantize_weights(spec, &w, out, &mut codes, &mut scales);
+                let unit = if node.inputs[0] == 0 { self.model.input.mean_scale() } else { 1.0 };
+                let steps = match spec.quant.is_learned() {
+                    true => self.tensor(node, "weight_step").iter().map(|s| s * unit).collect(),
+                    false => Vec::new(),
+                };
+                quantize_weights(spec, &w, out, &steps, &mut codes, &mut scales);
             }
         }
         let per_channel = w.len() / out;
@@ -254,7 +259,7 @@ fn build(arch: &str, side: usize) -> Graph {
 fn every_width_quantizer_and_policy_of_a_plain_network() {
     let mut seed = 0;
     for bits in 1..=8 {
-        for quant in ["dorefa", "sawb", "minmax"] {
+        for quant in ["dorefa", "sawb", "sawb+", "lsq", "minmax"] {
             for first_last in ["8bit", "same", "float"] {
                 seed += 1;
                 let act = 1 + (bits * 3 + seed) % 8;
@@ -271,6 +276,11 @@ fn grids_named_layer_by_layer() {
     for (bits, grid) in [(2, "zero"), (4, "zero"), (4, "no_zero"), (8, "no_zero")] {
         let overrides = format!(r#"{{"*":{{"weight_quant":"sawb","weight_grid":"{grid}","weight_bits":{bits}}}}}"#);
         check(build("cnn", 8), &format!(r#"{{"overrides":{overrides}}}"#), 99);
+        for (quant, scale) in [("sawb", "channel"), ("lsq", "channel"), ("minmax", "layer")] {
+            let overrides = overrides.replace("sawb", quant);
+            let differences = format!(r#"{{"weight_scale":"{scale}","first_last":"same","overrides":{overrides}}}"#);
+            check(build("cnn", 8), &differences, 98);
+        }
     }
 }
 

@@ -50,7 +50,7 @@ fn compare_zoo(arch: &str, input: Shape, differences: &str, seed: u64) {
 #[test]
 fn every_width_and_quantizer() {
     for bits in 1..=8 {
-        for quant in ["dorefa", "sawb", "minmax"] {
+        for quant in ["dorefa", "sawb", "sawb+", "lsq", "minmax"] {
             let first_last = ["8bit", "same", "float"][(bits as usize + quant.len()) % 3];
             let differences =
                 format!(r#"{{"bits":"W{bits}A{}","weight_quant":"{quant}","first_last":"{first_last}"}}"#, 9 - bits);

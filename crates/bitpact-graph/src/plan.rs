@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use bitpact_core::{ActQuant, Bits, Grid, SpecError, WeightQuant, WeightSpec};
+use bitpact_core::{ActQuant, Bits, Granularity, Grid, SpecError, WeightQuant, WeightSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{Graph, GraphError, NodeId, Op, Stage, fuse, glob};
@@ -107,6 +107,9 @@ pub struct Override {
     /// Grid of the weight codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_grid: Option<Grid>,
+    /// What has a weight scale of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_scale: Option<Granularity>,
     /// Activation quantizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act_quant: Option<ActQuant>,
@@ -123,6 +126,9 @@ pub struct QuantConfig {
     /// Grid of the weight codes; the quantizer's own where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_grid: Option<Grid>,
+    /// What has a weight scale of its own; the quantizer's usual where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_scale: Option<Granularity>,
     /// Quantizer of activations with a ReLU; signed ones always use `pact-sym`.
     pub act_quant: ActQuant,
     /// First and last layer.
@@ -144,6 +150,7 @@ impl QuantConfig {
             bits,
             weight_quant: WeightQuant::Dorefa,
             weight_grid: None,
+            weight_scale: None,
             act_quant: ActQuant::Pact,
             first_last: FirstLast::default(),
             shortcut: ShortcutBits::default(),
@@ -257,7 +264,7 @@ impl QuantPlan {
     /// quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would hold only zero.
     ///
     /// # Errors
-    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid, `pact-sym` for
+    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid or scale, `pact-sym` for
     /// an activation with a ReLU, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let stages = fuse(graph)?;
@@ -281,7 +288,8 @@ impl QuantPlan {
         for id in products(graph) {
             let name = &graph.node(id).name;
             let mut bits = Some(weight_bits);
-            let (mut quant, mut grid, mut named_quant) = (config.weight_quant, config.weight_grid, false);
+            let (mut quant, mut named_quant) = (config.weight_quant, false);
+            let (mut grid, mut scale) = (config.weight_grid, config.weight_scale);
             if config.shortcut == ShortcutBits::Bits8 && graph.is_projection(id) {
                 bits = Some(eight);
             }
@@ -300,12 +308,14 @@ impl QuantPlan {
                     (quant, named_quant) = (q, true);
                 }
                 grid = o.weight_grid.or(grid);
+                scale = o.weight_scale.or(scale);
             }
             if bits == Some(eight) && !named_quant {
-                (quant, grid) = (WeightQuant::Minmax, None);
+                (quant, grid, scale) = (WeightQuant::Minmax, None, None);
             }
             let spec = |bits| {
-                WeightSpec::new(bits, quant, grid).map_err(|source| PlanError::Spec { layer: name.clone(), source })
+                WeightSpec::with_scale(bits, quant, grid, scale)
+                    .map_err(|source| PlanError::Spec { layer: name.clone(), source })
             };
             let weights = bits.map_or(Ok(WeightPlan::Float), |b| spec(b).map(WeightPlan::Quantized))?;
             plan.weights.insert(name.clone(), weights);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_graph::{Graph, Op, QuantPlan};
+use bitpact_core::{Granularity, lsq_start};
+use bitpact_graph::{Graph, Op, QuantPlan, WeightPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -45,6 +46,12 @@ impl InputDescription {
         Self { zero_point: vec![zero_point; channels], scale: vec![scale; channels] }
     }
 
+    /// The mean of the scales, which stands before a learned weight step as the scales stand before the weights: such a step of a
+    /// layer that reads the image counts in the weights' own units.
+    pub fn mean_scale(&self) -> f32 {
+        (self.scale.iter().map(|&s| f64::from(s)).sum::<f64>() / self.scale.len().max(1) as f64) as f32
+    }
+
     pub(crate) fn check(&self, channels: usize) -> Result<(), ModelError> {
         let error = |what| Err(ModelError::Description { place: "input", what });
         if self.zero_point.len() != channels || self.scale.len() != channels {
@@ -78,7 +85,8 @@ impl Model {
     ///
     /// Convolutions and linear layers have `weight` (OIHW, or `[out, in]`) and `bias` where the graph says so, batch
     /// norms `weight`, `bias`, `running_mean` and `running_var`, and the activations of a quantized network `clip_val`,
-    /// a scalar of shape `[]`; of activations that share one, the first has it ([`Graph::clip_owners`]).
+    /// a scalar of shape `[]`; of activations that share one, the first has it ([`Graph::clip_owners`]). Weights with a learned step
+    /// have `weight_step`, a scalar or one number per output channel.
     pub fn tensor_shapes(graph: &Graph, plan: &QuantPlan) -> BTreeMap<String, Vec<usize>> {
         let mut shapes = BTreeMap::new();
         let owners = graph.clip_owners();
@@ -89,6 +97,13 @@ impl Model {
             let channels = vec![graph.shape(id).c];
             if let Some(shape) = graph.weight_shape(id) {
                 add("weight", shape);
+                match plan.weights.get(&node.name) {
+                    Some(WeightPlan::Quantized(spec)) if spec.quant.is_learned() => match spec.scale {
+                        Granularity::Layer => add("weight_step", Vec::new()),
+                        Granularity::Channel => add("weight_step", channels.clone()),
+                    },
+                    _ => {}
+                }
             }
             match node.op {
                 Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } => add("bias", channels),
@@ -106,6 +121,19 @@ impl Model {
         shapes
     }
 
+    /// Where the learned steps of `layer` start for its weight ([`lsq_start`]); `None` where `plan` has none.
+    pub fn first_weight_step(plan: &QuantPlan, layer: &str, weight: &Tensor) -> Option<Tensor> {
+        let Some(WeightPlan::Quantized(spec)) = plan.weights.get(layer) else { return None };
+        if !spec.quant.is_learned() {
+            return None;
+        }
+        let out_channels = weight.shape[0];
+        let shape = if spec.scale == Granularity::Channel { vec![out_channels] } else { Vec::new() };
+        let mut data = vec![0.0; spec.scales_len(out_channels)];
+        lsq_start(spec, &weight.data, out_channels, &mut data);
+        Some(Tensor { shape, data })
+    }
+
     /// The tensor called `name`.
     ///
     /// # Errors
@@ -115,7 +143,7 @@ impl Model {
     }
 
     /// Checks that plan, input, class names and tensors fit the graph: every tensor of [`Model::tensor_shapes`] and no
-    /// other, of its exact shape, finite, with `running_var >= 0` and `clip_val > 0`. Names are at most 4096 bytes long and
+    /// other, of its exact shape, finite, with `running_var >= 0`, `clip_val > 0` and `weight_step > 0`. Names are at most 4096 bytes long and
     /// have no control characters.
     ///
     /// # Errors
@@ -132,6 +160,11 @@ impl Model {
                 && let Some(i) = least(0.0)
             {
                 return Err(ModelError::tensor(name, format!("value {i} is {}, a variance is >= 0", tensor.data[i])));
+            }
+            if name.ends_with(".weight_step")
+                && let Some(i) = least(f32::MIN_POSITIVE)
+            {
+                return Err(ModelError::tensor(name, format!("value {i} is {}, a step is > 0", tensor.data[i])));
             }
             if name.ends_with(".clip_val") && least(f32::MIN_POSITIVE).is_some() {
                 return Err(ModelError::tensor(name, format!("is {}, a clip value is > 0", tensor.data[0])));

@@ -13,7 +13,7 @@ impl Model {
     ///
     /// Weights are He-normal, `sqrt(2 / fan_in) * N(0, 1)` (He et al. 2015, arXiv 1502.01852, eq. 10); batch norm has
     /// `weight` in [0.5, 1.5), `bias` and `running_mean` in [-0.25, 0.25), `running_var` in [0.5, 1.5); `clip_val` is
-    /// in [1.5, 2.5); layer biases are in [-0.1, 0.1).
+    /// in [1.5, 2.5); layer biases are in [-0.1, 0.1); learned weight steps are those that training starts from.
     ///
     /// # Errors
     /// Where plan, input or class names do not fit the graph ([`Model::check`]).
@@ -28,6 +28,13 @@ impl Model {
         let norms = |name: &str| Self::is_norm(&graph, name);
         let mut tensors = BTreeMap::new();
         for (name, shape) in Self::tensor_shapes(&graph, &plan) {
+            if let Some(layer) = name.strip_suffix(".weight_step") {
+                // Names are in order: the weight came before.
+                let weight: &Tensor = &tensors[&format!("{layer}.weight")];
+                let step = Self::first_weight_step(&plan, layer, weight).expect("a layer with a step learns it");
+                tensors.insert(name, step);
+                continue;
+            }
             let key = key.with(&name);
             let count = shape.iter().product::<usize>() as u64;
             let uniform = |from: f32, to: f32| (0..count).map(|i| from + (to - from) * key.uniform(i)).collect();

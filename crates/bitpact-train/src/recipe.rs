@@ -13,7 +13,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
-use bitpact_core::{ActQuant, Grid, WeightQuant};
+use bitpact_core::{ActQuant, Granularity, Grid, WeightQuant};
 use bitpact_graph::{BitSpec, FirstLast, Graph, Override, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
 use bitpact_model::InputDescription;
 use serde::Serialize;
@@ -46,6 +46,9 @@ pub struct Recipe {
     /// Grid of the weight codes; the quantizer's own where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_grid: Option<Grid>,
+    /// What has a weight scale of its own; the quantizer's usual where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_scale: Option<Granularity>,
     /// First and last layer.
     pub first_last: FirstLast,
     /// Projection shortcuts.
@@ -104,7 +107,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 31] = [
+    pub const KEYS: [&str; 32] = [
         "name",
         "dataset",
         "arch",
@@ -112,6 +115,7 @@ impl Recipe {
         "act_quant",
         "weight_quant",
         "weight_grid",
+        "weight_scale",
         "first_last",
         "shortcut",
         "clip_init",
@@ -191,6 +195,7 @@ impl Recipe {
             bits: self.bits,
             weight_quant: self.weight_quant,
             weight_grid: self.weight_grid,
+            weight_scale: self.weight_scale,
             act_quant: self.act_quant,
             first_last: self.first_last,
             shortcut: self.shortcut,

@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bitpact_core::ActQuant;
 use bitpact_core::rng::Key;
 use bitpact_data::{Dataset, epoch_order};
 use bitpact_engine::Accuracy;
@@ -270,7 +269,7 @@ impl<'a> Trainer<'a> {
         progress.remember_alphas(&record.layers);
         let recipe = &self.setup.recipe;
         let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr > 0.0;
-        let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant != ActQuant::Relu);
+        let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant.is_learned());
         let warnings = warnings::of_epoch(progress, &record.layers, state.step, |name| fast && learned(name));
         let hits = counted.map(|e| (e.top1 * e.images as f64).round() as u64);
         let is_best = hits.is_some() && hits > progress.best_hits;

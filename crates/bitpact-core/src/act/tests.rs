@@ -11,14 +11,14 @@ fn setup(alpha: f32, bits: u8) -> (Bits, f32, f32) {
 
 #[test]
 fn names_are_those_of_recipes() {
-    for (quant, name) in ActQuant::ALL.into_iter().zip(["pact", "pact+", "relu", "pact-sym"]) {
+    for (quant, name) in ActQuant::ALL.into_iter().zip(["pact", "pact+", "lsq", "fixed", "relu", "pact-sym"]) {
         assert_eq!(quant.to_string(), name);
         assert_eq!(name.parse(), Ok(quant));
         assert_eq!(serde_json::to_string(&quant).unwrap(), format!("{name:?}"));
         assert_eq!(serde_json::from_str::<ActQuant>(&format!("{name:?}")).unwrap(), quant);
     }
     let error = "PACT".parse::<ActQuant>().unwrap_err().to_string();
-    assert_eq!(error, "unknown activation quantizer \"PACT\", expected one of pact, pact+, relu, pact-sym");
+    assert_eq!(error, "unknown activation quantizer \"PACT\", expected one of pact, pact+, lsq, fixed, relu, pact-sym");
 }
 
 #[test]
@@ -152,7 +152,9 @@ fn gradients_match_finite_differences_with_the_residual_frozen() {
         let relu = |x: f64, _: f64, r: f64| x.clamp(0.0, 1.7) + r;
         assert!(check_gradient(ActQuant::Pact, bits, pact), "pact, {bits} bits");
         assert!(check_gradient(ActQuant::PactPlus, bits, plus), "pact+, {bits} bits");
+        assert!(check_gradient(ActQuant::Lsq, bits, plus), "lsq, {bits} bits");
         assert!(check_gradient(ActQuant::Relu, bits, relu), "relu, {bits} bits");
+        assert!(check_gradient(ActQuant::Fixed, bits, relu), "fixed, {bits} bits");
         if bits < 6 {
             assert!(!check_gradient(ActQuant::Pact, bits, plus), "the two modes differ, {bits} bits");
             assert!(!check_gradient(ActQuant::PactPlus, bits, pact), "the two modes differ, {bits} bits");
@@ -164,9 +166,9 @@ fn gradients_match_finite_differences_with_the_residual_frozen() {
 #[test]
 fn the_ends_of_the_range_follow_equation_3() {
     let (_, inverse, q_max) = setup(2.0, 4);
-    for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Relu] {
+    for quant in ActQuant::ALL.into_iter().filter(|q| !q.is_signed()) {
         let at = |x: f32| act_backward(quant, 3.0, x, 2.0, inverse, q_max);
-        let clipped = if quant == ActQuant::Relu { 0.0 } else { 3.0 };
+        let clipped = if quant.is_learned() { 3.0 } else { 0.0 };
         assert_eq!(at(0.0), ActGrad { dx: 3.0, dalpha: 0.0 }, "zero is inside");
         assert_eq!(at(2.0), ActGrad { dx: 0.0, dalpha: clipped }, "alpha is clipped");
         assert_eq!(at(f32::INFINITY), ActGrad { dx: 0.0, dalpha: clipped });
@@ -180,6 +182,34 @@ fn the_calibrated_term_by_hand() {
     let (_, inverse, q_max) = setup(6.0, 2);
     let grad = act_backward(ActQuant::PactPlus, 2.0, 3.5, 6.0, inverse, q_max);
     assert_eq!(grad, ActGrad { dx: 2.0, dalpha: 2.0 * (2.0 - 1.75) / 3.0 });
+}
+
+/// One step of plain descent on the step of arXiv 1902.08153 beside one on alpha.
+#[test]
+fn lsq_moves_alpha_as_the_paper_moves_the_step() {
+    for bits in 1..=8 {
+        let (alpha, lr) = (1.7f64, 0.01);
+        let (_, inverse, q_max) = setup(alpha as f32, bits);
+        let (n, layer) = (400, layer(alpha));
+        let q = f64::from(q_max);
+        let (mut by_step, mut by_alpha) = (0.0, 0.0);
+        for &(x, g) in &layer {
+            let (v, code) = (f64::from(x) * q / alpha, f64::from(quantize_act(x, inverse, q_max)));
+            // Equation 3, with Q_N = 0 and Q_P = q_max.
+            let slope = if v >= q {
+                q
+            } else if v > 0.0 {
+                code - v
+            } else {
+                0.0
+            };
+            by_step += f64::from(g) * slope;
+            by_alpha += f64::from(act_backward(ActQuant::Lsq, g, x, alpha as f32, inverse, q_max).dalpha);
+        }
+        let step = alpha / q - lr * by_step / (f64::from(n) * q).sqrt();
+        let moved = alpha - lr * by_alpha * f64::from(lsq_alpha_scale(n as usize, q_max));
+        assert!((step * q - moved).abs() < 1e-4 * (moved - alpha).abs() + 1e-7, "{bits} bits: {} {moved}", step * q);
+    }
 }
 
 proptest! {

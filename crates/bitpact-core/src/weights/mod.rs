@@ -1,10 +1,12 @@
 //! Weight quantizers: which there are, their grids, forward and backward over one tensor.
 
+mod lsq;
 mod quantize;
 mod sawb;
 #[cfg(test)]
 mod tests;
 
+pub use lsq::{WEIGHT_STEP_MIN, lsq_gradient_scale, lsq_start};
 pub use quantize::{CODE_LIMIT_16BIT, quantize_weights, quantize_weights_16bit, weights_backward};
 pub use sawb::{sawb_alpha, sawb_coefficients};
 
@@ -13,24 +15,48 @@ use serde::{Deserialize, Serialize};
 
 /// How weights are quantized; formulas at [`quantize_weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum WeightQuant {
     /// DoReFa-Net (arXiv 1606.06160), the quantizer of the PACT paper.
+    #[serde(rename = "dorefa")]
     Dorefa,
     /// Statistics-aware weight binning (arXiv 1807.06964): the clip value from two moments of the weights.
+    #[serde(rename = "sawb")]
     Sawb,
+    /// The codes of `sawb`; the gradient passes beyond the clip value too.
+    #[serde(rename = "sawb+")]
+    SawbPlus,
+    /// Learned step size quantization (arXiv 1902.08153): the step is a trained parameter.
+    #[serde(rename = "lsq")]
+    Lsq,
     /// The largest weight of each output channel is the largest code.
+    #[serde(rename = "minmax")]
     Minmax,
 }
 
 impl WeightQuant {
+    /// Every quantizer.
+    pub const ALL: [WeightQuant; 5] =
+        [WeightQuant::Dorefa, WeightQuant::Sawb, WeightQuant::SawbPlus, WeightQuant::Lsq, WeightQuant::Minmax];
+
     /// The name used in recipes and files.
     pub const fn name(self) -> &'static str {
         match self {
             WeightQuant::Dorefa => "dorefa",
             WeightQuant::Sawb => "sawb",
+            WeightQuant::SawbPlus => "sawb+",
+            WeightQuant::Lsq => "lsq",
             WeightQuant::Minmax => "minmax",
         }
+    }
+
+    /// Whether the steps are trained, and so come from outside.
+    pub const fn is_learned(self) -> bool {
+        matches!(self, WeightQuant::Lsq)
+    }
+
+    /// One scale or many where nothing is said: one per output channel for `minmax`, one for the layer for the others.
+    pub const fn usual_scale(self) -> Granularity {
+        if matches!(self, WeightQuant::Minmax) { Granularity::Channel } else { Granularity::Layer }
     }
 }
 
@@ -43,9 +69,36 @@ impl std::fmt::Display for WeightQuant {
 impl std::str::FromStr for WeightQuant {
     type Err = NameError;
     fn from_str(name: &str) -> Result<WeightQuant, NameError> {
-        [WeightQuant::Dorefa, WeightQuant::Sawb, WeightQuant::Minmax].into_iter().find(|q| q.name() == name).ok_or_else(
-            || NameError { what: "weight quantizer", given: name.to_owned(), expected: "dorefa, sawb, minmax" },
-        )
+        let expected = "dorefa, sawb, sawb+, lsq, minmax";
+        let unknown = || NameError { what: "weight quantizer", given: name.to_owned(), expected };
+        WeightQuant::ALL.into_iter().find(|q| q.name() == name).ok_or_else(unknown)
+    }
+}
+
+/// What shares one number: a whole layer, or a channel of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// One number for the layer.
+    #[default]
+    Layer,
+    /// One for each output channel.
+    Channel,
+}
+
+impl Granularity {
+    /// The name used in recipes and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Granularity::Layer => "layer",
+            Granularity::Channel => "channel",
+        }
+    }
+}
+
+impl std::fmt::Display for Granularity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -125,9 +178,9 @@ impl std::str::FromStr for Grid {
     }
 }
 
-/// A weight quantizer with its width and grid. [`WeightSpec::new`] and deserialization allow only pairs that exist.
+/// A weight quantizer with its width and grid. The constructors and deserialization allow only what exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "RawSpec")]
+#[serde(try_from = "RawSpec", into = "RawSpec")]
 pub struct WeightSpec {
     /// Width of a code.
     pub bits: Bits,
@@ -135,38 +188,73 @@ pub struct WeightSpec {
     pub quant: WeightQuant,
     /// The set of codes.
     pub grid: Grid,
+    /// What has a scale of its own. Written only where it is not [`WeightQuant::usual_scale`].
+    pub scale: Granularity,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSpec {
     bits: Bits,
     quant: WeightQuant,
     grid: Option<Grid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scale: Option<Granularity>,
 }
 
 impl TryFrom<RawSpec> for WeightSpec {
     type Error = SpecError;
     fn try_from(raw: RawSpec) -> Result<WeightSpec, SpecError> {
-        WeightSpec::new(raw.bits, raw.quant, raw.grid)
+        WeightSpec::with_scale(raw.bits, raw.quant, raw.grid, raw.scale)
+    }
+}
+
+impl From<WeightSpec> for RawSpec {
+    fn from(spec: WeightSpec) -> RawSpec {
+        let scale = (spec.scale != spec.quant.usual_scale()).then_some(spec.scale);
+        RawSpec { bits: spec.bits, quant: spec.quant, grid: Some(spec.grid), scale }
     }
 }
 
 impl WeightSpec {
-    /// A quantizer on `grid`, or on its usual one: with zero for `minmax`, without for `dorefa` and `sawb`, and at 1 bit
-    /// without for all.
+    /// A quantizer on `grid`, or on its usual one: with zero for `minmax`, and for `lsq` from 3 bits on; without for the others
+    /// and at 1 bit. Its scales are the usual ones too.
     ///
     /// # Errors
     /// `dorefa`, and every quantizer at 1 bit, has only the grid without zero.
     pub fn new(bits: Bits, quant: WeightQuant, grid: Option<Grid>) -> Result<WeightSpec, SpecError> {
+        WeightSpec::with_scale(bits, quant, grid, None)
+    }
+
+    /// [`WeightSpec::new`] with a scale per layer or per output channel, or the usual of the two.
+    ///
+    /// # Errors
+    /// Those of [`WeightSpec::new`]; `dorefa` has one scale for the layer, by its formula.
+    pub fn with_scale(
+        bits: Bits,
+        quant: WeightQuant,
+        grid: Option<Grid>,
+        scale: Option<Granularity>,
+    ) -> Result<WeightSpec, SpecError> {
         let without_only = quant == WeightQuant::Dorefa || bits.get() == 1;
-        let usual = if quant == WeightQuant::Minmax && !without_only { Grid::WithZero } else { Grid::WithoutZero };
+        let usual = match quant {
+            WeightQuant::Minmax => Grid::WithZero,
+            // The published grid has zero and 2^k levels; at 2 bits only the one without zero has 4.
+            WeightQuant::Lsq if bits.get() > 2 => Grid::WithZero,
+            _ => Grid::WithoutZero,
+        };
+        let usual = if without_only { Grid::WithoutZero } else { usual };
         match grid {
             Some(grid) if without_only && grid != Grid::WithoutZero => {
-                Err(SpecError::Grid { quant, bits, grid, only: Grid::WithoutZero })
+                return Err(SpecError::Grid { quant, bits, grid, only: Grid::WithoutZero });
             }
-            given => Ok(WeightSpec { bits, quant, grid: given.unwrap_or(usual) }),
+            _ => {}
         }
+        let scale = scale.unwrap_or(quant.usual_scale());
+        if quant == WeightQuant::Dorefa && scale != Granularity::Layer {
+            return Err(SpecError::Scale { quant, scale, only: Granularity::Layer });
+        }
+        Ok(WeightSpec { bits, quant, grid: grid.unwrap_or(usual), scale })
     }
 
     /// The largest code of the grid.
@@ -174,11 +262,11 @@ impl WeightSpec {
         self.grid.code_limit(self.bits)
     }
 
-    /// Number of scales of a tensor: one for the layer (`dorefa`, `sawb`) or one per output channel (`minmax`).
+    /// Number of scales of a tensor: one for the layer or one per output channel.
     pub const fn scales_len(&self, out_channels: usize) -> usize {
-        match self.quant {
-            WeightQuant::Minmax => out_channels,
-            WeightQuant::Dorefa | WeightQuant::Sawb => 1,
+        match self.scale {
+            Granularity::Channel => out_channels,
+            Granularity::Layer => 1,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Weight tensors to codes and scales, and the gradients back.
 
-use super::{Grid, WeightQuant, WeightSpec, sawb_alpha};
+use super::{Grid, WeightQuant, WeightSpec, lsq, sawb_alpha};
 use crate::round::round_to_code;
 use crate::{reduce, tanh};
 
@@ -9,14 +9,17 @@ pub const CODE_LIMIT_16BIT: i32 = 127 * 256 + 127;
 
 /// Quantizes a weight tensor: `w ~ scale * code`.
 ///
-/// `w` and `codes` are `[out_channels][rest]`; `scales` has [`WeightSpec::scales_len`] entries. With `L` the grid's
-/// largest code and `n = 2^k - 1`, all in float32:
+/// `w` and `codes` are `[out_channels][rest]`; `scales` has [`WeightSpec::scales_len`] entries, each for the whole layer
+/// or for its output channel, and so has `steps` for `lsq`; for the others it is empty. With `L` the grid's largest code and
+/// `n = 2^k - 1`, all in float32:
 ///
 /// - `dorefa` (arXiv 1606.06160 eq. 9): `t = tanh(w) / (2 m) + 1/2`, `m = max|tanh w|` (below 2^-126, `m = 1`);
 ///   `code = 2 round_half_even(t n) - n`, `scale = 1 / n`. At 1 bit `code = sign(w)`, `scale = mean|w|` (eq. 7);
-/// - `sawb` (arXiv 1807.06964): `alpha` from [`sawb_alpha`], `scale = alpha / L`, `code` the grid point nearest to
+/// - `sawb`, `sawb+` (arXiv 1807.06964): `alpha` from [`sawb_alpha`], `scale = alpha / L`, `code` the grid point nearest to
 ///   `w * (L / alpha)`, clamped;
-/// - `minmax`: the same per output channel with `alpha = max|w|`.
+/// - `lsq` (arXiv 1902.08153 eq. 1 and 2): `scale` is the step, half the step on the grid without zero; `code` the grid point
+///   nearest to `w * (1 / scale)`, clamped;
+/// - `minmax`: as `sawb` with `alpha = max|w|`.
 ///
 /// The nearest grid point of `v` is `round_half_even(v)` with zero and `2 round_half_even((v + n) / 2) - n` without; at 1 bit it is
 /// `sign(v)`, and `sign(0) = +1` everywhere. Where `alpha / L` is no normal number (all weights zero, or below about
@@ -24,57 +27,94 @@ pub const CODE_LIMIT_16BIT: i32 = 127 * 256 + 127;
 /// `w`, `NaN` included.
 ///
 /// # Panics
-/// Where a length does not fit, or `spec` is a pair that [`WeightSpec::new`] refuses.
-pub fn quantize_weights(spec: &WeightSpec, w: &[f32], out_channels: usize, codes: &mut [i16], scales: &mut [f32]) {
-    let rest = check(w.len(), out_channels, codes.len());
+/// Where a length does not fit, or `spec` is one that [`WeightSpec::with_scale`] refuses.
+pub fn quantize_weights(
+    spec: &WeightSpec,
+    w: &[f32],
+    out_channels: usize,
+    steps: &[f32],
+    codes: &mut [i16],
+    scales: &mut [f32],
+) {
+    check(w.len(), out_channels, codes.len());
+    check_steps(spec, out_channels, steps.len());
     assert_eq!(scales.len(), spec.scales_len(out_channels), "quantize_weights: number of scales");
     check_spec(spec);
-    match spec.quant {
-        WeightQuant::Dorefa if spec.bits.get() == 1 => {
-            scales[0] = mean_abs(w);
-            codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v));
-        }
-        WeightQuant::Dorefa => scales[0] = dorefa(spec.bits.q_max(), w, codes),
-        WeightQuant::Sawb => scales[0] = on_grid(spec, sawb_alpha(spec, w), w, codes),
-        WeightQuant::Minmax => {
-            for (c, scale) in scales.iter_mut().enumerate() {
-                let channel = &w[c * rest..(c + 1) * rest];
-                *scale = on_grid(spec, reduce::max_abs(channel), channel, &mut codes[c * rest..(c + 1) * rest]);
+    let n = w.len() / scales.len().max(1);
+    for (c, scale) in scales.iter_mut().enumerate() {
+        let (w, codes) = (&w[c * n..(c + 1) * n], &mut codes[c * n..(c + 1) * n]);
+        let by_alpha = |alpha| scale_pair(spec.code_limit(), alpha);
+        *scale = match spec.quant {
+            WeightQuant::Dorefa if spec.bits.get() == 1 => {
+                codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v));
+                mean_abs(w)
             }
-        }
+            WeightQuant::Dorefa => dorefa(spec.bits.q_max(), w, codes),
+            WeightQuant::Sawb | WeightQuant::SawbPlus => on_grid(spec, by_alpha(sawb_alpha(spec, w)), w, codes),
+            WeightQuant::Lsq => on_grid(spec, lsq::scale_pair(spec, steps[c]), w, codes),
+            WeightQuant::Minmax => on_grid(spec, by_alpha(reduce::max_abs(w)), w, codes),
+        };
     }
 }
 
-/// The straight-through gradient of [`quantize_weights`]: `dw` from `dwq = dL/d(scale * code)`; `dw` is overwritten.
+/// The straight-through gradient of [`quantize_weights`]: `dw` from `dwq = dL/d(scale * code)`; `dw` and `dsteps`, which
+/// is as long as `steps`, are overwritten.
 ///
 /// - `dorefa`: `dw = dwq (1 - tanh(w)^2) / m`, with `m = max|tanh w|` held constant. The authors' code differentiates `m` too; that would
-///   add a term to the one weight that attains it. At 1 bit `dw = dwq`;
+///   add a term to the one weight that attains it;
 /// - `sawb`: `dw = dwq` where `|w| <= alpha`, else 0; `alpha` is not differentiated;
-/// - `minmax`: `dw = dwq`.
+/// - `sawb+`, `minmax`: `dw = dwq`;
+/// - `lsq` (eq. 3 and 5): with `v = w / scale`, `dw = dwq` where `|v| < L`, else 0. `dstep` is the sum over the weights that share
+///   the step of `dwq (code - v)` where `|v| < L` and of `dwq code` elsewhere, halved on the grid without zero, whose step is two
+///   codes, and times [`lsq_gradient_scale`](super::lsq_gradient_scale) of their number and of the largest level in steps.
+///
+/// At 1 bit all of them have `dw = dwq`, as half of the weights lie beyond the levels; there `dstep` of `lsq` sums `dwq code`, the exact
+/// derivative.
 ///
 /// # Panics
-/// Where a length does not fit, or `spec` is a pair that [`WeightSpec::new`] refuses.
-pub fn weights_backward(spec: &WeightSpec, w: &[f32], out_channels: usize, dwq: &[f32], dw: &mut [f32]) {
+/// Where a length does not fit, or `spec` is one that [`WeightSpec::with_scale`] refuses.
+pub fn weights_backward(
+    spec: &WeightSpec,
+    w: &[f32],
+    out_channels: usize,
+    steps: &[f32],
+    dwq: &[f32],
+    dw: &mut [f32],
+    dsteps: &mut [f32],
+) {
     check(w.len(), out_channels, dw.len());
     assert_eq!(dwq.len(), w.len(), "weights_backward: length of dwq");
+    check_steps(spec, out_channels, steps.len());
+    assert_eq!(dsteps.len(), steps.len(), "weights_backward: length of dsteps");
     check_spec(spec);
-    match spec.quant {
-        WeightQuant::Dorefa if spec.bits.get() > 1 => {
-            for (d, &v) in dw.iter_mut().zip(w) {
-                *d = tanh(v);
+    let parts = spec.scales_len(out_channels);
+    let n = w.len() / parts.max(1);
+    for c in 0..parts {
+        let part = c * n..(c + 1) * n;
+        let (w, dwq, dw) = (&w[part.clone()], &dwq[part.clone()], &mut dw[part]);
+        match spec.quant {
+            WeightQuant::Lsq => {
+                let mut codes = vec![0; n];
+                on_grid(spec, lsq::scale_pair(spec, steps[c]), w, &mut codes);
+                dsteps[c] = lsq::backward(spec, steps[c], w, &codes, dwq, dw);
             }
-            let inverse = 1.0 / normalizer(reduce::max_abs(dw));
-            for (d, &g) in dw.iter_mut().zip(dwq) {
-                *d = g * ((1.0 - *d * *d) * inverse);
+            WeightQuant::Dorefa if spec.bits.get() > 1 => {
+                for (d, &v) in dw.iter_mut().zip(w) {
+                    *d = tanh(v);
+                }
+                let inverse = 1.0 / normalizer(reduce::max_abs(dw));
+                for (d, &g) in dw.iter_mut().zip(dwq) {
+                    *d = g * ((1.0 - *d * *d) * inverse);
+                }
             }
+            WeightQuant::Sawb if spec.bits.get() > 1 => {
+                let alpha = sawb_alpha(spec, w);
+                for ((d, &g), &v) in dw.iter_mut().zip(dwq).zip(w) {
+                    *d = if v.abs() <= alpha { g } else { 0.0 };
+                }
+            }
+            _ => dw.copy_from_slice(dwq),
         }
-        WeightQuant::Sawb => {
-            let alpha = sawb_alpha(spec, w);
-            for ((d, &g), &v) in dw.iter_mut().zip(dwq).zip(w) {
-                *d = if v.abs() <= alpha { g } else { 0.0 };
-            }
-        }
-        WeightQuant::Dorefa | WeightQuant::Minmax => dw.copy_from_slice(dwq),
     }
 }
 
@@ -88,7 +128,8 @@ pub fn quantize_weights_16bit(w: &[f32], out_channels: usize, codes: &mut [i16],
     assert_eq!(scales.len(), out_channels, "quantize_weights_16bit: number of scales");
     for (c, scale) in scales.iter_mut().enumerate() {
         let channel = &w[c * rest..(c + 1) * rest];
-        *scale = with_zero(CODE_LIMIT_16BIT, reduce::max_abs(channel), channel, &mut codes[c * rest..(c + 1) * rest]);
+        let pair = scale_pair(CODE_LIMIT_16BIT, reduce::max_abs(channel));
+        *scale = with_zero(CODE_LIMIT_16BIT, pair, channel, &mut codes[c * rest..(c + 1) * rest]);
     }
 }
 
@@ -99,8 +140,13 @@ fn check(weights: usize, out_channels: usize, codes: usize) -> usize {
     rest
 }
 
+fn check_steps(spec: &WeightSpec, out_channels: usize, steps: usize) {
+    let expected = if spec.quant.is_learned() { spec.scales_len(out_channels) } else { 0 };
+    assert_eq!(steps, expected, "number of learned steps of {}", spec.quant);
+}
+
 fn check_spec(spec: &WeightSpec) {
-    if let Err(error) = WeightSpec::new(spec.bits, spec.quant, Some(spec.grid)) {
+    if let Err(error) = WeightSpec::with_scale(spec.bits, spec.quant, Some(spec.grid), Some(spec.scale)) {
         panic!("{error}");
     }
 }
@@ -141,12 +187,12 @@ fn dorefa(q_max: i32, w: &[f32], codes: &mut [i16]) -> f32 {
     1.0 / n
 }
 
-/// Codes of weights clipped at `alpha`; the scale.
-fn on_grid(spec: &WeightSpec, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
+/// Codes of weights for a scale and its inverse; the scale.
+fn on_grid(spec: &WeightSpec, pair: (f32, f32), w: &[f32], codes: &mut [i16]) -> f32 {
     let limit = spec.code_limit();
     match spec.grid {
-        Grid::WithZero => with_zero(limit, alpha, w, codes),
-        Grid::WithoutZero => without_zero(limit, alpha, w, codes),
+        Grid::WithZero => with_zero(limit, pair, w, codes),
+        Grid::WithoutZero => without_zero(limit, pair, w, codes),
     }
 }
 
@@ -157,8 +203,7 @@ fn scale_pair(limit: i32, alpha: f32) -> (f32, f32) {
     if scale >= f32::MIN_POSITIVE { (scale, limit / alpha) } else { (0.0, 0.0) }
 }
 
-fn with_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
-    let (scale, inverse) = scale_pair(limit, alpha);
+fn with_zero(limit: i32, (scale, inverse): (f32, f32), w: &[f32], codes: &mut [i16]) -> f32 {
     let limit = limit as f32;
     for (code, &v) in codes.iter_mut().zip(w) {
         *code = round_to_code(clamp(v * inverse, limit)) as i16;
@@ -166,8 +211,7 @@ fn with_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
     scale
 }
 
-fn without_zero(limit: i32, alpha: f32, w: &[f32], codes: &mut [i16]) -> f32 {
-    let (scale, inverse) = scale_pair(limit, alpha);
+fn without_zero(limit: i32, (scale, inverse): (f32, f32), w: &[f32], codes: &mut [i16]) -> f32 {
     if limit == 1 {
         codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v * inverse));
         return scale;

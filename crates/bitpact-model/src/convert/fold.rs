@@ -38,7 +38,12 @@ impl Converter<'_> {
                 w.iter_mut().enumerate().for_each(|(i, w)| *w *= scales[first + i / plane]);
             }
         }
-        let (codes, scales, weight_bits, grid) = quantize(self.model.plan.weights.get(&name), &w, out_channels);
+        let steps: Vec<f32> = match self.model.tensors.get(&format!("{name}.weight_step")) {
+            Some(step) if input == 0 => step.data.iter().map(|s| s * self.model.input.mean_scale()).collect(),
+            Some(step) => step.data.clone(),
+            None => Vec::new(),
+        };
+        let (codes, scales, weight_bits, grid) = quantize(self.model.plan.weights.get(&name), &w, out_channels, &steps);
         let affine = self.affine(product, norm, out_channels)?;
         let zero = self.zeros[input];
         let product = IntegerProduct {
@@ -108,12 +113,17 @@ impl Converter<'_> {
 }
 
 /// Codes, one scale per output channel, bits and grid.
-fn quantize(plan: Option<&WeightPlan>, w: &[f32], out_channels: usize) -> (Vec<i16>, Vec<f32>, u8, Grid) {
+fn quantize(
+    plan: Option<&WeightPlan>,
+    w: &[f32],
+    out_channels: usize,
+    steps: &[f32],
+) -> (Vec<i16>, Vec<f32>, u8, Grid) {
     let mut codes = vec![0; w.len()];
     match plan {
         Some(WeightPlan::Quantized(spec)) => {
             let mut scales = vec![0.0; spec.scales_len(out_channels)];
-            quantize_weights(spec, w, out_channels, &mut codes, &mut scales);
+            quantize_weights(spec, w, out_channels, steps, &mut codes, &mut scales);
             let scales = (0..out_channels).map(|c| scales[c.min(scales.len() - 1)]).collect();
             (codes, scales, spec.bits.get(), spec.grid)
         }

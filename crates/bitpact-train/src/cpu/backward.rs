@@ -1,6 +1,6 @@
 //! The backward half of a step: stages in reverse, two passes a unit, every gradient in a slab of the plan.
 
-use bitpact_core::ActQuant;
+use bitpact_core::{ActQuant, lsq_alpha_scale};
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView};
 use bitpact_kernels::{Aligned, Chunk, Chunked, GroupScratch, Isa, Pool, pool2d};
 use bitpact_model::InputDescription;
@@ -83,15 +83,21 @@ impl StepPlan {
             let sums = |c| (total(second_sums, c), total(second_sums, cs + c));
             product.backward_coefficients(&mut self.params, count, sums);
         }
-        if let Activation::Quantized { clip, quant, .. } = unit.activation {
+        if let Activation::Quantized { clip, quant, bits } = unit.activation {
             let (gradient, clipped) = self.clip_sums.iter().fold((0.0, 0), |(g, n), s| (g + s.0, n + s.1));
             unit.counts.alpha_gradient = gradient as f32;
             unit.counts.clipped += clipped;
             unit.counts.elements += (count * unit.main.z_layout.c) as u64;
-            if quant != ActQuant::Relu {
+            if quant.is_learned() {
+                let shape = unit.main.z_layout;
+                let scale = match quant {
+                    ActQuant::Lsq => lsq_alpha_scale(shape.h * shape.w * shape.c, quant.q_max(bits) as f32),
+                    _ => 1.0,
+                };
+                let gradient = gradient as f32 * scale;
                 // Stages come in reverse: the last of those that share the clip value is the first here.
                 let total = &mut self.params.get_mut(clip).grad[0];
-                *total = if unit.clip.is_last { gradient as f32 } else { *total + gradient as f32 };
+                *total = if unit.clip.is_last { gradient } else { *total + gradient };
             }
         }
         self.shortcut_backward(isa, pool, unit, slabs);
@@ -108,11 +114,11 @@ impl StepPlan {
             Activation::Quantized { clip, bits, quant } => {
                 let alpha = params.scalar(clip);
                 match quant {
-                    ActQuant::PactPlus => {
+                    ActQuant::PactPlus | ActQuant::Lsq => {
                         let inverse_step = bitpact_core::act_inverse_step(alpha, bits);
                         Clip::PactPlus { alpha, inverse_step, q_max: bits.q_max() as f32 }
                     }
-                    ActQuant::Pact | ActQuant::Relu => Clip::Pact { alpha },
+                    ActQuant::Pact | ActQuant::Fixed | ActQuant::Relu => Clip::Pact { alpha },
                     ActQuant::PactSym => Clip::PactSym { alpha },
                 }
             }
@@ -253,6 +259,7 @@ impl StepPlan {
             });
         }
         for (p, grad) in products.iter().zip(grads) {
+            p.step_gradient(&self.pixels, &mut self.params);
             self.params.get_mut(p.weight).grad = grad;
         }
         self.stages = stages;

@@ -7,7 +7,8 @@ use bitpact_graph::{Graph, Op, QuantPlan};
 use bitpact_model::{Model, Tensor};
 
 /// Start values by name: convolutions normal with variance 2 / (cin*k*k) (He et al. 2015, eq. 10), linear layers and
-/// biases uniform within 1/sqrt(inputs) as in PyTorch, batch norms the identity, every clip value `clip_init`.
+/// biases uniform within 1/sqrt(inputs) as in PyTorch, batch norms the identity, every clip value `clip_init`, learned weight
+/// steps `2 mean|w| / sqrt(q_max)` ([`bitpact_core::lsq_start`]).
 ///
 /// Each tensor has its own stream of numbers, so a seed gives the same weights to networks that differ elsewhere.
 pub fn initial_tensors(graph: &Graph, plan: &QuantPlan, seed: u64, clip_init: f32) -> BTreeMap<String, Tensor> {
@@ -15,6 +16,13 @@ pub fn initial_tensors(graph: &Graph, plan: &QuantPlan, seed: u64, clip_init: f3
     let mut tensors = BTreeMap::new();
     for (name, shape) in Model::tensor_shapes(graph, plan) {
         let (layer, tensor) = name.rsplit_once('.').expect("tensor names have a layer");
+        if tensor == "weight_step" {
+            // Names are in order: the weight came before.
+            let weight: &Tensor = &tensors[&format!("{layer}.weight")];
+            let step = Model::first_weight_step(plan, layer, weight).expect("a layer with a step learns it");
+            tensors.insert(name, step);
+            continue;
+        }
         let id = graph.find(layer).expect("tensors belong to nodes");
         let n: usize = shape.iter().product();
         let key = key.with(&name);

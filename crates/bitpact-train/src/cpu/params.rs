@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bitpact_core::ALPHA_MIN;
+use bitpact_core::{ALPHA_MIN, WEIGHT_STEP_MIN};
 use bitpact_model::Tensor;
 
 use crate::{OptimizerConfig, TrainError};
@@ -17,6 +17,8 @@ pub(super) enum Role {
     Trained { decay: f32 },
     /// A trained clip value.
     Clip,
+    /// A trained step of weights: no decay.
+    Step,
     /// Not trained: running statistics, and clip values that follow a maximum.
     Buffer,
 }
@@ -29,7 +31,7 @@ pub(super) struct Param {
     pub(super) grad: Vec<f32>,
     momentum: Vec<f32>,
     role: Role,
-    /// Steps in which a clip value was held at [`ALPHA_MIN`].
+    /// Steps in which it was held at its smallest value, [`ALPHA_MIN`] or [`WEIGHT_STEP_MIN`].
     pub(super) clamped: u64,
 }
 
@@ -54,6 +56,7 @@ impl Params {
                     Some("running_mean" | "running_var") => Role::Buffer,
                     Some("clip_val") if trained_clip(&name) => Role::Clip,
                     Some("clip_val") => Role::Buffer,
+                    Some("weight_step") => Role::Step,
                     _ => {
                         let skip = optimizer.no_weight_decay.iter().any(|p| bitpact_graph::name_matches(p, &name));
                         Role::Trained { decay: if skip { 0.0 } else { optimizer.weight_decay } }
@@ -97,6 +100,7 @@ impl Params {
             let (lr, decay) = match p.role {
                 Role::Trained { decay } => (lr, decay),
                 Role::Clip => (lr * clip_lr_scale, clip_weight_decay),
+                Role::Step => (lr, 0.0),
                 Role::Buffer => continue,
             };
             for ((w, g), v) in p.value.iter_mut().zip(&p.grad).zip(&mut p.momentum) {
@@ -105,10 +109,13 @@ impl Params {
                 let direction = if nesterov { d + momentum * *v } else { *v };
                 *w -= lr * direction;
             }
-            if p.role == Role::Clip && p.value[0] < ALPHA_MIN {
-                p.value[0] = ALPHA_MIN;
-                p.clamped += 1;
-            }
+            let least = match p.role {
+                Role::Clip => ALPHA_MIN,
+                Role::Step => WEIGHT_STEP_MIN,
+                _ => continue,
+            };
+            p.clamped += u64::from(p.value.iter().any(|&v| v < least));
+            p.value.iter_mut().for_each(|v| *v = v.max(least));
         }
     }
 

@@ -182,7 +182,7 @@ impl StepPlan {
         let stages = fuse(graph)?;
         let trained_clip = |name: &str| {
             let act = name.strip_suffix(".clip_val").unwrap_or(name);
-            plan.activations.get(act).is_some_and(|a| a.quant != ActQuant::Relu)
+            plan.activations.get(act).is_some_and(|a| a.quant.is_learned())
         };
         let params = Params::new(Model::tensor_shapes(graph, plan), optimizer, trained_clip);
         let c = graph.input().c;
@@ -384,6 +384,7 @@ impl Builder<'_> {
         let spec = ProductSpec {
             name,
             weight: ParamId::MAX,
+            step: None,
             bias: None,
             norm: norm.map(|n| self.norm(n)),
             geometry: ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin: c, cout: c },
@@ -460,6 +461,7 @@ impl Builder<'_> {
         let spec = ProductSpec {
             name: node.name.clone(),
             weight: id(&node.name, "weight"),
+            step: spec.filter(|s| s.quant.is_learned()).map(|_| id(&node.name, "weight_step")),
             bias: bias.then(|| id(&node.name, "bias")),
             norm,
             geometry,

@@ -82,6 +82,8 @@ pub(super) struct Product {
     pub(super) name: String,
     /// Not read where there are no weights.
     pub(super) weight: ParamId,
+    /// The learned steps, where there are some.
+    pub(super) step: Option<ParamId>,
     pub(super) bias: Option<ParamId>,
     pub(super) norm: Option<Norm>,
     pub(super) geometry: ConvGeometry,
@@ -100,6 +102,9 @@ pub(super) struct Product {
     pub(super) dwq: Vec<f32>,
     codes: Vec<i16>,
     scales: Vec<f32>,
+    /// Learned steps of the folded weights, and their gradients.
+    steps: Vec<f32>,
+    dsteps: Vec<f32>,
     folded: Vec<f32>,
     real: Vec<f32>,
     pub(super) channels: Channels,
@@ -109,6 +114,7 @@ pub(super) struct Product {
 pub(super) struct ProductSpec {
     pub(super) name: String,
     pub(super) weight: ParamId,
+    pub(super) step: Option<ParamId>,
     pub(super) bias: Option<ParamId>,
     pub(super) norm: Option<Norm>,
     pub(super) geometry: ConvGeometry,
@@ -123,7 +129,7 @@ pub(super) struct ProductSpec {
 
 impl Product {
     pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
-        let ProductSpec { name, weight, bias, norm, geometry, groups, source, spec, x, batch, .. } = s;
+        let ProductSpec { name, weight, step, bias, norm, geometry, groups, source, spec, x, batch, .. } = s;
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
         let dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
@@ -154,6 +160,7 @@ impl Product {
             let packed = Aligned::zeroed(conv.packed_len());
             (conv, packed)
         });
+        let steps = spec.filter(|s| s.quant.is_learned()).map_or(0, |s| s.scales_len(geometry.cout));
         let cs = z_layout.cs;
         let zeros = || vec![0.0; cs];
         let channels = Channels {
@@ -168,6 +175,7 @@ impl Product {
         Self {
             name,
             weight,
+            step,
             bias,
             norm,
             geometry,
@@ -183,6 +191,8 @@ impl Product {
             dwq: vec![0.0; n],
             codes: vec![0; if spec.is_some() { n } else { 0 }],
             scales: vec![0.0; geometry.cout],
+            steps: vec![0.0; steps],
+            dsteps: vec![0.0; steps],
             folded: vec![0.0; n],
             real: vec![0.0; n],
             channels,
@@ -240,7 +250,11 @@ impl Product {
         let per_out = self.folded.len() / cout;
         if let Some(spec) = &self.spec {
             let scales = &mut self.scales[..spec.scales_len(cout)];
-            quantize_weights(spec, &self.folded, cout, &mut self.codes, scales);
+            if let Some(step) = self.step {
+                let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
+                self.steps.iter_mut().zip(params.value(step)).for_each(|(to, s)| *to = s * unit);
+            }
+            quantize_weights(spec, &self.folded, cout, &self.steps, &mut self.codes, scales);
             if scales.len() == 1 {
                 let s = scales[0];
                 self.scales.fill(s);
@@ -375,15 +389,26 @@ impl Product {
         }
     }
 
-    /// dL/dw from `dwq`, through quantizer and folding, into `grad`.
+    /// dL/dw from `dwq`, through quantizer and folding, into `grad`; the learned steps' gradients are kept for
+    /// [`Product::step_gradient`].
     pub(super) fn weight_gradient(&mut self, pixels: &InputDescription, grad: &mut [f32]) {
         match &self.spec {
-            Some(spec) => weights_backward(spec, &self.folded, self.geometry.cout, &self.dwq, grad),
+            Some(spec) => {
+                let (cout, dsteps) = (self.geometry.cout, &mut self.dsteps);
+                weights_backward(spec, &self.folded, cout, &self.steps, &self.dwq, grad, dsteps);
+            }
             None => grad.copy_from_slice(&self.dwq),
         }
         if self.source == Source::Pixels {
             grad.iter_mut().zip(self.input_channels()).for_each(|(g, channel)| *g *= pixels.scale[channel]);
         }
+    }
+
+    /// dL/dstep of the learned steps into `params`.
+    pub(super) fn step_gradient(&self, pixels: &InputDescription, params: &mut Params) {
+        let Some(step) = self.step else { return };
+        let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
+        params.get_mut(step).grad.iter_mut().zip(&self.dsteps).for_each(|(to, d)| *to = d * unit);
     }
 
     /// Moves the running statistics by the step's.

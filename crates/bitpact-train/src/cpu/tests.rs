@@ -1,5 +1,7 @@
 //! Whole small networks: gradients against finite differences, bits against thread counts, statistics against counts.
 
+mod quantizers;
+
 use bitpact_core::rng::Key;
 use bitpact_core::step::TOLERANCE;
 use bitpact_core::{ActQuant, WeightQuant};

@@ -37,9 +37,12 @@ impl Draft {
             arch,
             graph,
             bits,
-            act_quant: self.choice("act_quant", &["pact", "pact+", "relu"])?.unwrap_or(ActQuant::Pact),
-            weight_quant: self.choice("weight_quant", &["dorefa", "sawb", "minmax"])?.unwrap_or(WeightQuant::Dorefa),
+            act_quant: self.choice("act_quant", &["pact", "pact+", "lsq", "fixed", "relu"])?.unwrap_or(ActQuant::Pact),
+            weight_quant: self
+                .choice("weight_quant", &WeightQuant::ALL.map(WeightQuant::name))?
+                .unwrap_or(WeightQuant::Dorefa),
             weight_grid: self.choice("weight_grid", &["zero", "no_zero"])?,
+            weight_scale: self.choice("weight_scale", &["layer", "channel"])?,
             first_last: self.choice("first_last", &["float", "8bit", "same"])?.unwrap_or(FirstLast::Bits8),
             shortcut: self.choice("shortcut", &["same", "8bit"])?.unwrap_or(ShortcutBits::Same),
             clip_init: self.clip_init(bits)?,

@@ -140,9 +140,16 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
         ("clip_weight_decay = nan", "expected a number of 0 or more"),
         ("seed = -1", "`seed` = -1: expected a whole number, 0 or more"),
         ("limit_train = 0", "`limit_train` = 0: expected a whole number, 1 or more"),
-        ("act_quant = \"pakt\"", "expected one of \"pact\", \"pact+\", \"relu\" (did you mean `pact`?)"),
+        (
+            "act_quant = \"pakt\"",
+            "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\" (did you mean `pact`?)",
+        ),
+        ("weight_scale = \"group\"", "`weight_scale` = \"group\": expected one of \"layer\", \"channel\""),
         ("weight_quant = \"doreffa\"", "(did you mean `dorefa`?)"),
-        ("weight_quant = 3", "`weight_quant` = 3: expected one of \"dorefa\", \"sawb\", \"minmax\""),
+        (
+            "weight_quant = 3",
+            "`weight_quant` = 3: expected one of \"dorefa\", \"sawb\", \"sawb+\", \"lsq\", \"minmax\"",
+        ),
         ("first_last = \"8-bit\"", "expected one of \"float\", \"8bit\", \"same\" (did you mean `8bit`?)"),
         ("schedule = \"cos\"", "expected one of \"constant\", \"step\", \"cosine\" (did you mean `cosine`?)"),
         ("clip_init = 0", "expected a number from 0.01 to 10000, \"calibrate\""),

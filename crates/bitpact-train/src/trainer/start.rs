@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bitpact_core::ALPHA_MIN;
 use bitpact_data::epoch_order;
-use bitpact_model::{Checkpoint, Tensor};
+use bitpact_model::{Checkpoint, Model, Tensor};
 
 use super::progress::Progress;
 use super::{Event, RunError, State, Trainer};
@@ -47,6 +47,12 @@ impl Trainer<'_> {
         let mut taken = Vec::new();
         if let Some(weights) = weights {
             let report = take_weights(&mut tensors, weights)?;
+            for name in &report.loaded {
+                let Some(layer) = name.strip_suffix(".weight") else { continue };
+                if let Some(step) = Model::first_weight_step(&self.setup.plan, layer, &tensors[name]) {
+                    tensors.insert(format!("{layer}.weight_step"), step);
+                }
+            }
             (self.options.observer)(Event::Initialized(&report));
             taken = report.loaded;
         }
@@ -139,7 +145,8 @@ impl Trainer<'_> {
     }
 }
 
-/// Puts the weights of another network into `tensors` where the names agree.
+/// Puts the weights of another network into `tensors` where the names agree. Learned weight steps are not taken: they
+/// belong to the width they were trained at.
 fn take_weights(
     tensors: &mut BTreeMap<String, Tensor>,
     weights: BTreeMap<String, Tensor>,
@@ -148,6 +155,7 @@ fn take_weights(
     let mut misfits = Vec::new();
     for (name, tensor) in weights {
         match tensors.get_mut(&name) {
+            _ if name.ends_with(".weight_step") => report.unused.push(name),
             None => report.unused.push(name),
             Some(own) if own.data.len() == 1 && tensor.data.len() == 1 => {
                 own.data = tensor.data;

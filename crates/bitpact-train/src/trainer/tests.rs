@@ -228,6 +228,23 @@ fn weights_of_another_network_are_taken_by_name_or_refused_by_shape() {
 }
 
 #[test]
+fn learned_steps_start_from_the_weights_of_another_network() {
+    let at = tempfile::tempdir().unwrap();
+    let lsq = recipe(|d| {
+        d.set("weight_quant", "lsq", "--weight-quant");
+        d.set("first_last", "same", "--first-last");
+    });
+    let weights = [("linear.weight", Tensor::full(&[3, 4], 0.5)), ("linear.weight_step", Tensor::full(&[], 9.0))];
+    let weights = weights.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    run(&lsq, &folder, Start::Fresh { weights: Some(weights) }, Some(0)).unwrap();
+    let tensors = Checkpoint::load(folder.file(LAST)).unwrap().model.tensors;
+    // 2 mean|w| / sqrt(7) at 4 bits with zero.
+    assert_eq!(tensors["linear.weight_step"], Tensor::full(&[], (1.0 / 7f64.sqrt()) as f32));
+    assert!(tensors["conv1.weight_step"].data[0] > 0.0);
+}
+
+#[test]
 fn sets_that_do_not_fit_are_refused_before_anything_is_written() {
     let sets = Sets::new();
     let error = |recipe: &Recipe, images: &Images<'_>| Setup::new(recipe, images).unwrap_err().to_string();

@@ -61,10 +61,10 @@ pub(super) struct RecipeFlags {
     /// Bits of weights and activations, such as W4A4, or float
     #[arg(long, value_name = "BITS")]
     bits: Option<String>,
-    /// Activation quantizer: pact, pact+ or relu
+    /// Activation quantizer: pact, pact+, lsq, fixed or relu
     #[arg(long, value_name = "NAME")]
     act_quant: Option<String>,
-    /// Weight quantizer: dorefa, sawb or minmax
+    /// Weight quantizer: dorefa, sawb, sawb+, lsq or minmax
     #[arg(long, value_name = "NAME")]
     weight_quant: Option<String>,
     /// First and last layer: float, 8bit or same

@@ -1,0 +1,158 @@
+//! Every quantizer through whole networks: it learns, keeps its bits, goes on from a checkpoint, and converts exactly.
+
+use std::collections::BTreeMap;
+
+use bitpact_core::Granularity;
+use bitpact_engine::{VerifyOptions, verify};
+use bitpact_graph::Override;
+
+use super::*;
+
+/// Every layer of `graph`, the first and the last too, at `weights` and `activations` bits with these quantizers.
+fn everywhere(weights: u8, activations: u8, act_quant: ActQuant, weight: (WeightQuant, Granularity)) -> QuantConfig {
+    let named = Override {
+        weight_bits: Some(weights),
+        activation_bits: Some(activations),
+        weight_quant: Some(weight.0),
+        weight_scale: Some(weight.1),
+        ..Override::default()
+    };
+    QuantConfig { act_quant, overrides: [("*".to_owned(), named)].into(), ..quant("W4A4") }
+}
+
+/// Every weight quantizer with every kind of scale it has.
+fn weight_quantizers() -> Vec<(WeightQuant, Granularity)> {
+    let all = WeightQuant::ALL.into_iter().flat_map(|q| [(q, Granularity::Layer), (q, Granularity::Channel)]);
+    all.filter(|pair| *pair != (WeightQuant::Dorefa, Granularity::Channel)).collect()
+}
+
+/// Trains a little; every code of the converted network is the same on every path of this machine.
+fn converts_exactly(graph: &Graph, config: &QuantConfig, what: &str) {
+    let mut backend = backend(graph, config, Isa::detect(), 2);
+    for _ in 0..3 {
+        step(&mut backend, 0.02);
+    }
+    let layout = backend.input_layout();
+    let fill = filler(layout, backend.plan.classes);
+    let model = Model {
+        graph: graph.clone(),
+        plan: QuantPlan::resolve(graph, config).unwrap(),
+        input: backend.plan.pixels.clone(),
+        class_names: (0..graph.classes()).map(|c| c.to_string()).collect(),
+        tensors: backend.tensors(),
+    };
+    let integer = bitpact_model::convert(&model).unwrap_or_else(|e| panic!("{what}: {e}")).model;
+    let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
+        for (i, out) in range.zip(pixels.chunks_exact_mut(layout.h * layout.w * layout.c)) {
+            let mut image = vec![0; layout.len()];
+            fill(i, &mut image);
+            out.copy_from_slice(&dense(&image, layout));
+        }
+    };
+    let verification = verify(&integer, &VerifyOptions::up_to(2), BATCH, load, |_| {}).unwrap();
+    assert_eq!((verification.different, verification.images), (0, BATCH), "{what}: {:?}", verification.first);
+}
+
+#[test]
+fn every_quantizer_converts_to_integers_exactly() {
+    let networks = networks();
+    for weight in weight_quantizers() {
+        for weights in [1, 2, 4, 8] {
+            let activations = weights.max(2);
+            let config = everywhere(weights, activations, ActQuant::Pact, weight);
+            converts_exactly(&networks[1], &config, &format!("W{weights}A{activations} {} {}", weight.0, weight.1));
+        }
+    }
+    for act_quant in [ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu] {
+        for bits in [1, 2, 4, 8] {
+            let config = everywhere(bits, bits, act_quant, (WeightQuant::Sawb, Granularity::Layer));
+            converts_exactly(&networks[0], &config, &format!("W{bits}A{bits} {act_quant}"));
+        }
+    }
+}
+
+#[test]
+fn every_quantizer_learns_with_the_same_bits_on_any_number_of_threads() {
+    let networks = networks();
+    let weights = weight_quantizers().into_iter().map(|w| (ActQuant::Pact, w));
+    let sawb = (WeightQuant::Sawb, Granularity::Layer);
+    let acts = [ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu].map(|a| (a, sawb));
+    for (act_quant, weight) in weights.chain(acts) {
+        for bits in [1, 2, 4] {
+            let config = everywhere(bits, bits.max(2), act_quant, weight);
+            let (mut one, mut two) =
+                (backend(&networks[1], &config, Isa::detect(), 1), backend(&networks[1], &config, Isa::detect(), 2));
+            let losses: Vec<f64> = (0..40).map(|_| step(&mut one, 0.03).loss).collect();
+            let same: Vec<f64> = (0..5).map(|_| step(&mut two, 0.03).loss).collect();
+            assert_eq!(losses[..5], same, "{bits} bits, {act_quant}, {} {}", weight.0, weight.1);
+            let least = losses.iter().fold(f64::INFINITY, |a, b| a.min(*b));
+            assert!(least < 0.8 * losses[0], "{bits} bits, {act_quant}, {weight:?}: {} to {least}", losses[0]);
+        }
+    }
+}
+
+fn lsq(bits: u8, scale: Granularity) -> QuantConfig {
+    everywhere(bits, bits.max(2), ActQuant::Lsq, (WeightQuant::Lsq, scale))
+}
+
+#[test]
+fn learned_steps_and_their_momentum_go_on_from_a_checkpoint() {
+    let graph = &networks()[0];
+    for scale in [Granularity::Layer, Granularity::Channel] {
+        let mut whole = backend(graph, &lsq(2, scale), Isa::detect(), 2);
+        let start = whole.tensors();
+        step(&mut whole, 0.05);
+        let (tensors, momentum) = (whole.tensors(), whole.momentum());
+        for layer in ["c1", "c4", "fc"] {
+            let name = format!("{layer}.weight_step");
+            let channels =
+                if scale == Granularity::Layer { vec![] } else { vec![start[&format!("{layer}.weight")].shape[0]] };
+            assert_eq!((&tensors[&name].shape, &momentum[&name].shape), (&channels, &channels), "{name}");
+            assert_ne!(tensors[&name], start[&name], "{name} moves");
+        }
+        let mut resumed = backend(graph, &lsq(2, scale), Isa::detect(), 1);
+        resumed.load(&tensors, Some(&momentum)).unwrap();
+        step(&mut whole, 0.05);
+        step(&mut resumed, 0.05);
+        assert_eq!(whole.tensors(), resumed.tensors());
+    }
+}
+
+/// At 1 bit the gradient of a step is `sum dwq sign(w) / 2` and that of a weight is its `dwq`, in every layer: in the first, whose
+/// weights carry the scale of the pixels, too.
+#[test]
+fn the_gradient_of_a_step_is_that_of_its_weights_at_1_bit() {
+    let graph = &networks()[0];
+    let config = lsq(1, Granularity::Layer);
+    let mut backend = backend(graph, &config, Isa::detect(), 2);
+    let start = backend.tensors();
+    step(&mut backend, 0.0);
+    let gradients: BTreeMap<String, Tensor> = backend.momentum();
+    for layer in ["c1", "c2", "c3", "c4", "fc"] {
+        let (w, g) = (&start[&format!("{layer}.weight")].data, &gradients[&format!("{layer}.weight")].data);
+        let sum: f64 = w.iter().zip(g).map(|(w, g)| f64::from(g * w.signum()) / 2.0).sum();
+        let size: f64 = g.iter().map(|g| f64::from(g.abs())).sum();
+        let expected = sum / (w.len() as f64 / 2.0).sqrt();
+        let got = f64::from(gradients[&format!("{layer}.weight_step")].data[0]);
+        assert!((got - expected).abs() < 1e-5 * size, "{layer}: {got} {expected}");
+    }
+}
+
+#[test]
+fn lsq_scales_the_gradient_of_pact_plus_and_fixed_clip_values_stay() {
+    let graph = &networks()[0];
+    let gradient = |act_quant| {
+        let config = QuantConfig { act_quant, ..quant("W3A3") };
+        let mut backend = backend(graph, &config, Isa::detect(), 2);
+        step(&mut backend, 0.05);
+        (backend.momentum().remove("a3.clip_val"), backend.tensors()["a3.clip_val"].data[0])
+    };
+    let (plus, moved) = gradient(ActQuant::PactPlus);
+    let (lsq, _) = gradient(ActQuant::Lsq);
+    assert_ne!(moved, 2.0);
+    // a3: 4x3 pixels, 8 channels, q_max = 7.
+    let scale = 7.0 * 7.0 / (4.0 * 3.0 * 8.0 * 7.0f32).sqrt();
+    let (plus, lsq) = (plus.unwrap().data[0], lsq.unwrap().data[0]);
+    assert!(plus != 0.0 && (lsq - plus * scale).abs() <= 1e-6 * lsq.abs(), "{plus} {lsq} {scale}");
+    assert_eq!(gradient(ActQuant::Fixed), (None, 2.0));
+}
