@@ -15,8 +15,8 @@ mod shuffle;
 
 use std::ops::Range;
 
-use super::tile::{Segment, Source, Sums};
-use super::walk::Walk;
+use super::tile::{Segment, Sums};
+use super::walk::{Pixels, Walk};
 use super::{Builder, Product, ProductSpec};
 use crate::isa::{Isa, Proof};
 use crate::layout::{Aligned, Layout};
@@ -321,20 +321,6 @@ impl<S: Shuffle> Lookup<S> {
     }
 }
 
-/// Places of tables of the pixels of a strip.
-#[derive(Clone, Copy)]
-struct Places<'a> {
-    walk: &'a Walk,
-    first: *const u8,
-}
-
-impl Source for Places<'_> {
-    #[inline(always)]
-    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
-        super::walk::Pixels { walk: self.walk, first: self.first, bytes: 2 }.take(first, n)
-    }
-}
-
 impl<S: Shuffle> Product for Lookup<S> {
     fn name(&self) -> String {
         format!("look-up {}", S::NAME)
@@ -376,7 +362,7 @@ impl<S: Shuffle> Product for Lookup<S> {
         let [places, sums, _] = self.parts(rows.len());
         let (places, rest) = scratch.split_at(places);
         let sums = rest[..sums].as_chunks::<4>().0;
-        let source = Places { walk: &self.walk, first: places.as_ptr() };
+        let source = Pixels { walk: &self.walk, first: places.as_ptr(), bytes: 2 };
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             let to = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
             let Some((&(segments, indices), &(segments_end, indices_end))) =
