@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Not every test uses all of it.
 
 use bitpact_core::rng::Key;
-use bitpact_graph::{Graph, Node, Op, QuantConfig, QuantPlan, Shape, zoo};
+use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::{InputDescription, IntegerModel, Model, convert};
 
 /// A recipe's part about bits, from JSON with the given differences from W4A4.
@@ -28,27 +28,7 @@ pub(crate) fn random_model(graph: Graph, config: &QuantConfig, seed: u64) -> Mod
 
 /// A network of the zoo with its channels and hidden features divided, so that it is quick.
 pub(crate) fn shrunk(arch: &str, input: Shape, classes: usize, divisor: usize) -> Graph {
-    let whole = zoo::build(arch, input, classes).unwrap().unwrap();
-    let mut channels: Vec<usize> = vec![input.c];
-    let mut nodes = vec![whole.node(0).clone()];
-    for (id, node) in whole.nodes().iter().enumerate().skip(1) {
-        let Node { name, mut op, inputs } = node.clone();
-        let mut c = channels[inputs[0]];
-        match &mut op {
-            Op::Conv { out_channels, groups, .. } => {
-                if *groups == whole.input_shape(id).c {
-                    *groups = c;
-                }
-                *out_channels = (*out_channels / divisor).next_multiple_of(*groups);
-                c = *out_channels;
-            }
-            Op::Linear { out_features, .. } if id != whole.output() => *out_features /= 16 * divisor,
-            _ => {}
-        }
-        channels.push(c);
-        nodes.push(Node { name, op, inputs });
-    }
-    Graph::new(arch, nodes).unwrap()
+    zoo::build(arch, input, classes).unwrap().unwrap().narrowed(divisor).unwrap()
 }
 
 /// A random integer network of the zoo.
