@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,64",
         value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: Vec<u32>,
-    /// Instruction set: auto, avx512, avxvnni, avx2 or scalar
+    /// Instruction set: auto, amx, avx512, avxvnni, avx2 or scalar
     #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa)]
     isa: bitpact::Isa,
     /// Time measured for each row and for the layers
