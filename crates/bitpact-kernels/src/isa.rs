@@ -169,6 +169,21 @@ impl Bf16 {
     }
 }
 
+impl Bf16 {
+    /// Whether `vdpbf16ps` outruns float32's multiply-add. Measured: twice its rate on AMD's Zen 4 and Zen 5, half of it on Intel's
+    /// Sapphire Rapids, where bfloat16 belongs on AMX.
+    pub(crate) fn is_fast(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let id = std::arch::x86_64::__cpuid(0);
+            // "GenuineIntel", in the order ebx, edx, ecx.
+            (id.ebx, id.edx, id.ecx) != (0x756e_6547, 0x4965_6e69, 0x6c65_746e)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+}
+
 /// Exists only where the CPU has AVX-512 as [`Avx512`] with BF16 and AMX TILE, INT8 and BF16, and the system lets this process
 /// use the tiles.
 #[derive(Clone, Copy, Debug)]
