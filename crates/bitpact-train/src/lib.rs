@@ -31,7 +31,9 @@ pub mod run_folder;
 pub mod schedule;
 pub mod trainer;
 
-pub use backend::{Fill, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
+pub use backend::{
+    Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError,
+};
 pub use cpu::{CpuBackend, initial_tensors};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};

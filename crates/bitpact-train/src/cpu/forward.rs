@@ -56,7 +56,7 @@ impl StepPlan {
                 StageKind::Concat { inputs, output, .. } => self.concat(pool, n, inputs, *output),
                 StageKind::Dropout { name, rate, input, output } => {
                     let rate = if mode == Mode::Train { *rate } else { 0.0 };
-                    self.dropout(pool, n, self.key.with(name), rate, *input, *output);
+                    self.dropout(pool, n, self.key.with("dropout").with(name), rate, *input, *output);
                 }
                 StageKind::MeanPool { input, output } => {
                     let mut store = std::mem::take(&mut self.values[*output].store);

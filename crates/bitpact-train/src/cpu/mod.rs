@@ -11,6 +11,7 @@ mod loss;
 mod params;
 mod plan;
 mod product;
+mod product_backward;
 mod shape_ops;
 mod slabs;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use bitpact_graph::{Graph, QuantPlan};
 use bitpact_kernels::{Chunked, Isa, Layout, Pool};
 use bitpact_model::{InputDescription, Tensor};
 
-use crate::{Fill, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
+use crate::{Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
 use forward::Mode;
 use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
 
@@ -58,12 +59,29 @@ impl CpuBackend {
         isa: Isa,
         threads: usize,
     ) -> Result<Self, TrainError> {
+        Self::with_gradients(graph, plan, input, batch_size, optimizer, Gradients::Fp32, isa, threads)
+    }
+
+    /// As [`CpuBackend::new`], with gradients of accumulators rounded before the backward products read them.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub fn with_gradients(
+        graph: &Graph,
+        plan: &QuantPlan,
+        input: &InputDescription,
+        batch_size: usize,
+        optimizer: OptimizerConfig,
+        gradients: Gradients,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
         if !isa.is_available() {
             let available = Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
             return Err(TrainError::Isa { isa: isa.to_string(), available });
         }
         let pool = Pool::new(threads);
-        let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, isa, pool.threads())?;
+        let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, gradients, isa, pool.threads())?;
         Ok(Self { isa, pool, plan, labels: vec![0; batch_size], steps: 0 })
     }
 
@@ -134,7 +152,7 @@ impl TrainBackend for CpuBackend {
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
         let n = self.plan.batch;
         self.fill(n, input.fill);
-        self.plan.key = input.key.with("dropout");
+        self.plan.key = input.key;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
         let layout = self.plan.values[self.plan.output].layout;
         let slab = self.plan.stages.last().expect("a network has stages").slabs.output;

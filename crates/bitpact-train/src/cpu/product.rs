@@ -5,10 +5,10 @@ use bitpact_model::InputDescription;
 use super::params::{ParamId, Params};
 use bitpact_core::{ActQuant, WeightSpec, quantize_weights, weights_backward};
 use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
-use bitpact_kernels::{
-    Aligned, ConvGeometry, ConvInputGradF32, GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch,
-    GroupWeightGradF32, Isa, Layout, grouped,
-};
+use bitpact_kernels::{Aligned, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, grouped};
+
+use super::product_backward::Backward;
+use crate::Gradients;
 
 /// eps of batch norm.
 const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
@@ -92,16 +92,13 @@ pub(super) struct Product {
     spec: Option<WeightSpec>,
     pub(super) path: Path,
     pub(super) z_layout: Layout,
-    pub(super) dz_layout: Layout,
-    pub(super) wgrad: GroupWeightGradF32,
-    /// Input gradient and its packed weights; `None` where nothing before needs one.
-    pub(super) dgrad: Option<(GroupInputGradF32, Aligned<f32>)>,
+    pub(super) backward: Backward,
     /// Chunks of images whose weight gradients are summed apart, then added in order. A function of shapes alone.
     pub(super) chunks: usize,
     /// dL/d(quantized, folded weight) of the step.
     pub(super) dwq: Vec<f32>,
     codes: Vec<i16>,
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
     /// Learned steps of the folded weights, and their gradients.
     steps: Vec<f32>,
     dsteps: Vec<f32>,
@@ -125,14 +122,14 @@ pub(super) struct ProductSpec {
     pub(super) batch: usize,
     /// Whether there are no weights; then the geometry is a depthwise 1x1 convolution.
     pub(super) identity: bool,
+    pub(super) gradients: Gradients,
 }
 
 impl Product {
     pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
-        let ProductSpec { name, weight, step, bias, norm, geometry, groups, source, spec, x, batch, .. } = s;
+        let ProductSpec { name, weight, step, bias, norm, geometry, groups, source, spec, x, batch, gradients, .. } = s;
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
-        let dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
         let n = grouped::weights(geometry, groups);
         let fits_s8 = spec.is_some_and(|s| s.grid.code_limit(s.bits) <= 127);
         let path = if s.identity {
@@ -147,19 +144,17 @@ impl Product {
             let packed = Aligned::zeroed(conv.packed_len());
             Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
         };
-        let wgrad = GroupWeightGradF32::new(isa, geometry, groups, x, dz_layout);
-        let chunks = if wgrad.partial_len() <= 1 << 18 {
+        let is_int = matches!(path, Path::Int { .. });
+        let needs_input = source != Source::Pixels && !s.identity;
+        let backward = Backward::new(isa, gradients, geometry, groups, is_int, needs_input, x, z_layout);
+        let partial_len = backward.partial_len();
+        let chunks = if partial_len <= 1 << 18 {
             16
-        } else if wgrad.partial_len() <= 1 << 20 {
+        } else if partial_len <= 1 << 20 {
             8
         } else {
             4
         };
-        let dgrad = (source != Source::Pixels && !s.identity).then(|| {
-            let conv = GroupInputGradF32::new(isa, geometry, groups, dz_layout, Layout { border: 0, ..x });
-            let packed = Aligned::zeroed(conv.packed_len());
-            (conv, packed)
-        });
         let steps = spec.filter(|s| s.quant.is_learned()).map_or(0, |s| s.scales_len(geometry.cout));
         let cs = z_layout.cs;
         let zeros = || vec![0.0; cs];
@@ -184,9 +179,7 @@ impl Product {
             spec,
             path,
             z_layout,
-            dz_layout,
-            wgrad,
-            dgrad,
+            backward,
             chunks: chunks.min(batch),
             dwq: vec![0.0; n],
             codes: vec![0; if spec.is_some() { n } else { 0 }],
@@ -215,11 +208,7 @@ impl Product {
         match &self.path {
             Path::Int { conv, .. } => conv.reserve(scratch),
             Path::Real { conv, .. } => conv.reserve(scratch),
-            Path::Identity { .. } => return,
-        }
-        self.wgrad.reserve(scratch);
-        if let Some((conv, _)) = &self.dgrad {
-            conv.reserve(scratch);
+            Path::Identity { .. } => {}
         }
     }
 
@@ -279,8 +268,10 @@ impl Product {
                 for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
                     *unit = f64::from(x_step) * f64::from(s);
                 }
-                for (to, &q) in self.real.iter_mut().zip(&self.codes) {
-                    *to = f32::from(q) / x_step;
+                if !self.backward.reads_codes() {
+                    for (to, &q) in self.real.iter_mut().zip(&self.codes) {
+                        *to = f32::from(q) / x_step;
+                    }
                 }
             }
             Path::Real { conv, packed, .. } => {
@@ -295,8 +286,12 @@ impl Product {
             }
             Path::Identity { .. } => {}
         }
-        if let (Some((conv, packed)), true) = (&mut self.dgrad, training) {
-            conv.pack(&self.real, packed);
+        if training {
+            let codes = match &self.path {
+                Path::Int { codes, .. } => codes,
+                _ => &[][..],
+            };
+            self.backward.pack(x_step, &self.real, codes);
         }
     }
 
@@ -347,6 +342,7 @@ impl Product {
         params: &mut Params,
         count: usize,
         sums: impl Fn(usize) -> (f64, f64),
+        extremes: impl Fn(usize) -> [f32; 3],
     ) {
         let n = count as f64;
         for c in 0..self.geometry.cout {
@@ -367,23 +363,25 @@ impl Product {
             }
             (ch.k[0][c], ch.k[1][c], ch.k[2][c]) = (k1 as f32, k2 as f32, k3 as f32);
         }
+        self.backward.scale(&mut self.channels.k, self.geometry.cout, extremes);
     }
 
     /// Adds the partial weight gradients in order into `dwq`, in units of the real, folded, quantized weights.
     pub(super) fn reduce_weight_gradient(&mut self, partials: &mut [f32]) {
-        let len = self.wgrad.partial_len();
+        let len = self.backward.partial_len();
         let (total, rest) = partials.split_at_mut(len);
         for partial in rest[..(self.chunks - 1) * len].chunks_exact(len) {
             for (t, p) in total.iter_mut().zip(partial) {
                 *t += p;
             }
         }
-        self.wgrad.unpack(total, &mut self.dwq);
+        self.backward.unpack(total, &mut self.dwq);
         if matches!(self.path, Path::Int { .. }) {
+            let unit = self.backward.weight_unit();
             let per_out = self.dwq.len() / self.geometry.cout;
             for (dwq, &s) in self.dwq.chunks_exact_mut(per_out).zip(&self.scales) {
                 // Weights that are all zero have no step; their gradient is zero, and the decay holds them there.
-                let inverse = if s > 0.0 { 1.0 / s } else { 0.0 };
+                let inverse = if s > 0.0 { unit / s } else { 0.0 };
                 dwq.iter_mut().for_each(|d| *d *= inverse);
             }
         }
@@ -434,6 +432,17 @@ impl Product {
     pub(super) fn coefficients(&self) -> Coefficients<'_> {
         let ch = &self.channels;
         Coefficients { a: &ch.a, b: &ch.b, xa: &ch.xa, xb: &ch.xb }
+    }
+
+    /// The codes that stand for zero, repeating over 16 channels.
+    pub(super) fn zero_codes(&self, pixels: &InputDescription) -> [u8; BLOCK] {
+        match self.source {
+            Source::Pixels => {
+                let cs = pixels.zero_point.len().next_multiple_of(4).min(BLOCK);
+                std::array::from_fn(|i| pixels.zero_point.get(i % cs).copied().unwrap_or(0))
+            }
+            _ => [self.source.zero_code(); BLOCK],
+        }
     }
 
     /// Zero and scale patterns that turn a stored input image into the real numbers the float kernels multiply.
