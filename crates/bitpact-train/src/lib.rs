@@ -32,7 +32,7 @@ pub mod schedule;
 pub mod trainer;
 
 pub use backend::{Fill, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
-pub use cpu::{CpuBackend, initial_tensors};
+pub use cpu::{CpuBackend, Pass, StepTimes, initial_tensors};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use run_folder::RunFolder;

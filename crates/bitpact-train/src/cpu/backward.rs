@@ -2,13 +2,14 @@
 
 use bitpact_core::{ActQuant, lsq_alpha_scale};
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView};
-use bitpact_kernels::{Aligned, Chunk, Chunked, GroupScratch, Isa, Pool, pool2d};
+use bitpact_kernels::{Aligned, Chunk, Chunked, GroupScratch, Isa, pool2d};
 use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
 use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::Product;
+use super::profile::{Clock, Pass, Pool};
 use super::slabs::{Slabs, Target};
 
 impl StepPlan {
@@ -17,6 +18,7 @@ impl StepPlan {
         let mut stages = std::mem::take(&mut self.stages);
         for stage in stages.iter_mut().rev() {
             let slabs = stage.slabs;
+            pool.enter(Pass::Pooling, "");
             match &mut stage.kind {
                 StageKind::Unit(unit) => self.unit_backward(isa, pool, unit, slabs),
                 StageKind::MaxPool { window, input, output } => {
@@ -73,7 +75,9 @@ impl StepPlan {
     }
 
     fn unit_backward(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
+        pool.enter(Pass::Reduce, &unit.main.name);
         self.reduce(isa, pool, unit, slabs.output);
+        pool.enter(Pass::Coefficients, &unit.main.name);
         let count = self.batch * unit.main.z_layout.h * unit.main.z_layout.w;
         let (batch, cs) = (self.batch, unit.main.z_layout.cs);
         let total = |sums: &[f32], at: usize| -> f64 { (0..batch).map(|i| f64::from(sums[i * 2 * cs + at])).sum() };
@@ -100,6 +104,7 @@ impl StepPlan {
                 *total = if unit.clip.is_last { gradient } else { *total + gradient };
             }
         }
+        pool.enter(Pass::Shortcut, &unit.main.name);
         self.shortcut_backward(isa, pool, unit, slabs);
         self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);
     }
@@ -189,6 +194,7 @@ impl StepPlan {
         g: usize,
         target: Option<Target>,
     ) {
+        pool.enter(Pass::AccumulatorGradient, &product.name);
         if product.is_identity() {
             return self.identity_backward(isa, pool, product, g, target);
         }
@@ -208,6 +214,7 @@ impl StepPlan {
             pool.run(chunks, &|task, worker| {
                 let mut scratch = scratch.get(worker);
                 let Scratch { x, dz, groups, .. } = &mut scratch[0];
+                let mut clock = pool.clock(worker);
                 let mut partial = partials.get(task);
                 partial.fill(0.0);
                 let dz = &mut dz[..product.dz_layout.len()];
@@ -216,14 +223,16 @@ impl StepPlan {
                     let mut g = own.get(i);
                     let [k1, k2, k3] = &product.channels.k;
                     norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], &g, dz, product.dz_layout);
+                    clock.lap(Pass::AccumulatorGradient);
                     if let (Some(target), Some((conv, packed))) = (target, &product.dgrad) {
                         match &dx {
                             Some(dx) => conv.run(dz, packed, &mut dx.get(i), target.accumulate, groups),
                             // The shortcut passed this slab on to the tensor that the product reads too.
                             None => conv.run(dz, packed, &mut g, true, groups),
                         }
+                        clock.lap(Pass::InputGradient);
                     }
-                    weight_gradient(isa, product, i, input, params, pixels, x, dz, &mut partial, groups);
+                    weight_gradient(isa, product, i, input, params, pixels, x, dz, &mut partial, groups, &mut clock);
                 }
             });
         }
@@ -231,11 +240,13 @@ impl StepPlan {
         if let (Some(target), Some(dx)) = (other, dx) {
             self.slabs[target.slab] = dx;
         }
+        pool.enter(Pass::PartialSums, &product.name);
         product.reduce_weight_gradient(&mut self.partials);
     }
 
     /// Weight gradients through quantizers and folding, layers in parallel.
     fn weight_gradients(&mut self, pool: &Pool) {
+        pool.enter(Pass::WeightQuantizer, "");
         let mut stages = std::mem::take(&mut self.stages);
         let mut products: Vec<&mut Product> = Vec::new();
         for stage in &mut stages {
@@ -278,16 +289,19 @@ fn weight_gradient(
     dz: &[f32],
     partial: &mut [f32],
     groups: &mut GroupScratch,
+    clock: &mut Clock<'_>,
 ) {
     let len = input.layout.len();
     match &input.store {
         Store::Codes(_) => {
             let (zero, scale) = product.widening(params, pixels);
             norm::widen(isa, input.store.codes(i, len), &zero, &scale, &mut x[..len]);
+            clock.lap(Pass::Widen);
             product.wgrad.run(&x[..len], dz, partial, groups);
         }
         _ => product.wgrad.run(input.store.real(i, len), dz, partial, groups),
     }
+    clock.lap(Pass::WeightGradient);
 }
 
 /// Takes two different slabs out of the plan.
