@@ -34,7 +34,7 @@ pub mod trainer;
 pub use backend::{
     Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError,
 };
-pub use cpu::{CpuBackend, initial_tensors};
+pub use cpu::{CpuBackend, Pass, StepTimes, initial_tensors};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use run_folder::RunFolder;

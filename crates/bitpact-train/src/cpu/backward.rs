@@ -2,7 +2,7 @@
 
 use bitpact_core::{ActQuant, lsq_alpha_scale};
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView, UnitSums};
-use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Pool, pool2d};
+use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, pool2d};
 use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
@@ -10,6 +10,7 @@ use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::Product;
 use super::product_backward::Image;
+use super::profile::{Pass, Pool};
 use super::slabs::{Slabs, Target};
 
 impl StepPlan {
@@ -18,6 +19,7 @@ impl StepPlan {
         let mut stages = std::mem::take(&mut self.stages);
         for stage in stages.iter_mut().rev() {
             let slabs = stage.slabs;
+            pool.enter(Pass::Pooling, "");
             match &mut stage.kind {
                 StageKind::Unit(unit) => self.unit_backward(isa, pool, unit, slabs),
                 StageKind::MaxPool { window, input, output } => {
@@ -74,7 +76,9 @@ impl StepPlan {
     }
 
     fn unit_backward(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
+        pool.enter(Pass::Reduce, &unit.main.name);
         self.reduce(isa, pool, unit, slabs.output);
+        pool.enter(Pass::Coefficients, &unit.main.name);
         let count = self.batch * unit.main.z_layout.h * unit.main.z_layout.w;
         let [main_sums, second_sums] = &self.sums;
         let found = Found { sums: main_sums, batch: self.batch, cs: unit.main.z_layout.cs };
@@ -100,6 +104,7 @@ impl StepPlan {
                 *total = if unit.clip.is_last { gradient } else { *total + gradient };
             }
         }
+        pool.enter(Pass::Shortcut, &unit.main.name);
         self.shortcut_backward(isa, pool, unit, slabs);
         self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);
     }
@@ -189,6 +194,7 @@ impl StepPlan {
         g: usize,
         target: Option<Target>,
     ) {
+        pool.enter(Pass::AccumulatorGradient, &product.name);
         if product.is_identity() {
             return self.identity_backward(isa, pool, product, g, target);
         }
@@ -209,6 +215,7 @@ impl StepPlan {
             pool.run(chunks, &|task, worker| {
                 let mut scratch = scratch.get(worker);
                 let Scratch { x, backward, groups, .. } = &mut scratch[0];
+                let mut clock = pool.clock(worker);
                 let mut partial = partials.get(task);
                 partial.fill(0.0);
                 product.backward.begin(backward);
@@ -216,15 +223,18 @@ impl StepPlan {
                     let mut g = own.get(i);
                     let random = key.u64(i as u64) as u32;
                     product.backward.gradient(product.z(i), &product.channels.k, &g, random, backward);
+                    clock.lap(Pass::AccumulatorGradient);
                     if let Some(target) = target {
                         match &dx {
                             Some(dx) => product.backward.input(&mut dx.get(i), target.accumulate, backward, groups),
                             // The shortcut passed this slab on to the tensor that the product reads too.
                             None => product.backward.input(&mut g, true, backward, groups),
                         }
+                        clock.lap(Pass::InputGradient);
                     }
                     let image = image(product, i, input, params, pixels, x);
-                    product.backward.weights(image, &mut partial, backward, groups);
+                    product.backward.weights(image, &mut partial, backward, groups, &mut clock);
+                    clock.lap(Pass::WeightGradient);
                 }
             });
         }
@@ -232,11 +242,13 @@ impl StepPlan {
         if let (Some(target), Some(dx)) = (other, dx) {
             self.slabs[target.slab] = dx;
         }
+        pool.enter(Pass::PartialSums, &product.name);
         product.reduce_weight_gradient(&mut self.partials);
     }
 
     /// Weight gradients through quantizers and folding, layers in parallel.
     fn weight_gradients(&mut self, pool: &Pool) {
+        pool.enter(Pass::WeightQuantizer, "");
         let mut stages = std::mem::take(&mut self.stages);
         let mut products: Vec<&mut Product> = Vec::new();
         for stage in &mut stages {

@@ -12,6 +12,7 @@ mod params;
 mod plan;
 mod product;
 mod product_backward;
+mod profile;
 mod shape_ops;
 mod slabs;
 #[cfg(test)]
@@ -21,14 +22,16 @@ use std::collections::BTreeMap;
 
 use bitpact_core::ActQuant;
 use bitpact_graph::{Graph, QuantPlan};
-use bitpact_kernels::{Chunked, Isa, Layout, Pool};
+use bitpact_kernels::{Chunked, Isa, Layout};
 use bitpact_model::{InputDescription, Tensor};
 
 use crate::{Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
 use forward::Mode;
 use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
+use profile::Pool;
 
 pub use init::initial_tensors;
+pub use profile::{Pass, StepTimes};
 
 /// Of this many images, one is counted for level occupancy.
 const SAMPLED: usize = 16;
@@ -83,6 +86,16 @@ impl CpuBackend {
         let pool = Pool::new(threads);
         let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, gradients, isa, pool.threads())?;
         Ok(Self { isa, pool, plan, labels: vec![0; batch_size], steps: 0 })
+    }
+
+    /// Starts to measure where the time of steps goes, or stops it and forgets what was measured.
+    pub fn set_profile(&mut self, on: bool) {
+        self.pool.set_profile(on);
+    }
+
+    /// What was measured since [`CpuBackend::set_profile`]; `None` where nothing is.
+    pub fn profile(&self) -> Option<StepTimes> {
+        self.pool.times()
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {
@@ -151,9 +164,11 @@ impl TrainBackend for CpuBackend {
 
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
         let n = self.plan.batch;
+        self.pool.enter(Pass::Images, "");
         self.fill(n, input.fill);
         self.plan.key = input.key;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
+        self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;
         let slab = self.plan.stages.last().expect("a network has stages").slabs.output;
         let mut gradient = std::mem::take(&mut self.plan.slabs[slab]);
@@ -167,11 +182,14 @@ impl TrainBackend for CpuBackend {
         self.plan.slabs[slab] = gradient;
         loss /= n as f64;
         if !loss.is_finite() {
+            self.pool.leave();
             return Err(TrainError::NotFinite { step: self.steps, loss });
         }
         self.plan.backward(self.isa, &self.pool);
+        self.pool.enter(Pass::Optimizer, "");
         self.plan.params.update(input.lr);
         self.update_buffers();
+        self.pool.leave();
         self.steps += 1;
         Ok(StepOutcome { loss, correct })
     }

@@ -6,6 +6,7 @@ use bitpact_kernels::{
     Aligned, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32, Isa, Layout,
 };
 
+use super::profile::{Clock, Pass};
 use crate::Gradients;
 
 /// Kernels of the two backward products.
@@ -222,6 +223,7 @@ impl Backward {
         partial: &mut [f32],
         scratch: &mut BackwardScratch,
         groups: &mut GroupScratch,
+        clock: &mut Clock,
     ) {
         let BackwardScratch { real, bytes, rounded } = scratch;
         let len = self.dz_layout.len();
@@ -229,10 +231,13 @@ impl Backward {
             (Kernels::Real { weights, .. }, Image::Real(x)) => weights.run(x, &real[..len], partial, groups),
             (Kernels::Real { weights, .. }, Image::Codes { codes, zero, scale, wide }) => {
                 norm::widen(self.isa, codes, &zero.map(f32::from), &scale, wide);
+                clock.lap(Pass::Widen);
                 weights.run(wide, &real[..len], partial, groups);
             }
             (Kernels::Rounded { format, weights, .. }, Image::Codes { codes, zero, .. }) => {
-                weights.run(codes, &zero, &bytes[..len * format.bytes()], partial, rounded);
+                weights.rearrange(codes, &zero, &bytes[..len * format.bytes()], rounded);
+                clock.lap(Pass::Widen);
+                weights.run(&zero, partial, rounded);
             }
             (Kernels::Rounded { .. }, Image::Real(_)) => unreachable!("rounded products read codes"),
         }

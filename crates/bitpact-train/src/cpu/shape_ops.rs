@@ -3,10 +3,11 @@
 use bitpact_core::rng::Key;
 use bitpact_kernels::norm::GradientOutput;
 use bitpact_kernels::pool2d::{self, Window};
-use bitpact_kernels::{Chunked, Isa, Layout, Pool, norm};
+use bitpact_kernels::{Chunked, Isa, Layout, norm};
 
 use super::plan::{StepPlan, Store, ValueId};
 use super::product::Product;
+use super::profile::Pool;
 use super::slabs::{Slabs, Target};
 
 impl StepPlan {

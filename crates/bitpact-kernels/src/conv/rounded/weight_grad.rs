@@ -81,16 +81,23 @@ impl RoundedWeightGrad {
         scratch.sums.reserve(4 * TILE);
     }
 
-    /// partial += the weight gradient of one image: codes `x` with zero codes `zero`, which repeat over 16 channels, and `dz`.
+    /// Brings one image to the order that [`RoundedWeightGrad::run`] reads: codes `x` with zero codes `zero`, which repeat over 16
+    /// channels, and `dz`.
     ///
     /// # Panics
     /// If a length is wrong, or the scratch memory was not reserved.
-    pub fn run(&self, x: &[u8], zero: &[u8; LANES], dz: &[u8], partial: &mut [f32], scratch: &mut RoundedScratch) {
+    pub fn rearrange(&self, x: &[u8], zero: &[u8; LANES], dz: &[u8], scratch: &mut RoundedScratch) {
+        self.planes.fill(self.isa, x, zero, &mut scratch.planes[..self.planes.planes_len()]);
+        self.planes.words_of(self.isa, dz, &mut scratch.words[..self.planes.words_len()]);
+    }
+
+    /// partial += the weight gradient of the image that was last rearranged into `scratch`.
+    ///
+    /// # Panics
+    /// If a length is wrong, or the scratch memory was not reserved.
+    pub fn run(&self, zero: &[u8; LANES], partial: &mut [f32], scratch: &mut RoundedScratch) {
         assert_eq!(partial.len(), self.partial_len(), "partial sum");
-        let planes = &mut scratch.planes[..self.planes.planes_len()];
-        let words = &mut scratch.words[..self.planes.words_len()];
-        self.planes.fill(self.isa, x, zero, planes);
-        self.planes.words_of(self.isa, dz, words);
+        let (planes, words) = (&scratch.planes[..self.planes.planes_len()], &scratch.words[..self.planes.words_len()]);
         if self.format == Format::S8 && zero.iter().any(|z| *z != 0) {
             self.take_off_zero(zero, words, partial);
         }
