@@ -344,12 +344,13 @@ impl Gradient for S8Gradient<'_> {
         let out = &mut lanes_mut(self.bytes)[to];
         let mut codes = [0u8; BLOCK];
         for i in 0..BLOCK {
-            let uniform = (mix((at * BLOCK + i) as u32 ^ self.random) >> 8) as f32 * (1.0 / 16_777_216.0);
-            // Positive, so that truncation rounds down; 128 leaves 16 bits behind the point.
-            let v = d[i] + 128.0 + uniform;
-            let v = if v > 1.0 { v } else { 1.0 };
-            let v = if v < 255.0 { v } else { 255.0 };
-            codes[i] = v as i32 as u8;
+            // An odd multiple of 2^-17 between -1/2 and 1/2: the sum below is exact for integers up to 127 and never half way.
+            let draw = (mix((at * BLOCK + i) as u32 ^ self.random) >> 16) as i32;
+            let shift = (2 * draw - 65_535) as f32 * (1.0 / 131_072.0);
+            let v = d[i] + shift;
+            let v = if v > -127.0 { v } else { -127.0 };
+            let v = if v < 127.0 { v } else { 127.0 };
+            codes[i] = ((v + ROUNDER).to_bits() as u8).wrapping_add(128);
         }
         *out = codes;
     }

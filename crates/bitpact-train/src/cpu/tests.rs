@@ -1,6 +1,7 @@
 //! Whole small networks: gradients against finite differences, bits against thread counts, statistics against counts.
 
 mod quantizers;
+mod rounded;
 
 use bitpact_core::rng::Key;
 use bitpact_core::step::TOLERANCE;

@@ -79,6 +79,12 @@ pub(super) struct RecipeFlags {
     /// Images in a step
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     batch_size: Option<i64>,
+    /// Numbers of the backward products: fp32 or bf16
+    #[arg(long, value_name = "NAME")]
+    precision: Option<String>,
+    /// Bits of the gradients in the backward products: 8
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    gradient_bits: Option<i64>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
@@ -114,6 +120,7 @@ impl RecipeFlags {
             ("act_quant", "--act-quant", &self.act_quant),
             ("weight_quant", "--weight-quant", &self.weight_quant),
             ("first_last", "--first-last", &self.first_last),
+            ("precision", "--precision", &self.precision),
             ("schedule", "--schedule", &self.schedule),
         ];
         for (key, flag, value) in texts {
@@ -124,6 +131,7 @@ impl RecipeFlags {
         let whole = [
             ("epochs", "--epochs", self.epochs),
             ("batch_size", "--batch-size", self.batch_size),
+            ("gradient_bits", "--gradient-bits", self.gradient_bits),
             ("seed", "--seed", self.seed),
             ("limit_train", "--limit-train", self.limit_train),
             ("limit_test", "--limit-test", self.limit_test),
