@@ -27,6 +27,7 @@ mod backend;
 mod cpu;
 pub mod recipe;
 pub mod records;
+mod rehearsal;
 pub mod run_folder;
 pub mod schedule;
 pub mod trainer;
@@ -34,9 +35,10 @@ pub mod trainer;
 pub use backend::{
     Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError,
 };
-pub use cpu::{CpuBackend, Pass, StepTimes, initial_tensors};
+pub use cpu::{CpuBackend, Pass, StepTimes, Work, initial_tensors};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
+pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use trainer::{
     Event, Images, Outcome, RunError, RunOptions, Setup, Start, Trainer, evaluate_integer, evaluate_simulated, train,

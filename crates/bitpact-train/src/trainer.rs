@@ -26,7 +26,7 @@ use crate::run_folder::{BEST, BEST_NOTE, LAST, MODEL, RunFolder};
 use crate::schedule::Schedule;
 use crate::{StepInput, TrainBackend, TrainError};
 
-use batches::Batches;
+pub(crate) use batches::Batches;
 use progress::{Progress, Sums};
 
 pub use error::RunError;

@@ -31,7 +31,7 @@ use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
 use profile::Pool;
 
 pub use init::initial_tensors;
-pub use profile::{Pass, StepTimes};
+pub use profile::{Pass, StepTimes, Work};
 
 /// Of this many images, one is counted for level occupancy.
 const SAMPLED: usize = 16;
@@ -96,6 +96,12 @@ impl CpuBackend {
     /// What was measured since [`CpuBackend::set_profile`]; `None` where nothing is.
     pub fn profile(&self) -> Option<StepTimes> {
         self.pool.times()
+    }
+
+    /// The multiply-adds of every product of a step.
+    pub fn work(&self) -> Vec<Work> {
+        let products = self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind));
+        products.flat_map(|product| product.work(self.plan.batch)).collect()
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {

@@ -5,9 +5,11 @@ use bitpact_model::InputDescription;
 use super::params::{ParamId, Params};
 use bitpact_core::{ActQuant, WeightSpec, quantize_weights, weights_backward};
 use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
+use bitpact_kernels::peak::Number;
 use bitpact_kernels::{Aligned, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, grouped};
 
 use super::product_backward::Backward;
+use super::profile::{Pass, Work};
 use crate::Gradients;
 
 /// eps of batch norm.
@@ -201,6 +203,21 @@ impl Product {
         };
         let taps = (self.geometry.kh * self.geometry.kw * self.geometry.cin / self.groups) as u64;
         Some(taps * q_max * spec.grid.code_limit(spec.bits) as u64)
+    }
+
+    /// What the products of a step on `batch` images multiply.
+    pub(super) fn work(&self, batch: usize) -> Vec<Work> {
+        let forward = match self.path {
+            Path::Int { .. } => Number::Int8,
+            Path::Real { .. } => Number::F32,
+            Path::Identity { .. } => return Vec::new(),
+        };
+        let backward = self.backward.number();
+        let input = self.backward.has_input().then_some((Pass::InputGradient, backward));
+        let all = [(Pass::Product, forward), (Pass::WeightGradient, backward)].into_iter().chain(input);
+        let weights = grouped::weights(self.geometry, self.groups);
+        let macs = (batch * self.z_layout.h * self.z_layout.w * weights) as u64;
+        all.map(|(pass, number)| Work { layer: self.name.clone(), pass, number, macs }).collect()
     }
 
     /// Makes scratch memory large enough for everything that runs on this product.

@@ -2,6 +2,7 @@
 
 use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, RoundedWeightGrad};
 use bitpact_kernels::norm::{self, Accumulators, BLOCK, GradientOutput};
+use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
     Aligned, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32, Isa, Layout,
 };
@@ -120,6 +121,23 @@ impl Backward {
     /// Whether the kernels read weight codes and not real weights.
     pub(super) fn reads_codes(&self) -> bool {
         matches!(self.kernels, Kernels::Rounded { .. })
+    }
+
+    /// What the kernels multiply; rounded gradients among real numbers are still float32.
+    pub(super) fn number(&self) -> Number {
+        match &self.kernels {
+            Kernels::Real { .. } => Number::F32,
+            Kernels::Rounded { format: Format::Bf16, .. } => Number::Bf16,
+            Kernels::Rounded { format: Format::S8, .. } => Number::Int8,
+        }
+    }
+
+    /// Whether the gradient of the input is computed.
+    pub(super) fn has_input(&self) -> bool {
+        match &self.kernels {
+            Kernels::Real { input, .. } => input.is_some(),
+            Kernels::Rounded { input, .. } => input.is_some(),
+        }
     }
 
     /// Packs the weights of a step: real weights over the input's step, or codes.

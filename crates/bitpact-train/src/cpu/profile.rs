@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bitpact_kernels::peak::Number;
+
 /// What a part of a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -104,6 +106,19 @@ impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// A product of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// Its layer.
+    pub layer: String,
+    /// Which of the layer's products.
+    pub pass: Pass,
+    /// What is multiplied.
+    pub number: Number,
+    /// Multiply-adds of the batch.
+    pub macs: u64,
 }
 
 /// Time of all workers, summed over the steps of a profile.

@@ -13,21 +13,21 @@ thread_local! {
 }
 
 /// Training images, augmented by (seed, epoch, index) alone.
-pub(super) struct Batches<'a> {
+pub(crate) struct Batches<'a> {
     dataset: &'a dyn Dataset,
     augment: Augment,
     seed: u64,
 }
 
 impl<'a> Batches<'a> {
-    pub(super) fn new(setup: &Setup, dataset: &'a dyn Dataset) -> Self {
+    pub(crate) fn new(setup: &Setup, dataset: &'a dyn Dataset) -> Self {
         let (recipe, fill) = (&setup.recipe, setup.input.zero_point.clone());
         let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill };
         Self { dataset, augment, seed: recipe.seed }
     }
 
     /// Writes image `index` as epoch `epoch` sees it to the interior of `out`; returns its label.
-    pub(super) fn fill(&self, epoch: u64, index: usize, layout: Layout, out: &mut [u8]) -> usize {
+    pub(crate) fn fill(&self, epoch: u64, index: usize, layout: Layout, out: &mut [u8]) -> usize {
         let key = augment_key(self.seed, epoch, index as u64);
         with_image(self.dataset, index, |image, shape| {
             if self.augment.pad == 0 && !self.augment.flip {
