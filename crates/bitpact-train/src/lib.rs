@@ -25,14 +25,18 @@
 
 mod backend;
 mod cpu;
+mod optimizer;
 pub mod recipe;
 pub mod records;
 pub mod run_folder;
 pub mod schedule;
 pub mod trainer;
 
-pub use backend::{Fill, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
+pub use backend::{
+    Fill, LayerStatistics, LossInput, OptimizerState, StepInput, StepOutcome, TeacherInput, TrainBackend, TrainError,
+};
 pub use cpu::{CpuBackend, initial_tensors};
+pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use run_folder::RunFolder;
