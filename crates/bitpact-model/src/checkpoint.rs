@@ -15,8 +15,11 @@ use crate::{InputDescription, Model, ModelError, Tensor, file};
 const KEY: &str = "bitpact";
 const VERSION: u64 = 1;
 const KIND: &str = "bitpact checkpoint";
-/// Prefix of the optimizer's tensors.
-pub(crate) const MOMENTUM: &str = "optimizer.momentum.";
+/// Prefixes of the optimizer's tensors.
+pub(crate) const PREFIXES: [&str; 3] = [MOMENTUM, SECOND_MOMENT, RAW];
+const MOMENTUM: &str = "optimizer.momentum.";
+const SECOND_MOMENT: &str = "optimizer.second_moment.";
+const RAW: &str = "optimizer.raw.";
 
 /// What a training run needs, beyond the model, to go on as if it had never stopped.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +30,22 @@ pub struct TrainingState {
     pub step: u64,
     /// The trainer's own small numbers.
     pub progress: serde_json::Value,
-    /// The optimizer's momentum, under the names of the tensors it belongs to; those that are not trained have none.
+    /// The optimizer's momentum, of Adam the first moment, under the names of the tensors it belongs to; those that are not
+    /// trained have none.
     pub momentum: BTreeMap<String, Tensor>,
+    /// Adam's second moment; empty for other optimizers.
+    pub second_moment: BTreeMap<String, Tensor>,
+    /// Updates since the optimizer began, where it counts them; else 0.
+    pub optimizer_steps: u64,
+    /// The tensors that training goes on with, where the model has others, their moving averages; else empty.
+    pub raw: BTreeMap<String, Tensor>,
+}
+
+impl TrainingState {
+    /// The optimizer's tensors, each kind with its prefix in the file.
+    fn kinds(&self) -> [(&'static str, &BTreeMap<String, Tensor>); 3] {
+        [(MOMENTUM, &self.momentum), (SECOND_MOMENT, &self.second_moment), (RAW, &self.raw)]
+    }
 }
 
 /// A model with its training state.
@@ -62,6 +79,13 @@ struct TrainingHeader {
     recipe: String,
     step: u64,
     progress: serde_json::Value,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    optimizer_steps: u64,
+}
+
+/// What is 0 is not written, so that the checksums of files from before there was a count still hold.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Checkpoint {
@@ -137,22 +161,20 @@ impl Checkpoint {
         if computed != stored {
             return Err(ModelError::Checksum { kind: KIND, stored, computed });
         }
-        let mut momentum = BTreeMap::new();
-        let names: Vec<String> = tensors.keys().filter(|n| n.starts_with(MOMENTUM)).cloned().collect();
-        for name in names {
-            if let Some(tensor) = tensors.remove(&name) {
-                momentum.insert(name[MOMENTUM.len()..].to_owned(), tensor);
-            }
+        let own = tensors.keys().find(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+        if let (None, Some(name)) = (&header.training, own) {
+            return Err(ModelError::tensor(name, "is an optimizer's, but the file says nothing about training"));
         }
-        if let (None, Some(name)) = (&header.training, momentum.keys().next()) {
-            return Err(ModelError::tensor(name, "has momentum, but the file says nothing about training"));
-        }
+        let [momentum, second_moment, raw] = PREFIXES.map(|prefix| take_prefixed(&mut tensors, prefix));
         let Header { graph, plan, input, class_names, note, training, .. } = header;
-        let training = training.map(|TrainingHeader { recipe, step, progress }| TrainingState {
-            recipe,
-            step,
-            progress,
+        let training = training.map(|t| TrainingState {
+            recipe: t.recipe,
+            step: t.step,
+            progress: t.progress,
             momentum,
+            second_moment,
+            optimizer_steps: t.optimizer_steps,
+            raw,
         });
         let checkpoint = Self { model: Model { graph, plan, input, class_names, tensors }, training, note };
         checkpoint.check()?;
@@ -163,12 +185,19 @@ impl Checkpoint {
         self.model.check()?;
         check_texts("note", &self.note)?;
         let Some(training) = &self.training else { return Ok(()) };
-        let mut shapes = Model::tensor_shapes(&self.model.graph, &self.model.plan);
-        shapes.retain(|name, _| training.momentum.contains_key(name));
-        check_tensors(&training.momentum, &shapes).map_err(|e| match e {
-            ModelError::Tensor { name, what } => ModelError::Tensor { name: format!("{MOMENTUM}{name}"), what },
-            other => other,
-        })
+        let shapes = Model::tensor_shapes(&self.model.graph, &self.model.plan);
+        for (prefix, tensors) in training.kinds() {
+            let mut shapes = shapes.clone();
+            // What is not trained has no momentum; raw tensors are all there or none.
+            if prefix != RAW || tensors.is_empty() {
+                shapes.retain(|name, _| tensors.contains_key(name));
+            }
+            check_tensors(tensors, &shapes).map_err(|e| match e {
+                ModelError::Tensor { name, what } => ModelError::Tensor { name: format!("{prefix}{name}"), what },
+                other => other,
+            })?;
+        }
+        Ok(())
     }
 
     fn header(&self) -> Header {
@@ -177,18 +206,29 @@ impl Checkpoint {
             recipe: t.recipe.clone(),
             step: t.step,
             progress: t.progress.clone(),
+            optimizer_steps: t.optimizer_steps,
         });
         Header { version: VERSION, graph, plan, input, class_names, note: self.note.clone(), training, crc32: 0 }
     }
 
-    /// Tensors and momentum under their names in the file.
+    /// The model's tensors and the optimizer's under their names in the file.
     fn all_tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.model.tensors.clone();
         if let Some(training) = &self.training {
-            tensors.extend(training.momentum.iter().map(|(n, t)| (format!("{MOMENTUM}{n}"), t.clone())));
+            for (prefix, own) in training.kinds() {
+                tensors.extend(own.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())));
+            }
         }
         tensors
     }
+}
+
+/// Takes the tensors whose names begin with `prefix`, without it.
+fn take_prefixed(tensors: &mut BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
+    let rest = tensors.split_off(prefix);
+    let (taken, others): (BTreeMap<_, _>, BTreeMap<_, _>) = rest.into_iter().partition(|(n, _)| n.starts_with(prefix));
+    tensors.extend(others);
+    taken.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
 }
 
 #[derive(Deserialize)]

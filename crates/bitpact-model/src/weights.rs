@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-use crate::checkpoint::{MOMENTUM, floats, is_checkpoint};
+use crate::checkpoint::{PREFIXES, floats, is_checkpoint};
 use crate::model::check_texts;
 use crate::{Checkpoint, ModelError, Tensor, file};
 
@@ -30,7 +30,7 @@ fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         let name = name.strip_prefix("module.").unwrap_or(name);
-        if name.ends_with("num_batches_tracked") || name.starts_with(MOMENTUM) {
+        if name.ends_with("num_batches_tracked") || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         if view.dtype() != Dtype::F32 {

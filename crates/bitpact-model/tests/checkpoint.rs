@@ -53,6 +53,35 @@ fn a_round_trip_keeps_every_bit() {
     assert_eq!(Checkpoint::from_bytes(&bare.to_bytes().unwrap(), NAME).unwrap(), bare);
 }
 
+/// Everything that an optimizer may keep; and a file from before there was more than momentum, whose checksum must still hold.
+#[test]
+fn the_optimizers_state_is_kept_and_older_files_are_read() {
+    let old = checkpoint();
+    let text = String::from_utf8_lossy(&old.to_bytes().unwrap()).into_owned();
+    assert!(!text.contains("optimizer_steps") && !text.contains("optimizer.raw"), "the header of older files");
+    let mut full = old.clone();
+    let training = full.training.as_mut().unwrap();
+    training.optimizer_steps = 77;
+    training.second_moment = training.momentum.clone();
+    training.raw = full.model.tensors.clone();
+    let bytes = full.to_bytes().unwrap();
+    assert_eq!(Checkpoint::from_bytes(&bytes, NAME).unwrap(), full);
+    let other_count = rewrite(&bytes, |metadata, _| {
+        let text = metadata.get_mut("bitpact").unwrap();
+        *text = text.replace("\"optimizer_steps\":77", "\"optimizer_steps\":78");
+    });
+    assert!(error(&other_count).contains("checksum"));
+    let message = |change: fn(&mut bitpact_model::TrainingState)| {
+        let mut bad = full.clone();
+        change(bad.training.as_mut().unwrap());
+        bad.to_bytes().unwrap_err().to_string()
+    };
+    let text = message(|t| drop(t.raw.remove("bn1.running_var")));
+    assert!(text.contains("optimizer.raw.bn1.running_var") && text.contains("missing"), "{text}");
+    let text = message(|t| t.second_moment.get_mut("linear.bias").unwrap().data[0] = f32::INFINITY);
+    assert!(text.contains("optimizer.second_moment.linear.bias") && text.contains("finite"), "{text}");
+}
+
 #[test]
 fn saving_is_atomic_and_the_same_twice() {
     let folder = tempfile::tempdir().unwrap();

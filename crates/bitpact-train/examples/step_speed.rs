@@ -19,14 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let graph = zoo::build(&arch, Shape::new(size, size, 3), 10).ok_or("no such network")??;
     let config = QuantConfig { first_last: FirstLast::Float, ..QuantConfig::new(bits.parse()?) };
     let plan = QuantPlan::resolve(&graph, &config)?;
-    let optimizer = OptimizerConfig {
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 2e-4,
-        no_weight_decay: Vec::new(),
-        clip_lr_scale: 1.0,
-        clip_weight_decay: 2e-4,
-    };
+    let optimizer = OptimizerConfig { weight_decay: 2e-4, clip_weight_decay: 2e-4, ..OptimizerConfig::default() };
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
     let gradients = match arg(7, "fp32").as_str() {
         "fp32" => Gradients::Fp32,
@@ -49,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rates = Vec::new();
     for step in 0..steps + 2 {
         let begin = Instant::now();
-        let outcome = backend.step(&StepInput { lr: 0.01, fill: &fill, key: Key::new(1) })?;
+        let outcome = backend.step(&StepInput { lr: 0.01, fill: &fill, key: Key::new(1), ..StepInput::default() })?;
         if step >= 2 {
             rates.push(batch as f64 / begin.elapsed().as_secs_f64());
         }

@@ -70,26 +70,6 @@ pub enum Gradients {
     Int8,
 }
 
-/// Stochastic gradient descent with momentum.
-///
-/// For a tensor w with gradient g: d = g + weight_decay * w; v = momentum * v + d; w -= lr * (d + momentum * v with
-/// Nesterov, v without). As in PyTorch, the first v is d.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OptimizerConfig {
-    /// Momentum, in 0..1.
-    pub momentum: f32,
-    /// Nesterov's form.
-    pub nesterov: bool,
-    /// L2 decay of weights, biases and batch norms.
-    pub weight_decay: f32,
-    /// Patterns (`*` for any run) of tensor names that do not decay.
-    pub no_weight_decay: Vec<String>,
-    /// Learning rate of clip values, as a factor of the step's.
-    pub clip_lr_scale: f32,
-    /// L2 decay of clip values: the gradient gains this times alpha.
-    pub clip_weight_decay: f32,
-}
-
 /// Writes image `i` of a batch into the interior of one bordered image buffer and returns its label.
 pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8]) -> usize + Sync);
 
@@ -101,12 +81,64 @@ pub struct StepInput<'a> {
     pub fill: Fill<'a>,
     /// Random numbers of this step and no other: what dropout draws from.
     pub key: Key,
+    /// What the loss compares the logits with beside the labels.
+    pub loss: LossInput<'a>,
+}
+
+impl Default for StepInput<'_> {
+    /// Black images of class 0, and nothing learned from them.
+    fn default() -> Self {
+        Self { lr: 0.0, fill: &|_, _| 0, key: Key::new(0), loss: LossInput::default() }
+    }
+}
+
+/// The loss of a step, for logits z of K classes and image i, of n, with label y.
+///
+/// The target is the distribution q(c) = (1 - label_smoothing) o(c) + label_smoothing / K (Szegedy et al. 2016,
+/// arXiv 1512.00567, section 7; PyTorch's `label_smoothing`) with o(c) = [c = y], or with mixup (Zhang et al. 2018,
+/// arXiv 1710.09412, eq. 1) o(c) = r [c = y] + (1 - r) [c = label of image n - 1 - i], and the loss its cross entropy,
+/// -sum q(c) log softmax(z)(c).
+///
+/// With a teacher the loss is (1 - weight) times that and weight times T^2 KL(softmax(t / T) || softmax(z / T)) for the teacher's
+/// logits t (Hinton et al. 2015, arXiv 1503.02531, section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LossInput<'a> {
+    /// Share of the target that is spread evenly over all classes, in 0..1.
+    pub label_smoothing: f32,
+    /// r in 256ths: what is left of an image, the rest being the image as far from the batch's end. [`Fill`] mixes the pixels.
+    pub mixup: Option<u16>,
+    /// A network to learn from.
+    pub teacher: Option<TeacherInput<'a>>,
+}
+
+/// What a teacher says about a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TeacherInput<'a> {
+    /// Its logits `[batch][classes]`.
+    pub logits: &'a [f32],
+    /// T, above 0: divides the logits of both.
+    pub temperature: f32,
+    /// Its share of the loss, in 0..=1.
+    pub weight: f32,
+}
+
+/// What an optimizer keeps from step to step beside the parameters.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct OptimizerState {
+    /// Updates since it began, where Adam or an average counts them; else 0.
+    pub steps: u64,
+    /// Momentum, of Adam the first moment, of every parameter that is trained, by the parameter's name.
+    pub momentum: BTreeMap<String, Tensor>,
+    /// Adam's second moment; empty for SGD.
+    pub second_moment: BTreeMap<String, Tensor>,
+    /// Exponential moving average of every tensor, running statistics included, where there is one.
+    pub average: Option<BTreeMap<String, Tensor>>,
 }
 
 /// What a step tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
-    /// Mean cross entropy of the batch before the update.
+    /// Mean loss of the batch before the update.
     pub loss: f64,
     /// Images whose largest logit was their label's, before the update.
     pub correct: usize,
@@ -165,16 +197,21 @@ pub trait TrainBackend {
     /// Every parameter and running statistic by name, in PyTorch's shapes.
     fn tensors(&self) -> BTreeMap<String, Tensor>;
 
-    /// Momentum of every parameter that has been updated, by the parameter's name.
-    fn momentum(&self) -> BTreeMap<String, Tensor>;
+    /// What the optimizer keeps beside them.
+    fn optimizer_state(&self) -> OptimizerState;
 
-    /// Replaces parameters, statistics and momentum (zero where `None`).
+    /// Replaces parameters, statistics and the optimizer's state; where that is `None`, it begins anew, an average from
+    /// `tensors`.
     ///
     /// # Errors
     /// Names the tensor that is missing or has another shape.
-    fn load(
-        &mut self,
-        tensors: &BTreeMap<String, Tensor>,
-        momentum: Option<&BTreeMap<String, Tensor>>,
-    ) -> Result<(), TrainError>;
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError>;
+
+    /// Exchanges every tensor for its average, so that the average can be read and evaluated; called again, it puts them
+    /// back. Nothing happens where there is no average. No step may come in between.
+    fn swap_average(&mut self);
+
+    /// Forward on one batch, dropout off, to estimate the running statistics anew: after call `batch` (0, 1, ...) each is the
+    /// mean of those of the batches 0 to `batch`, variances unbiased (PyTorch's `momentum=None`).
+    fn reestimate(&mut self, batch: u64, fill: Fill);
 }

@@ -25,6 +25,7 @@
 
 mod backend;
 mod cpu;
+mod optimizer;
 pub mod recipe;
 pub mod records;
 mod rehearsal;
@@ -33,9 +34,11 @@ pub mod schedule;
 pub mod trainer;
 
 pub use backend::{
-    Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError,
+    Fill, Gradients, LayerStatistics, LossInput, OptimizerState, StepInput, StepOutcome, TeacherInput, TrainBackend,
+    TrainError,
 };
 pub use cpu::{CpuBackend, Pass, StepTimes, Work, initial_tensors};
+pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use rehearsal::{Rehearsal, random_images};

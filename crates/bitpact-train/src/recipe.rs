@@ -19,13 +19,13 @@ use bitpact_model::InputDescription;
 use serde::Serialize;
 
 use crate::schedule::{Schedule, ScheduleKind};
-use crate::{Gradients, OptimizerConfig};
+use crate::{Gradients, OptimizerConfig, OptimizerKind, ParamGroup};
 
 pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
 pub use resolve::read_network;
-pub use values::{Augmentation, ClipInit, InputScale, Precision};
+pub use values::{Augmentation, ClipInit, GroupRates, InputScale, Precision};
 
 /// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:
 /// they do not change what is trained, and no file of a run holds them.
@@ -70,10 +70,18 @@ pub struct Recipe {
     pub gradient_bits: Option<u32>,
     /// Highest learning rate.
     pub lr: f64,
+    /// Rule of the update.
+    pub optimizer: OptimizerKind,
     /// Momentum of SGD.
     pub momentum: f64,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
+    /// b1 and b2 of Adam.
+    pub betas: [f64; 2],
+    /// eps of Adam.
+    pub eps: f64,
+    /// Largest norm of all gradients together; 0 for any.
+    pub max_grad_norm: f64,
     /// L2 decay of weights, biases and batch norms.
     pub weight_decay: f64,
     /// Patterns of tensor names without decay; `*` is any run of characters.
@@ -86,6 +94,12 @@ pub struct Recipe {
     pub lr_decay: f64,
     /// Epochs of linear warm-up; may be a fraction.
     pub warmup_epochs: f64,
+    /// Share of a target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Decay of the moving average of all tensors that is evaluated in their place; 0 for none.
+    pub ema_decay: f64,
+    /// Batches from which batch norm's running statistics are estimated anew after every epoch; 0 for none.
+    pub bn_reestimate: u32,
     /// Seed of everything random.
     pub seed: u64,
     /// Simulated accuracy every so many epochs besides the last; 0 for the last only.
@@ -102,6 +116,9 @@ pub struct Recipe {
     pub input: InputScale,
     /// Random crop and flip of training images.
     pub augment: Augmentation,
+    /// Learning rates and decays by pattern of tensor names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub param_groups: BTreeMap<String, GroupRates>,
     /// Exceptions by layer pattern.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, Override>,
@@ -112,7 +129,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 34] = [
+    pub const KEYS: [&str; 42] = [
         "name",
         "dataset",
         "arch",
@@ -131,14 +148,21 @@ impl Recipe {
         "precision",
         "gradient_bits",
         "lr",
+        "optimizer",
         "momentum",
         "nesterov",
+        "betas",
+        "eps",
+        "max_grad_norm",
         "weight_decay",
         "no_weight_decay",
         "schedule",
         "milestones",
         "lr_decay",
         "warmup_epochs",
+        "label_smoothing",
+        "ema_decay",
+        "bn_reestimate",
         "seed",
         "simulated_every",
         "limit_train",
@@ -146,6 +170,7 @@ impl Recipe {
         "compare_float",
         "input",
         "augment",
+        "param_groups",
         "overrides",
     ];
 
@@ -228,14 +253,26 @@ impl Recipe {
     }
 
     /// The optimizer's settings.
-    pub fn optimizer(&self) -> OptimizerConfig {
+    pub fn optimizer_config(&self) -> OptimizerConfig {
+        let positive = |value: f64| (value > 0.0).then_some(value);
+        let group = |(pattern, rates): (&String, &GroupRates)| ParamGroup {
+            pattern: pattern.clone(),
+            lr_scale: rates.lr.map(|lr| (lr / self.lr) as f32),
+            weight_decay: rates.weight_decay.map(|decay| decay as f32),
+        };
         OptimizerConfig {
+            kind: self.optimizer,
             momentum: self.momentum as f32,
             nesterov: self.nesterov,
+            betas: self.betas,
+            eps: self.eps as f32,
             weight_decay: self.weight_decay as f32,
             no_weight_decay: self.no_weight_decay.clone(),
             clip_lr_scale: (self.clip_lr / self.lr) as f32,
             clip_weight_decay: self.clip_weight_decay as f32,
+            groups: self.param_groups.iter().map(group).collect(),
+            max_grad_norm: positive(self.max_grad_norm),
+            ema_decay: positive(self.ema_decay),
         }
     }
 

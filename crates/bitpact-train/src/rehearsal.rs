@@ -6,7 +6,9 @@ use bitpact_kernels::Isa;
 
 use crate::recipe::ClipInit;
 use crate::trainer::{Batches, Setup};
-use crate::{CpuBackend, Images, Recipe, RunError, StepInput, StepOutcome, TrainBackend, TrainError, initial_tensors};
+use crate::{
+    CpuBackend, Images, LossInput, Recipe, RunError, StepInput, StepOutcome, TrainBackend, TrainError, initial_tensors,
+};
 
 /// Of the recipe's learning rate: labels at random teach nothing, and weights should stay about what they are.
 const RATE_SCALE: f64 = 1.0 / 64.0;
@@ -66,7 +68,7 @@ impl<'a> Rehearsal<'a> {
         let key = Key::new(self.setup.recipe.seed).with("step").at(self.steps);
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
         self.steps += 1;
-        self.backend.step(&StepInput { lr, fill: &fill, key })
+        self.backend.step(&StepInput { lr, fill: &fill, key, loss: LossInput::default() })
     }
 }
 

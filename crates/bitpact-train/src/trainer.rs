@@ -1,6 +1,7 @@
 //! The training loop: epochs of batches, after each epoch the integer network and its accuracy, and a checkpoint.
 
 mod batches;
+mod deploy;
 mod error;
 mod evaluate;
 mod progress;
@@ -18,13 +19,13 @@ use bitpact_core::rng::Key;
 use bitpact_data::{Dataset, epoch_order};
 use bitpact_engine::Accuracy;
 use bitpact_kernels::Isa;
-use bitpact_model::{Checkpoint, Model, Tensor, TrainingState, convert};
+use bitpact_model::{Checkpoint, Model, Tensor, convert};
 
 use crate::recipe::Recipe;
 use crate::records::{EpochRecord, Record, WarningRecord};
-use crate::run_folder::{BEST, BEST_NOTE, LAST, MODEL, RunFolder};
+use crate::run_folder::{BEST, BEST_NOTE, MODEL, RunFolder};
 use crate::schedule::Schedule;
-use crate::{StepInput, TrainBackend, TrainError};
+use crate::{LossInput, StepInput, TrainBackend, TrainError};
 
 pub(crate) use batches::Batches;
 use progress::{Progress, Sums};
@@ -211,7 +212,8 @@ impl<'a> Trainer<'a> {
             let layout = backend.input_layout();
             let fill = |i: usize, out: &mut [u8]| self.batches.fill(epoch, indices[i] as usize, layout, out);
             let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
-            let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill, key };
+            let loss = LossInput { label_smoothing: self.setup.recipe.label_smoothing as f32, ..LossInput::default() };
+            let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill, key, loss };
             let outcome = backend.step(&input).map_err(|error| match error {
                 // A resumed backend counts from where it was resumed.
                 TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },
@@ -235,8 +237,9 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), RunError> {
         let seconds = began.elapsed().as_secs_f64();
         let images = (state.step - first_step) * self.setup.recipe.batch_size as u64;
-        let model = self.setup.model(backend.tensors());
+        let model = self.deploy(backend, state.progress.epochs_done);
         let evaluated = self.evaluate(backend, &model, state.progress.epochs_done + 1);
+        backend.swap_average();
         let (integer, simulated) = match evaluated {
             Ok(evaluated) => evaluated,
             Err(error) => {
@@ -321,18 +324,5 @@ impl<'a> Trainer<'a> {
         let mut told = |done, images| observer(Event::Evaluating { simulated: true, done, images });
         let simulated = if due { Some(evaluate_simulated(backend, test, &mut told)?) } else { None };
         Ok((integer, simulated))
-    }
-
-    /// Writes the checkpoint.
-    fn save(&self, backend: &dyn TrainBackend, state: &State) -> Result<(), RunError> {
-        let training = TrainingState {
-            recipe: self.setup.recipe.to_toml(),
-            step: state.step,
-            progress: serde_json::to_value(&state.progress).expect("progress is plain numbers and names"),
-            momentum: backend.momentum(),
-        };
-        let model = self.setup.model(backend.tensors());
-        let checkpoint = Checkpoint { model, training: Some(training), note: None };
-        self.folder.write(LAST, &checkpoint.to_bytes()?)
     }
 }

@@ -61,14 +61,7 @@ fn step(golden: &Value, bits: &str, decay: f32, isa: Isa) -> Stepped {
     let graph = zoo::build("resnet20", Shape::new(32, 32, 3), 10).unwrap().unwrap();
     let config = QuantConfig { first_last: FirstLast::Float, ..QuantConfig::new(bits.parse().unwrap()) };
     let plan = QuantPlan::resolve(&graph, &config).unwrap();
-    let optimizer = OptimizerConfig {
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: decay,
-        no_weight_decay: Vec::new(),
-        clip_lr_scale: 1.0,
-        clip_weight_decay: decay,
-    };
+    let optimizer = OptimizerConfig { weight_decay: decay, clip_weight_decay: decay, ..OptimizerConfig::default() };
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
     let mut backend = CpuBackend::new(&graph, &plan, &input, BATCH, optimizer, isa, 2).unwrap();
     let start = start(golden, &graph, &plan);
@@ -81,8 +74,8 @@ fn step(golden: &Value, bits: &str, decay: f32, isa: Isa) -> Stepped {
         }
         (hash("labels", n as u64) % 10) as usize
     };
-    let outcome = backend.step(&StepInput { lr: 0.1, fill: &fill, key: Key::new(1) }).unwrap();
-    Stepped { outcome, start, tensors: backend.tensors(), momentum: backend.momentum() }
+    let outcome = backend.step(&StepInput { lr: 0.1, fill: &fill, key: Key::new(1), ..StepInput::default() }).unwrap();
+    Stepped { outcome, start, tensors: backend.tensors(), momentum: backend.optimizer_state().momentum }
 }
 
 /// Relative L2 distance of the sampled elements and relative distance of the norms, the larger of the two.

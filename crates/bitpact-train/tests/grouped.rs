@@ -18,14 +18,7 @@ fn check(arch: &str, input: Shape, divisor: usize, bits: &str) {
     let graph = shrunk(arch, input, 5, divisor);
     let plan = QuantPlan::resolve(&graph, &config(&format!(r#"{{"bits":"{bits}","weight_quant":"sawb"}}"#))).unwrap();
     let pixels = InputDescription::uniform(3, 128, 1.0 / 64.0);
-    let optimizer = OptimizerConfig {
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 1e-4,
-        no_weight_decay: Vec::new(),
-        clip_lr_scale: 1.0,
-        clip_weight_decay: 1e-4,
-    };
+    let optimizer = OptimizerConfig { weight_decay: 1e-4, clip_weight_decay: 1e-4, ..OptimizerConfig::default() };
     let mut backend = CpuBackend::new(&graph, &plan, &pixels, BATCH, optimizer, Isa::detect(), 2).unwrap();
     backend.load(&initial_tensors(&graph, &plan, 3, 2.0), None).unwrap();
     let layout = backend.input_layout();
@@ -44,8 +37,11 @@ fn check(arch: &str, input: Shape, divisor: usize, bits: &str) {
         i % 5
     };
     backend.calibrate(99.9, &fill).unwrap();
-    let losses: Vec<f64> =
-        (0..8).map(|_| backend.step(&StepInput { lr: 0.01, fill: &fill, key: Key::new(1) }).unwrap().loss).collect();
+    let losses: Vec<f64> = (0..8)
+        .map(|_| {
+            backend.step(&StepInput { lr: 0.01, fill: &fill, key: Key::new(1), ..StepInput::default() }).unwrap().loss
+        })
+        .collect();
     let last = losses[5..].iter().fold(f64::INFINITY, |a, &b| a.min(b));
     // Eight steps are too few for tens of layers of two bits and two or three channels.
     assert!(last < losses[0] || bits == "W2A2", "{what}: the loss does not fall: {losses:?}");

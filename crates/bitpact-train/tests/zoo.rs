@@ -50,21 +50,14 @@ fn fill(layout: Layout, i: usize, image: &mut [u8]) -> usize {
 fn trained(graph: &Graph, bits: &str, steps: usize, lr: f32) -> Model {
     let plan = QuantPlan::resolve(graph, &QuantConfig::new(bits.parse().unwrap())).unwrap();
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-    let optimizer = OptimizerConfig {
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 1e-4,
-        no_weight_decay: Vec::new(),
-        clip_lr_scale: 1.0,
-        clip_weight_decay: 1e-4,
-    };
+    let optimizer = OptimizerConfig { weight_decay: 1e-4, clip_weight_decay: 1e-4, ..OptimizerConfig::default() };
     let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), 2).unwrap();
     backend.load(&initial_tensors(graph, &plan, 3, 6.0), None).unwrap();
     let layout = backend.input_layout();
     let fill = |i: usize, image: &mut [u8]| fill(layout, i, image);
     backend.calibrate(99.0, &fill).unwrap();
     for step in 0..steps {
-        let input = StepInput { lr, fill: &fill, key: Key::new(step as u64) };
+        let input = StepInput { lr, fill: &fill, key: Key::new(step as u64), ..StepInput::default() };
         let outcome = backend.step(&input).unwrap_or_else(|error| panic!("{} {bits}: {error}", graph.name()));
         assert!(outcome.loss.is_finite());
     }

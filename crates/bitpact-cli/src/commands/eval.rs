@@ -87,14 +87,7 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
         }
         Network::Float(checkpoint) => {
             let model = &checkpoint.model;
-            let optimizer = OptimizerConfig {
-                momentum: 0.0,
-                nesterov: false,
-                weight_decay: 0.0,
-                no_weight_decay: Vec::new(),
-                clip_lr_scale: 0.0,
-                clip_weight_decay: 0.0,
-            };
+            let optimizer = OptimizerConfig::default();
             let batch_size = batch_size.min(test.len());
             let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
             let mut backend = CpuBackend::new(graph, plan, input, batch_size, optimizer, machine.isa, machine.threads)?;

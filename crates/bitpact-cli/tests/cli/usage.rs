@@ -30,6 +30,15 @@ fn what_was_typed_wrongly_is_told_and_nothing_is_made() {
         ("train --first-last 8-bits", &["--first-last", "did you mean `8bit`?"]),
         ("train --clip-init high", &["--clip-init", "\"calibrate\""]),
         ("train --clip-init 0", &["--clip-init", "expected a number from 0.01"]),
+        ("train --optimizer adan", &["--optimizer", "did you mean `adam`?"]),
+        ("train --betas 0.9", &["--betas: `betas` = [0.9]: expected two numbers"]),
+        ("train --eps 0", &["--eps: `eps` = 0"]),
+        ("train --max-grad-norm -1", &["--max-grad-norm: `max_grad_norm` = -1"]),
+        ("train --param-group x", &["--param-group: `param_groups` = \"x\": expected a form like"]),
+        ("train --param-group x.*:lr=1", &["`param_groups`.\"x.*\": no trained tensor has a name like this"]),
+        ("train --label-smoothing 1", &["--label-smoothing: `label_smoothing` = 1"]),
+        ("train --ema-decay 2", &["--ema-decay: `ema_decay` = 2"]),
+        ("train --bn-reestimate -1", &["--bn-reestimate: `bn_reestimate` = -1"]),
         ("train --schedule linear", &["--schedule", "\"constant\", \"step\", \"cosine\""]),
         ("train --arch resnet19", &["--arch", "did you mean `resnet", "\"resnet56-b\""]),
         ("train --arch none.json", &["--arch", "expected a TOML or JSON file"]),
@@ -62,7 +71,8 @@ fn help_shows_examples_and_every_flag() {
     let place = Place::new();
     let help = place.run("train --help").ok().stdout;
     for flag in "data dataset arch bits act-quant weight-quant first-last clip-init epochs batch-size lr momentum \
-                 weight-decay schedule seed threads isa limit-train limit-test init-from resume output json"
+                 weight-decay optimizer betas eps max-grad-norm param-group label-smoothing ema-decay bn-reestimate \
+                 schedule seed threads isa limit-train limit-test init-from resume output json"
         .split_whitespace()
     {
         assert!(help.contains(&format!("--{flag}")), "--{flag}");

@@ -40,6 +40,14 @@ pub(crate) fn checkpoint() -> Checkpoint {
         .collect();
     let progress =
         serde_json::json!({ "loss": 0.1f64 + 0.2, "best": [1, 2.5e-300, -7], "warned": { "b": true, "a": null } });
-    let training = TrainingState { recipe: "epochs = 3\nname = \"x\"\n".to_owned(), step: 12_345, progress, momentum };
+    let training = TrainingState {
+        recipe: "epochs = 3\nname = \"x\"\n".to_owned(),
+        step: 12_345,
+        progress,
+        momentum,
+        second_moment: Default::default(),
+        optimizer_steps: 0,
+        raw: Default::default(),
+    };
     Checkpoint { model, training: Some(training), note: Some("chosen on the test set".to_owned()) }
 }

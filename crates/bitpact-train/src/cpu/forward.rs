@@ -18,6 +18,8 @@ pub(super) enum Mode {
     Train,
     /// Running statistics.
     Evaluate,
+    /// Batch statistics, nothing else.
+    Statistics,
     /// Batch statistics; every clip value is set to this percentile of its inputs.
     Calibrate(f64),
 }

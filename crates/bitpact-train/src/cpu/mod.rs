@@ -4,10 +4,12 @@
 //! passes over them. Work is cut by image and by fixed chunks of images, sums are added in the order of images, so
 //! the bits of a step do not depend on the number of threads.
 
+mod average;
 mod backward;
 mod forward;
 mod init;
 mod loss;
+mod optimizer;
 mod params;
 mod plan;
 mod product;
@@ -15,6 +17,7 @@ mod product_backward;
 mod profile;
 mod shape_ops;
 mod slabs;
+mod soft_loss;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,9 @@ use bitpact_graph::{Graph, QuantPlan};
 use bitpact_kernels::{Chunked, Isa, Layout};
 use bitpact_model::{InputDescription, Tensor};
 
-use crate::{Fill, Gradients, LayerStatistics, OptimizerConfig, StepInput, StepOutcome, TrainBackend, TrainError};
+use crate::{
+    Fill, Gradients, LayerStatistics, OptimizerConfig, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError,
+};
 use forward::Mode;
 use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
 use profile::Pool;
@@ -38,6 +43,9 @@ const SAMPLED: usize = 16;
 
 /// Momentum of clip values that follow the running maximum (`relu` with bits).
 const MAXIMUM_MOMENTUM: f32 = 0.1;
+
+/// Momentum of the running statistics, as in PyTorch.
+const STATISTICS_MOMENTUM: f64 = 0.1;
 
 /// A network in training on this CPU.
 pub struct CpuBackend {
@@ -117,15 +125,22 @@ impl CpuBackend {
         &value.store.real(i, value.layout.len())[..self.plan.classes]
     }
 
-    /// Running maxima, running statistics, clip values: what moves besides the gradients.
-    fn update_buffers(&mut self) {
+    /// Moves the running statistics by `momentum` towards those of the last forward.
+    fn update_running(&mut self, momentum: f64) {
+        for stage in &self.plan.stages {
+            let StageKind::Unit(unit) = &stage.kind else { continue };
+            unit.main.update_running(&mut self.plan.params, momentum);
+            if let Shortcut::Projection { product, .. } = &unit.shortcut {
+                product.update_running(&mut self.plan.params, momentum);
+            }
+        }
+    }
+
+    /// Moves clip values that follow a maximum.
+    fn update_maxima(&mut self) {
         let mut maxima = BTreeMap::new();
         for stage in &self.plan.stages {
             let StageKind::Unit(unit) = &stage.kind else { continue };
-            unit.main.update_running(&mut self.plan.params);
-            if let Shortcut::Projection { product, .. } = &unit.shortcut {
-                product.update_running(&mut self.plan.params);
-            }
             if let Activation::Quantized { clip, quant: ActQuant::Relu, .. } = unit.activation {
                 // Units that are concatenated share their clip value.
                 let maximum = maxima.entry(clip).or_insert(0.0f32);
@@ -181,7 +196,8 @@ impl TrainBackend for CpuBackend {
         let (mut loss, mut correct) = (0.0, 0);
         for (i, g) in gradient[..n * layout.cs].chunks_exact_mut(layout.cs).enumerate() {
             g.fill(0.0);
-            let (l, hit) = loss::cross_entropy(self.logits(i), self.labels[i], n, &mut g[..self.plan.classes]);
+            let g = &mut g[..self.plan.classes];
+            let (l, hit) = soft_loss::loss(self.logits(i), &self.labels, i, &input.loss, g);
             loss += l;
             correct += usize::from(hit);
         }
@@ -194,7 +210,9 @@ impl TrainBackend for CpuBackend {
         self.plan.backward(self.isa, &self.pool);
         self.pool.enter(Pass::Optimizer, "");
         self.plan.params.update(input.lr);
-        self.update_buffers();
+        self.update_running(STATISTICS_MOMENTUM);
+        self.update_maxima();
+        self.plan.params.move_average();
         self.pool.leave();
         self.steps += 1;
         Ok(StepOutcome { loss, correct })
@@ -246,15 +264,22 @@ impl TrainBackend for CpuBackend {
         self.plan.params.tensors()
     }
 
-    fn momentum(&self) -> BTreeMap<String, Tensor> {
-        self.plan.params.momentum()
+    fn optimizer_state(&self) -> OptimizerState {
+        self.plan.params.state()
     }
 
-    fn load(
-        &mut self,
-        tensors: &BTreeMap<String, Tensor>,
-        momentum: Option<&BTreeMap<String, Tensor>>,
-    ) -> Result<(), TrainError> {
-        self.plan.params.load(tensors, momentum)
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
+        self.plan.params.load(tensors, state)
+    }
+
+    fn swap_average(&mut self) {
+        self.plan.params.swap_average();
+    }
+
+    fn reestimate(&mut self, batch: u64, fill: Fill) {
+        let n = self.plan.batch;
+        self.fill(n, fill);
+        self.plan.forward(self.isa, &self.pool, n, Mode::Statistics);
+        self.update_running(1.0 / (batch + 1) as f64);
     }
 }

@@ -1,23 +1,23 @@
-//! Parameters and running statistics of a network by name, and the update of the former.
+//! Parameters and running statistics of a network by name.
 
 use std::collections::{BTreeMap, HashMap};
 
-use bitpact_core::{ALPHA_MIN, WEIGHT_STEP_MIN};
+use bitpact_graph::name_matches;
 use bitpact_model::Tensor;
 
-use crate::{OptimizerConfig, TrainError};
+use crate::{OptimizerConfig, OptimizerKind, OptimizerState, TrainError};
 
 /// Position of a parameter in [`Params`].
 pub(super) type ParamId = usize;
 
-/// What an update does with a tensor.
+/// What a tensor is to an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Role {
-    /// Trained with this decay.
-    Trained { decay: f32 },
+    /// Trained.
+    Weight,
     /// A trained clip value.
     Clip,
-    /// A trained step of weights: no decay.
+    /// A trained step of weights.
     Step,
     /// Not trained: running statistics, and clip values that follow a maximum.
     Buffer,
@@ -29,17 +29,27 @@ pub(super) struct Param {
     shape: Vec<usize>,
     pub(super) value: Vec<f32>,
     pub(super) grad: Vec<f32>,
-    momentum: Vec<f32>,
-    role: Role,
-    /// Steps in which it was held at its smallest value, [`ALPHA_MIN`] or [`WEIGHT_STEP_MIN`].
+    /// Momentum, of Adam the first moment.
+    pub(super) momentum: Vec<f32>,
+    /// Adam's second moment; empty for SGD.
+    pub(super) second_moment: Vec<f32>,
+    /// Empty where no average is kept.
+    pub(super) average: Vec<f32>,
+    pub(super) role: Role,
+    /// Learning rate, as a factor of the step's.
+    pub(super) lr_scale: f32,
+    pub(super) decay: f32,
+    /// Steps in which it was held at its smallest value.
     pub(super) clamped: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Params {
-    list: Vec<Param>,
+    pub(super) list: Vec<Param>,
     index: HashMap<String, ParamId>,
-    optimizer: OptimizerConfig,
+    pub(super) optimizer: OptimizerConfig,
+    /// Updates, where something counts them.
+    pub(super) steps: u64,
 }
 
 impl Params {
@@ -57,19 +67,29 @@ impl Params {
                     Some("clip_val") if trained_clip(&name) => Role::Clip,
                     Some("clip_val") => Role::Buffer,
                     Some("weight_step") => Role::Step,
-                    _ => {
-                        let skip = optimizer.no_weight_decay.iter().any(|p| bitpact_graph::name_matches(p, &name));
-                        Role::Trained { decay: if skip { 0.0 } else { optimizer.weight_decay } }
-                    }
+                    _ => Role::Weight,
                 };
                 let n = shape.iter().product();
-                let state = if role == Role::Buffer { 0 } else { n };
-                let (grad, momentum) = (vec![0.0; state], vec![0.0; state]);
-                Param { name, shape, value: vec![0.0; n], grad, momentum, role, clamped: 0 }
+                let zeros = |needed: bool| vec![0.0; if needed { n } else { 0 }];
+                let trained = role != Role::Buffer;
+                let (lr_scale, decay) = rates(&optimizer, role, &name);
+                Param {
+                    value: zeros(true),
+                    grad: zeros(trained),
+                    momentum: zeros(trained),
+                    second_moment: zeros(trained && optimizer.kind != OptimizerKind::Sgd),
+                    average: zeros(optimizer.ema_decay.is_some()),
+                    name,
+                    shape,
+                    role,
+                    lr_scale,
+                    decay,
+                    clamped: 0,
+                }
             })
             .collect();
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { list, index, optimizer }
+        Self { list, index, optimizer, steps: 0 }
     }
 
     /// The parameter called `name`, which the model's own list of names holds.
@@ -93,32 +113,6 @@ impl Params {
         &self.list[id]
     }
 
-    /// One step of stochastic gradient descent on everything that is trained; see [`OptimizerConfig`].
-    pub(super) fn update(&mut self, lr: f32) {
-        let OptimizerConfig { momentum, nesterov, clip_lr_scale, clip_weight_decay, .. } = self.optimizer;
-        for p in &mut self.list {
-            let (lr, decay) = match p.role {
-                Role::Trained { decay } => (lr, decay),
-                Role::Clip => (lr * clip_lr_scale, clip_weight_decay),
-                Role::Step => (lr, 0.0),
-                Role::Buffer => continue,
-            };
-            for ((w, g), v) in p.value.iter_mut().zip(&p.grad).zip(&mut p.momentum) {
-                let d = g + decay * *w;
-                *v = momentum * *v + d;
-                let direction = if nesterov { d + momentum * *v } else { *v };
-                *w -= lr * direction;
-            }
-            let least = match p.role {
-                Role::Clip => ALPHA_MIN,
-                Role::Step => WEIGHT_STEP_MIN,
-                _ => continue,
-            };
-            p.clamped += u64::from(p.value.iter().any(|&v| v < least));
-            p.value.iter_mut().for_each(|v| *v = v.max(least));
-        }
-    }
-
     pub(super) fn reset_clamped(&mut self) {
         self.list.iter_mut().for_each(|p| p.clamped = 0);
     }
@@ -128,15 +122,23 @@ impl Params {
         self.list.iter().map(|p| (p.name.clone(), tensor(p))).collect()
     }
 
-    pub(super) fn momentum(&self) -> BTreeMap<String, Tensor> {
-        let trained = self.list.iter().filter(|p| p.role != Role::Buffer);
-        trained.map(|p| (p.name.clone(), Tensor { shape: p.shape.clone(), data: p.momentum.clone() })).collect()
+    pub(super) fn state(&self) -> OptimizerState {
+        let tensors = |of: fn(&Param) -> &Vec<f32>, all: bool| -> BTreeMap<String, Tensor> {
+            let list = self.list.iter().filter(|p| all || p.role != Role::Buffer);
+            list.map(|p| (p.name.clone(), Tensor { shape: p.shape.clone(), data: of(p).clone() })).collect()
+        };
+        let second_moment = match self.optimizer.kind {
+            OptimizerKind::Sgd => BTreeMap::new(),
+            OptimizerKind::Adam | OptimizerKind::AdamW => tensors(|p| &p.second_moment, false),
+        };
+        let average = self.optimizer.ema_decay.map(|_| tensors(|p| &p.average, true));
+        OptimizerState { steps: self.steps, momentum: tensors(|p| &p.momentum, false), second_moment, average }
     }
 
     pub(super) fn load(
         &mut self,
         tensors: &BTreeMap<String, Tensor>,
-        momentum: Option<&BTreeMap<String, Tensor>>,
+        state: Option<&OptimizerState>,
     ) -> Result<(), TrainError> {
         let find = |map: &BTreeMap<String, Tensor>, p: &Param, what: &str| -> Result<Vec<f32>, TrainError> {
             let error = |what: String| TrainError::Tensor { name: p.name.clone(), what };
@@ -146,68 +148,46 @@ impl Params {
             }
             Ok(tensor.data.clone())
         };
-        let mut values = Vec::with_capacity(self.list.len());
-        let mut momenta = Vec::with_capacity(self.list.len());
+        let mut loaded = Vec::with_capacity(self.list.len());
+        let nothing = BTreeMap::new();
         for p in &self.list {
-            values.push(find(tensors, p, "the value")?);
-            momenta.push(match momentum {
-                Some(map) if p.role != Role::Buffer => find(map, p, "the momentum")?,
+            let value = find(tensors, p, "the value")?;
+            let momentum = match state {
+                Some(state) if p.role != Role::Buffer => find(&state.momentum, p, "the momentum")?,
                 _ => vec![0.0; p.momentum.len()],
-            });
+            };
+            let second_moment = match state {
+                Some(state) if !p.second_moment.is_empty() => find(&state.second_moment, p, "the second moment")?,
+                _ => vec![0.0; p.second_moment.len()],
+            };
+            let average = match state {
+                _ if self.optimizer.ema_decay.is_none() => Vec::new(),
+                None => value.clone(),
+                Some(state) => find(state.average.as_ref().unwrap_or(&nothing), p, "the average")?,
+            };
+            loaded.push((value, momentum, second_moment, average));
         }
-        for ((p, value), momentum) in self.list.iter_mut().zip(values).zip(momenta) {
-            (p.value, p.momentum) = (value, momentum);
+        for (p, loaded) in self.list.iter_mut().zip(loaded) {
+            (p.value, p.momentum, p.second_moment, p.average) = loaded;
         }
+        self.steps = state.map_or(0, |state| state.steps);
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn params(nesterov: bool) -> Params {
-        let optimizer = OptimizerConfig {
-            momentum: 0.5,
-            nesterov,
-            weight_decay: 0.25,
-            no_weight_decay: vec!["bn*".to_owned(), "*.bias".to_owned()],
-            clip_lr_scale: 2.0,
-            clip_weight_decay: 0.5,
-        };
-        let names = ["conv.weight", "conv.bias", "bn.weight", "bn.running_mean", "act.clip_val", "max.clip_val"];
-        let shapes = names.map(|name| (name.to_owned(), vec![1])).into();
-        let mut params = Params::new(shapes, optimizer, |name| name != "max.clip_val");
-        for name in names {
-            let p = params.get_mut(params.id(name));
-            p.value[0] = 4.0;
-            p.grad.fill(1.0);
-        }
-        params
+/// Learning rate, as a factor of the step's, and decay of the tensor `name`.
+fn rates(optimizer: &OptimizerConfig, role: Role, name: &str) -> (f32, f32) {
+    let (mut lr_scale, mut decay) = match role {
+        Role::Weight if optimizer.no_weight_decay.iter().any(|p| name_matches(p, name)) => (1.0, 0.0),
+        Role::Weight => (1.0, optimizer.weight_decay),
+        Role::Clip => (optimizer.clip_lr_scale, optimizer.clip_weight_decay),
+        Role::Step | Role::Buffer => (1.0, 0.0),
+    };
+    let mut groups: Vec<_> = optimizer.groups.iter().filter(|group| name_matches(&group.pattern, name)).collect();
+    groups.sort_by_key(|group| group.pattern.len());
+    for group in groups {
+        lr_scale = group.lr_scale.unwrap_or(lr_scale);
+        decay = group.weight_decay.unwrap_or(decay);
     }
-
-    /// Two steps of the definition, in numbers that float32 holds exactly.
-    #[test]
-    fn updates_follow_the_definition() {
-        // Decay 0.25: d = 1 + 1 = 2, v = 2; then d = 1 + 0.25 w, v = 0.5 * 2 + d.
-        for (nesterov, name, after_one, after_two) in [
-            (false, "conv.weight", 3.0, 1.625),
-            (false, "conv.bias", 3.5, 2.75),
-            (false, "bn.weight", 3.5, 2.75),
-            (false, "bn.running_mean", 4.0, 4.0),
-            (false, "max.clip_val", 4.0, 4.0),
-            // Twice the rate, decay 0.5: d = 1 + 2 = 3.
-            (false, "act.clip_val", 1.0, ALPHA_MIN),
-            (true, "conv.weight", 2.5, 1.03125),
-            (true, "conv.bias", 3.25, 2.375),
-        ] {
-            let mut params = params(nesterov);
-            let id = params.id(name);
-            params.update(0.5);
-            assert_eq!(params.scalar(id), after_one, "{name}, Nesterov {nesterov}, one step");
-            params.update(0.5);
-            assert_eq!(params.scalar(id), after_two, "{name}, Nesterov {nesterov}, two steps");
-            assert_eq!(params.get(id).clamped, u64::from(name == "act.clip_val"));
-        }
-    }
+    (lr_scale, decay)
 }

@@ -15,9 +15,6 @@ use crate::Gradients;
 /// eps of batch norm.
 const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
 
-/// Momentum of the running statistics, as in PyTorch.
-const STATISTICS_MOMENTUM: f64 = 0.1;
-
 /// What a product reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Source {
@@ -426,13 +423,13 @@ impl Product {
         params.get_mut(step).grad.iter_mut().zip(&self.dsteps).for_each(|(to, d)| *to = d * unit);
     }
 
-    /// Moves the running statistics by the step's.
-    pub(super) fn update_running(&self, params: &mut Params) {
+    /// Moves the running statistics by `momentum` towards the step's.
+    pub(super) fn update_running(&self, params: &mut Params, momentum: f64) {
         let Some(norm) = self.norm else { return };
         for (c, &(mean, var)) in self.channels.running.iter().enumerate() {
             for (id, new) in [(norm.mean, mean), (norm.var, var)] {
                 let value = &mut params.get_mut(id).value[c];
-                *value = ((1.0 - STATISTICS_MOMENTUM) * f64::from(*value) + STATISTICS_MOMENTUM * new) as f32;
+                *value = ((1.0 - momentum) * f64::from(*value) + momentum * new) as f32;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod quantizers;
 mod rounded;
+mod switches;
 
 use bitpact_core::rng::Key;
 use bitpact_core::step::TOLERANCE;
@@ -84,21 +85,10 @@ fn quant(bits: &str) -> QuantConfig {
     QuantConfig::new(bits.parse().unwrap())
 }
 
-fn plain_sgd() -> OptimizerConfig {
-    OptimizerConfig {
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 0.0,
-        no_weight_decay: Vec::new(),
-        clip_lr_scale: 1.0,
-        clip_weight_decay: 0.0,
-    }
-}
-
 fn backend(graph: &Graph, config: &QuantConfig, isa: Isa, threads: usize) -> CpuBackend {
     let plan = QuantPlan::resolve(graph, config).unwrap();
     let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
-    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, plain_sgd(), isa, threads).unwrap();
+    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, OptimizerConfig::default(), isa, threads).unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     backend
 }
@@ -119,7 +109,7 @@ fn filler(layout: Layout, classes: usize) -> impl Fn(usize, &mut [u8]) -> usize 
 
 fn step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
     let fill = filler(backend.input_layout(), backend.plan.classes);
-    backend.step(&StepInput { lr, fill: &fill, key: Key::new(3) }).unwrap()
+    backend.step(&StepInput { lr, fill: &fill, key: Key::new(3), ..StepInput::default() }).unwrap()
 }
 
 /// A direction whose slope every tensor of a float network must show.
@@ -137,7 +127,7 @@ fn every_gradient_of_a_float_network_matches_finite_differences() {
         for isa in Isa::available() {
             let mut backend = backend(&graph, &config, isa, 2);
             step(&mut backend, 0.0);
-            let gradients = backend.momentum();
+            let gradients = backend.optimizer_state().momentum;
             for (name, gradient) in &gradients {
                 let d = direction(name, gradient.data.len());
                 let norm = d.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
@@ -173,7 +163,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                 let run = |threads| {
                     let mut backend = backend(&graph, &quant(bits), isa, threads);
                     let losses: Vec<f64> = (0..3).map(|_| step(&mut backend, 0.05).loss).collect();
-                    (losses, backend.tensors(), backend.momentum())
+                    (losses, backend.tensors(), backend.optimizer_state())
                 };
                 let one = run(1);
                 assert!(one == run(2) && one == run(3), "{} {bits} {isa}", graph.name());
@@ -279,10 +269,10 @@ fn loading_tensors_and_momentum_continues_bit_for_bit() {
     let graph = &networks()[0];
     let mut whole = backend(graph, &quant("W3A3"), Isa::detect(), 2);
     step(&mut whole, 0.05);
-    let (tensors, momentum) = (whole.tensors(), whole.momentum());
+    let (tensors, state) = (whole.tensors(), whole.optimizer_state());
     step(&mut whole, 0.05);
     let mut resumed = backend(graph, &quant("W3A3"), Isa::detect(), 1);
-    resumed.load(&tensors, Some(&momentum)).unwrap();
+    resumed.load(&tensors, Some(&state)).unwrap();
     step(&mut resumed, 0.05);
     assert_eq!(whole.tensors(), resumed.tensors());
     assert_ne!(whole.tensors(), tensors);
@@ -361,7 +351,7 @@ fn relu_clip_values_follow_the_running_maximum() {
     let followed = backend.tensors()["a1.clip_val"].data[0];
     let maximum = backend.calibrate(100.0, &fill).unwrap()["a1.clip_val"];
     assert!((followed - maximum).abs() < 1e-3 * maximum, "{followed} against {maximum}");
-    assert!(!backend.momentum().contains_key("a1.clip_val"));
+    assert!(!backend.optimizer_state().momentum.contains_key("a1.clip_val"));
 }
 
 #[test]
@@ -369,7 +359,7 @@ fn a_clip_value_never_falls_below_its_smallest() {
     let graph = &networks()[0];
     let plan = QuantPlan::resolve(graph, &quant("W4A4")).unwrap();
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-    let optimizer = OptimizerConfig { clip_weight_decay: 100.0, ..plain_sgd() };
+    let optimizer = OptimizerConfig { clip_weight_decay: 100.0, ..OptimizerConfig::default() };
     let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), 1).unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     step(&mut backend, 0.1);
@@ -386,7 +376,7 @@ fn a_loss_that_is_no_number_leaves_the_parameters_alone() {
     tensors.get_mut("fc.weight").unwrap().data[3] = f32::NAN;
     backend.load(&tensors, None).unwrap();
     let fill = filler(backend.input_layout(), backend.plan.classes);
-    let error = backend.step(&StepInput { lr: 0.1, fill: &fill, key: Key::new(3) }).unwrap_err();
+    let error = backend.step(&StepInput { lr: 0.1, fill: &fill, ..StepInput::default() }).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { step: 0, .. }), "{error}");
     let same = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits());
     assert!(backend.tensors().iter().all(|(name, tensor)| same(tensor, &tensors[name])));
@@ -412,7 +402,7 @@ fn the_zoo_can_be_planned_at_every_width() {
         for bits in ["float", "W1A1", "W8A8"] {
             let plan = QuantPlan::resolve(&graph, &quant(bits)).unwrap();
             let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-            CpuBackend::new(&graph, &plan, &input, 1, plain_sgd(), Isa::detect(), 1).unwrap();
+            CpuBackend::new(&graph, &plan, &input, 1, OptimizerConfig::default(), Isa::detect(), 1).unwrap();
         }
     }
 }

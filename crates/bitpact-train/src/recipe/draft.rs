@@ -128,6 +128,36 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds a group to `param_groups`, over one of the same pattern: `PATTERN:lr=RATE`, `PATTERN:weight_decay=D` or
+    /// `PATTERN:lr=RATE,weight_decay=D`.
+    ///
+    /// # Errors
+    /// A text of another form.
+    pub fn add_param_group(&mut self, text: &str, flag: &str) -> Result<(), RecipeError> {
+        let origin = Origin::Flag(flag.to_owned());
+        let parse = || -> Option<(String, toml::Value)> {
+            let (pattern, rates) = text.rsplit_once(':')?;
+            let rate = |part: &str| -> Option<(String, toml::Value)> {
+                let (key, value) = part.split_once('=')?;
+                let known = ["lr", "weight_decay"].contains(&key);
+                known.then_some((key.to_owned(), value.parse::<f64>().ok()?.into()))
+            };
+            let table = rates.split(',').map(rate).collect::<Option<toml::Table>>()?;
+            Some((pattern.to_owned(), table.into()))
+        };
+        let Some((pattern, rates)) = parse() else {
+            let message = format!("= \"{text}\": expected a form like `*.bias:lr=0.01,weight_decay=0`");
+            return Err(RecipeError::Value { origin, key: "param_groups".to_owned(), message });
+        };
+        let mut groups = match self.values.remove("param_groups") {
+            Some((_, toml::Value::Table(groups))) => groups,
+            _ => toml::Table::new(),
+        };
+        groups.insert(pattern, rates);
+        self.values.insert("param_groups".to_owned(), (origin, groups.into()));
+        Ok(())
+    }
+
     /// Takes the value of `key`, if it was written anywhere.
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, RecipeError> {
         let Some((origin, value)) = self.values.get(key) else { return Ok(None) };

@@ -76,6 +76,14 @@ pub enum RecipeError {
         /// What does not fit.
         message: String,
     },
+    /// A group of tensors that is empty.
+    #[error("`param_groups`.\"{pattern}\": no trained tensor has a name like this; there are {tensors}")]
+    EmptyGroup {
+        /// The pattern.
+        pattern: String,
+        /// Names it could have matched.
+        tensors: String,
+    },
     /// The quantization keys do not go with the network.
     #[error("the recipe's bits: {0}")]
     Plan(#[from] PlanError),

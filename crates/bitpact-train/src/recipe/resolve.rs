@@ -10,17 +10,25 @@ use bitpact_graph::{BitSpec, FirstLast, Graph, Override, ShortcutBits, zoo};
 use super::draft::{line_of, read_text, short};
 use super::error::hint;
 use super::values::Calibration;
-use super::{Augmentation, ClipInit, Draft, InputScale, Origin, Recipe, RecipeError};
+use super::{Augmentation, ClipInit, Draft, GroupRates, InputScale, Origin, Recipe, RecipeError};
+use crate::OptimizerKind;
 use crate::schedule::ScheduleKind;
+
+/// What a fraction that is not everything may be.
+const FRACTION: &str = "a number of at least 0 and below 1";
+
+fn is_fraction(value: f64) -> bool {
+    // Still below 1 in the f32 that training keeps.
+    (0.0..1.0).contains(&value) && (value as f32) < 1.0
+}
 
 impl Draft {
     /// Checks every value and gives the recipe.
     ///
     /// Keys that are not written have these values: `bits = "W4A4"`, `act_quant = "pact"`, `weight_quant = "dorefa"`,
     /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr` as `lr`,
-    /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `precision = "fp32"`, no
-    /// `gradient_bits`, `lr = 0.1`, `momentum = 0.9`, `nesterov = false`,
-    /// `weight_decay = 2e-4`, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
+    /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `precision = "fp32"`, no `gradient_bits`, `lr = 0.1`, with Adam 1e-3, `optimizer = "sgd"`,
+    /// `momentum = 0.9`, `nesterov = false`, `betas = [0.9, 0.999]`, `eps = 1e-8`, `weight_decay = 2e-4`, the training switches off, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
     /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `compare_float = false`,
     /// `input = { zero_point = 128, scale = 0.015625 }`, `augment = { pad = 0, flip = false }`. The keys `dataset`,
     /// `arch` and `epochs` must be written.
@@ -31,7 +39,9 @@ impl Draft {
         let (arch, graph) = self.architecture()?;
         let weight_decay = self.number("weight_decay", 2e-4, "a number of 0 or more", |v| v >= 0.0)?;
         let bits = self.bits()?;
-        let lr = self.number("lr", 0.1, "a number above 0", |v| v > 0.0)?;
+        let optimizer = self.choice("optimizer", &OptimizerKind::NAMES)?.unwrap_or_default();
+        let usual_lr = if optimizer == OptimizerKind::Sgd { 0.1 } else { 1e-3 };
+        let lr = self.number("lr", usual_lr, "a number above 0", |v| v > 0.0)?;
         let recipe = Recipe {
             name: self.name()?,
             dataset: self.dataset()?,
@@ -54,15 +64,21 @@ impl Draft {
             precision: self.choice("precision", &["fp32", "bf16"])?.unwrap_or_default(),
             gradient_bits: self.gradient_bits()?,
             lr,
-            momentum: self
-                .number("momentum", 0.9, "a number of at least 0 and below 1", |v| (0.0..1.0).contains(&v))?,
+            optimizer,
+            momentum: self.number("momentum", 0.9, FRACTION, is_fraction)?,
             nesterov: self.take("nesterov")?.unwrap_or(false),
+            betas: self.betas()?,
+            eps: self.number("eps", 1e-8, "a number above 0", |v| v > 0.0)?,
+            max_grad_norm: self.number("max_grad_norm", 0.0, "a number of 0 or more", |v| v >= 0.0)?,
             weight_decay,
             no_weight_decay: self.take("no_weight_decay")?.unwrap_or_default(),
             schedule: self.choice("schedule", &ScheduleKind::NAMES)?.unwrap_or(ScheduleKind::Constant),
             milestones: self.milestones()?,
             lr_decay: self.number("lr_decay", 0.1, "a number above 0 and at most 1", |v| v > 0.0 && v <= 1.0)?,
             warmup_epochs: self.number("warmup_epochs", 0.0, "a number of 0 or more", |v| v >= 0.0)?,
+            label_smoothing: self.number("label_smoothing", 0.0, FRACTION, is_fraction)?,
+            ema_decay: self.number("ema_decay", 0.0, FRACTION, is_fraction)?,
+            bn_reestimate: self.whole("bn_reestimate", Some(0), 0, 1_000_000)? as u32,
             seed: self.whole("seed", Some(1), 0, i64::MAX)? as u64,
             simulated_every: self.whole("simulated_every", Some(0), 0, 1_000_000)? as u32,
             limit_train: self.limit("limit_train")?,
@@ -70,6 +86,7 @@ impl Draft {
             compare_float: self.take("compare_float")?.unwrap_or(false),
             input: self.input()?,
             augment: self.augment()?,
+            param_groups: self.param_groups()?,
             overrides: self.take::<BTreeMap<String, Override>>("overrides")?.unwrap_or_default(),
         };
         if recipe.warmup_epochs >= f64::from(recipe.epochs) {
@@ -78,6 +95,9 @@ impl Draft {
         }
         if recipe.nesterov && recipe.momentum == 0.0 {
             return Err(self.wrong("nesterov", "= true: expected a momentum above 0 with it".to_owned()));
+        }
+        if recipe.nesterov && recipe.optimizer != OptimizerKind::Sgd {
+            return Err(self.wrong("nesterov", "= true: expected the optimizer \"sgd\" with it".to_owned()));
         }
         Ok(recipe)
     }
@@ -176,6 +196,31 @@ impl Draft {
             Some(8) => Ok(Some(8)),
             Some(other) => Err(self.wrong("gradient_bits", format!("= {other}: expected 8, or no such key"))),
         }
+    }
+
+    fn betas(&mut self) -> Result<[f64; 2], RecipeError> {
+        let betas: Vec<f64> = self.take("betas")?.unwrap_or_else(|| vec![0.9, 0.999]);
+        match betas[..] {
+            [b1, b2] if is_fraction(b1) && is_fraction(b2) => Ok([b1, b2]),
+            _ => Err(self.wrong("betas", format!("= {betas:?}: expected two numbers of at least 0 and below 1"))),
+        }
+    }
+
+    fn param_groups(&mut self) -> Result<BTreeMap<String, GroupRates>, RecipeError> {
+        let groups: BTreeMap<String, GroupRates> = self.take("param_groups")?.unwrap_or_default();
+        let good = |value: Option<f64>| value.is_none_or(|v| v >= 0.0 && (v as f32).is_finite());
+        for (pattern, rates) in &groups {
+            let wrong = |what: String| Err(self.wrong("param_groups", format!(".\"{pattern}\" {what}")));
+            for (key, value) in [("lr", rates.lr), ("weight_decay", rates.weight_decay)] {
+                if !good(value) {
+                    return wrong(format!("has {key} = {}: expected a number of 0 or more", value.unwrap_or(f64::NAN)));
+                }
+            }
+            if *rates == GroupRates::default() {
+                return wrong("says nothing: expected lr, weight_decay or both".to_owned());
+            }
+        }
+        Ok(groups)
     }
 
     fn milestones(&mut self) -> Result<Vec<f64>, RecipeError> {

@@ -49,7 +49,7 @@ fn the_torch_recipe_leaves_the_ends_in_float_and_decays_everything() {
     assert_eq!((plan.weights["conv1"], plan.weights["linear"]), (WeightPlan::Float, WeightPlan::Float));
     assert!(matches!(plan.weights["layer1.0.conv1"], WeightPlan::Quantized(_)));
     assert_eq!(r.clip_init, ClipInit::Fixed(10.0));
-    let o = r.optimizer();
+    let o = r.optimizer_config();
     assert_eq!((o.weight_decay, o.clip_weight_decay, o.clip_lr_scale), (2e-4, 2e-4, 1.0));
     assert!(o.no_weight_decay.is_empty() && !o.nesterov);
     let input = r.input_description(3);
@@ -339,9 +339,44 @@ fn a_calibrated_start_clips_more_at_fewer_bits() {
 fn clip_values_have_a_learning_rate_of_their_own() {
     let scale = |text: &str| {
         let text = format!("dataset = \"d\"\narch = \"cnn\"\nepochs = 1\nlr = 0.2\n{text}");
-        Draft::parse(&text, "r.toml").unwrap().finish().unwrap().optimizer().clip_lr_scale
+        Draft::parse(&text, "r.toml").unwrap().finish().unwrap().optimizer_config().clip_lr_scale
     };
     assert_eq!((scale(""), scale("clip_lr = 0.05"), scale("clip_lr = 0")), (1.0, 0.25, 0.0));
+}
+
+#[test]
+fn groups_are_written_in_files_and_flags_and_checked() {
+    let mut draft = Draft::parse(&format!("{SMALL}lr = 0.2\n[param_groups.\"*.bias\"]\nlr = 0.1\n"), "r.toml").unwrap();
+    draft.add_param_group("linear.*:lr=0.05,weight_decay=0", "--param-group").unwrap();
+    let recipe = draft.clone().finish().unwrap();
+    assert_eq!(Draft::parse(&recipe.to_toml(), "config.toml").unwrap().finish().unwrap(), recipe);
+    let groups = recipe.optimizer_config().groups;
+    let rates: Vec<_> = groups.iter().map(|g| (g.pattern.as_str(), g.lr_scale, g.weight_decay)).collect();
+    assert_eq!(rates, [("*.bias", Some(0.5), None), ("linear.*", Some(0.25), Some(0.0))]);
+    for bad in ["lr=0.1", "a:", "a:lr", "a:lr=x", "a:rate=1"] {
+        let text = draft.add_param_group(bad, "--param-group").unwrap_err().to_string();
+        assert!(
+            text.starts_with(&format!("--param-group: `param_groups` = \"{bad}\": expected a form like")),
+            "{text}"
+        );
+    }
+    for (bad, wanted) in [
+        ("[param_groups.x]\nlr = -1.0", "`param_groups` .\"x\" has lr = -1: expected a number of 0 or more"),
+        ("[param_groups.x]\nrate = 1.0", "unknown field `rate`"),
+        ("[param_groups.x]", "says nothing: expected lr, weight_decay or both"),
+        ("betas = [0.9]", "`betas` = [0.9]: expected two numbers of at least 0 and below 1"),
+        ("ema_decay = 1.0", "`ema_decay` = 1: expected a number of at least 0 and below 1"),
+        ("label_smoothing = -0.1", "`label_smoothing` = -0.1"),
+        ("max_grad_norm = -1", "`max_grad_norm` = -1"),
+        ("bn_reestimate = -1", "`bn_reestimate` = -1: expected a whole number"),
+        ("optimizer = \"adamax\"", "(did you mean `adam`?)"),
+        ("optimizer = \"adam\"\nnesterov = true", "expected the optimizer \"sgd\" with it"),
+    ] {
+        let text = error_of(bad);
+        assert!(text.contains(wanted), "{text}");
+    }
+    let lr = |line: &str| Draft::parse(&format!("{SMALL}{line}"), "r.toml").unwrap().finish().unwrap().lr;
+    assert_eq!((lr(""), lr("optimizer = \"adamw\"")), (0.1, 1e-3));
 }
 
 #[test]
@@ -354,6 +389,8 @@ fn the_page_of_recipes_names_every_key_and_its_examples_work() {
     let text = format!("dataset = \"d\"\narch = \"resnet20\"\nepochs = 1\n{}", blocks[0]);
     let recipe = Draft::parse(&text, "r.toml").unwrap().finish().unwrap();
     recipe.plan(&recipe.network(Shape::new(32, 32, 3), 10).unwrap()).unwrap();
-    let graph: Graph = toml::from_str(blocks[1]).unwrap();
+    let text = format!("dataset = \"d\"\narch = \"resnet20\"\nepochs = 1\n{}", blocks[1]);
+    assert_eq!(Draft::parse(&text, "r.toml").unwrap().finish().unwrap().param_groups.len(), 2);
+    let graph: Graph = toml::from_str(blocks[2]).unwrap();
     bitpact_graph::fuse(&graph).unwrap();
 }

@@ -90,6 +90,18 @@ impl Default for InputScale {
     }
 }
 
+/// Learning rate and decay of the tensors that a pattern matches; what is absent is as for other tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRates {
+    /// Highest learning rate; it takes the same course as the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Decay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+}
+
 /// Random changes of a training image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use bitpact_data::Dataset;
-use bitpact_graph::{Graph, QuantPlan, Shape};
+use bitpact_graph::{Graph, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
 
 use super::{Images, RunError};
 use crate::CpuBackend;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, RecipeError};
 
 /// What a run trains, resolved.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ impl Setup {
         }
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
         let plan = recipe.plan(&graph)?;
+        check_groups(recipe, &graph, &plan)?;
         let (batch_size, count) = (recipe.batch_size, images.train.len());
         if batch_size > count {
             return Err(RunError::Batch { batch_size, images: count });
@@ -65,7 +66,8 @@ impl Setup {
     /// # Errors
     /// See [`CpuBackend::new`].
     pub fn cpu_backend(&self, isa: Isa, threads: usize) -> Result<CpuBackend, RunError> {
-        let (batch, optimizer, gradients) = (self.recipe.batch_size, self.recipe.optimizer(), self.recipe.gradients());
+        let (batch, optimizer, gradients) =
+            (self.recipe.batch_size, self.recipe.optimizer_config(), self.recipe.gradients());
         let (graph, plan, input) = (&self.graph, &self.plan, &self.input);
         Ok(CpuBackend::with_gradients(graph, plan, input, batch, optimizer, gradients, isa, threads)?)
     }
@@ -79,6 +81,17 @@ impl Setup {
             class_names: self.class_names.clone(),
             tensors,
         }
+    }
+}
+
+/// Every pattern of a group must match something that is trained.
+fn check_groups(recipe: &Recipe, graph: &Graph, plan: &QuantPlan) -> Result<(), RecipeError> {
+    let shapes = Model::tensor_shapes(graph, plan);
+    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| !name.contains(".running_")).collect();
+    let matches = |pattern: &String| names.iter().any(|name| name_matches(pattern, name));
+    match recipe.param_groups.keys().find(|pattern| !matches(pattern)) {
+        Some(pattern) => Err(RecipeError::EmptyGroup { pattern: pattern.clone(), tensors: names.join(", ") }),
+        None => Ok(()),
     }
 }
 

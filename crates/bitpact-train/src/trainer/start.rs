@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::{Event, RunError, State, Trainer};
 use crate::recipe::ClipInit;
 use crate::run_folder::LAST;
-use crate::{TrainBackend, initial_tensors};
+use crate::{OptimizerState, TrainBackend, initial_tensors};
 
 /// Clip value before calibration sets it.
 const BEFORE_CALIBRATION: f32 = 10.0;
@@ -140,7 +140,17 @@ impl Trainer<'_> {
         }
         self.folder.cut_records(state.step)?;
         self.folder.write_config(&self.setup.recipe)?;
-        backend.load(&model.tensors, Some(&training.momentum))?;
+        let (tensors, average) = match self.setup.recipe.ema_decay > 0.0 {
+            true => (training.raw, Some(checkpoint.model.tensors)),
+            false => (checkpoint.model.tensors, None),
+        };
+        let optimizer = OptimizerState {
+            steps: training.optimizer_steps,
+            momentum: training.momentum,
+            second_moment: training.second_moment,
+            average,
+        };
+        backend.load(&tensors, Some(&optimizer))?;
         Ok(state)
     }
 }

@@ -10,7 +10,7 @@ use bitpact_kernels::Isa;
 
 use super::*;
 use crate::recipe::Draft;
-use crate::run_folder::{CONFIG, RECORDS};
+use crate::run_folder::{CONFIG, LAST, RECORDS};
 use fake::FakeBackend;
 
 const RECIPE: &str = r#"

@@ -97,15 +97,39 @@ pub(super) struct RecipeFlags {
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
+    /// Optimizer: sgd, adam or adamw
+    #[arg(long, value_name = "NAME")]
+    optimizer: Option<String>,
     /// Momentum of SGD
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     momentum: Option<f64>,
+    /// Betas of Adam
+    #[arg(long, value_name = "B1,B2", value_delimiter = ',', allow_negative_numbers = true)]
+    betas: Vec<f64>,
+    /// eps of Adam
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    eps: Option<f64>,
+    /// Largest norm of all gradients together
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_grad_norm: Option<f64>,
     /// L2 decay of the weights
     #[arg(long, value_name = "D", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
+    /// Learning rate and decay of the tensors that a pattern matches, such as *.bias:lr=0.01,weight_decay=0; may be repeated
+    #[arg(long, value_name = "PATTERN:RATES")]
+    param_group: Vec<String>,
     /// Course of the learning rate: constant, step or cosine
     #[arg(long, value_name = "NAME")]
     schedule: Option<String>,
+    /// Share of a label that is spread over all classes
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    label_smoothing: Option<f64>,
+    /// Decay of a moving average of all tensors, evaluated in their place
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
+    ema_decay: Option<f64>,
+    /// Batches from which batch norm's statistics are estimated anew after every epoch
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    bn_reestimate: Option<i64>,
     /// Seed of everything random
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<i64>,
@@ -168,11 +192,16 @@ impl RecipeFlags {
     /// Sets what was given.
     pub(super) fn apply(&self, draft: &mut Draft) -> Result<()> {
         self.network.apply(draft)?;
-        if let Some(schedule) = &self.schedule {
-            draft.set("schedule", schedule.as_str(), "--schedule");
+        for (key, flag, value) in
+            [("optimizer", "--optimizer", &self.optimizer), ("schedule", "--schedule", &self.schedule)]
+        {
+            if let Some(value) = value {
+                draft.set(key, value.as_str(), flag);
+            }
         }
         let whole = [
             ("epochs", "--epochs", self.epochs),
+            ("bn_reestimate", "--bn-reestimate", self.bn_reestimate),
             ("seed", "--seed", self.seed),
             ("limit_train", "--limit-train", self.limit_train),
             ("limit_test", "--limit-test", self.limit_test),
@@ -185,12 +214,22 @@ impl RecipeFlags {
         let numbers = [
             ("lr", "--lr", self.lr),
             ("momentum", "--momentum", self.momentum),
+            ("eps", "--eps", self.eps),
+            ("max_grad_norm", "--max-grad-norm", self.max_grad_norm),
             ("weight_decay", "--weight-decay", self.weight_decay),
+            ("label_smoothing", "--label-smoothing", self.label_smoothing),
+            ("ema_decay", "--ema-decay", self.ema_decay),
         ];
         for (key, flag, value) in numbers {
             if let Some(value) = value {
                 draft.set(key, value, flag);
             }
+        }
+        if !self.betas.is_empty() {
+            draft.set("betas", self.betas.clone(), "--betas");
+        }
+        for group in &self.param_group {
+            draft.add_param_group(group, "--param-group")?;
         }
         if let Some(start) = &self.clip_init {
             match start.parse::<f64>() {

@@ -102,16 +102,16 @@ fn learned_steps_and_their_momentum_go_on_from_a_checkpoint() {
         let mut whole = backend(graph, &lsq(2, scale), Isa::detect(), 2);
         let start = whole.tensors();
         step(&mut whole, 0.05);
-        let (tensors, momentum) = (whole.tensors(), whole.momentum());
+        let (tensors, state) = (whole.tensors(), whole.optimizer_state());
         for layer in ["c1", "c4", "fc"] {
             let name = format!("{layer}.weight_step");
             let channels =
                 if scale == Granularity::Layer { vec![] } else { vec![start[&format!("{layer}.weight")].shape[0]] };
-            assert_eq!((&tensors[&name].shape, &momentum[&name].shape), (&channels, &channels), "{name}");
+            assert_eq!((&tensors[&name].shape, &state.momentum[&name].shape), (&channels, &channels), "{name}");
             assert_ne!(tensors[&name], start[&name], "{name} moves");
         }
         let mut resumed = backend(graph, &lsq(2, scale), Isa::detect(), 1);
-        resumed.load(&tensors, Some(&momentum)).unwrap();
+        resumed.load(&tensors, Some(&state)).unwrap();
         step(&mut whole, 0.05);
         step(&mut resumed, 0.05);
         assert_eq!(whole.tensors(), resumed.tensors());
@@ -127,7 +127,7 @@ fn the_gradient_of_a_step_is_that_of_its_weights_at_1_bit() {
     let mut backend = backend(graph, &config, Isa::detect(), 2);
     let start = backend.tensors();
     step(&mut backend, 0.0);
-    let gradients: BTreeMap<String, Tensor> = backend.momentum();
+    let gradients: BTreeMap<String, Tensor> = backend.optimizer_state().momentum;
     for layer in ["c1", "c2", "c3", "c4", "fc"] {
         let (w, g) = (&start[&format!("{layer}.weight")].data, &gradients[&format!("{layer}.weight")].data);
         let sum: f64 = w.iter().zip(g).map(|(w, g)| f64::from(g * w.signum()) / 2.0).sum();
@@ -145,7 +145,7 @@ fn lsq_scales_the_gradient_of_pact_plus_and_fixed_clip_values_stay() {
         let config = QuantConfig { act_quant, ..quant("W3A3") };
         let mut backend = backend(graph, &config, Isa::detect(), 2);
         step(&mut backend, 0.05);
-        (backend.momentum().remove("a3.clip_val"), backend.tensors()["a3.clip_val"].data[0])
+        (backend.optimizer_state().momentum.remove("a3.clip_val"), backend.tensors()["a3.clip_val"].data[0])
     };
     let (plus, moved) = gradient(ActQuant::PactPlus);
     let (lsq, _) = gradient(ActQuant::Lsq);

@@ -1,6 +1,7 @@
 //! Backward products over rounded gradients: near those of float32, without bias, independent of threads.
 
 use super::*;
+use crate::LossInput;
 
 const FORMATS: [Gradients; 2] = [Gradients::Bf16, Gradients::Int8];
 
@@ -8,7 +9,7 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
     let plan = QuantPlan::resolve(graph, &quant(bits)).unwrap();
     let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
     let mut backend =
-        CpuBackend::with_gradients(graph, &plan, &input, BATCH, plain_sgd(), gradients, isa, threads).unwrap();
+        CpuBackend::with_gradients(graph, &plan, &input, BATCH, OptimizerConfig::default(), gradients, isa, threads).unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     backend
 }
@@ -18,9 +19,9 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
 fn gradients(backend: &mut CpuBackend, start: &BTreeMap<String, Tensor>, key: u64) -> BTreeMap<String, Vec<f32>> {
     backend.load(start, None).unwrap();
     let fill = filler(backend.input_layout(), backend.plan.classes);
-    backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key) }).unwrap();
+    backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key), loss: LossInput::default() }).unwrap();
     let mut all: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    for (name, tensor) in backend.momentum() {
+    for (name, tensor) in backend.optimizer_state().momentum {
         let name = if name.ends_with(".clip_val") { "clip values".to_owned() } else { name };
         all.entry(name).or_default().extend(tensor.data);
     }
@@ -104,7 +105,7 @@ fn rounded_gradients_do_not_depend_on_the_number_of_threads() {
                 let run = |threads| {
                     let mut backend = rounded(&graph, "W4A4", format, isa, threads);
                     let losses: Vec<f64> = (0..3).map(|_| step(&mut backend, 0.05).loss).collect();
-                    (losses, backend.tensors(), backend.momentum())
+                    (losses, backend.tensors(), backend.optimizer_state().momentum)
                 };
                 let one = run(1);
                 assert!(one == run(2) && one == run(3), "{} {format:?} {isa}", graph.name());

@@ -6,7 +6,7 @@ use bitpact_kernels::Layout;
 use bitpact_model::Tensor;
 
 use super::Setup;
-use crate::{Fill, LayerStatistics, StepInput, StepOutcome, TrainBackend, TrainError};
+use crate::{Fill, LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
 
 pub(super) struct FakeBackend {
     batch_size: usize,
@@ -16,6 +16,8 @@ pub(super) struct FakeBackend {
     is_float: bool,
     tensors: BTreeMap<String, Tensor>,
     momentum: BTreeMap<String, Tensor>,
+    steps: u64,
+    average: Option<BTreeMap<String, Tensor>>,
     last: Option<u64>,
 }
 
@@ -30,6 +32,8 @@ impl FakeBackend {
             is_float: setup.plan.is_float(),
             tensors: BTreeMap::new(),
             momentum: BTreeMap::new(),
+            steps: 0,
+            average: (setup.recipe.ema_decay > 0.0).then(BTreeMap::new),
             last: None,
         }
     }
@@ -80,6 +84,11 @@ impl TrainBackend for FakeBackend {
                 *w -= input.lr * *v;
             }
         }
+        self.steps += 1;
+        for (name, average) in self.average.iter_mut().flatten() {
+            let weight = 1.0 / (self.steps + 1) as f32;
+            average.data.iter_mut().zip(&self.tensors[name].data).for_each(|(a, w)| *a += weight * (w - *a));
+        }
         self.last = Some(digest);
         Ok(StepOutcome { loss: (digest % 977) as f64 / 310.0, correct: (digest % 8) as usize })
     }
@@ -115,17 +124,32 @@ impl TrainBackend for FakeBackend {
         self.tensors.clone()
     }
 
-    fn momentum(&self) -> BTreeMap<String, Tensor> {
-        self.momentum.clone()
+    fn optimizer_state(&self) -> OptimizerState {
+        let (momentum, average) = (self.momentum.clone(), self.average.clone());
+        OptimizerState { steps: self.steps, momentum, second_moment: BTreeMap::new(), average }
     }
 
-    fn load(
-        &mut self,
-        tensors: &BTreeMap<String, Tensor>,
-        momentum: Option<&BTreeMap<String, Tensor>>,
-    ) -> Result<(), TrainError> {
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
         self.tensors = tensors.clone();
-        self.momentum = momentum.cloned().unwrap_or_default();
+        let state = state.cloned().unwrap_or_default();
+        (self.steps, self.momentum) = (state.steps, state.momentum);
+        if self.average.is_some() {
+            self.average = state.average.or_else(|| Some(tensors.clone()));
+        }
         Ok(())
+    }
+
+    fn swap_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            std::mem::swap(&mut self.tensors, average);
+        }
+    }
+
+    fn reestimate(&mut self, batch: u64, fill: Fill) {
+        let (digest, _) = self.digest(self.batch_size, fill);
+        for (name, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.contains("running")) {
+            let fresh = (digest.rotate_left(name.len() as u32) % 1000) as f32 / 500.0;
+            tensor.data.iter_mut().for_each(|v| *v += (fresh - *v) / (batch + 1) as f32);
+        }
     }
 }

@@ -3,92 +3,109 @@
 use super::*;
 use crate::run_folder::Fault;
 
+/// A plain recipe, and one with everything that is remembered between steps or done between epochs.
+fn recipes() -> [Recipe; 2] {
+    let switches = recipe(|d| {
+        d.set("ema_decay", 0.9, "");
+        d.set("bn_reestimate", 2, "");
+    });
+    [recipe(|_| {}), switches]
+}
+
 /// The results of a run that nothing disturbs.
-fn undisturbed() -> (Vec<Vec<u8>>, Vec<Record>) {
+fn undisturbed(recipe: &Recipe) -> (Vec<Vec<u8>>, Vec<Record>) {
     let at = tempfile::tempdir().unwrap();
     let folder = RunFolder::create(at.path().join("run")).unwrap();
-    run(&recipe(|_| {}), &folder, fresh(), None).unwrap();
+    run(recipe, &folder, fresh(), None).unwrap();
     (results(folder.path()), timeless(folder.path()))
 }
 
 #[test]
 fn stopping_after_any_step_and_resuming_changes_nothing() {
-    let expected = undisturbed();
-    for stop_after in 0..=9 {
-        let at = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(at.path().join("run")).unwrap();
-        let outcome = run(&recipe(|_| {}), &folder, fresh(), Some(stop_after)).unwrap();
-        assert_eq!((outcome.step, outcome.finished), (stop_after, stop_after == 9));
-        let outcome = resume(folder.path(), None).unwrap();
-        assert_eq!((outcome.finished, outcome.epochs), (true, 3));
-        assert_eq!((results(folder.path()), timeless(folder.path())), expected, "stopped after {stop_after}");
+    for recipe in recipes() {
+        let expected = undisturbed(&recipe);
+        for stop_after in 0..=9 {
+            let at = tempfile::tempdir().unwrap();
+            let folder = RunFolder::create(at.path().join("run")).unwrap();
+            let outcome = run(&recipe, &folder, fresh(), Some(stop_after)).unwrap();
+            assert_eq!((outcome.step, outcome.finished), (stop_after, stop_after == 9));
+            let outcome = resume(folder.path(), None).unwrap();
+            assert_eq!((outcome.finished, outcome.epochs), (true, 3));
+            assert_eq!((results(folder.path()), timeless(folder.path())), expected, "stopped after {stop_after}");
+        }
     }
 }
 
 #[test]
 fn stopping_again_and_again_after_every_step_changes_nothing() {
-    let at = tempfile::tempdir().unwrap();
-    let folder = RunFolder::create(at.path().join("run")).unwrap();
-    run(&recipe(|_| {}), &folder, fresh(), Some(1)).unwrap();
-    while !resume(folder.path(), Some(1)).unwrap().finished {}
-    assert_eq!((results(folder.path()), timeless(folder.path())), undisturbed());
-    let outcome = resume(folder.path(), None).unwrap();
-    assert_eq!((outcome.finished, outcome.step), (true, 9), "resuming a finished run does nothing");
-    assert_eq!((results(folder.path()), timeless(folder.path())), undisturbed());
+    for recipe in recipes() {
+        let at = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(at.path().join("run")).unwrap();
+        run(&recipe, &folder, fresh(), Some(1)).unwrap();
+        while !resume(folder.path(), Some(1)).unwrap().finished {}
+        assert_eq!((results(folder.path()), timeless(folder.path())), undisturbed(&recipe));
+        let outcome = resume(folder.path(), None).unwrap();
+        assert_eq!((outcome.finished, outcome.step), (true, 9), "resuming a finished run does nothing");
+        assert_eq!((results(folder.path()), timeless(folder.path())), undisturbed(&recipe));
+    }
 }
 
 /// Kills the run at its `n`-th write, for every n, each write both not begun and, for lines, half done; the resumed run
 /// is killed at its own m-th write too.
 #[test]
 fn a_kill_at_any_write_loses_nothing() {
-    let expected = undisturbed();
-    let mut kills = 0;
-    for torn in [false, true] {
-        for first in 0.. {
-            let at = tempfile::tempdir().unwrap();
-            let path = at.path().join("run");
-            let folder = RunFolder::create(&path).unwrap();
-            *folder.fault.borrow_mut() = Some(Fault { writes: first, torn });
-            let killed = run(&recipe(|_| {}), &folder, fresh(), None).is_err();
-            if !killed {
-                break;
+    for recipe in recipes() {
+        let expected = undisturbed(&recipe);
+        let mut kills = 0;
+        for torn in [false, true] {
+            for first in 0.. {
+                let at = tempfile::tempdir().unwrap();
+                let path = at.path().join("run");
+                let folder = RunFolder::create(&path).unwrap();
+                *folder.fault.borrow_mut() = Some(Fault { writes: first, torn });
+                let killed = run(&recipe, &folder, fresh(), None).is_err();
+                if !killed {
+                    break;
+                }
+                kills += 1;
+                if !path.join(CONFIG).exists() {
+                    assert_eq!(first, 0, "only the very first write leaves nothing to resume");
+                    continue;
+                }
+                std::fs::write(path.join(".bitpact-half-written"), "x").unwrap();
+                let folder = RunFolder::open(&path).unwrap();
+                *folder.fault.borrow_mut() = Some(Fault { writes: first % 5, torn });
+                let start = match folder.checkpoint().unwrap() {
+                    Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
+                    None => fresh(),
+                };
+                let _ = run(&folder.config().unwrap(), &folder, start, None);
+                resume(&path, None).unwrap();
+                assert_eq!((results(&path), timeless(&path)), expected, "killed at write {first}, torn {torn}");
+                assert!(!path.join(".bitpact-half-written").exists());
             }
-            kills += 1;
-            if !path.join(CONFIG).exists() {
-                assert_eq!(first, 0, "only the very first write leaves nothing to resume");
-                continue;
-            }
-            std::fs::write(path.join(".bitpact-half-written"), "x").unwrap();
-            let folder = RunFolder::open(&path).unwrap();
-            *folder.fault.borrow_mut() = Some(Fault { writes: first % 5, torn });
-            let start = match folder.checkpoint().unwrap() {
-                Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
-                None => fresh(),
-            };
-            let _ = run(&folder.config().unwrap(), &folder, start, None);
-            resume(&path, None).unwrap();
-            assert_eq!((results(&path), timeless(&path)), expected, "killed at write {first}, torn {torn}");
-            assert!(!path.join(".bitpact-half-written").exists());
         }
+        assert!(kills > 20, "{kills}");
     }
-    assert!(kills > 20, "{kills}");
 }
 
 /// Every state a kill can leave: any set of the newer files beside the older checkpoint.
 #[test]
 fn an_older_checkpoint_beside_newer_files_is_enough() {
-    let expected = undisturbed();
-    let at = tempfile::tempdir().unwrap();
-    let folder = RunFolder::create(at.path().join("run")).unwrap();
-    run(&recipe(|_| {}), &folder, fresh(), Some(5)).unwrap();
-    let older = std::fs::read(folder.file(LAST)).unwrap();
-    resume(folder.path(), None).unwrap();
-    std::fs::write(folder.file(LAST), older).unwrap();
-    let mut records = std::fs::read(folder.file(RECORDS)).unwrap();
-    records.truncate(records.len() - 9);
-    std::fs::write(folder.file(RECORDS), records).unwrap();
-    resume(folder.path(), None).unwrap();
-    assert_eq!((results(folder.path()), timeless(folder.path())), expected);
+    for recipe in recipes() {
+        let expected = undisturbed(&recipe);
+        let at = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(at.path().join("run")).unwrap();
+        run(&recipe, &folder, fresh(), Some(5)).unwrap();
+        let older = std::fs::read(folder.file(LAST)).unwrap();
+        resume(folder.path(), None).unwrap();
+        std::fs::write(folder.file(LAST), older).unwrap();
+        let mut records = std::fs::read(folder.file(RECORDS)).unwrap();
+        records.truncate(records.len() - 9);
+        std::fs::write(folder.file(RECORDS), records).unwrap();
+        resume(folder.path(), None).unwrap();
+        assert_eq!((results(folder.path()), timeless(folder.path())), expected);
+    }
 }
 
 #[test]
