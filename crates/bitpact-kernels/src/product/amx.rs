@@ -122,7 +122,7 @@ impl Direct {
 /// Tiles 0 to 3 are the sums, 4 and 5 the codes, 6 and 7 the weights. The order lets a tile of codes or weights be used as soon as
 /// it is there.
 macro_rules! tiles {
-    ($name:ident, [$($zero:literal),*], [$($inner:literal),*], [$($store:literal),*]) => {
+    ($name:ident, [$($zero:literal),*], [$($inner:expr),*], [$($store:literal),*]) => {
         /// # Safety
         /// The tiles are configured; every piece of `depth` bytes is readable at all rows of `x0` and `x1`, whose rows are
         /// `x_stride` apart, `tile_bytes` for each tile of weights and piece at `w`; sums are writable at `c0` and `c1`.
@@ -164,6 +164,30 @@ macro_rules! tiles {
         }
     };
 }
+
+/// Asks for the tile of weights 16 KB ahead.
+macro_rules! fetch {
+    () => {
+        concat!(
+            "prefetcht1 [{w} + 0x4000]\n",
+            "prefetcht1 [{w} + 0x4040]\n",
+            "prefetcht1 [{w} + 0x4080]\n",
+            "prefetcht1 [{w} + 0x40c0]\n",
+            "prefetcht1 [{w} + 0x4100]\n",
+            "prefetcht1 [{w} + 0x4140]\n",
+            "prefetcht1 [{w} + 0x4180]\n",
+            "prefetcht1 [{w} + 0x41c0]\n",
+            "prefetcht1 [{w} + 0x4200]\n",
+            "prefetcht1 [{w} + 0x4240]\n",
+            "prefetcht1 [{w} + 0x4280]\n",
+            "prefetcht1 [{w} + 0x42c0]\n",
+            "prefetcht1 [{w} + 0x4300]\n",
+            "prefetcht1 [{w} + 0x4340]\n",
+            "prefetcht1 [{w} + 0x4380]\n",
+            "prefetcht1 [{w} + 0x43c0]"
+        )
+    };
+}
 tiles!(
     tiles_2x2,
     ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
@@ -172,9 +196,11 @@ tiles!(
         "tileloadd tmm4, [{x0} + {xs}]",
         "sub {x0}, {o}",
         "tileloadd tmm6, [{w} + {row}]",
+        fetch!(),
         "add {w}, {wb}",
         "tdpbusd tmm0, tmm4, tmm6",
         "tileloadd tmm7, [{w} + {row}]",
+        fetch!(),
         "add {w}, {wb}",
         "tdpbusd tmm1, tmm4, tmm7",
         "add {o}, {x1}",
