@@ -123,7 +123,7 @@ fn rounded_speeds(isa: Isa, format: Format, case: &Case) -> [f64; 2] {
         }
     });
 
-    let plan = RoundedWeightGrad::new(isa, format, g, x, dz);
+    let plan = RoundedWeightGrad::new(isa, format, g, x, 15, dz);
     plan.reserve(&mut scratch);
     let mut partial = Aligned::zeroed(plan.partial_len());
     let weights = best(ops, || {

@@ -145,7 +145,12 @@ impl Product {
         };
         let is_int = matches!(path, Path::Int { .. });
         let needs_input = source != Source::Pixels && !s.identity;
-        let backward = Backward::new(isa, gradients, geometry, groups, is_int, needs_input, x, z_layout);
+        let largest = match source {
+            Source::Codes { bits, quant, .. } => quant.q_max(bits) as u8 + source.zero_code(),
+            _ => u8::MAX,
+        };
+        let input = (x, largest);
+        let backward = Backward::new(isa, gradients, geometry, groups, is_int, needs_input, input, z_layout);
         let partial_len = backward.partial_len();
         let chunks = if partial_len <= 1 << 18 {
             16

@@ -46,7 +46,7 @@ pub(super) enum Image<'a> {
 }
 
 impl Backward {
-    /// `is_int`: whether the forward product is one of codes; `needs_input`: whether the gradient of the input is needed.
+    /// `is_int`: whether the forward product is one of codes, up to `largest`; `needs_input`: whether the gradient of the input is needed.
     pub(super) fn new(
         isa: Isa,
         gradients: Gradients,
@@ -54,7 +54,7 @@ impl Backward {
         groups: usize,
         is_int: bool,
         needs_input: bool,
-        x: Layout,
+        (x, largest): (Layout, u8),
         z_layout: Layout,
     ) -> Self {
         let (h, w) = (z_layout.h, z_layout.w);
@@ -75,7 +75,11 @@ impl Backward {
                     let packed = Aligned::zeroed(plan.packed_len());
                     (plan, packed)
                 });
-                Kernels::Rounded { format, weights: RoundedWeightGrad::new(isa, format, geometry, x, dz_layout), input }
+                Kernels::Rounded {
+                    format,
+                    weights: RoundedWeightGrad::new(isa, format, geometry, x, largest, dz_layout),
+                    input,
+                }
             }
             None => {
                 let input = needs_input.then(|| {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::weight_grad::TILE;
+use super::weight_grad::{TILE, Words};
 use crate::conv::LANES;
 use crate::conv::kernel::{self, Base, Lanes};
 use crate::conv::sweep::Sweep;
@@ -35,37 +35,23 @@ unsafe fn sweep_bf16_16x16_8x32(
     unsafe { kernel::sweep::<_, 16, 1, 8, 2>(Pairs(isa), sweep, x, w, y, base) }
 }
 
-/// tile += the products of `words` words of 16 channels of x, `channel` bytes apart, with words of dz, `word` bytes apart.
-pub(super) fn weights_bf16(
-    isa: Bf16,
-    x: &[u8],
-    channel: usize,
-    dz: &[u8],
-    word: usize,
-    words: usize,
-    tile: &mut [f32; TILE],
-) {
-    check(x, channel, dz, word, words);
+/// tile += the products of bfloat16 words.
+///
+/// # Panics
+/// If a length is wrong.
+pub(super) fn weights_bf16(isa: Bf16, w: &Words, tile: &mut [f32; TILE]) {
+    w.check();
     // SAFETY: the token proves the features, and the lengths are those checked.
-    unsafe { weights_bf16_8x16(isa, x.as_ptr(), channel, dz.as_ptr(), word, words, tile) }
+    unsafe { weights_bf16_8x16(isa, w, tile) }
 }
 
 /// # Safety
-/// The lengths are as [`check`] says.
+/// The lengths are as [`Words::check`] says.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn weights_bf16_8x16(
-    isa: Bf16,
-    x: *const u8,
-    channel: usize,
-    dz: *const u8,
-    word: usize,
-    words: usize,
-    tile: &mut [f32; TILE],
-) {
+unsafe fn weights_bf16_8x16(isa: Bf16, w: &Words, tile: &mut [f32; TILE]) {
     for (half, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
-        let x = x.wrapping_add(half * ROWS * channel);
         // SAFETY: the caller's promise.
-        let sums = unsafe { words_of(Pairs(isa), x, channel, dz, word, words) };
+        let sums = unsafe { words_of(Pairs(isa), w, half * ROWS) };
         for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
             // SAFETY: 16 elements.
             let old = unsafe { _mm512_loadu_ps(out.as_ptr()) };
@@ -77,36 +63,22 @@ unsafe fn weights_bf16_8x16(
 }
 
 /// As [`weights_bf16`], over u8 x and s8 dz, exact sums turned to float32 at the end.
-pub(super) fn weights_s8(
-    isa: Avx512,
-    x: &[u8],
-    channel: usize,
-    dz: &[u8],
-    word: usize,
-    words: usize,
-    tile: &mut [f32; TILE],
-) {
-    check(x, channel, dz, word, words);
+///
+/// # Panics
+/// If a length is wrong.
+pub(super) fn weights_s8(isa: Avx512, w: &Words, tile: &mut [f32; TILE]) {
+    w.check();
     // SAFETY: the token proves the features, and the lengths are those checked.
-    unsafe { weights_s8_8x16(isa, x.as_ptr(), channel, dz.as_ptr(), word, words, tile) }
+    unsafe { weights_s8_8x16(isa, w, tile) }
 }
 
 /// # Safety
-/// The lengths are as [`check`] says.
+/// The lengths are as [`Words::check`] says.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-unsafe fn weights_s8_8x16(
-    isa: Avx512,
-    x: *const u8,
-    channel: usize,
-    dz: *const u8,
-    word: usize,
-    words: usize,
-    tile: &mut [f32; TILE],
-) {
+unsafe fn weights_s8_8x16(isa: Avx512, w: &Words, tile: &mut [f32; TILE]) {
     for (half, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
-        let x = x.wrapping_add(half * ROWS * channel);
         // SAFETY: the caller's promise.
-        let sums = unsafe { words_of(crate::conv::avx512::U8S8(isa), x, channel, dz, word, words) };
+        let sums = unsafe { words_of(crate::conv::avx512::U8S8(isa), w, half * ROWS) };
         for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
             // SAFETY: 16 elements.
             let old = unsafe { _mm512_loadu_ps(out.as_ptr()) };
@@ -117,34 +89,23 @@ unsafe fn weights_s8_8x16(
     }
 }
 
-fn check(x: &[u8], channel: usize, dz: &[u8], word: usize, words: usize) {
-    assert!(words > 0 && x.len() >= (LANES - 1) * channel + 4 * words && dz.len() >= (words - 1) * word + 4 * LANES);
-}
-
-/// Sums of [`ROWS`] channels of x.
+/// Sums of [`ROWS`] channels of x from channel `first` on.
 ///
 /// # Safety
-/// `x` is valid for reads of `words` words at each of the channels, `dz` of 16 words at each word.
+/// The lengths are as [`Words::check`] says.
 #[inline(always)]
-unsafe fn words_of<L: Lanes>(
-    lanes: L,
-    x: *const u8,
-    channel: usize,
-    dz: *const u8,
-    word: usize,
-    words: usize,
-) -> [L::Sums; ROWS] {
+unsafe fn words_of<L: Lanes>(lanes: L, w: &Words, first: usize) -> [L::Sums; ROWS] {
     let mut sums = [lanes.zero(); ROWS];
-    let mut dz = dz;
-    for w in 0..words {
+    let (x, mut dz) = (w.x.as_ptr().wrapping_add(first * w.channel), w.dz.as_ptr());
+    for word in 0..w.words {
         // SAFETY: the caller's promise.
         let d = unsafe { lanes.weights(dz.cast()) };
         for (c, sum) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            let x = unsafe { lanes.word(x.wrapping_add(c * channel + 4 * w).cast()) };
+            let x = unsafe { lanes.word(x.wrapping_add(c * w.channel + 4 * word).cast()) };
             *sum = lanes.multiply_add(*sum, x, d);
         }
-        dz = dz.wrapping_add(word);
+        dz = dz.wrapping_add(w.word);
     }
     sums
 }

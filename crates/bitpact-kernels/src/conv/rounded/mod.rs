@@ -16,6 +16,8 @@
 //! path, and are turned to float32 once an image.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod input_grad;
 mod planes;

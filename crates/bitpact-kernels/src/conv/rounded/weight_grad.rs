@@ -8,7 +8,7 @@ use crate::amx::Tiles;
 use crate::conv::tiles::{self, Job, Product, Shape, Start};
 use crate::conv::{ConvGeometry, LANES};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{Amx, Bf16};
+use crate::isa::{Amx, AvxVnni, Bf16};
 use crate::isa::{Isa, Proof};
 use crate::layout::Layout;
 
@@ -21,6 +21,9 @@ pub struct RoundedWeightGrad {
     planes: Planes,
     isa: Isa,
     proof: Proof,
+    /// Largest code of x.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    largest: u8,
     /// Bytes of the tiles' steps.
     #[cfg(target_arch = "x86_64")]
     steps: Vec<usize>,
@@ -43,12 +46,12 @@ impl RoundedWeightGrad {
         format == Format::Bf16 || pixels <= i32::MAX as usize / (255 * 128)
     }
 
-    /// Plans the gradient on `isa`. `x.cs` is 4 or a multiple of 16, `dz.cs` a multiple of 16, `x.border >= geometry.pad`, dz has at least
+    /// Plans the gradient on `isa` of codes up to `largest`. `x.cs` is 4 or a multiple of 16, `dz.cs` a multiple of 16, `x.border >= geometry.pad`, dz has at least
     /// [`RoundedWeightGrad::border`].
     ///
     /// # Panics
     /// If the layouts do not fit the geometry, the image is too large, or the machine lacks `isa` or the format on it.
-    pub fn new(isa: Isa, format: Format, geometry: ConvGeometry, x: Layout, dz: Layout) -> Self {
+    pub fn new(isa: Isa, format: Format, geometry: ConvGeometry, x: Layout, largest: u8, dz: Layout) -> Self {
         assert!(format.is_available(isa), "{format:?} on {isa}");
         assert!(Self::fits(format, dz.h * dz.w), "{} x {} pixels for {format:?}", dz.h, dz.w);
         let planes = Planes::new(format, &geometry, x, dz);
@@ -61,6 +64,7 @@ impl RoundedWeightGrad {
             format,
             isa,
             proof: isa.prove(),
+            largest,
             #[cfg(target_arch = "x86_64")]
             steps: (0..planes.words() / LANES).map(|s| s * LANES * 4).collect(),
             sources,
@@ -110,17 +114,23 @@ impl RoundedWeightGrad {
             let partial = &mut partial[block * self.sources.len() * TILE..][..self.sources.len() * TILE];
             for (&source, tile) in self.sources.iter().zip(partial.as_chunks_mut::<TILE>().0) {
                 let (x, dz) = (&planes[source..], &words[block * LANES * 4..]);
+                let words = Words { x, channel, dz, word: 4 * LANES * self.blocks, words: count };
                 match (self.format, self.proof) {
                     #[cfg(target_arch = "x86_64")]
                     (Format::Bf16, _) => {
-                        let token = Bf16::detect().expect("the format is available");
-                        super::avx512::weights_bf16(token, x, channel, dz, 4 * LANES * self.blocks, count, tile);
+                        super::avx512::weights_bf16(Bf16::detect().expect("the format is available"), &words, tile);
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Format::S8, Proof::Avx512(token)) => {
-                        super::avx512::weights_s8(token, x, channel, dz, 4 * LANES * self.blocks, count, tile);
-                    }
-                    _ => weights_s8(x, channel, dz, 4 * LANES * self.blocks, count, tile),
+                    (Format::S8, Proof::Avx512(token)) => super::avx512::weights_s8(token, &words, tile),
+                    #[cfg(target_arch = "x86_64")]
+                    (Format::S8, Proof::Avx2(token)) => match AvxVnni::detect().filter(|_| self.isa == Isa::AvxVnni) {
+                        Some(token) => super::avx2::weights_vnni(token, &words, tile),
+                        None if (1..=super::avx2::LARGEST_NARROW).contains(&self.largest) => {
+                            super::avx2::weights_narrow(token, &words, self.largest, tile);
+                        }
+                        None => super::avx2::weights_wide(token, &words, tile),
+                    },
+                    _ => weights_s8(&words, tile),
                 }
             }
         }
@@ -227,12 +237,30 @@ impl RoundedWeightGrad {
     }
 }
 
-/// One tile in plain Rust: 16 channels of x, `channel` bytes apart, by the 16 channels of dz's words, `word` bytes apart.
-fn weights_s8(x: &[u8], channel: usize, dz: &[u8], word: usize, words: usize, tile: &mut [f32; TILE]) {
+/// What one tile is summed from: 16 channels of x, `channel` bytes apart, and the 16 channels of dz's words, `word` bytes apart.
+pub(super) struct Words<'a> {
+    pub(super) x: &'a [u8],
+    pub(super) channel: usize,
+    pub(super) dz: &'a [u8],
+    pub(super) word: usize,
+    pub(super) words: usize,
+}
+
+impl Words<'_> {
+    /// # Panics
+    /// If a slice is shorter than what is read: `words` words of every channel, and 16 words at each place of dz.
+    pub(super) fn check(&self) {
+        let (x, dz) = ((LANES - 1) * self.channel + 4 * self.words, (self.words - 1) * self.word + 4 * LANES);
+        assert!(self.words > 0 && self.x.len() >= x && self.dz.len() >= dz, "{} words", self.words);
+    }
+}
+
+/// One tile in plain Rust.
+fn weights_s8(w: &Words, tile: &mut [f32; TILE]) {
     for (c, out) in tile.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut sums = [0i32; LANES];
-        for (w, x) in x[c * channel..][..4 * words].as_chunks::<4>().0.iter().enumerate() {
-            let dz = dz[w * word..].first_chunk::<{ 4 * LANES }>().expect("a word of 16 channels");
+        for (word, x) in w.x[c * w.channel..][..4 * w.words].as_chunks::<4>().0.iter().enumerate() {
+            let dz = w.dz[word * w.word..].first_chunk::<{ 4 * LANES }>().expect("a word of 16 channels");
             for (sum, dz) in sums.iter_mut().zip(dz.as_chunks::<4>().0) {
                 *sum += x.iter().zip(dz).map(|(&x, &n)| i32::from(x) * i32::from(n as i8)).sum::<i32>();
             }

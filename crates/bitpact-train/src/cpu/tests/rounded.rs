@@ -9,7 +9,8 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
     let plan = QuantPlan::resolve(graph, &quant(bits)).unwrap();
     let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
     let mut backend =
-        CpuBackend::with_gradients(graph, &plan, &input, BATCH, OptimizerConfig::default(), gradients, isa, threads).unwrap();
+        CpuBackend::with_gradients(graph, &plan, &input, BATCH, OptimizerConfig::default(), gradients, isa, threads)
+            .unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     backend
 }
