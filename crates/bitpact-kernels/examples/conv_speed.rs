@@ -127,9 +127,11 @@ fn rounded_speeds(isa: Isa, format: Format, case: &Case) -> [f64; 2] {
     plan.reserve(&mut scratch);
     let mut partial = Aligned::zeroed(plan.partial_len());
     let weights = best(ops, || {
-        for (x, dz) in codes.iter().zip(&gradients) {
-            plan.rearrange(black_box(x), &[0; 16], dz, &mut scratch);
-            plan.run(&[0; 16], &mut partial, &mut scratch);
+        for (codes, gradients) in codes.chunks(plan.group()).zip(gradients.chunks(plan.group())) {
+            for (slot, (x, dz)) in codes.iter().zip(gradients).enumerate() {
+                plan.rearrange(slot, black_box(x), &[0; 16], dz, &mut scratch);
+            }
+            plan.run(codes.len(), &[0; 16], &mut partial, &mut scratch);
         }
     });
     [input, weights]

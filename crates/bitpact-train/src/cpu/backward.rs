@@ -219,7 +219,8 @@ impl StepPlan {
                 let mut partial = partials.get(task);
                 partial.fill(0.0);
                 product.backward.begin(backward);
-                for i in task * batch / chunks..(task + 1) * batch / chunks {
+                let images = task * batch / chunks..(task + 1) * batch / chunks;
+                for i in images.clone() {
                     let mut g = own.get(i);
                     let random = key.u64(i as u64) as u32;
                     product.backward.gradient(product.z(i), &product.channels.k, &g, random, backward);
@@ -233,7 +234,8 @@ impl StepPlan {
                         clock.lap(Pass::InputGradient);
                     }
                     let image = image(product, i, input, params, pixels, x);
-                    product.backward.weights(image, &mut partial, backward, groups, &mut clock);
+                    let place = (i - images.start, i + 1 == images.end);
+                    product.backward.weights(place, image, &mut partial, backward, groups, &mut clock);
                     clock.lap(Pass::WeightGradient);
                 }
             });

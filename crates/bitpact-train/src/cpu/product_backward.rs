@@ -63,8 +63,7 @@ impl Backward {
             Gradients::Bf16 => Some(Format::Bf16),
             Gradients::Int8 => Some(Format::S8),
         };
-        let format = format
-            .filter(|format| is_int && groups == 1 && format.pays(isa) && RoundedWeightGrad::fits(*format, h * w));
+        let format = format.filter(|format| is_int && groups == 1 && format.pays(isa));
         let mut dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
         let dense = Layout { border: 0, ..x };
         let kernels = match format {
@@ -238,9 +237,11 @@ impl Backward {
         }
     }
 
-    /// Adds the weight gradient of one image.
+    /// Adds the weight gradient of one image, that of a whole group of images at its last or at the `last` of all: `place` counts the
+    /// images from 0.
     pub(super) fn weights(
         &self,
+        (place, last): (usize, bool),
         image: Image,
         partial: &mut [f32],
         scratch: &mut BackwardScratch,
@@ -257,9 +258,12 @@ impl Backward {
                 weights.run(wide, &real[..len], partial, groups);
             }
             (Kernels::Rounded { format, weights, .. }, Image::Codes { codes, zero, .. }) => {
-                weights.rearrange(codes, &zero, &bytes[..len * format.bytes()], rounded);
+                let slot = place % weights.group();
+                weights.rearrange(slot, codes, &zero, &bytes[..len * format.bytes()], rounded);
                 clock.lap(Pass::Widen);
-                weights.run(&zero, partial, rounded);
+                if last || slot + 1 == weights.group() {
+                    weights.run(slot + 1, &zero, partial, rounded);
+                }
             }
             (Kernels::Rounded { .. }, Image::Real(_)) => unreachable!("rounded products read codes"),
         }

@@ -16,7 +16,7 @@ pub(super) const LARGEST_NARROW: u8 = 127;
 ///
 /// # Panics
 /// If a length is wrong or `largest` is 0 or above [`LARGEST_NARROW`].
-pub(super) fn weights_narrow(isa: Avx2, w: &Words, largest: u8, tile: &mut [f32; TILE]) {
+pub(super) fn weights_narrow(isa: Avx2, w: &Words, largest: u8, tile: &mut [i32; TILE]) {
     w.check();
     assert!((1..=LARGEST_NARROW).contains(&largest), "codes up to {largest}");
     let _ = isa;
@@ -27,7 +27,7 @@ pub(super) fn weights_narrow(isa: Avx2, w: &Words, largest: u8, tile: &mut [f32;
 /// # Safety
 /// The lengths are as [`Words::check`] says.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn narrow_4x16(w: &Words, flush: usize, tile: &mut [f32; TILE]) {
+unsafe fn narrow_4x16(w: &Words, flush: usize, tile: &mut [i32; TILE]) {
     let ones = _mm256_set1_epi16(1);
     for (quarter, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
         let x = w.x.as_ptr().wrapping_add(quarter * ROWS * w.channel);
@@ -62,7 +62,7 @@ unsafe fn narrow_4x16(w: &Words, flush: usize, tile: &mut [f32; TILE]) {
 ///
 /// # Panics
 /// If a length is wrong.
-pub(super) fn weights_wide(isa: Avx2, w: &Words, tile: &mut [f32; TILE]) {
+pub(super) fn weights_wide(isa: Avx2, w: &Words, tile: &mut [i32; TILE]) {
     w.check();
     let _ = isa;
     // SAFETY: the token proves the features, and the lengths are those checked.
@@ -72,7 +72,7 @@ pub(super) fn weights_wide(isa: Avx2, w: &Words, tile: &mut [f32; TILE]) {
 /// # Safety
 /// The lengths are as [`Words::check`] says.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn wide_4x16(w: &Words, tile: &mut [f32; TILE]) {
+unsafe fn wide_4x16(w: &Words, tile: &mut [i32; TILE]) {
     let low = _mm256_set1_epi16(0xff);
     for (quarter, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
         let x = w.x.as_ptr().wrapping_add(quarter * ROWS * w.channel);
@@ -101,7 +101,7 @@ unsafe fn wide_4x16(w: &Words, tile: &mut [f32; TILE]) {
 ///
 /// # Panics
 /// If a length is wrong.
-pub(super) fn weights_vnni(isa: AvxVnni, w: &Words, tile: &mut [f32; TILE]) {
+pub(super) fn weights_vnni(isa: AvxVnni, w: &Words, tile: &mut [i32; TILE]) {
     w.check();
     let _ = isa;
     // SAFETY: the token proves the features, and the lengths are those checked.
@@ -111,7 +111,7 @@ pub(super) fn weights_vnni(isa: AvxVnni, w: &Words, tile: &mut [f32; TILE]) {
 /// # Safety
 /// The lengths are as [`Words::check`] says.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn vnni_4x16(w: &Words, tile: &mut [f32; TILE]) {
+unsafe fn vnni_4x16(w: &Words, tile: &mut [i32; TILE]) {
     for (quarter, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
         let x = w.x.as_ptr().wrapping_add(quarter * ROWS * w.channel);
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
@@ -160,12 +160,12 @@ unsafe fn code_word(x: *const u8) -> __m256i {
 /// Adds the sums of four channels of x to their rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add(out: &mut [f32; ROWS * LANES], sums: &[[__m256i; 2]; ROWS]) {
+fn add(out: &mut [i32; ROWS * LANES], sums: &[[__m256i; 2]; ROWS]) {
     for (out, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(sums.as_flattened()) {
         // SAFETY: 8 elements.
-        let old = unsafe { _mm256_loadu_ps(out.as_ptr()) };
-        let new = _mm256_add_ps(old, _mm256_cvtepi32_ps(*sum));
+        let old = unsafe { _mm256_loadu_si256(out.as_ptr().cast()) };
+        let new = _mm256_add_epi32(old, *sum);
         // SAFETY: 8 elements.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), new) };
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), new) };
     }
 }

@@ -62,11 +62,11 @@ unsafe fn weights_bf16_8x16(isa: Bf16, w: &Words, tile: &mut [f32; TILE]) {
     }
 }
 
-/// As [`weights_bf16`], over u8 x and s8 dz, exact sums turned to float32 at the end.
+/// As [`weights_bf16`], over u8 x and s8 dz to exact sums.
 ///
 /// # Panics
 /// If a length is wrong.
-pub(super) fn weights_s8(isa: Avx512, w: &Words, tile: &mut [f32; TILE]) {
+pub(super) fn weights_s8(isa: Avx512, w: &Words, tile: &mut [i32; TILE]) {
     w.check();
     // SAFETY: the token proves the features, and the lengths are those checked.
     unsafe { weights_s8_8x16(isa, w, tile) }
@@ -75,16 +75,16 @@ pub(super) fn weights_s8(isa: Avx512, w: &Words, tile: &mut [f32; TILE]) {
 /// # Safety
 /// The lengths are as [`Words::check`] says.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-unsafe fn weights_s8_8x16(isa: Avx512, w: &Words, tile: &mut [f32; TILE]) {
+unsafe fn weights_s8_8x16(isa: Avx512, w: &Words, tile: &mut [i32; TILE]) {
     for (half, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
         let sums = unsafe { words_of(crate::conv::avx512::U8S8(isa), w, half * ROWS) };
         for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
             // SAFETY: 16 elements.
-            let old = unsafe { _mm512_loadu_ps(out.as_ptr()) };
-            let new = _mm512_add_ps(old, _mm512_cvtepi32_ps(sum));
+            let old = unsafe { _mm512_loadu_epi32(out.as_ptr()) };
+            let new = _mm512_add_epi32(old, sum);
             // SAFETY: 16 elements.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), new) };
+            unsafe { _mm512_storeu_epi32(out.as_mut_ptr(), new) };
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The gradient of a convolution's weight codes from a rounded gradient of its accumulators.
 
+use std::ops::Range;
+
 use super::planes::Planes;
 use super::{Format, RoundedScratch};
 #[cfg(target_arch = "x86_64")]
@@ -24,9 +26,10 @@ pub struct RoundedWeightGrad {
     /// Largest code of x.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     largest: u8,
-    /// Bytes of the tiles' steps.
-    #[cfg(target_arch = "x86_64")]
+    /// Bytes in the planes of a group's images to every step of 16 words.
     steps: Vec<usize>,
+    /// Images whose sums are taken together.
+    group: usize,
     /// Bytes in the planes of every (tap, block of input channels).
     sources: Vec<usize>,
     blocks: usize,
@@ -35,38 +38,42 @@ pub struct RoundedWeightGrad {
 /// Values of one tile of the partial sum: 16 input channels by 16 output channels.
 pub(super) const TILE: usize = LANES * LANES;
 
+/// Bytes of one word of 16 output channels, and of the 16 words of a step of one input channel.
+const STEP: usize = 4 * LANES;
+
+/// Steps whose sums stay in registers. In 8 bits they are exact: 18 steps of 64 places, 255 * 127 each, are far below 2^31.
+const BLOCK_STEPS: usize = 18;
+
 impl RoundedWeightGrad {
     /// Border that dz needs.
     pub fn border(geometry: ConvGeometry) -> usize {
         Planes::border(&geometry)
     }
 
-    /// Whether the sums over one image of `pixels` pixels are exact: in 8 bits they must fit i32.
-    pub fn fits(format: Format, pixels: usize) -> bool {
-        format == Format::Bf16 || pixels <= i32::MAX as usize / (255 * 128)
-    }
-
     /// Plans the gradient on `isa` of codes up to `largest`. `x.cs` is 4 or a multiple of 16, `dz.cs` a multiple of 16, `x.border >= geometry.pad`, dz has at least
     /// [`RoundedWeightGrad::border`].
     ///
     /// # Panics
-    /// If the layouts do not fit the geometry, the image is too large, or the machine lacks `isa` or the format on it.
+    /// If the layouts do not fit the geometry, or the machine lacks `isa` or the format on it.
     pub fn new(isa: Isa, format: Format, geometry: ConvGeometry, x: Layout, largest: u8, dz: Layout) -> Self {
         assert!(format.is_available(isa), "{format:?} on {isa}");
-        assert!(Self::fits(format, dz.h * dz.w), "{} x {} pixels for {format:?}", dz.h, dz.w);
         let planes = Planes::new(format, &geometry, x, dz);
         let channel_blocks = geometry.cin.div_ceil(LANES);
         let channel = planes.channel();
         let sources =
             planes.taps().flat_map(|tap| (0..channel_blocks).map(move |c| tap + c * LANES * channel)).collect();
+        // Enough steps for the sums to be worth fetching, few enough for their operands to stay in the first cache.
+        let steps = planes.words() / LANES;
+        let group = (BLOCK_STEPS * 2 / 3).div_ceil(steps);
+        let at = |i: usize| (i / steps) * planes.planes_len() + (i % steps) * STEP;
         Self {
             geometry,
             format,
+            group,
+            steps: (0..group * steps).map(at).collect(),
             isa,
             proof: isa.prove(),
             largest,
-            #[cfg(target_arch = "x86_64")]
-            steps: (0..planes.words() / LANES).map(|s| s * LANES * 4).collect(),
             sources,
             blocks: dz.cs / LANES,
             planes,
@@ -78,61 +85,100 @@ impl RoundedWeightGrad {
         self.blocks * self.sources.len() * TILE
     }
 
+    /// Images that are to be rearranged before a run, if there are as many.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+
     /// Makes `scratch` large enough for [`RoundedWeightGrad::run`].
     pub fn reserve(&self, scratch: &mut RoundedScratch) {
-        scratch.planes.reserve(self.planes.planes_len());
-        scratch.words.reserve(self.planes.words_len());
+        scratch.planes.reserve(self.group * self.planes.planes_len());
+        scratch.words.reserve(self.group * self.planes.words_len());
         scratch.sums.reserve(4 * TILE);
     }
 
-    /// Brings one image to the order that [`RoundedWeightGrad::run`] reads: codes `x` with zero codes `zero`, which repeat over 16
-    /// channels, and `dz`.
+    /// Brings one image to the order that [`RoundedWeightGrad::run`] reads, as number `slot` of its group: codes `x` with zero codes
+    /// `zero`, which repeat over 16 channels, and `dz`.
     ///
     /// # Panics
-    /// If a length is wrong, or the scratch memory was not reserved.
-    pub fn rearrange(&self, x: &[u8], zero: &[u8; LANES], dz: &[u8], scratch: &mut RoundedScratch) {
-        self.planes.fill(self.isa, x, zero, &mut scratch.planes[..self.planes.planes_len()]);
-        self.planes.words_of(self.isa, dz, &mut scratch.words[..self.planes.words_len()]);
+    /// If a length is wrong, `slot` is not below the group's size, or the scratch memory was not reserved.
+    pub fn rearrange(&self, slot: usize, x: &[u8], zero: &[u8; LANES], dz: &[u8], scratch: &mut RoundedScratch) {
+        assert!(slot < self.group, "image {slot} of a group of {}", self.group);
+        let (planes, words) = (self.planes.planes_len(), self.planes.words_len());
+        self.planes.fill(self.isa, x, zero, &mut scratch.planes[slot * planes..(slot + 1) * planes]);
+        self.planes.words_of(self.isa, dz, &mut scratch.words[slot * words..(slot + 1) * words]);
     }
 
-    /// partial += the weight gradient of the image that was last rearranged into `scratch`.
+    /// partial += the weight gradient of the first `images` images that were rearranged into `scratch`.
     ///
     /// # Panics
-    /// If a length is wrong, or the scratch memory was not reserved.
-    pub fn run(&self, zero: &[u8; LANES], partial: &mut [f32], scratch: &mut RoundedScratch) {
+    /// If a length is wrong, there are more images than in a group, or the scratch memory was not reserved.
+    pub fn run(&self, images: usize, zero: &[u8; LANES], partial: &mut [f32], scratch: &mut RoundedScratch) {
+        assert!(images <= self.group, "{images} images in a group of {}", self.group);
         assert_eq!(partial.len(), self.partial_len(), "partial sum");
-        let (planes, words) = (&scratch.planes[..self.planes.planes_len()], &scratch.words[..self.planes.words_len()]);
+        let planes = &scratch.planes[..images * self.planes.planes_len()];
+        let words = &scratch.words[..images * self.planes.words_len()];
         if self.format == Format::S8 && zero.iter().any(|z| *z != 0) {
             self.take_off_zero(zero, words, partial);
         }
-        #[cfg(target_arch = "x86_64")]
-        if let Some(amx) = Amx::detect().filter(|_| self.isa == Isa::Amx) {
-            return self.on_tiles(amx, planes, words, partial, &mut scratch.sums);
+        let steps = images * self.planes.words() / LANES;
+        let blocks = steps.div_ceil(BLOCK_STEPS);
+        for block in 0..blocks {
+            let steps = block * steps / blocks..(block + 1) * steps / blocks;
+            #[cfg(target_arch = "x86_64")]
+            if let Some(amx) = Amx::detect().filter(|_| self.isa == Isa::Amx) {
+                self.on_tiles(amx, steps, planes, words, partial, &mut scratch.sums);
+                continue;
+            }
+            self.on_vectors(steps, planes, words, partial);
         }
-        let (channel, count) = (self.planes.channel(), self.planes.words());
+    }
+
+    /// The steps of one block, tile by tile.
+    fn on_vectors(&self, steps: Range<usize>, planes: &[u8], words: &[u8], partial: &mut [f32]) {
+        let (per_image, word) = (self.planes.words() / LANES, STEP * self.blocks);
         for block in 0..self.blocks {
             let partial = &mut partial[block * self.sources.len() * TILE..][..self.sources.len() * TILE];
             for (&source, tile) in self.sources.iter().zip(partial.as_chunks_mut::<TILE>().0) {
-                let (x, dz) = (&planes[source..], &words[block * LANES * 4..]);
-                let words = Words { x, channel, dz, word: 4 * LANES * self.blocks, words: count };
-                match (self.format, self.proof) {
-                    #[cfg(target_arch = "x86_64")]
-                    (Format::Bf16, _) => {
-                        super::avx512::weights_bf16(Bf16::detect().expect("the format is available"), &words, tile);
+                let mut sums = [0i32; TILE];
+                let mut step = steps.start;
+                while step < steps.end {
+                    // The steps of one image follow each other.
+                    let end = (step / per_image + 1) * per_image;
+                    let count = end.min(steps.end) - step;
+                    let words = Words {
+                        x: &planes[self.steps[step] + source..],
+                        channel: self.planes.channel(),
+                        dz: &words[step * LANES * word + block * STEP..],
+                        word,
+                        words: count * LANES,
+                    };
+                    match self.format {
+                        Format::Bf16 => add_bf16(&words, tile),
+                        Format::S8 => self.add_s8(&words, &mut sums),
                     }
-                    #[cfg(target_arch = "x86_64")]
-                    (Format::S8, Proof::Avx512(token)) => super::avx512::weights_s8(token, &words, tile),
-                    #[cfg(target_arch = "x86_64")]
-                    (Format::S8, Proof::Avx2(token)) => match AvxVnni::detect().filter(|_| self.isa == Isa::AvxVnni) {
-                        Some(token) => super::avx2::weights_vnni(token, &words, tile),
-                        None if (1..=super::avx2::LARGEST_NARROW).contains(&self.largest) => {
-                            super::avx2::weights_narrow(token, &words, self.largest, tile);
-                        }
-                        None => super::avx2::weights_wide(token, &words, tile),
-                    },
-                    _ => weights_s8(&words, tile),
+                    step += count;
+                }
+                if self.format == Format::S8 {
+                    tile.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum as f32);
                 }
             }
+        }
+    }
+
+    fn add_s8(&self, words: &Words, sums: &mut [i32; TILE]) {
+        match self.proof {
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx512(token) => super::avx512::weights_s8(token, words, sums),
+            #[cfg(target_arch = "x86_64")]
+            Proof::Avx2(token) => match AvxVnni::detect().filter(|_| self.isa == Isa::AvxVnni) {
+                Some(token) => super::avx2::weights_vnni(token, words, sums),
+                None if (1..=super::avx2::LARGEST_NARROW).contains(&self.largest) => {
+                    super::avx2::weights_narrow(token, words, self.largest, sums);
+                }
+                None => super::avx2::weights_wide(token, words, sums),
+            },
+            _ => weights_s8(words, sums),
         }
     }
 
@@ -140,7 +186,7 @@ impl RoundedWeightGrad {
     fn take_off_zero(&self, zero: &[u8; LANES], words: &[u8], partial: &mut [f32]) {
         for block in 0..self.blocks {
             let mut sums = [0i32; LANES];
-            for word in words.as_chunks::<{ 4 * LANES }>().0.iter().skip(block).step_by(self.blocks) {
+            for word in words.as_chunks::<STEP>().0.iter().skip(block).step_by(self.blocks) {
                 for (sum, quad) in sums.iter_mut().zip(word.as_chunks::<4>().0) {
                     *sum += quad.iter().map(|&n| i32::from(n as i8)).sum::<i32>();
                 }
@@ -148,62 +194,70 @@ impl RoundedWeightGrad {
             let partial = &mut partial[block * self.sources.len() * TILE..][..self.sources.len() * TILE];
             for tile in partial.as_chunks_mut::<TILE>().0 {
                 for (row, &zero) in tile.as_chunks_mut::<LANES>().0.iter_mut().zip(zero) {
-                    row.iter_mut().zip(sums).for_each(|(out, sum)| *out -= (i32::from(zero) * sum) as f32);
+                    row.iter_mut().zip(sums).for_each(|(out, sum)| *out -= (i64::from(zero) * i64::from(sum)) as f32);
                 }
             }
         }
     }
 
+    /// The steps of one block, four tiles at a time.
     #[cfg(target_arch = "x86_64")]
-    fn on_tiles(&self, amx: Amx, planes: &[u8], words: &[u8], partial: &mut [f32], sums: &mut [i32]) {
+    fn on_tiles(
+        &self,
+        amx: Amx,
+        steps: Range<usize>,
+        planes: &[u8],
+        words: &[u8],
+        partial: &mut [f32],
+        sums: &mut [i32],
+    ) {
         let sums = &mut sums[..4 * TILE];
         let product = match self.format {
             Format::Bf16 => Product::Bf16,
             Format::S8 => Product::U8S8,
         };
+        let words = &words[steps.start * LANES * STEP * self.blocks..];
+        let offsets = &self.steps[steps];
+        let mut job = Job {
+            offsets: offsets.as_ptr(),
+            steps: offsets.len(),
+            a: [planes.as_ptr(); 4],
+            a_row: self.planes.channel(),
+            b: [words.as_ptr(); 2],
+            b_row: STEP * self.blocks,
+            b_step: STEP * self.blocks * LANES,
+            start: if product == Product::Bf16 { Start::Old } else { Start::Zero },
+            init: [std::ptr::null(); 2],
+            c: [std::ptr::null_mut(); 4],
+            c_row: STEP,
+        };
         let tiles = Tiles::configure(amx, &tiles::config(LANES, LANES));
         let mut block = 0;
         while block < self.blocks {
-            let shape = if self.blocks - block >= 2 { Shape::TwoByTwo } else { Shape::FourByOne };
-            let (rows, cols) = shape.tiles();
+            let wide = if self.blocks - block >= 2 { Shape::TwoByTwo } else { Shape::FourByOne };
+            let (rows, cols) = wide.tiles();
             let mut source = 0;
             while source < self.sources.len() {
-                let (shape, rows, cols_once) =
-                    if self.sources.len() - source >= rows { (shape, rows, cols) } else { (Shape::One, 1, 1) };
-                for first in (0..cols).step_by(cols_once) {
-                    // Index of the tile of source i and block j in the partial sum.
-                    let tile = |i: usize, j: usize| (block + first + j) * self.sources.len() + source + i;
-                    let mut job = Job {
-                        offsets: self.steps.as_ptr(),
-                        steps: self.steps.len(),
-                        a: [planes.as_ptr(); 4],
-                        a_row: self.planes.channel(),
-                        b: [words.as_ptr(); 2],
-                        b_row: 4 * LANES * self.blocks,
-                        b_step: 4 * LANES * self.blocks * LANES,
-                        start: if product == Product::Bf16 { Start::Old } else { Start::Zero },
-                        init: [std::ptr::null(); 2],
-                        c: [std::ptr::null_mut(); 4],
-                        c_row: 4 * LANES,
-                    };
-                    for i in 0..rows {
+                let whole = self.sources.len() - source >= rows;
+                let (shape, rows, step) = if whole { (wide, rows, cols) } else { (Shape::One, 1, 1) };
+                for first in (0..cols).step_by(step) {
+                    // Where the tile of source i and block j lies in the partial sum.
+                    let tile = |i: usize, j: usize| ((block + first + j) * self.sources.len() + source + i) * TILE;
+                    for (i, j) in (0..rows).flat_map(|i| (0..step).map(move |j| (i, j))) {
                         job.a[i] = planes[self.sources[source + i]..].as_ptr();
-                        for j in 0..cols_once {
-                            job.b[j] = words[(block + first + j) * 4 * LANES..].as_ptr();
-                            let at = i * cols_once + j;
-                            job.c[at] = match product {
-                                Product::Bf16 => partial[tile(i, j) * TILE..][..TILE].as_mut_ptr().cast(),
-                                Product::U8S8 => sums[at * TILE..][..TILE].as_mut_ptr().cast(),
-                            };
-                        }
+                        job.b[j] = words[(block + first + j) * STEP..].as_ptr();
+                        job.c[i * step + j] = match product {
+                            Product::Bf16 => partial[tile(i, j)..][..TILE].as_mut_ptr().cast(),
+                            Product::U8S8 => sums[(i * step + j) * TILE..][..TILE].as_mut_ptr().cast(),
+                        };
                     }
                     // SAFETY: the tiles are configured; the planes hold every source's 16 channels of all steps, the words all steps
                     // of every block, and every c is a tile of its own.
                     unsafe { tiles::run(product, shape, &job) };
                     if product == Product::U8S8 {
-                        for (i, j) in (0..rows).flat_map(|i| (0..cols_once).map(move |j| (i, j))) {
-                            let sums = &sums[(i * cols_once + j) * TILE..][..TILE];
-                            let out = &mut partial[tile(i, j) * TILE..][..TILE];
+                        for (i, j) in (0..rows).flat_map(|i| (0..step).map(move |j| (i, j))) {
+                            let sums = &sums[(i * step + j) * TILE..][..TILE];
+                            let out = &mut partial[tile(i, j)..][..TILE];
                             out.iter_mut().zip(sums).for_each(|(out, &sum)| *out += sum as f32);
                         }
                     }
@@ -255,16 +309,22 @@ impl Words<'_> {
     }
 }
 
+/// tile += the products of bfloat16 words.
+fn add_bf16(words: &Words, tile: &mut [f32; TILE]) {
+    #[cfg(target_arch = "x86_64")]
+    super::avx512::weights_bf16(Bf16::detect().expect("the format is available"), words, tile);
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("bfloat16: {} words, {} sums", words.words, tile.len());
+}
+
 /// One tile in plain Rust.
-fn weights_s8(w: &Words, tile: &mut [f32; TILE]) {
+fn weights_s8(w: &Words, tile: &mut [i32; TILE]) {
     for (c, out) in tile.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let mut sums = [0i32; LANES];
         for (word, x) in w.x[c * w.channel..][..4 * w.words].as_chunks::<4>().0.iter().enumerate() {
-            let dz = w.dz[word * w.word..].first_chunk::<{ 4 * LANES }>().expect("a word of 16 channels");
-            for (sum, dz) in sums.iter_mut().zip(dz.as_chunks::<4>().0) {
+            let dz = w.dz[word * w.word..].first_chunk::<STEP>().expect("a word of 16 channels");
+            for (sum, dz) in out.iter_mut().zip(dz.as_chunks::<4>().0) {
                 *sum += x.iter().zip(dz).map(|(&x, &n)| i32::from(x) * i32::from(n as i8)).sum::<i32>();
             }
         }
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum as f32);
     }
 }
