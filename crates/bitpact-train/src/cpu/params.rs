@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bitpact_core::{ALPHA_MIN, WEIGHT_STEP_MIN};
+use bitpact_kernels::Chunked;
 use bitpact_model::Tensor;
 
+use super::profile::Pool;
 use crate::{OptimizerConfig, TrainError};
 
 /// Position of a parameter in [`Params`].
@@ -38,6 +40,8 @@ pub(super) struct Param {
 #[derive(Debug)]
 pub(super) struct Params {
     list: Vec<Param>,
+    /// Ids, those of the largest tensors first.
+    largest_first: Vec<ParamId>,
     index: HashMap<String, ParamId>,
     optimizer: OptimizerConfig,
 }
@@ -69,7 +73,9 @@ impl Params {
             })
             .collect();
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { list, index, optimizer }
+        let mut largest_first: Vec<ParamId> = (0..list.len()).collect();
+        largest_first.sort_by_key(|&id| std::cmp::Reverse(list[id].value.len()));
+        Self { list, largest_first, index, optimizer }
     }
 
     /// The parameter called `name`, which the model's own list of names holds.
@@ -89,19 +95,31 @@ impl Params {
         &mut self.list[id]
     }
 
+    /// Every parameter, to be borrowed by tasks; the index is its id.
+    pub(super) fn chunked(&mut self) -> Chunked<'_, Param> {
+        Chunked::new(&mut self.list, 1)
+    }
+
+    /// Number of parameters.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn get(&self, id: ParamId) -> &Param {
         &self.list[id]
     }
 
-    /// One step of stochastic gradient descent on everything that is trained; see [`OptimizerConfig`].
-    pub(super) fn update(&mut self, lr: f32) {
+    /// One step of stochastic gradient descent on everything that is trained, tensors in parallel; see [`OptimizerConfig`].
+    pub(super) fn update(&mut self, pool: &Pool, lr: f32) {
         let OptimizerConfig { momentum, nesterov, clip_lr_scale, clip_weight_decay, .. } = self.optimizer;
-        for p in &mut self.list {
+        let (list, order) = (Chunked::new(&mut self.list, 1), &self.largest_first);
+        pool.run(order.len(), &|task, _| {
+            let p = &mut list.get(order[task])[0];
             let (lr, decay) = match p.role {
                 Role::Trained { decay } => (lr, decay),
                 Role::Clip => (lr * clip_lr_scale, clip_weight_decay),
                 Role::Step => (lr, 0.0),
-                Role::Buffer => continue,
+                Role::Buffer => return,
             };
             for ((w, g), v) in p.value.iter_mut().zip(&p.grad).zip(&mut p.momentum) {
                 let d = g + decay * *w;
@@ -112,11 +130,11 @@ impl Params {
             let least = match p.role {
                 Role::Clip => ALPHA_MIN,
                 Role::Step => WEIGHT_STEP_MIN,
-                _ => continue,
+                _ => return,
             };
             p.clamped += u64::from(p.value.iter().any(|&v| v < least));
             p.value.iter_mut().for_each(|v| *v = v.max(least));
-        }
+        });
     }
 
     pub(super) fn reset_clamped(&mut self) {
@@ -189,6 +207,7 @@ mod tests {
     /// Two steps of the definition, in numbers that float32 holds exactly.
     #[test]
     fn updates_follow_the_definition() {
+        let pool = Pool::new(2);
         // Decay 0.25: d = 1 + 1 = 2, v = 2; then d = 1 + 0.25 w, v = 0.5 * 2 + d.
         for (nesterov, name, after_one, after_two) in [
             (false, "conv.weight", 3.0, 1.625),
@@ -203,9 +222,9 @@ mod tests {
         ] {
             let mut params = params(nesterov);
             let id = params.id(name);
-            params.update(0.5);
+            params.update(&pool, 0.5);
             assert_eq!(params.scalar(id), after_one, "{name}, Nesterov {nesterov}, one step");
-            params.update(0.5);
+            params.update(&pool, 0.5);
             assert_eq!(params.scalar(id), after_two, "{name}, Nesterov {nesterov}, two steps");
             assert_eq!(params.get(id).clamped, u64::from(name == "act.clip_val"));
         }
