@@ -28,5 +28,6 @@ pub use step::{Derived, IntegerStep, Ranges, RealStep};
 pub use tanh::tanh;
 pub use weights::{
     CODE_LIMIT_16BIT, Granularity, Grid, WEIGHT_STEP_MIN, WeightQuant, WeightSpec, lsq_gradient_scale, lsq_start,
-    quantize_weights, quantize_weights_16bit, sawb_alpha, sawb_coefficients, weights_backward,
+    quantize_weights, quantize_weights_16bit, quantize_weights_given, sawb_alpha, sawb_coefficients, weights_backward,
+    weights_backward_given,
 };

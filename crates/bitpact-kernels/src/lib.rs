@@ -4,6 +4,7 @@
 pub(crate) mod amx;
 pub mod conv;
 pub mod depthwise;
+pub mod elements;
 pub mod fused;
 pub mod grouped;
 pub mod isa;

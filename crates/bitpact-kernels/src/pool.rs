@@ -258,13 +258,18 @@ impl Shared {
     }
 }
 
+/// Words of bits that a [`Chunked`] holds in itself.
+const INLINE: usize = 16;
+
 /// A slice cut into chunks that parallel tasks borrow one by one: chunk i is `[i*chunk_len, (i+1)*chunk_len)`, the last
-/// one may be shorter.
+/// one may be shorter. Up to 1024 chunks allocate nothing.
 pub struct Chunked<'a, T> {
     start: AtomicPtr<T>,
     len: usize,
     chunk_len: usize,
-    taken: Vec<AtomicU64>,
+    /// A bit for each chunk that is borrowed: the first ones, and those that did not fit.
+    taken: [AtomicU64; INLINE],
+    more_taken: Vec<AtomicU64>,
     slice: std::marker::PhantomData<&'a mut [T]>,
 }
 
@@ -275,9 +280,10 @@ impl<'a, T: Send> Chunked<'a, T> {
     /// If `chunk_len` is 0.
     pub fn new(slice: &'a mut [T], chunk_len: usize) -> Chunked<'a, T> {
         assert!(chunk_len > 0, "chunks of no elements");
-        let taken = (0..slice.len().div_ceil(chunk_len).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let words = slice.len().div_ceil(chunk_len).div_ceil(64);
+        let more_taken = (INLINE..words).map(|_| AtomicU64::new(0)).collect();
         let (start, len) = (AtomicPtr::new(slice.as_mut_ptr()), slice.len());
-        Chunked { start, len, chunk_len, taken, slice: std::marker::PhantomData }
+        Chunked { start, len, chunk_len, taken: Default::default(), more_taken, slice: std::marker::PhantomData }
     }
 
     /// Number of chunks.
@@ -291,7 +297,9 @@ impl<'a, T: Send> Chunked<'a, T> {
     /// If there is no such chunk, or if it is borrowed already.
     pub fn get(&self, index: usize) -> Chunk<'_, T> {
         assert!(index < self.chunks(), "chunk {index} of {}", self.chunks());
-        let (word, bit) = (&self.taken[index / 64], 1 << (index % 64));
+        let word = index / 64;
+        let word = self.taken.get(word).unwrap_or_else(|| &self.more_taken[word - INLINE]);
+        let bit = 1 << (index % 64);
         let before = word.fetch_or(bit, Ordering::Acquire);
         assert!(before & bit == 0, "chunk {index} is borrowed already");
         let first = index * self.chunk_len;

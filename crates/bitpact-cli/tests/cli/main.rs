@@ -1,6 +1,7 @@
 //! The command as people and scripts meet it: a process with arguments, files, two streams and an exit status.
 
 mod accel;
+mod bench_train;
 mod data;
 mod engine;
 mod files;

@@ -54,17 +54,29 @@ pub(super) fn scale_pair(spec: &WeightSpec, step: f32) -> (f32, f32) {
     if scale >= f32::MIN_POSITIVE { (scale, 1.0 / scale) } else { (0.0, 0.0) }
 }
 
-/// Gradients of weights that share `step`: fills `dw`, returns the step's. `codes` are theirs.
-pub(super) fn backward(spec: &WeightSpec, step: f32, w: &[f32], codes: &[i16], dwq: &[f32], dw: &mut [f32]) -> f32 {
+/// Gradients of some of the weights that share `step`: fills `dw`, adds to `sum` what [`step_gradient`] reads. `codes` are
+/// theirs.
+pub(super) fn backward(
+    spec: &WeightSpec,
+    step: f32,
+    w: &[f32],
+    codes: &[i16],
+    dwq: &[f32],
+    dw: &mut [f32],
+    sum: &mut f64,
+) {
     let (_, inverse) = scale_pair(spec, step);
     let (limit, binary) = (spec.code_limit() as f32, spec.bits.get() == 1);
-    let mut sum = 0.0f64;
     for (((d, &g), &v), &code) in dw.iter_mut().zip(dwq).zip(w).zip(codes) {
         let (v, code) = (v * inverse, f32::from(code));
         let inside = v.abs() < limit;
         *d = if inside || binary { g } else { 0.0 };
-        sum += f64::from(g * if inside && !binary { code - v } else { code });
+        *sum += f64::from(g * if inside && !binary { code - v } else { code });
     }
+}
+
+/// The gradient of a step that `n` weights share.
+pub(super) fn step_gradient(spec: &WeightSpec, n: usize, sum: f64) -> f32 {
     let by_step = sum / f64::from(spec.grid.spacing());
-    (by_step * f64::from(lsq_gradient_scale(w.len(), largest_level(spec)))) as f32
+    (by_step * f64::from(lsq_gradient_scale(n, largest_level(spec)))) as f32
 }

@@ -7,7 +7,10 @@ mod sawb;
 mod tests;
 
 pub use lsq::{WEIGHT_STEP_MIN, lsq_gradient_scale, lsq_start};
-pub use quantize::{CODE_LIMIT_16BIT, quantize_weights, quantize_weights_16bit, weights_backward};
+pub use quantize::{
+    CODE_LIMIT_16BIT, quantize_weights, quantize_weights_16bit, quantize_weights_given, weights_backward,
+    weights_backward_given,
+};
 pub use sawb::{sawb_alpha, sawb_coefficients};
 
 use crate::{Bits, NameError, SpecError};
@@ -260,6 +263,11 @@ impl WeightSpec {
     /// The largest code of the grid.
     pub const fn code_limit(&self) -> i32 {
         self.grid.code_limit(self.bits)
+    }
+
+    /// Whether forward and backward read tanh of the weights: `dorefa` above 1 bit.
+    pub const fn needs_tanh(&self) -> bool {
+        matches!(self.quant, WeightQuant::Dorefa) && self.bits.get() > 1
     }
 
     /// Number of scales of a tensor: one for the layer or one per output channel.

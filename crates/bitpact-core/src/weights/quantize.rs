@@ -7,6 +7,9 @@ use crate::{reduce, tanh};
 /// Largest absolute 16-bit weight code, `127 * 256 + 127`: a code splits into two signed bytes, `q = 256 * high + low`.
 pub const CODE_LIMIT_16BIT: i32 = 127 * 256 + 127;
 
+/// Weights whose codes are found at a time on the way back.
+const BLOCK: usize = 256;
+
 /// Quantizes a weight tensor: `w ~ scale * code`.
 ///
 /// `w` and `codes` are `[out_channels][rest]`; `scales` has [`WeightSpec::scales_len`] entries, each for the whole layer
@@ -36,7 +39,25 @@ pub fn quantize_weights(
     codes: &mut [i16],
     scales: &mut [f32],
 ) {
+    quantize_weights_given(spec, w, &tanh_of(spec, w), out_channels, steps, codes, scales);
+}
+
+/// [`quantize_weights`] without allocating: `tanh` holds [`tanh`](crate::tanh) of every weight where [`WeightSpec::needs_tanh`] says so,
+/// and is not read elsewhere.
+///
+/// # Panics
+/// As [`quantize_weights`].
+pub fn quantize_weights_given(
+    spec: &WeightSpec,
+    w: &[f32],
+    tanh: &[f32],
+    out_channels: usize,
+    steps: &[f32],
+    codes: &mut [i16],
+    scales: &mut [f32],
+) {
     check(w.len(), out_channels, codes.len());
+    check_tanh(spec, w.len(), tanh.len());
     check_steps(spec, out_channels, steps.len());
     assert_eq!(scales.len(), spec.scales_len(out_channels), "quantize_weights: number of scales");
     check_spec(spec);
@@ -49,7 +70,7 @@ pub fn quantize_weights(
                 codes.iter_mut().zip(w).for_each(|(code, &v)| *code = sign(v));
                 mean_abs(w)
             }
-            WeightQuant::Dorefa => dorefa(spec.bits.q_max(), w, codes),
+            WeightQuant::Dorefa => dorefa(spec.bits.q_max(), tanh, codes),
             WeightQuant::Sawb | WeightQuant::SawbPlus => on_grid(spec, by_alpha(sawb_alpha(spec, w)), w, codes),
             WeightQuant::Lsq => on_grid(spec, lsq::scale_pair(spec, steps[c]), w, codes),
             WeightQuant::Minmax => on_grid(spec, by_alpha(reduce::max_abs(w)), w, codes),
@@ -82,7 +103,25 @@ pub fn weights_backward(
     dw: &mut [f32],
     dsteps: &mut [f32],
 ) {
+    weights_backward_given(spec, w, &tanh_of(spec, w), out_channels, steps, dwq, dw, dsteps);
+}
+
+/// [`weights_backward`] without allocating; `tanh` as for [`quantize_weights_given`].
+///
+/// # Panics
+/// As [`weights_backward`].
+pub fn weights_backward_given(
+    spec: &WeightSpec,
+    w: &[f32],
+    tanh: &[f32],
+    out_channels: usize,
+    steps: &[f32],
+    dwq: &[f32],
+    dw: &mut [f32],
+    dsteps: &mut [f32],
+) {
     check(w.len(), out_channels, dw.len());
+    check_tanh(spec, w.len(), tanh.len());
     assert_eq!(dwq.len(), w.len(), "weights_backward: length of dwq");
     check_steps(spec, out_channels, steps.len());
     assert_eq!(dsteps.len(), steps.len(), "weights_backward: length of dsteps");
@@ -94,17 +133,20 @@ pub fn weights_backward(
         let (w, dwq, dw) = (&w[part.clone()], &dwq[part.clone()], &mut dw[part]);
         match spec.quant {
             WeightQuant::Lsq => {
-                let mut codes = vec![0; n];
-                on_grid(spec, lsq::scale_pair(spec, steps[c]), w, &mut codes);
-                dsteps[c] = lsq::backward(spec, steps[c], w, &codes, dwq, dw);
+                let mut sum = 0.0;
+                let mut codes = [0; BLOCK];
+                let blocks = w.chunks(BLOCK).zip(dwq.chunks(BLOCK)).zip(dw.chunks_mut(BLOCK));
+                for ((w, dwq), dw) in blocks {
+                    let codes = &mut codes[..w.len()];
+                    on_grid(spec, lsq::scale_pair(spec, steps[c]), w, codes);
+                    lsq::backward(spec, steps[c], w, codes, dwq, dw, &mut sum);
+                }
+                dsteps[c] = lsq::step_gradient(spec, n, sum);
             }
             WeightQuant::Dorefa if spec.bits.get() > 1 => {
-                for (d, &v) in dw.iter_mut().zip(w) {
-                    *d = tanh(v);
-                }
-                let inverse = 1.0 / normalizer(reduce::max_abs(dw));
-                for (d, &g) in dw.iter_mut().zip(dwq) {
-                    *d = g * ((1.0 - *d * *d) * inverse);
+                let inverse = 1.0 / normalizer(reduce::max_abs(tanh));
+                for ((d, &g), &t) in dw.iter_mut().zip(dwq).zip(tanh) {
+                    *d = g * ((1.0 - t * t) * inverse);
                 }
             }
             WeightQuant::Sawb if spec.bits.get() > 1 => {
@@ -145,6 +187,15 @@ fn check_steps(spec: &WeightSpec, out_channels: usize, steps: usize) {
     assert_eq!(steps, expected, "number of learned steps of {}", spec.quant);
 }
 
+/// What [`quantize_weights_given`] is to be given.
+fn tanh_of(spec: &WeightSpec, w: &[f32]) -> Vec<f32> {
+    if spec.needs_tanh() { w.iter().map(|&v| tanh(v)).collect() } else { Vec::new() }
+}
+
+fn check_tanh(spec: &WeightSpec, weights: usize, given: usize) {
+    assert!(!spec.needs_tanh() || given == weights, "{given} values of tanh for {weights} weights");
+}
+
 fn check_spec(spec: &WeightSpec) {
     if let Err(error) = WeightSpec::with_scale(spec.bits, spec.quant, Some(spec.grid), Some(spec.scale)) {
         panic!("{error}");
@@ -175,12 +226,11 @@ fn normalizer(max_tanh: f32) -> f32 {
     if max_tanh >= f32::MIN_POSITIVE { max_tanh } else { 1.0 }
 }
 
-/// Codes of all weights; the scale.
-fn dorefa(q_max: i32, w: &[f32], codes: &mut [i16]) -> f32 {
-    let values: Vec<f32> = w.iter().map(|&v| tanh(v)).collect();
-    let m = normalizer(reduce::max_abs(&values));
+/// Codes of all weights, from their tanh; the scale.
+fn dorefa(q_max: i32, tanh: &[f32], codes: &mut [i16]) -> f32 {
+    let m = normalizer(reduce::max_abs(tanh));
     let n = q_max as f32;
-    for (code, &v) in codes.iter_mut().zip(&values) {
+    for (code, &v) in codes.iter_mut().zip(tanh) {
         let t = v / (2.0 * m) + 0.5;
         *code = (2 * round_to_code(or_zero(t) * n) - q_max) as i16;
     }

@@ -172,22 +172,24 @@ pub fn avg_forward<T: Summand>(
     y_layout: Layout,
 ) {
     assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && x_layout.cs == y_layout.cs);
-    let cs = x_layout.cs;
-    let mut sums = vec![T::Sum::default(); cs];
+    const CHANNELS: usize = 16;
     for r in 0..y_layout.h {
         for q in 0..y_layout.w {
-            sums.fill(T::Sum::default());
             let (rows, columns) = (window.span(r, x_layout.h), window.span(q, x_layout.w));
             let inside = (rows.len() * columns.len()) as f32;
-            for row in rows {
-                for column in columns.clone() {
-                    let pixel = &x[x_layout.offset(row, column)..][..cs];
-                    sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += v.widen());
+            for first in (0..y_layout.c).step_by(CHANNELS) {
+                let n = CHANNELS.min(y_layout.c - first);
+                let mut sums = [T::Sum::default(); CHANNELS];
+                for row in rows.clone() {
+                    for column in columns.clone() {
+                        let pixel = &x[x_layout.offset(row, column) + first..][..n];
+                        sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += v.widen());
+                    }
                 }
-            }
-            let at = y_layout.offset(r, q);
-            for (y, &sum) in y[at..at + y_layout.c].iter_mut().zip(&sums) {
-                *y = scale * (T::real(sum) - zero * inside);
+                let at = y_layout.offset(r, q) + first;
+                for (y, &sum) in y[at..at + n].iter_mut().zip(&sums) {
+                    *y = scale * (T::real(sum) - zero * inside);
+                }
             }
         }
     }

@@ -80,12 +80,11 @@ impl StepPlan {
         self.reduce(isa, pool, unit, slabs.output);
         pool.enter(Pass::Coefficients, &unit.main.name);
         let count = self.batch * unit.main.z_layout.h * unit.main.z_layout.w;
-        let [main_sums, second_sums] = &self.sums;
-        let found = Found { sums: main_sums, batch: self.batch, cs: unit.main.z_layout.cs };
-        unit.main.backward_coefficients(&mut self.params, count, |c| found.totals(c), |c| found.extremes(c));
+        let (batch, cs) = (self.batch, unit.main.z_layout.cs);
+        let [main, second] = self.sums.each_ref().map(|sums| &sums[..batch * UnitSums::PARTS * cs]);
+        unit.main.backward_coefficients(&mut self.params, count, &self.totals.found(main, cs));
         if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
-            let found = Found { sums: second_sums, ..found };
-            product.backward_coefficients(&mut self.params, count, |c| found.totals(c), |c| found.extremes(c));
+            product.backward_coefficients(&mut self.params, count, &self.totals.found(second, cs));
         }
         if let Activation::Quantized { clip, quant, bits } = unit.activation {
             let (gradient, clipped) = self.clip_sums.iter().fold((0.0, 0), |(g, n), s| (g + s.0, n + s.1));
@@ -244,40 +243,7 @@ impl StepPlan {
         if let (Some(target), Some(dx)) = (other, dx) {
             self.slabs[target.slab] = dx;
         }
-        pool.enter(Pass::PartialSums, &product.name);
-        product.reduce_weight_gradient(&mut self.partials);
-    }
-
-    /// Weight gradients through quantizers and folding, layers in parallel.
-    fn weight_gradients(&mut self, pool: &Pool) {
-        pool.enter(Pass::WeightQuantizer, "");
-        let mut stages = std::mem::take(&mut self.stages);
-        let mut products: Vec<&mut Product> = Vec::new();
-        for stage in &mut stages {
-            if let StageKind::Unit(unit) = &mut stage.kind {
-                if unit.main.is_identity() {
-                    continue;
-                }
-                products.push(&mut unit.main);
-                if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
-                    products.push(product);
-                }
-            }
-        }
-        let mut grads: Vec<Vec<f32>> =
-            products.iter().map(|p| std::mem::take(&mut self.params.get_mut(p.weight).grad)).collect();
-        {
-            let (products, grads) = (Chunked::new(&mut products, 1), Chunked::new(&mut grads, 1));
-            let pixels = &self.pixels;
-            pool.run(products.chunks(), &|task, _| {
-                products.get(task)[0].weight_gradient(pixels, &mut grads.get(task)[0]);
-            });
-        }
-        for (p, grad) in products.iter().zip(grads) {
-            p.step_gradient(&self.pixels, &mut self.params);
-            self.params.get_mut(p.weight).grad = grad;
-        }
-        self.stages = stages;
+        self.add_partials(isa, pool, product);
     }
 }
 
@@ -298,33 +264,6 @@ fn image<'a>(
             Image::Codes { codes: input.store.codes(i, len), zero, scale, wide }
         }
         _ => Image::Real(input.store.real(i, len)),
-    }
-}
-
-/// What pass one found in every image.
-#[derive(Clone, Copy)]
-struct Found<'a> {
-    sums: &'a [f32],
-    batch: usize,
-    cs: usize,
-}
-
-impl Found<'_> {
-    /// One part of every image's sums for channel `c`, in the order of images.
-    fn part(&self, part: usize, c: usize) -> impl Iterator<Item = f32> + '_ {
-        let at = part * self.cs + c;
-        (0..self.batch).map(move |i| self.sums[i * UnitSums::PARTS * self.cs + at])
-    }
-
-    /// Sums over the batch of dL/du and of dL/du * xhat.
-    fn totals(&self, c: usize) -> (f64, f64) {
-        (self.part(0, c).map(f64::from).sum(), self.part(1, c).map(f64::from).sum())
-    }
-
-    /// Largest |dL/du|, smallest and largest accumulator.
-    fn extremes(&self, c: usize) -> [f32; 3] {
-        let largest = |part| self.part(part, c).fold(f32::MIN, f32::max);
-        [largest(2), self.part(3, c).fold(f32::MAX, f32::min), largest(4)]
     }
 }
 

@@ -10,6 +10,7 @@ use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{Path, Product};
 use super::profile::{Pass, Pool};
+use super::totals::Totals;
 
 /// Which forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,8 +31,7 @@ const CALIBRATION_VALUES: usize = 1 << 22;
 impl StepPlan {
     /// Runs the first `n` images of the batch to the logits.
     pub(super) fn forward(&mut self, isa: Isa, pool: &Pool, n: usize, mode: Mode) {
-        pool.enter(Pass::Weights, "");
-        self.prepare(pool, mode == Mode::Train);
+        self.prepare(isa, pool, mode == Mode::Train);
         let mut stages = std::mem::take(&mut self.stages);
         for stage in &mut stages {
             pool.enter(Pass::Pooling, "");
@@ -81,23 +81,9 @@ impl StepPlan {
         self.stages = stages;
     }
 
-    /// Quantizes and packs every layer's weights, layers in parallel.
-    fn prepare(&mut self, pool: &Pool, training: bool) {
-        let (params, pixels) = (&self.params, &self.pixels);
-        let stages = Chunked::new(&mut self.stages, 1);
-        pool.run(stages.chunks(), &|task, _| {
-            if let StageKind::Unit(unit) = &mut stages.get(task)[0].kind {
-                unit.main.prepare(params, pixels, training);
-                if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
-                    product.prepare(params, pixels, training);
-                }
-            }
-        });
-    }
-
     fn unit_forward(&mut self, isa: Isa, pool: &Pool, n: usize, mode: Mode, unit: &mut UnitStep) {
         let input = &self.values[unit.input];
-        let mut sums = (&mut self.sums_int[..], &mut self.sums_real[..]);
+        let mut sums = (&mut self.sums_int[..], &mut self.sums_real[..], &mut self.totals);
         let scratch = Chunked::new(&mut self.scratch, 1);
         let (params, pixels) = (&self.params, &self.pixels);
         let statistics = mode != Mode::Evaluate;
@@ -224,7 +210,7 @@ fn product_forward(
     pixels: &InputDescription,
     scratch: &Chunked<Scratch>,
     statistics: bool,
-    (sums_int, sums_real): &mut (&mut [i64], &mut [f64]),
+    (sums_int, sums_real, totals): &mut (&mut [i64], &mut [f64], &mut Totals),
 ) {
     let (x_len, z_len, cs) = (input.layout.len(), product.z_layout.len(), product.z_layout.cs);
     let statistics = statistics && product.norm.is_some();
@@ -295,18 +281,18 @@ fn product_forward(
     }
     let pixels = count as f64;
     if super::plan::is_int(product) {
-        let total = |at: usize| -> i128 { (0..n).map(|i| i128::from(sums_int[i * 2 * cs + at])).sum() };
+        let totals = totals.int(&sums_int[..n * 2 * cs], 2 * cs);
         product.normalize(params, count, |c| {
-            let (sum, square) = (total(c), total(cs + c));
+            let (sum, square) = (totals[c], totals[cs + c]);
             // count^2 * variance, exactly.
             let spread = count as i128 * square - sum * sum;
             (sum as f64 / pixels, spread as f64 / (pixels * pixels))
         });
     } else {
-        let total = |at: usize| -> f64 { (0..n).map(|i| sums_real[i * 2 * cs + at]).sum() };
+        let totals = totals.real(&sums_real[..n * 2 * cs], 2 * cs);
         product.normalize(params, count, |c| {
-            let mean = total(c) / pixels;
-            (mean, (total(cs + c) / pixels - mean * mean).max(0.0))
+            let mean = totals[c] / pixels;
+            (mean, (totals[cs + c] / pixels - mean * mean).max(0.0))
         });
     }
 }

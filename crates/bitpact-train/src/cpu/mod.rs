@@ -20,6 +20,8 @@ mod slabs;
 mod soft_loss;
 #[cfg(test)]
 mod tests;
+mod totals;
+mod weights;
 
 use std::collections::BTreeMap;
 
@@ -138,19 +140,23 @@ impl CpuBackend {
 
     /// Moves clip values that follow a maximum.
     fn update_maxima(&mut self) {
-        let mut maxima = BTreeMap::new();
+        let maxima = &mut self.plan.clip_maxima;
+        maxima.fill(0.0);
         for stage in &self.plan.stages {
             let StageKind::Unit(unit) = &stage.kind else { continue };
             if let Activation::Quantized { clip, quant: ActQuant::Relu, .. } = unit.activation {
                 // Units that are concatenated share their clip value.
-                let maximum = maxima.entry(clip).or_insert(0.0f32);
-                *maximum = maximum.max(unit.maximum);
+                maxima[clip] = maxima[clip].max(unit.maximum);
             }
         }
-        for (clip, maximum) in maxima {
-            let alpha = &mut self.plan.params.get_mut(clip).value[0];
-            let moved = (1.0 - MAXIMUM_MOMENTUM) * *alpha + MAXIMUM_MOMENTUM * maximum;
-            *alpha = moved.max(bitpact_core::ALPHA_MIN);
+        for stage in &self.plan.stages {
+            let StageKind::Unit(unit) = &stage.kind else { continue };
+            let Activation::Quantized { clip, quant: ActQuant::Relu, .. } = unit.activation else { continue };
+            if unit.clip.is_last {
+                let alpha = &mut self.plan.params.get_mut(clip).value[0];
+                let moved = (1.0 - MAXIMUM_MOMENTUM) * *alpha + MAXIMUM_MOMENTUM * self.plan.clip_maxima[clip];
+                *alpha = moved.max(bitpact_core::ALPHA_MIN);
+            }
         }
     }
 }
@@ -209,7 +215,7 @@ impl TrainBackend for CpuBackend {
         }
         self.plan.backward(self.isa, &self.pool);
         self.pool.enter(Pass::Optimizer, "");
-        self.plan.params.update(input.lr);
+        self.plan.params.update(&self.pool, input.lr);
         self.update_running(STATISTICS_MOMENTUM);
         self.update_maxima();
         self.plan.params.move_average();

@@ -1,19 +1,26 @@
 //! The update of parameters; [`crate::OptimizerConfig`] has the formulas.
 
 use bitpact_core::{ALPHA_MIN, WEIGHT_STEP_MIN};
+use bitpact_kernels::Chunked;
 
 use super::params::{Param, Params, Role};
+use super::profile::Pool;
 use crate::OptimizerKind;
 
 impl Params {
-    /// One update of everything that is trained.
-    pub(super) fn update(&mut self, lr: f32) {
+    /// One update of everything that is trained, tensors in parallel.
+    pub(super) fn update(&mut self, pool: &Pool, lr: f32) {
         self.steps += u64::from(self.optimizer.counts_steps());
         let scale = self.gradient_scale();
         let o = &self.optimizer;
         let (beta1, beta2) = (o.betas[0], o.betas[1]);
         let remaining = [1.0 - power(beta1, self.steps), 1.0 - power(beta2, self.steps)];
-        for p in self.list.iter_mut().filter(|p| p.role != Role::Buffer) {
+        let (list, order) = (Chunked::new(&mut self.list, 1), &self.largest_first);
+        pool.run(order.len(), &|task, _| {
+            let p = &mut list.get(order[task])[0];
+            if p.role == Role::Buffer {
+                return;
+            }
             let lr = lr * p.lr_scale;
             match o.kind {
                 OptimizerKind::Sgd => sgd(p, lr, scale, o.momentum, o.nesterov),
@@ -38,7 +45,7 @@ impl Params {
                 }
             }
             p.hold();
-        }
+        });
     }
 
     /// Factor of all gradients that keeps their norm within bounds.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bitpact_graph::name_matches;
+use bitpact_kernels::Chunked;
 use bitpact_model::Tensor;
 
 use crate::{OptimizerConfig, OptimizerKind, OptimizerState, TrainError};
@@ -46,6 +47,8 @@ pub(super) struct Param {
 #[derive(Debug)]
 pub(super) struct Params {
     pub(super) list: Vec<Param>,
+    /// Ids, those of the largest tensors first.
+    pub(super) largest_first: Vec<ParamId>,
     index: HashMap<String, ParamId>,
     pub(super) optimizer: OptimizerConfig,
     /// Updates, where something counts them.
@@ -89,7 +92,9 @@ impl Params {
             })
             .collect();
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { list, index, optimizer, steps: 0 }
+        let mut largest_first: Vec<ParamId> = (0..list.len()).collect();
+        largest_first.sort_by_key(|&id| std::cmp::Reverse(list[id].value.len()));
+        Self { list, largest_first, index, optimizer, steps: 0 }
     }
 
     /// The parameter called `name`, which the model's own list of names holds.
@@ -107,6 +112,16 @@ impl Params {
 
     pub(super) fn get_mut(&mut self, id: ParamId) -> &mut Param {
         &mut self.list[id]
+    }
+
+    /// Every parameter, to be borrowed by tasks; the index is its id.
+    pub(super) fn chunked(&mut self) -> Chunked<'_, Param> {
+        Chunked::new(&mut self.list, 1)
+    }
+
+    /// Number of parameters.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
     }
 
     pub(super) fn get(&self, id: ParamId) -> &Param {

@@ -12,6 +12,8 @@ use super::params::{ParamId, Params};
 use super::product::{Norm, Path, Product, ProductSpec, Source};
 use super::product_backward::BackwardScratch;
 use super::slabs::{self, Slabs, Target};
+use super::totals::Totals;
+use super::weights;
 use crate::{Gradients, OptimizerConfig, TrainError};
 
 /// Position of a tensor between stages in [`StepPlan::values`].
@@ -131,6 +133,8 @@ pub(super) struct Scratch {
     pub(super) residual: Aligned<f32>,
     pub(super) residual_codes: Aligned<u8>,
     pub(super) groups: GroupScratch,
+    /// Gradients of weight codes.
+    pub(super) dwq: Aligned<f32>,
 }
 
 /// Everything a step touches.
@@ -153,6 +157,11 @@ pub(super) struct StepPlan {
     pub(super) histogram: Vec<u64>,
     /// `[chunk][partial_len]`, of the largest layer.
     pub(super) partials: Aligned<f32>,
+    pub(super) totals: Totals,
+    /// The stages with weights, those with most weights first.
+    pub(super) largest_first: Vec<usize>,
+    /// Largest u of the batch by clip value, for those that follow a maximum.
+    pub(super) clip_maxima: Vec<f32>,
     pub(super) output: ValueId,
     pub(super) classes: usize,
     pub(super) batch: usize,
@@ -248,6 +257,7 @@ impl StepPlan {
                 u: Aligned::zeroed(most(&|p| p.z_layout.len())),
                 residual: Aligned::zeroed(most(&|p| p.z_layout.len())),
                 residual_codes: Aligned::zeroed(most(&|p| p.z_layout.len())),
+                dwq: Aligned::zeroed(most(&Product::weights)),
             }
         };
         let partials = Aligned::zeroed(most(&|p| p.chunks * p.backward.partial_len()));
@@ -267,6 +277,9 @@ impl StepPlan {
             maxima: vec![0.0; batch],
             histogram: vec![0; batch.div_ceil(super::SAMPLED) * 256],
             partials,
+            totals: Totals::new(cs),
+            largest_first: weights::largest_first(&steps),
+            clip_maxima: vec![0.0; params.len()],
             pixels: input.clone(),
             values,
             stages: steps,

@@ -2,14 +2,17 @@
 //! per-channel coefficients of the norm behind it.
 use bitpact_model::InputDescription;
 
-use super::params::{ParamId, Params};
-use bitpact_core::{ActQuant, WeightSpec, quantize_weights, weights_backward};
+use super::params::{Param, ParamId, Params};
+use bitpact_core::{ActQuant, WeightSpec, quantize_weights_given, weights_backward_given};
 use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
 use bitpact_kernels::peak::Number;
-use bitpact_kernels::{Aligned, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, grouped};
+use bitpact_kernels::{
+    Aligned, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, elements, grouped,
+};
 
 use super::product_backward::Backward;
 use super::profile::{Pass, Work};
+use super::totals::Found;
 use crate::Gradients;
 
 /// eps of batch norm.
@@ -94,14 +97,17 @@ pub(super) struct Product {
     pub(super) backward: Backward,
     /// Chunks of images whose weight gradients are summed apart, then added in order. A function of shapes alone.
     pub(super) chunks: usize,
-    /// dL/d(quantized, folded weight) of the step.
-    pub(super) dwq: Vec<f32>,
+    /// Sum of the partial weight gradients, as the kernels lay it out.
+    pub(super) partial: Aligned<f32>,
     codes: Vec<i16>,
     pub(super) scales: Vec<f32>,
     /// Learned steps of the folded weights, and their gradients.
     steps: Vec<f32>,
     dsteps: Vec<f32>,
+    /// Weights with the scale of the pixels folded in; empty where nothing is folded.
     folded: Vec<f32>,
+    /// tanh of the folded weights, where the quantizer reads it.
+    tanh: Vec<f32>,
     real: Vec<f32>,
     pub(super) channels: Channels,
 }
@@ -152,6 +158,7 @@ impl Product {
         let input = (x, largest);
         let backward = Backward::new(isa, gradients, geometry, groups, is_int, needs_input, input, z_layout);
         let partial_len = backward.partial_len();
+        let reads_real = !(s.identity || is_int && backward.reads_codes());
         let chunks = if partial_len <= 1 << 18 {
             16
         } else if partial_len <= 1 << 20 {
@@ -185,13 +192,14 @@ impl Product {
             z_layout,
             backward,
             chunks: chunks.min(batch),
-            dwq: vec![0.0; n],
+            partial: Aligned::zeroed(if s.identity { 0 } else { partial_len }),
             codes: vec![0; if spec.is_some() { n } else { 0 }],
             scales: vec![0.0; geometry.cout],
             steps: vec![0.0; steps],
             dsteps: vec![0.0; steps],
-            folded: vec![0.0; n],
-            real: vec![0.0; n],
+            folded: vec![0.0; if source == Source::Pixels { n } else { 0 }],
+            tanh: vec![0.0; if spec.is_some_and(|s| s.needs_tanh()) { n } else { 0 }],
+            real: vec![0.0; if reads_real { n } else { 0 }],
             channels,
         }
     }
@@ -244,25 +252,29 @@ impl Product {
     }
 
     /// Weights of this step in every form: folded, quantized, packed forward and backward.
-    pub(super) fn prepare(&mut self, params: &Params, pixels: &InputDescription, training: bool) {
+    pub(super) fn prepare(&mut self, isa: Isa, params: &Params, pixels: &InputDescription, training: bool) {
         if self.is_identity() {
             return;
         }
-        let w = params.value(self.weight);
-        self.folded.copy_from_slice(w);
-        let channels = self.input_channels();
+        let mut w = params.value(self.weight);
         if self.source == Source::Pixels {
-            self.folded.iter_mut().zip(channels).for_each(|(w, channel)| *w *= pixels.scale[channel]);
+            let channels = self.input_channels();
+            let folded = self.folded.iter_mut().zip(w);
+            folded.zip(channels).for_each(|((to, w), channel)| *to = w * pixels.scale[channel]);
+            w = &self.folded;
         }
         let cout = self.geometry.cout;
-        let per_out = self.folded.len() / cout;
+        let per_out = w.len() / cout;
         if let Some(spec) = &self.spec {
             let scales = &mut self.scales[..spec.scales_len(cout)];
             if let Some(step) = self.step {
                 let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
                 self.steps.iter_mut().zip(params.value(step)).for_each(|(to, s)| *to = s * unit);
             }
-            quantize_weights(spec, &self.folded, cout, &self.steps, &mut self.codes, scales);
+            if spec.needs_tanh() {
+                elements::tanh(isa, w, &mut self.tanh);
+            }
+            quantize_weights_given(spec, w, &self.tanh, cout, &self.steps, &mut self.codes, scales);
             if scales.len() == 1 {
                 let s = scales[0];
                 self.scales.fill(s);
@@ -299,7 +311,7 @@ impl Product {
                         *to = f32::from(q) * self.scales[i / per_out];
                     }
                 } else {
-                    self.real.copy_from_slice(&self.folded);
+                    self.real.copy_from_slice(w);
                 }
                 conv.pack(&self.real, packed);
             }
@@ -356,16 +368,10 @@ impl Product {
 
     /// Coefficients of the backward and gradients of norm and bias, from sums over the batch of dL/du and
     /// dL/du * xhat; `count` pixels.
-    pub(super) fn backward_coefficients(
-        &mut self,
-        params: &mut Params,
-        count: usize,
-        sums: impl Fn(usize) -> (f64, f64),
-        extremes: impl Fn(usize) -> [f32; 3],
-    ) {
+    pub(super) fn backward_coefficients(&mut self, params: &mut Params, count: usize, found: &Found) {
         let n = count as f64;
         for c in 0..self.geometry.cout {
-            let (sum_g, sum_gx) = sums(c);
+            let (sum_g, sum_gx) = found.sums(c);
             let ch = &mut self.channels;
             let (k1, xa, xb) = (f64::from(ch.a[c]), f64::from(ch.xa[c]), f64::from(ch.xb[c]));
             let (k2, k3) = match self.norm {
@@ -382,50 +388,45 @@ impl Product {
             }
             (ch.k[0][c], ch.k[1][c], ch.k[2][c]) = (k1 as f32, k2 as f32, k3 as f32);
         }
-        self.backward.scale(&mut self.channels.k, self.geometry.cout, extremes);
+        self.backward.scale(&mut self.channels.k, self.geometry.cout, |c| found.extremes(c));
     }
 
-    /// Adds the partial weight gradients in order into `dwq`, in units of the real, folded, quantized weights.
-    pub(super) fn reduce_weight_gradient(&mut self, partials: &mut [f32]) {
-        let len = self.backward.partial_len();
-        let (total, rest) = partials.split_at_mut(len);
-        for partial in rest[..(self.chunks - 1) * len].chunks_exact(len) {
-            for (t, p) in total.iter_mut().zip(partial) {
-                *t += p;
-            }
-        }
-        self.backward.unpack(total, &mut self.dwq);
+    /// Number of weights.
+    pub(super) fn weights(&self) -> usize {
+        if self.is_identity() { 0 } else { grouped::weights(self.geometry, self.groups) }
+    }
+
+    /// dL/dw of the parameter `w` from the sum of the partial weight gradients, through quantizer and folding, into its `grad`; `dwq` is
+    /// memory for as many weights. The learned steps' gradients are kept for [`Product::step_gradient`].
+    pub(super) fn weight_gradient(&mut self, pixels: &InputDescription, w: &mut Param, dwq: &mut [f32]) {
+        self.backward.unpack(&self.partial, dwq);
         if matches!(self.path, Path::Int { .. }) {
             let unit = self.backward.weight_unit();
-            let per_out = self.dwq.len() / self.geometry.cout;
-            for (dwq, &s) in self.dwq.chunks_exact_mut(per_out).zip(&self.scales) {
+            let per_out = dwq.len() / self.geometry.cout;
+            for (dwq, &s) in dwq.chunks_exact_mut(per_out).zip(&self.scales) {
                 // Weights that are all zero have no step; their gradient is zero, and the decay holds them there.
                 let inverse = if s > 0.0 { unit / s } else { 0.0 };
                 dwq.iter_mut().for_each(|d| *d *= inverse);
             }
         }
-    }
-
-    /// dL/dw from `dwq`, through quantizer and folding, into `grad`; the learned steps' gradients are kept for
-    /// [`Product::step_gradient`].
-    pub(super) fn weight_gradient(&mut self, pixels: &InputDescription, grad: &mut [f32]) {
+        let (value, grad) = (&w.value[..], &mut w.grad[..]);
         match &self.spec {
             Some(spec) => {
+                let value = if self.source == Source::Pixels { &self.folded } else { value };
                 let (cout, dsteps) = (self.geometry.cout, &mut self.dsteps);
-                weights_backward(spec, &self.folded, cout, &self.steps, &self.dwq, grad, dsteps);
+                weights_backward_given(spec, value, &self.tanh, cout, &self.steps, dwq, grad, dsteps);
             }
-            None => grad.copy_from_slice(&self.dwq),
+            None => grad.copy_from_slice(dwq),
         }
         if self.source == Source::Pixels {
             grad.iter_mut().zip(self.input_channels()).for_each(|(g, channel)| *g *= pixels.scale[channel]);
         }
     }
 
-    /// dL/dstep of the learned steps into `params`.
-    pub(super) fn step_gradient(&self, pixels: &InputDescription, params: &mut Params) {
-        let Some(step) = self.step else { return };
+    /// dL/dstep of the learned steps into their `grad`.
+    pub(super) fn step_gradient(&self, pixels: &InputDescription, grad: &mut [f32]) {
         let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
-        params.get_mut(step).grad.iter_mut().zip(&self.dsteps).for_each(|(to, d)| *to = d * unit);
+        grad.iter_mut().zip(&self.dsteps).for_each(|(to, d)| *to = d * unit);
     }
 
     /// Moves the running statistics by `momentum` towards the step's.

@@ -1,6 +1,7 @@
 use bitpact_core::ALPHA_MIN;
 
 use super::super::params::Params;
+use super::super::profile::Pool;
 
 use crate::{OptimizerConfig, OptimizerKind, ParamGroup};
 
@@ -42,9 +43,9 @@ fn updates_follow_the_definition() {
     ] {
         let mut params = params(nesterov);
         let id = params.id(name);
-        params.update(0.5);
+        params.update(&Pool::new(2), 0.5);
         assert_eq!(params.scalar(id), after_one, "{name}, Nesterov {nesterov}, one step");
-        params.update(0.5);
+        params.update(&Pool::new(2), 0.5);
         assert_eq!(params.scalar(id), after_two, "{name}, Nesterov {nesterov}, two steps");
         assert_eq!(params.get(id).clamped, u64::from(name == "act.clip_val"));
     }
@@ -91,7 +92,7 @@ fn every_rule_follows_pytorch() {
                     2.0 * value(seed - 1)
                 });
             }
-            params.update(0.05);
+            params.update(&Pool::new(2), 0.05);
         }
         for (key, id) in ["a", "b"].into_iter().zip(ids) {
             let wanted = golden["updates"][name][key].as_array().unwrap();
@@ -147,7 +148,7 @@ fn the_average_follows_its_formula_and_keeps_buffers_too() {
     let (mut wanted, id) = (0.0, params.id("bn.running_mean"));
     for (t, value) in [(1.0, 4.0f64), (2.0, -1.0), (3.0, 2.0)] {
         params.get_mut(id).value[0] = value as f32;
-        params.update(0.1);
+        params.update(&Pool::new(2), 0.1);
         params.move_average();
         // (1 + t) / (10 + t) is 0.18 at t = 1, and above 0.2 from then on.
         let decay = f64::min(0.2, (1.0 + t) / (10.0 + t));
