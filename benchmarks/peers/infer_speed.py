@@ -6,7 +6,7 @@
 
 writes report.json and report.md. Each round of each row (network, threads, batch) runs every peer once, then ours once at every
 width, each in a fresh process on the same CPUs; the first round warms the machine up and is dropped. `--ours` is a shell command
-in which {arch}, {bits}, {threads} and {batch} are filled in. It prints one JSON object whose array `rows` has an object with
+in which {arch}, {bits}, {threads}, {batch} and {isa} are filled in. It prints one JSON object whose array `rows` has an object with
 `threads`, `batch`, `median_ms`, `images_per_s` and `resident_bytes`; `file_bytes`, in the row or beside `rows`, is reported if present.
 """
 import argparse
@@ -21,9 +21,9 @@ import sys
 import time
 
 from networks import NETWORKS
-from peers import PEERS, TITLES, model_path
+from peers import HOLDS, PEERS, TITLES, model_path
 
-OURS = "target/release/bitpact bench {arch} --bits {bits} --threads {threads} --batch {batch} --json"
+OURS = "target/release/bitpact bench {arch} --bits {bits} --threads {threads} --batch {batch} --isa {isa} --json"
 WIDTHS = ["W8A8", "W4A4", "W3A3", "W2A2", "W1A2"]
 ISA_FLAGS = ["avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_vbmi", "avx512_vpopcntdq", "amx_int8", "asimddp", "i8mm"]
 
@@ -42,12 +42,14 @@ def run_json(command, shown):
 
 def run_peer(name, args, arch, threads, batch):
     command = [sys.executable, str(pathlib.Path(__file__).with_name("peers.py")), name, f"--models={args.models}", f"--arch={arch}"]
-    return run_json(command + [f"--threads={threads}", f"--batch={batch}", f"--seconds={args.seconds}"], f"{name} {arch}")
+    row = [f"--threads={threads}", f"--batch={batch}", f"--seconds={args.seconds}", f"--isa={args.isa}"]
+    return run_json(command + row, f"{name} {arch}")
 
 
 def run_ours(args, arch, threads, batch, bits):
     command = args.ours
-    for key, value in {"arch": arch, "bits": bits, "threads": threads, "batch": batch}.items():
+    isa = "auto" if args.isa == "default" else args.isa
+    for key, value in {"arch": arch, "bits": bits, "threads": threads, "batch": batch, "isa": isa}.items():
         command = command.replace(f"{{{key}}}", str(value))
     result = run_json(command, command)
     try:
@@ -86,9 +88,10 @@ def measure_row(args, arch, threads, batch):
         text = ", ".join(f"{name} {run[-1]['median_ms']:.3f}" for name, run in runs.items())
         print(f"{arch} threads {threads} batch {batch} {f'round {turn}' if turn else 'warm-up'} (ms): {text}", flush=True)
     versions = {name: runs[name][0]["version"] for name in args.peers}
+    amx = {name: runs[name][0]["may_use_amx"] for name in args.peers}
     runs = {name: run[1:] for name, run in runs.items()}
     row = {"arch": arch, "threads": threads, "batch": batch, "cpus": cpus, "load_before": load,
-           "engines": {name: summary(run) for name, run in runs.items()}}
+           "may_use_amx": amx, "engines": {name: summary(run) for name, run in runs.items()}}
     if args.peers:
         row["fastest_peer"] = min(args.peers, key=lambda name: row["engines"][name]["median_ms"]["median"])
         for bits in args.bits:
@@ -119,7 +122,8 @@ def table(report):
     versions = ", ".join(f"{TITLES[name]} {version}" for name, version in report["versions"].items())
     loads = max((row["load_before"] for row in report["rows"]), default=0)
     flags = ", ".join(report["cpu_flags"])
-    head = (f"{report['cpu']} ({flags}), CPUs {report['cpus']}; {versions}. {report['rounds']} rounds; highest load average "
+    held = "" if report["isa"] == "default" else f" Every engine held to {report['isa']}."
+    head = (f"{report['cpu']} ({flags}), CPUs {report['cpus']}; {versions}.{held} {report['rounds']} rounds; highest load average "
             f"before a row {loads}. Resident memory is the process's after the timed runs; in brackets what it is above Python "
             "and NumPy.")
     return f"{head}\n\n" + "\n".join(lines) + "\n"
@@ -147,6 +151,8 @@ def main():
     parser.add_argument("--ours", default=OURS, metavar="COMMAND", help=f"default: {OURS}")
     parser.add_argument("--bits", nargs="*", default=WIDTHS, metavar="WnAm", help="widths of ours; none: only the peers are measured")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--isa", choices=HOLDS, default="default",
+                        help="instruction set that every engine is held to; peers that cannot be are left out (default: none)")
     parser.add_argument("--arch", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64])
@@ -155,6 +161,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="two rounds of half a second, unless said otherwise")
     parser.add_argument("--cpus", help="comma-separated; a row with N threads is confined to the first N (default: all allowed)")
     args = parser.parse_args()
+    args.peers = [name for name in args.peers if HOLDS[args.isa][name] is not None]
     rounds, seconds = (2, 0.5) if args.quick else (5, 1.5)
     args.rounds = rounds if args.rounds is None else args.rounds
     args.seconds = seconds if args.seconds is None else args.seconds
@@ -179,7 +186,7 @@ def main():
     checks = {arch: args.models / f"{arch}.check.json" for arch in args.arch}
     report = {
         "cpu": model, "cpu_flags": flags, "cpus": args.cpus, "python": platform.python_version(), "rounds": args.rounds,
-        "seconds": args.seconds, "ours": re.sub(r"(^|[\s='\"])/(?:[^\s/]+/)*", r"\1", args.ours), "begun": time.strftime("%Y-%m-%d %H:%M"),
+        "seconds": args.seconds, "isa": args.isa, "ours": re.sub(r"(^|[\s='\"])/(?:[^\s/]+/)*", r"\1", args.ours), "begun": time.strftime("%Y-%m-%d %H:%M"),
         "versions": {}, "kernels": {arch: json.loads(path.read_text()) for arch, path in checks.items() if path.exists()}, "rows": [],
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
 """The peers of the inference comparison: how each is loaded, run and looked into.
 
-    python peers.py ENGINE --models DIR --arch ARCH --threads N --batch N [--seconds S]
+    python peers.py ENGINE --models DIR --arch ARCH --threads N --batch N [--seconds S] [--isa ISA]
 
 times one engine in this process and prints one JSON object.
 """
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -124,6 +125,54 @@ class TfLite:
                 "operations": Counter(op["op_name"] for op in details)}
 
 
+ARCH_PRCTL, GET_XCOMP_PERM, XTILEDATA = 158, 0x1022, 18  # Linux on x86-64: Documentation/arch/x86/xstate.rst.
+
+# How each peer is held to an instruction set, None where it cannot be: the value of ONEDNN_MAX_CPU_ISA for OpenVINO; for the others
+# that this process may not use AMX, without which both run AVX-512 VNNI here.
+HOLDS = {
+    "default": {"onnxruntime": "", "openvino": "", "tflite": ""},
+    "avx512": {"onnxruntime": "no AMX", "openvino": "AVX512_CORE_VNNI", "tflite": "no AMX"},
+    "avxvnni": {"onnxruntime": None, "openvino": "AVX2_VNNI", "tflite": None},
+    "avx2": {"onnxruntime": None, "openvino": "AVX2", "tflite": None},
+}
+
+
+def may_use_amx():
+    """Whether this process has asked for AMX's tiles and been given them; None where that cannot be known."""
+    if not sys.platform.startswith("linux") or os.uname().machine != "x86_64":
+        return None
+    mask = ctypes.c_uint64()
+    if ctypes.CDLL(None).syscall(ARCH_PRCTL, GET_XCOMP_PERM, ctypes.byref(mask)) != 0:
+        return None
+    return bool(mask.value >> XTILEDATA & 1)
+
+
+def forbid_amx():
+    """Linux gives AMX to no process that has a signal stack too small for its registers: 8 KB is less than the tiles take, and more
+    than AVX-512 needs. The stack must stay."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+    memory = ctypes.create_string_buffer(8192)
+    stack = Stack(ctypes.cast(memory, ctypes.c_void_p), 0, len(memory))
+    if ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) != 0:
+        sys.exit("cannot set a signal stack, without which this process cannot be kept from AMX")
+    return memory
+
+
+def hold(name, isa):
+    """Holds this process, which has not loaded the peer yet, to an instruction set; what it returns must live as long."""
+    how = HOLDS[isa][name]
+    if how is None:
+        sys.exit(f"{name} cannot be held to {isa}")
+    if how == "no AMX":
+        return forbid_amx()
+    if how:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = how
+    return None
+
+
 PEERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "tflite": TfLite}
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "TensorFlow Lite (LiteRT)"}
 
@@ -169,6 +218,7 @@ def measure(name, folder, arch, threads, batch, seconds):
         "engine": name, "version": peer.version, "threads": threads, "batch": batch, "runs": len(times),
         "median_ms": median * 1e3, "images_per_s": batch / median, "load_and_first_run_ms": first * 1e3,
         "resident_bytes": resident_bytes(), "resident_bytes_before": before, "file_bytes": model_bytes(name, folder, arch),
+        "may_use_amx": may_use_amx(),
     }
 
 
@@ -180,8 +230,11 @@ def main():
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--isa", choices=HOLDS, default="default", help="fastest instruction set the peer may use")
     args = parser.parse_args()
+    held = hold(args.engine, args.isa)
     print(json.dumps(measure(args.engine, args.models, args.arch, args.threads, args.batch, args.seconds)))
+    del held
 
 
 if __name__ == "__main__":

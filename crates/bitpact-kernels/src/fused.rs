@@ -80,7 +80,7 @@ pub enum Workers<'a> {
 
 impl<'a> Workers<'a> {
     /// Runs `tasks` tasks.
-    fn run(self, tasks: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
+    pub(crate) fn run(self, tasks: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
         match self {
             Workers::One(scratch) => {
                 let mut scratch = lock(scratch);
@@ -287,7 +287,7 @@ impl FusedLayer {
         let Finish::Codes(step) = &self.finish else { panic!("the layer gives a stream") };
         assert_eq!(y.len(), self.y.len(), "codes written");
         assert_eq!(inputs.shortcut.len(), self.shortcut.map_or(0, |s| s.layout.len()), "codes of the shortcut");
-        let out = Out { first: y.as_mut_ptr(), len: y.len() };
+        let out = Out::new(y);
         self.tasks(workers, inputs, &|rows, first, acc, res, _| {
             self.codes(step, inputs.shortcut, rows, first, acc, res, &out)
         });
@@ -306,7 +306,7 @@ impl FusedLayer {
             Base::Stream(values) => values.len(),
         };
         assert_eq!(given, self.shortcut.map_or(0, |s| s.layout.len()), "values of the shortcut");
-        let out = Out { first: y.as_mut_ptr(), len: y.len() };
+        let out = Out::new(y);
         self.tasks(workers, inputs, &|rows, first, (acc, acc2), _, gathered| {
             let [acc_row, acc2_row] = self.acc_rows();
             for (i, r) in rows.enumerate() {
@@ -402,7 +402,7 @@ impl FusedLayer {
         first: usize,
         (acc, acc2): (&[i32], &[i32]),
         gathered: &mut [u8],
-        out: &Out<u8>,
+        out: &Out<'_, u8>,
     ) {
         let [acc_row, acc2_row] = self.acc_rows();
         for (i, r) in rows.enumerate() {
@@ -462,17 +462,22 @@ impl Shortcut {
 type FinishRows<'a> = &'a (dyn Fn(Range<usize>, usize, (&[i32], &[i32]), &mut [u8], &mut [i32]) + Sync);
 
 /// The tensor written, shared by tasks that write different pixels or channels.
-struct Out<T> {
+pub(crate) struct Out<'a, T> {
     first: *mut T,
     len: usize,
+    tensor: std::marker::PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the pointer is only handed out, by `row`; whoever writes through it promises that no two writes meet.
-unsafe impl<T: Send> Sync for Out<T> {}
+unsafe impl<T: Send> Sync for Out<'_, T> {}
 
-impl<T> Out<T> {
+impl<'a, T> Out<'a, T> {
+    pub(crate) fn new(tensor: &'a mut [T]) -> Self {
+        Self { first: tensor.as_mut_ptr(), len: tensor.len(), tensor: std::marker::PhantomData }
+    }
+
     /// The address of element `at`, from which `len` elements are inside the tensor.
-    fn row(&self, at: usize, len: usize) -> *mut T {
+    pub(crate) fn row(&self, at: usize, len: usize) -> *mut T {
         assert!(at + len <= self.len, "elements {at}..{} of {}", at + len, self.len);
         self.first.wrapping_add(at)
     }

@@ -2,8 +2,8 @@
 
 use bitpact_core::step::IntegerStep;
 use bitpact_kernels::linear::Linear;
-use bitpact_kernels::pool2d::{Window, max_forward};
-use bitpact_kernels::{Aligned, Base, FusedLayer, LayerInputs, Layout, ScratchSize, Shortcut, StepU8, Workers};
+use bitpact_kernels::pool2d::{Window, max_codes, max_forward};
+use bitpact_kernels::{Aligned, Base, FusedLayer, Isa, LayerInputs, Layout, ScratchSize, Shortcut, StepU8, Workers};
 
 use super::arena::{Arena, Place};
 use super::general::GeneralProduct;
@@ -35,7 +35,7 @@ pub(super) enum Layer {
     /// Logits in 64 bits.
     GeneralLogits { main: General, mul: Vec<i32>, add: Vec<i64> },
     /// Largest code of each window.
-    MaxPool { window: Window, input: (usize, Layout), out: (usize, Layout) },
+    MaxPool { isa: Isa, window: Window, input: (usize, Layout), out: (usize, Layout) },
     /// Sum of the codes of each channel.
     SumPool { input: (usize, Layout), out: (usize, Layout) },
     /// Sum of the codes of each window.
@@ -162,10 +162,14 @@ impl Layer {
                     *logit = acc[c] * i64::from(mul[c]) + add[c];
                 }
             }
-            Layer::MaxPool { window, input, out } => {
+            Layer::MaxPool { isa, window, input, out } => {
                 let [y, x] =
                     codes.get_disjoint_mut([out.0, input.0]).expect("a layer does not overwrite what it reads");
-                max_forward(*window, x, input.1, y, out.1);
+                if out.1.cs.is_multiple_of(16) {
+                    max_codes(*isa, workers, *window, (x, input.1), (y, out.1));
+                } else {
+                    max_forward(*window, x, input.1, y, out.1);
+                }
             }
             Layer::WindowSum { window, input: (slot, layout), out } => match *out {
                 Place::Codes { slot: to, layout: y } => {
@@ -209,7 +213,7 @@ impl Layer {
             }
             Layer::Act { step, input: (slot, x_layout), out: (out, layout) } => {
                 let (x, y) = (&sums[*slot], &mut codes[*out]);
-                (0..layout.h).for_each(|row| step.run_tensor_row(x, *x_layout, row, y, *layout));
+                step.run_tensor(workers, (x, *x_layout), (y, *layout));
             }
             Layer::Concat { inputs, out } => {
                 let mut first = 0;

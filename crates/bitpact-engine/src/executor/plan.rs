@@ -140,7 +140,7 @@ impl Plan {
             }
             (&IntegerOp::MaxPool { input, kernel, stride, padding }, Place::Codes { slot, layout }) => {
                 let window = Window { kernel, stride, pad: padding };
-                Ok(Layer::MaxPool { window, input: self.codes(input), out: (slot, layout) })
+                Ok(Layer::MaxPool { isa: kernels.0, window, input: self.codes(input), out: (slot, layout) })
             }
             (&IntegerOp::SumPool { input }, Place::Sums { slot, layout }) => {
                 Ok(Layer::SumPool { input: self.codes(input), out: (slot, layout) })

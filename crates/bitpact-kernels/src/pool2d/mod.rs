@@ -1,6 +1,10 @@
-//! Pooling in training: maximum over windows and mean over the whole image, forward and backward, one image at a time.
+//! Pooling: maximum over windows and mean over the whole image, forward and backward, one image at a time; for the engine, the
+//! maximum of codes row by row.
 
+use crate::fused::{Out, Workers};
+use crate::isa::Isa;
 use crate::layout::Layout;
+use crate::norm::on_isa;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +55,65 @@ pub fn max_forward<T: Copy + PartialOrd>(window: Window, x: &[T], x_layout: Layo
             }
         }
     }
+}
+
+/// [`max_forward`] of codes on the threads of `workers`, row by row.
+///
+/// # Panics
+/// As [`max_forward`], or if the channel strides are no multiples of 16.
+pub fn max_codes(
+    isa: Isa,
+    workers: Workers<'_>,
+    window: Window,
+    (x, x_layout): (&[u8], Layout),
+    (y, y_layout): (&mut [u8], Layout),
+) {
+    let cs = x_layout.cs;
+    assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && cs == y_layout.cs && cs.is_multiple_of(16));
+    let out = Out::new(y);
+    workers.run(y_layout.h, &|r, _| {
+        let row = out.row(y_layout.offset(r, 0), y_layout.w * cs);
+        // SAFETY: `out.row` has checked the length, and no other task has this row.
+        let row = unsafe { std::slice::from_raw_parts_mut(row, y_layout.w * cs) };
+        on_isa!(isa, |_FMA| max_row(window, x, x_layout, r, row));
+    });
+}
+
+#[inline(always)]
+fn max_row(window: Window, x: &[u8], x_layout: Layout, r: usize, y: &mut [u8]) {
+    for (q, out) in y.chunks_exact_mut(x_layout.cs).enumerate() {
+        let (rows, columns) = (window.span(r, x_layout.h), window.span(q, x_layout.w));
+        let blocks = out.as_chunks_mut::<64>();
+        let wide = blocks.0.len() * 64;
+        for (i, out) in blocks.0.iter_mut().enumerate() {
+            *out = largest(x, x_layout, rows.clone(), columns.clone(), 64 * i);
+        }
+        for (i, out) in blocks.1.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            *out = largest(x, x_layout, rows.clone(), columns.clone(), wide + 16 * i);
+        }
+    }
+}
+
+/// The largest codes of N channels from `first`.
+#[inline(always)]
+fn largest<const N: usize>(
+    x: &[u8],
+    layout: Layout,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+    first: usize,
+) -> [u8; N] {
+    let mut out = [0; N];
+    for row in rows {
+        let at = layout.offset(row, columns.start) + first;
+        for pixel in x[at..].chunks(layout.cs).take(columns.len()) {
+            let pixel: &[u8; N] = pixel.first_chunk().expect("channels of a pixel");
+            for k in 0..N {
+                out[k] = out[k].max(pixel[k]);
+            }
+        }
+    }
+    out
 }
 
 /// Backward of [`max_forward`]: adds `dy` (dense) to `dx` (dense) at the first maximum of every window in row order,

@@ -1,6 +1,8 @@
 use bitpact_core::rng::Key;
 
 use super::*;
+use crate::{Pool, Scratch};
+use std::sync::Mutex;
 
 fn image(layout: Layout, seed: u64) -> Vec<u8> {
     (0..layout.len() as u64).map(|i| Key::new(seed).below(i, 7) as u8).collect()
@@ -8,14 +10,22 @@ fn image(layout: Layout, seed: u64) -> Vec<u8> {
 
 #[test]
 fn maxima_and_their_gradient_follow_the_definition() {
-    for (kernel, stride, pad, size) in [(2, 2, 0, 8), (3, 2, 1, 7), (3, 1, 1, 5), (2, 1, 0, 2)] {
+    for (kernel, stride, pad, size, c) in [(2, 2, 0, 8, 20), (3, 2, 1, 7, 20), (3, 1, 1, 5, 100), (2, 1, 0, 2, 20)] {
         let window = Window { kernel, stride, pad };
-        let x_layout = Layout::new(size, size, 20, 1);
+        let x_layout = Layout::new(size, size, c, 1);
         let out = (size + 2 * pad - kernel) / stride + 1;
-        let y_layout = Layout::new(out, out, 20, 2);
+        let y_layout = Layout::new(out, out, c, 2);
         let x = image(x_layout, 5);
         let mut y = vec![0u8; y_layout.len()];
         max_forward(window, &x, x_layout, &mut y, y_layout);
+        for isa in Isa::available() {
+            let (pool, scratch) = (Pool::new(2), [0, 1].map(|_| Mutex::new(Scratch::default())));
+            for workers in [Workers::One(&scratch[0]), Workers::All(&pool, &scratch)] {
+                let mut codes = vec![0u8; y_layout.len()];
+                max_codes(isa, workers, window, (&x, x_layout), (&mut codes, y_layout));
+                assert!(codes == y, "{isa}: {window:?}");
+            }
+        }
         let dense = Layout { border: 0, ..x_layout };
         let dy_layout = Layout { border: 0, ..y_layout };
         let dy: Vec<f32> = (0..dy_layout.len()).map(|i| i as f32 + 1.0).collect();

@@ -7,14 +7,22 @@
 use std::arch::asm;
 use std::ops::Range;
 
+use super::packed::Packed;
 use super::walk::Walk;
 use super::{Builder, Product, ProductSpec};
 use crate::amx::{TileConfig, Tiles};
 use crate::isa::{Amx, Isa};
 use crate::layout::Aligned;
 
+/// Bytes of weights from which on a layer may keep them packed, and most pixels of such a layer: two strips.
+const LEAST_PACKED_BYTES: usize = 1 << 17;
+const MOST_PACKED_PIXELS: usize = 448;
+
 /// Rows of a tile of codes or sums, and channels of a tile of weights or sums.
 const TILE: usize = 16;
+
+/// Bytes of the next weights that [`tiles_2x2`] asks for with every piece.
+const FETCH: usize = 1024;
 
 /// Most codes of a pixel that a tile takes.
 const MOST_DEPTH: usize = 64;
@@ -44,7 +52,43 @@ struct Direct {
     /// Pixels between two rows of accumulators; none where rows are lines of their own.
     gap: Option<usize>,
     /// `[block][piece][channel / 16][code / 4][channel % 16][code % 4]`.
-    weights: Aligned<i8>,
+    weights: Weights,
+}
+
+/// Weights as the tiles read them, or of few bits, to be expanded block by block.
+#[derive(Debug)]
+enum Weights {
+    Bytes(Aligned<i8>),
+    Packed(Packed),
+}
+
+impl Weights {
+    /// Packs the weights of a layer with so many pixels where they are read seldom enough to be expanded each time, and so many
+    /// that they come from beyond the second-level cache.
+    fn new(token: Amx, bytes: Aligned<i8>, panel: usize, pixels: usize) -> Weights {
+        if bytes.len() >= LEAST_PACKED_BYTES && pixels <= MOST_PACKED_PIXELS {
+            match Packed::new(token.avx512(), &bytes, panel) {
+                Some(packed) => return Weights::Packed(packed),
+                None => return Weights::Bytes(bytes),
+            }
+        }
+        Weights::Bytes(bytes)
+    }
+
+    /// The weights of one block, and where those of the next lie; `None` beyond the last.
+    fn panel<'a>(&'a self, b: usize, panel: usize, scratch: &'a mut [u8]) -> Option<(*const i8, *const u8)> {
+        match self {
+            Weights::Bytes(weights) => {
+                let weights = weights.get(b * panel..(b + 1) * panel)?.as_ptr_range();
+                Some((weights.start, weights.end.cast()))
+            }
+            Weights::Packed(packed) => {
+                let scratch = &mut scratch[..panel];
+                let next = packed.expand(b, scratch)?;
+                Some((scratch.as_ptr().cast(), next))
+            }
+        }
+    }
 }
 
 impl Direct {
@@ -81,15 +125,22 @@ impl Direct {
         let line_tiles = ((walk.height - 1) * (x.row() / x.cs) + walk.width).div_ceil(TILE);
         let is_line = g.stride == 1 && line_tiles <= walk.height * walk.width.div_ceil(TILE);
         let gap = is_line.then(|| x.row() / x.cs - walk.width);
+        let weights = Weights::new(token, weights, pieces.len() * depth * block, walk.height * walk.width);
         Some(Self { token, walk, block, depth, pieces, step: x.cs * g.stride, gap, weights })
     }
 
     /// Sums of the pixels of one line: `codes` is where the first reads, `sums` where its sums go.
     ///
     /// # Safety
-    /// Every piece of every pixel is readable, `TILE * block / 16` numbers are writable at `stride` numbers from pixel to pixel;
+    /// `next` is where the weights lie that are needed next, a hint. Every piece of every pixel is readable, `TILE * block / 16` numbers are writable at `stride` numbers from pixel to pixel;
     /// the tiles are configured for `rows <= pixels` rows, 16 of them or all.
-    unsafe fn line(&self, codes: *const u8, pixels: usize, rows: usize, weights: &[i8], sums: *mut i32, stride: usize) {
+    unsafe fn line(
+        &self,
+        (codes, pixels, rows): (*const u8, usize, usize),
+        weights: *const i8,
+        (sums, stride): (*mut i32, usize),
+        mut next: *const u8,
+    ) {
         let tiles = pixels.div_ceil(rows);
         // The last tile ends with the line, and has some pixels of the one before it again.
         let first = |tile: usize| (tile * rows).min(pixels - rows);
@@ -101,18 +152,19 @@ impl Direct {
             let ((x0, c0), (x1, c1)) = (at(tile), at((tile + 1).min(tiles - 1)));
             let n = (tiles - tile).min(2);
             let (piece, end) = (self.pieces.as_ptr(), self.pieces.as_ptr_range().end);
-            let (w, tile_bytes) = (weights.as_ptr(), self.depth * TILE);
+            let (w, tile_bytes) = (weights, self.depth * TILE);
             match (n, self.block) {
                 // SAFETY: the caller's promise; `weights` has the tiles of every piece.
-                (2, 32) => unsafe { tiles_2x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride) },
+                (2, 32) => unsafe { tiles_2x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
                 // SAFETY: as above.
-                (2, _) => unsafe { tiles_2x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride) },
+                (2, _) => unsafe { tiles_2x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
                 // SAFETY: as above.
-                (_, 32) => unsafe { tiles_1x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride) },
+                (_, 32) => unsafe { tiles_1x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
                 // SAFETY: as above.
-                _ => unsafe { tiles_1x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride) },
+                _ => unsafe { tiles_1x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
             }
             tile += n;
+            next = next.wrapping_add(FETCH * self.pieces.len());
         }
     }
 }
@@ -138,6 +190,7 @@ macro_rules! tiles {
             c0: *mut u8,
             c1: *mut u8,
             c_stride: usize,
+            next: *const u8,
         ) {
             // SAFETY: the caller's promise.
             unsafe {
@@ -150,11 +203,12 @@ macro_rules! tiles {
                     "cmp {piece}, {end}",
                     "jne 2b",
                     $($store,)*
-                    "/* {x1} {c1} */", // Where there is one tile of pixels.
+                    "/* {x1} {c1} {next} */", // Where there is one tile of pixels.
                     x0 = in(reg) x0, x1 = in(reg) x1, xs = in(reg) x_stride,
                     piece = inout(reg) piece => _, end = in(reg) end,
                     w = inout(reg) w => _, wb = in(reg) tile_bytes, row = in(reg) 64_usize,
                     c0 = inout(reg) c0 => _, c1 = inout(reg) c1 => _, cs = in(reg) c_stride,
+                    next = inout(reg) next => _,
                     o = out(reg) _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -165,26 +219,19 @@ macro_rules! tiles {
     };
 }
 
-/// Asks for the tile of weights 16 KB ahead.
+/// Asks for 512 bytes of the weights that come next.
 macro_rules! fetch {
     () => {
         concat!(
-            "prefetcht1 [{w} + 0x4000]\n",
-            "prefetcht1 [{w} + 0x4040]\n",
-            "prefetcht1 [{w} + 0x4080]\n",
-            "prefetcht1 [{w} + 0x40c0]\n",
-            "prefetcht1 [{w} + 0x4100]\n",
-            "prefetcht1 [{w} + 0x4140]\n",
-            "prefetcht1 [{w} + 0x4180]\n",
-            "prefetcht1 [{w} + 0x41c0]\n",
-            "prefetcht1 [{w} + 0x4200]\n",
-            "prefetcht1 [{w} + 0x4240]\n",
-            "prefetcht1 [{w} + 0x4280]\n",
-            "prefetcht1 [{w} + 0x42c0]\n",
-            "prefetcht1 [{w} + 0x4300]\n",
-            "prefetcht1 [{w} + 0x4340]\n",
-            "prefetcht1 [{w} + 0x4380]\n",
-            "prefetcht1 [{w} + 0x43c0]"
+            "prefetcht1 [{next}]\n",
+            "prefetcht1 [{next} + 64]\n",
+            "prefetcht1 [{next} + 128]\n",
+            "prefetcht1 [{next} + 192]\n",
+            "prefetcht1 [{next} + 256]\n",
+            "prefetcht1 [{next} + 320]\n",
+            "prefetcht1 [{next} + 384]\n",
+            "prefetcht1 [{next} + 448]\n",
+            "add {next}, 512"
         )
     };
 }
@@ -261,7 +308,11 @@ tiles!(
 
 impl Product for Direct {
     fn name(&self) -> String {
-        format!("direct amx_{TILE}x{}", self.block)
+        let packed = match &self.weights {
+            Weights::Bytes(_) => String::new(),
+            Weights::Packed(packed) => format!("_w{}", packed.bits()),
+        };
+        format!("direct amx_{TILE}x{}{packed}", self.block)
     }
 
     fn block(&self) -> usize {
@@ -276,11 +327,21 @@ impl Product for Direct {
         self.gap.unwrap_or(0)
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.weights.len()
+    fn scratch_bytes(&self, _rows: usize) -> usize {
+        match self.weights {
+            Weights::Bytes(_) => 0,
+            Weights::Packed(_) => self.pieces.len() * self.depth * self.block,
+        }
     }
 
-    fn accumulate(&self, x: &[u8], _scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
+    fn weight_bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Bytes(weights) => weights.len(),
+            Weights::Packed(packed) => packed.bytes(),
+        }
+    }
+
+    fn accumulate(&self, x: &[u8], scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
         let (stride, width) = (channels.len(), self.walk.width);
         assert_eq!(x.len(), self.walk.x_len, "elements of the tensor read");
         assert!(rows.start < rows.end && rows.end <= self.walk.height, "rows {rows:?} of {}", self.walk.height);
@@ -298,7 +359,7 @@ impl Product for Direct {
         let _tiles = Tiles::configure(self.token, &config);
         let panel = self.pieces.len() * self.depth * self.block;
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
-            let Some(weights) = self.weights.get(b * panel..(b + 1) * panel) else {
+            let Some((weights, next)) = self.weights.panel(b, panel, scratch) else {
                 acc[i * self.block..].chunks_mut(stride).for_each(|acc| acc[..self.block].fill(0));
                 continue;
             };
@@ -307,7 +368,7 @@ impl Product for Direct {
                 let sums = acc[line * pixels * stride + i * self.block..].as_mut_ptr();
                 // SAFETY: pieces end inside x at the last pixel, and so at all of them; `acc` has `stride` numbers for every pixel of
                 // every line; the tiles are configured for `tile_rows` rows.
-                unsafe { self.line(codes, pixels, tile_rows, weights, sums, stride) };
+                unsafe { self.line((codes, pixels, tile_rows), weights, (sums, stride), next) };
             }
         }
     }

@@ -20,6 +20,8 @@ mod instructions;
 #[cfg(target_arch = "x86_64")]
 mod lookup;
 #[cfg(target_arch = "x86_64")]
+mod packed;
+#[cfg(target_arch = "x86_64")]
 mod panels;
 mod reference;
 #[cfg(test)]
@@ -170,14 +172,18 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
         #[cfg(target_arch = "x86_64")]
         {
             list.extend(amx::builder(isa, spec));
-            list.extend(lookup::builder(isa, spec));
-            let transformed = winograd::builder(isa, spec);
+            let (looked_up, transformed) = (lookup::builder(isa, spec), winograd::builder(isa, spec));
             let direct = direct::builders(isa, spec);
-            if g.cin >= winograd::LEAST_CHANNELS {
+            let is_looked_up = looked_up.is_some() && lookup::is_best(isa, spec, transformed.is_some());
+            let least = if isa >= Isa::Avx512 { winograd::LEAST_CHANNELS_AVX512 } else { winograd::LEAST_CHANNELS };
+            let (first, last) = if is_looked_up { (looked_up, None) } else { (None, looked_up) };
+            list.extend(first);
+            if g.cin >= least {
                 list.extend(transformed.into_iter().chain(direct));
             } else {
                 list.extend(direct.into_iter().chain(transformed));
             }
+            list.extend(last);
         }
         list.splice(0..0, depthwise::builders(isa, spec));
         if list.is_empty() {

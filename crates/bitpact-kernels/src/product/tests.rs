@@ -117,6 +117,22 @@ fn kernels_equal_the_definition_at_every_width() {
     check(conv(3, 1, 3, 16), (9, 7), 1, 255, Weights::Uniform(-32639, 32639), 5);
 }
 
+/// Enough weights for kernels that keep them packed.
+#[test]
+fn many_weights_on_few_pixels() {
+    for (kind, x_max) in [
+        (Weights::Odd(1), 3),
+        (Weights::Odd(2), 3),
+        (Weights::Odd(4), 15),
+        (Weights::Uniform(-7, 7), 15),
+        (Weights::Uniform(-128, 127), 255),
+    ] {
+        check(conv(3, 1, 128, 128), (7, 7), 1, x_max, kind, 41);
+        check(conv(1, 1, 512, 272), (5, 7), 0, x_max, kind, 42);
+        check(conv(3, 2, 64, 240), (9, 9), 1, x_max, kind, 43);
+    }
+}
+
 #[test]
 fn sums_that_almost_overflow_are_exact() {
     for w in [-128, -127, 127, 64, -65, 15, -15, 0] {

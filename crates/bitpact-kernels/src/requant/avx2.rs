@@ -123,15 +123,14 @@ fn double16(from: &[i32; BLOCK]) -> [__m256d; 4] {
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<'_>) {
     let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
-    // All constants times 2^-shift, which is exact: sums are integers below 2^53 times it, fused or not.
-    let scale = _mm256_set1_pd(f64::from_bits(u64::from(1023 - constants.shift) << 52));
-    let scaled = |from: &[f64; BLOCK]| {
+    // Sums are integers below 2^53 times 2^-shift, exact whether fused or not.
+    let load = |from: &[f64; BLOCK]| {
         [0, 4, 8, 12].map(|at| {
             // SAFETY: at + 4 <= 16 numbers are readable.
-            _mm256_mul_pd(unsafe { _mm256_loadu_pd(from.as_ptr().wrapping_add(at)) }, scale)
+            unsafe { _mm256_loadu_pd(from.as_ptr().wrapping_add(at)) }
         })
     };
-    let (mul, mul2, res_mul, add) = (scaled(mul), scaled(mul2), scaled(res_mul), scaled(add));
+    let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
     let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
     let multiply_add = |sums: [__m256d; 4], x: [__m256d; 4], mul: [__m256d; 4]| {
         [0, 1, 2, 3].map(|v| _mm256_fmadd_pd(x[v], mul[v], sums[v]))

@@ -1,4 +1,5 @@
-//! Rows of the integer step on AVX-512: 16 channels a pixel in one register of 32-bit integers or two of float64.
+//! Rows of the integer step on AVX-512: 16 channels a pixel in one register of 32-bit integers or two of float64, codes of four
+//! pixels packed together.
 
 use std::arch::x86_64::*;
 
@@ -11,29 +12,46 @@ use super::{BLOCK, Row};
 struct Finish {
     lo: __m512i,
     hi: __m512i,
-    mask: __mmask16,
+    mask: __m512i,
+    order: __m512i,
 }
 
 impl Finish {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
     #[inline]
-    fn new(lo: i32, hi: i32, mask: &[u8; BLOCK]) -> Finish {
+    fn new(lo: u8, hi: u8, mask: &[u8; BLOCK]) -> Finish {
         // SAFETY: 16 bytes are readable.
         let mask = unsafe { _mm_loadu_si128(mask.as_ptr().cast()) };
-        Finish { lo: _mm512_set1_epi32(lo), hi: _mm512_set1_epi32(hi), mask: _mm_movepi8_mask(mask) }
+        Finish {
+            lo: _mm512_set1_epi8(lo as i8),
+            hi: _mm512_set1_epi8(hi as i8),
+            mask: _mm512_broadcast_i32x4(mask),
+            order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+        }
     }
 
-    /// Stores 16 numbers as codes.
+    /// Stores the first `n <= 4` of four pixels' numbers as codes. Packing saturates to 0..=255, so that clamping can come after it.
     ///
     /// # Safety
-    /// `y` is valid for writes of 16 bytes.
+    /// `y` is valid for writes of 16 bytes at each of `n` pixels, `stride` bytes apart.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
     #[inline]
-    unsafe fn store(self, y: *mut u8, codes: __m512i) {
-        let codes = _mm512_min_epi32(_mm512_max_epi32(codes, self.lo), self.hi);
-        let codes = _mm512_maskz_cvtepi32_epi8(self.mask, codes);
-        // SAFETY: the caller's promise.
-        unsafe { _mm_storeu_si128(y.cast(), codes) };
+    unsafe fn store(self, y: *mut u8, stride: usize, n: usize, pixels: [__m512i; 4]) {
+        // Packing works on quarters of registers: quarter k gets channels 4k.. of each of the four pixels.
+        let words = [_mm512_packs_epi32(pixels[0], pixels[1]), _mm512_packs_epi32(pixels[2], pixels[3])];
+        let codes = _mm512_packus_epi16(words[0], words[1]);
+        let codes = _mm512_min_epu8(_mm512_max_epu8(codes, self.lo), self.hi);
+        let codes = _mm512_and_si512(_mm512_permutexvar_epi32(self.order, codes), self.mask);
+        let quarters = [
+            _mm512_castsi512_si128(codes),
+            _mm512_extracti32x4_epi32::<1>(codes),
+            _mm512_extracti32x4_epi32::<2>(codes),
+            _mm512_extracti32x4_epi32::<3>(codes),
+        ];
+        for (i, quarter) in quarters.into_iter().enumerate().take(n) {
+            // SAFETY: the caller's promise.
+            unsafe { _mm_storeu_si128(y.wrapping_add(i * stride).cast(), quarter) };
+        }
     }
 }
 
@@ -44,11 +62,22 @@ fn load16(from: &[i32; BLOCK]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-#[inline]
-fn widen16(from: &[u8; BLOCK]) -> __m512i {
-    // SAFETY: 16 codes are readable.
-    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
+/// Calls `numbers(pixel)` for four pixels at a time, the last again where there are fewer, and stores their codes.
+macro_rules! quads {
+    ($row:ident, $finish:ident, $numbers:expr) => {
+        for first in (0..$row.pixels).step_by(4) {
+            let n = ($row.pixels - first).min(4);
+            let pixels = [0, 1, 2, 3].map(|i: usize| $numbers(first + i.min(n - 1)));
+            let y = $row.y.wrapping_add(first * $row.y_stride);
+            if n == 4 {
+                // SAFETY: the caller's promise.
+                unsafe { $finish.store(y, $row.y_stride, 4, pixels) };
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { $finish.store(y, $row.y_stride, n, pixels) };
+            }
+        }
+    };
 }
 
 /// [`super::body::row`] in 32 bits.
@@ -60,9 +89,9 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
     let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
     let (mul, mul2, res_mul, add) = (load16(mul), load16(mul2), load16(res_mul), load16(add));
     let shift = _mm_cvtsi32_si128(constants.shift as i32);
-    let finish = Finish::new(constants.lo, constants.hi, mask);
+    let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
     let multiply_add = |sums, x, mul| _mm512_add_epi32(sums, _mm512_mullo_epi32(x, mul));
-    for pixel in 0..row.pixels {
+    let numbers = |pixel: usize| {
         // SAFETY: the caller's promise.
         let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
         let mut sums = multiply_add(add, load16(acc), mul);
@@ -74,19 +103,33 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
         if !row.res.is_empty() {
             // SAFETY: the caller's promise.
             let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
-            sums = multiply_add(sums, widen16(res), res_mul);
+            // SAFETY: 16 codes are readable.
+            let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
+            sums = multiply_add(sums, _mm512_cvtepu8_epi32(res), res_mul);
         }
-        let codes = _mm512_sra_epi32(sums, shift);
-        // SAFETY: the caller's promise.
-        unsafe { finish.store(row.y.wrapping_add(pixel * row.y_stride), codes) };
-    }
+        _mm512_sra_epi32(sums, shift)
+    };
+    quads!(row, finish, numbers);
 }
 
-/// Two registers of float64 from 16 32-bit numbers.
+/// Two registers of float64 from 16 numbers in memory.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 #[inline]
-fn double16(from: __m512i) -> [__m512d; 2] {
-    [_mm512_cvtepi32_pd(_mm512_castsi512_si256(from)), _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64::<1>(from))]
+fn double16(from: &[i32; BLOCK]) -> [__m512d; 2] {
+    [0, 8].map(|at| {
+        // SAFETY: at + 8 <= 16 numbers are readable.
+        _mm512_cvtepi32_pd(unsafe { _mm256_loadu_si256(from.as_ptr().wrapping_add(at).cast()) })
+    })
+}
+
+/// The same from 16 codes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+#[inline]
+fn double16_codes(from: &[u8; BLOCK]) -> [__m512d; 2] {
+    [0, 8].map(|at| {
+        // SAFETY: at + 8 <= 16 codes are readable.
+        _mm512_cvtepi64_pd(_mm512_cvtepu8_epi64(unsafe { _mm_loadl_epi64(from.as_ptr().wrapping_add(at).cast()) }))
+    })
 }
 
 /// [`super::body::row`] in float64, where the sum of every pixel over 2^shift stays below 2^31.
@@ -96,37 +139,37 @@ fn double16(from: __m512i) -> [__m512d; 2] {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<'_>) {
     let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
-    // All constants times 2^-shift, which is exact: sums are integers below 2^53 times it, fused or not.
-    let scale = _mm512_set1_pd(f64::from_bits(u64::from(1023 - constants.shift) << 52));
-    let scaled = |from: &[f64; BLOCK]| {
+    let load = |from: &[f64; BLOCK]| {
         [0, 8].map(|at| {
             // SAFETY: at + 8 <= 16 numbers are readable.
-            _mm512_mul_pd(unsafe { _mm512_loadu_pd(from.as_ptr().wrapping_add(at)) }, scale)
+            unsafe { _mm512_loadu_pd(from.as_ptr().wrapping_add(at)) }
         })
     };
-    let (mul, mul2, res_mul, add) = (scaled(mul), scaled(mul2), scaled(res_mul), scaled(add));
-    let finish = Finish::new(constants.lo as i32, constants.hi as i32, mask);
+    let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
+    let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
+    // Added with rounding down, it leaves the whole number in the low 32 bits: a float64 from 2^52 to 2^53 counts in ones.
+    let whole = _mm512_set1_pd(1.5 * (1_u64 << 52) as f64);
+    let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let multiply_add = |sums: [__m512d; 2], x: [__m512d; 2], mul: [__m512d; 2]| {
         [_mm512_fmadd_pd(x[0], mul[0], sums[0]), _mm512_fmadd_pd(x[1], mul[1], sums[1])]
     };
-    for pixel in 0..row.pixels {
+    let numbers = |pixel: usize| {
         // SAFETY: the caller's promise.
         let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
-        let mut sums = multiply_add(add, double16(load16(acc)), mul);
+        let mut sums = multiply_add(add, double16(acc), mul);
         if !row.acc2.is_empty() {
             // SAFETY: the caller's promise.
             let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
-            sums = multiply_add(sums, double16(load16(acc2)), mul2);
+            sums = multiply_add(sums, double16(acc2), mul2);
         }
         if !row.res.is_empty() {
             // SAFETY: the caller's promise.
             let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
-            sums = multiply_add(sums, double16(widen16(res)), res_mul);
+            sums = multiply_add(sums, double16_codes(res), res_mul);
         }
-        // Dropping the fraction rounds down but for numbers below 0, which give 0 or less and are clamped to lo >= 0 in both.
-        let [low, high] = sums.map(|sum| _mm512_cvttpd_epi32(sum));
-        let codes = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        // SAFETY: the caller's promise.
-        unsafe { finish.store(row.y.wrapping_add(pixel * row.y_stride), codes) };
-    }
+        const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+        let [low, high] = sums.map(|sum| _mm512_castpd_si512(_mm512_add_round_pd::<DOWN>(sum, whole)));
+        _mm512_permutex2var_epi32(low, low_words, high)
+    };
+    quads!(row, finish, numbers);
 }

@@ -10,6 +10,8 @@ pub const BLOCK: usize = 16;
 /// The number in which sums are taken.
 pub(super) trait Sum: Copy + Default {
     fn widen(value: i32) -> Self;
+    /// A constant of a step whose sums are shifted by `shift`, as [`Sum::finish`] wants it.
+    fn constant(self, shift: u32) -> Self;
     fn multiply_add(self, a: Self, b: Self) -> Self;
     /// `clamp(self >> shift, lo, hi)`, a code, with 0 <= lo <= hi <= 255.
     fn finish(self, shift: u32, lo: Self, hi: Self) -> u8;
@@ -21,6 +23,9 @@ macro_rules! sum {
             #[inline(always)]
             fn widen(value: i32) -> $t {
                 <$t>::from(value)
+            }
+            fn constant(self, _shift: u32) -> $t {
+                self
             }
             #[inline(always)]
             fn multiply_add(self, a: $t, b: $t) -> $t {
@@ -36,11 +41,15 @@ macro_rules! sum {
 sum!(i32);
 sum!(i64);
 
-/// Exact while every sum stays below 2^53.
+/// Constants are taken times 2^-shift, which is exact, and so are sums, integers below 2^53 times it.
 impl Sum for f64 {
     #[inline(always)]
     fn widen(value: i32) -> f64 {
         value.into()
+    }
+
+    fn constant(self, shift: u32) -> f64 {
+        self * f64::from_bits(u64::from(1023 - shift) << 52)
     }
 
     #[inline(always)]
@@ -49,13 +58,12 @@ impl Sum for f64 {
     }
 
     #[inline(always)]
-    fn finish(self, shift: u32, lo: f64, hi: f64) -> u8 {
-        // 2^-shift; dropping the fraction of a number that is at least lo >= 0 is rounding down.
-        let scaled = self * f64::from_bits(u64::from(1023 - shift) << 52);
-        let scaled = if scaled > lo { scaled } else { lo };
-        let scaled = if scaled < hi { scaled } else { hi };
-        // SAFETY: lo <= scaled <= hi lies in 0..=255 and is no NaN.
-        let code: i32 = unsafe { scaled.to_int_unchecked() };
+    fn finish(self, _shift: u32, lo: f64, hi: f64) -> u8 {
+        // Dropping the fraction of a number that is at least lo >= 0 is rounding down.
+        let clamped = if self > lo { self } else { lo };
+        let clamped = if clamped < hi { clamped } else { hi };
+        // SAFETY: lo <= clamped <= hi lies in 0..=255 and is no NaN.
+        let code: i32 = unsafe { clamped.to_int_unchecked() };
         code as u8
     }
 }
@@ -84,13 +92,17 @@ impl<S: Sum> Constants<S> {
         let cs = step.mul.len().next_multiple_of(BLOCK);
         let blocks = (0..cs / BLOCK)
             .map(|block| {
-                let of =
-                    |list: &[i32]| std::array::from_fn(|k| S::widen(list.get(block * BLOCK + k).copied().unwrap_or(0)));
+                let of = |list: &[i32]| {
+                    let at = |k| list.get(block * BLOCK + k).copied().unwrap_or(0);
+                    std::array::from_fn(|k| S::widen(at(k)).constant(step.shift))
+                };
                 Block {
                     mul: of(&step.mul),
                     mul2: of(&step.mul2),
                     res_mul: of(&step.res_mul),
-                    add: std::array::from_fn(|k| step.add.get(block * BLOCK + k).map_or(S::default(), |&a| add(a))),
+                    add: std::array::from_fn(|k| {
+                        step.add.get(block * BLOCK + k).map_or(S::default(), |&a| add(a).constant(step.shift))
+                    }),
                     mask: std::array::from_fn(|k| if block * BLOCK + k < step.mul.len() { 255 } else { 0 }),
                 }
             })

@@ -20,6 +20,7 @@ mod tests;
 use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
 
+use crate::fused::{Out, Workers};
 use crate::isa::{Isa, Proof};
 use crate::layout::Layout;
 pub use body::BLOCK;
@@ -99,31 +100,32 @@ impl StepU8 {
         (self.acc2, self.res)
     }
 
-    /// The codes of one row of a tensor: channels of `x` as accumulators, of a step without other inputs. Channels beyond the last
-    /// get zeros.
+    /// The codes of a tensor, row by row on the threads of `workers`: channels of `x` as accumulators, of a step without other
+    /// inputs. Channels beyond the last get zeros.
     ///
     /// # Panics
     /// If the layouts differ in more than their borders, or a slice does not fit its layout.
-    pub fn run_tensor_row(&self, x: &[i32], x_layout: Layout, row: usize, y: &mut [u8], y_layout: Layout) {
-        let Layout { h, w, cs, .. } = y_layout;
-        assert_eq!((x_layout.h, x_layout.w, x_layout.cs), (h, w, cs), "{x_layout:?} to {y_layout:?}");
-        assert!(row < h && x.len() == x_layout.len() && y.len() == y_layout.len() && cs.is_multiple_of(BLOCK));
-        for first in (0..cs).step_by(BLOCK) {
-            let from = &x[x_layout.offset(row, 0) + first..];
-            let to = &mut y[y_layout.offset(row, 0) + first..][..(w - 1) * cs + BLOCK];
-            let row = Row {
-                pixels: w,
-                acc: from,
-                acc2: &[],
-                stride: cs,
-                res: &[],
-                res_stride: 0,
-                y: to.as_mut_ptr(),
-                y_stride: cs,
-            };
-            // SAFETY: `to` has 16 bytes at each pixel.
-            unsafe { self.run(first / BLOCK, row) };
-        }
+    pub fn run_tensor(&self, workers: Workers<'_>, (x, from): (&[i32], Layout), (y, to): (&mut [u8], Layout)) {
+        let Layout { h, w, cs, .. } = to;
+        assert_eq!((from.h, from.w, from.cs), (h, w, cs), "{from:?} to {to:?}");
+        assert!(x.len() == from.len() && y.len() == to.len() && cs.is_multiple_of(BLOCK));
+        let out = Out::new(y);
+        workers.run(h, &|r, _| {
+            for first in (0..cs).step_by(BLOCK) {
+                let row = Row {
+                    pixels: w,
+                    acc: &x[from.offset(r, 0) + first..],
+                    acc2: &[],
+                    stride: cs,
+                    res: &[],
+                    res_stride: 0,
+                    y: out.row(to.offset(r, 0) + first, (w - 1) * cs + BLOCK),
+                    y_stride: cs,
+                };
+                // SAFETY: `out.row` has checked the length, and no other task has this row.
+                unsafe { self.run(first / BLOCK, row) };
+            }
+        });
     }
 
     /// Writes the codes of channels `16 * block..` of a row of pixels, zeros in channels beyond the last.

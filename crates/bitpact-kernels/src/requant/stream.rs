@@ -94,8 +94,6 @@ fn lanes(values: &[i32], at: usize) -> &[i32; BLOCK] {
 
 #[inline(always)]
 fn row_f64(constants: &Constants<f64>, block: usize, row: StreamRow<'_>, put: &impl Fn(usize, [i32; BLOCK])) {
-    // 2^-shift.
-    let unit = f64::from_bits(u64::from(1023 - constants.shift) << 52);
     let block = &constants.blocks[block];
     for pixel in 0..row.pixels {
         let mut sums = block.add;
@@ -109,8 +107,8 @@ fn row_f64(constants: &Constants<f64>, block: usize, row: StreamRow<'_>, put: &i
                 sums[k] += f64::from(acc2[k]) * block.mul2[k];
             }
         }
-        // SAFETY: the sum is below 2^31 * 2^shift in size, as the choice of float64 asks for.
-        let mut values: [i32; BLOCK] = sums.map(|sum| unsafe { (sum * unit).floor().to_int_unchecked() });
+        // SAFETY: the sum is below 2^31 in size, as the choice of float64 asks for.
+        let mut values: [i32; BLOCK] = sums.map(|sum| unsafe { sum.floor().to_int_unchecked() });
         if !row.base.is_empty() {
             let base = lanes(row.base, pixel * row.base_stride);
             for k in 0..BLOCK {

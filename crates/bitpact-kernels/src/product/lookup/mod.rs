@@ -130,6 +130,22 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     }
 }
 
+/// Products of a pixel and channel from which on AVX-512 look-ups beat direct products: fewer do not make up for `prepare`.
+const LEAST_PRODUCTS_AVX512: usize = 512;
+
+/// Bytes of transformed weights from which on look-ups, which read an eighth of them or less, beat Winograd products on AVX-512.
+const LARGE_TRANSFORM: usize = 2 << 20;
+
+/// Whether look-ups are the best kernel for a `spec` that they can compute: on AVX2 always; on AVX-512 as measured (`docs/kernels.md`), where
+/// `transforms` says that there is a Winograd kernel.
+pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> bool {
+    let g = &spec.geometry;
+    let is_one_bit = || Digits::of(spec.codes).is_some_and(|digits| digits.bits == 1);
+    isa < Isa::Avx512
+        || g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512
+            && (!transforms || 16 * g.cin * g.cout > LARGE_TRANSFORM || g.cin >= 128 && is_one_bit())
+}
+
 /// Bits of a code up to `x_max`.
 fn code_bits(x_max: u8) -> u32 {
     x_max.max(1).ilog2() + 1

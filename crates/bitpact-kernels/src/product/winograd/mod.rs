@@ -25,7 +25,7 @@ use super::tile::{Flat, Sums};
 use super::{Builder, Product, ProductSpec};
 use crate::isa::{Avx2, AvxVnni, Isa, Proof};
 use crate::layout::{Aligned, Layout};
-use transform::{Elements, Patch, input, output};
+use transform::{Elements, Patch, Simd, input, output};
 
 /// Positions of a transformed patch.
 const POSITIONS: usize = 16;
@@ -33,6 +33,9 @@ const POSITIONS: usize = 16;
 /// Input channels from which on the saved products make up for the transforms. Measured on AVX2: at 16 channels these kernels
 /// reached 0.65 times the direct ones at 4 bits, at 32 they were even (4 bits) and 1.4 times as fast (8 bits).
 pub(super) const LEAST_CHANNELS: usize = 32;
+
+/// The same on AVX-512, where the direct kernels are twice as fast: at 32 channels these reached 0.75 times their speed.
+pub(super) const LEAST_CHANNELS_AVX512: usize = 64;
 
 /// Largest code whose transform fits u8.
 const BYTE_CODES: u8 = 63;
@@ -44,21 +47,21 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     if !has_form || !spec.fits_i32_times(4) {
         return None;
     }
-    fn bytes<'a, D: Instructions>(dot: D, avx2: Avx2, block: usize, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
-        Some(Box::new(move || Some(Box::new(Winograd::bytes(dot, avx2, block, spec)))))
+    fn bytes<'a, D: Instructions>(dot: D, simd: Simd, block: usize, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
+        Some(Box::new(move || Some(Box::new(Winograd::bytes(dot, simd, block, spec)))))
     }
     let is_bytes = spec.x_max <= BYTE_CODES;
     match isa.prove() {
         Proof::Avx2(token) if is_bytes => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni) {
-            Some(vnni) => bytes(Vnni256(vnni), token, 16, spec),
-            None => bytes(Narrow(token), token, 16, spec),
+            Some(vnni) => bytes(Vnni256(vnni), Simd::Avx2(token), 16, spec),
+            None => bytes(Narrow(token), Simd::Avx2(token), 16, spec),
         },
         // With VNNI a product of bytes costs half of one of words, which the fewer products would only just make up.
         Proof::Avx2(token) if isa == Isa::Avx2 => {
             Some(Box::new(move || Winograd::words(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>)))
         }
         Proof::Avx512(token) if is_bytes => {
-            bytes(Vnni512(token), token.avx2(), if g.cout > 16 { 32 } else { 16 }, spec)
+            bytes(Vnni512(token), Simd::Avx512(token), if g.cout > 16 { 32 } else { 16 }, spec)
         }
         _ => None,
     }
@@ -68,7 +71,7 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
 #[derive(Debug)]
 struct Winograd<D> {
     dot: D,
-    avx2: Avx2,
+    simd: Simd,
     elements: Elements,
     block: usize,
     /// Panel `block * 16 + position`.
@@ -109,7 +112,7 @@ fn transformed(g: &[[Lane; 3]; 3]) -> [Lane; POSITIONS] {
 
 impl<D: Instructions> Winograd<D> {
     /// Products of transformed codes in u8.
-    fn bytes(dot: D, avx2: Avx2, block: usize, spec: &ProductSpec<'_>) -> Self {
+    fn bytes(dot: D, simd: Simd, block: usize, spec: &ProductSpec<'_>) -> Self {
         let mut packer = Packer::<D>::new(block, 4 * spec.x_max);
         let offset = 2 * i32::from(spec.x_max);
         let mut constants = Vec::with_capacity(4 * spec.geometry.cout.next_multiple_of(block));
@@ -131,12 +134,12 @@ impl<D: Instructions> Winograd<D> {
             let places: Vec<[i32; 4]> = sums.iter().map(transform::combine).collect();
             constants.extend((0..4).flat_map(|place| places.iter().map(move |p| p[place])));
         }
-        Self::new(dot, avx2, Elements::Bytes { offset: offset as u8 }, block, packer.finish(), constants, spec)
+        Self::new(dot, simd, Elements::Bytes { offset: offset as u8 }, block, packer.finish(), constants, spec)
     }
 
     fn new(
         dot: D,
-        avx2: Avx2,
+        simd: Simd,
         elements: Elements,
         block: usize,
         panels: Panels,
@@ -146,7 +149,7 @@ impl<D: Instructions> Winograd<D> {
         let (height, width) = spec.output();
         let constants = Aligned::from_slice(&[constants, vec![0; 4 * block]].concat());
         let margin = spec.x.border - spec.geometry.pad;
-        Self { dot, avx2, elements, block, panels, constants, x: spec.x, margin, height, width }
+        Self { dot, simd, elements, block, panels, constants, x: spec.x, margin, height, width }
     }
 
     /// Tile rows of a strip, and tiles.
@@ -180,7 +183,7 @@ impl Winograd<Words16> {
             }
         }
         let constants = vec![0; spec.geometry.cout.next_multiple_of(block) * 4];
-        Some(Self::new(Words16(avx2), avx2, Elements::Words, block, packer.finish(), constants, spec))
+        Some(Self::new(Words16(avx2), Simd::Avx2(avx2), Elements::Words, block, packer.finish(), constants, spec))
     }
 }
 
@@ -270,7 +273,7 @@ impl<D: Instructions> Product for Winograd<D> {
             let xs = std::array::from_fn(|j| (self.margin + column + j).min(side(self.x.w) - 1));
             let patch = Patch { x, rows: ys, columns: xs, layout: self.x };
             let to = &mut scratch[tile * self.x.cs * self.elements.bytes()..];
-            input(self.avx2, self.elements, patch, to, tiles * self.x.cs);
+            input(self.simd, self.elements, patch, to, tiles * self.x.cs);
         }
     }
 
@@ -308,7 +311,7 @@ impl<D: Instructions> Product for Winograd<D> {
                     right: (column + 1 < self.width).then_some(stride),
                 };
                 let distance = tiles * self.block;
-                output(self.avx2, &sums[tile * self.block..], distance, constants, self.block, to);
+                output(self.simd, &sums[tile * self.block..], distance, constants, self.block, to);
             }
         }
     }

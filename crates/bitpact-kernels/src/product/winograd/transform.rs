@@ -3,11 +3,18 @@
 use std::arch::x86_64::*;
 
 use super::POSITIONS;
-use crate::isa::Avx2;
+use crate::isa::{Avx2, Avx512};
 use crate::layout::Layout;
 
 /// The position whose transformed codes are sums only, and need no offset.
 pub(super) const MIDDLE: usize = 5;
+
+/// The instructions of the transforms.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Simd {
+    Avx2(Avx2),
+    Avx512(Avx512),
+}
 
 /// What transformed codes are stored as.
 #[derive(Debug, Clone, Copy)]
@@ -49,18 +56,23 @@ pub(super) struct Patch<'a> {
 ///
 /// # Panics
 /// If a pixel is outside the tensor or `to` too short.
-pub(super) fn input(isa: Avx2, elements: Elements, patch: Patch<'_>, to: &mut [u8], distance: usize) {
+pub(super) fn input(isa: Simd, elements: Elements, patch: Patch<'_>, to: &mut [u8], distance: usize) {
     let Layout { cs, .. } = patch.layout;
     let pixel = |y: usize, x: usize| patch.rows[y] * patch.layout.row() + patch.columns[x] * cs;
     assert!(pixel(3, 3) + cs <= patch.x.len() && cs.is_multiple_of(16), "pixels of a patch");
     assert!(((POSITIONS - 1) * distance + cs) * elements.bytes() <= to.len(), "transformed patch");
     let pixels: [*const u8; POSITIONS] = std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
-    let _ = isa;
-    match elements {
-        // SAFETY: the token proves AVX2. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
-        Elements::Bytes { offset } => unsafe { bytes(&pixels, cs, to.as_mut_ptr(), distance, offset) },
-        // SAFETY: as above; memory for i16 need not be aligned here.
-        Elements::Words => unsafe { words(&pixels, cs, to.as_mut_ptr().cast(), distance) },
+    match (elements, isa) {
+        // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
+        (Elements::Bytes { offset }, Simd::Avx512(_)) => unsafe {
+            bytes512(&pixels, cs, to.as_mut_ptr(), distance, offset);
+        },
+        // SAFETY: as above, with AVX2.
+        (Elements::Bytes { offset }, Simd::Avx2(_)) => unsafe {
+            bytes(&pixels, cs, to.as_mut_ptr(), distance, offset);
+        },
+        // SAFETY: as above, AVX-512 comes with AVX2; memory for i16 need not be aligned here.
+        (Elements::Words, _) => unsafe { words(&pixels, cs, to.as_mut_ptr().cast(), distance) },
     }
 }
 
@@ -92,6 +104,33 @@ unsafe fn bytes(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut u8, distanc
                 let v = if position == MIDDLE { v } else { _mm_add_epi8(v, offset) };
                 // SAFETY: the caller's promise.
                 unsafe { _mm_storeu_si128(to.wrapping_add(position * distance + c).cast(), v) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`bytes`], with AVX-512 F, BW, VL and DQ.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn bytes512(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut u8, distance: usize, offset: u8) {
+    let offset = _mm512_set1_epi8(offset as i8);
+    for c in (0..cs).step_by(64) {
+        let mask = u64::MAX >> (64 - (cs - c).min(64));
+        let load = |i: usize| {
+            // SAFETY: the caller's promise; channels beyond the last are masked.
+            unsafe { _mm512_maskz_loadu_epi8(mask, pixels[i].wrapping_add(c).cast()) }
+        };
+        let columns: [[__m512i; 4]; 4] = std::array::from_fn(|j| {
+            axis!([load(j), load(4 + j), load(8 + j), load(12 + j)], _mm512_add_epi8, _mm512_sub_epi8)
+        });
+        for i in 0..4 {
+            let row =
+                axis!([columns[0][i], columns[1][i], columns[2][i], columns[3][i]], _mm512_add_epi8, _mm512_sub_epi8);
+            for (j, v) in row.into_iter().enumerate() {
+                let position = 4 * i + j;
+                let v = if position == MIDDLE { v } else { _mm512_add_epi8(v, offset) };
+                // SAFETY: the caller's promise.
+                unsafe { _mm512_mask_storeu_epi8(to.wrapping_add(position * distance + c).cast(), mask, v) };
             }
         }
     }
@@ -132,13 +171,49 @@ pub(super) struct Place<'a> {
 ///
 /// # Panics
 /// If a slice is too short.
-pub(super) fn output(isa: Avx2, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
+pub(super) fn output(isa: Simd, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
     let (down, right) = (to.down.unwrap_or(0), to.right.unwrap_or(0));
     assert!(block.is_multiple_of(8) && sums.len() >= (POSITIONS - 1) * distance + block, "sums of a tile");
     assert!(constants.len() >= 4 * block && to.acc.len() >= down + right + block, "outputs of a tile");
-    let _ = isa;
-    // SAFETY: the token proves AVX2; the lengths were checked above.
-    unsafe { combined(sums.as_ptr(), distance, constants.as_ptr(), block, to) }
+    match isa {
+        // SAFETY: the token proves AVX-512; the lengths were checked above.
+        Simd::Avx512(_) if block.is_multiple_of(16) => unsafe {
+            combined512(sums.as_ptr(), distance, constants.as_ptr(), block, to);
+        },
+        // SAFETY: as above, with AVX2, which comes with AVX-512.
+        _ => unsafe { combined(sums.as_ptr(), distance, constants.as_ptr(), block, to) },
+    }
+}
+
+/// # Safety
+/// The CPU has AVX-512 F, BW, VL and DQ; the lengths are as [`output`] checks them, `block` is a multiple of 16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn combined512(sums: *const i32, distance: usize, constants: *const i32, block: usize, to: Place<'_>) {
+    let double = |v: __m512i| _mm512_slli_epi32::<1>(v);
+    let first = |m: [__m512i; 4]| _mm512_add_epi32(_mm512_add_epi32(double(m[0]), m[1]), m[2]);
+    let second = |m: [__m512i; 4]| _mm512_sub_epi32(_mm512_sub_epi32(m[1], m[2]), double(m[3]));
+    let acc = to.acc.as_mut_ptr();
+    for c in (0..block).step_by(16) {
+        let m = |position: usize| {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_loadu_si512(sums.wrapping_add(position * distance + c).cast()) }
+        };
+        let columns: [[__m512i; 4]; 2] = {
+            let column = |j: usize| [m(j), m(4 + j), m(8 + j), m(12 + j)];
+            let columns = [column(0), column(1), column(2), column(3)];
+            [columns.map(first), columns.map(second)]
+        };
+        let outputs = [first(columns[0]), second(columns[0]), first(columns[1]), second(columns[1])];
+        let places = [Some(0), to.right, to.down, to.down.and_then(|down| to.right.map(|right| down + right))];
+        for (place, (four_times, at)) in outputs.into_iter().zip(places).enumerate() {
+            let Some(at) = at else { continue };
+            // SAFETY: the caller's promise.
+            let constant = unsafe { _mm512_loadu_si512(constants.wrapping_add(place * block + c).cast()) };
+            let y = _mm512_srai_epi32::<2>(_mm512_sub_epi32(four_times, constant));
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_si512(acc.wrapping_add(at + c).cast(), y) };
+        }
+    }
 }
 
 /// # Safety
