@@ -81,8 +81,14 @@ impl Params {
         &self.list[id].value
     }
 
-    pub(super) fn scalar(&self, id: ParamId) -> f32 {
-        self.list[id].value[0]
+    /// The clip value that sets the step: the largest where channels have their own.
+    pub(super) fn clip(&self, id: ParamId) -> f32 {
+        bitpact_core::largest_clip(&self.list[id].value)
+    }
+
+    /// Whether it is one number and not a list, be that of one.
+    pub(super) fn is_scalar(&self, id: ParamId) -> bool {
+        self.list[id].shape.is_empty()
     }
 
     pub(super) fn get_mut(&mut self, id: ParamId) -> &mut Param {
@@ -204,9 +210,9 @@ mod tests {
             let mut params = params(nesterov);
             let id = params.id(name);
             params.update(0.5);
-            assert_eq!(params.scalar(id), after_one, "{name}, Nesterov {nesterov}, one step");
+            assert_eq!(params.value(id)[0], after_one, "{name}, Nesterov {nesterov}, one step");
             params.update(0.5);
-            assert_eq!(params.scalar(id), after_two, "{name}, Nesterov {nesterov}, two steps");
+            assert_eq!(params.value(id)[0], after_two, "{name}, Nesterov {nesterov}, two steps");
             assert_eq!(params.get(id).clamped, u64::from(name == "act.clip_val"));
         }
     }
