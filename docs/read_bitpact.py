@@ -84,7 +84,7 @@ class Network:
     def __init__(self, data):
         need(data[:8] == b"BITPACT\n" and len(data) >= 24, "not a .bitpact file, or one that is cut off")
         version, length = struct.unpack("<IQ", data[8:20])
-        need(version in (2, 3), f"version {version}, expected 2 or 3")
+        need(version in (2, 3, 4), f"version {version}, expected 2 to 4")
         need(length == len(data), f"{len(data)} bytes, expected {length}: the file is cut off, or something follows it")
         self.checksum = int.from_bytes(data[-4:], "little")
         need(zlib.crc32(data[:-4]) == self.checksum, "the checksum is wrong")
@@ -99,11 +99,14 @@ class Network:
         (count,) = r.numbers("I")
         for i in range(count):
             layer = Fields(name=r.string(shortest=1), **dict(zip(("scale", "op"), r.numbers("dB"))))
-            need(layer.op < 8 and (layer.op == 1) == (i == count - 1), f"op {layer.op} of layer {i} of {count}")
-            read = {2: self.read_pool, 3: self.read_pool, 4: self.read_pool, 6: self.read_act, 7: self.read_concat}
+            need(layer.op < 9 and (layer.op == 1) == (i == count - 1), f"op {layer.op} of layer {i} of {count}")
+            read = {2: self.read_pool, 3: self.read_pool, 4: self.read_pool, 6: self.read_act, 7: self.read_concat,
+                    8: self.read_act}
             read.get(layer.op, self.read_product_layer)(layer)
             self.layers.append(layer)
-        need(version == (3 if any(layer.op > 3 for layer in self.layers) else 2), f"version {version} of other ops")
+        by_channel = any(getattr(layer, "by_channel", False) for layer in self.layers)
+        least = 4 if by_channel else 3 if any(layer.op > 3 for layer in self.layers) else 2
+        need(version == least, f"version {version} of other ops")
         need(r.at == len(r.data), "bytes between the last layer and the checksum")
         need(count > 0 and self.shapes[-1] == (1, 1, len(self.class_names)), "one logit a class, at one position")
         need(self.used == set(range(count)), f"nobody reads the tensors {set(range(count)) - self.used}")
@@ -165,14 +168,14 @@ class Network:
         """Ops 0, 1 and 5; logits are a product layer without the step, a stream one without the clamp."""
         r, logits, stream = self.reader, layer.op == 1, layer.op == 5
         (flags,) = (0,) if logits else r.numbers("B")
-        need(flags < 4, f"flags {flags}")
+        need(flags < 4 or flags < 8 and not stream, f"flags {flags}")
         layer.products = [self.read_product() for _ in range(1 + (flags & 1))]
         main = layer.products[0]
         need(layer.products[-1].shape == main.shape, "two products of different shapes")
         layer.shortcut = r.numbers("4I") if flags & 2 else None
         (layer.shift,) = (0,) if logits else r.numbers("B")
-        lo, hi = (0, 0) if logits or stream else r.numbers("2B")
-        need(layer.shift <= 62 and lo <= hi, f"shift {layer.shift}, codes {lo} to {hi}")
+        need(layer.shift <= 62, f"shift {layer.shift}")
+        lo, hi = (0, 0) if logits or stream else self.read_codes(layer, flags & 4, main.out)
         layer.muls = [r.integers(main.out, 32) for _ in layer.products]
         terms = [(p.most, mul) for p, mul in zip(layer.products, layer.muls)]
         if layer.shortcut:
@@ -206,13 +209,23 @@ class Network:
             most = abs(add) + sum(bound[o] * abs(int(mul[o])) for bound, mul in terms)
             need(most < 1 << 63, f"the sums of channel {o} could pass 64 bits")
 
+    def read_codes(self, layer, by_channel, n):
+        """Smallest and largest code: the layer's, or those of n channels, of which the layer has the least and the most."""
+        layer.by_channel = bool(by_channel)
+        lo, hi = [self.reader.integers(n, 32) for _ in range(2)] if by_channel else self.reader.numbers("2B")
+        layer.codes = lo, hi
+        need(np.all(np.less_equal(lo, hi)) and np.min(lo) >= 0 and np.max(hi) <= 255, f"codes {lo} to {hi}")
+        need(not by_channel or len(set(zip(lo.tolist(), hi.tolist()))) > 1, "equal codes, channel by channel")
+        return int(np.min(lo)), int(np.max(hi))
+
     def read_act(self, layer):
-        """Op 6."""
+        """Ops 6 and 8."""
         r = self.reader
         (layer.tensor,) = r.numbers("I")
         shape = self.input_shape(layer.tensor, "sums", "stream")
-        layer.shift, lo, hi = r.numbers("3B")
-        need(layer.shift <= 62 and lo <= hi, f"shift {layer.shift}, codes {lo} to {hi}")
+        (layer.shift,) = r.numbers("B")
+        need(layer.shift <= 62, f"shift {layer.shift}")
+        lo, hi = self.read_codes(layer, layer.op == 8, shape[2])
         layer.mul, layer.add = r.integers(shape[2], 32, True), r.integers(shape[2], 64, True)
         most = max(abs(end) for end in self.ranges[layer.tensor])
         self.bounded(layer, [([most] * shape[2], layer.mul)])
@@ -271,8 +284,8 @@ class Network:
             elif layer.op == 4:
                 kernel, stride, padding, code = layer.window
                 out = windows(tensors[layer.tensor], (kernel, kernel), stride, padding, code).sum((-2, -1))
-            elif layer.op == 6:
-                out = np.clip(tensors[layer.tensor] * layer.mul + layer.add >> layer.shift, *self.ranges[len(tensors)])
+            elif layer.op in (6, 8):
+                out = np.clip(tensors[layer.tensor] * layer.mul + layer.add >> layer.shift, *layer.codes)
             elif layer.op == 7:
                 out = np.concatenate([tensors[tensor] for tensor in layer.tensors], axis=-1)
             else:
@@ -285,14 +298,15 @@ class Network:
                 elif layer.op == 5:
                     out = out >> layer.shift
                 if layer.op == 0:
-                    out = np.clip(out >> layer.shift, *self.ranges[len(tensors)])
+                    out = np.clip(out >> layer.shift, *layer.codes)
             tensors.append(out)
         return tensors[1:]
 
     def __str__(self):
         lines = [f"{self.arch}: {len(self.class_names)} classes, checksum {self.checksum:08X}, image {self.shapes[0]}"]
         for t, a in enumerate(self.layers, 1):
-            what = ["codes", "logits", "max pool", "sum pool", "window sum", "stream", "act", "concat"][a.op]
+            what = ["codes", "logits", "max pool", "sum pool", "window sum", "stream", "act", "concat", "act"][a.op]
+            what += ", by channel," if getattr(a, "by_channel", False) else ""
             what += "" if a.op == 1 else " from {} to {}".format(*self.ranges[t])
             read = getattr(a, "tensors", None) or getattr(a, "tensor", None)
             lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}" + (f" of tensor {read}" if read is not None else ""))

@@ -43,6 +43,11 @@ impl ActQuant {
         matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::Lsq | ActQuant::PactSym)
     }
 
+    /// Whether the channels of a layer may have clip values of their own: where a clip value is learned apart from the step.
+    pub const fn has_channel_clips(self) -> bool {
+        matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::PactSym)
+    }
+
     /// Whether codes lie on both sides of zero.
     pub const fn is_signed(self) -> bool {
         matches!(self, ActQuant::PactSym)
@@ -143,6 +148,21 @@ fn clamp(v: f32, q_max: f32) -> f32 {
     if v < q_max { v } else { q_max }
 }
 
+/// The clip value that sets the step of a layer whose channels have clip values of their own: the largest, `s = max alpha[c] / q_max`.
+pub fn largest_clip(alphas: &[f32]) -> f32 {
+    alphas.iter().fold(0.0, |most, &alpha| if alpha > most { alpha } else { most })
+}
+
+/// The largest code of a channel with the clip value `alpha`: `min(round_half_even(alpha * inverse_step), q_max)`, `inverse_step` from
+/// the layer's [`largest_clip`].
+///
+/// Rounding is monotone, so to clamp the channel's codes at it is to clip its values at `alpha`:
+/// `round(min(x, alpha) / s) = min(round(x / s), round(alpha / s))`. A signed channel has its codes in plus and minus of it.
+#[inline]
+pub fn channel_q_max(alpha: f32, inverse_step: f32, q_max: f32) -> f32 {
+    f32::from(quantize_act(alpha, inverse_step, q_max))
+}
+
 /// What one element contributes to the gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ActGrad {
@@ -199,6 +219,49 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
         }
     };
     ActGrad { dx, dalpha }
+}
+
+/// What one element of a channel with a clip value of its own contributes to the gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChannelActGrad {
+    /// dL/dx.
+    pub dx: f32,
+    /// The element's term of dL/dalpha of its channel; sum it over the channel.
+    pub dalpha: f32,
+    /// The element's term of what dL/dalpha of the largest clip value gains through the step; sum it over the tensor.
+    pub dlargest: f32,
+}
+
+/// Backward of one element of a channel that clips at `alpha`, in a layer whose step is `1 / inverse_step`, the largest clip value over `q_max`.
+///
+/// The channel's value is `x_q = s (clip(x, 0, alpha) / s + r)`, `r` being what rounding adds, constant under the straight-through
+/// estimator, so with `g = dL/dx_q`
+///
+/// - `dx` and `dalpha` are those of [`act_backward`] in mode `pact` (`pact-sym` where signed), with the channel's `alpha`;
+/// - `pact+`: `dlargest = g r / q_max` where `x >= 0`, clipped or not, as `s` is the largest clip value over `q_max`; 0 in the
+///   other modes, which hold the step constant.
+///
+/// # Panics
+/// For `lsq`, which learns the step itself, and for quantizers that do not learn.
+#[inline]
+pub fn act_backward_channel(
+    quant: ActQuant,
+    g: f32,
+    x: f32,
+    alpha: f32,
+    inverse_step: f32,
+    q_max: f32,
+) -> ChannelActGrad {
+    assert!(quant.has_channel_clips(), "{quant} has one clip value a layer");
+    let own = if quant.is_signed() { ActQuant::PactSym } else { ActQuant::Pact };
+    let ActGrad { dx, dalpha } = act_backward(own, g, x, alpha, inverse_step, q_max);
+    let dlargest = if quant == ActQuant::PactPlus && x >= 0.0 {
+        let v = if x < alpha { x } else { alpha } * inverse_step;
+        g * (round_half_even(clamp(v, q_max)) - v) / q_max
+    } else {
+        0.0
+    };
+    ChannelActGrad { dx, dalpha, dlargest }
 }
 
 #[cfg(test)]

@@ -108,6 +108,18 @@ pub enum StepError {
         /// High end.
         hi: i64,
     },
+    /// Output codes of a channel that leave those of the layer.
+    #[error("channel {channel}: codes {lo}..={hi} leave the layer's, {}..={}", range.0, range.1)]
+    Bounds {
+        /// The channel.
+        channel: usize,
+        /// Its smallest code.
+        lo: i32,
+        /// Its largest code.
+        hi: i32,
+        /// Smallest and largest code of the layer.
+        range: (i32, i32),
+    },
     /// A real multiplier or offset is infinite or not a number.
     #[error("channel {channel}: {what} is {value}, expected a finite number")]
     NotFinite {

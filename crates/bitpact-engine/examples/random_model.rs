@@ -61,6 +61,7 @@ fn corners(seed: u64) -> IntegerModel {
         add: add.to_vec(),
         lo,
         hi,
+        bounds: vec![],
     };
     let layer = |name: &str, op, [h, w, c]: [usize; 3], [lo, hi]: [i32; 2]| IntegerLayer {
         name: name.to_owned(),

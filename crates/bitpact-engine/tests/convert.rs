@@ -186,11 +186,14 @@ fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace)
             _ => 0,
         };
         if node.op.is_act() {
-            let ActPlan { bits, quant } = model.plan.activations[&node.name];
+            let ActPlan { bits, quant, .. } = model.plan.activations[&node.name];
             let (q_max, zero) = (i64::from(quant.q_max(bits)), i64::from(quant.zero_code(bits)));
             zeros[id] = zero;
-            let lowest = if quant.is_signed() { -q_max } else { 0 };
-            let alpha = model.tensors[&format!("{}.clip_val", graph.node(owners[id]).name)].data[0];
+            let alphas = &model.tensors[&format!("{}.clip_val", graph.node(owners[id]).name)].data;
+            let alpha = alphas.iter().fold(0.0, |most, &alpha| f32::max(most, alpha));
+            // By definition: the channel's clip value in steps of the layer's, rounded to even.
+            let step = f64::from(alpha) / q_max as f64;
+            let limits: Vec<i64> = alphas.iter().map(|&a| (f64::from(a) / step).round_ties_even() as i64).collect();
             let own = conversion.acts.iter().find(|act| act.name == node.name);
             let margin = own.map_or(TOLERANCE, |act| act.worst_error) + 1e-6;
             let inverse = f64::from(quant.inverse_step(alpha, bits));
@@ -198,12 +201,18 @@ fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace)
             assert_eq!(codes.len(), values.len());
             for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
                 let (v, code) = (*value * inverse, code - zero);
-                let nearest = |v: f64| ((v + 0.5).floor() as i64).clamp(lowest, q_max);
+                let limit = limits[i % graph.shape(id).c % limits.len()];
+                let lowest = if quant.is_signed() { -limit } else { 0 };
+                let nearest = |v: f64| ((v + 0.5).floor() as i64).clamp(lowest, limit);
                 if nearest(v - margin) == nearest(v + margin) {
                     assert_eq!(code, nearest(v), "`{}`, element {i}: real value {v}", node.name);
                 } else {
                     near_ties += 1;
-                    assert!((v - code as f64).abs() <= 0.5 + margin, "`{}`, element {i}: {code} for {v}", node.name);
+                    assert!(
+                        code <= limit && (v - code as f64).abs() <= 0.5 + margin,
+                        "`{}`, element {i}: {code} for {v}",
+                        node.name
+                    );
                 }
                 *value = f64::from(quant.step(alpha, bits)) * code as f64;
             }
@@ -281,6 +290,20 @@ fn grids_named_layer_by_layer() {
             let differences = format!(r#"{{"weight_scale":"{scale}","first_last":"same","overrides":{overrides}}}"#);
             check(build("cnn", 8), &differences, 98);
         }
+    }
+}
+
+#[test]
+fn clip_values_of_channels() {
+    for bits in ["W2A2", "W4A4", "W8A8"] {
+        for act_quant in ["pact", "pact+"] {
+            let differences = format!(r#"{{"bits":"{bits}","act_quant":"{act_quant}","clip_scale":"channel"}}"#);
+            for (seed, arch) in (70..).zip(["cnn", "resnet20", "resnet20-b", "preact_resnet20"]) {
+                check(build(arch, 8), &differences, seed);
+            }
+        }
+        let graph = zoo::build("mobilenet_v2", Shape::new(32, 32, 3), 5).unwrap().unwrap().narrowed(8).unwrap();
+        check(graph, &format!(r#"{{"bits":"{bits}","clip_scale":"channel"}}"#), 80);
     }
 }
 

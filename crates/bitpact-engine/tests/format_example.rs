@@ -32,8 +32,16 @@ fn example() -> IntegerModel {
         codes: vec![3, -2, -1, 1],
         ..conv.clone()
     };
-    let step =
-        IntegerStep { shift: 8, mul: vec![5, 5], mul2: vec![], res_mul: vec![], add: vec![1500, -200], lo: 0, hi: 15 };
+    let step = IntegerStep {
+        shift: 8,
+        mul: vec![5, 5],
+        mul2: vec![],
+        res_mul: vec![],
+        add: vec![1500, -200],
+        lo: 0,
+        hi: 15,
+        bounds: vec![],
+    };
     let layer = |name: &str, op, shape, hi, scale| IntegerLayer { name: name.to_owned(), op, shape, lo: 0, hi, scale };
     let act = IntegerOp::Product { main: conv, second: None, residual: None, step };
     IntegerModel {

@@ -114,7 +114,14 @@ impl Draw {
         let shift = 63 - spread.max(1).leading_zeros();
         let add = (0..channels).map(|_| self.between(0, (total << bits) / 16)).collect();
         let [mul, mul2, res_mul] = <[Vec<i32>; 3]>::try_from(mul).unwrap();
-        IntegerStep { shift, mul, mul2, res_mul, add, lo, hi: hi as i32 }
+        let mut bounds: Vec<(i32, i32)> = Vec::new();
+        if self.one_in(3) && channels > 1 && i64::from(lo) < hi {
+            let ends = |draw: &mut Self| [draw.between(lo.into(), hi), draw.between(lo.into(), hi)].map(|v| v as i32);
+            bounds = (0..channels).map(|_| ends(self)).map(|[a, b]| (a.min(b), a.max(b))).collect();
+            // Channels reach the ends of the layer's range, and differ.
+            (bounds[0], bounds[channels - 1]) = ((lo, lo), (lo, hi as i32));
+        }
+        IntegerStep { shift, mul, mul2, res_mul, add, lo, hi: hi as i32, bounds }
     }
 
     fn product_layer(&mut self, model: &IntegerModel, index: usize) -> (IntegerOp, Shape) {
@@ -177,7 +184,7 @@ impl Draw {
     ) -> IntegerOp {
         let ranges = |p: &IntegerProduct| model.acc_ranges(p).unwrap();
         let mut step = self.step([Some(ranges(&main)), second.as_ref().map(ranges), None]);
-        (step.lo, step.hi) = (i32::MIN, i32::MAX);
+        (step.lo, step.hi, step.bounds) = (i32::MIN, i32::MAX, Vec::new());
         step.shift = step.shift.saturating_sub([0, 8, 12][self.below(3)]);
         step.add.iter_mut().for_each(|add| *add -= self.between(0, 1 << 20));
         let res_mul = residual.map_or(0, |_| [1, -3, 1 << 12][self.below(3)]);

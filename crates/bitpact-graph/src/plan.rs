@@ -113,6 +113,9 @@ pub struct Override {
     /// Activation quantizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act_quant: Option<ActQuant>,
+    /// What has a clip value of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_scale: Option<Granularity>,
 }
 
 /// What a recipe says about bits.
@@ -131,6 +134,9 @@ pub struct QuantConfig {
     pub weight_scale: Option<Granularity>,
     /// Quantizer of activations with a ReLU; signed ones always use `pact-sym`.
     pub act_quant: ActQuant,
+    /// What has a clip value of its own; activations that are concatenated have one for all of them, whatever stands here.
+    #[serde(default, skip_serializing_if = "is_layer")]
+    pub clip_scale: Granularity,
     /// First and last layer.
     #[serde(default)]
     pub first_last: FirstLast,
@@ -152,6 +158,7 @@ impl QuantConfig {
             weight_grid: None,
             weight_scale: None,
             act_quant: ActQuant::Pact,
+            clip_scale: Granularity::Layer,
             first_last: FirstLast::default(),
             shortcut: ShortcutBits::default(),
             overrides: BTreeMap::new(),
@@ -177,6 +184,13 @@ pub struct ActPlan {
     pub bits: Bits,
     /// Quantizer.
     pub quant: ActQuant,
+    /// What has a clip value of its own. The step is the layer's: the largest clip value over `q_max`.
+    #[serde(default, skip_serializing_if = "is_layer")]
+    pub clip_scale: Granularity,
+}
+
+fn is_layer(scale: &Granularity) -> bool {
+    *scale == Granularity::Layer
 }
 
 /// Fewest bits of a signed activation.
@@ -184,10 +198,21 @@ const LEAST_SIGNED_BITS: Bits = Bits::new(2).expect("2 is a width");
 
 impl ActPlan {
     fn check(self, op: &Op) -> Result<(), &'static str> {
+        if self.clip_scale == Granularity::Channel && !self.quant.has_channel_clips() {
+            return Err(match self.quant {
+                ActQuant::Lsq => {
+                    "lsq learns the step, of which a layer has one; clip values per channel go with pact and pact+"
+                }
+                _ => "its clip value is not learned; clip values per channel go with pact and pact+",
+            });
+        }
         match (*op == (Op::Act { signed: true }), self.quant.is_signed()) {
             (true, true) if self.bits < LEAST_SIGNED_BITS => Err("a signed activation has at least 2 bits"),
-            (true, false) => Err("it is signed, expected the quantizer pact-sym"),
-            (false, true) => Err("pact-sym is for signed activations, this one has a ReLU"),
+            (true, false) => Err("it is signed (`signed = true` in the graph), which only pact-sym quantizes"),
+            (false, true) => Err(
+                "pact-sym is for signed activations, and this one has a ReLU: name pact, pact+, lsq, fixed or relu, or make it \
+                 `op = \"act\", signed = true` in a network file, where pact-sym is used without being named",
+            ),
             _ => Ok(()),
         }
     }
@@ -265,7 +290,7 @@ impl QuantPlan {
     ///
     /// # Errors
     /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid or scale, `pact-sym` for
-    /// an activation with a ReLU, or a graph that cannot be fused.
+    /// an activation with a ReLU, clip values per channel for a quantizer without them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let stages = fuse(graph)?;
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
@@ -324,7 +349,7 @@ impl QuantPlan {
         let into_last: Vec<NodeId> =
             last_unit.map_or(Vec::new(), |u| graph.source_acts(u.input)).into_iter().map(|act| owners[act]).collect();
         for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op.is_act()) {
-            let mut act = ActPlan { bits: act_bits, quant: config.act_quant };
+            let mut act = ActPlan { bits: act_bits, quant: config.act_quant, clip_scale: config.clip_scale };
             if config.first_last == FirstLast::Bits8 && into_last.contains(&owners[id]) {
                 act.bits = eight;
             }
@@ -333,9 +358,13 @@ impl QuantPlan {
                     act.bits = checked(pattern, "activation_bits", got)?;
                 }
                 act.quant = o.act_quant.unwrap_or(act.quant);
+                act.clip_scale = o.clip_scale.unwrap_or(act.clip_scale);
+            }
+            if is_shared(&owners, id) {
+                act.clip_scale = Granularity::Layer;
             }
             if node.op == (Op::Act { signed: true }) {
-                act = ActPlan { bits: act.bits.max(LEAST_SIGNED_BITS), quant: ActQuant::PactSym };
+                act = ActPlan { bits: act.bits.max(LEAST_SIGNED_BITS), quant: ActQuant::PactSym, ..act };
             }
             act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             plan.activations.insert(node.name.clone(), act);
@@ -387,6 +416,11 @@ impl QuantPlan {
     fn check_shared(&self, graph: &Graph) -> Result<(), PlanError> {
         let of = |id: NodeId| self.activations.get(&graph.node(id).name);
         let owners = graph.clip_owners();
+        let in_channels = |id: NodeId| of(id).is_some_and(|act| act.clip_scale == Granularity::Channel);
+        if let Some(id) = (0..owners.len()).find(|&id| in_channels(id) && is_shared(&owners, id)) {
+            let what = "activations that are concatenated share one clip value, so it has none per channel";
+            return Err(PlanError::Act { layer: graph.node(id).name.clone(), what });
+        }
         match (0..owners.len()).find(|&id| of(id) != of(owners[id])) {
             None => Ok(()),
             Some(id) => Err(PlanError::Act {
@@ -395,6 +429,11 @@ impl QuantPlan {
             }),
         }
     }
+}
+
+/// Whether an activation shares its clip value with another.
+fn is_shared(owners: &[NodeId], act: NodeId) -> bool {
+    owners.iter().filter(|&&owner| owner == owners[act]).count() > 1
 }
 
 fn products(graph: &Graph) -> impl Iterator<Item = NodeId> + '_ {

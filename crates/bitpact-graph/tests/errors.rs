@@ -1,6 +1,6 @@
 //! Every error names the node, layer or pattern at fault.
 
-use bitpact_core::{ActQuant, Bits, Grid, WeightQuant};
+use bitpact_core::{ActQuant, Bits, Granularity, Grid, WeightQuant};
 use bitpact_graph::{
     BitSpec, FirstLast, Graph, Override, PlanError, QuantConfig, QuantPlan, Shape, ShortcutBits, WeightPlan, fuse, zoo,
 };
@@ -302,9 +302,42 @@ fn concatenated_activations_share_clip_value_and_bits() {
         [4, 8, 8],
         "both lead into the last layer"
     );
+    config.clip_scale = Granularity::Channel;
+    let apart = QuantPlan::resolve(&graph, &config).unwrap();
+    assert_eq!(
+        ["a1", "a2", "a3"].map(|act| apart.activations[act].clip_scale),
+        [Granularity::Channel, Granularity::Layer, Granularity::Layer],
+        "what is concatenated has one clip value"
+    );
+    let mut forced = apart.clone();
+    forced.activations.get_mut("a2").unwrap().clip_scale = Granularity::Channel;
+    let message = forced.check(&graph).unwrap_err().to_string();
+    assert!(message.contains("activation `a2`") && message.contains("none per channel"), "{message}");
+    config.clip_scale = Granularity::Layer;
     config.overrides.insert("a3".to_owned(), Override { activation_bits: Some(3), ..Override::default() });
     let message = QuantPlan::resolve(&graph, &config).unwrap_err().to_string();
     assert!(message.contains("`a3`: it is concatenated with an activation of other bits"), "{message}");
+}
+
+#[test]
+fn clip_values_of_channels_need_a_quantizer_that_learns_them() {
+    let graph = resnet();
+    for (act_quant, words) in
+        [(ActQuant::Lsq, "lsq learns the step"), (ActQuant::Fixed, "not learned"), (ActQuant::Relu, "not learned")]
+    {
+        let config = QuantConfig { act_quant, clip_scale: Granularity::Channel, ..config() };
+        let message = QuantPlan::resolve(&graph, &config).unwrap_err().to_string();
+        assert!(message.contains("activation `act1`") && message.contains(words), "{message}");
+    }
+    let act = Override { clip_scale: Some(Granularity::Channel), ..Override::default() };
+    let config = QuantConfig { overrides: [("layer1.*".to_owned(), act)].into(), ..config() };
+    let plan = QuantPlan::resolve(&graph, &config).unwrap();
+    assert_eq!(plan.activations["act1"].clip_scale, Granularity::Layer);
+    assert_eq!(plan.activations["layer1.0.act2"].clip_scale, Granularity::Channel);
+    let text = serde_json::to_string(&plan).unwrap();
+    assert!(text.contains(r#""layer1.0.act2":{"bits":3,"quant":"pact+","clip_scale":"channel"}"#), "{text}");
+    assert!(text.contains(r#""act1":{"bits":3,"quant":"pact+"}"#), "{text}");
+    assert_eq!(serde_json::from_str::<QuantPlan>(&text).unwrap(), plan);
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Model {
     ///
     /// Convolutions and linear layers have `weight` (OIHW, or `[out, in]`) and `bias` where the graph says so, batch
     /// norms `weight`, `bias`, `running_mean` and `running_var`, and the activations of a quantized network `clip_val`,
-    /// a scalar of shape `[]`; of activations that share one, the first has it ([`Graph::clip_owners`]). Weights with a learned step
+    /// a scalar of shape `[]`, or one number per channel; of activations that share one, the first has it ([`Graph::clip_owners`]). Weights with a learned step
     /// have `weight_step`, a scalar or one number per output channel.
     pub fn tensor_shapes(graph: &Graph, plan: &QuantPlan) -> BTreeMap<String, Vec<usize>> {
         let mut shapes = BTreeMap::new();
@@ -112,8 +112,12 @@ impl Model {
                         add(tensor, channels.clone());
                     }
                 }
-                Op::Act { .. } if owners[id] == id && plan.activations.contains_key(&node.name) => {
-                    add("clip_val", Vec::new())
+                Op::Act { .. } if owners[id] == id => {
+                    match plan.activations.get(&node.name).map(|act| act.clip_scale) {
+                        Some(Granularity::Layer) => add("clip_val", Vec::new()),
+                        Some(Granularity::Channel) => add("clip_val", channels),
+                        None => {}
+                    }
                 }
                 _ => {}
             }
@@ -166,8 +170,10 @@ impl Model {
             {
                 return Err(ModelError::tensor(name, format!("value {i} is {}, a step is > 0", tensor.data[i])));
             }
-            if name.ends_with(".clip_val") && least(f32::MIN_POSITIVE).is_some() {
-                return Err(ModelError::tensor(name, format!("is {}, a clip value is > 0", tensor.data[0])));
+            if name.ends_with(".clip_val")
+                && let Some(i) = least(f32::MIN_POSITIVE)
+            {
+                return Err(ModelError::tensor(name, format!("value {i} is {}, a clip value is > 0", tensor.data[i])));
             }
         }
         Ok(())

@@ -149,9 +149,9 @@ pub struct StepOutcome {
 pub struct LayerStatistics {
     /// Name of the activation.
     pub name: String,
-    /// Its clip value.
+    /// Its clip value; of channels with their own, the largest, which sets the step.
     pub alpha: f32,
-    /// Gradient of the loss with respect to alpha in the last step, decay excluded.
+    /// Gradient of the loss with respect to alpha in the last step, decay excluded; of channels with their own, the sum.
     pub alpha_gradient: f32,
     /// Fraction of values at or above alpha since the last reset.
     pub clipped: f64,

@@ -49,6 +49,9 @@ pub struct Recipe {
     /// What has a weight scale of its own; the quantizer's usual where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_scale: Option<Granularity>,
+    /// What has a clip value of its own.
+    #[serde(skip_serializing_if = "is_layer")]
+    pub clip_scale: Granularity,
     /// First and last layer.
     pub first_last: FirstLast,
     /// Projection shortcuts.
@@ -127,9 +130,13 @@ pub struct Recipe {
     pub graph: Option<Graph>,
 }
 
+fn is_layer(scale: &Granularity) -> bool {
+    *scale == Granularity::Layer
+}
+
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 42] = [
+    pub const KEYS: [&str; 43] = [
         "name",
         "dataset",
         "arch",
@@ -138,6 +145,7 @@ impl Recipe {
         "weight_quant",
         "weight_grid",
         "weight_scale",
+        "clip_scale",
         "first_last",
         "shortcut",
         "clip_init",
@@ -238,6 +246,7 @@ impl Recipe {
             weight_grid: self.weight_grid,
             weight_scale: self.weight_scale,
             act_quant: self.act_quant,
+            clip_scale: self.clip_scale,
             first_last: self.first_last,
             shortcut: self.shortcut,
             overrides: self.overrides.clone(),

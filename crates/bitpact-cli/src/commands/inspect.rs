@@ -19,8 +19,10 @@ use layers::Layers;
 /// Shows a network: its graph, and layer by layer shapes, bits, clip values, cost, ranges and use of levels
 #[derive(clap::Args)]
 #[command(after_help = "\
-Columns: alpha is the largest real value of an output code and step that of code 1. acc is the range of the products'
-sums over all images, proved from the weight codes, and the bits it takes. w levels counts the weight codes that occur.
+Columns: step is the real value of one step of the output codes and alpha that of their whole range, the
+clip value (twice that where the activation is signed); alpha min is the least of a channel where channels
+have clip values of their own. acc is the range of the products' sums over all images, proved from the
+weight codes, and the bits it takes. w levels counts the weight codes that occur.
 In the folder of a run, from its last epoch: levels is the number of output codes that occur, entropy the bits they carry,
 zero and clipped the fractions at either end.
 

@@ -163,6 +163,101 @@ fn gradients_match_finite_differences_with_the_residual_frozen() {
     }
 }
 
+/// Channels of random values with clip values of their own, the largest of which is one channel's alone.
+fn channels() -> Vec<(f64, Vec<(f32, f32)>)> {
+    let key = Key::new(9);
+    [1.7f64, 0.31, 1.1, 1.699, 0.05]
+        .into_iter()
+        .enumerate()
+        .map(|(c, alpha)| {
+            let (x, g) = (key.with("x").at(c as u64), key.with("g").at(c as u64));
+            let kink = |v: f64| (v.abs() - alpha).abs() < 1e-3 || v.abs() < 1e-3;
+            let values = (0..300).map(|i| (x.normal(i), g.normal(i))).filter(|(x, _)| !kink(f64::from(*x)));
+            (alpha, values.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn channels_that_clip_apart_are_clipped_and_then_rounded_with_one_step() {
+    let alphas: Vec<f32> = channels().iter().map(|(alpha, _)| *alpha as f32).collect();
+    assert_eq!((largest_clip(&alphas), largest_clip(&[])), (1.7, 0.0));
+    for bits in 1..=8 {
+        let (_, inverse, q_max) = setup(1.7, bits);
+        for (alpha, values) in channels() {
+            let limit = channel_q_max(alpha as f32, inverse, q_max);
+            for (x, _) in values {
+                let code = f32::from(quantize_act(x, inverse, q_max)).min(limit);
+                assert_eq!(code, f32::from(quantize_act(x.min(alpha as f32), inverse, q_max)), "{bits} {alpha} {x}");
+            }
+        }
+        assert_eq!(channel_q_max(1.7, inverse, q_max), q_max);
+    }
+    let (_, inverse, q_max) = setup(6.0, 2);
+    assert_eq!(
+        [0.9, 1.0, 1.1, 3.0, 6.0, 7.0].map(|a| channel_q_max(a, inverse, q_max)),
+        [0.0, 0.0, 1.0, 2.0, 3.0, 3.0]
+    );
+}
+
+/// `s (clip(x, 0, alpha) / s + r)` with `s` the largest clip value over `q_max`, the residual `r` frozen.
+#[test]
+fn gradients_of_channels_match_finite_differences_with_the_residual_frozen() {
+    let h = 1e-5;
+    for (quant, bits) in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym].into_iter().flat_map(|quant| {
+        let least = if quant.is_signed() { 2 } else { 1 };
+        (least..=8).map(move |bits| (quant, bits))
+    }) {
+        let width = Bits::new(bits).unwrap();
+        let all = channels();
+        let (inverse, q_max) = (quant.inverse_step(1.7, width), quant.q_max(width) as f32);
+        let n = f64::from(q_max);
+        // dL/dalpha of every channel, the step's share with that of channel 0, the largest.
+        let mut got = vec![0.0; all.len()];
+        for (c, (alpha, values)) in all.iter().enumerate() {
+            for &(x, g) in values {
+                let grad = act_backward_channel(quant, g, x, *alpha as f32, inverse, q_max);
+                got[c] += f64::from(grad.dalpha);
+                got[0] += f64::from(grad.dlargest);
+                let clip = |x: f64| if quant.is_signed() { x.clamp(-alpha, *alpha) } else { x.clamp(0.0, *alpha) };
+                let slope = (clip(f64::from(x) + h) - clip(f64::from(x) - h)) / (2.0 * h);
+                assert!((f64::from(g) * slope - f64::from(grad.dx)).abs() < 1e-5);
+            }
+        }
+        let loss = |moved: usize, by: f64| -> f64 {
+            let of = |c: usize| all[c].0 + if c == moved { by } else { 0.0 };
+            let step = |largest: f64| if quant == ActQuant::PactPlus { largest / n } else { 1.7 / n };
+            let sum = |c: usize, &(x, g): &(f32, f32)| {
+                let clip =
+                    |a: f64| if quant.is_signed() { f64::from(x).clamp(-a, a) } else { f64::from(x).clamp(0.0, a) };
+                let at = clip(all[c].0) / (1.7 / n);
+                let residual = at.round_ties_even() - at;
+                f64::from(g) * step(of(0)) * (clip(of(c)) / step(of(0)) + residual)
+            };
+            all.iter().enumerate().map(|(c, (_, values))| values.iter().map(|v| sum(c, v)).sum::<f64>()).sum()
+        };
+        for (c, got) in got.into_iter().enumerate() {
+            let expected = (loss(c, h) - loss(c, -h)) / (2.0 * h);
+            assert!((got - expected).abs() < 1e-3, "{quant}, {bits} bits, channel {c}: {got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn channels_with_one_clip_value_have_the_layers_gradient() {
+    for quant in [ActQuant::Pact, ActQuant::PactPlus] {
+        for bits in 1..=8 {
+            let (_, inverse, q_max) = setup(1.7, bits);
+            for (x, g) in layer(1.7) {
+                let layer = act_backward(quant, g, x, 1.7, inverse, q_max);
+                let channel = act_backward_channel(quant, g, x, 1.7, inverse, q_max);
+                assert_eq!(channel.dx, layer.dx);
+                assert!((channel.dalpha + channel.dlargest - layer.dalpha).abs() < 1e-6, "{quant} {bits} {x}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_ends_of_the_range_follow_equation_3() {
     let (_, inverse, q_max) = setup(2.0, 4);

@@ -5,7 +5,7 @@
 //! of the extremes of its terms. Each multiplier of `g` is zero or has the sign of its multiplier in `f`, so wherever inputs
 //! move such that no term of `f` grows, `g` does not grow.
 //!
-//! The matter is the slab `S` of the box where `lo - 1 <= f <= hi + 1`. `trim` encloses `S` in a smaller box, one input after
+//! The matter is the slab `S` of the box where `lo - 1 <= f <= hi + 1`, with the bounds of the channel. `trim` encloses `S` in a smaller box, one input after
 //! the other, and `|e| <= 2^-8` is required there. Nothing more is needed: where `f > hi + 1`, let the inputs run towards the corner at
 //! which `f` is smallest, until `f = hi + 1` in `S`, or, where all of the box lies above, to that corner, which then is the
 //! trimmed box. There `g >= f - 2^-8 > hi`, and `g` only fell on the way, so both outputs are `hi`. The same below `lo`.
@@ -82,6 +82,7 @@ pub fn derive(real: &RealStep, ranges: &Ranges<'_>) -> Result<Derived, StepError
             add: rounded.iter().map(|r| r.add).collect(),
             lo: real.lo,
             hi: real.hi,
+            bounds: real.bounds.clone(),
         };
         let worst_error = rounded.iter().fold(0.0, |worst, r| f64::max(worst, r.error));
         return Ok(Derived { step, worst_error });
@@ -101,9 +102,7 @@ fn channels(real: &RealStep, ranges: &Ranges<'_>) -> Result<Vec<Channel>, StepEr
     if !real.res_scale.is_empty() {
         length("res_scale", real.res_scale.len())?;
     }
-    if real.lo > real.hi {
-        return Err(StepError::EmptyRange { what: "output", channel: 0, lo: real.lo.into(), hi: real.hi.into() });
-    }
+    super::check_bounds((real.lo, real.hi), &real.bounds, n)?;
     let mut channels = Vec::with_capacity(n);
     for c in 0..n {
         let mut scale = [real.scale[c], 0.0, 0.0];
@@ -135,7 +134,8 @@ fn channels(real: &RealStep, ranges: &Ranges<'_>) -> Result<Vec<Channel>, StepEr
         if magnitude > MAX_MAGNITUDE {
             return Err(StepError::Magnitude { channel: c, magnitude });
         }
-        channel.trim(f64::from(real.lo) - 1.0, f64::from(real.hi) + 1.0);
+        let (lo, hi) = real.bounds.get(c).copied().unwrap_or((real.lo, real.hi));
+        channel.trim(f64::from(lo) - 1.0, f64::from(hi) + 1.0);
         channels.push(channel);
     }
     Ok(channels)

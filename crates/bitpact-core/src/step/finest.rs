@@ -67,6 +67,7 @@ fn at_shift(real: &RealStep, shift: u32) -> Result<IntegerStep, StepError> {
         add: real.offset.iter().enumerate().map(constant).collect::<Result<_, _>>()?,
         lo: real.lo,
         hi: real.hi,
+        bounds: real.bounds.clone(),
     })
 }
 
@@ -94,7 +95,15 @@ mod tests {
 
     fn real(scale: &[f64], offset: &[f64]) -> RealStep {
         let (scale, offset) = (scale.to_vec(), offset.to_vec());
-        RealStep { scale, scale2: Vec::new(), res_scale: Vec::new(), offset, lo: i32::MIN, hi: i32::MAX }
+        RealStep {
+            scale,
+            scale2: Vec::new(),
+            res_scale: Vec::new(),
+            offset,
+            lo: i32::MIN,
+            hi: i32::MAX,
+            bounds: vec![],
+        }
     }
 
     #[test]

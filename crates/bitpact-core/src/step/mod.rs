@@ -1,6 +1,6 @@
 //! The integer step: batch norm, bias, residual branch, clipping and rounding of one layer in integers.
 //!
-//! `out = clamp((acc * mul[c] + acc2 * mul2[c] + res * res_mul[c] + add[c]) >> shift, lo, hi)`.
+//! `out = clamp((acc * mul[c] + acc2 * mul2[c] + res * res_mul[c] + add[c]) >> shift, lo[c], hi[c])`.
 
 use crate::StepError;
 
@@ -29,6 +29,8 @@ pub struct IntegerStep {
     pub lo: i32,
     /// Largest output code.
     pub hi: i32,
+    /// Smallest and largest output code of each channel, within `lo..=hi`; empty where those hold for every channel.
+    pub bounds: Vec<(i32, i32)>,
 }
 
 impl IntegerStep {
@@ -44,14 +46,22 @@ impl IntegerStep {
         if let Some(&res_mul) = self.res_mul.get(c) {
             sum += res * i64::from(res_mul);
         }
-        (sum >> self.shift).clamp(i64::from(self.lo), i64::from(self.hi)) as i32
+        let (lo, hi) = self.bound(c);
+        (sum >> self.shift).clamp(i64::from(lo), i64::from(hi)) as i32
+    }
+
+    /// Smallest and largest output code of channel `c`.
+    #[inline]
+    pub fn bound(&self, c: usize) -> (i32, i32) {
+        self.bounds.get(c).copied().unwrap_or((self.lo, self.hi))
     }
 
     /// Proves a step that comes from a file: the largest `|acc * mul| + |acc2 * mul2| + |res * res_mul| + |add|` of any channel
     /// over the given ranges, below 2^63. Below 2^31 the step may be computed in 32-bit arithmetic, in any order of summation.
     ///
     /// # Errors
-    /// Lists of unequal length, a shift above 62, `lo > hi`, an empty range, or a sum that could reach 2^63.
+    /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum that
+    /// could reach 2^63.
     pub fn largest_sum(&self, ranges: &Ranges<'_>) -> Result<u64, StepError> {
         let n = self.mul.len();
         let length = |what, got| if got == n { Ok(()) } else { Err(StepError::Length { what, got, expected: n }) };
@@ -66,9 +76,7 @@ impl IntegerStep {
         if self.shift > 62 {
             return Err(StepError::Shift { shift: self.shift });
         }
-        if self.lo > self.hi {
-            return Err(StepError::EmptyRange { what: "output", channel: 0, lo: self.lo.into(), hi: self.hi.into() });
-        }
+        check_bounds((self.lo, self.hi), &self.bounds, n)?;
         let mut largest = 0;
         for c in 0..n {
             let mut sum = u128::from(self.add[c].unsigned_abs());
@@ -96,6 +104,23 @@ impl IntegerStep {
     }
 }
 
+/// Checks the output codes of a step of `channels` channels.
+fn check_bounds((lo, hi): (i32, i32), bounds: &[(i32, i32)], channels: usize) -> Result<(), StepError> {
+    if !bounds.is_empty() && bounds.len() != channels {
+        return Err(StepError::Length { what: "bounds", got: bounds.len(), expected: channels });
+    }
+    for (channel, &(from, to)) in std::iter::once(&(lo, hi)).chain(bounds).enumerate() {
+        let channel = channel.saturating_sub(1);
+        if from > to {
+            return Err(StepError::EmptyRange { what: "output", channel, lo: from.into(), hi: to.into() });
+        }
+        if from < lo || to > hi {
+            return Err(StepError::Bounds { channel, lo: from, hi: to, range: (lo, hi) });
+        }
+    }
+    Ok(())
+}
+
 /// The real step of one layer, in output code units:
 /// `out_real[c] = acc * scale[c] + acc2 * scale2[c] + res * res_scale[c] + offset[c]`, then rounded and clamped to `[lo, hi]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +137,8 @@ pub struct RealStep {
     pub lo: i32,
     /// Largest output code.
     pub hi: i32,
+    /// Smallest and largest output code of each channel, within `lo..=hi`; empty where those hold for every channel.
+    pub bounds: Vec<(i32, i32)>,
 }
 
 /// The proved ranges of the inputs of a step, both ends included.

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn plain(scale: f64, offset: f64, lo: i32, hi: i32) -> RealStep {
-    RealStep { scale: vec![scale], scale2: vec![], res_scale: vec![], offset: vec![offset], lo, hi }
+    RealStep { scale: vec![scale], scale2: vec![], res_scale: vec![], offset: vec![offset], lo, hi, bounds: vec![] }
 }
 
 fn over(acc: &[(i64, i64)]) -> Ranges<'_> {
@@ -14,7 +14,16 @@ fn over(acc: &[(i64, i64)]) -> Ranges<'_> {
 #[test]
 fn a_power_of_two_needs_only_its_own_shift() {
     let derived = derive(&plain(0.125, 0.0, 0, 15), &over(&[(-500, 500)])).unwrap();
-    let expected = IntegerStep { shift: 3, mul: vec![1], mul2: vec![], res_mul: vec![], add: vec![4], lo: 0, hi: 15 };
+    let expected = IntegerStep {
+        shift: 3,
+        mul: vec![1],
+        mul2: vec![],
+        res_mul: vec![],
+        add: vec![4],
+        lo: 0,
+        hi: 15,
+        bounds: vec![],
+    };
     assert_eq!(derived, Derived { step: expected, worst_error: 0.0 });
     let outs: Vec<i32> = [-4, 3, 4, 11, 12, 115, 116, 500].map(|acc| derived.step.apply(0, acc, 0, 0)).to_vec();
     assert_eq!(outs, [0, 0, 1, 1, 2, 14, 15, 15], "halves go up");
@@ -82,6 +91,7 @@ fn every_refusal_carries_its_numbers() {
         offset: vec![0.0, 0.5],
         lo: 0,
         hi: 15,
+        bounds: vec![(0, 15), (2, 9)],
     };
     let acc = [(0, 100), (-5, 5)];
     let ranges = Ranges { acc: &acc, acc2: &acc, res: (0, 15) };
@@ -101,6 +111,9 @@ fn every_refusal_carries_its_numbers() {
     refused(&|_| (), &Ranges { res: (3, 2), ..ranges }, "channel 0: empty range 3..=2 of res");
     refused(&|_| (), &Ranges { acc: &[(0, 1), (9, 8)], ..ranges }, "channel 1: empty range 9..=8 of acc");
     refused(&|r| r.lo = 16, &ranges, "empty range 16..=15 of output");
+    refused(&|r| r.bounds.truncate(1), &ranges, "bounds has 1 entries");
+    refused(&|r| r.bounds[1] = (9, 8), &ranges, "channel 1: empty range 9..=8 of output");
+    refused(&|r| r.bounds[1] = (0, 16), &ranges, "channel 1: codes 0..=16 leave the layer's, 0..=15");
     refused(&|r| r.scale[1] = f64::NAN, &ranges, "channel 1: scale is NaN");
     refused(&|r| r.offset[1] = f64::INFINITY, &ranges, "channel 1: offset is inf");
     refused(&|r| r.offset[1] = 1e20, &ranges, "channel 1: the output reaches 1e20");
@@ -118,8 +131,16 @@ fn every_refusal_carries_its_numbers() {
 
 #[test]
 fn a_step_from_a_file_is_proved_or_refused() {
-    let good =
-        IntegerStep { shift: 8, mul: vec![3, -7], mul2: vec![], res_mul: vec![2, 0], add: vec![128, -1], lo: 0, hi: 3 };
+    let good = IntegerStep {
+        shift: 8,
+        mul: vec![3, -7],
+        mul2: vec![],
+        res_mul: vec![2, 0],
+        add: vec![128, -1],
+        lo: 0,
+        hi: 3,
+        bounds: vec![],
+    };
     let ranges = Ranges { acc: &[(-10, 4), (0, 100)], acc2: &[], res: (-2, 1) };
     assert_eq!(good.largest_sum(&ranges), Ok(701));
     let refused = |change: &dyn Fn(&mut IntegerStep), expected: &str| {
@@ -130,6 +151,8 @@ fn a_step_from_a_file_is_proved_or_refused() {
     };
     refused(&|s| s.shift = 63, "shift 63");
     refused(&|s| s.lo = 4, "empty range 4..=3 of output");
+    refused(&|s| s.bounds = vec![(0, 3)], "bounds has 1 entries");
+    refused(&|s| s.bounds = vec![(-1, 3), (0, 3)], "channel 0: codes -1..=3 leave the layer's, 0..=3");
     refused(&|s| s.add.truncate(1), "add has 1 entries");
     refused(&|s| s.mul2 = vec![1], "mul2 has 1 entries");
     refused(&|s| s.mul2 = vec![1, 1], "acc2 range has 0 entries");
@@ -154,8 +177,14 @@ prop_compose! {
         acc2 in prop::collection::vec((-9_000i64..9_000, 0i64..300_000).prop_map(|(a, b)| (a, a + b)), channels),
         res in (-20i64..20, 0i64..40_000).prop_map(|(a, b)| (a, a + b)),
         (lo, hi) in prop_oneof![Just((0, 1)), Just((0, 15)), Just((0, 255)), Just((-32768, 32767))],
+        ends in prop::collection::vec((0.0..=1.0f64, 0.0..=1.0f64), channels),
+        narrower in any::<bool>(),
     ) -> (RealStep, Vec<(i64, i64)>, Vec<(i64, i64)>, (i64, i64)) {
-        (RealStep { scale, scale2, res_scale, offset, lo, hi }, acc, acc2, res)
+        let bounds = ends.iter().filter(|_| narrower).map(|&(a, b)| {
+            let [a, b] = [a, b].map(|part| pick((lo.into(), hi.into()), part) as i32);
+            (a.min(b), a.max(b))
+        });
+        (RealStep { scale, scale2, res_scale, offset, lo, hi, bounds: bounds.collect() }, acc, acc2, res)
     }
 }
 
@@ -185,11 +214,13 @@ proptest! {
             // Half of the samples aim at outputs that do not clamp.
             let (b, r) = (pick(acc2[c], p2), pick(res, pr));
             let rest = b as f64 * at(&real.scale2, c) + r as f64 * at(&real.res_scale, c) + real.offset[c];
-            let aimed = f64::from(real.lo) - 2.0 + p * f64::from(real.hi - real.lo + 4);
+            let (lo, hi) = step.bound(c);
+            prop_assert_eq!((lo, hi), real.bounds.get(c).copied().unwrap_or((real.lo, real.hi)));
+            let aimed = f64::from(lo) - 2.0 + p * f64::from(hi - lo + 4);
             let a = if i % 2 == 0 { pick(acc[c], p) } else { ((aimed - rest) / real.scale[c]) as i64 };
             let a = a.clamp(acc[c].0, acc[c].1);
             let f = a as f64 * real.scale[c] + rest;
-            let code = |v: f64| (v + 0.5).floor().clamp(f64::from(real.lo), f64::from(real.hi)) as i32;
+            let code = |v: f64| (v + 0.5).floor().clamp(f64::from(lo), f64::from(hi)) as i32;
             let slack = worst_error + 1e-6;
             let (least, most) = (code(f - slack), code(f + slack));
             let got = step.apply(c, a, b, r);

@@ -1,7 +1,7 @@
 //! The loops behind [`super`], written once and compiled for every instruction set. Blocks of 16 channels outside,
 //! pixels inside: the sums of a block stay in registers, and one pixel of a block is one cache line of float32.
 
-use super::{BLOCK, ClipSums, Coefficients, UnitSums};
+use super::{BLOCK, Coefficients, UnitSums};
 use crate::layout::Layout;
 
 type Lanes = [f32; BLOCK];
@@ -16,7 +16,7 @@ fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 #[inline(always)]
-fn lanes<T>(slice: &[T]) -> &[[T; BLOCK]] {
+pub(super) fn lanes<T>(slice: &[T]) -> &[[T; BLOCK]] {
     slice.as_chunks::<BLOCK>().0
 }
 
@@ -112,21 +112,42 @@ impl Residual for Real<'_> {
     }
 }
 
+/// The largest code of each channel.
+pub(super) trait Limit: Copy {
+    fn of(&self, block: usize) -> Lanes;
+}
+
+/// One for all.
+impl Limit for f32 {
+    #[inline(always)]
+    fn of(&self, _: usize) -> Lanes {
+        [*self; BLOCK]
+    }
+}
+
+/// One a channel.
+impl Limit for &[Lanes] {
+    #[inline(always)]
+    fn of(&self, block: usize) -> Lanes {
+        self[block]
+    }
+}
+
 /// Where u goes.
 pub(super) trait Sink {
     fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes);
 }
 
-pub(super) struct Codes<'a> {
+pub(super) struct Codes<'a, L> {
     codes: &'a mut [[u8; BLOCK]],
     layout: Layout,
     inverse_step: f32,
-    q_max: f32,
+    limit: L,
 }
 
-impl<'a> Codes<'a> {
-    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, q_max: f32) -> Self {
-        Self { codes: lanes_mut(codes), layout, inverse_step, q_max }
+impl<'a, L> Codes<'a, L> {
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, limit: L) -> Self {
+        Self { codes: lanes_mut(codes), layout, inverse_step, limit }
     }
 }
 
@@ -138,41 +159,44 @@ fn rounded(x: f32, q_max: f32) -> f32 {
     x + ROUNDER
 }
 
-impl Sink for Codes<'_> {
+impl<L: Limit> Sink for Codes<'_, L> {
     #[inline(always)]
     fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
         let (start, step) = row(&self.layout, y, block);
         let out = &mut self.codes[start + x * step];
+        let limit = self.limit.of(block);
         for i in 0..BLOCK {
-            out[i] = rounded(u[i] * self.inverse_step, self.q_max).to_bits() as u8;
+            out[i] = rounded(u[i] * self.inverse_step, limit[i]).to_bits() as u8;
         }
     }
 }
 
-pub(super) struct SignedCodes<'a> {
+pub(super) struct SignedCodes<'a, L> {
     codes: &'a mut [[u8; BLOCK]],
     layout: Layout,
     inverse_step: f32,
-    q_max: f32,
+    /// The code that is added to all.
+    zero: u8,
+    limit: L,
 }
 
-impl<'a> SignedCodes<'a> {
-    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, q_max: f32) -> Self {
-        Self { codes: lanes_mut(codes), layout, inverse_step, q_max }
+impl<'a, L> SignedCodes<'a, L> {
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, q_max: f32, limit: L) -> Self {
+        Self { codes: lanes_mut(codes), layout, inverse_step, zero: q_max as u8, limit }
     }
 }
 
-impl Sink for SignedCodes<'_> {
+impl<L: Limit> Sink for SignedCodes<'_, L> {
     #[inline(always)]
     fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
         let (start, step) = row(&self.layout, y, block);
         let out = &mut self.codes[start + x * step];
-        let zero = self.q_max as u8;
+        let limit = self.limit.of(block);
         for i in 0..BLOCK {
             let v = u[i] * self.inverse_step;
-            let v = if v > -self.q_max { v } else { -self.q_max };
-            let v = if v < self.q_max { v } else { self.q_max };
-            out[i] = ((v + ROUNDER).to_bits() as u8).wrapping_add(zero);
+            let v = if v > -limit[i] { v } else { -limit[i] };
+            let v = if v < limit[i] { v } else { limit[i] };
+            out[i] = ((v + ROUNDER).to_bits() as u8).wrapping_add(self.zero);
         }
     }
 }
@@ -199,9 +223,71 @@ impl<const RELU: bool> Sink for RealOut<'_, RELU> {
     }
 }
 
-/// Backward of an activation on one block: masks g, adds to alpha's gradient and the count of clipped elements.
+/// Backward of an activation on one block: masks g, adds to alpha's gradient, what comes of the step apart where channels have clip values
+/// of their own, and to the count of clipped elements.
 pub(super) trait Act: Copy {
-    fn mask(&self, u: &Lanes, g: &mut Lanes, alpha: &mut Lanes, clipped: &mut [u32; BLOCK]);
+    fn mask(&self, block: usize, u: &Lanes, g: &mut Lanes, alpha: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]);
+}
+
+/// Where the gradient of alpha goes, row by row of a block.
+pub(super) trait AlphaSums {
+    fn row(&mut self, block: usize, alpha: &[Lanes; 2]);
+}
+
+/// All of it into one sum.
+impl AlphaSums for f64 {
+    #[inline(always)]
+    fn row(&mut self, _: usize, alpha: &[Lanes; 2]) {
+        *self += alpha[0].iter().map(|&v| f64::from(v)).sum::<f64>();
+    }
+}
+
+/// Per channel, and the step's.
+pub(super) struct ChannelSums<'a> {
+    pub(super) channels: &'a mut [f64],
+    pub(super) step: f64,
+}
+
+impl AlphaSums for ChannelSums<'_> {
+    #[inline(always)]
+    fn row(&mut self, block: usize, alpha: &[Lanes; 2]) {
+        let channels = &mut lanes_mut(self.channels)[block];
+        for i in 0..BLOCK {
+            channels[i] += f64::from(alpha[0][i]);
+        }
+        self.step += alpha[1].iter().map(|&v| f64::from(v)).sum::<f64>();
+    }
+}
+
+/// Channels that clip at values of their own, with one step; `limits` are their largest codes.
+#[derive(Clone, Copy)]
+pub(super) struct ClipChannels<'a, const PLUS: bool, const SIGNED: bool> {
+    pub(super) alphas: &'a [Lanes],
+    pub(super) limits: &'a [Lanes],
+    pub(super) inverse_step: f32,
+    pub(super) q_max: f32,
+}
+
+impl<const PLUS: bool, const SIGNED: bool> Act for ClipChannels<'_, PLUS, SIGNED> {
+    #[inline(always)]
+    fn mask(&self, block: usize, u: &Lanes, g: &mut Lanes, alpha: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
+        let (alphas, limits) = (&self.alphas[block], &self.limits[block]);
+        for i in 0..BLOCK {
+            let above = u[i] >= alphas[i];
+            let below = if SIGNED { u[i] <= -alphas[i] } else { false };
+            let inside = !above && if SIGNED { !below } else { u[i] >= 0.0 };
+            let term = if below { -g[i] } else { 0.0 };
+            alpha[0][i] += if above { g[i] } else { term };
+            clipped[i] += u32::from(above | below);
+            if PLUS {
+                let x = if u[i] < alphas[i] { u[i] } else { alphas[i] } * self.inverse_step;
+                let q = rounded(x, limits[i]) - ROUNDER;
+                let term = g[i] * ((q - x) / self.q_max);
+                alpha[1][i] += if u[i] >= 0.0 { term } else { 0.0 };
+            }
+            g[i] = if inside { g[i] } else { 0.0 };
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -213,7 +299,7 @@ pub(super) struct Clip<const PLUS: bool> {
 
 impl<const PLUS: bool> Act for Clip<PLUS> {
     #[inline(always)]
-    fn mask(&self, u: &Lanes, g: &mut Lanes, alpha: &mut Lanes, clipped: &mut [u32; BLOCK]) {
+    fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, [alpha, _]: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
         for i in 0..BLOCK {
             let above = u[i] >= self.alpha;
             let inside = u[i] >= 0.0 && !above;
@@ -239,7 +325,7 @@ pub(super) struct ClipBoth {
 
 impl Act for ClipBoth {
     #[inline(always)]
-    fn mask(&self, u: &Lanes, g: &mut Lanes, alpha: &mut Lanes, clipped: &mut [u32; BLOCK]) {
+    fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, [alpha, _]: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
         for i in 0..BLOCK {
             let (above, below) = (u[i] >= self.alpha, u[i] <= -self.alpha);
             let term = if below { -g[i] } else { 0.0 };
@@ -255,7 +341,7 @@ pub(super) struct Relu;
 
 impl Act for Relu {
     #[inline(always)]
-    fn mask(&self, u: &Lanes, g: &mut Lanes, _: &mut Lanes, _: &mut [u32; BLOCK]) {
+    fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, _: &mut [Lanes; 2], _: &mut [u32; BLOCK]) {
         for i in 0..BLOCK {
             g[i] = if u[i] > 0.0 { g[i] } else { 0.0 };
         }
@@ -267,7 +353,7 @@ pub(super) struct Keep;
 
 impl Act for Keep {
     #[inline(always)]
-    fn mask(&self, _: &Lanes, _: &mut Lanes, _: &mut Lanes, _: &mut [u32; BLOCK]) {}
+    fn mask(&self, _: usize, _: &Lanes, _: &mut Lanes, _: &mut [Lanes; 2], _: &mut [u32; BLOCK]) {}
 }
 
 /// Where the gradient of accumulators goes: block `to` of the tensor, which is block `at` of the image without border.
@@ -417,17 +503,18 @@ pub(super) fn apply<Z: Acc, R: Residual, S: Sink, const FMA: bool>(
 }
 
 #[inline(always)]
-pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
+pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, S: AlphaSums, const FMA: bool>(
     shape: Layout,
     z: &[Z],
     k: Coefficients,
     residual: R,
     act: A,
+    alpha: &mut S,
     g: &mut [f32],
     sums_of: &mut UnitSums,
-) -> ClipSums {
+) -> u64 {
     let (z, g) = (lanes(z), lanes_mut(g));
-    let mut sums = ClipSums::default();
+    let mut total = 0;
     for block in 0..shape.cs / BLOCK {
         let (a, b, xa, xb) = (&lanes(k.a)[block], &lanes(k.b)[block], &lanes(k.xa)[block], &lanes(k.xb)[block]);
         let (mut block_g, mut block_gx) = ([0f32; BLOCK], [0f32; BLOCK]);
@@ -435,7 +522,7 @@ pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
         let mut clipped = [0u32; BLOCK];
         for y in 0..shape.h {
             let (start, step) = row(&shape, y, block);
-            let (mut row_g, mut row_gx, mut row_alpha) = ([0f32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
+            let (mut row_g, mut row_gx, mut row_alpha) = ([0f32; BLOCK], [0f32; BLOCK], [[0f32; BLOCK]; 2]);
             for x in 0..shape.w {
                 let (z, g) = (&z[start + x * step], &mut g[start + x * step]);
                 let (mut u, mut xhat) = ([0f32; BLOCK], [0f32; BLOCK]);
@@ -444,7 +531,7 @@ pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
                     xhat[i] = fma::<FMA>(z[i].real(), xa[i], xb[i]);
                 }
                 residual.add::<FMA>(y, x, block, &mut u);
-                act.mask(&u, g, &mut row_alpha, &mut clipped);
+                act.mask(block, &u, g, &mut row_alpha, &mut clipped);
                 for i in 0..BLOCK {
                     row_g[i] += g[i];
                     row_gx[i] = fma::<FMA>(g[i], xhat[i], row_gx[i]);
@@ -458,16 +545,16 @@ pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
                 block_g[i] += row_g[i];
                 block_gx[i] += row_gx[i];
             }
-            sums.alpha_gradient += row_alpha.iter().map(|&v| f64::from(v)).sum::<f64>();
+            alpha.row(block, &row_alpha);
         }
-        sums.clipped += clipped.iter().map(|&n| u64::from(n)).sum::<u64>();
+        total += clipped.iter().map(|&n| u64::from(n)).sum::<u64>();
         lanes_mut(sums_of.g)[block] = block_g;
         lanes_mut(sums_of.gx)[block] = block_gx;
         lanes_mut(sums_of.largest_g)[block] = largest_g;
         lanes_mut(sums_of.lowest_z)[block] = low;
         lanes_mut(sums_of.highest_z)[block] = high;
     }
-    sums
+    total
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 //! ```text
 //! xhat = z * xa[c] + xb[c]                    xa = 1/sigma, xb = -mean/sigma
 //! u    = z * a[c] + b[c] + residual           a = gamma*xa, b = gamma*xb + beta
-//! q    = clamp(round_half_even(u * inv), 0, q_max)
+//! q    = clamp(round_half_even(u * inv), 0, q_max)          q_max may differ per channel
 //! ```
 //!
 //! Nothing but z and q is kept between forward and backward: u, xhat and the clip mask are computed again. Every
@@ -19,7 +19,7 @@ mod tests;
 
 use crate::isa::Isa;
 use crate::layout::Layout;
-use body::{Clip, ClipBoth, Codes, Keep, NoResidual, Real, RealOut, Relu, SignedCodes};
+use body::{ChannelSums, Clip, ClipBoth, ClipChannels, Codes, Keep, NoResidual, Real, RealOut, Relu, SignedCodes};
 
 /// Channels a block of the element-wise kernels holds; every channel stride is a multiple.
 pub const BLOCK: usize = 16;
@@ -71,6 +71,8 @@ pub enum Output<'a> {
         inverse_step: f32,
         /// Largest code.
         q_max: f32,
+        /// Largest code of each channel, whole numbers of 0 to `q_max`; empty where that is `q_max` for all.
+        limits: &'a [f32],
     },
     /// Clipped on both sides and quantized; stored as `q + q_max`.
     SignedCodes {
@@ -82,6 +84,8 @@ pub enum Output<'a> {
         inverse_step: f32,
         /// Largest code, at most 127.
         q_max: f32,
+        /// Largest `q` of each channel, whole numbers of 0 to `q_max`; empty where that is `q_max` for all.
+        limits: &'a [f32],
     },
     /// max(u, 0).
     Relu {
@@ -101,7 +105,7 @@ pub enum Output<'a> {
 
 /// The activation, as its backward needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Activation {
+pub enum Activation<'a> {
     /// Clip at alpha; the paper's gradient (eq. 3).
     Pact {
         /// The clip value.
@@ -121,6 +125,21 @@ pub enum Activation {
         /// The clip value.
         alpha: f32,
     },
+    /// Channels that clip at values of their own, with the step of the largest.
+    Channels {
+        /// The clip value of each channel.
+        alphas: &'a [f32],
+        /// The largest code of each channel.
+        limits: &'a [f32],
+        /// q_max over the largest clip value.
+        inverse_step: f32,
+        /// Largest code.
+        q_max: f32,
+        /// Whether the gradient has the term of the step.
+        plus: bool,
+        /// Whether codes lie on both sides of zero; then there is no such term.
+        signed: bool,
+    },
     /// max(u, 0).
     Relu,
     /// None: the gradient passes.
@@ -130,7 +149,7 @@ pub enum Activation {
 /// Sums of one image that the backward of a unit needs.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ClipSums {
-    /// dL/dalpha.
+    /// dL/dalpha; of channels that clip apart, what the step gives to the gradient of the largest clip value.
     pub alpha_gradient: f64,
     /// Elements at or above alpha, or at or below -alpha where it clips too.
     pub clipped: u64,
@@ -228,14 +247,26 @@ pub fn apply(isa: Isa, shape: Layout, z: Accumulators, a: &[f32], b: &[f32], res
     macro_rules! with_output {
         ($z:expr, $r:expr) => {
             match output {
-                Output::Codes { codes, layout, inverse_step, q_max } => {
+                Output::Codes { codes, layout, inverse_step, q_max, limits: [] } => {
                     check_layout(shape, layout, codes.len());
                     let out = Codes::new(codes, layout, inverse_step, q_max);
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
-                Output::SignedCodes { codes, layout, inverse_step, q_max } => {
+                Output::Codes { codes, layout, inverse_step, limits, .. } => {
                     check_layout(shape, layout, codes.len());
-                    let out = SignedCodes::new(codes, layout, inverse_step, q_max);
+                    assert_eq!(limits.len(), shape.cs, "largest codes");
+                    let out = Codes::new(codes, layout, inverse_step, body::lanes(limits));
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
+                Output::SignedCodes { codes, layout, inverse_step, q_max, limits: [] } => {
+                    check_layout(shape, layout, codes.len());
+                    let out = SignedCodes::new(codes, layout, inverse_step, q_max, q_max);
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
+                Output::SignedCodes { codes, layout, inverse_step, q_max, limits } => {
+                    check_layout(shape, layout, codes.len());
+                    assert_eq!(limits.len(), shape.cs, "largest codes");
+                    let out = SignedCodes::new(codes, layout, inverse_step, q_max, body::lanes(limits));
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
                 Output::Relu { values, layout } => {
@@ -315,6 +346,7 @@ impl<'a> UnitSums<'a> {
 }
 
 /// Backward, pass one, over one image: masks `g` (dL/dy, dense) in place to dL/du and sums it per channel.
+/// `alpha_gradients[c]` is dL/dalpha of channels that clip apart; other activations do not touch it, and it may be empty with them.
 ///
 /// # Panics
 /// As [`apply`].
@@ -326,32 +358,54 @@ pub fn backward_reduce(
     residual: ResidualView,
     activation: Activation,
     g: &mut [f32],
-    mut sums: UnitSums,
+    mut unit_sums: UnitSums,
+    alpha_gradients: &mut [f64],
 ) -> ClipSums {
-    let sums = &mut sums;
     check(shape, &z, &residual);
     assert!([k.a, k.b, k.xa, k.xb].iter().all(|s| s.len() == shape.cs) && g.len() == shape.len());
-    assert!(sums.g.len() == shape.cs, "sums of {} channels for {shape:?}", sums.g.len());
+    assert!(unit_sums.g.len() == shape.cs, "sums of {} channels for {shape:?}", unit_sums.g.len());
+    let mut sums = ClipSums::default();
+    macro_rules! reduce {
+        ($z:expr, $r:expr, $act:expr, $alpha:expr) => {{
+            let (act, alpha, unit_sums) = ($act, $alpha, &mut unit_sums);
+            sums.clipped = on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, _, FMA>(
+                shape, $z, k, $r, act, alpha, g, unit_sums
+            ));
+        }};
+    }
     macro_rules! with_activation {
         ($z:expr, $r:expr) => {
             match activation {
                 Activation::Pact { alpha } => {
                     let act = Clip::<false> { alpha, inverse_step: 0.0, q_max: 1.0 };
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sums))
+                    reduce!($z, $r, act, &mut sums.alpha_gradient)
                 }
                 Activation::PactPlus { alpha, inverse_step, q_max } => {
-                    let act = Clip::<true> { alpha, inverse_step, q_max };
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sums))
+                    reduce!($z, $r, Clip::<true> { alpha, inverse_step, q_max }, &mut sums.alpha_gradient)
                 }
-                Activation::PactSym { alpha } => {
-                    let act = ClipBoth { alpha };
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sums))
-                }
-                Activation::Relu => {
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Relu, g, sums))
-                }
-                Activation::Keep => {
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Keep, g, sums))
+                Activation::PactSym { alpha } => reduce!($z, $r, ClipBoth { alpha }, &mut sums.alpha_gradient),
+                Activation::Relu => reduce!($z, $r, Relu, &mut sums.alpha_gradient),
+                Activation::Keep => reduce!($z, $r, Keep, &mut sums.alpha_gradient),
+                Activation::Channels { alphas, limits, inverse_step, q_max, plus, signed } => {
+                    assert!([alphas.len(), limits.len(), alpha_gradients.len()] == [shape.cs; 3], "clip values");
+                    alpha_gradients.fill(0.0);
+                    let (alphas, limits) = (body::lanes(alphas), body::lanes(limits));
+                    let mut alpha = ChannelSums { channels: &mut *alpha_gradients, step: 0.0 };
+                    match (plus, signed) {
+                        (_, true) => {
+                            let act = ClipChannels::<false, true> { alphas, limits, inverse_step, q_max };
+                            reduce!($z, $r, act, &mut alpha)
+                        }
+                        (true, false) => {
+                            let act = ClipChannels::<true, false> { alphas, limits, inverse_step, q_max };
+                            reduce!($z, $r, act, &mut alpha)
+                        }
+                        (false, false) => {
+                            let act = ClipChannels::<false, false> { alphas, limits, inverse_step, q_max };
+                            reduce!($z, $r, act, &mut alpha)
+                        }
+                    }
+                    sums.alpha_gradient = alpha.step;
                 }
             }
         };
@@ -371,6 +425,7 @@ pub fn backward_reduce(
         Accumulators::Int(z) => with_residual!(z),
         Accumulators::Real(z) => with_residual!(z),
     }
+    sums
 }
 
 /// Where the gradient of accumulators goes.

@@ -1,4 +1,6 @@
-use bitpact_core::{ActQuant, act_backward, quantize_act, quantize_act_signed, rng::Key};
+use bitpact_core::{
+    ActQuant, act_backward, act_backward_channel, channel_q_max, quantize_act, quantize_act_signed, rng::Key,
+};
 
 use super::*;
 
@@ -55,7 +57,13 @@ fn codes_equal_the_core_arithmetic_bit_for_bit() {
                     ResidualView::None
                 };
                 let mut codes = vec![99u8; case.bordered.len()];
-                let out = Output::Codes { codes: &mut codes, layout: case.bordered, inverse_step: 7.5, q_max: 15.0 };
+                let out = Output::Codes {
+                    codes: &mut codes,
+                    layout: case.bordered,
+                    inverse_step: 7.5,
+                    q_max: 15.0,
+                    limits: &[],
+                };
                 apply(isa, case.shape, Accumulators::Int(&case.z), &case.a, &case.b, view, out);
                 let mut seen = [0usize; 16];
                 for (y, x, c) in pixels(&case) {
@@ -79,7 +87,13 @@ fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
         for zero in [0u8, 9] {
             let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero };
             let mut codes = vec![99u8; case.bordered.len()];
-            let out = Output::SignedCodes { codes: &mut codes, layout: case.bordered, inverse_step: 3.5, q_max: 7.0 };
+            let out = Output::SignedCodes {
+                codes: &mut codes,
+                layout: case.bordered,
+                inverse_step: 3.5,
+                q_max: 7.0,
+                limits: &[],
+            };
             apply(isa, case.shape, Accumulators::Int(&case.z), &case.a, &case.b, view, out);
             let mut seen = [0usize; 15];
             for (y, x, c) in pixels(&case) {
@@ -93,7 +107,7 @@ fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
         let shape = Layout::new(1, 16, 16, 0);
         let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16 - 8).collect();
         let mut codes = vec![0u8; shape.len()];
-        let out = Output::SignedCodes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 3.0 };
+        let out = Output::SignedCodes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 3.0, limits: &[] };
         apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
         let firsts: Vec<u8> = codes.iter().step_by(16).copied().collect();
         assert_eq!(firsts, [0, 0, 0, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 6], "{isa}: ties round to even");
@@ -106,7 +120,7 @@ fn exact_ties_round_to_even() {
     let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16).collect();
     for isa in Isa::available() {
         let mut codes = vec![0u8; shape.len()];
-        let out = Output::Codes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 255.0 };
+        let out = Output::Codes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 255.0, limits: &[] };
         apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
         let firsts: Vec<u8> = codes.iter().step_by(16).copied().collect();
         assert_eq!(firsts, [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8], "{isa}");
@@ -133,7 +147,7 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
             let k = Coefficients { a: &case.a, b: &case.b, xa: &xa, xb: &xb };
             let z = Accumulators::Int(&case.z);
             let unit = UnitSums::new(&mut unit_sums, cs);
-            let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, unit);
+            let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, unit, &mut []);
             let (sum_g, sum_gx) = (&unit_sums[..cs], &unit_sums[cs..2 * cs]);
             let (mut dalpha, mut clipped) = (0f64, 0u64);
             let (mut want_g, mut want_gx) = (vec![0f64; case.shape.cs], vec![0f64; case.shape.cs]);
@@ -163,6 +177,69 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     }
 }
 
+/// Clip values of 20 channels and their largest codes, the layer's first; the channels beyond them have the largest.
+fn clips(shape: Layout, inverse_step: f32, q_max: f32) -> (Vec<f32>, Vec<f32>) {
+    let alphas: Vec<f32> =
+        (0..shape.cs).map(|c| if c < shape.c { 1.5 / (1.0 + c as f32 / 4.0) } else { 1.5 }).collect();
+    let limits = alphas.iter().map(|&alpha| channel_q_max(alpha, inverse_step, q_max)).collect();
+    (alphas, limits)
+}
+
+#[test]
+fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
+    let case = case(6, 5, 20, 11);
+    let q_max = 7.0f32;
+    let inverse_step = q_max / 1.5;
+    let (alphas, limits) = clips(case.shape, inverse_step, q_max);
+    let ones = vec![1f32; case.shape.cs];
+    for isa in Isa::available() {
+        for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
+            let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero: 2 };
+            let z = Accumulators::Int(&case.z);
+            let mut codes = vec![99u8; case.bordered.len()];
+            let (layout, limits) = (case.bordered, &limits[..]);
+            let out = match quant.is_signed() {
+                true => Output::SignedCodes { codes: &mut codes, layout, inverse_step, q_max, limits },
+                false => Output::Codes { codes: &mut codes, layout, inverse_step, q_max, limits },
+            };
+            apply(isa, case.shape, z, &case.a, &case.b, view, out);
+            let mut g = case.g.clone();
+            let mut unit_sums = vec![0f32; UnitSums::PARTS * case.shape.cs];
+            let mut alpha_gradients = vec![9.0; case.shape.cs];
+            let k = Coefficients { a: &case.a, b: &case.b, xa: &ones, xb: &ones };
+            let (plus, signed) = (quant == ActQuant::PactPlus, quant.is_signed());
+            let activation = Activation::Channels { alphas: &alphas, limits, inverse_step, q_max, plus, signed };
+            let unit = UnitSums::new(&mut unit_sums, case.shape.cs);
+            let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, unit, &mut alpha_gradients);
+            let (mut step, mut clipped, mut limited) = (0f64, 0u64, 0);
+            let mut wanted = vec![0f64; case.shape.cs];
+            for (y, x, c) in pixels(&case) {
+                let u = u_of(&case, y, x, c, isa != Isa::Scalar, true, 2);
+                let got = i32::from(codes[case.bordered.offset(y, x) + c]);
+                let limit = limits[c] as i32;
+                let code = match signed {
+                    true => i32::from(quantize_act_signed(u, inverse_step, q_max)).clamp(-limit, limit) + 7,
+                    false => i32::from(quantize_act(u, inverse_step, q_max)).min(limit),
+                };
+                assert_eq!(got, code, "{isa} {quant} channel {c}, u {u}");
+                let at = case.shape.offset(y, x) + c;
+                let want = act_backward_channel(quant, case.g[at], u, alphas[c], inverse_step, q_max);
+                assert_eq!(g[at], want.dx, "{isa} {quant} u {u}");
+                step += f64::from(want.dlargest);
+                wanted[c] += f64::from(want.dalpha);
+                clipped += u64::from(u >= alphas[c] || (signed && u <= -alphas[c]));
+                limited += usize::from(limit < 7 && u >= alphas[c]);
+            }
+            assert!((sums.alpha_gradient - step).abs() < 1e-4, "{isa} {quant}: {} {step}", sums.alpha_gradient);
+            assert!(plus == (step != 0.0) && limited > 100, "{isa} {quant}: {step} {limited}");
+            assert_eq!(sums.clipped, clipped);
+            for (got, want) in alpha_gradients.iter().zip(&wanted) {
+                assert!((got - want).abs() < 1e-4, "{isa} {quant}: {got} {want}");
+            }
+        }
+    }
+}
+
 #[test]
 fn relu_and_keep() {
     let shape = Layout::new(1, 3, 16, 0);
@@ -181,7 +258,7 @@ fn relu_and_keep() {
         let mut sums = [0f32; UnitSums::PARTS * 16];
         let z = Accumulators::Real(&z);
         let unit = UnitSums::new(&mut sums, 16);
-        backward_reduce(isa, shape, z, k, ResidualView::None, Activation::Relu, &mut g, unit);
+        backward_reduce(isa, shape, z, k, ResidualView::None, Activation::Relu, &mut g, unit, &mut []);
         assert_eq!(g.iter().sum::<f32>(), 23.0, "u = 0 passes nothing");
         assert_eq!(sums[16..32].iter().sum::<f32>(), (1..24).sum::<i32>() as f32);
     }

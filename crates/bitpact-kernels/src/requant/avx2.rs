@@ -50,10 +50,12 @@ struct Finish {
 impl Finish {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn new(lo: u8, hi: u8, mask: &[u8; BLOCK]) -> Finish {
-        // SAFETY: 16 bytes are readable.
-        let mask = unsafe { _mm_loadu_si128(mask.as_ptr().cast()) };
-        Finish { lo: _mm_set1_epi8(lo as i8), hi: _mm_set1_epi8(hi as i8), mask }
+    fn new<S>(block: &Block<S>) -> Finish {
+        let [lo, hi, mask] = [&block.lo, &block.hi, &block.mask].map(|bytes| {
+            // SAFETY: 16 bytes are readable.
+            unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+        });
+        Finish { lo, hi, mask }
     }
 
     /// Stores 16 numbers as codes. Packing saturates to 0..=255, so that clamping can come after it.
@@ -78,10 +80,11 @@ impl Finish {
 /// The CPU has AVX2 and FMA; the slices of `row` are as long as its strides and pixels say, its `y` is valid for writes.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<'_>) {
-    let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
+    let block = &constants.blocks[block];
+    let Block { mul, mul2, res_mul, add, .. } = block;
     let (mul, mul2, res_mul, add) = (load16(mul), load16(mul2), load16(res_mul), load16(add));
     let shift = _mm_cvtsi32_si128(constants.shift as i32);
-    let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
+    let finish = Finish::new(block);
     let multiply_add = |sums: [__m256i; 2], x: [__m256i; 2], mul: [__m256i; 2]| {
         [0, 1].map(|v| _mm256_add_epi32(sums[v], _mm256_mullo_epi32(x[v], mul[v])))
     };
@@ -122,7 +125,8 @@ fn double16(from: &[i32; BLOCK]) -> [__m256d; 4] {
 /// As for [`row_i32`].
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<'_>) {
-    let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
+    let block = &constants.blocks[block];
+    let Block { mul, mul2, res_mul, add, .. } = block;
     // Sums are integers below 2^53 times 2^-shift, exact whether fused or not.
     let load = |from: &[f64; BLOCK]| {
         [0, 4, 8, 12].map(|at| {
@@ -131,7 +135,7 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
         })
     };
     let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
-    let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
+    let finish = Finish::new(block);
     let multiply_add = |sums: [__m256d; 4], x: [__m256d; 4], mul: [__m256d; 4]| {
         [0, 1, 2, 3].map(|v| _mm256_fmadd_pd(x[v], mul[v], sums[v]))
     };

@@ -19,15 +19,12 @@ struct Finish {
 impl Finish {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
     #[inline]
-    fn new(lo: u8, hi: u8, mask: &[u8; BLOCK]) -> Finish {
-        // SAFETY: 16 bytes are readable.
-        let mask = unsafe { _mm_loadu_si128(mask.as_ptr().cast()) };
-        Finish {
-            lo: _mm512_set1_epi8(lo as i8),
-            hi: _mm512_set1_epi8(hi as i8),
-            mask: _mm512_broadcast_i32x4(mask),
-            order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
-        }
+    fn new<S>(block: &Block<S>) -> Finish {
+        let [lo, hi, mask] = [&block.lo, &block.hi, &block.mask].map(|bytes| {
+            // SAFETY: 16 bytes are readable.
+            _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+        });
+        Finish { lo, hi, mask, order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) }
     }
 
     /// Stores the first `n <= 4` of four pixels' numbers as codes. Packing saturates to 0..=255, so that clamping can come after it.
@@ -40,8 +37,8 @@ impl Finish {
         // Packing works on quarters of registers: quarter k gets channels 4k.. of each of the four pixels.
         let words = [_mm512_packs_epi32(pixels[0], pixels[1]), _mm512_packs_epi32(pixels[2], pixels[3])];
         let codes = _mm512_packus_epi16(words[0], words[1]);
-        let codes = _mm512_min_epu8(_mm512_max_epu8(codes, self.lo), self.hi);
-        let codes = _mm512_and_si512(_mm512_permutexvar_epi32(self.order, codes), self.mask);
+        let codes = _mm512_permutexvar_epi32(self.order, codes);
+        let codes = _mm512_and_si512(_mm512_min_epu8(_mm512_max_epu8(codes, self.lo), self.hi), self.mask);
         let quarters = [
             _mm512_castsi512_si128(codes),
             _mm512_extracti32x4_epi32::<1>(codes),
@@ -86,10 +83,11 @@ macro_rules! quads {
 /// The CPU has AVX-512 F, BW, VL and DQ; the slices of `row` are as long as its strides and pixels say, its `y` is valid for writes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<'_>) {
-    let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
+    let block = &constants.blocks[block];
+    let Block { mul, mul2, res_mul, add, .. } = block;
     let (mul, mul2, res_mul, add) = (load16(mul), load16(mul2), load16(res_mul), load16(add));
     let shift = _mm_cvtsi32_si128(constants.shift as i32);
-    let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
+    let finish = Finish::new(block);
     let multiply_add = |sums, x, mul| _mm512_add_epi32(sums, _mm512_mullo_epi32(x, mul));
     let numbers = |pixel: usize| {
         // SAFETY: the caller's promise.
@@ -138,7 +136,8 @@ fn double16_codes(from: &[u8; BLOCK]) -> [__m512d; 2] {
 /// As for [`row_i32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<'_>) {
-    let Block { mul, mul2, res_mul, add, mask } = &constants.blocks[block];
+    let block = &constants.blocks[block];
+    let Block { mul, mul2, res_mul, add, .. } = block;
     let load = |from: &[f64; BLOCK]| {
         [0, 8].map(|at| {
             // SAFETY: at + 8 <= 16 numbers are readable.
@@ -146,7 +145,7 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
         })
     };
     let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
-    let finish = Finish::new(constants.lo as u8, constants.hi as u8, mask);
+    let finish = Finish::new(block);
     // Added with rounding down, it leaves the whole number in the low 32 bits: a float64 from 2^52 to 2^53 counts in ones.
     let whole = _mm512_set1_pd(1.5 * (1_u64 << 52) as f64);
     let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

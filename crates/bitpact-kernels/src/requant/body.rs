@@ -72,8 +72,6 @@ impl Sum for f64 {
 #[derive(Debug, Clone)]
 pub(super) struct Constants<S> {
     pub(super) shift: u32,
-    pub(super) lo: S,
-    pub(super) hi: S,
     pub(super) blocks: Vec<Block<S>>,
 }
 
@@ -83,6 +81,9 @@ pub(super) struct Block<S> {
     pub(super) mul2: [S; BLOCK],
     pub(super) res_mul: [S; BLOCK],
     pub(super) add: [S; BLOCK],
+    /// Smallest and largest code; 0 for a step that is not clamped.
+    pub(super) lo: [u8; BLOCK],
+    pub(super) hi: [u8; BLOCK],
     /// All ones in a channel, 0 beyond the last.
     pub(super) mask: [u8; BLOCK],
 }
@@ -96,7 +97,10 @@ impl<S: Sum> Constants<S> {
                     let at = |k| list.get(block * BLOCK + k).copied().unwrap_or(0);
                     std::array::from_fn(|k| S::widen(at(k)).constant(step.shift))
                 };
+                let bound = |k: usize| step.bound((block * BLOCK + k).min(step.mul.len() - 1));
                 Block {
+                    lo: std::array::from_fn(|k| bound(k).0 as u8),
+                    hi: std::array::from_fn(|k| bound(k).1 as u8),
                     mul: of(&step.mul),
                     mul2: of(&step.mul2),
                     res_mul: of(&step.res_mul),
@@ -107,7 +111,7 @@ impl<S: Sum> Constants<S> {
                 }
             })
             .collect();
-        Constants { shift: step.shift, lo: S::widen(step.lo), hi: S::widen(step.hi), blocks }
+        Constants { shift: step.shift, blocks }
     }
 }
 
@@ -116,7 +120,7 @@ impl<S: Sum> Constants<S> {
 /// # Safety
 /// `row.y` is valid for writes of 16 bytes at each of its pixels.
 pub(super) unsafe fn row<S: Sum>(constants: &Constants<S>, block: usize, row: Row<'_>) {
-    let Constants { shift, lo, hi, ref blocks } = *constants;
+    let Constants { shift, ref blocks } = *constants;
     let block = &blocks[block];
     for pixel in 0..row.pixels {
         let mut codes = [0; BLOCK];
@@ -129,7 +133,7 @@ pub(super) unsafe fn row<S: Sum>(constants: &Constants<S>, block: usize, row: Ro
             if !row.res.is_empty() {
                 sum = sum.multiply_add(S::widen(row.res[pixel * row.res_stride + k].into()), block.res_mul[k]);
             }
-            *code = sum.finish(shift, lo, hi) & block.mask[k];
+            *code = sum.finish(shift, S::widen(block.lo[k].into()), S::widen(block.hi[k].into())) & block.mask[k];
         }
         let y = row.y.wrapping_add(pixel * row.y_stride);
         // SAFETY: the caller's promise.

@@ -2,7 +2,7 @@
 //! [`IntegerStep::apply`](bitpact_core::IntegerStep::apply) gives them.
 //!
 //! ```text
-//! y[c] = clamp((acc[c] * mul[c] + acc2[c] * mul2[c] + res[c] * res_mul[c] + add[c]) >> shift, lo, hi)
+//! y[c] = clamp((acc[c] * mul[c] + acc2[c] * mul2[c] + res[c] * res_mul[c] + add[c]) >> shift, lo[c], hi[c])
 //! ```
 //!
 //! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in

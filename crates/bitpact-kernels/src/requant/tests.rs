@@ -51,6 +51,12 @@ fn check(case: &Case, seed: u64) {
         add: (0..c).map(|i| i64::from(signed("add", i, mul)) * i64::from(acc) / 2).collect(),
         lo,
         hi,
+        bounds: (0..if seed.is_multiple_of(2) { c } else { 0 })
+            .map(|i| {
+                let [a, b] = ["from", "to"].map(|end| lo + key.with(end).below(i as u64, (hi - lo + 1) as u32) as i32);
+                (a.min(b), a.max(b))
+            })
+            .collect(),
     };
     let pixels = 15;
     let (blocks, stride) = (c.div_ceil(BLOCK), 2 * BLOCK);
@@ -114,8 +120,16 @@ fn every_path_gives_the_codes_of_the_definition() {
 fn the_largest_sum_chooses_the_arithmetic() {
     let cases = [((1i64 << 31) - 11, "i32"), ((1 << 31) - 10, "f64"), ((1 << 53) - 11, "f64"), ((1 << 53) - 10, "i64")];
     for (add, arithmetic) in cases {
-        let step =
-            IntegerStep { shift: 24, mul: vec![1], mul2: vec![], res_mul: vec![], add: vec![add], lo: 0, hi: 255 };
+        let step = IntegerStep {
+            shift: 24,
+            mul: vec![1],
+            mul2: vec![],
+            res_mul: vec![],
+            add: vec![add],
+            lo: 0,
+            hi: 255,
+            bounds: vec![],
+        };
         let ranges = Ranges { acc: &[(0, 10)], acc2: &[], res: (0, 0) };
         for isa in Isa::available() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();
@@ -131,7 +145,16 @@ fn the_largest_sum_chooses_the_arithmetic() {
 fn sums_around_every_threshold_round_down() {
     // The range that the accumulators could have chooses the arithmetic.
     for (largest, arithmetic) in [(5000, "i32"), (1 << 34, "f64"), (1 << 60, "i64")] {
-        let step = IntegerStep { shift: 4, mul: vec![1], mul2: vec![], res_mul: vec![], add: vec![8], lo: 0, hi: 255 };
+        let step = IntegerStep {
+            shift: 4,
+            mul: vec![1],
+            mul2: vec![],
+            res_mul: vec![],
+            add: vec![8],
+            lo: 0,
+            hi: 255,
+            bounds: vec![],
+        };
         let ranges = Ranges { acc: &[(-100, largest)], acc2: &[], res: (0, 0) };
         for isa in Isa::available() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();
@@ -146,8 +169,16 @@ fn sums_around_every_threshold_round_down() {
 
 #[test]
 fn a_sum_that_can_leave_64_bits_is_refused() {
-    let step =
-        IntegerStep { shift: 0, mul: vec![2], mul2: vec![], res_mul: vec![], add: vec![i64::MAX - 19], lo: 0, hi: 1 };
+    let step = IntegerStep {
+        shift: 0,
+        mul: vec![2],
+        mul2: vec![],
+        res_mul: vec![],
+        add: vec![i64::MAX - 19],
+        lo: 0,
+        hi: 1,
+        bounds: vec![],
+    };
     let plan = |hi| StepU8::new(Isa::Scalar, &step, &Ranges { acc: &[(0, hi)], acc2: &[], res: (0, 0) });
     assert!(plan(9).is_ok());
     assert!(plan(10).is_err());

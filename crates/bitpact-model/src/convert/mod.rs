@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use bitpact_core::{Ranges, RealStep, StepError, step};
+use bitpact_core::{Ranges, RealStep, StepError, channel_q_max, largest_clip, step};
 use bitpact_graph::{GraphError, NodeId, Op, Residual, Stage, Unit, fuse};
 
 use self::fold::Folded;
@@ -113,7 +113,8 @@ pub struct ActReport {
 ///
 /// For a product of codes with step `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points * q_w)`,
 /// `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output code is
-/// `clamp(round(y * q_max / alpha), 0, q_max)`. Signed codes are stored as `q + q_max`, and the zero `q_max` of a tensor is
+/// `clamp(round(y * q_max / alpha), 0, q_max)`; channels with clip values of their own have the step of the largest, and end at
+/// `round(alpha[c] * q_max / max alpha)`. Signed codes are stored as `q + q_max`, and the zero `q_max` of a tensor is
 /// folded into the constants of its readers like a zero point. The input's scale is folded into the weights that read the image before
 /// they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All constants come from f64 with
 /// `+ - * /` and square roots, so they are the same on every machine.
@@ -182,6 +183,8 @@ struct Quantizer {
     inverse: f64,
     zero: i32,
     hi: i32,
+    /// Codes of each channel, where they differ.
+    bounds: Vec<(i32, i32)>,
     step: f64,
     bits: u8,
 }
@@ -278,12 +281,17 @@ impl Converter<'_> {
             layer: name.to_owned(),
             what: "the plan has no activation for it".to_owned(),
         })?;
-        let alpha = self.model.tensor(&format!("{}.clip_val", self.name(self.owners[act])))?.data[0];
+        let alphas = &self.model.tensor(&format!("{}.clip_val", self.name(self.owners[act])))?.data;
+        let alpha = largest_clip(alphas);
         let zero = i32::from(plan.quant.zero_code(plan.bits));
+        let (inverse, q_max) = (plan.quant.inverse_step(alpha, plan.bits), plan.quant.q_max(plan.bits));
+        let limits: Vec<i32> = alphas.iter().map(|&a| channel_q_max(a, inverse, q_max as f32) as i32).collect();
+        let bound = |&limit: &i32| (if plan.quant.is_signed() { zero - limit } else { 0 }, zero + limit);
         Ok(Quantizer {
-            inverse: f64::from(plan.quant.inverse_step(alpha, plan.bits)),
+            inverse: f64::from(inverse),
             zero,
-            hi: plan.quant.q_max(plan.bits) + zero,
+            hi: q_max + zero,
+            bounds: if limits.iter().all(|&l| l == q_max) { Vec::new() } else { limits.iter().map(bound).collect() },
             step: f64::from(plan.quant.step(alpha, plan.bits)),
             bits: plan.bits.get(),
         })
@@ -304,7 +312,7 @@ impl Converter<'_> {
     }
 
     fn unit(&mut self, unit: &Unit, act: NodeId) -> Result<(), ConvertError> {
-        let Quantizer { inverse, zero, hi, step: scale, bits } = self.quantizer(act)?;
+        let Quantizer { inverse, zero, hi, bounds, step: scale, bits } = self.quantizer(act)?;
         let main = self.fold(unit.product, unit.norm, unit.input)?;
         let mut real = RealStep {
             scale: main.scale.iter().map(|s| s * inverse).collect(),
@@ -313,6 +321,7 @@ impl Converter<'_> {
             offset: main.offset.clone(),
             lo: 0,
             hi,
+            bounds,
         };
         let (mut second, mut residual, mut ranges2, mut residual_range) = (None, None, Vec::new(), (0, 0));
         let mut residual_zero = 0;

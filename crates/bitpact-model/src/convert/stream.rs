@@ -117,7 +117,8 @@ impl Group {
 /// A step that computes nothing, for the first look at a network, in which only ranges matter.
 fn unmeasured(real: &RealStep) -> Derived {
     let (mul, mul2, add) = (vec![0; real.scale.len()], vec![0; real.scale2.len()], vec![0; real.scale.len()]);
-    let step = IntegerStep { shift: 0, mul, mul2, res_mul: Vec::new(), add, lo: real.lo, hi: real.hi };
+    let step =
+        IntegerStep { shift: 0, mul, mul2, res_mul: Vec::new(), add, lo: real.lo, hi: real.hi, bounds: Vec::new() };
     Derived { step, worst_error: 0.0 }
 }
 
@@ -198,6 +199,7 @@ impl Converter<'_> {
                 .collect(),
             lo: i32::MIN,
             hi: i32::MAX,
+            bounds: Vec::new(),
         };
         let ranges2 = second.as_ref().map_or(Vec::new(), |s| s.ranges.clone());
         let ranges = Ranges { acc: &main.ranges, acc2: &ranges2, res: (0, 0) };
@@ -227,7 +229,7 @@ impl Converter<'_> {
 
     /// `act(norm(x))` of a residual stream or of sums of codes.
     pub(super) fn act(&mut self, input: NodeId, norm: Option<NodeId>, act: NodeId) -> Result<(), ConvertError> {
-        let Quantizer { inverse, zero, hi, step: scale, bits } = self.quantizer(act)?;
+        let Quantizer { inverse, zero, hi, bounds, step: scale, bits } = self.quantizer(act)?;
         let tensor = self.tensor_of(input, act)?;
         let channels = self.out.shape(tensor).c;
         let affine = match norm {
@@ -241,7 +243,7 @@ impl Converter<'_> {
         let offset = affine.iter().zip(&gains).map(offset).collect();
         let range = self.out.code_range(tensor);
         let acc = vec![range; channels];
-        let real = RealStep { scale: gains, scale2: Vec::new(), res_scale: Vec::new(), offset, lo: 0, hi };
+        let real = RealStep { scale: gains, scale2: Vec::new(), res_scale: Vec::new(), offset, lo: 0, hi, bounds };
         let measuring = self.streams.group_of.get(&input).is_some_and(|&g| self.streams.groups[g].scale.is_none());
         let derived = if measuring {
             Ok(unmeasured(&real))

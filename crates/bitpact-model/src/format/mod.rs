@@ -8,16 +8,22 @@ mod writer;
 pub(crate) use reader::read;
 pub(crate) use writer::write;
 
-/// Latest version of the format. A file has the least version that knows its ops, 2 or 3.
-pub const VERSION: u32 = 3;
+/// Latest version of the format. A file has the least version that knows what it holds, 2, 3 or 4.
+pub const VERSION: u32 = 4;
+/// Version of a file whose codes have the same range in all channels of a layer.
+pub(crate) const SECOND_VERSION: u32 = 3;
 /// Version of a file whose ops are all among the first four.
 pub(crate) const FIRST_VERSION: u32 = 2;
 
 /// The version of a file with these ops.
-pub(crate) fn version_of<'a>(mut ops: impl Iterator<Item = &'a crate::IntegerOp>) -> u32 {
-    use crate::IntegerOp::{Logits, MaxPool, Product, SumPool};
+pub(crate) fn version_of<'a>(ops: impl Iterator<Item = &'a crate::IntegerOp>) -> u32 {
+    use crate::IntegerOp::{Act, Logits, MaxPool, Product, SumPool};
+    let ops: Vec<&crate::IntegerOp> = ops.collect();
+    if ops.iter().any(|op| matches!(op, Product { step, .. } | Act { step, .. } if !step.bounds.is_empty())) {
+        return VERSION;
+    }
     let first = |op: &crate::IntegerOp| matches!(op, Product { .. } | Logits { .. } | MaxPool { .. } | SumPool { .. });
-    if ops.all(first) { FIRST_VERSION } else { VERSION }
+    if ops.into_iter().all(first) { FIRST_VERSION } else { SECOND_VERSION }
 }
 
 /// First bytes of every file; the line feed does not survive a transfer as text.
@@ -39,6 +45,7 @@ pub(crate) mod tag {
     pub(crate) const STREAM: u8 = 5;
     pub(crate) const ACT: u8 = 6;
     pub(crate) const CONCAT: u8 = 7;
+    pub(crate) const ACT_BOUNDS: u8 = 8;
 
     pub(crate) const WITH_ZERO: u8 = 0;
     pub(crate) const WITHOUT_ZERO: u8 = 1;
@@ -46,6 +53,8 @@ pub(crate) mod tag {
     /// Bits of the byte that says what a product layer adds.
     pub(crate) const SECOND: u8 = 1;
     pub(crate) const RESIDUAL: u8 = 2;
+    /// The range of codes is the channel's.
+    pub(crate) const BOUNDS: u8 = 4;
 
     /// Bit of the byte before a list of integers: one value stands for all.
     pub(crate) const UNIFORM: u8 = 0x80;

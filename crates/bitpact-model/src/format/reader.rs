@@ -61,7 +61,7 @@ fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
     let number = |range: std::ops::Range<usize>| header[range].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     let version = number(8..12);
     if !(u64::from(FIRST_VERSION)..=u64::from(VERSION)).contains(&version) {
-        let expected = format!("versions {FIRST_VERSION} and {VERSION}");
+        let expected = format!("versions {FIRST_VERSION} to {VERSION}");
         return Err(ModelError::Version { kind: KIND, got: version, expected });
     }
     let length = number(12..20);
@@ -80,6 +80,9 @@ fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
 
 /// Main product, second product, shortcut.
 type Sum = (IntegerProduct, Option<IntegerProduct>, Option<IntegerResidual>);
+
+/// Smallest and largest code, and those of each channel where they differ.
+type CodeRange = (i32, i32, Vec<(i32, i32)>);
 
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -222,31 +225,44 @@ impl<'a> Reader<'a> {
                 padding_code: self.u32("padding code")? as u32,
             }),
             tag::STREAM => self.stream_op(model),
-            tag::ACT => {
+            op @ (tag::ACT | tag::ACT_BOUNDS) => {
                 let input = self.tensor(model)?;
                 let n = model.shape(input).c;
-                let (shift, lo, hi) = (self.u8("shift")?.into(), self.u8("lo")?.into(), self.u8("hi")?.into());
+                let shift = self.u8("shift")?.into();
+                let (lo, hi, bounds) = self.code_range(op == tag::ACT_BOUNDS, n)?;
                 let offset = self.at;
                 let mul = self.list_in_full("mul", n)?;
                 let mul = self.narrow(offset, "mul", mul)?;
                 let add = self.list_in_full("add", n)?;
-                let step = IntegerStep { shift, mul, mul2: Vec::new(), res_mul: Vec::new(), add, lo, hi };
+                let step = IntegerStep { shift, mul, mul2: Vec::new(), res_mul: Vec::new(), add, lo, hi, bounds };
                 Ok(IntegerOp::Act { input, step })
             }
             tag::CONCAT => {
                 let n = self.count("number of inputs", 4)?;
                 Ok(IntegerOp::Concat { inputs: (0..n).map(|_| self.tensor(model)).collect::<Result<_, _>>()? })
             }
-            other => Err(self.error(offset, "op", format!("{other}, expected 0 to 7"))),
+            other => Err(self.error(offset, "op", format!("{other}, expected 0 to 8"))),
         }
     }
 
-    /// Flags, products and shortcut.
-    fn sum(&mut self, model: &IntegerModel) -> Result<Sum, ModelError> {
+    /// Smallest and largest code, and those of each of `n` channels where they are written channel by channel.
+    fn code_range(&mut self, by_channel: bool, n: usize) -> Result<CodeRange, ModelError> {
+        if !by_channel {
+            return Ok((self.u8("lo")?.into(), self.u8("hi")?.into(), Vec::new()));
+        }
+        let (lo, hi) = (self.list_i32("lo", n)?, self.list_i32("hi", n)?);
+        let least = lo.iter().copied().min().unwrap_or(0);
+        let most = hi.iter().copied().max().unwrap_or(0);
+        Ok((least, most, lo.into_iter().zip(hi).collect()))
+    }
+
+    /// Flags, products and shortcut; whether codes are bounded by channel, which they are only where `bounds` says they may be.
+    fn sum(&mut self, model: &IntegerModel, bounds: u8) -> Result<(Sum, bool), ModelError> {
         let offset = self.at;
         let flags = self.u8("flags")?;
-        if flags & !(tag::SECOND | tag::RESIDUAL) != 0 {
-            return Err(self.error(offset, "flags", format!("{flags}, expected 0 to 3")));
+        let known = tag::SECOND | tag::RESIDUAL | bounds;
+        if flags & !known != 0 {
+            return Err(self.error(offset, "flags", format!("{flags}, expected 0 to {known}")));
         }
         let has = |bit: u8| flags & bit != 0;
         let main = self.product(model)?;
@@ -261,27 +277,31 @@ impl<'a> Reader<'a> {
         } else {
             None
         };
-        Ok((main, second, residual))
+        Ok(((main, second, residual), has(tag::BOUNDS)))
     }
 
     fn stream_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
-        let (main, second, residual) = self.sum(model)?;
+        let ((main, second, residual), _) = self.sum(model, 0)?;
         let n = main.out_channels;
         let (shift, mul) = (self.u8("shift")?.into(), self.list_i32("mul", n)?);
         let mul2 = if second.is_some() { self.list_i32("mul2", n)? } else { Vec::new() };
         let res_mul = if residual.is_some() { i32::from_le_bytes(self.array("res_mul")?) } else { 0 };
         let add = self.list("add", n)?;
-        let step = IntegerStep { shift, mul, mul2, res_mul: Vec::new(), add, lo: i32::MIN, hi: i32::MAX };
+        let (lo, hi) = (i32::MIN, i32::MAX);
+        let step = IntegerStep { shift, mul, mul2, res_mul: Vec::new(), add, lo, hi, bounds: Vec::new() };
         Ok(IntegerOp::Stream { main, second, residual, step, res_mul })
     }
 
     fn product_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
-        let (main, second, residual) = self.sum(model)?;
+        let ((main, second, residual), by_channel) = self.sum(model, tag::BOUNDS)?;
         let n = main.out_channels;
+        let shift = self.u8("shift")?.into();
+        let (lo, hi, bounds) = self.code_range(by_channel, n)?;
         let step = IntegerStep {
-            shift: self.u8("shift")?.into(),
-            lo: self.u8("lo")?.into(),
-            hi: self.u8("hi")?.into(),
+            shift,
+            lo,
+            hi,
+            bounds,
             mul: self.list_i32("mul", n)?,
             mul2: if second.is_some() { self.list_i32("mul2", n)? } else { Vec::new() },
             res_mul: if residual.is_some() { self.list_i32("res_mul", n)? } else { Vec::new() },

@@ -1,6 +1,6 @@
 //! Writes a checked integer network; the field order is that of docs/format.md.
 
-use bitpact_core::{Bits, pack};
+use bitpact_core::{Bits, IntegerStep, pack};
 
 use super::{CRC_BYTES, HEADER_BYTES, MAGIC, list_head, tag, version_of};
 use crate::{IntegerModel, IntegerOp, IntegerProduct, IntegerResidual};
@@ -78,10 +78,9 @@ impl Writer {
         match op {
             IntegerOp::Product { main, second, residual, step } => {
                 self.u8(tag::PRODUCT);
-                self.sum(main, second.as_ref(), residual.as_ref());
+                self.sum(main, second.as_ref(), residual.as_ref(), !step.bounds.is_empty());
                 self.u8(step.shift as u8);
-                self.u8(step.lo as u8);
-                self.u8(step.hi as u8);
+                self.code_range(step);
                 self.list(step.mul.iter().copied());
                 if second.is_some() {
                     self.list(step.mul2.iter().copied());
@@ -115,7 +114,7 @@ impl Writer {
             }
             IntegerOp::Stream { main, second, residual, step, res_mul } => {
                 self.u8(tag::STREAM);
-                self.sum(main, second.as_ref(), residual.as_ref());
+                self.sum(main, second.as_ref(), residual.as_ref(), false);
                 self.u8(step.shift as u8);
                 self.list(step.mul.iter().copied());
                 if second.is_some() {
@@ -127,11 +126,10 @@ impl Writer {
                 self.list(step.add.iter().copied());
             }
             IntegerOp::Act { input, step } => {
-                self.u8(tag::ACT);
+                self.u8(if step.bounds.is_empty() { tag::ACT } else { tag::ACT_BOUNDS });
                 self.u32(*input);
                 self.u8(step.shift as u8);
-                self.u8(step.lo as u8);
-                self.u8(step.hi as u8);
+                self.code_range(step);
                 self.list_in_full(step.mul.iter().copied());
                 self.list_in_full(step.add.iter().copied());
             }
@@ -145,10 +143,28 @@ impl Writer {
         }
     }
 
+    /// Smallest and largest code, of the layer or of each channel.
+    fn code_range(&mut self, step: &IntegerStep) {
+        if step.bounds.is_empty() {
+            self.u8(step.lo as u8);
+            self.u8(step.hi as u8);
+        } else {
+            self.list(step.bounds.iter().map(|bound| bound.0));
+            self.list(step.bounds.iter().map(|bound| bound.1));
+        }
+    }
+
     /// Flags, products and shortcut.
-    fn sum(&mut self, main: &IntegerProduct, second: Option<&IntegerProduct>, residual: Option<&IntegerResidual>) {
+    fn sum(
+        &mut self,
+        main: &IntegerProduct,
+        second: Option<&IntegerProduct>,
+        residual: Option<&IntegerResidual>,
+        bounds: bool,
+    ) {
         let flag = |present: bool, bit: u8| if present { bit } else { 0 };
-        self.u8(flag(second.is_some(), tag::SECOND) | flag(residual.is_some(), tag::RESIDUAL));
+        let inputs = flag(second.is_some(), tag::SECOND) | flag(residual.is_some(), tag::RESIDUAL);
+        self.u8(inputs | flag(bounds, tag::BOUNDS));
         self.product(main);
         if let Some(second) = second {
             self.product(second);

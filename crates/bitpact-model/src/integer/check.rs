@@ -100,7 +100,7 @@ fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
             check_step(model, main, second.as_ref(), *residual, step)
         }
         IntegerOp::Stream { main, second, residual, step, res_mul } => {
-            if (step.lo, step.hi) != (i32::MIN, i32::MAX) {
+            if (step.lo, step.hi) != (i32::MIN, i32::MAX) || !step.bounds.is_empty() {
                 return Err("a stream is not clamped".to_owned());
             }
             if residual.is_none() && *res_mul != 0 {
@@ -442,6 +442,16 @@ fn check_step(
 fn check_code_range(step: &IntegerStep) -> Checked {
     if !(0 <= step.lo && step.lo <= step.hi && step.hi <= 255) {
         return Err(format!("codes of {} to {}, expected a range within 0 to 255", step.lo, step.hi));
+    }
+    // A file holds the layer's range or the channels', so that each network has one form.
+    if let [first, rest @ ..] = &step.bounds[..] {
+        let hull = rest.iter().fold(*first, |(lo, hi), bound| (lo.min(bound.0), hi.max(bound.1)));
+        if hull != (step.lo, step.hi) {
+            return Err(format!("codes of {} to {}, but its channels have {} to {}", step.lo, step.hi, hull.0, hull.1));
+        }
+        if rest.iter().all(|bound| bound == first) {
+            return Err("the same codes for every channel, written channel by channel".to_owned());
+        }
     }
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use bitpact_core::{ActQuant, lsq_alpha_scale};
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView, UnitSums};
-use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, pool2d};
+use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Layout, pool2d};
 use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
-use super::params::Params;
+use super::params::{ParamId, Params};
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::Product;
 use super::product_backward::Image;
@@ -97,15 +97,39 @@ impl StepPlan {
                     ActQuant::Lsq => lsq_alpha_scale(shape.h * shape.w * shape.c, quant.q_max(bits) as f32),
                     _ => 1.0,
                 };
+                if !unit.channel_clips.alphas.is_empty() {
+                    unit.counts.alpha_gradient = self.channel_clip_gradient(clip, unit.main.z_layout, gradient);
+                    return self.unit_inputs(isa, pool, unit, slabs);
+                }
                 let gradient = gradient as f32 * scale;
                 // Stages come in reverse: the last of those that share the clip value is the first here.
                 let total = &mut self.params.get_mut(clip).grad[0];
                 *total = if unit.clip.is_last { gradient } else { *total + gradient };
             }
         }
+        self.unit_inputs(isa, pool, unit, slabs);
+    }
+
+    /// What a unit's masked gradient gives to its weights and to everything it reads.
+    fn unit_inputs(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
         pool.enter(Pass::Shortcut, &unit.main.name);
         self.shortcut_backward(isa, pool, unit, slabs);
         self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);
+    }
+
+    /// The gradient of the clip values of channels, of which no two layers share one; the largest gains `step`, in equal
+    /// parts where several are the largest. Returns its sum.
+    fn channel_clip_gradient(&mut self, clip: ParamId, shape: Layout, step: f64) -> f32 {
+        let largest = self.params.clip(clip);
+        let param = self.params.get_mut(clip);
+        let share = step / param.value.iter().filter(|&&alpha| alpha == largest).count() as f64;
+        let mut total = 0.0;
+        for (c, (grad, &alpha)) in param.grad.iter_mut().zip(&param.value).enumerate() {
+            let own: f64 = (0..self.batch).map(|i| self.channel_sums[i * shape.cs + c]).sum();
+            let gradient = own + if alpha == largest { share } else { 0.0 };
+            (*grad, total) = (gradient as f32, total + gradient);
+        }
+        total as f32
     }
 
     /// Pass one: masks the gradient in its slab and sums what norm and clip value need.
@@ -116,8 +140,17 @@ impl StepPlan {
             Activation::None => Clip::Keep,
             Activation::Relu => Clip::Relu,
             Activation::Quantized { clip, bits, quant } => {
-                let alpha = params.scalar(clip);
+                let alpha = params.clip(clip);
+                let clips = &unit.channel_clips;
                 match quant {
+                    _ if !clips.alphas.is_empty() => Clip::Channels {
+                        alphas: &clips.alphas,
+                        limits: &clips.limits,
+                        inverse_step: quant.inverse_step(alpha, bits),
+                        q_max: quant.q_max(bits) as f32,
+                        plus: quant == ActQuant::PactPlus,
+                        signed: quant.is_signed(),
+                    },
                     ActQuant::PactPlus | ActQuant::Lsq => {
                         let inverse_step = bitpact_core::act_inverse_step(alpha, bits);
                         Clip::PactPlus { alpha, inverse_step, q_max: bits.q_max() as f32 }
@@ -132,20 +165,23 @@ impl StepPlan {
         let parts = UnitSums::PARTS * shape.cs;
         let (first, second) = (Chunked::new(first, parts), Chunked::new(second, parts));
         let clips = Chunked::new(&mut self.clip_sums, 1);
+        let channels = (!unit.channel_clips.alphas.is_empty()).then(|| Chunked::new(&mut self.channel_sums, shape.cs));
         let scratch = Chunked::new(&mut self.scratch, 1);
         pool.run(self.batch, &|i, worker| {
             let mut scratch = scratch.get(worker);
             let Scratch { residual, residual_codes, .. } = &mut scratch[0];
             let view = residual_view(isa, i, unit, values, params, residual, residual_codes);
             let mut g = g.get(i);
-            let reduce = |product: &Product, view, act, sums: &mut Chunk<f32>, g: &mut [f32]| {
-                let k: Coefficients = product.coefficients();
-                norm::backward_reduce(isa, shape, product.z(i), k, view, act, g, UnitSums::new(sums, shape.cs))
+            let reduce = |product: &Product, view, act, sums: &mut Chunk<f32>, g: &mut [f32], alphas: &mut [f64]| {
+                let (k, sums): (Coefficients, _) = (product.coefficients(), UnitSums::new(sums, shape.cs));
+                norm::backward_reduce(isa, shape, product.z(i), k, view, act, g, sums, alphas)
             };
-            let sums = reduce(main, view, activation, &mut first.get(i), &mut g);
+            let mut own = channels.as_ref().map(|channels| channels.get(i));
+            let alphas = own.as_mut().map_or(&mut [][..], |own| &mut own[..]);
+            let sums = reduce(main, view, activation, &mut first.get(i), &mut g, alphas);
             clips.get(i)[0] = (sums.alpha_gradient, sums.clipped);
             if let Shortcut::Projection { product, .. } = &unit.shortcut {
-                reduce(product, ResidualView::None, Clip::Keep, &mut second.get(i), &mut g);
+                reduce(product, ResidualView::None, Clip::Keep, &mut second.get(i), &mut g, &mut []);
             }
         });
     }

@@ -95,9 +95,14 @@ impl StepPlan {
         drop(scratch);
         if let (Mode::Calibrate(percentile), Activation::Quantized { clip, .. }) = (mode, unit.activation) {
             let alpha = self.percentile(isa, n, unit, percentile).max(ALPHA_MIN);
-            let value = &mut self.params.get_mut(clip).value[0];
-            // One clip value for all that are concatenated: the largest.
-            *value = if unit.clip.is_first { alpha } else { value.max(alpha) };
+            for value in &mut self.params.get_mut(clip).value {
+                // One clip value for all that are concatenated: the largest.
+                *value = if unit.clip.is_first { alpha } else { value.max(alpha) };
+            }
+        }
+        if let Activation::Quantized { clip, bits, quant } = unit.activation {
+            let inverse_step = quant.inverse_step(self.params.clip(clip), bits);
+            unit.channel_clips.refresh(self.params.value(clip), inverse_step, quant.q_max(bits) as f32);
         }
         pool.enter(Pass::Apply, &unit.main.name);
         self.apply(isa, pool, n, mode, unit);
@@ -115,8 +120,9 @@ impl StepPlan {
                 let Activation::Quantized { clip, bits, quant } = unit.activation else {
                     unreachable!("codes come from a quantized activation");
                 };
-                let inverse_step = quant.inverse_step(params.scalar(clip), bits);
+                let inverse_step = quant.inverse_step(params.clip(clip), bits);
                 let q_max = quant.q_max(bits) as f32;
+                let limits = &unit.channel_clips.limits[..];
                 let codes = Chunked::new(codes, layout.len());
                 let histogram = Chunked::new(&mut self.histogram, 256);
                 let maxima = Chunked::new(&mut self.maxima, 1);
@@ -133,9 +139,9 @@ impl StepPlan {
                     }
                     let mut codes = codes.get(i);
                     let out = if quant.is_signed() {
-                        Output::SignedCodes { codes: &mut codes, layout, inverse_step, q_max }
+                        Output::SignedCodes { codes: &mut codes, layout, inverse_step, q_max, limits }
                     } else {
-                        Output::Codes { codes: &mut codes, layout, inverse_step, q_max }
+                        Output::Codes { codes: &mut codes, layout, inverse_step, q_max, limits }
                     };
                     norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
                     if count && i % SAMPLED == 0 {

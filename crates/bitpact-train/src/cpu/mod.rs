@@ -245,7 +245,7 @@ impl TrainBackend for CpuBackend {
             let occupancy: Vec<f64> = unit.counts.levels.iter().map(|&n| n as f64 / counted).collect();
             all.push(LayerStatistics {
                 name: name.clone(),
-                alpha: self.plan.params.scalar(clip),
+                alpha: self.plan.params.clip(clip),
                 alpha_gradient: unit.counts.alpha_gradient,
                 clipped: unit.counts.clipped as f64 / unit.counts.elements.max(1) as f64,
                 zero: occupancy[usize::from(quant.zero_code(bits))],

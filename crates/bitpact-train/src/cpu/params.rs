@@ -106,8 +106,14 @@ impl Params {
         &self.list[id].value
     }
 
-    pub(super) fn scalar(&self, id: ParamId) -> f32 {
-        self.list[id].value[0]
+    /// The clip value that sets the step: the largest where channels have their own.
+    pub(super) fn clip(&self, id: ParamId) -> f32 {
+        bitpact_core::largest_clip(&self.list[id].value)
+    }
+
+    /// Whether it is one number and not a list, be that of one.
+    pub(super) fn is_scalar(&self, id: ParamId) -> bool {
+        self.list[id].shape.is_empty()
     }
 
     pub(super) fn get_mut(&mut self, id: ParamId) -> &mut Param {

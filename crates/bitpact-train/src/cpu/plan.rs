@@ -1,7 +1,7 @@
 //! Decides every buffer and every step of training before the first batch.
 
 use bitpact_core::rng::Key;
-use bitpact_core::{ActQuant, Bits};
+use bitpact_core::{ActQuant, Bits, channel_q_max, largest_clip};
 use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
 use bitpact_kernels::norm::UnitSums;
 use bitpact_kernels::pool2d::Window;
@@ -95,10 +95,32 @@ pub(super) struct UnitStep {
     pub(super) activation: Activation,
     pub(super) act_name: Option<String>,
     pub(super) clip: ClipPlace,
+    pub(super) channel_clips: ChannelClips,
     pub(super) output: ValueId,
     pub(super) counts: Counts,
     /// Largest u of the batch, for clip values that follow a maximum.
     pub(super) maximum: f32,
+}
+
+/// Clip values of channels that have their own, and their largest codes, `cs` long with the layer's in padding channels; empty where the layer
+/// has one clip value.
+#[derive(Debug, Default)]
+pub(super) struct ChannelClips {
+    pub(super) alphas: Vec<f32>,
+    pub(super) limits: Vec<f32>,
+}
+
+impl ChannelClips {
+    /// Takes them from the parameter at the start of a forward.
+    pub(super) fn refresh(&mut self, alphas: &[f32], inverse_step: f32, q_max: f32) {
+        self.alphas.fill(largest_clip(alphas));
+        if let Some(own) = self.alphas.get_mut(..alphas.len()) {
+            own.copy_from_slice(alphas);
+        }
+        for (limit, &alpha) in self.limits.iter_mut().zip(&self.alphas) {
+            *limit = channel_q_max(alpha, inverse_step, q_max);
+        }
+    }
 }
 
 pub(super) enum StageKind {
@@ -152,6 +174,8 @@ pub(super) struct StepPlan {
     pub(super) sums: [Vec<f32>; 2],
     /// Per image: alpha's gradient, clipped elements, largest u.
     pub(super) clip_sums: Vec<(f64, u64)>,
+    /// Per image, `[batch][cs]`: gradients of the clip values of channels; empty where no layer has them.
+    pub(super) channel_sums: Vec<f64>,
     pub(super) maxima: Vec<f32>,
     /// `[sampled image][256]` counts of codes.
     pub(super) histogram: Vec<u64>,
@@ -260,6 +284,11 @@ impl StepPlan {
                 dwq: Aligned::zeroed(most(&Product::weights)),
             }
         };
+        let clip_channels = |step: &StageStep| match &step.kind {
+            StageKind::Unit(unit) => unit.channel_clips.alphas.len(),
+            _ => 0,
+        };
+        let clip_channels = steps.iter().map(clip_channels).max().unwrap_or(0);
         let partials = Aligned::zeroed(most(&|p| p.chunks * p.backward.partial_len()));
         for p in products() {
             let pixels = (p.z_layout.h * p.z_layout.w) as u128;
@@ -274,6 +303,7 @@ impl StepPlan {
             sums_real: vec![0.0; batch * 2 * cs],
             sums: [(); 2].map(|()| vec![0.0; batch * UnitSums::PARTS * cs]),
             clip_sums: vec![(0.0, 0); batch],
+            channel_sums: vec![0.0; batch * clip_channels],
             maxima: vec![0.0; batch],
             histogram: vec![0; batch.div_ceil(super::SAMPLED) * 256],
             partials,
@@ -464,7 +494,12 @@ impl Builder<'_> {
         };
         let output = self.output(output, source);
         let counts = Counts { levels: vec![0; levels], ..Counts::default() };
-        UnitStep { main, input, shortcut, activation, act_name, clip, output, counts, maximum: 0.0 }
+        let own_clips = match activation {
+            Activation::Quantized { clip, .. } if !self.params.is_scalar(clip) => main.z_layout.cs,
+            _ => 0,
+        };
+        let channel_clips = ChannelClips { alphas: vec![0.0; own_clips], limits: vec![0.0; own_clips] };
+        UnitStep { main, input, shortcut, activation, act_name, clip, channel_clips, output, counts, maximum: 0.0 }
     }
 
     fn product(&self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> Product {

@@ -6,7 +6,7 @@ mod switches;
 
 use bitpact_core::rng::Key;
 use bitpact_core::step::TOLERANCE;
-use bitpact_core::{ActQuant, WeightQuant};
+use bitpact_core::{ActQuant, Granularity, WeightQuant};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::norm::{self, Output};
 use bitpact_kernels::{Aligned, Isa};
@@ -181,7 +181,7 @@ fn unrounded(backend: &CpuBackend, i: usize, unit: &UnitStep) -> Vec<f32> {
     let mut u = vec![0.0; shape.len()];
     let keep = Output::Keep { values: &mut u, layout: shape };
     norm::apply(backend.isa, shape, unit.main.z(i), &k.a, &k.b, view, keep);
-    let inverse = quant.inverse_step(plan.params.scalar(clip), bits);
+    let inverse = quant.inverse_step(plan.params.clip(clip), bits);
     u.iter().map(|u| u * inverse + f32::from(quant.zero_code(bits))).collect()
 }
 
@@ -195,15 +195,24 @@ fn dense<T: Copy>(values: &[T], layout: Layout) -> Vec<T> {
 #[test]
 fn simulated_codes_are_the_integers_but_for_ties() {
     for graph in networks() {
-        for bits in ["W2A2", "W4A4", "W8A8"] {
-            let mut backend = backend(&graph, &quant(bits), Isa::detect(), 2);
+        for (bits, clip_scale) in [
+            ("W2A2", Granularity::Layer),
+            ("W4A4", Granularity::Layer),
+            ("W8A8", Granularity::Layer),
+            ("W3A3", Granularity::Channel),
+        ] {
+            let config = QuantConfig { clip_scale, ..quant(bits) };
+            let mut backend = backend(&graph, &config, Isa::detect(), 2);
+            let mut tensors = backend.tensors();
+            quantizers::spread_clips(&mut tensors, 2.0);
+            backend.load(&tensors, None).unwrap();
             for _ in 0..5 {
                 step(&mut backend, 0.02);
             }
             let layout = backend.input_layout();
             let fill = filler(layout, backend.plan.classes);
             backend.simulate(BATCH, &fill, &mut Vec::new());
-            let (plan, input) = (QuantPlan::resolve(&graph, &quant(bits)).unwrap(), backend.plan.pixels.clone());
+            let (plan, input) = (QuantPlan::resolve(&graph, &config).unwrap(), backend.plan.pixels.clone());
             let class_names = (0..graph.classes()).map(|c| c.to_string()).collect();
             let model = Model { graph: graph.clone(), plan, input, class_names, tensors: backend.tensors() };
             let conversion = bitpact_model::convert(&model).unwrap();

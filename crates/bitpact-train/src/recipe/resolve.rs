@@ -7,7 +7,7 @@ use bitpact_core::{ActQuant, WeightQuant};
 use bitpact_data::DatasetName;
 use bitpact_graph::{BitSpec, FirstLast, Graph, Override, ShortcutBits, zoo};
 
-use super::draft::{line_of, read_text, short};
+use super::draft::{line_of, quoted, read_text, short};
 use super::error::hint;
 use super::values::Calibration;
 use super::{Augmentation, ClipInit, Draft, GroupRates, InputScale, Origin, Recipe, RecipeError};
@@ -25,7 +25,7 @@ fn is_fraction(value: f64) -> bool {
 impl Draft {
     /// Checks every value and gives the recipe.
     ///
-    /// Keys that are not written have these values: `bits = "W4A4"`, `act_quant = "pact"`, `weight_quant = "dorefa"`,
+    /// Keys that are not written have these values: `bits = "W4A4"`, `act_quant = "pact"`, `weight_quant = "dorefa"`, `clip_scale = "layer"`,
     /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr` as `lr`,
     /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `precision = "fp32"`, no `gradient_bits`, `lr = 0.1`, with Adam 1e-3, `optimizer = "sgd"`,
     /// `momentum = 0.9`, `nesterov = false`, `betas = [0.9, 0.999]`, `eps = 1e-8`, `weight_decay = 2e-4`, the training switches off, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
@@ -48,12 +48,13 @@ impl Draft {
             arch,
             graph,
             bits,
-            act_quant: self.choice("act_quant", &["pact", "pact+", "lsq", "fixed", "relu"])?.unwrap_or(ActQuant::Pact),
+            act_quant: self.act_quant()?,
             weight_quant: self
                 .choice("weight_quant", &WeightQuant::ALL.map(WeightQuant::name))?
                 .unwrap_or(WeightQuant::Dorefa),
             weight_grid: self.choice("weight_grid", &["zero", "no_zero"])?,
             weight_scale: self.choice("weight_scale", &["layer", "channel"])?,
+            clip_scale: self.choice("clip_scale", &["layer", "channel"])?.unwrap_or_default(),
             first_last: self.choice("first_last", &["float", "8bit", "same"])?.unwrap_or(FirstLast::Bits8),
             shortcut: self.choice("shortcut", &["same", "8bit"])?.unwrap_or(ShortcutBits::Same),
             clip_init: self.clip_init(bits)?,
@@ -102,6 +103,19 @@ impl Draft {
         Ok(recipe)
     }
 
+    fn act_quant(&mut self) -> Result<ActQuant, RecipeError> {
+        let names = ["pact", "pact+", "lsq", "fixed", "relu"];
+        if self.values.get("act_quant").is_some_and(|(_, value)| value.as_str() == Some("pact-sym")) {
+            let message = format!(
+                "= \"pact-sym\": that is for signed activations alone, which have it without being asked (`signed = true` of an `act` in a \
+                 network file, the bottlenecks of mobilenet_v2); for activations with a ReLU expected one of {}",
+                quoted(&names)
+            );
+            return Err(self.wrong("act_quant", message));
+        }
+        Ok(self.choice("act_quant", &names)?.unwrap_or(ActQuant::Pact))
+    }
+
     fn name(&mut self) -> Result<String, RecipeError> {
         let plain = |name: &str| {
             let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
@@ -136,7 +150,7 @@ impl Draft {
         let names = DatasetName::ALL.map(DatasetName::as_str);
         name.parse().map_err(|_| {
             let hint = hint(&name, names);
-            self.wrong("dataset", format!("= \"{name}\": expected one of {}{hint}", super::draft::quoted(&names)))
+            self.wrong("dataset", format!("= \"{name}\": expected one of {}{hint}", quoted(&names)))
         })
     }
 
@@ -297,7 +311,7 @@ pub(super) fn network_file(name: &str, folder: &Path, origin: &Origin) -> Result
     let path = folder.join(name);
     if !path.exists() {
         let hint = hint(name, zoo::NAMES);
-        let known = super::draft::quoted(&zoo::NAMES);
+        let known = quoted(&zoo::NAMES);
         let message = format!("= \"{name}\": expected a TOML or JSON file with a network, or one of {known}{hint}");
         return Err(RecipeError::Value { origin: origin.clone(), key: "arch".to_owned(), message });
     }

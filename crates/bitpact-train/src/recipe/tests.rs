@@ -146,6 +146,8 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
             "act_quant = \"pakt\"",
             "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\" (did you mean `pact`?)",
         ),
+        ("clip_scale = \"group\"", "`clip_scale` = \"group\": expected one of \"layer\", \"channel\""),
+        ("act_quant = \"pact-sym\"", "that is for signed activations alone"),
         ("weight_scale = \"group\"", "`weight_scale` = \"group\": expected one of \"layer\", \"channel\""),
         ("weight_quant = \"doreffa\"", "(did you mean `dorefa`?)"),
         (

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_core::ALPHA_MIN;
+use bitpact_core::{ALPHA_MIN, largest_clip};
 use bitpact_data::epoch_order;
 use bitpact_model::{Checkpoint, Model, Tensor};
 
@@ -63,8 +63,8 @@ impl Trainer<'_> {
             if !open.is_empty() {
                 let values = self.calibrate(backend, percentile, u64::from(batches))?;
                 for name in open {
-                    if let Some(&value) = values.get(&name) {
-                        tensors.insert(name, Tensor::full(&[], value));
+                    if let (Some(&value), Some(tensor)) = (values.get(&name), tensors.get_mut(&name)) {
+                        tensor.data.fill(value);
                     }
                 }
                 backend.load(&tensors, None)?;
@@ -156,7 +156,8 @@ impl Trainer<'_> {
 }
 
 /// Puts the weights of another network into `tensors` where the names agree. Learned weight steps are not taken: they
-/// belong to the width they were trained at.
+/// belong to the width they were trained at. A layer's clip value becomes that of all its channels, and the largest of the channels the
+/// layer's.
 fn take_weights(
     tensors: &mut BTreeMap<String, Tensor>,
     weights: BTreeMap<String, Tensor>,
@@ -173,6 +174,10 @@ fn take_weights(
             }
             Some(own) if own.shape == tensor.shape => {
                 *own = tensor;
+                report.loaded.push(name);
+            }
+            Some(own) if name.ends_with(".clip_val") && own.shape.is_empty() != tensor.shape.is_empty() => {
+                own.data.fill(largest_clip(&tensor.data));
                 report.loaded.push(name);
             }
             Some(own) => misfits.push(format!("`{name}` has shape {:?}, expected {:?}", tensor.shape, own.shape)),

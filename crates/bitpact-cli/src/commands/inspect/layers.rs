@@ -54,12 +54,13 @@ pub(super) fn key(name: &str) -> String {
 type Column = (&'static str, &'static str, Unit);
 
 /// The table about size and cost, then the one about ranges and levels. Both begin with the layer.
-const COST: [Column; 9] = [
+const COST: [Column; 10] = [
     ("op", "op", Unit::Plain),
     ("shape", "shape", Unit::Plain),
     ("weight_bits", "w bits", Unit::Plain),
     ("act_bits", "a bits", Unit::Plain),
     ("alpha", "alpha", Unit::Real),
+    ("alpha_min", "alpha min", Unit::Real),
     ("step", "step", Unit::Real),
     ("macs", "macs", Unit::Count),
     ("bytes", "bytes", Unit::Bytes),
@@ -213,6 +214,7 @@ fn product_row(
         json!(product.weight_bits),
         of_layer(coded.map(|_| json!(code_bits(layer)))),
         of_layer(coded.map(|_| json!(f64::from(layer.hi) * layer.scale))),
+        of_layer(coded.map(|step| least_alpha(layer, step))),
         of_layer(step.map(|_| json!(layer.scale))),
         json!(macs(layer, product)),
         json!(packed_bytes(product)),
@@ -252,6 +254,7 @@ fn act_row(
     };
     set("act_bits", json!(code_bits(layer)));
     set("alpha", json!(f64::from(layer.hi) * layer.scale));
+    set("alpha_min", least_alpha(layer, step));
     set("step", json!(layer.scale));
     set("acc_min", json!(least));
     set("acc_max", json!(most));
@@ -270,6 +273,12 @@ fn act_row(
         }
     }
     row
+}
+
+/// The least alpha of a channel, as codes have it; nothing where the layer has one alpha.
+fn least_alpha(layer: &IntegerLayer, step: &IntegerStep) -> Value {
+    let least = step.bounds.iter().map(|(lo, hi)| hi - lo).min();
+    least.map_or(Value::Null, |codes| json!(f64::from(codes) * layer.scale))
 }
 
 fn is_stream(layer: &IntegerLayer) -> bool {

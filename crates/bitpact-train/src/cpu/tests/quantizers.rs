@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_core::Granularity;
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_graph::Override;
 
@@ -32,8 +31,6 @@ fn converts_exactly(graph: &Graph, config: &QuantConfig, what: &str) {
     for _ in 0..3 {
         step(&mut backend, 0.02);
     }
-    let layout = backend.input_layout();
-    let fill = filler(layout, backend.plan.classes);
     let model = Model {
         graph: graph.clone(),
         plan: QuantPlan::resolve(graph, config).unwrap(),
@@ -41,7 +38,14 @@ fn converts_exactly(graph: &Graph, config: &QuantConfig, what: &str) {
         class_names: (0..graph.classes()).map(|c| c.to_string()).collect(),
         tensors: backend.tensors(),
     };
-    let integer = bitpact_model::convert(&model).unwrap_or_else(|e| panic!("{what}: {e}")).model;
+    agrees_with_the_engine(&backend, &model, what);
+}
+
+/// Every code of the converted network, over the images of `backend`, is the same on every path of this machine.
+fn agrees_with_the_engine(backend: &CpuBackend, model: &Model, what: &str) {
+    let layout = backend.input_layout();
+    let fill = filler(layout, backend.plan.classes);
+    let integer = bitpact_model::convert(model).unwrap_or_else(|e| panic!("{what}: {e}")).model;
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
         for (i, out) in range.zip(pixels.chunks_exact_mut(layout.h * layout.w * layout.c)) {
             let mut image = vec![0; layout.len()];
@@ -155,4 +159,123 @@ fn lsq_scales_the_gradient_of_pact_plus_and_fixed_clip_values_stay() {
     let (plus, lsq) = (plus.unwrap().data[0], lsq.unwrap().data[0]);
     assert!(plus != 0.0 && (lsq - plus * scale).abs() <= 1e-6 * lsq.abs(), "{plus} {lsq} {scale}");
     assert_eq!(gradient(ActQuant::Fixed), (None, 2.0));
+}
+
+/// Gives the channels of every activation clip values of their own, from a fifth of `most` up to it.
+pub(super) fn spread_clips(tensors: &mut BTreeMap<String, Tensor>, most: f32) {
+    for (name, tensor) in tensors.iter_mut().filter(|(name, t)| name.ends_with(".clip_val") && !t.shape.is_empty()) {
+        let key = Key::new(21).with(name);
+        let n = tensor.data.len() as u64;
+        tensor.data = (0..n).map(|c| most * (0.2 + 0.8 * key.uniform(c))).collect();
+        tensor.data[key.below(n, n as u32) as usize] = most;
+    }
+}
+
+fn by_channel(bits: u8, act_quant: ActQuant) -> QuantConfig {
+    let weight = (WeightQuant::Sawb, Granularity::Layer);
+    QuantConfig { clip_scale: Granularity::Channel, ..everywhere(bits, bits.max(2), act_quant, weight) }
+}
+
+#[test]
+fn clip_values_of_channels_convert_exactly_in_every_network() {
+    for graph in networks() {
+        for (bits, act_quant) in [(2, ActQuant::Pact), (4, ActQuant::PactPlus), (8, ActQuant::Pact)] {
+            let config = by_channel(bits, act_quant);
+            let mut first = backend(&graph, &config, Isa::detect(), 2);
+            let mut tensors = first.tensors();
+            spread_clips(&mut tensors, 1.5);
+            first.load(&tensors, None).unwrap();
+            step(&mut first, 0.02);
+            let model = Model {
+                graph: graph.clone(),
+                plan: QuantPlan::resolve(&graph, &config).unwrap(),
+                input: first.plan.pixels.clone(),
+                class_names: (0..graph.classes()).map(|c| c.to_string()).collect(),
+                tensors: first.tensors(),
+            };
+            let integer = bitpact_model::convert(&model).unwrap().model;
+            let bounds = |op: &bitpact_model::IntegerOp| match op {
+                bitpact_model::IntegerOp::Product { step, .. } | bitpact_model::IntegerOp::Act { step, .. } => {
+                    !step.bounds.is_empty()
+                }
+                _ => false,
+            };
+            assert!(integer.layers.iter().any(|layer| bounds(&layer.op)), "{} {bits}", graph.name());
+            agrees_with_the_engine(&first, &model, &format!("{} W{bits}A{bits} {act_quant}", graph.name()));
+        }
+    }
+}
+
+#[test]
+fn channels_with_one_clip_value_are_the_layer() {
+    for graph in networks() {
+        for act_quant in [ActQuant::Pact, ActQuant::PactPlus] {
+            let layer = QuantConfig { clip_scale: Granularity::Layer, ..by_channel(3, act_quant) };
+            for isa in Isa::available() {
+                let mut one = backend(&graph, &layer, isa, 2);
+                let mut own = backend(&graph, &by_channel(3, act_quant), isa, 2);
+                assert_eq!(step(&mut one, 0.0).loss, step(&mut own, 0.0).loss, "{} {isa}", graph.name());
+                let (one, own) = (one.optimizer_state().momentum, own.optimizer_state().momentum);
+                assert_eq!(one.len(), own.len());
+                for (name, gradient) in &one {
+                    let sum: f64 = own[name].data.iter().map(|g| f64::from(*g)).sum();
+                    let size: f64 = own[name].data.iter().map(|g| f64::from(g.abs())).sum();
+                    match name.ends_with(".clip_val") {
+                        true => assert!((sum - f64::from(gradient.data[0])).abs() < 1e-5 * size.max(1e-3), "{name}"),
+                        false => assert_eq!(own[name], *gradient, "{name}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What follows the last activation is smooth, and clip values that are whole numbers of steps move codes by whole steps, so the slope of the
+/// loss itself is the gradient, where it does not move the step.
+#[test]
+fn the_gradient_of_a_channels_clip_value_is_the_slope_of_the_loss() {
+    let graph = &networks()[0];
+    for act_quant in [ActQuant::Pact, ActQuant::PactPlus] {
+        let config = QuantConfig { clip_scale: Granularity::Channel, act_quant, ..quant("W8A8") };
+        let mut backend = backend(graph, &config, Isa::detect(), 2);
+        let mut tensors = backend.tensors();
+        let unit = 1.0f32 / 128.0;
+        let clips = [255.0, 30.0, 60.0, 99.0, 130.0, 20.0, 77.0, 45.0];
+        tensors.get_mut("a4.clip_val").unwrap().data = clips.map(|steps| steps * unit).to_vec();
+        let mut loss = |channel: usize, by: f32| {
+            let mut moved = tensors.clone();
+            moved.get_mut("a4.clip_val").unwrap().data[channel] += by;
+            backend.load(&moved, None).unwrap();
+            (step(&mut backend, 0.0).loss, backend.optimizer_state().momentum["a4.clip_val"].data.clone())
+        };
+        let (_, gradient) = loss(0, 0.0);
+        for c in 1..clips.len() {
+            let slope = (loss(c, unit).0 - loss(c, -unit).0) / f64::from(2.0 * unit);
+            let got = f64::from(gradient[c]);
+            assert!(got != 0.0 && (slope - got).abs() < 0.02 * got.abs() + 2e-5, "{act_quant} {c}: {got} {slope}");
+        }
+    }
+}
+
+#[test]
+fn clip_values_of_channels_learn_on_any_number_of_threads_and_go_on_from_a_checkpoint() {
+    for (network, act_quant) in [(1, ActQuant::Pact), (1, ActQuant::PactPlus), (4, ActQuant::Pact)] {
+        let graph = &networks()[network];
+        let config = by_channel(4, act_quant);
+        let (mut one, mut two) = (backend(graph, &config, Isa::detect(), 1), backend(graph, &config, Isa::detect(), 2));
+        let losses: Vec<f64> = (0..40).map(|_| step(&mut one, 0.03).loss).collect();
+        let same: Vec<f64> = (0..5).map(|_| step(&mut two, 0.03).loss).collect();
+        assert_eq!(losses[..5], same);
+        let least = losses.iter().fold(f64::INFINITY, |a, b| a.min(*b));
+        assert!(least < 0.8 * losses[0], "{}, {act_quant}: {} to {least}", graph.name(), losses[0]);
+        let clips = &one.tensors()["a2.clip_val"];
+        assert!(
+            clips.shape == [graph.shape(graph.find("a2").unwrap()).c] && clips.data.iter().any(|a| *a != clips.data[0])
+        );
+        let mut resumed = backend(graph, &config, Isa::detect(), 2);
+        resumed.load(&one.tensors(), Some(&one.optimizer_state())).unwrap();
+        step(&mut one, 0.03);
+        step(&mut resumed, 0.03);
+        assert_eq!(one.tensors(), resumed.tensors());
+    }
 }
