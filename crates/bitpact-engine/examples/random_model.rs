@@ -1,11 +1,11 @@
-//! Writes the .bitpact file of a random network: `random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC]`.
+//! Writes the .bitpact file of a random network: `random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC] [channel]`.
 //!
 //! ARCH is a network of the zoo or a JSON file with one, whose shape then counts, converted from random weights, or [`corners`], a small network of integers that holds what
 //! conversion never makes and for which BITS, FIRST_LAST and the shape count for nothing. FIRST_LAST is `float`, `8bit`
-//! or `same`.
+//! or `same`; with `channel`, channels have clip values of their own.
 
 use bitpact_core::rng::Key;
-use bitpact_core::{Grid, IntegerStep};
+use bitpact_core::{Granularity, Grid, IntegerStep};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::{
     InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, Model, TensorId, convert,
@@ -16,29 +16,36 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [arch, bits, first_last, seed, out, rest @ ..] = args.as_slice() else {
-        return Err("usage: random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC]".into());
+        return Err("usage: random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC] [channel]".into());
     };
     let seed = seed.parse()?;
-    let sides = rest.first().map_or("12x10x3", String::as_str).split('x');
+    let (clips, shape): (Vec<&String>, Vec<&String>) = rest.iter().partition(|arg| *arg == "channel");
+    let clip_scale = if clips.is_empty() { Granularity::Layer } else { Granularity::Channel };
+    let sides = shape.first().map_or("12x10x3", |shape| shape.as_str()).split('x');
     let &[h, w, c] = sides.map(str::parse).collect::<std::result::Result<Vec<_>, _>>()?.as_slice() else {
         return Err("expected a shape like 12x10x3".into());
     };
     let model = match arch.as_str() {
         "corners" => corners(seed),
-        _ => of_the_zoo(arch, bits, first_last, seed, Shape::new(h, w, c))?,
+        _ => of_the_zoo(arch, (bits, first_last, clip_scale), seed, Shape::new(h, w, c))?,
     };
     Ok(model.save(out)?)
 }
 
 /// A network of the zoo for ten classes, or of a file.
-fn of_the_zoo(arch: &str, bits: &str, first_last: &str, seed: u64, input: Shape) -> Result<IntegerModel> {
+fn of_the_zoo(
+    arch: &str,
+    (bits, first_last, clip_scale): (&str, &str, Granularity),
+    seed: u64,
+    input: Shape,
+) -> Result<IntegerModel> {
     let graph: Graph = match arch.ends_with(".json") {
         true => serde_json::from_str(&std::fs::read_to_string(arch)?)?,
         false => zoo::build(arch, input, 10).ok_or("unknown architecture")??,
     };
     let input = graph.input();
     let first_last = serde_json::from_value(first_last.into())?;
-    let config = QuantConfig { first_last, ..QuantConfig::new(bits.parse()?) };
+    let config = QuantConfig { first_last, clip_scale, ..QuantConfig::new(bits.parse()?) };
     let plan = QuantPlan::resolve(&graph, &config)?;
     let pixels = InputDescription {
         zero_point: (0..input.c).map(|c| 120 + 5 * c as u8).collect(),

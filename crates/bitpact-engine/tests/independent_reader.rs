@@ -10,6 +10,7 @@
 //! | `resnet20-b.bitpact` | `resnet20-b W3A5 float 3` |
 //! | `corners.bitpact` | `corners - - 9` |
 //! | `preact_resnet20.bitpact` | `preact_resnet20 W2A2 8bit 4` |
+//! | `channels.bitpact` | `crates/bitpact-engine/tests/independent/pools-graph.json W3A3 8bit 6 channel` |
 //! | `pools.bitpact` | `crates/bitpact-engine/tests/independent/pools-graph.json W3A3 8bit 5` |
 //!
 //! and `X.json` with `python docs/read_bitpact.py X.bitpact --golden X.json`: for 100 images made by a formula, a CRC-32
@@ -117,6 +118,12 @@ fn pre_activation() {
 #[test]
 fn pools_and_concatenations() {
     check("pools");
+}
+
+/// Codes bounded by channel, signed and unsigned, of products and of activations that read sums and streams.
+#[test]
+fn clip_values_of_channels() {
+    check("channels");
 }
 
 #[test]

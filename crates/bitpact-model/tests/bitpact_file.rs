@@ -125,7 +125,7 @@ fn other_kinds_and_versions_say_so() {
     assert!(error(b"").contains("not a .bitpact file"));
     assert!(error(&[0x80; 64]).contains("not a .bitpact file"));
     let mut newer = bytes.clone();
-    for other in [1, 4] {
+    for other in [1, 5] {
         newer[8] = other;
         let message = error(&newer);
         assert!(message.contains(&format!("version {other}: this program reads versions 2 to 4")), "{message}");
@@ -335,6 +335,50 @@ fn contradictions_of_streams_are_named() {
     }
 }
 
+/// Version 4.
+#[test]
+fn codes_bounded_by_channel_are_written_read_and_checked() {
+    fn step(model: &mut IntegerModel, layer: usize) -> &mut bitpact_core::IntegerStep {
+        match &mut model.layers[layer].op {
+            IntegerOp::Product { step, .. } | IntegerOp::Act { step, .. } => step,
+            _ => panic!("no codes"),
+        }
+    }
+    let bounds: Vec<(i32, i32)> = (0..16).map(|c| (c % 4, 15 - c / 2)).collect();
+    let streams = convert(&zoo_model("preact_resnet20", 8, "W2A4", FirstLast::Bits8)).unwrap().model;
+    for (plain, layer) in [(small_integer(), 1), (streams, 1)] {
+        let mut model = plain.clone();
+        step(&mut model, layer).bounds = bounds.clone();
+        let bytes = model.to_bytes().unwrap();
+        assert_eq!(bytes[8], 4);
+        let read = IntegerModel::from_bytes(&bytes, NAME).unwrap();
+        assert!(read == model && read.to_bytes().unwrap() == bytes);
+        let mut older = bytes;
+        older[8] = 3;
+        seal(&mut older);
+        assert!(error(&older).contains("version: 3, but its ops are those of version 4"), "{}", error(&older));
+        type Change = fn(&mut Vec<(i32, i32)>);
+        let cases: &[(Change, &str)] = &[
+            (|b| b.truncate(15), "bounds has 15 entries"),
+            (|b| b[3] = (9, 8), "channel 3: empty range 9..=8"),
+            (|b| b[3] = (0, 16), "but its channels have 0 to 16"),
+            (|b| b[3] = (-1, 5), "but its channels have -1 to 15"),
+            (|b| b.iter_mut().for_each(|b| b.1 = b.1.min(14)), "but its channels have 0 to 14"),
+            (|b| b.fill((0, 15)), "the same codes for every channel"),
+        ];
+        for (change, words) in cases {
+            let mut model = model.clone();
+            change(&mut step(&mut model, layer).bounds);
+            let message = model.check().unwrap_err().to_string();
+            assert!(message.contains(words), "{message}, expected {words}");
+        }
+    }
+    let mut stream = convert(&zoo_model("preact_resnet20", 8, "W2A4", FirstLast::Bits8)).unwrap().model;
+    let IntegerOp::Stream { step, .. } = &mut stream.layers[3].op else { panic!("a stream") };
+    step.bounds = vec![(0, 15); step.mul.len()];
+    assert!(stream.check().unwrap_err().to_string().contains("a stream is not clamped"));
+}
+
 #[test]
 fn channels_that_a_shortcut_fills_count_in_the_proof_like_the_others() {
     let mut model = convert(&zoo_model("resnet20", 8, "W2A2", FirstLast::Bits8)).unwrap().model;
@@ -353,7 +397,11 @@ proptest! {
 
     #[test]
     fn no_sealed_mutation_panics(seed in any::<u64>(), edits in 1u64..8) {
-        let mut bytes = small_integer().to_bytes().unwrap();
+        let mut model = small_integer();
+        if let (true, IntegerOp::Product { step, .. }) = (seed % 2 == 0, &mut model.layers[0].op) {
+            step.bounds = (0..16).map(|c| (0, 15 - c % 3)).collect();
+        }
+        let mut bytes = model.to_bytes().unwrap();
         let key = Key::new(seed);
         for edit in 0..edits {
             let key = key.at(edit);

@@ -91,27 +91,20 @@ impl StepPlan {
             unit.counts.alpha_gradient = gradient as f32;
             unit.counts.clipped += clipped;
             unit.counts.elements += (count * unit.main.z_layout.c) as u64;
-            if quant.is_learned() {
+            if !unit.channel_clips.alphas.is_empty() {
+                unit.counts.alpha_gradient = self.channel_clip_gradient(clip, unit.main.z_layout, gradient);
+            } else if quant.is_learned() {
                 let shape = unit.main.z_layout;
                 let scale = match quant {
                     ActQuant::Lsq => lsq_alpha_scale(shape.h * shape.w * shape.c, quant.q_max(bits) as f32),
                     _ => 1.0,
                 };
-                if !unit.channel_clips.alphas.is_empty() {
-                    unit.counts.alpha_gradient = self.channel_clip_gradient(clip, unit.main.z_layout, gradient);
-                    return self.unit_inputs(isa, pool, unit, slabs);
-                }
                 let gradient = gradient as f32 * scale;
                 // Stages come in reverse: the last of those that share the clip value is the first here.
                 let total = &mut self.params.get_mut(clip).grad[0];
                 *total = if unit.clip.is_last { gradient } else { *total + gradient };
             }
         }
-        self.unit_inputs(isa, pool, unit, slabs);
-    }
-
-    /// What a unit's masked gradient gives to its weights and to everything it reads.
-    fn unit_inputs(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
         pool.enter(Pass::Shortcut, &unit.main.name);
         self.shortcut_backward(isa, pool, unit, slabs);
         self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);

@@ -245,6 +245,26 @@ fn learned_steps_start_from_the_weights_of_another_network() {
 }
 
 #[test]
+fn clip_values_go_from_layers_to_channels_and_back() {
+    let at = tempfile::tempdir().unwrap();
+    let clips = |name: &str, clip_scale: &str, given: Option<Tensor>| {
+        let folder = RunFolder::create(at.path().join(name)).unwrap();
+        let weights = given.map(|clips| BTreeMap::from([("act1.clip_val".to_owned(), clips)]));
+        let recipe = recipe(|d| d.set("clip_scale", clip_scale, "clip_scale"));
+        run(&recipe, &folder, Start::Fresh { weights }, Some(0)).unwrap();
+        Checkpoint::load(folder.file(LAST)).unwrap().model.tensors["act1.clip_val"].clone()
+    };
+    let calibrated = clips("layer", "layer", None);
+    let spread = clips("channels", "channel", None);
+    assert!(spread.shape.len() == 1 && spread == Tensor::full(&spread.shape, calibrated.data[0]));
+    let mut apart = Tensor::full(&spread.shape, 0.5);
+    apart.data[1] = 2.5;
+    assert_eq!(clips("from channels", "layer", Some(apart.clone())), Tensor::full(&[], 2.5));
+    assert_eq!(clips("from a layer", "channel", Some(Tensor::full(&[], 3.0))), Tensor::full(&spread.shape, 3.0));
+    assert_eq!(clips("the same", "channel", Some(apart.clone())), apart);
+}
+
+#[test]
 fn sets_that_do_not_fit_are_refused_before_anything_is_written() {
     let sets = Sets::new();
     let error = |recipe: &Recipe, images: &Images<'_>| Setup::new(recipe, images).unwrap_err().to_string();
