@@ -41,5 +41,6 @@ pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use run_folder::RunFolder;
 pub use trainer::{
-    Event, Images, Outcome, RunError, RunOptions, Setup, Start, Trainer, evaluate_integer, evaluate_simulated, train,
+    Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer, evaluate_simulated,
+    train,
 };

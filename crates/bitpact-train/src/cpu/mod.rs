@@ -45,6 +45,7 @@ const STATISTICS_MOMENTUM: f64 = 0.1;
 pub struct CpuBackend {
     isa: Isa,
     pool: Pool,
+    graph: Graph,
     plan: StepPlan,
     labels: Vec<usize>,
     steps: u64,
@@ -70,7 +71,7 @@ impl CpuBackend {
         }
         let pool = Pool::new(threads);
         let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, isa, pool.threads())?;
-        Ok(Self { isa, pool, plan, labels: vec![0; batch_size], steps: 0 })
+        Ok(Self { isa, pool, graph: graph.clone(), plan, labels: vec![0; batch_size], steps: 0 })
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {
@@ -226,6 +227,13 @@ impl TrainBackend for CpuBackend {
 
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
         self.plan.params.load(tensors, state)
+    }
+
+    fn replan(&mut self, plan: &QuantPlan) -> Result<(), TrainError> {
+        let StepPlan { pixels, batch, params, .. } = &self.plan;
+        let (optimizer, threads) = (params.optimizer.clone(), self.pool.threads());
+        self.plan = StepPlan::build(&self.graph, plan, pixels, *batch, optimizer, self.isa, threads)?;
+        Ok(())
     }
 
     fn swap_average(&mut self) {
