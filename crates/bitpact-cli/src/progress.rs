@@ -53,6 +53,7 @@ impl Display {
                 let n = values.len();
                 self.line(format!("{}: {n} clip values calibrated, from {least:.3} to {most:.3}", self.label));
             }
+            Event::Bits { epoch, bits } => self.line(format!("{}: {bits} from epoch {epoch} on", self.label)),
             Event::Step { epoch, batch, batches, loss } => {
                 let images = self.batch_size;
                 self.enter(Stage::Training { epoch }, batches * images, (batch - 1) * images);

@@ -69,6 +69,38 @@ impl Key {
     }
 }
 
+impl Key {
+    /// A number of the distribution Beta(alpha, alpha), in `[0, 1]`, for `alpha` above 0; each of about `4^alpha` tries draws two
+    /// numbers of the sub key `at(counter)`.
+    ///
+    /// Joehnk's method: with u, v uniform in (0, 1) and x = u^(1/alpha), y = v^(1/alpha), x / (x + y) where x + y <= 1. In f64, by
+    /// logarithms, with `+ - * /` and a logarithm and an exponential made of them.
+    pub fn beta(self, counter: u64, alpha: f64) -> f64 {
+        let key = self.at(counter);
+        let unit = |bits: u64| 0.5 + 0.5 * signed_unit(bits);
+        let mut pair = 0;
+        loop {
+            let x = ln(unit(key.u64(2 * pair))) / alpha;
+            let y = ln(unit(key.u64(2 * pair + 1))) / alpha;
+            if exp(x) + exp(y) <= 1.0 {
+                return 1.0 / (1.0 + exp(y - x));
+            }
+            pair += 1;
+        }
+    }
+}
+
+/// The exponential function, within 1e-13 relative; 0 and infinity where the result is not a normal number.
+fn exp(x: f64) -> f64 {
+    let k = (x / std::f64::consts::LN_2).round();
+    if !(-1022.0..=1023.0).contains(&k) {
+        return if k < 0.0 { 0.0 } else { f64::INFINITY };
+    }
+    let r = x - k * std::f64::consts::LN_2;
+    let series = (1..=16).rev().fold(1.0, |sum, n| 1.0 + r / f64::from(n) * sum);
+    series * f64::from_bits(((1023 + k as i64) as u64) << 52)
+}
+
 /// An odd multiple of 2^-52 in (-1, 1).
 fn signed_unit(bits: u64) -> f64 {
     ((bits >> 12) as f64 * 2.0 + 1.0) * (1.0 / (1u64 << 52) as f64) - 1.0
@@ -161,6 +193,38 @@ mod tests {
         for i in 0..20_000 {
             let s = signed_unit(Key::new(2).u64(i)).abs() * [1.0, 1e-3, 1e-20][i as usize % 3];
             assert!((ln(s) - s.ln()).abs() <= 1e-15 * (1.0 + s.ln().abs()), "{s:e}");
+        }
+    }
+
+    #[test]
+    fn the_exponential_is_right() {
+        for i in 0..20_000 {
+            let x = signed_unit(Key::new(2).u64(i)) * [1.0, 30.0, 700.0][i as usize % 3];
+            assert!((exp(x) - x.exp()).abs() <= 1e-13 * x.exp(), "{x}");
+        }
+        assert_eq!((exp(-1e9), exp(1e9), exp(0.0)), (0.0, f64::INFINITY, 1.0));
+    }
+
+    /// Mean 1/2, variance 1 / (4 (2 alpha + 1)), and for alpha 1/2 the arcsine law, for 1 the uniform one.
+    #[test]
+    fn beta_has_the_moments_and_the_shape_of_a_beta() {
+        let n = 40_000;
+        for alpha in [0.05, 0.2, 0.5, 1.0, 2.0, 4.0] {
+            let values: Vec<f64> = (0..n).map(|i| Key::new(9).beta(i, alpha)).collect();
+            assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
+            let mean = values.iter().sum::<f64>() / n as f64;
+            let variance = values.iter().map(|v| (v - 0.5).powi(2)).sum::<f64>() / n as f64;
+            let wanted = 0.25 / (2.0 * alpha + 1.0);
+            assert!((mean - 0.5).abs() < 0.012 && (variance / wanted - 1.0).abs() < 0.05, "{alpha}: {mean} {variance}");
+            let below = |x: f64| values.iter().filter(|&&v| v < x).count() as f64 / n as f64;
+            for x in [0.1, 0.25, 0.6] {
+                let law = match alpha {
+                    0.5 => f64::sqrt(x).asin() / std::f64::consts::FRAC_PI_2,
+                    1.0 => x,
+                    _ => continue,
+                };
+                assert!((below(x) - law).abs() < 0.015, "{alpha}: {} below {x}, expected {law}", below(x));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ const N: usize = 64;
 const CHANNELS: usize = 4;
 
 fn uniform(multiplier: u64) -> Vec<f32> {
-    let draw = |i: u64| (i + 1) * multiplier % (1 << 32) >> 8;
+    let draw = |i: u64| ((i + 1) * multiplier % (1 << 32)) >> 8;
     (0..N as u64).map(|i| (draw(i) as f64 / f64::from(1 << 23) - 1.0) as f32).collect()
 }
 

@@ -61,6 +61,7 @@ pub mod check;
 mod cifar;
 pub mod cifar10;
 pub mod cifar100;
+pub mod cutout;
 mod dataset;
 mod error;
 mod files;
@@ -74,6 +75,7 @@ pub mod svhn;
 pub mod synthetic;
 
 pub use augment::{Augment, Placement, augment_key, copy_plain};
+pub use cutout::{Cutout, mix};
 pub use dataset::{Dataset, ImageShape, InMemory, Limited, Split, limit};
 pub use error::DataError;
 pub use name::{DatasetName, Limits, load};

@@ -223,6 +223,17 @@ impl Checkpoint {
     }
 }
 
+impl Model {
+    /// CRC-32 of everything in the model: equal for equal models, in whatever file they are.
+    ///
+    /// # Errors
+    /// A model that cannot be written as JSON.
+    pub fn checksum(&self) -> Result<u32, ModelError> {
+        let bare = Model { tensors: BTreeMap::new(), ..self.clone() };
+        checksum(&Checkpoint { model: bare, training: None, note: None }.header(), &self.tensors)
+    }
+}
+
 /// Takes the tensors whose names begin with `prefix`, without it.
 fn take_prefixed(tensors: &mut BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
     let rest = tensors.split_off(prefix);

@@ -83,6 +83,20 @@ fn the_optimizers_state_is_kept_and_older_files_are_read() {
 }
 
 #[test]
+fn a_models_checksum_tells_models_apart_and_nothing_else() {
+    let original = checkpoint();
+    let sum = original.model.checksum().unwrap();
+    let bare = Checkpoint { training: None, note: None, ..original.clone() };
+    assert_eq!(Checkpoint::from_bytes(&bare.to_bytes().unwrap(), NAME).unwrap().model.checksum().unwrap(), sum);
+    let mut other = original.model.clone();
+    other.tensors.get_mut("linear.bias").unwrap().data[0] += 1.0;
+    assert_ne!(other.checksum().unwrap(), sum);
+    let mut other = original.model;
+    other.input.zero_point[0] += 1;
+    assert_ne!(other.checksum().unwrap(), sum);
+}
+
+#[test]
 fn saving_is_atomic_and_the_same_twice() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));

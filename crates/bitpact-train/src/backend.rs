@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::rng::Key;
+use bitpact_graph::QuantPlan;
 use bitpact_kernels::Layout;
 use bitpact_model::Tensor;
 use serde::{Deserialize, Serialize};
@@ -206,6 +207,12 @@ pub trait TrainBackend {
     /// # Errors
     /// Names the tensor that is missing or has another shape.
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError>;
+
+    /// Plans anew for other bits. All tensors are zero until [`TrainBackend::load`].
+    ///
+    /// # Errors
+    /// A plan that does not fit the network or cannot be trained; then nothing has changed.
+    fn replan(&mut self, plan: &QuantPlan) -> Result<(), TrainError>;
 
     /// Exchanges every tensor for its average, so that the average can be read and evaluated; called again, it puts them
     /// back. Nothing happens where there is no average. No step may come in between.

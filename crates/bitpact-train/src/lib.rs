@@ -44,5 +44,6 @@ pub use records::{EpochRecord, Record};
 pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use trainer::{
-    Event, Images, Outcome, RunError, RunOptions, Setup, Start, Trainer, evaluate_integer, evaluate_simulated, train,
+    Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer, evaluate_simulated,
+    train,
 };

@@ -3,6 +3,7 @@
 //! A [`Draft`] is a recipe that may still change: built-in text or a file, with flags set on top of it. [`Draft::finish`]
 //! checks every value once and gives a [`Recipe`], whose [`Recipe::to_toml`] is the `config.toml` of a run.
 
+mod bits;
 mod builtin;
 mod draft;
 mod error;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::{Gradients, OptimizerConfig, OptimizerKind, ParamGroup};
 
+pub use bits::BitSchedule;
 pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
@@ -38,7 +40,7 @@ pub struct Recipe {
     /// Architecture: a name of [`zoo::NAMES`], or the name of `graph`.
     pub arch: String,
     /// Bits of weights and activations.
-    pub bits: BitSpec,
+    pub bits: BitSchedule,
     /// Activation quantizer.
     pub act_quant: ActQuant,
     /// Weight quantizer.
@@ -99,6 +101,17 @@ pub struct Recipe {
     pub warmup_epochs: f64,
     /// Share of a target that is spread over all classes.
     pub label_smoothing: f64,
+    /// Side of the square that is cut out of training images, in pixels; 0 for none.
+    pub cutout: usize,
+    /// Parameter of the distribution of the shares in which training images are mixed; 0 for none.
+    pub mixup: f64,
+    /// Checkpoint or run folder of a network to learn from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
+    /// Divides the logits of both where the network is compared with its teacher.
+    pub distill_temperature: f64,
+    /// The teacher's share of the loss.
+    pub distill_weight: f64,
     /// Decay of the moving average of all tensors that is evaluated in their place; 0 for none.
     pub ema_decay: f64,
     /// Batches from which batch norm's running statistics are estimated anew after every epoch; 0 for none.
@@ -136,7 +149,7 @@ fn is_layer(scale: &Granularity) -> bool {
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 43] = [
+    pub const KEYS: [&str; 48] = [
         "name",
         "dataset",
         "arch",
@@ -169,6 +182,11 @@ impl Recipe {
         "lr_decay",
         "warmup_epochs",
         "label_smoothing",
+        "cutout",
+        "mixup",
+        "teacher",
+        "distill_temperature",
+        "distill_weight",
         "ema_decay",
         "bn_reestimate",
         "seed",
@@ -238,10 +256,10 @@ impl Recipe {
         }
     }
 
-    /// The recipe's words about bits.
+    /// The recipe's words about bits, at the end of the run.
     pub fn quant_config(&self) -> QuantConfig {
         QuantConfig {
-            bits: self.bits,
+            bits: self.bits.last(),
             weight_quant: self.weight_quant,
             weight_grid: self.weight_grid,
             weight_scale: self.weight_scale,
@@ -253,12 +271,17 @@ impl Recipe {
         }
     }
 
-    /// Bits of every layer of `graph`.
+    /// Bits of every layer of `graph` at the end of the run.
     ///
     /// # Errors
     /// See [`QuantPlan::resolve`].
     pub fn plan(&self, graph: &Graph) -> Result<QuantPlan, RecipeError> {
-        QuantPlan::resolve(graph, &self.quant_config()).map_err(RecipeError::Plan)
+        self.plan_of(graph, self.bits.last())
+    }
+
+    /// Bits of every layer of `graph` where the recipe's are `bits`.
+    pub(crate) fn plan_of(&self, graph: &Graph, bits: BitSpec) -> Result<QuantPlan, RecipeError> {
+        QuantPlan::resolve(graph, &QuantConfig { bits, ..self.quant_config() }).map_err(RecipeError::Plan)
     }
 
     /// The optimizer's settings.
@@ -318,7 +341,7 @@ impl Recipe {
     /// quantization keys stand, they mean nothing to it.
     pub fn as_float(&self) -> Recipe {
         let mut float = self.clone();
-        float.bits = BitSpec::Float;
+        float.bits = BitSpec::Float.into();
         float.compare_float = false;
         float.overrides.clear();
         float

@@ -29,11 +29,14 @@ impl Record {
 pub struct EpochRecord {
     /// Epochs done, from 1.
     pub epoch: u32,
+    /// Bits of weights and activations, in a run in which they change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits: Option<String>,
     /// Optimizer steps done.
     pub step: u64,
     /// Learning rate of the epoch's last step.
     pub lr: f64,
-    /// Mean cross entropy over the epoch's batches, each before its update.
+    /// Mean loss over the epoch's batches, each before its update.
     pub loss: f64,
     /// Fraction of the epoch's (augmented) training images that were right, each before its update.
     pub train_top1: f64,

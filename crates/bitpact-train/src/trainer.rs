@@ -1,12 +1,14 @@
 //! The training loop: epochs of batches, after each epoch the integer network and its accuracy, and a checkpoint.
 
 mod batches;
+mod bits;
 mod deploy;
 mod error;
 mod evaluate;
 mod progress;
 mod setup;
 mod start;
+mod teacher;
 #[cfg(test)]
 mod tests;
 mod warnings;
@@ -18,7 +20,8 @@ use std::time::Instant;
 use bitpact_core::rng::Key;
 use bitpact_data::{Dataset, epoch_order};
 use bitpact_engine::Accuracy;
-use bitpact_kernels::Isa;
+use bitpact_graph::BitSpec;
+use bitpact_kernels::{Isa, Layout};
 use bitpact_model::{Checkpoint, Model, Tensor, convert};
 
 use crate::recipe::Recipe;
@@ -29,11 +32,13 @@ use crate::{LossInput, StepInput, TrainBackend, TrainError};
 
 pub(crate) use batches::Batches;
 use progress::{Progress, Sums};
+use teacher::Teaching;
 
 pub use error::RunError;
 pub use evaluate::{evaluate_integer, evaluate_simulated};
 pub use setup::Setup;
 pub use start::InitReport;
+pub use teacher::Teacher;
 
 /// The two halves of a data set that a run uses.
 #[derive(Clone, Copy)]
@@ -82,6 +87,13 @@ pub enum Event<'a> {
     Initialized(&'a InitReport),
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
+    /// The bits change.
+    Bits {
+        /// First epoch with the new ones, from 1.
+        epoch: u32,
+        /// The new ones.
+        bits: BitSpec,
+    },
     /// A step is done.
     Step {
         /// Epoch under way, from 1.
@@ -177,10 +189,16 @@ impl<'a> Trainer<'a> {
         };
         let total_steps = self.schedule.total_steps;
         (self.options.observer)(Event::Start { step: state.step, total_steps });
+        let mut teaching = self.teaching()?;
         let mut saved = state.step;
         while state.progress.epochs_done < self.setup.recipe.epochs {
+            // Everything is saved here: a change of bits would only be made again.
+            if self.options.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            self.enter_epoch(backend, &mut state)?;
             let began = (Instant::now(), state.step);
-            if let EpochEnd::Stopped = self.train_epoch(backend, &mut state)? {
+            if let EpochEnd::Stopped = self.train_epoch(backend, teaching.as_mut(), &mut state)? {
                 if state.step != saved {
                     self.save(backend, &state)?;
                 }
@@ -197,8 +215,22 @@ impl<'a> Trainer<'a> {
         Ok(Outcome { finished: epochs >= self.setup.recipe.epochs, epochs, step: state.step, last })
     }
 
+    /// The teacher, ready for batches of this run.
+    fn teaching(&self) -> Result<Option<Teaching>, RunError> {
+        let recipe = &self.setup.recipe;
+        let share = (recipe.distill_temperature, recipe.distill_weight);
+        let (isa, threads) = (self.options.isa, self.options.threads);
+        let new = |teacher| Teaching::new(teacher, share, recipe.batch_size, isa, threads);
+        self.setup.teacher.as_ref().map(new).transpose()
+    }
+
     /// Trains the rest of the epoch under way.
-    fn train_epoch(&mut self, backend: &mut dyn TrainBackend, state: &mut State) -> Result<EpochEnd, RunError> {
+    fn train_epoch(
+        &mut self,
+        backend: &mut dyn TrainBackend,
+        mut teaching: Option<&mut Teaching>,
+        state: &mut State,
+    ) -> Result<EpochEnd, RunError> {
         let batches = self.setup.steps_per_epoch;
         let epoch = u64::from(state.progress.epochs_done);
         let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
@@ -209,10 +241,17 @@ impl<'a> Trainer<'a> {
                 return Ok(EpochEnd::Stopped);
             }
             let indices = &order[batch as usize * batch_size..][..batch_size];
+            let (batches_of, mixup) = (&self.batches, self.batches.mixup(state.step));
+            let write =
+                |i: usize, layout: Layout, out: &mut [u8]| batches_of.fill_step(epoch, indices, i, mixup, layout, out);
+            let teacher = teaching.as_mut().map(|teaching| {
+                let layout = teaching.layout();
+                teaching.look(&|i, out| write(i, layout, out))
+            });
             let layout = backend.input_layout();
-            let fill = |i: usize, out: &mut [u8]| self.batches.fill(epoch, indices[i] as usize, layout, out);
+            let fill = |i: usize, out: &mut [u8]| write(i, layout, out);
             let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
-            let loss = LossInput { label_smoothing: self.setup.recipe.label_smoothing as f32, ..LossInput::default() };
+            let loss = LossInput { label_smoothing: self.setup.recipe.label_smoothing as f32, mixup, teacher };
             let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill, key, loss };
             let outcome = backend.step(&input).map_err(|error| match error {
                 // A resumed backend counts from where it was resumed.
@@ -249,10 +288,12 @@ impl<'a> Trainer<'a> {
             }
         };
         let progress = &mut state.progress;
+        let bits = self.setup.recipe.bits.at(progress.epochs_done);
         progress.epochs_done += 1;
         let counted = integer.as_ref().map(|(evaluation, ..)| evaluation).or(simulated.as_ref());
         let record = EpochRecord {
             epoch: progress.epochs_done,
+            bits: self.setup.recipe.bits.last_change().map(|_| bits.to_string()),
             step: state.step,
             lr: self.schedule.lr(state.step - 1),
             loss: progress.sums.loss(),

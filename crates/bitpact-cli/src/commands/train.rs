@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::graph::BitSpec;
 use bitpact::model::load_weights;
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::{Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
@@ -46,7 +45,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let Plan { recipe, folder, start, .. } = plan;
     let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
     let last = finished(&folder, outcome)?;
-    let float = match recipe.compare_float && recipe.bits != BitSpec::Float {
+    let float = match recipe.compare_float && !recipe.bits.is_float() {
         true => Some(compare(&recipe, &folder, &split, machine, stop)?),
         false => None,
     };
@@ -66,7 +65,8 @@ fn fresh(args: &Args) -> Result<Plan> {
 }
 
 fn default_output(recipe: &Recipe) -> PathBuf {
-    PathBuf::from("runs").join(format!("{}-{}-seed{}", recipe.name, recipe.bits, recipe.seed))
+    let bits = recipe.bits.to_string().replace(',', "-");
+    PathBuf::from("runs").join(format!("{}-{bits}-seed{}", recipe.name, recipe.seed))
 }
 
 /// A run from where it stopped.
@@ -83,7 +83,7 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
     let changes: Vec<String> = stored
         .differences(&recipe)
         .into_iter()
-        .filter(|(key, ..)| key != "epochs")
+        .filter(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()))
         .map(|(key, was, is)| format!("`{key}` is {was} in it, not {is}"))
         .collect();
     if !changes.is_empty() {

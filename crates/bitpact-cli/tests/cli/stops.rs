@@ -102,6 +102,22 @@ fn kill_9_at_any_moment_and_resume_loses_nothing() {
 }
 
 #[test]
+fn a_teacher_may_lie_elsewhere_when_a_run_is_resumed_but_must_be_the_same() {
+    let place = Place::new();
+    place.run(&format!("{TRAIN} --epochs 1 --bits float --output teacher")).ok();
+    place.run(&format!("{TRAIN} --epochs 1 --teacher nothing --output run")).failed(1, &["nothing: cannot read"]);
+    let line = "--bits W8A8@1,W2A2 --mixup 0.2 --ema-decay 0.9";
+    let ended = place.run(&format!("{TRAIN} --epochs 2 --teacher teacher {line} --output run")).ok();
+    assert!(ended.stderr.contains("W2A2 from epoch 2 on"), "{}", ended.stderr);
+    assert!(ended.stdout.contains("integers, W2A2"), "{}", ended.stdout);
+    std::fs::rename(place.path("teacher"), place.path("moved")).unwrap();
+    place.run("train --resume run --epochs 3").failed(1, &["teacher: cannot read"]);
+    place.run("train --resume run --epochs 3 --teacher moved").ok();
+    let text = "the run began with another teacher";
+    place.run("train --resume run --epochs 4 --teacher run/best.safetensors").failed(1, &[text]);
+}
+
+#[test]
 fn resuming_takes_no_other_recipe_but_more_epochs() {
     let place = Place::new();
     place.run(&format!("{TRAIN} --epochs 1 --output run")).ok();

@@ -37,6 +37,12 @@ fn what_was_typed_wrongly_is_told_and_nothing_is_made() {
         ("train --param-group x", &["--param-group: `param_groups` = \"x\": expected a form like"]),
         ("train --param-group x.*:lr=1", &["`param_groups`.\"x.*\": no trained tensor has a name like this"]),
         ("train --label-smoothing 1", &["--label-smoothing: `label_smoothing` = 1"]),
+        ("train --bits W8A8@3", &["--bits: `bits` = `W8A8@3`: the last bits stay to the end of the run"]),
+        ("train --bits W8A8@30,W4A4", &["--bits: `bits` = W8A8@30,W4A4: expected epochs below"]),
+        ("train --cutout -1", &["--cutout: `cutout` = -1"]),
+        ("train --mixup 5", &["--mixup: `mixup` = 5: expected a number from 0 to 4"]),
+        ("train --distill-temperature 0", &["--distill-temperature: `distill_temperature` = 0"]),
+        ("train --distill-weight 2", &["--distill-weight: `distill_weight` = 2"]),
         ("train --ema-decay 2", &["--ema-decay: `ema_decay` = 2"]),
         ("train --bn-reestimate -1", &["--bn-reestimate: `bn_reestimate` = -1"]),
         ("train --schedule linear", &["--schedule", "\"constant\", \"step\", \"cosine\""]),
@@ -71,7 +77,7 @@ fn help_shows_examples_and_every_flag() {
     let place = Place::new();
     let help = place.run("train --help").ok().stdout;
     for flag in "data dataset arch bits act-quant weight-quant first-last clip-init epochs batch-size lr momentum \
-                 weight-decay optimizer betas eps max-grad-norm param-group label-smoothing ema-decay bn-reestimate \
+                 weight-decay optimizer betas eps max-grad-norm param-group label-smoothing cutout mixup teacher distill-temperature distill-weight ema-decay bn-reestimate \
                  schedule seed threads isa limit-train limit-test init-from resume output json"
         .split_whitespace()
     {

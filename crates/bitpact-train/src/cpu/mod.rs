@@ -52,7 +52,9 @@ const STATISTICS_MOMENTUM: f64 = 0.1;
 /// A network in training on this CPU.
 pub struct CpuBackend {
     isa: Isa,
+    gradients: Gradients,
     pool: Pool,
+    graph: Graph,
     plan: StepPlan,
     labels: Vec<usize>,
     steps: u64,
@@ -95,7 +97,8 @@ impl CpuBackend {
         }
         let pool = Pool::new(threads);
         let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, gradients, isa, pool.threads())?;
-        Ok(Self { isa, pool, plan, labels: vec![0; batch_size], steps: 0 })
+        let graph = graph.clone();
+        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch_size], steps: 0 })
     }
 
     /// Starts to measure where the time of steps goes, or stops it and forgets what was measured.
@@ -276,6 +279,13 @@ impl TrainBackend for CpuBackend {
 
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
         self.plan.params.load(tensors, state)
+    }
+
+    fn replan(&mut self, plan: &QuantPlan) -> Result<(), TrainError> {
+        let StepPlan { pixels, batch, params, .. } = &self.plan;
+        let (optimizer, threads) = (params.optimizer.clone(), self.pool.threads());
+        self.plan = StepPlan::build(&self.graph, plan, pixels, *batch, optimizer, self.gradients, self.isa, threads)?;
+        Ok(())
     }
 
     fn swap_average(&mut self) {

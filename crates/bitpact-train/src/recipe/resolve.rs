@@ -10,7 +10,7 @@ use bitpact_graph::{BitSpec, FirstLast, Graph, Override, ShortcutBits, zoo};
 use super::draft::{line_of, quoted, read_text, short};
 use super::error::hint;
 use super::values::Calibration;
-use super::{Augmentation, ClipInit, Draft, GroupRates, InputScale, Origin, Recipe, RecipeError};
+use super::{Augmentation, BitSchedule, ClipInit, Draft, GroupRates, InputScale, Origin, Recipe, RecipeError};
 use crate::OptimizerKind;
 use crate::schedule::ScheduleKind;
 
@@ -42,6 +42,7 @@ impl Draft {
         let optimizer = self.choice("optimizer", &OptimizerKind::NAMES)?.unwrap_or_default();
         let usual_lr = if optimizer == OptimizerKind::Sgd { 0.1 } else { 1e-3 };
         let lr = self.number("lr", usual_lr, "a number above 0", |v| v > 0.0)?;
+        let clip_init = self.clip_init(bits.first_quantized())?;
         let recipe = Recipe {
             name: self.name()?,
             dataset: self.dataset()?,
@@ -57,7 +58,7 @@ impl Draft {
             clip_scale: self.choice("clip_scale", &["layer", "channel"])?.unwrap_or_default(),
             first_last: self.choice("first_last", &["float", "8bit", "same"])?.unwrap_or(FirstLast::Bits8),
             shortcut: self.choice("shortcut", &["same", "8bit"])?.unwrap_or(ShortcutBits::Same),
-            clip_init: self.clip_init(bits)?,
+            clip_init,
             clip_lr: self.number("clip_lr", lr, "a number of 0 or more", |v| v >= 0.0)?,
             clip_weight_decay: self.number("clip_weight_decay", weight_decay, "a number of 0 or more", |v| v >= 0.0)?,
             epochs: self.whole("epochs", None, 1, 1_000_000)? as u32,
@@ -78,6 +79,11 @@ impl Draft {
             lr_decay: self.number("lr_decay", 0.1, "a number above 0 and at most 1", |v| v > 0.0 && v <= 1.0)?,
             warmup_epochs: self.number("warmup_epochs", 0.0, "a number of 0 or more", |v| v >= 0.0)?,
             label_smoothing: self.number("label_smoothing", 0.0, FRACTION, is_fraction)?,
+            cutout: self.whole("cutout", Some(0), 0, 1024)? as usize,
+            mixup: self.number("mixup", 0.0, "a number from 0 to 4", |v| (0.0..=4.0).contains(&v))?,
+            teacher: self.take("teacher")?,
+            distill_temperature: self.number("distill_temperature", 4.0, "a number above 0", |v| v > 0.0)?,
+            distill_weight: self.number("distill_weight", 0.7, "a number from 0 to 1", |v| (0.0..=1.0).contains(&v))?,
             ema_decay: self.number("ema_decay", 0.0, FRACTION, is_fraction)?,
             bn_reestimate: self.whole("bn_reestimate", Some(0), 0, 1_000_000)? as u32,
             seed: self.whole("seed", Some(1), 0, i64::MAX)? as u64,
@@ -93,6 +99,11 @@ impl Draft {
         if recipe.warmup_epochs >= f64::from(recipe.epochs) {
             let message = format!("= {}: expected less than the {} epochs", recipe.warmup_epochs, recipe.epochs);
             return Err(self.wrong("warmup_epochs", message));
+        }
+        if let Some(change) = recipe.bits.last_change().filter(|change| *change >= recipe.epochs) {
+            let message =
+                format!("= {}: expected epochs below the {} of the run, not {change}", recipe.bits, recipe.epochs);
+            return Err(self.wrong("bits", message));
         }
         if recipe.nesterov && recipe.momentum == 0.0 {
             return Err(self.wrong("nesterov", "= true: expected a momentum above 0 with it".to_owned()));
@@ -154,7 +165,7 @@ impl Draft {
         })
     }
 
-    fn bits(&mut self) -> Result<BitSpec, RecipeError> {
+    fn bits(&mut self) -> Result<BitSchedule, RecipeError> {
         match self.take::<String>("bits")? {
             None => Ok("W4A4".parse().expect("a form like W4A4")),
             Some(text) => text.parse().map_err(|message| self.wrong("bits", format!("= {message}"))),

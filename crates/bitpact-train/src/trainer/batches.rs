@@ -1,8 +1,9 @@
-//! Images on their way into the network's input buffer: crop and flip in training, as they are in evaluation.
+//! Images on their way into the network's input buffer: crop, flip, cutout and mixup in training, as they are in evaluation.
 
 use std::cell::RefCell;
 
-use bitpact_data::{Augment, Dataset, ImageShape, Placement, augment_key, copy_plain};
+use bitpact_core::rng::Key;
+use bitpact_data::{Augment, Cutout, Dataset, ImageShape, Placement, augment_key, copy_plain, mix};
 use bitpact_kernels::Layout;
 
 use super::Setup;
@@ -10,33 +11,77 @@ use super::Setup;
 thread_local! {
     /// One image as the data set hands it out; kept by each thread from step to step.
     static IMAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The augmented image that another is mixed with.
+    static PARTNER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Training images, augmented by (seed, epoch, index) alone.
+/// Training images, augmented by (seed, epoch, index) alone, mixed by (seed, step).
 pub(crate) struct Batches<'a> {
     dataset: &'a dyn Dataset,
     augment: Augment,
+    cutout: Cutout,
+    mixup: f64,
     seed: u64,
 }
 
 impl<'a> Batches<'a> {
     pub(crate) fn new(setup: &Setup, dataset: &'a dyn Dataset) -> Self {
-        let (recipe, fill) = (&setup.recipe, setup.input.zero_point.clone());
-        let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill };
-        Self { dataset, augment, seed: recipe.seed }
+        let (recipe, fill) = (&setup.recipe, &setup.input.zero_point);
+        let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill: fill.clone() };
+        let cutout = Cutout { size: recipe.cutout, fill: fill.clone() };
+        Self { dataset, augment, cutout, mixup: recipe.mixup, seed: recipe.seed }
     }
 
-    /// Writes image `index` as epoch `epoch` sees it to the interior of `out`; returns its label.
+    /// What is left of every image of step `step`, in 256ths, where images are mixed.
+    pub(super) fn mixup(&self, step: u64) -> Option<u16> {
+        let draw = || (Key::new(self.seed).with("mixup").beta(step, self.mixup) * 256.0).round() as u16;
+        (self.mixup > 0.0).then(draw)
+    }
+
+    /// Writes image `index` as it is in epoch `epoch`, cropped and flipped, to the interior of `out`; returns its label.
     pub(crate) fn fill(&self, epoch: u64, index: usize, layout: Layout, out: &mut [u8]) -> usize {
+        self.write(epoch, index, out, placement(layout));
+        self.dataset.label(index)
+    }
+
+    /// Writes image `i` of the batch `indices` as a step of epoch `epoch` learns from it: cropped, flipped and cut, and mixed
+    /// with the image as far from the batch's end where `mixup` says so. Returns its own label.
+    pub(super) fn fill_step(
+        &self,
+        epoch: u64,
+        indices: &[u32],
+        i: usize,
+        mixup: Option<u16>,
+        layout: Layout,
+        out: &mut [u8],
+    ) -> usize {
+        let write = |i: usize, out: &mut [u8], place: Placement| {
+            let index = indices[i] as usize;
+            self.write(epoch, index, out, place);
+            let shape = self.dataset.image_shape();
+            self.cutout.apply(augment_key(self.seed, epoch, index as u64), shape, out, place);
+        };
+        write(i, out, placement(layout));
+        if let Some(share) = mixup {
+            let shape = self.dataset.image_shape();
+            PARTNER.with_borrow_mut(|partner| {
+                partner.resize(shape.len(), 0);
+                write(indices.len() - 1 - i, partner, Placement::dense(shape));
+                mix(share, partner, shape, out, placement(layout));
+            });
+        }
+        self.dataset.label(indices[i] as usize)
+    }
+
+    fn write(&self, epoch: u64, index: usize, out: &mut [u8], place: Placement) {
         let key = augment_key(self.seed, epoch, index as u64);
         with_image(self.dataset, index, |image, shape| {
             if self.augment.pad == 0 && !self.augment.flip {
-                copy_plain(image, shape, out, placement(layout));
+                copy_plain(image, shape, out, place);
             } else {
-                self.augment.apply(key, image, shape, out, placement(layout));
+                self.augment.apply(key, image, shape, out, place);
             }
         });
-        self.dataset.label(index)
     }
 }
 

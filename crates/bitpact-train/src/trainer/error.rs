@@ -93,6 +93,14 @@ pub enum RunError {
         /// What is wrong.
         what: String,
     },
+    /// A teacher that does not fit.
+    #[error("the teacher {}: {what}", path.display())]
+    Teacher {
+        /// Its file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
     /// Weights to start from that do not fit.
     #[error("weights to start from: {what}")]
     Init {

@@ -43,6 +43,9 @@ pub(super) struct Progress {
     pub(super) sums: Sums,
     /// Clip values at the ends of the last epochs, oldest first.
     pub(super) alphas: BTreeMap<String, Vec<Exact>>,
+    /// Checksum of the teacher, to notice another on resuming.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) teacher: Option<u32>,
     /// Warnings given.
     pub(super) warned: BTreeSet<(WarningKind, String)>,
 }

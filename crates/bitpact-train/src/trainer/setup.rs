@@ -7,6 +7,7 @@ use bitpact_graph::{Graph, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
 
+use super::teacher::Teacher;
 use super::{Images, RunError};
 use crate::CpuBackend;
 use crate::recipe::{Recipe, RecipeError};
@@ -18,7 +19,7 @@ pub struct Setup {
     pub recipe: Recipe,
     /// Its network for these images.
     pub graph: Graph,
-    /// Bits of every layer.
+    /// Bits of every layer, in the epoch under way where they change.
     pub plan: QuantPlan,
     /// What a pixel means.
     pub input: InputDescription,
@@ -26,14 +27,16 @@ pub struct Setup {
     pub class_names: Vec<String>,
     /// Whole batches of an epoch.
     pub steps_per_epoch: u64,
+    /// The network to learn from.
+    pub teacher: Option<Teacher>,
 }
 
 impl Setup {
     /// Resolves `recipe` for `images`.
     ///
     /// # Errors
-    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half, or
-    /// fewer training images than a batch.
+    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half,
+    /// fewer training images than a batch, or a teacher for other images or classes.
     pub fn new(recipe: &Recipe, images: &Images<'_>) -> Result<Self, RunError> {
         recipe.check()?;
         let shape = images.train.image_shape();
@@ -44,9 +47,10 @@ impl Setup {
             let what = "their shape or class names differ from the training images'".to_owned();
             return Err(RunError::Images { half: "test", what });
         }
+        let teacher = recipe.teacher.as_ref().map(|path| Teacher::load(path, images.train)).transpose()?;
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
-        let plan = recipe.plan(&graph)?;
-        check_groups(recipe, &graph, &plan)?;
+        let plans = recipe.bits.all().map(|bits| recipe.plan_of(&graph, bits)).collect::<Result<Vec<_>, _>>()?;
+        check_groups(recipe, &graph, &plans)?;
         let (batch_size, count) = (recipe.batch_size, images.train.len());
         if batch_size > count {
             return Err(RunError::Batch { batch_size, images: count });
@@ -55,10 +59,16 @@ impl Setup {
             recipe: recipe.clone(),
             input: recipe.input_description(shape.c),
             graph,
-            plan,
+            plan: plans.into_iter().next().expect("a run has bits"),
             class_names,
             steps_per_epoch: (count / batch_size) as u64,
+            teacher,
         })
+    }
+
+    /// Bits of every layer in epoch `epoch`, from 0.
+    pub(super) fn plan_at(&self, epoch: u32) -> Result<QuantPlan, RunError> {
+        Ok(self.recipe.plan_of(&self.graph, self.recipe.bits.at(epoch))?)
     }
 
     /// This machine's CPU, ready to train the network.
@@ -84,9 +94,9 @@ impl Setup {
     }
 }
 
-/// Every pattern of a group must match something that is trained.
-fn check_groups(recipe: &Recipe, graph: &Graph, plan: &QuantPlan) -> Result<(), RecipeError> {
-    let shapes = Model::tensor_shapes(graph, plan);
+/// Every pattern of a group must match something that is trained at some bits.
+fn check_groups(recipe: &Recipe, graph: &Graph, plans: &[QuantPlan]) -> Result<(), RecipeError> {
+    let shapes: BTreeMap<_, _> = plans.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)).collect();
     let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| !name.contains(".running_")).collect();
     let matches = |pattern: &String| names.iter().any(|name| name_matches(pattern, name));
     match recipe.param_groups.keys().find(|pattern| !matches(pattern)) {

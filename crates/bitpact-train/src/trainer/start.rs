@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bitpact_core::{ALPHA_MIN, largest_clip};
 use bitpact_data::epoch_order;
-use bitpact_model::{Checkpoint, Model, Tensor};
+use bitpact_model::{Checkpoint, Tensor};
 
 use super::progress::Progress;
 use super::{Event, RunError, State, Trainer};
@@ -38,42 +38,19 @@ impl Trainer<'_> {
             self.folder.write_config(&self.setup.recipe)?;
         }
         self.folder.cut_records(0)?;
-        let recipe = &self.setup.recipe;
-        let clip = match recipe.clip_init {
-            ClipInit::Fixed(value) => value as f32,
-            ClipInit::Calibrate { .. } => BEFORE_CALIBRATION,
-        };
-        let mut tensors = initial_tensors(&self.setup.graph, &self.setup.plan, recipe.seed, clip);
+        let mut tensors = self.initial_tensors();
         let mut taken = Vec::new();
         if let Some(weights) = weights {
             let report = take_weights(&mut tensors, weights)?;
-            for name in &report.loaded {
-                let Some(layer) = name.strip_suffix(".weight") else { continue };
-                if let Some(step) = Model::first_weight_step(&self.setup.plan, layer, &tensors[name]) {
-                    tensors.insert(format!("{layer}.weight_step"), step);
-                }
-            }
+            self.start_weight_steps(&mut tensors, &report.loaded);
             (self.options.observer)(Event::Initialized(&report));
             taken = report.loaded;
         }
-        backend.load(&tensors, None)?;
-        if let ClipInit::Calibrate { percentile, batches } = self.setup.recipe.clip_init {
-            let open: Vec<String> =
-                tensors.keys().filter(|name| name.ends_with(".clip_val") && !taken.contains(name)).cloned().collect();
-            if !open.is_empty() {
-                let values = self.calibrate(backend, percentile, u64::from(batches))?;
-                for name in open {
-                    if let (Some(&value), Some(tensor)) = (values.get(&name), tensors.get_mut(&name)) {
-                        tensor.data.fill(value);
-                    }
-                }
-                backend.load(&tensors, None)?;
-                (self.options.observer)(Event::Calibrated(&values));
-            }
-        }
+        self.settle_clip_values(backend, tensors, &taken)?;
         let progress = Progress {
             train_images: self.images.train.len() as u64,
             test_images: self.images.test.len() as u64,
+            teacher: self.setup.teacher.as_ref().map(|teacher| teacher.checksum),
             ..Progress::default()
         };
         let state = State { step: 0, progress };
@@ -82,6 +59,41 @@ impl Trainer<'_> {
             self.folder.write_config(&self.setup.recipe)?;
         }
         Ok(state)
+    }
+
+    /// Start values at the bits of the epoch under way.
+    pub(super) fn initial_tensors(&self) -> BTreeMap<String, Tensor> {
+        let recipe = &self.setup.recipe;
+        let clip = match recipe.clip_init {
+            ClipInit::Fixed(value) => value as f32,
+            ClipInit::Calibrate { .. } => BEFORE_CALIBRATION,
+        };
+        initial_tensors(&self.setup.graph, &self.setup.plan, recipe.seed, clip)
+    }
+
+    /// Loads `tensors`, with the clip values that are not among `taken` calibrated where the recipe says so.
+    pub(super) fn settle_clip_values(
+        &mut self,
+        backend: &mut dyn TrainBackend,
+        mut tensors: BTreeMap<String, Tensor>,
+        taken: &[String],
+    ) -> Result<(), RunError> {
+        backend.load(&tensors, None)?;
+        let ClipInit::Calibrate { percentile, batches } = self.setup.recipe.clip_init else { return Ok(()) };
+        let open: Vec<String> =
+            tensors.keys().filter(|name| name.ends_with(".clip_val") && !taken.contains(name)).cloned().collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let values = self.calibrate(backend, percentile, u64::from(batches))?;
+        for name in open {
+            if let (Some(&value), Some(tensor)) = (values.get(&name), tensors.get_mut(&name)) {
+                tensor.data.fill(value);
+            }
+        }
+        backend.load(&tensors, None)?;
+        (self.options.observer)(Event::Calibrated(&values));
+        Ok(())
     }
 
     /// Mean over the first batches of each clip value's percentile.
@@ -124,6 +136,20 @@ impl Trainer<'_> {
                 state.progress.train_images, state.progress.test_images
             ));
         }
+        let teacher = self.setup.teacher.as_ref().map(|teacher| teacher.checksum);
+        if state.progress.teacher != teacher {
+            let shown = |sum: Option<u32>| sum.map_or("none".to_owned(), |sum| format!("one with checksum {sum:08x}"));
+            let (began, now) = (shown(state.progress.teacher), shown(teacher));
+            return misfit(&format!("the run began with another teacher: {began}, now there is {now}"));
+        }
+        let (done, steps) = (u64::from(state.progress.epochs_done), self.setup.steps_per_epoch);
+        // The bits of the last step; those of the epoch to come are changed to when it begins.
+        let trained = state.progress.epochs_done - u32::from(done > 0 && state.step <= done * steps);
+        let plan = self.setup.plan_at(trained)?;
+        if plan != self.setup.plan {
+            backend.replan(&plan)?;
+            self.setup.plan = plan;
+        }
         let model = &checkpoint.model;
         if model.graph != self.setup.graph || model.plan != self.setup.plan || model.input != self.setup.input {
             return misfit("its network is not the one of its recipe");
@@ -131,7 +157,6 @@ impl Trainer<'_> {
         if model.class_names != self.setup.class_names {
             return misfit("its class names are not those of the images");
         }
-        let (done, steps) = (u64::from(state.progress.epochs_done), self.setup.steps_per_epoch);
         if state.step < done * steps || state.step > (done + 1) * steps {
             return misfit(&format!("step {} does not lie in epoch {}", state.step, done + 1));
         }

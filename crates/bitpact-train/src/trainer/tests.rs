@@ -2,6 +2,7 @@
 
 mod fake;
 mod kills;
+mod switches;
 
 use std::sync::atomic::AtomicBool;
 

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Start from the weights of a checkpoint or of a safetensors file with PyTorch's names
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub(super) init_from: Option<PathBuf>,
-    /// Go on with the run in this folder; of the recipe only --epochs may change
+    /// Go on with the run in this folder; of the recipe only --epochs may change, and where the --teacher lies
     #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
     pub(super) resume: Option<PathBuf>,
     /// Folder of the run; by default runs/RECIPE-BITS-seedSEED
@@ -59,7 +59,7 @@ pub(crate) struct NetworkFlags {
     /// Network: a name such as resnet20, or a TOML or JSON file
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) arch: Option<String>,
-    /// Bits of weights and activations, such as W4A4, or float
+    /// Bits of weights and activations, such as W4A4, or float; W8A8@10,W4A4: W8A8 up to epoch 10, then W4A4
     #[arg(long, value_name = "BITS")]
     pub(crate) bits: Option<String>,
     /// Activation quantizer: pact, pact+, lsq, fixed or relu
@@ -124,6 +124,21 @@ pub(super) struct RecipeFlags {
     /// Share of a label that is spread over all classes
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
+    /// Side of the square that is cut out of training images, in pixels
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    cutout: Option<i64>,
+    /// Mix training images, their shares from the distribution Beta(A, A)
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    mixup: Option<f64>,
+    /// Checkpoint or run folder of a network to learn from
+    #[arg(long, value_name = "FILE|DIR")]
+    teacher: Option<String>,
+    /// Divides the logits of network and teacher
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    distill_temperature: Option<f64>,
+    /// Share of the teacher in the loss
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    distill_weight: Option<f64>,
     /// Decay of a moving average of all tensors, evaluated in their place
     #[arg(long, value_name = "D", allow_negative_numbers = true)]
     ema_decay: Option<f64>,
@@ -192,15 +207,18 @@ impl RecipeFlags {
     /// Sets what was given.
     pub(super) fn apply(&self, draft: &mut Draft) -> Result<()> {
         self.network.apply(draft)?;
-        for (key, flag, value) in
-            [("optimizer", "--optimizer", &self.optimizer), ("schedule", "--schedule", &self.schedule)]
-        {
+        for (key, flag, value) in [
+            ("optimizer", "--optimizer", &self.optimizer),
+            ("teacher", "--teacher", &self.teacher),
+            ("schedule", "--schedule", &self.schedule),
+        ] {
             if let Some(value) = value {
                 draft.set(key, value.as_str(), flag);
             }
         }
         let whole = [
             ("epochs", "--epochs", self.epochs),
+            ("cutout", "--cutout", self.cutout),
             ("bn_reestimate", "--bn-reestimate", self.bn_reestimate),
             ("seed", "--seed", self.seed),
             ("limit_train", "--limit-train", self.limit_train),
@@ -218,6 +236,9 @@ impl RecipeFlags {
             ("max_grad_norm", "--max-grad-norm", self.max_grad_norm),
             ("weight_decay", "--weight-decay", self.weight_decay),
             ("label_smoothing", "--label-smoothing", self.label_smoothing),
+            ("mixup", "--mixup", self.mixup),
+            ("distill_temperature", "--distill-temperature", self.distill_temperature),
+            ("distill_weight", "--distill-weight", self.distill_weight),
             ("ema_decay", "--ema-decay", self.ema_decay),
         ];
         for (key, flag, value) in numbers {

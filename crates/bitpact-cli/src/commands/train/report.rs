@@ -48,7 +48,7 @@ fn text(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option<&
             rows.push(vec![name, out::percent(top1), top5.map(out::percent).unwrap_or_default()]);
         }
     };
-    row(format!("integers, {}", recipe.bits), last.integer_top1, last.integer_top5);
+    row(format!("integers, {}", recipe.bits.last()), last.integer_top1, last.integer_top5);
     let is_float = last.integer_top1.is_none();
     let simulated = if is_float { "float32".to_owned() } else { "simulated in float32".to_owned() };
     row(simulated, last.simulated_top1, last.simulated_top5);

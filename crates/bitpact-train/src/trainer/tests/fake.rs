@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bitpact_graph::QuantPlan;
 use bitpact_kernels::Layout;
 use bitpact_model::Tensor;
 
@@ -14,6 +15,7 @@ pub(super) struct FakeBackend {
     classes: usize,
     zero_point: u8,
     is_float: bool,
+    levels: u32,
     tensors: BTreeMap<String, Tensor>,
     momentum: BTreeMap<String, Tensor>,
     steps: u64,
@@ -30,6 +32,7 @@ impl FakeBackend {
             classes: setup.graph.classes(),
             zero_point: setup.input.zero_point[0],
             is_float: setup.plan.is_float(),
+            levels: 16,
             tensors: BTreeMap::new(),
             momentum: BTreeMap::new(),
             steps: 0,
@@ -72,7 +75,11 @@ impl TrainBackend for FakeBackend {
     }
 
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
-        let (digest, _) = self.digest(self.batch_size, input.fill);
+        let (mut digest, _) = self.digest(self.batch_size, input.fill);
+        let logits = input.loss.teacher.map_or(&[][..], |teacher| teacher.logits);
+        for word in logits.iter().map(|z| z.to_bits()).chain(input.loss.mixup.map(u32::from)) {
+            digest = (digest ^ u64::from(word)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
         for (name, tensor) in &mut self.tensors {
             if name.contains("running") {
                 continue;
@@ -111,7 +118,7 @@ impl TrainBackend for FakeBackend {
             alpha_gradient: (digest % 13) as f32 / 7.0,
             clipped: (digest % 101) as f64 / 303.0,
             zero: (digest % 7) as f64 / 9.0,
-            occupancy: (0..16).map(|i| (digest.rotate_left(i) % 17) as f64 / 160.0).collect(),
+            occupancy: (0..self.levels).map(|i| (digest.rotate_left(i) % 17) as f64 / 160.0).collect(),
             alpha_clamped: u64::from(digest.is_multiple_of(5)),
         }]
     }
@@ -136,6 +143,13 @@ impl TrainBackend for FakeBackend {
         if self.average.is_some() {
             self.average = state.average.or_else(|| Some(tensors.clone()));
         }
+        Ok(())
+    }
+
+    fn replan(&mut self, plan: &QuantPlan) -> Result<(), TrainError> {
+        self.is_float = plan.is_float();
+        self.levels = plan.activations.get("act1").map_or(0, |act| act.bits.q_max() as u32 + 1);
+        (self.tensors, self.momentum, self.last) = Default::default();
         Ok(())
     }
 

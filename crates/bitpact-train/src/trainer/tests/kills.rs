@@ -6,8 +6,16 @@ use crate::run_folder::Fault;
 /// A plain recipe, and one with everything that is remembered between steps or done between epochs.
 fn recipes() -> [Recipe; 2] {
     let switches = recipe(|d| {
-        d.set("ema_decay", 0.9, "");
-        d.set("bn_reestimate", 2, "");
+        for (key, value) in [("bits", "float@1,W8A8@2,W4A4"), ("first_last", "same"), ("weight_quant", "lsq")] {
+            d.set(key, value, "");
+        }
+        for (key, value) in [("ema_decay", 0.9), ("mixup", 0.5)] {
+            d.set(key, value, "");
+        }
+        for (key, value) in [("bn_reestimate", 2), ("cutout", 3)] {
+            d.set(key, value, "");
+        }
+        d.set("teacher", switches::teacher(), "");
     });
     [recipe(|_| {}), switches]
 }
