@@ -14,7 +14,7 @@ pub(crate) struct MachineArgs {
     /// Threads; all of the machine's where not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Machine")]
     threads: Option<u16>,
-    /// Instruction set: auto, avx512, avxvnni, avx2 or scalar
+    /// Instruction set: auto, amx, avx512, avxvnni, avx2 or scalar
     #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa, help_heading = "Machine")]
     isa: Isa,
 }
@@ -37,7 +37,7 @@ pub(crate) fn parse_isa(name: &str) -> Result<Isa, String> {
     if name == "auto" {
         return Ok(Isa::detect());
     }
-    let isa: Isa = name.parse().map_err(|_| "expected auto, avx512, avxvnni, avx2 or scalar".to_owned())?;
+    let isa: Isa = name.parse().map_err(|_| "expected auto, amx, avx512, avxvnni, avx2 or scalar".to_owned())?;
     if isa.is_available() {
         return Ok(isa);
     }

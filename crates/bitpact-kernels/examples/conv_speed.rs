@@ -9,6 +9,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, RoundedWeightGrad};
 use bitpact_kernels::{Aligned, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32, Isa, Layout};
 
 struct Case {
@@ -36,10 +37,16 @@ fn main() {
         shape("3x3 512->512 @7", 3, 1, 512, 512, 7),
     ];
     for isa in Isa::available().into_iter().filter(|isa| filter.as_ref().is_none_or(|name| isa.to_string() == *name)) {
-        println!("{:20} {:>9} {:>9} {:>9} {:>9}   Gop/s on {isa}", "", "forward", "dx", "dw", "u8 x s8");
+        let columns = ["forward", "dx", "dw", "u8 x s8", "dx bf16", "dw bf16", "dx s8", "dw s8"];
+        let line = |words: &[String]| words.iter().map(|w| format!(" {w:>9}")).collect::<String>();
+        println!("{:20}{}   Gop/s on {isa}", "", line(&columns.map(str::to_owned)));
         for case in &cases {
-            let gops = speeds(isa, case);
-            println!("{:20} {:9.1} {:9.1} {:9.1} {:9.1}", case.name, gops[0], gops[1], gops[2], gops[3]);
+            let mut gops = speeds(isa, case).to_vec();
+            for format in [Format::Bf16, Format::S8] {
+                gops.extend(if format.is_available(isa) { rounded_speeds(isa, format, case) } else { [0.0; 2] });
+            }
+            let words: Vec<String> = gops.iter().map(|g| format!("{g:.1}")).collect();
+            println!("{:20}{}", case.name, line(&words));
         }
     }
 }
@@ -87,6 +94,47 @@ fn speeds(isa: Isa, case: &Case) -> [f64; 4] {
     let init = vec![0; y.cs];
     let int8 = best(ops, || (0..IMAGES).for_each(|i| int8.run(black_box(&codes[i]), &packed, &init, &mut sums[i])));
     [forward, input_grad, weight_grad, int8]
+}
+
+/// The backward products over rounded gradients; that of the weights with the rearranging it needs.
+fn rounded_speeds(isa: Isa, format: Format, case: &Case) -> [f64; 2] {
+    const IMAGES: usize = 16;
+    let g = case.geometry;
+    let (h, w) = g.output(case.size, case.size);
+    let x = Layout {
+        cs: if g.cin <= 4 { 4 } else { g.cin.next_multiple_of(16) },
+        ..Layout::new(case.size, case.size, g.cin, g.pad)
+    };
+    let dz = Layout::new(h, w, g.cout, RoundedInputGrad::border(g).max(RoundedWeightGrad::border(g)));
+    let dx = Layout::new(case.size, case.size, g.cin, 0);
+    let ops = 2.0 * (g.weights() * h * w * IMAGES) as f64;
+    let bytes = |n: usize, zero: u8| (0..IMAGES).map(|_| Aligned::from_slice(&vec![zero; n])).collect::<Vec<_>>();
+    let (codes, gradients) = (bytes(x.len(), 3), bytes(dz.len() * format.bytes(), format.zero()));
+    let mut scratch = RoundedScratch::default();
+
+    let plan = RoundedInputGrad::new(isa, format, g, dz, dx);
+    plan.reserve(&mut scratch);
+    let mut packed = Aligned::zeroed(plan.packed_len());
+    plan.pack(&vec![1; g.weights()], &mut packed);
+    let mut out = vec![Aligned::zeroed(dx.len()); IMAGES];
+    let input = best(ops, || {
+        for (dz, out) in gradients.iter().zip(&mut out) {
+            plan.run(isa, black_box(dz), &packed, 1.0, out, false, &mut scratch);
+        }
+    });
+
+    let plan = RoundedWeightGrad::new(isa, format, g, x, 15, dz);
+    plan.reserve(&mut scratch);
+    let mut partial = Aligned::zeroed(plan.partial_len());
+    let weights = best(ops, || {
+        for (codes, gradients) in codes.chunks(plan.group()).zip(gradients.chunks(plan.group())) {
+            for (slot, (x, dz)) in codes.iter().zip(gradients).enumerate() {
+                plan.rearrange(slot, black_box(x), &[0; 16], dz, &mut scratch);
+            }
+            plan.run(codes.len(), &[0; 16], &mut partial, &mut scratch);
+        }
+    });
+    [input, weights]
 }
 
 fn best(ops: f64, mut round: impl FnMut()) -> f64 {

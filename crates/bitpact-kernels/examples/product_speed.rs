@@ -56,14 +56,15 @@ fn main() {
             let (rows, cols) = spec.output();
             for kernel in candidates(isa, &spec) {
                 let step = (kernel.strip_pixels() / cols).clamp(1, rows).next_multiple_of(kernel.row_step());
-                let mut acc = vec![0; step * cols * kernel.block()];
+                let pixels_of = |rows: usize| rows * (cols + kernel.row_gap()) - kernel.row_gap();
+                let mut acc = vec![0; pixels_of(step) * kernel.block()];
                 let mut scratch = Aligned::zeroed(kernel.scratch_bytes(step));
                 let speed = best(spec.macs() as f64, || {
                     for from in (0..rows).step_by(step) {
                         let strip = from..(from + step).min(rows);
                         kernel.prepare(black_box(&pixels), strip.clone(), &mut scratch);
                         for c in (0..cout).step_by(kernel.block()) {
-                            let acc = &mut acc[..strip.len() * cols * kernel.block()];
+                            let acc = &mut acc[..pixels_of(strip.len()) * kernel.block()];
                             kernel.accumulate(&pixels, &mut scratch, strip.clone(), c..c + kernel.block(), acc);
                             black_box(&acc);
                         }

@@ -258,14 +258,25 @@ impl FusedLayer {
 
     /// The memory a thread needs.
     pub fn scratch(&self) -> ScratchSize {
-        let pixels = self.strip * self.y.w;
         let prepared = |kernel: &dyn Product| kernel.scratch_bytes(self.strip);
+        let acc = |kernel: &dyn Product| self.acc_len(kernel, self.strip);
         ScratchSize {
             prepared: [prepared(&*self.main), self.second.as_ref().map_or(0, |second| prepared(&**second))],
-            acc: [pixels * self.block, if self.second.is_some() { pixels * self.block } else { 0 }],
+            acc: [acc(&*self.main), self.second.as_ref().map_or(0, |second| acc(&**second))],
             res: self.y.w * BLOCK,
             base: self.y.w * BLOCK,
         }
+    }
+
+    /// Accumulators of so many rows of one block.
+    fn acc_len(&self, kernel: &dyn Product, rows: usize) -> usize {
+        (rows * (self.y.w + kernel.row_gap()) - kernel.row_gap()) * self.block
+    }
+
+    /// Accumulators of one block from one row to the next, those of the second product too.
+    fn acc_rows(&self) -> [usize; 2] {
+        let row = |kernel: &dyn Product| (self.y.w + kernel.row_gap()) * self.block;
+        [row(&*self.main), self.second.as_ref().map_or(0, |second| row(&**second))]
     }
 
     /// Writes the interior pixels of `y`, zeros in channels beyond the last.
@@ -297,8 +308,8 @@ impl FusedLayer {
         assert_eq!(given, self.shortcut.map_or(0, |s| s.layout.len()), "values of the shortcut");
         let out = Out { first: y.as_mut_ptr(), len: y.len() };
         self.tasks(workers, inputs, &|rows, first, (acc, acc2), _, gathered| {
+            let [acc_row, acc2_row] = self.acc_rows();
             for (i, r) in rows.enumerate() {
-                let at = i * self.y.w * self.block;
                 let gathered = &mut gathered[..self.y.w * BLOCK];
                 let (base, base_stride): (&[i32], usize) = match (&self.shortcut, base) {
                     (Some(s), Base::Stream(x))
@@ -316,8 +327,9 @@ impl FusedLayer {
                     }
                     _ => (&[], 0),
                 };
-                let acc2 = if acc2.is_empty() { acc2 } else { &acc2[at..] };
-                let row = StreamRow { pixels: self.y.w, acc: &acc[at..], acc2, stride: self.block, base, base_stride };
+                let acc2 = if acc2.is_empty() { acc2 } else { &acc2[i * acc2_row..] };
+                let acc = &acc[i * acc_row..];
+                let row = StreamRow { pixels: self.y.w, acc, acc2, stride: self.block, base, base_stride };
                 let y = out.row(self.y.offset(r, 0) + first, (self.y.w - 1) * self.y.cs + BLOCK);
                 step.run(first / BLOCK, row, |pixel, values| {
                     let y = y.wrapping_add(pixel * self.y.cs);
@@ -354,7 +366,6 @@ impl FusedLayer {
         finish: FinishRows<'_>,
     ) {
         let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res, base } = scratch;
-        let pixels = rows.len() * self.y.w;
         let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];
         self.main.prepare(inputs.main, rows.clone(), prepared);
         let mut second = self.second.as_ref().map(|second| {
@@ -364,11 +375,11 @@ impl FusedLayer {
         });
         for block in blocks {
             let channels = block * self.block..(block + 1) * self.block;
-            let acc = &mut acc[..pixels * self.block];
+            let acc = &mut acc[..self.acc_len(&*self.main, rows.len())];
             self.main.accumulate(inputs.main, prepared, rows.clone(), channels.clone(), acc);
             let acc2: &[i32] = match &mut second {
                 Some((second, prepared)) => {
-                    let acc2 = &mut acc2[..pixels * self.block];
+                    let acc2 = &mut acc2[..self.acc_len(&***second, rows.len())];
                     second.accumulate(inputs.second, prepared, rows.clone(), channels.clone(), acc2);
                     acc2
                 }
@@ -393,8 +404,8 @@ impl FusedLayer {
         gathered: &mut [u8],
         out: &Out<u8>,
     ) {
+        let [acc_row, acc2_row] = self.acc_rows();
         for (i, r) in rows.enumerate() {
-            let at = i * self.y.w * self.block;
             let (res, res_stride): (&[u8], usize) = match &self.shortcut {
                 Some(s) if s.stride == 1 && s.pad_before == 0 && first + BLOCK <= s.layout.cs => {
                     (&shortcut[s.layout.offset(r, 0) + first..], s.layout.cs)
@@ -408,8 +419,8 @@ impl FusedLayer {
             };
             let row = Row {
                 pixels: self.y.w,
-                acc: &acc[at..],
-                acc2: if acc2.is_empty() { acc2 } else { &acc2[at..] },
+                acc: &acc[i * acc_row..],
+                acc2: if acc2.is_empty() { acc2 } else { &acc2[i * acc2_row..] },
                 stride: self.block,
                 res,
                 res_stride,

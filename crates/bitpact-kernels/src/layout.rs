@@ -90,6 +90,13 @@ impl<T: Plain> Aligned<T> {
         Aligned { lines: vec![Line([0; 64]); lines], len, element: std::marker::PhantomData }
     }
 
+    /// Makes the buffer at least `len` long; a buffer that grows is zero.
+    pub fn reserve(&mut self, len: usize) {
+        if self.len < len {
+            *self = Aligned::zeroed(len);
+        }
+    }
+
     /// A copy of `values`.
     pub fn from_slice(values: &[T]) -> Aligned<T> {
         let mut out = Aligned::zeroed(values.len());

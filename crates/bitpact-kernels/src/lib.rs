@@ -1,5 +1,7 @@
 //! Everything SIMD, the thread pool and the only `unsafe` of bitpact: one folder per op, each with a scalar reference.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub mod conv;
 pub mod depthwise;
 pub mod fused;

@@ -1,4 +1,4 @@
-//! Training speed on random pixels: `step_speed [ARCH] [BITS] [SIZE] [BATCH] [STEPS] [THREADS] [ISA]` prints one JSON
+//! Training speed on random pixels: `step_speed [ARCH] [BITS] [SIZE] [BATCH] [STEPS] [THREADS] [ISA] [fp32|bf16|int8]` prints one JSON
 //! object with the median images/s over the steps.
 
 use std::time::Instant;
@@ -7,7 +7,7 @@ use bitpact_core::rng::Key;
 use bitpact_graph::{FirstLast, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::InputDescription;
-use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
+use bitpact_train::{CpuBackend, Gradients, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -21,7 +21,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plan = QuantPlan::resolve(&graph, &config)?;
     let optimizer = OptimizerConfig { weight_decay: 2e-4, clip_weight_decay: 2e-4, ..OptimizerConfig::default() };
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-    let mut backend = CpuBackend::new(&graph, &plan, &input, batch, optimizer, isa, threads)?;
+    let gradients = match arg(7, "fp32").as_str() {
+        "fp32" => Gradients::Fp32,
+        "bf16" => Gradients::Bf16,
+        "int8" => Gradients::Int8,
+        other => return Err(format!("{other}: expected fp32, bf16 or int8").into()),
+    };
+    let mut backend = CpuBackend::with_gradients(&graph, &plan, &input, batch, optimizer, gradients, isa, threads)?;
     backend.load(&initial_tensors(&graph, &plan, 1, 10.0), None)?;
     let layout = backend.input_layout();
     let fill = |i: usize, image: &mut [u8]| {

@@ -55,6 +55,22 @@ pub enum TrainError {
     },
 }
 
+/// What the backward products of quantized layers read: the gradient of their accumulators, as it is or rounded.
+///
+/// Codes are exact in all three. Layers that do not read codes, and layers with groups, stay in float32, rounded to bfloat16 first
+/// where it is not `Fp32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Gradients {
+    /// float32.
+    #[default]
+    Fp32,
+    /// bfloat16, rounded half to even; sums in float32.
+    Bf16,
+    /// 8-bit integers of one power-of-two unit a layer and step, rounded at random without bias (the idea of DoReFa's gradient quantizer,
+    /// arXiv 1606.06160, eq. 12); sums exact.
+    Int8,
+}
+
 /// Writes image `i` of a batch into the interior of one bordered image buffer and returns its label.
 pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8]) -> usize + Sync);
 

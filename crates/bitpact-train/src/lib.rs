@@ -28,17 +28,20 @@ mod cpu;
 mod optimizer;
 pub mod recipe;
 pub mod records;
+mod rehearsal;
 pub mod run_folder;
 pub mod schedule;
 pub mod trainer;
 
 pub use backend::{
-    Fill, LayerStatistics, LossInput, OptimizerState, StepInput, StepOutcome, TeacherInput, TrainBackend, TrainError,
+    Fill, Gradients, LayerStatistics, LossInput, OptimizerState, StepInput, StepOutcome, TeacherInput, TrainBackend,
+    TrainError,
 };
-pub use cpu::{CpuBackend, initial_tensors};
+pub use cpu::{CpuBackend, Pass, StepTimes, Work, initial_tensors};
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
+pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use trainer::{
     Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer, evaluate_simulated,

@@ -20,14 +20,14 @@ use bitpact_model::InputDescription;
 use serde::Serialize;
 
 use crate::schedule::{Schedule, ScheduleKind};
-use crate::{OptimizerConfig, OptimizerKind, ParamGroup};
+use crate::{Gradients, OptimizerConfig, OptimizerKind, ParamGroup};
 
 pub use bits::BitSchedule;
 pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
 pub use resolve::read_network;
-pub use values::{Augmentation, ClipInit, GroupRates, InputScale};
+pub use values::{Augmentation, ClipInit, GroupRates, InputScale, Precision};
 
 /// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:
 /// they do not change what is trained, and no file of a run holds them.
@@ -65,6 +65,11 @@ pub struct Recipe {
     pub epochs: u32,
     /// Images in a step.
     pub batch_size: usize,
+    /// Numbers of the backward products.
+    pub precision: Precision,
+    /// Bits of the gradients in the backward products: 8, or those of `precision` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_bits: Option<u32>,
     /// Highest learning rate.
     pub lr: f64,
     /// Rule of the update.
@@ -137,7 +142,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 45] = [
+    pub const KEYS: [&str; 47] = [
         "name",
         "dataset",
         "arch",
@@ -153,6 +158,8 @@ impl Recipe {
         "clip_weight_decay",
         "epochs",
         "batch_size",
+        "precision",
+        "gradient_bits",
         "lr",
         "optimizer",
         "momentum",
@@ -230,6 +237,15 @@ impl Recipe {
         }
         let built = zoo::build(&self.arch, input, classes).ok_or_else(|| misfit("no such network".to_owned()))?;
         built.map_err(|error| misfit(error.to_string()))
+    }
+
+    /// What the backward products read.
+    pub fn gradients(&self) -> Gradients {
+        match (self.gradient_bits, self.precision) {
+            (Some(_), _) => Gradients::Int8,
+            (None, Precision::Bf16) => Gradients::Bf16,
+            (None, Precision::Fp32) => Gradients::Fp32,
+        }
     }
 
     /// The recipe's words about bits, at the end of the run.

@@ -30,7 +30,7 @@ use crate::run_folder::{BEST, BEST_NOTE, MODEL, RunFolder};
 use crate::schedule::Schedule;
 use crate::{LossInput, StepInput, TrainBackend, TrainError};
 
-use batches::Batches;
+pub(crate) use batches::Batches;
 use progress::{Progress, Sums};
 use teacher::Teaching;
 

@@ -1,17 +1,16 @@
-//! `bitpact bench`: how fast a network runs here, and where its time goes.
+//! `bitpact bench`: how fast a network runs or trains here, and where its time goes.
 
 mod candidates;
 mod memory;
 mod row;
 mod target;
+mod train;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use bitpact::core::WeightQuant;
 use bitpact::engine::{ExecOptions, LayerProfile};
-use bitpact::graph::FirstLast;
 use bitpact::peak::int8_rate;
 use bitpact::{Executor, IntegerModel};
 use serde_json::{Value, json};
@@ -19,46 +18,54 @@ use serde_json::{Value, json};
 use self::candidates::Candidates;
 use self::row::Row;
 use self::target::Target;
+use super::train::NetworkFlags;
+use crate::exit::Usage;
 use crate::machine::parse_isa;
 use crate::out::{bytes, count, print, say, table};
 
-/// Measures the speed of a network: of a file, or of an architecture with random weights
+/// Measures the speed of a network: of a file, of an architecture with random weights, or of training one
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   bitpact bench runs/builtin-W4A4-seed1
   bitpact bench resnet18 --bits W2A2 --threads 1,2 --batch 1,64
   bitpact bench resnet20 --bits W8A8 --weight-quant minmax --isa avx2 --json
+  bitpact bench --train cifar10-resnet20 --bits W4A4 --layers
+  bitpact bench --train cifar10-resnet20 --arch resnet18 --image-size 64 --batch-size 32 --threads 2
 
 An architecture gets He-normal random weights, quantized as a recipe would; the same command gives the same network
 everywhere. Each row is measured in a process of its own that loads the model file, runs one batch to warm up, and then
 runs batches for --seconds: median and spread (90th minus 10th percentile, as a share of the median) of the time of a
 batch. Resident bytes are all of that process: program, packed weights, activations, and the images of the batch.
 The layers are those of one image on one thread, the median of many runs, against this machine's highest int8
-multiply-add rate with the same instructions on one thread (`bitpact kernels`); algorithms that need fewer multiply-adds can exceed it.")]
+multiply-add rate with the same instructions on one thread (`bitpact kernels`); algorithms that need fewer multiply-adds can exceed it.
+
+With --train, whole training steps of a recipe on random pixels of its data set's shape, which need no data: images/s of the
+median step of --seconds, and the peak memory of the process. Then, with a profile running, what the time of a step
+consists of: every row is the time that the workers spend on a pass divided by their number, so that the rows and the
+waits at the end of passes add up to the step. A product is compared with this machine's highest multiply-add
+rate of its kind of number on as many threads. Busy is the share of the step that a worker does not wait.")]
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a network
-    model: String,
-    /// Bits of weights and activations of the random network [default: W4A4]
-    #[arg(long, value_name = "BITS", help_heading = "Random network")]
-    bits: Option<String>,
-    /// First and last layer: 8bit, same or float [default: 8bit]
-    #[arg(long, value_name = "HOW", value_parser = target::named::<FirstLast>, help_heading = "Random network")]
-    first_last: Option<FirstLast>,
-    /// Weight quantizer: dorefa, sawb, minmax and so on [default: dorefa]
-    #[arg(long, value_name = "NAME", value_parser = target::named::<WeightQuant>, help_heading = "Random network")]
-    weight_quant: Option<WeightQuant>,
-    /// Height and width of the images [default: the architecture's own]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Random network")]
+    #[arg(required_unless_present = "train")]
+    model: Option<String>,
+    /// Measure training steps of this recipe, a built-in one or a TOML file
+    #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "batch", "all_kernels"])]
+    train: Option<String>,
+    /// Show the passes of every layer of a training step
+    #[arg(long, requires = "train")]
+    layers: bool,
+    /// Height and width of the images [default: the architecture's own, with --train the data set's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     image_size: Option<u32>,
-    /// Numbers of threads, a row for each [default: 1 and all of the machine's]
+    /// Numbers of threads, a row for each [default: 1 and all of the machine's; with --train, which takes one number, all]
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
     /// Images computed at once, a row for each
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,64",
         value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: Vec<u32>,
-    /// Instruction set: auto, avx512, avxvnni, avx2 or scalar
+    /// Instruction set: auto, amx, avx512, avxvnni, avx2 or scalar
     #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa)]
     isa: bitpact::Isa,
     /// Time measured for each row and for the layers
@@ -73,6 +80,25 @@ pub(crate) struct Args {
     /// Measure one row in this process and write it as JSON: how the command calls itself
     #[arg(long, hide = true)]
     row: bool,
+    #[command(flatten)]
+    flags: NetworkFlags,
+}
+
+impl Args {
+    /// What is measured, where it is not training.
+    fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or_default()
+    }
+
+    /// The numbers of threads.
+    fn threads(&self) -> Vec<u16> {
+        let all = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024)) as u16;
+        match &self.threads[..] {
+            [] if self.train.is_some() => vec![all],
+            [] => vec![1, all],
+            threads => threads.to_vec(),
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -81,14 +107,20 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    if let Some(recipe) = &args.train {
+        return train::run(&args, recipe);
+    }
+    let random = ["--bits", "--first-last", "--weight-quant"];
+    if let Some(flag) = args.flags.given().iter().find(|flag| !random.contains(flag)) {
+        return Err(Usage(format!("{flag}: only bench --train takes it")).into());
+    }
     if args.row {
         let (&[threads], &[batch]) = (&args.threads[..], &args.batch[..]) else { bail!("one row is one combination") };
-        let row = Row::measure(args.model.as_ref(), args.isa, threads.into(), batch as usize, args.seconds)?;
+        let row = Row::measure(args.model().as_ref(), args.isa, threads.into(), batch as usize, args.seconds)?;
         return print(&row.to_json().to_string());
     }
     let target = Target::open(&args)?;
-    let all = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024)) as u16;
-    let mut threads = if args.threads.is_empty() { vec![1, all] } else { args.threads.clone() };
+    let mut threads = args.threads();
     threads.dedup();
     let mut rows = Vec::new();
     for &threads in &threads {

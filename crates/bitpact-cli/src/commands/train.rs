@@ -19,7 +19,7 @@ use crate::machine::{Machine, load_images};
 use crate::out::say;
 use crate::progress::Display;
 
-pub(crate) use args::Args;
+pub(crate) use args::{Args, NetworkFlags};
 
 /// Folder of the float network's run inside the run it is compared with.
 const FLOAT: &str = "float";
@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
-    let by_dataset = args.recipe_flags.dataset.as_deref().and_then(builtin_for_dataset);
+    let by_dataset = args.recipe_flags.network.dataset.as_deref().and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset).unwrap_or("builtin"))?;
     args.recipe_flags.apply(&mut draft)?;
     let dataset = draft.known_dataset()?;

@@ -55,7 +55,7 @@ fn what_was_typed_wrongly_is_told_and_nothing_is_made() {
         ("train typo.toml", &["typo.toml, line 3: unknown key `epoch` (did you mean `epochs`?)"]),
         ("train torn.toml", &["torn.toml, line 1: "]),
         ("train none/recipe.toml", &["neither a built-in recipe nor a file"]),
-        ("train --isa sse2", &["--isa", "expected auto, avx512, avxvnni, avx2 or scalar"]),
+        ("train --isa sse2", &["--isa", "expected auto, amx, avx512, avxvnni, avx2 or scalar"]),
         ("train --threads 0", &["--threads"]),
         ("train builtin --resume runs/x", &["cannot be used with"]),
         ("train --resume x --output y", &["cannot be used with"]),

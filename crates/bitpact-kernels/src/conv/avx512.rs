@@ -118,7 +118,7 @@ impl Lanes for F32 {
 }
 
 #[derive(Clone, Copy)]
-struct U8S8(Avx512);
+pub(super) struct U8S8(pub(super) Avx512);
 
 impl Lanes for U8S8 {
     type X = u8;

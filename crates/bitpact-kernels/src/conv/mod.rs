@@ -20,10 +20,16 @@ mod avx512;
 mod forward;
 mod input_grad;
 mod int8;
+mod int_sweep;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 mod reference;
+pub mod rounded;
 pub(crate) mod sweep;
+#[cfg(target_arch = "x86_64")]
+mod tile_sweep;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod weight_grad;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightG
 use crate::depthwise::{self, DepthwiseF32, DepthwiseInputGradF32, DepthwiseU8S8, DepthwiseWeightGradF32};
 use crate::isa::Isa;
 use crate::layout::{Aligned, Layout};
-use slices::{Buffer, Slices};
+use slices::Slices;
 
 /// Memory of one thread for the channels of one group. Plans that use it reserve it once; a run allocates nothing.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The channels of one group, cut out of an image and put back.
 
-use crate::layout::{Aligned, Layout, Plain};
+use crate::layout::{Layout, Plain};
 
 /// Images whose channels are cut into equal groups.
 #[derive(Clone, Copy, Debug)]
@@ -54,19 +54,6 @@ impl Slices {
     pub(super) fn clear_beyond(&self, whole: &mut [f32]) {
         for (at, _) in self.pixels() {
             whole[at + self.whole.c..at + self.whole.cs].fill(0.0);
-        }
-    }
-}
-
-/// A buffer that grows.
-pub(super) trait Buffer {
-    fn reserve(&mut self, len: usize);
-}
-
-impl<T: Plain> Buffer for Aligned<T> {
-    fn reserve(&mut self, len: usize) {
-        if self.len() < len {
-            *self = Aligned::zeroed(len);
         }
     }
 }

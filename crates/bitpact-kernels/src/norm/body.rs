@@ -1,7 +1,7 @@
 //! The loops behind [`super`], written once and compiled for every instruction set. Blocks of 16 channels outside,
 //! pixels inside: the sums of a block stay in registers, and one pixel of a block is one cache line of float32.
 
-use super::{BLOCK, ClipSums, Coefficients};
+use super::{BLOCK, ClipSums, Coefficients, UnitSums};
 use crate::layout::Layout;
 
 type Lanes = [f32; BLOCK];
@@ -270,6 +270,92 @@ impl Act for Keep {
     fn mask(&self, _: &Lanes, _: &mut Lanes, _: &mut Lanes, _: &mut [u32; BLOCK]) {}
 }
 
+/// Where the gradient of accumulators goes: block `to` of the tensor, which is block `at` of the image without border.
+pub(super) trait Gradient {
+    fn put(&mut self, to: usize, at: usize, d: Lanes);
+}
+
+/// float32.
+pub(super) struct RealGradient<'a>(pub(super) &'a mut [f32]);
+
+impl Gradient for RealGradient<'_> {
+    #[inline(always)]
+    fn put(&mut self, to: usize, _: usize, d: Lanes) {
+        lanes_mut(self.0)[to] = d;
+    }
+}
+
+/// The bits of a float32 with its mantissa rounded half to even to bfloat16's, the lower half zero. Not a number stays one.
+#[inline(always)]
+fn to_bf16(d: f32) -> u32 {
+    let bits = d.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if d.is_nan() { bits | 0x0040_0000 } else { rounded }) & 0xffff_0000
+}
+
+/// bfloat16 stored as float32.
+pub(super) struct RoundedGradient<'a>(pub(super) &'a mut [f32]);
+
+impl Gradient for RoundedGradient<'_> {
+    #[inline(always)]
+    fn put(&mut self, to: usize, _: usize, d: Lanes) {
+        let out = &mut lanes_mut(self.0)[to];
+        for i in 0..BLOCK {
+            out[i] = f32::from_bits(to_bf16(d[i]));
+        }
+    }
+}
+
+/// bfloat16.
+pub(super) struct Bf16Gradient<'a>(pub(super) &'a mut [u8]);
+
+impl Gradient for Bf16Gradient<'_> {
+    #[inline(always)]
+    fn put(&mut self, to: usize, _: usize, d: Lanes) {
+        let out = &mut self.0.as_chunks_mut::<{ 2 * BLOCK }>().0[to];
+        let mut bits = [0u16; BLOCK];
+        for i in 0..BLOCK {
+            bits[i] = (to_bf16(d[i]) >> 16) as u16;
+        }
+        for (out, bits) in out.as_chunks_mut::<2>().0.iter_mut().zip(bits) {
+            *out = bits.to_ne_bytes();
+        }
+    }
+}
+
+/// 8-bit integers with 128 added, rounded up or down at random in proportion to the remainder.
+pub(super) struct S8Gradient<'a> {
+    pub(super) bytes: &'a mut [u8],
+    pub(super) random: u32,
+}
+
+/// A mixer of 32 bits (Wellons' search for integer hashes, constants 0x7feb352d and 0x846ca68b): a bijection whose output bits each
+/// depend on all input bits.
+#[inline(always)]
+fn mix(mut x: u32) -> u32 {
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+impl Gradient for S8Gradient<'_> {
+    #[inline(always)]
+    fn put(&mut self, to: usize, at: usize, d: Lanes) {
+        let out = &mut lanes_mut(self.bytes)[to];
+        let mut codes = [0u8; BLOCK];
+        for i in 0..BLOCK {
+            // An odd multiple of 2^-17 between -1/2 and 1/2: the sum below is exact for integers up to 127 and never half way.
+            let draw = (mix((at * BLOCK + i) as u32 ^ self.random) >> 16) as i32;
+            let shift = (2 * draw - 65_535) as f32 * (1.0 / 131_072.0);
+            let v = d[i] + shift;
+            let v = if v > -127.0 { v } else { -127.0 };
+            let v = if v < 127.0 { v } else { 127.0 };
+            codes[i] = ((v + ROUNDER).to_bits() as u8).wrapping_add(128);
+        }
+        *out = codes;
+    }
+}
+
 #[inline(always)]
 pub(super) fn statistics_int(z: &[i32], sum: &mut [i64], square: &mut [i64]) {
     let step = sum.len() / BLOCK;
@@ -338,14 +424,14 @@ pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
     residual: R,
     act: A,
     g: &mut [f32],
-    sum_g: &mut [f32],
-    sum_gx: &mut [f32],
+    sums_of: &mut UnitSums,
 ) -> ClipSums {
     let (z, g) = (lanes(z), lanes_mut(g));
     let mut sums = ClipSums::default();
     for block in 0..shape.cs / BLOCK {
         let (a, b, xa, xb) = (&lanes(k.a)[block], &lanes(k.b)[block], &lanes(k.xa)[block], &lanes(k.xb)[block]);
         let (mut block_g, mut block_gx) = ([0f32; BLOCK], [0f32; BLOCK]);
+        let (mut largest_g, mut low, mut high) = ([0f32; BLOCK], [f32::MAX; BLOCK], [f32::MIN; BLOCK]);
         let mut clipped = [0u32; BLOCK];
         for y in 0..shape.h {
             let (start, step) = row(&shape, y, block);
@@ -362,6 +448,10 @@ pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
                 for i in 0..BLOCK {
                     row_g[i] += g[i];
                     row_gx[i] = fma::<FMA>(g[i], xhat[i], row_gx[i]);
+                    let (size, z) = (g[i].abs(), z[i].real());
+                    largest_g[i] = if size > largest_g[i] { size } else { largest_g[i] };
+                    low[i] = if z < low[i] { z } else { low[i] };
+                    high[i] = if z > high[i] { z } else { high[i] };
                 }
             }
             for i in 0..BLOCK {
@@ -371,35 +461,38 @@ pub(super) fn backward_reduce<Z: Acc, R: Residual, A: Act, const FMA: bool>(
             sums.alpha_gradient += row_alpha.iter().map(|&v| f64::from(v)).sum::<f64>();
         }
         sums.clipped += clipped.iter().map(|&n| u64::from(n)).sum::<u64>();
-        lanes_mut(sum_g)[block] = block_g;
-        lanes_mut(sum_gx)[block] = block_gx;
+        lanes_mut(sums_of.g)[block] = block_g;
+        lanes_mut(sums_of.gx)[block] = block_gx;
+        lanes_mut(sums_of.largest_g)[block] = largest_g;
+        lanes_mut(sums_of.lowest_z)[block] = low;
+        lanes_mut(sums_of.highest_z)[block] = high;
     }
     sums
 }
 
 #[inline(always)]
-pub(super) fn backward_apply<Z: Acc, const FMA: bool>(
+pub(super) fn backward_apply<Z: Acc, G: Gradient, const FMA: bool>(
     shape: Layout,
     z: &[Z],
     k: [&[f32]; 3],
     g: &[f32],
-    dz: &mut [f32],
+    mut out: G,
     dz_layout: Layout,
 ) {
-    let (z, g, dz) = (lanes(z), lanes(g), lanes_mut(dz));
+    let (z, g) = (lanes(z), lanes(g));
     for block in 0..shape.cs / BLOCK {
         let [k1, k2, k3] = k.map(|k| lanes(k)[block]);
         for y in 0..shape.h {
             let (start, step) = row(&shape, y, block);
-            let (out, _) = row(&dz_layout, y, block);
+            let (to, _) = row(&dz_layout, y, block);
             for x in 0..shape.w {
-                let (z, g) = (&z[start + x * step], &g[start + x * step]);
-                let dz = &mut dz[out + x * step];
+                let at = start + x * step;
+                let (z, g) = (&z[at], &g[at]);
                 let mut d = [0f32; BLOCK];
                 for i in 0..BLOCK {
                     d[i] = fma::<FMA>(g[i], k1[i], fma::<FMA>(z[i].real(), k2[i], k3[i]));
                 }
-                *dz = d;
+                out.put(to + x * step, at, d);
             }
         }
     }

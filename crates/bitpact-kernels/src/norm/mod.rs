@@ -281,8 +281,40 @@ pub struct Coefficients<'a> {
     pub xb: &'a [f32],
 }
 
-/// Backward, pass one, over one image: masks `g` (dL/dy, dense) in place to dL/du and sums it per channel:
-/// `sum_g[c]` = sum of dL/du, `sum_gx[c]` = sum of dL/du * xhat.
+/// What backward's pass one finds in one image, one value a channel.
+#[derive(Debug)]
+pub struct UnitSums<'a> {
+    /// Sum of dL/du.
+    pub g: &'a mut [f32],
+    /// Sum of dL/du * xhat.
+    pub gx: &'a mut [f32],
+    /// Largest |dL/du|.
+    pub largest_g: &'a mut [f32],
+    /// Smallest accumulator.
+    pub lowest_z: &'a mut [f32],
+    /// Largest accumulator.
+    pub highest_z: &'a mut [f32],
+}
+
+impl<'a> UnitSums<'a> {
+    /// Values a channel.
+    pub const PARTS: usize = 5;
+
+    /// The parts of one image's slice, each of `cs` values.
+    ///
+    /// # Panics
+    /// If the length is not `PARTS * cs`.
+    pub fn new(sums: &'a mut [f32], cs: usize) -> Self {
+        assert_eq!(sums.len(), Self::PARTS * cs, "sums of {cs} channels");
+        let (g, rest) = sums.split_at_mut(cs);
+        let (gx, rest) = rest.split_at_mut(cs);
+        let (largest_g, rest) = rest.split_at_mut(cs);
+        let (lowest_z, highest_z) = rest.split_at_mut(cs);
+        Self { g, gx, largest_g, lowest_z, highest_z }
+    }
+}
+
+/// Backward, pass one, over one image: masks `g` (dL/dy, dense) in place to dL/du and sums it per channel.
 ///
 /// # Panics
 /// As [`apply`].
@@ -294,32 +326,32 @@ pub fn backward_reduce(
     residual: ResidualView,
     activation: Activation,
     g: &mut [f32],
-    sum_g: &mut [f32],
-    sum_gx: &mut [f32],
+    mut sums: UnitSums,
 ) -> ClipSums {
+    let sums = &mut sums;
     check(shape, &z, &residual);
     assert!([k.a, k.b, k.xa, k.xb].iter().all(|s| s.len() == shape.cs) && g.len() == shape.len());
-    assert!(sum_g.len() == shape.cs && sum_gx.len() == shape.cs);
+    assert!(sums.g.len() == shape.cs, "sums of {} channels for {shape:?}", sums.g.len());
     macro_rules! with_activation {
         ($z:expr, $r:expr) => {
             match activation {
                 Activation::Pact { alpha } => {
                     let act = Clip::<false> { alpha, inverse_step: 0.0, q_max: 1.0 };
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sums))
                 }
                 Activation::PactPlus { alpha, inverse_step, q_max } => {
                     let act = Clip::<true> { alpha, inverse_step, q_max };
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sums))
                 }
                 Activation::PactSym { alpha } => {
                     let act = ClipBoth { alpha };
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sum_g, sum_gx))
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, act, g, sums))
                 }
                 Activation::Relu => {
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Relu, g, sum_g, sum_gx))
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Relu, g, sums))
                 }
                 Activation::Keep => {
-                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Keep, g, sum_g, sum_gx))
+                    on_isa!(isa, |FMA| body::backward_reduce::<_, _, _, FMA>(shape, $z, k, $r, Keep, g, sums))
                 }
             }
         };
@@ -341,7 +373,27 @@ pub fn backward_reduce(
     }
 }
 
-/// Backward, pass two, over one image: `dz = g*k1 + z*k2 + k3` into a bordered buffer, `g` being dL/du of pass one.
+/// Where the gradient of accumulators goes.
+#[derive(Debug)]
+pub enum GradientOutput<'a> {
+    /// float32.
+    Real(&'a mut [f32]),
+    /// Rounded to bfloat16, stored as float32.
+    Rounded(&'a mut [f32]),
+    /// bfloat16, two bytes a value.
+    Bf16(&'a mut [u8]),
+    /// `128 + n`, n being the value, between -127 and 127, rounded up or down at random: up with the probability of its remainder. The
+    /// random numbers are functions of `random` and the element's place in the image.
+    S8 {
+        /// The bytes.
+        bytes: &'a mut [u8],
+        /// Differs for every image, layer and step.
+        random: u32,
+    },
+}
+
+/// Backward, pass two, over one image: `dz = g*k1 + z*k2 + k3` into a bordered buffer, `g` being dL/du of pass one; border pixels are
+/// left alone.
 ///
 /// With N pixels in the batch: k1 = gamma/sigma, k2 = -k1 * sum_gx/N * xa, k3 = -k1 * (sum_g/N + xb * sum_gx/N).
 ///
@@ -353,15 +405,41 @@ pub fn backward_apply(
     z: Accumulators,
     k: [&[f32]; 3],
     g: &[f32],
-    dz: &mut [f32],
+    output: GradientOutput,
     dz_layout: Layout,
 ) {
     check(shape, &z, &ResidualView::None);
-    check_layout(shape, dz_layout, dz.len());
     assert!(k.iter().all(|s| s.len() == shape.cs) && g.len() == shape.len());
-    match z {
-        Accumulators::Int(z) => on_isa!(isa, |FMA| body::backward_apply::<_, FMA>(shape, z, k, g, dz, dz_layout)),
-        Accumulators::Real(z) => on_isa!(isa, |FMA| body::backward_apply::<_, FMA>(shape, z, k, g, dz, dz_layout)),
+    macro_rules! with_accumulators {
+        ($out:expr) => {
+            match z {
+                Accumulators::Int(z) => {
+                    on_isa!(isa, |FMA| body::backward_apply::<_, _, FMA>(shape, z, k, g, $out, dz_layout))
+                }
+                Accumulators::Real(z) => {
+                    on_isa!(isa, |FMA| body::backward_apply::<_, _, FMA>(shape, z, k, g, $out, dz_layout))
+                }
+            }
+        };
+    }
+    match output {
+        GradientOutput::Real(dz) => {
+            check_layout(shape, dz_layout, dz.len());
+            with_accumulators!(body::RealGradient(dz))
+        }
+        GradientOutput::Rounded(dz) => {
+            check_layout(shape, dz_layout, dz.len());
+            with_accumulators!(body::RoundedGradient(dz))
+        }
+        GradientOutput::Bf16(bytes) => {
+            assert!(bytes.len().is_multiple_of(2));
+            check_layout(shape, dz_layout, bytes.len() / 2);
+            with_accumulators!(body::Bf16Gradient(bytes))
+        }
+        GradientOutput::S8 { bytes, random } => {
+            check_layout(shape, dz_layout, bytes.len());
+            with_accumulators!(body::S8Gradient { bytes, random })
+        }
     }
 }
 

@@ -127,11 +127,14 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     for isa in Isa::available() {
         for (quant, activation) in modes {
             let mut g = case.g.clone();
-            let (mut sum_g, mut sum_gx) = (vec![0f32; case.shape.cs], vec![0f32; case.shape.cs]);
+            let cs = case.shape.cs;
+            let mut unit_sums = vec![0f32; UnitSums::PARTS * cs];
             let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero: 2 };
             let k = Coefficients { a: &case.a, b: &case.b, xa: &xa, xb: &xb };
             let z = Accumulators::Int(&case.z);
-            let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, &mut sum_g, &mut sum_gx);
+            let unit = UnitSums::new(&mut unit_sums, cs);
+            let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, unit);
+            let (sum_g, sum_gx) = (&unit_sums[..cs], &unit_sums[cs..2 * cs]);
             let (mut dalpha, mut clipped) = (0f64, 0u64);
             let (mut want_g, mut want_gx) = (vec![0f64; case.shape.cs], vec![0f64; case.shape.cs]);
             for (y, x, c) in pixels(&case) {
@@ -150,6 +153,11 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
             for c in 0..case.shape.cs {
                 assert!((f64::from(sum_g[c]) - want_g[c]).abs() < 1e-4, "{isa} channel {c}");
                 assert!((f64::from(sum_gx[c]) - want_gx[c]).abs() < 2e-3, "{isa} channel {c}");
+                let largest = g.iter().skip(c).step_by(cs).fold(0f32, |m, g| m.max(g.abs()));
+                let (low, high) =
+                    case.z.iter().skip(c).step_by(cs).fold((i32::MAX, i32::MIN), |(l, h), &z| (l.min(z), h.max(z)));
+                let extremes = [2, 3, 4].map(|part| unit_sums[part * cs + c]);
+                assert_eq!(extremes, [largest, low as f32, high as f32], "{isa} channel {c}");
             }
         }
     }
@@ -170,11 +178,12 @@ fn relu_and_keep() {
         assert!(y.iter().zip(&z).all(|(y, z)| *y == 2.0 * z + 0.5));
         let (mut g, ones, zeros) = (vec![1f32; 48], [1f32; 16], [0f32; 16]);
         let k = Coefficients { a: &ones, b: &zeros, xa: &ones, xb: &zeros };
-        let (mut sum_g, mut sum_gx) = ([0f32; 16], [0f32; 16]);
+        let mut sums = [0f32; UnitSums::PARTS * 16];
         let z = Accumulators::Real(&z);
-        backward_reduce(isa, shape, z, k, ResidualView::None, Activation::Relu, &mut g, &mut sum_g, &mut sum_gx);
+        let unit = UnitSums::new(&mut sums, 16);
+        backward_reduce(isa, shape, z, k, ResidualView::None, Activation::Relu, &mut g, unit);
         assert_eq!(g.iter().sum::<f32>(), 23.0, "u = 0 passes nothing");
-        assert_eq!(sum_gx.iter().sum::<f32>(), (1..24).sum::<i32>() as f32);
+        assert_eq!(sums[16..32].iter().sum::<f32>(), (1..24).sum::<i32>() as f32);
     }
 }
 
@@ -185,7 +194,8 @@ fn backward_apply_and_statistics_match_their_formulas() {
     for isa in Isa::available() {
         let mut dz = vec![7f32; case.bordered.len()];
         let (k1, k2, k3) = (vec![2.0f32; 32], vec![0.25f32; 32], vec![-1.0f32; 32]);
-        backward_apply(isa, case.shape, Accumulators::Int(&case.z), [&k1, &k2, &k3], &case.g, &mut dz, case.bordered);
+        let z = Accumulators::Int(&case.z);
+        backward_apply(isa, case.shape, z, [&k1, &k2, &k3], &case.g, GradientOutput::Real(&mut dz), case.bordered);
         for (y, x, c) in pixels(&case) {
             let at = case.shape.offset(y, x) + c;
             let want = 2.0 * f64::from(case.g[at]) + 0.25 * f64::from(case.z[at]) - 1.0;
@@ -218,5 +228,68 @@ fn widen_subtracts_the_zero_point_by_channel() {
         for (i, (&q, &v)) in codes.iter().zip(&values).enumerate() {
             assert_eq!(v, (f32::from(q) - zero[i % 16]) * scale[i % 16]);
         }
+    }
+}
+
+/// dz = g with one pixel a row, so that the output of pass two is known.
+fn gradient_of(isa: Isa, g: &[f32], output: GradientOutput) {
+    let shape = Layout::new(g.len() / 16, 1, 16, 0);
+    let (z, ones, zeros) = (vec![0i32; g.len()], [1f32; 16], [0f32; 16]);
+    backward_apply(isa, shape, Accumulators::Int(&z), [&ones, &zeros, &zeros], g, output, shape);
+}
+
+#[test]
+fn gradients_round_to_the_nearest_bfloat16_and_ties_to_even() {
+    let key = Key::new(11);
+    let mut g: Vec<f32> = (0..1600).map(|i| key.normal(i) * 10f32.powi(i as i32 % 60 - 30)).collect();
+    // Exactly between two neighbours, the even one below and above; the largest finite numbers; zeros.
+    let special =
+        [0x3f80_8000u32, 0x3f81_8000, 0xbf80_8001, 0x7f7f_0000, 0x7f7f_ffff, 0x0000_0000, 0x0000_0001, 0x7f80_0000];
+    g.extend(special.iter().chain(&special).map(|&bits| f32::from_bits(bits)));
+    for isa in Isa::available() {
+        let (mut real, mut bytes) = (vec![0f32; g.len()], vec![0u8; 2 * g.len()]);
+        gradient_of(isa, &g, GradientOutput::Rounded(&mut real));
+        gradient_of(isa, &g, GradientOutput::Bf16(&mut bytes));
+        for (i, &g) in g.iter().enumerate() {
+            // The two bfloat16 around g; the nearer, or of two that are as near the even one.
+            let down = g.to_bits() & 0xffff_0000;
+            let rest = g.to_bits() & 0xffff;
+            let up = rest > 0x8000 || (rest == 0x8000 && down & 0x0001_0000 != 0);
+            let want = if up { down + 0x0001_0000 } else { down };
+            assert_eq!(real[i].to_bits(), want, "{isa} {g}");
+            assert_eq!(u32::from(u16::from_ne_bytes([bytes[2 * i], bytes[2 * i + 1]])) << 16, want, "{isa} {g}");
+        }
+        let mut real = [0f32; 16];
+        gradient_of(isa, &[f32::NAN; 16], GradientOutput::Rounded(&mut real));
+        assert!(real.iter().all(|v| v.is_nan()), "{isa}");
+    }
+}
+
+#[test]
+fn random_rounding_is_unbiased_bounded_and_the_same_on_every_path() {
+    const N: usize = 1 << 16;
+    for value in [0.0f32, 0.25, -0.7, 3.5, 126.9, -126.9, 127.0, -127.0] {
+        let g = vec![value; N];
+        let mut first = None;
+        for isa in Isa::available() {
+            let mut bytes = vec![0u8; N];
+            gradient_of(isa, &g, GradientOutput::S8 { bytes: &mut bytes, random: 77 });
+            let codes: Vec<i32> = bytes.iter().map(|&b| i32::from(b) - 128).collect();
+            let (low, high) = (value.floor() as i32, value.ceil() as i32);
+            assert!(codes.iter().all(|&n| n == low || n == high), "{isa} {value}");
+            // Five standard deviations of a mean of N draws.
+            let mean = codes.iter().sum::<i32>() as f32 / N as f32;
+            assert!((mean - value).abs() < 5.0 * 0.5 / (N as f32).sqrt(), "{isa} {value}: mean {mean}");
+            assert_eq!(first.get_or_insert(bytes.clone()), &bytes, "{isa} {value}");
+        }
+    }
+    let (mut a, mut b) = (vec![0u8; N], vec![0u8; N]);
+    gradient_of(Isa::Scalar, &vec![0.5; N], GradientOutput::S8 { bytes: &mut a, random: 1 });
+    gradient_of(Isa::Scalar, &vec![0.5; N], GradientOutput::S8 { bytes: &mut b, random: 2 });
+    let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
+    assert!((same as i64 - N as i64 / 2).abs() < 5 * 128, "two images share {same} of {N} draws");
+    for outside in [1000.0f32, -1000.0] {
+        gradient_of(Isa::Scalar, &[outside; 16], GradientOutput::S8 { bytes: &mut a[..16], random: 1 });
+        assert!(a[..16].iter().all(|&v| v == if outside > 0.0 { 255 } else { 1 }));
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 pub use cpu::{Cache, Cpu};
 
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Amx;
 use crate::isa::{Isa, Proof};
 use crate::pool::Pool;
 
@@ -19,6 +21,8 @@ use crate::pool::Pool;
 pub enum Number {
     /// Unsigned with signed 8-bit integers.
     Int8,
+    /// bfloat16, summed in float32.
+    Bf16,
     /// float32.
     F32,
 }
@@ -27,6 +31,7 @@ impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Number::Int8 => "int8",
+            Number::Bf16 => "bf16",
             Number::F32 => "f32",
         })
     }
@@ -71,7 +76,7 @@ pub fn rates(isa: Isa, threads: usize) -> Vec<Rate> {
         let macs_per_s = pool.threads() as f64 * unit.macs_per_round as f64 * rounds_per_s(&pool, &*unit.run);
         Rate { isa, number: unit.number, instructions: unit.instructions, macs_per_s }
     };
-    loops(isa.prove()).iter().map(rate).collect()
+    loops(isa).iter().map(rate).collect()
 }
 
 /// The highest int8 rate of `isa` on `threads` threads, in multiply-adds per second.
@@ -116,12 +121,18 @@ fn rounds_per_s(pool: &Pool, run: &(dyn Fn(usize) + Sync)) -> f64 {
     rounds as f64 / best.as_secs_f64()
 }
 
-fn loops(proof: Proof) -> Vec<Loop> {
-    match proof {
+fn loops(isa: Isa) -> Vec<Loop> {
+    match isa.prove() {
         #[cfg(target_arch = "x86_64")]
         Proof::Avx2(token) => x86::avx2(token),
         #[cfg(target_arch = "x86_64")]
-        Proof::Avx512(token) => x86::avx512(token),
+        Proof::Avx512(token) => {
+            let mut units = x86::avx512(token);
+            if let Some(token) = Amx::detect().filter(|_| isa == Isa::Amx) {
+                units.extend(x86::amx(token));
+            }
+            units
+        }
         _ => portable(),
     }
 }

@@ -8,6 +8,8 @@
 //! What comes outside the image is what the border of `x` holds. [`candidates`] is the one list of kernels; each says by
 //! itself whether it can compute a product exactly, and all of them give the same sums.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod depthwise;
 #[cfg(target_arch = "x86_64")]
 mod direct;
@@ -124,6 +126,11 @@ pub trait Product: Send + Sync + std::fmt::Debug {
         1
     }
 
+    /// Unused pixels of accumulators between two rows of a strip.
+    fn row_gap(&self) -> usize {
+        0
+    }
+
     /// Bytes of scratch memory for a strip of so many rows.
     fn scratch_bytes(&self, _rows: usize) -> usize {
         0
@@ -135,8 +142,8 @@ pub trait Product: Send + Sync + std::fmt::Debug {
     /// What all channels of a strip share, written to `scratch`.
     fn prepare(&self, _x: &[u8], _rows: Range<usize>, _scratch: &mut [u8]) {}
 
-    /// Writes `acc[pixel of the strip][channel of the range]`; `channels.len()` is a multiple of 16, channels beyond the last
-    /// give zeros.
+    /// Writes `acc[pixel of the strip][channel of the range]`, with [`Product::row_gap`] pixels between two rows, in which it may
+    /// leave anything; `channels.len()` is a multiple of 16, channels beyond the last give zeros.
     ///
     /// # Panics
     /// If a length is wrong or a range leaves the output.
@@ -162,6 +169,7 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
     if spec.fits_i32() {
         #[cfg(target_arch = "x86_64")]
         {
+            list.extend(amx::builder(isa, spec));
             list.extend(lookup::builder(isa, spec));
             let transformed = winograd::builder(isa, spec);
             let direct = direct::builders(isa, spec);

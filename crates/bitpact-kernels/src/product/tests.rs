@@ -69,10 +69,11 @@ fn check_layout(
     let (rows, cols) = spec.output();
     let run = |kernel: &dyn Product, rows: std::ops::Range<usize>, channels: std::ops::Range<usize>| {
         let mut scratch = crate::Aligned::zeroed(kernel.scratch_bytes(rows.len()));
-        let mut acc = vec![i32::MIN; rows.len() * cols * channels.len()];
+        let (pitch, n) = (cols + kernel.row_gap(), channels.len());
+        let mut acc = vec![i32::MIN; (rows.len() * pitch - kernel.row_gap()) * n];
         kernel.prepare(&x, rows.clone(), &mut scratch);
         kernel.accumulate(&x, &mut scratch, rows, channels, &mut acc);
-        acc
+        acc.chunks(pitch * n).flat_map(|row| row[..cols * n].to_vec()).collect::<Vec<_>>()
     };
     let reference = Reference::new(&spec);
     for isa in Isa::available() {

@@ -34,7 +34,7 @@ fn widen16(from: &[u8; BLOCK]) -> [__m256i; 2] {
 /// # Safety
 /// They are inside the slice.
 #[inline(always)]
-unsafe fn sixteen<T>(slice: &[T], at: usize) -> &[T; BLOCK] {
+pub(super) unsafe fn sixteen<T>(slice: &[T], at: usize) -> &[T; BLOCK] {
     // SAFETY: the caller's promise.
     unsafe { &*slice.as_ptr().wrapping_add(at).cast::<[T; BLOCK]>() }
 }

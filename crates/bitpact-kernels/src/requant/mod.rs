@@ -10,6 +10,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod body;
 mod stream;
 #[cfg(test)]
@@ -139,10 +141,20 @@ impl StepU8 {
         let res = if self.res { row.res.len() >= reach(row.res_stride) } else { row.res.is_empty() };
         assert!(res, "residual codes of {} pixels", row.pixels);
         #[cfg(target_arch = "x86_64")]
-        let is_avx2 = !matches!(self.proof, Proof::Scalar);
+        let (is_avx2, is_avx512) = match self.proof {
+            Proof::Scalar => (false, false),
+            Proof::Avx2(_) => (true, false),
+            Proof::Avx512(_) => (true, true),
+        };
         match &self.constants {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise, the lengths just checked, and a token that proves the features.
+            Width::Int32(constants) if is_avx512 => unsafe { avx512::row_i32(constants, block, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Width::Float64(constants) if is_avx512 => unsafe { avx512::row_f64(constants, block, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Width::Int32(constants) if is_avx2 => unsafe { avx2::row_i32(constants, block, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.

@@ -1,14 +1,16 @@
 //! The backward half of a step: stages in reverse, two passes a unit, every gradient in a slab of the plan.
 
 use bitpact_core::{ActQuant, lsq_alpha_scale};
-use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView};
-use bitpact_kernels::{Aligned, Chunk, Chunked, GroupScratch, Isa, Pool, pool2d};
+use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView, UnitSums};
+use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, pool2d};
 use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
 use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::Product;
+use super::product_backward::Image;
+use super::profile::{Pass, Pool};
 use super::slabs::{Slabs, Target};
 
 impl StepPlan {
@@ -17,6 +19,7 @@ impl StepPlan {
         let mut stages = std::mem::take(&mut self.stages);
         for stage in stages.iter_mut().rev() {
             let slabs = stage.slabs;
+            pool.enter(Pass::Pooling, "");
             match &mut stage.kind {
                 StageKind::Unit(unit) => self.unit_backward(isa, pool, unit, slabs),
                 StageKind::MaxPool { window, input, output } => {
@@ -52,7 +55,7 @@ impl StepPlan {
                     self.concat_backward(pool, inputs, targets, *output, slabs.output);
                 }
                 StageKind::Dropout { name, rate, input, .. } => {
-                    self.dropout_backward(pool, self.key.with(name), *rate, *input, slabs);
+                    self.dropout_backward(pool, self.key.with("dropout").with(name), *rate, *input, slabs);
                 }
                 StageKind::MeanPool { input, output } => {
                     let (dense, y) = (self.values[*input].dense(), self.values[*output].dense());
@@ -73,15 +76,16 @@ impl StepPlan {
     }
 
     fn unit_backward(&mut self, isa: Isa, pool: &Pool, unit: &mut UnitStep, slabs: Slabs) {
+        pool.enter(Pass::Reduce, &unit.main.name);
         self.reduce(isa, pool, unit, slabs.output);
+        pool.enter(Pass::Coefficients, &unit.main.name);
         let count = self.batch * unit.main.z_layout.h * unit.main.z_layout.w;
-        let (batch, cs) = (self.batch, unit.main.z_layout.cs);
-        let total = |sums: &[f32], at: usize| -> f64 { (0..batch).map(|i| f64::from(sums[i * 2 * cs + at])).sum() };
         let [main_sums, second_sums] = &self.sums;
-        unit.main.backward_coefficients(&mut self.params, count, |c| (total(main_sums, c), total(main_sums, cs + c)));
+        let found = Found { sums: main_sums, batch: self.batch, cs: unit.main.z_layout.cs };
+        unit.main.backward_coefficients(&mut self.params, count, |c| found.totals(c), |c| found.extremes(c));
         if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
-            let sums = |c| (total(second_sums, c), total(second_sums, cs + c));
-            product.backward_coefficients(&mut self.params, count, sums);
+            let found = Found { sums: second_sums, ..found };
+            product.backward_coefficients(&mut self.params, count, |c| found.totals(c), |c| found.extremes(c));
         }
         if let Activation::Quantized { clip, quant, bits } = unit.activation {
             let (gradient, clipped) = self.clip_sums.iter().fold((0.0, 0), |(g, n), s| (g + s.0, n + s.1));
@@ -100,6 +104,7 @@ impl StepPlan {
                 *total = if unit.clip.is_last { gradient } else { *total + gradient };
             }
         }
+        pool.enter(Pass::Shortcut, &unit.main.name);
         self.shortcut_backward(isa, pool, unit, slabs);
         self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);
     }
@@ -125,7 +130,8 @@ impl StepPlan {
         };
         let g = Chunked::new(&mut self.slabs[slab][..self.batch * shape.len()], shape.len());
         let [first, second] = &mut self.sums;
-        let (first, second) = (Chunked::new(first, 2 * shape.cs), Chunked::new(second, 2 * shape.cs));
+        let parts = UnitSums::PARTS * shape.cs;
+        let (first, second) = (Chunked::new(first, parts), Chunked::new(second, parts));
         let clips = Chunked::new(&mut self.clip_sums, 1);
         let scratch = Chunked::new(&mut self.scratch, 1);
         pool.run(self.batch, &|i, worker| {
@@ -134,9 +140,8 @@ impl StepPlan {
             let view = residual_view(isa, i, unit, values, params, residual, residual_codes);
             let mut g = g.get(i);
             let reduce = |product: &Product, view, act, sums: &mut Chunk<f32>, g: &mut [f32]| {
-                let (sum_g, sum_gx) = sums.split_at_mut(shape.cs);
                 let k: Coefficients = product.coefficients();
-                norm::backward_reduce(isa, shape, product.z(i), k, view, act, g, sum_g, sum_gx)
+                norm::backward_reduce(isa, shape, product.z(i), k, view, act, g, UnitSums::new(sums, shape.cs))
             };
             let sums = reduce(main, view, activation, &mut first.get(i), &mut g);
             clips.get(i)[0] = (sums.alpha_gradient, sums.clipped);
@@ -189,6 +194,7 @@ impl StepPlan {
         g: usize,
         target: Option<Target>,
     ) {
+        pool.enter(Pass::AccumulatorGradient, &product.name);
         if product.is_identity() {
             return self.identity_backward(isa, pool, product, g, target);
         }
@@ -202,28 +208,35 @@ impl StepPlan {
             let len = input.dense().len();
             let dx = dx.as_mut().map(|dx| Chunked::new(&mut dx[..batch * len], len));
             let scratch = Chunked::new(&mut self.scratch, 1);
-            let (len, chunks) = (product.wgrad.partial_len(), product.chunks);
+            let (len, chunks) = (product.backward.partial_len(), product.chunks);
             let partials = Chunked::new(&mut self.partials[..chunks * len], len);
+            let key = self.key.with("gradient").with(&product.name);
             let product = &*product;
             pool.run(chunks, &|task, worker| {
                 let mut scratch = scratch.get(worker);
-                let Scratch { x, dz, groups, .. } = &mut scratch[0];
+                let Scratch { x, backward, groups, .. } = &mut scratch[0];
+                let mut clock = pool.clock(worker);
                 let mut partial = partials.get(task);
                 partial.fill(0.0);
-                let dz = &mut dz[..product.dz_layout.len()];
-                dz.fill(0.0);
-                for i in task * batch / chunks..(task + 1) * batch / chunks {
+                product.backward.begin(backward);
+                let images = task * batch / chunks..(task + 1) * batch / chunks;
+                for i in images.clone() {
                     let mut g = own.get(i);
-                    let [k1, k2, k3] = &product.channels.k;
-                    norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], &g, dz, product.dz_layout);
-                    if let (Some(target), Some((conv, packed))) = (target, &product.dgrad) {
+                    let random = key.u64(i as u64) as u32;
+                    product.backward.gradient(product.z(i), &product.channels.k, &g, random, backward);
+                    clock.lap(Pass::AccumulatorGradient);
+                    if let Some(target) = target {
                         match &dx {
-                            Some(dx) => conv.run(dz, packed, &mut dx.get(i), target.accumulate, groups),
+                            Some(dx) => product.backward.input(&mut dx.get(i), target.accumulate, backward, groups),
                             // The shortcut passed this slab on to the tensor that the product reads too.
-                            None => conv.run(dz, packed, &mut g, true, groups),
+                            None => product.backward.input(&mut g, true, backward, groups),
                         }
+                        clock.lap(Pass::InputGradient);
                     }
-                    weight_gradient(isa, product, i, input, params, pixels, x, dz, &mut partial, groups);
+                    let image = image(product, i, input, params, pixels, x);
+                    let place = (i - images.start, i + 1 == images.end);
+                    product.backward.weights(place, image, &mut partial, backward, groups, &mut clock);
+                    clock.lap(Pass::WeightGradient);
                 }
             });
         }
@@ -231,11 +244,13 @@ impl StepPlan {
         if let (Some(target), Some(dx)) = (other, dx) {
             self.slabs[target.slab] = dx;
         }
+        pool.enter(Pass::PartialSums, &product.name);
         product.reduce_weight_gradient(&mut self.partials);
     }
 
     /// Weight gradients through quantizers and folding, layers in parallel.
     fn weight_gradients(&mut self, pool: &Pool) {
+        pool.enter(Pass::WeightQuantizer, "");
         let mut stages = std::mem::take(&mut self.stages);
         let mut products: Vec<&mut Product> = Vec::new();
         for stage in &mut stages {
@@ -266,27 +281,50 @@ impl StepPlan {
     }
 }
 
-/// Adds image `i`'s weight gradient to `partial`.
-fn weight_gradient(
-    isa: Isa,
+/// Image `i` as the weight gradient of `product` reads it.
+fn image<'a>(
     product: &Product,
     i: usize,
-    input: &Value,
+    input: &'a Value,
     params: &Params,
     pixels: &InputDescription,
-    x: &mut Aligned<f32>,
-    dz: &[f32],
-    partial: &mut [f32],
-    groups: &mut GroupScratch,
-) {
+    x: &'a mut Aligned<f32>,
+) -> Image<'a> {
     let len = input.layout.len();
     match &input.store {
         Store::Codes(_) => {
-            let (zero, scale) = product.widening(params, pixels);
-            norm::widen(isa, input.store.codes(i, len), &zero, &scale, &mut x[..len]);
-            product.wgrad.run(&x[..len], dz, partial, groups);
+            let (_, scale) = product.widening(params, pixels);
+            let (zero, wide) = (product.zero_codes(pixels), &mut x[..len]);
+            Image::Codes { codes: input.store.codes(i, len), zero, scale, wide }
         }
-        _ => product.wgrad.run(input.store.real(i, len), dz, partial, groups),
+        _ => Image::Real(input.store.real(i, len)),
+    }
+}
+
+/// What pass one found in every image.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    sums: &'a [f32],
+    batch: usize,
+    cs: usize,
+}
+
+impl Found<'_> {
+    /// One part of every image's sums for channel `c`, in the order of images.
+    fn part(&self, part: usize, c: usize) -> impl Iterator<Item = f32> + '_ {
+        let at = part * self.cs + c;
+        (0..self.batch).map(move |i| self.sums[i * UnitSums::PARTS * self.cs + at])
+    }
+
+    /// Sums over the batch of dL/du and of dL/du * xhat.
+    fn totals(&self, c: usize) -> (f64, f64) {
+        (self.part(0, c).map(f64::from).sum(), self.part(1, c).map(f64::from).sum())
+    }
+
+    /// Largest |dL/du|, smallest and largest accumulator.
+    fn extremes(&self, c: usize) -> [f32; 3] {
+        let largest = |part| self.part(part, c).fold(f32::MIN, f32::max);
+        [largest(2), self.part(3, c).fold(f32::MAX, f32::min), largest(4)]
     }
 }
 

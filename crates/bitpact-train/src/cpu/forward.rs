@@ -2,13 +2,14 @@
 
 use bitpact_core::{ALPHA_MIN, ActQuant};
 use bitpact_kernels::norm::{self, Output, ResidualView};
-use bitpact_kernels::{Aligned, Chunked, Isa, Pool, pool2d};
+use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
 use bitpact_model::InputDescription;
 
 use super::SAMPLED;
 use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{Path, Product};
+use super::profile::{Pass, Pool};
 
 /// Which forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,9 +30,11 @@ const CALIBRATION_VALUES: usize = 1 << 22;
 impl StepPlan {
     /// Runs the first `n` images of the batch to the logits.
     pub(super) fn forward(&mut self, isa: Isa, pool: &Pool, n: usize, mode: Mode) {
+        pool.enter(Pass::Weights, "");
         self.prepare(pool, mode == Mode::Train);
         let mut stages = std::mem::take(&mut self.stages);
         for stage in &mut stages {
+            pool.enter(Pass::Pooling, "");
             match &mut stage.kind {
                 StageKind::Unit(unit) => self.unit_forward(isa, pool, n, mode, unit),
                 StageKind::MaxPool { window, input, output } => {
@@ -58,7 +61,7 @@ impl StepPlan {
                 StageKind::Concat { inputs, output, .. } => self.concat(pool, n, inputs, *output),
                 StageKind::Dropout { name, rate, input, output } => {
                     let rate = if mode == Mode::Train { *rate } else { 0.0 };
-                    self.dropout(pool, n, self.key.with(name), rate, *input, *output);
+                    self.dropout(pool, n, self.key.with("dropout").with(name), rate, *input, *output);
                 }
                 StageKind::MeanPool { input, output } => {
                     let mut store = std::mem::take(&mut self.values[*output].store);
@@ -110,6 +113,7 @@ impl StepPlan {
             // One clip value for all that are concatenated: the largest.
             *value = if unit.clip.is_first { alpha } else { value.max(alpha) };
         }
+        pool.enter(Pass::Apply, &unit.main.name);
         self.apply(isa, pool, n, mode, unit);
     }
 
@@ -226,18 +230,22 @@ fn product_forward(
     let statistics = statistics && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
     let (zero, scale) = product.widening(params, pixels);
+    pool.enter(Pass::Product, &product.name);
     match &mut product.path {
         Path::Int { conv, packed, init, z, .. } => {
             let z = Chunked::new(z, z_len);
             let sums = Chunked::new(sums_int, 2 * cs);
             pool.run(n, &|i, worker| {
                 let mut z = z.get(i);
+                let mut clock = pool.clock(worker);
                 let groups = &mut scratch.get(worker)[0].groups;
                 conv.run(input.store.codes(i, x_len), packed, init, &mut z, groups);
+                clock.lap(Pass::Product);
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);
                     norm::statistics_int(isa, &z, sum, square);
+                    clock.lap(Pass::Statistics);
                 }
             });
         }
@@ -261,22 +269,27 @@ fn product_forward(
                 let mut z = z.get(i);
                 let mut scratch = scratch.get(worker);
                 let Scratch { x, groups, .. } = &mut scratch[0];
+                let mut clock = pool.clock(worker);
                 match &input.store {
                     Store::Codes(_) => {
                         let x = &mut x[..x_len];
                         norm::widen(isa, input.store.codes(i, x_len), &zero, &scale, x);
+                        clock.lap(Pass::Widen);
                         conv.run(x, packed, &mut z, groups);
                     }
                     _ => conv.run(input.store.real(i, x_len), packed, &mut z, groups),
                 }
+                clock.lap(Pass::Product);
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);
                     norm::statistics_real(isa, &z, sum, square);
+                    clock.lap(Pass::Statistics);
                 }
             });
         }
     }
+    pool.enter(Pass::Coefficients, &product.name);
     if !statistics {
         return product.normalize_running(params);
     }

@@ -13,6 +13,8 @@ mod optimizer;
 mod params;
 mod plan;
 mod product;
+mod product_backward;
+mod profile;
 mod shape_ops;
 mod slabs;
 mod soft_loss;
@@ -23,14 +25,18 @@ use std::collections::BTreeMap;
 
 use bitpact_core::ActQuant;
 use bitpact_graph::{Graph, QuantPlan};
-use bitpact_kernels::{Chunked, Isa, Layout, Pool};
+use bitpact_kernels::{Chunked, Isa, Layout};
 use bitpact_model::{InputDescription, Tensor};
 
-use crate::{Fill, LayerStatistics, OptimizerConfig, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
+use crate::{
+    Fill, Gradients, LayerStatistics, OptimizerConfig, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError,
+};
 use forward::Mode;
 use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
+use profile::Pool;
 
 pub use init::initial_tensors;
+pub use profile::{Pass, StepTimes, Work};
 
 /// Of this many images, one is counted for level occupancy.
 const SAMPLED: usize = 16;
@@ -46,6 +52,7 @@ pub struct CpuBackend {
     isa: Isa,
     pool: Pool,
     graph: Graph,
+    gradients: Gradients,
     plan: StepPlan,
     labels: Vec<usize>,
     steps: u64,
@@ -65,13 +72,46 @@ impl CpuBackend {
         isa: Isa,
         threads: usize,
     ) -> Result<Self, TrainError> {
+        Self::with_gradients(graph, plan, input, batch_size, optimizer, Gradients::Fp32, isa, threads)
+    }
+
+    /// As [`CpuBackend::new`], with gradients of accumulators rounded before the backward products read them.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub fn with_gradients(
+        graph: &Graph,
+        plan: &QuantPlan,
+        input: &InputDescription,
+        batch_size: usize,
+        optimizer: OptimizerConfig,
+        gradients: Gradients,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
         if !isa.is_available() {
             let available = Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
             return Err(TrainError::Isa { isa: isa.to_string(), available });
         }
         let pool = Pool::new(threads);
-        let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, isa, pool.threads())?;
-        Ok(Self { isa, pool, graph: graph.clone(), plan, labels: vec![0; batch_size], steps: 0 })
+        let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, gradients, isa, pool.threads())?;
+        Ok(Self { isa, pool, graph: graph.clone(), gradients, plan, labels: vec![0; batch_size], steps: 0 })
+    }
+
+    /// Starts to measure where the time of steps goes, or stops it and forgets what was measured.
+    pub fn set_profile(&mut self, on: bool) {
+        self.pool.set_profile(on);
+    }
+
+    /// What was measured since [`CpuBackend::set_profile`]; `None` where nothing is.
+    pub fn profile(&self) -> Option<StepTimes> {
+        self.pool.times()
+    }
+
+    /// The multiply-adds of every product of a step.
+    pub fn work(&self) -> Vec<Work> {
+        let products = self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind));
+        products.flat_map(|product| product.work(self.plan.batch)).collect()
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {
@@ -147,9 +187,11 @@ impl TrainBackend for CpuBackend {
 
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
         let n = self.plan.batch;
+        self.pool.enter(Pass::Images, "");
         self.fill(n, input.fill);
-        self.plan.key = input.key.with("dropout");
+        self.plan.key = input.key;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
+        self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;
         let slab = self.plan.stages.last().expect("a network has stages").slabs.output;
         let mut gradient = std::mem::take(&mut self.plan.slabs[slab]);
@@ -164,13 +206,16 @@ impl TrainBackend for CpuBackend {
         self.plan.slabs[slab] = gradient;
         loss /= n as f64;
         if !loss.is_finite() {
+            self.pool.leave();
             return Err(TrainError::NotFinite { step: self.steps, loss });
         }
         self.plan.backward(self.isa, &self.pool);
+        self.pool.enter(Pass::Optimizer, "");
         self.plan.params.update(input.lr);
         self.update_running(STATISTICS_MOMENTUM);
         self.update_maxima();
         self.plan.params.move_average();
+        self.pool.leave();
         self.steps += 1;
         Ok(StepOutcome { loss, correct })
     }
@@ -232,7 +277,7 @@ impl TrainBackend for CpuBackend {
     fn replan(&mut self, plan: &QuantPlan) -> Result<(), TrainError> {
         let StepPlan { pixels, batch, params, .. } = &self.plan;
         let (optimizer, threads) = (params.optimizer.clone(), self.pool.threads());
-        self.plan = StepPlan::build(&self.graph, plan, pixels, *batch, optimizer, self.isa, threads)?;
+        self.plan = StepPlan::build(&self.graph, plan, pixels, *batch, optimizer, self.gradients, self.isa, threads)?;
         Ok(())
     }
 

@@ -3,14 +3,16 @@
 use bitpact_core::rng::Key;
 use bitpact_core::{ActQuant, Bits};
 use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
+use bitpact_kernels::norm::UnitSums;
 use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{Aligned, ConvGeometry, GroupScratch, Isa, Layout};
 use bitpact_model::{InputDescription, Model};
 
 use super::params::{ParamId, Params};
 use super::product::{Norm, Path, Product, ProductSpec, Source};
+use super::product_backward::BackwardScratch;
 use super::slabs::{self, Slabs, Target};
-use crate::{OptimizerConfig, TrainError};
+use crate::{Gradients, OptimizerConfig, TrainError};
 
 /// Position of a tensor between stages in [`StepPlan::values`].
 pub(super) type ValueId = usize;
@@ -122,6 +124,8 @@ pub(super) struct StageStep {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) x: Aligned<f32>,
+    pub(super) backward: BackwardScratch,
+    /// Gradients of accumulators without border.
     pub(super) dz: Aligned<f32>,
     pub(super) u: Aligned<f32>,
     pub(super) residual: Aligned<f32>,
@@ -137,9 +141,10 @@ pub(super) struct StepPlan {
     pub(super) stages: Vec<StageStep>,
     pub(super) slabs: Vec<Aligned<f32>>,
     pub(super) scratch: Vec<Scratch>,
-    /// Per image: sums of statistics, or of the backward, `[batch][2][cs]`.
+    /// Per image: sums of statistics, `[batch][2][cs]`.
     pub(super) sums_int: Vec<i64>,
     pub(super) sums_real: Vec<f64>,
+    /// Per image: what the backward's pass one finds for main product and projection, `[batch][parts][cs]`.
     pub(super) sums: [Vec<f32>; 2],
     /// Per image: alpha's gradient, clipped elements, largest u.
     pub(super) clip_sums: Vec<(f64, u64)>,
@@ -157,6 +162,7 @@ pub(super) struct StepPlan {
 
 struct Builder<'a> {
     isa: Isa,
+    gradients: Gradients,
     graph: &'a Graph,
     plan: &'a QuantPlan,
     batch: usize,
@@ -175,6 +181,7 @@ impl StepPlan {
         input: &InputDescription,
         batch: usize,
         optimizer: OptimizerConfig,
+        gradients: Gradients,
         isa: Isa,
         threads: usize,
     ) -> Result<Self, TrainError> {
@@ -193,6 +200,7 @@ impl StepPlan {
         }
         let mut b = Builder {
             isa,
+            gradients,
             graph,
             plan,
             batch,
@@ -225,15 +233,24 @@ impl StepPlan {
             products().for_each(|p| p.reserve(&mut groups));
             groups
         };
-        let scratch = || Scratch {
-            groups: groups(),
-            x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
-            dz: Aligned::zeroed(most(&|p| p.dz_layout.len())),
-            u: Aligned::zeroed(most(&|p| p.z_layout.len())),
-            residual: Aligned::zeroed(most(&|p| p.z_layout.len())),
-            residual_codes: Aligned::zeroed(most(&|p| p.z_layout.len())),
+        let backward = || {
+            let (mut backward, mut groups) = (BackwardScratch::default(), groups());
+            products().filter(|p| !p.is_identity()).for_each(|p| p.backward.reserve(&mut backward, &mut groups));
+            (backward, groups)
         };
-        let partials = Aligned::zeroed(most(&|p| p.chunks * p.wgrad.partial_len()));
+        let scratch = || {
+            let (backward, groups) = backward();
+            Scratch {
+                groups,
+                backward,
+                x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
+                dz: Aligned::zeroed(most(&|p| if p.is_identity() { p.z_layout.len() } else { 0 })),
+                u: Aligned::zeroed(most(&|p| p.z_layout.len())),
+                residual: Aligned::zeroed(most(&|p| p.z_layout.len())),
+                residual_codes: Aligned::zeroed(most(&|p| p.z_layout.len())),
+            }
+        };
+        let partials = Aligned::zeroed(most(&|p| p.chunks * p.backward.partial_len()));
         for p in products() {
             let pixels = (p.z_layout.h * p.z_layout.w) as u128;
             if p.largest_accumulator().is_some_and(|z| u128::from(z).pow(2) * pixels >= 1 << 63) {
@@ -245,7 +262,7 @@ impl StepPlan {
             scratch: (0..threads).map(|_| scratch()).collect(),
             sums_int: vec![0; batch * 2 * cs],
             sums_real: vec![0.0; batch * 2 * cs],
-            sums: [vec![0.0; batch * 2 * cs], vec![0.0; batch * 2 * cs]],
+            sums: [(); 2].map(|()| vec![0.0; batch * UnitSums::PARTS * cs]),
             clip_sums: vec![(0.0, 0); batch],
             maxima: vec![0.0; batch],
             histogram: vec![0; batch.div_ceil(super::SAMPLED) * 256],
@@ -394,6 +411,7 @@ impl Builder<'_> {
             x: layout,
             batch: self.batch,
             identity: true,
+            gradients: self.gradients,
         };
         let main = Product::new(self.isa, spec);
         Ok(self.end(main, value, Shortcut::None, Some(act), act))
@@ -471,6 +489,7 @@ impl Builder<'_> {
             x: value.layout,
             batch: self.batch,
             identity: false,
+            gradients: self.gradients,
         };
         Product::new(self.isa, spec)
     }

@@ -5,10 +5,12 @@ use bitpact_model::InputDescription;
 use super::params::{ParamId, Params};
 use bitpact_core::{ActQuant, WeightSpec, quantize_weights, weights_backward};
 use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
-use bitpact_kernels::{
-    Aligned, ConvGeometry, ConvInputGradF32, GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch,
-    GroupWeightGradF32, Isa, Layout, grouped,
-};
+use bitpact_kernels::peak::Number;
+use bitpact_kernels::{Aligned, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, grouped};
+
+use super::product_backward::Backward;
+use super::profile::{Pass, Work};
+use crate::Gradients;
 
 /// eps of batch norm.
 const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
@@ -89,16 +91,13 @@ pub(super) struct Product {
     spec: Option<WeightSpec>,
     pub(super) path: Path,
     pub(super) z_layout: Layout,
-    pub(super) dz_layout: Layout,
-    pub(super) wgrad: GroupWeightGradF32,
-    /// Input gradient and its packed weights; `None` where nothing before needs one.
-    pub(super) dgrad: Option<(GroupInputGradF32, Aligned<f32>)>,
+    pub(super) backward: Backward,
     /// Chunks of images whose weight gradients are summed apart, then added in order. A function of shapes alone.
     pub(super) chunks: usize,
     /// dL/d(quantized, folded weight) of the step.
     pub(super) dwq: Vec<f32>,
     codes: Vec<i16>,
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
     /// Learned steps of the folded weights, and their gradients.
     steps: Vec<f32>,
     dsteps: Vec<f32>,
@@ -122,14 +121,14 @@ pub(super) struct ProductSpec {
     pub(super) batch: usize,
     /// Whether there are no weights; then the geometry is a depthwise 1x1 convolution.
     pub(super) identity: bool,
+    pub(super) gradients: Gradients,
 }
 
 impl Product {
     pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
-        let ProductSpec { name, weight, step, bias, norm, geometry, groups, source, spec, x, batch, .. } = s;
+        let ProductSpec { name, weight, step, bias, norm, geometry, groups, source, spec, x, batch, gradients, .. } = s;
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
-        let dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
         let n = grouped::weights(geometry, groups);
         let fits_s8 = spec.is_some_and(|s| s.grid.code_limit(s.bits) <= 127);
         let path = if s.identity {
@@ -144,19 +143,22 @@ impl Product {
             let packed = Aligned::zeroed(conv.packed_len());
             Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
         };
-        let wgrad = GroupWeightGradF32::new(isa, geometry, groups, x, dz_layout);
-        let chunks = if wgrad.partial_len() <= 1 << 18 {
+        let is_int = matches!(path, Path::Int { .. });
+        let needs_input = source != Source::Pixels && !s.identity;
+        let largest = match source {
+            Source::Codes { bits, quant, .. } => quant.q_max(bits) as u8 + source.zero_code(),
+            _ => u8::MAX,
+        };
+        let input = (x, largest);
+        let backward = Backward::new(isa, gradients, geometry, groups, is_int, needs_input, input, z_layout);
+        let partial_len = backward.partial_len();
+        let chunks = if partial_len <= 1 << 18 {
             16
-        } else if wgrad.partial_len() <= 1 << 20 {
+        } else if partial_len <= 1 << 20 {
             8
         } else {
             4
         };
-        let dgrad = (source != Source::Pixels && !s.identity).then(|| {
-            let conv = GroupInputGradF32::new(isa, geometry, groups, dz_layout, Layout { border: 0, ..x });
-            let packed = Aligned::zeroed(conv.packed_len());
-            (conv, packed)
-        });
         let steps = spec.filter(|s| s.quant.is_learned()).map_or(0, |s| s.scales_len(geometry.cout));
         let cs = z_layout.cs;
         let zeros = || vec![0.0; cs];
@@ -181,9 +183,7 @@ impl Product {
             spec,
             path,
             z_layout,
-            dz_layout,
-            wgrad,
-            dgrad,
+            backward,
             chunks: chunks.min(batch),
             dwq: vec![0.0; n],
             codes: vec![0; if spec.is_some() { n } else { 0 }],
@@ -207,16 +207,27 @@ impl Product {
         Some(taps * q_max * spec.grid.code_limit(spec.bits) as u64)
     }
 
+    /// What the products of a step on `batch` images multiply.
+    pub(super) fn work(&self, batch: usize) -> Vec<Work> {
+        let forward = match self.path {
+            Path::Int { .. } => Number::Int8,
+            Path::Real { .. } => Number::F32,
+            Path::Identity { .. } => return Vec::new(),
+        };
+        let backward = self.backward.number();
+        let input = self.backward.has_input().then_some((Pass::InputGradient, backward));
+        let all = [(Pass::Product, forward), (Pass::WeightGradient, backward)].into_iter().chain(input);
+        let weights = grouped::weights(self.geometry, self.groups);
+        let macs = (batch * self.z_layout.h * self.z_layout.w * weights) as u64;
+        all.map(|(pass, number)| Work { layer: self.name.clone(), pass, number, macs }).collect()
+    }
+
     /// Makes scratch memory large enough for everything that runs on this product.
     pub(super) fn reserve(&self, scratch: &mut GroupScratch) {
         match &self.path {
             Path::Int { conv, .. } => conv.reserve(scratch),
             Path::Real { conv, .. } => conv.reserve(scratch),
-            Path::Identity { .. } => return,
-        }
-        self.wgrad.reserve(scratch);
-        if let Some((conv, _)) = &self.dgrad {
-            conv.reserve(scratch);
+            Path::Identity { .. } => {}
         }
     }
 
@@ -276,8 +287,10 @@ impl Product {
                 for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
                     *unit = f64::from(x_step) * f64::from(s);
                 }
-                for (to, &q) in self.real.iter_mut().zip(&self.codes) {
-                    *to = f32::from(q) / x_step;
+                if !self.backward.reads_codes() {
+                    for (to, &q) in self.real.iter_mut().zip(&self.codes) {
+                        *to = f32::from(q) / x_step;
+                    }
                 }
             }
             Path::Real { conv, packed, .. } => {
@@ -292,8 +305,12 @@ impl Product {
             }
             Path::Identity { .. } => {}
         }
-        if let (Some((conv, packed)), true) = (&mut self.dgrad, training) {
-            conv.pack(&self.real, packed);
+        if training {
+            let codes = match &self.path {
+                Path::Int { codes, .. } => codes,
+                _ => &[][..],
+            };
+            self.backward.pack(x_step, &self.real, codes);
         }
     }
 
@@ -344,6 +361,7 @@ impl Product {
         params: &mut Params,
         count: usize,
         sums: impl Fn(usize) -> (f64, f64),
+        extremes: impl Fn(usize) -> [f32; 3],
     ) {
         let n = count as f64;
         for c in 0..self.geometry.cout {
@@ -364,23 +382,25 @@ impl Product {
             }
             (ch.k[0][c], ch.k[1][c], ch.k[2][c]) = (k1 as f32, k2 as f32, k3 as f32);
         }
+        self.backward.scale(&mut self.channels.k, self.geometry.cout, extremes);
     }
 
     /// Adds the partial weight gradients in order into `dwq`, in units of the real, folded, quantized weights.
     pub(super) fn reduce_weight_gradient(&mut self, partials: &mut [f32]) {
-        let len = self.wgrad.partial_len();
+        let len = self.backward.partial_len();
         let (total, rest) = partials.split_at_mut(len);
         for partial in rest[..(self.chunks - 1) * len].chunks_exact(len) {
             for (t, p) in total.iter_mut().zip(partial) {
                 *t += p;
             }
         }
-        self.wgrad.unpack(total, &mut self.dwq);
+        self.backward.unpack(total, &mut self.dwq);
         if matches!(self.path, Path::Int { .. }) {
+            let unit = self.backward.weight_unit();
             let per_out = self.dwq.len() / self.geometry.cout;
             for (dwq, &s) in self.dwq.chunks_exact_mut(per_out).zip(&self.scales) {
                 // Weights that are all zero have no step; their gradient is zero, and the decay holds them there.
-                let inverse = if s > 0.0 { 1.0 / s } else { 0.0 };
+                let inverse = if s > 0.0 { unit / s } else { 0.0 };
                 dwq.iter_mut().for_each(|d| *d *= inverse);
             }
         }
@@ -431,6 +451,17 @@ impl Product {
     pub(super) fn coefficients(&self) -> Coefficients<'_> {
         let ch = &self.channels;
         Coefficients { a: &ch.a, b: &ch.b, xa: &ch.xa, xb: &ch.xb }
+    }
+
+    /// The codes that stand for zero, repeating over 16 channels.
+    pub(super) fn zero_codes(&self, pixels: &InputDescription) -> [u8; BLOCK] {
+        match self.source {
+            Source::Pixels => {
+                let cs = pixels.zero_point.len().next_multiple_of(4).min(BLOCK);
+                std::array::from_fn(|i| pixels.zero_point.get(i % cs).copied().unwrap_or(0))
+            }
+            _ => [self.source.zero_code(); BLOCK],
+        }
     }
 
     /// Zero and scale patterns that turn a stored input image into the real numbers the float kernels multiply.

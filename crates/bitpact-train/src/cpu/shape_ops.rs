@@ -1,11 +1,13 @@
 //! Average pooling, concatenation, dropout, and units without weights, forward and backward.
 
 use bitpact_core::rng::Key;
+use bitpact_kernels::norm::GradientOutput;
 use bitpact_kernels::pool2d::{self, Window};
-use bitpact_kernels::{Chunked, Isa, Layout, Pool, norm};
+use bitpact_kernels::{Chunked, Isa, Layout, norm};
 
 use super::plan::{StepPlan, Store, ValueId};
 use super::product::Product;
+use super::profile::Pool;
 use super::slabs::{Slabs, Target};
 
 impl StepPlan {
@@ -161,11 +163,19 @@ impl StepPlan {
             pool.run(self.batch, &|i, worker| {
                 let (g, mut to) = (&own[i * shape.len()..(i + 1) * shape.len()], to.get(i));
                 if !target.accumulate {
-                    return norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], g, &mut to, shape);
+                    return norm::backward_apply(
+                        isa,
+                        shape,
+                        product.z(i),
+                        [k1, k2, k3],
+                        g,
+                        GradientOutput::Real(&mut to),
+                        shape,
+                    );
                 }
                 let mut scratch = scratch.get(worker);
                 let dz = &mut scratch[0].dz[..shape.len()];
-                norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], g, dz, shape);
+                norm::backward_apply(isa, shape, product.z(i), [k1, k2, k3], g, GradientOutput::Real(dz), shape);
                 to.iter_mut().zip(&*dz).for_each(|(to, dz)| *to += dz);
             });
             drop(to);

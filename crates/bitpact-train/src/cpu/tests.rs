@@ -1,6 +1,7 @@
 //! Whole small networks: gradients against finite differences, bits against thread counts, statistics against counts.
 
 mod quantizers;
+mod rounded;
 mod switches;
 
 use bitpact_core::rng::Key;

@@ -27,7 +27,7 @@ impl Draft {
     ///
     /// Keys that are not written have these values: `bits = "W4A4"`, `act_quant = "pact"`, `weight_quant = "dorefa"`,
     /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr` as `lr`,
-    /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `lr = 0.1`, with Adam 1e-3, `optimizer = "sgd"`,
+    /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `precision = "fp32"`, no `gradient_bits`, `lr = 0.1`, with Adam 1e-3, `optimizer = "sgd"`,
     /// `momentum = 0.9`, `nesterov = false`, `betas = [0.9, 0.999]`, `eps = 1e-8`, `weight_decay = 2e-4`, the training switches off, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
     /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `compare_float = false`,
     /// `input = { zero_point = 128, scale = 0.015625 }`, `augment = { pad = 0, flip = false }`. The keys `dataset`,
@@ -62,6 +62,8 @@ impl Draft {
             clip_weight_decay: self.number("clip_weight_decay", weight_decay, "a number of 0 or more", |v| v >= 0.0)?,
             epochs: self.whole("epochs", None, 1, 1_000_000)? as u32,
             batch_size: self.whole("batch_size", Some(128), 1, 1 << 20)? as usize,
+            precision: self.choice("precision", &["fp32", "bf16"])?.unwrap_or_default(),
+            gradient_bits: self.gradient_bits()?,
             lr,
             optimizer,
             momentum: self.number("momentum", 0.9, FRACTION, is_fraction)?,
@@ -196,6 +198,14 @@ impl Draft {
                 Err(self.wrong("clip_init", format!("has batches = {batches}: expected 1 to 10000")))
             }
             init => Ok(init),
+        }
+    }
+
+    fn gradient_bits(&mut self) -> Result<Option<u32>, RecipeError> {
+        match self.take::<i64>("gradient_bits")? {
+            None => Ok(None),
+            Some(8) => Ok(Some(8)),
+            Some(other) => Err(self.wrong("gradient_bits", format!("= {other}: expected 8, or no such key"))),
         }
     }
 

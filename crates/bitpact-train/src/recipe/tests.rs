@@ -133,6 +133,8 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
         ("lr = \"fast\"", "`lr` = \"fast\": invalid type: string \"fast\", expected f64"),
         ("batch_size = 0", "`batch_size` = 0: expected a whole number, 1 to 1048576"),
         ("batch_size = 1.5", "`batch_size` = 1.5: expected a whole number"),
+        ("precision = \"fp16\"", "`precision` = \"fp16\": expected one of \"fp32\", \"bf16\""),
+        ("gradient_bits = 4", "`gradient_bits` = 4: expected 8, or no such key"),
         ("momentum = 1.0", "`momentum` = 1: expected a number of at least 0 and below 1"),
         ("momentum = -0.1", "expected a number of at least 0 and below 1"),
         ("momentum = 0\nnesterov = true", "r.toml, line 5: `nesterov` = true: expected a momentum above 0"),

@@ -51,6 +51,17 @@ pub(super) struct Calibration {
     pub(super) batches: Option<u32>,
 }
 
+/// Numbers of the backward products of quantized layers; see [`Gradients`](crate::Gradients).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32.
+    #[default]
+    Fp32,
+    /// Gradients rounded to bfloat16, sums in float32.
+    Bf16,
+}
+
 /// What a pixel p means to the network: x = scale * (p - zero_point), the same for every channel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

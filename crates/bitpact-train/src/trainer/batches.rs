@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Training images, augmented by (seed, epoch, index) alone, mixed by (seed, step).
-pub(super) struct Batches<'a> {
+pub(crate) struct Batches<'a> {
     dataset: &'a dyn Dataset,
     augment: Augment,
     cutout: Cutout,
@@ -25,7 +25,7 @@ pub(super) struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    pub(super) fn new(setup: &Setup, dataset: &'a dyn Dataset) -> Self {
+    pub(crate) fn new(setup: &Setup, dataset: &'a dyn Dataset) -> Self {
         let (recipe, fill) = (&setup.recipe, &setup.input.zero_point);
         let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill: fill.clone() };
         let cutout = Cutout { size: recipe.cutout, fill: fill.clone() };
@@ -33,20 +33,20 @@ impl<'a> Batches<'a> {
     }
 
     /// What is left of every image of step `step`, in 256ths, where images are mixed.
-    pub(super) fn mixup(&self, step: u64) -> Option<u16> {
+    pub(crate) fn mixup(&self, step: u64) -> Option<u16> {
         let draw = || (Key::new(self.seed).with("mixup").beta(step, self.mixup) * 256.0).round() as u16;
         (self.mixup > 0.0).then(draw)
     }
 
     /// Writes image `index` as it is in epoch `epoch`, cropped and flipped, to the interior of `out`; returns its label.
-    pub(super) fn fill(&self, epoch: u64, index: usize, layout: Layout, out: &mut [u8]) -> usize {
+    pub(crate) fn fill(&self, epoch: u64, index: usize, layout: Layout, out: &mut [u8]) -> usize {
         self.write(epoch, index, out, placement(layout));
         self.dataset.label(index)
     }
 
     /// Writes image `i` of the batch `indices` as a step of epoch `epoch` learns from it: cropped, flipped and cut, and mixed
     /// with the image as far from the batch's end where `mixup` says so. Returns its own label.
-    pub(super) fn fill_step(
+    pub(crate) fn fill_step(
         &self,
         epoch: u64,
         indices: &[u32],

@@ -76,8 +76,10 @@ impl Setup {
     /// # Errors
     /// See [`CpuBackend::new`].
     pub fn cpu_backend(&self, isa: Isa, threads: usize) -> Result<CpuBackend, RunError> {
-        let (batch_size, optimizer) = (self.recipe.batch_size, self.recipe.optimizer_config());
-        Ok(CpuBackend::new(&self.graph, &self.plan, &self.input, batch_size, optimizer, isa, threads)?)
+        let (batch, optimizer, gradients) =
+            (self.recipe.batch_size, self.recipe.optimizer_config(), self.recipe.gradients());
+        let (graph, plan, input) = (&self.graph, &self.plan, &self.input);
+        Ok(CpuBackend::with_gradients(graph, plan, input, batch, optimizer, gradients, isa, threads)?)
     }
 
     /// The network with these tensors.

@@ -41,19 +41,21 @@ impl ModelFile {
     }
 }
 
-/// A value of a closed set by its name in recipes.
-pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+/// The value of a closed set that `flag` gives by its name in recipes, or `default`.
+fn named<T: DeserializeOwned>(flag: &str, name: Option<&String>, default: T) -> Result<T> {
+    let Some(name) = name else { return Ok(default) };
+    let value = serde_json::from_value(name.as_str().into());
+    value.map_err(|error| Usage(format!("{flag}: {error}")).into())
 }
 
 impl Target {
     pub(super) fn open(args: &Args) -> Result<Self> {
-        let path = Path::new(&args.model);
+        let path = Path::new(args.model());
         let is_file = path.exists();
         if let (true, Some(_)) = (is_file, args.image_size) {
             return Err(Usage(format!(
                 "--image-size: only an architecture's name takes it, and {} is a file",
-                args.model
+                args.model()
             ))
             .into());
         }
@@ -62,23 +64,23 @@ impl Target {
             Ok(error) => Usage(format!("--image-size: {error}")).into(),
             Err(error) => error,
         };
-        if let Some(graph) = architecture(&args.model, side).map_err(usage)? {
+        if let Some(graph) = architecture(args.model(), side).map_err(usage)? {
             return Self::random(args, graph);
         }
         if !is_file {
             let names = zoo::NAMES.join(", ");
             return Err(
-                Usage(format!("`{}` is neither a file nor one of the architectures {names}", args.model)).into()
+                Usage(format!("`{}` is neither a file nor one of the architectures {names}", args.model())).into()
             );
         }
         let given = [
-            ("--bits", args.bits.is_some()),
-            ("--first-last", args.first_last.is_some()),
-            ("--weight-quant", args.weight_quant.is_some()),
+            ("--bits", args.flags.bits.is_some()),
+            ("--first-last", args.flags.first_last.is_some()),
+            ("--weight-quant", args.flags.weight_quant.is_some()),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
             return Err(
-                Usage(format!("{flag}: only an architecture's name takes it, and {} is a file", args.model)).into()
+                Usage(format!("{flag}: only an architecture's name takes it, and {} is a file", args.model())).into()
             );
         }
         let loaded = open(path)?;
@@ -93,15 +95,15 @@ impl Target {
 
     fn random(args: &Args, graph: Graph) -> Result<Self> {
         let usage = |flag: &str, error: String| Usage(format!("{flag}: {error}"));
-        let bits = args.bits.as_deref().unwrap_or("W4A4");
+        let bits = args.flags.bits.as_deref().unwrap_or("W4A4");
         let spec: BitSpec = bits.parse().map_err(|error| usage("--bits", error))?;
         if spec == BitSpec::Float {
             return Err(usage("--bits", "a float network has no integers to measure".to_owned()).into());
         }
         let default = QuantConfig::new(spec);
         let config = QuantConfig {
-            first_last: args.first_last.unwrap_or(default.first_last),
-            weight_quant: args.weight_quant.unwrap_or(default.weight_quant),
+            first_last: named("--first-last", args.flags.first_last.as_ref(), default.first_last)?,
+            weight_quant: named("--weight-quant", args.flags.weight_quant.as_ref(), default.weight_quant)?,
             ..default
         };
         let plan = QuantPlan::resolve(&graph, &config).map_err(|error| usage("--bits", error.to_string()))?;
@@ -109,7 +111,7 @@ impl Target {
         let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
         let model = Model::random(graph, plan, input, names, 1)?;
         let integers = convert(&model)?.model;
-        Self::temporary(args.model.clone(), Some(spec.to_string()), integers)
+        Self::temporary(args.model().to_owned(), Some(spec.to_string()), integers)
     }
 
     fn temporary(name: String, bits: Option<String>, model: IntegerModel) -> Result<Self> {

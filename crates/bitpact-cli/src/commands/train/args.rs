@@ -48,37 +48,52 @@ pub(crate) struct Args {
     pub(super) recipe_flags: RecipeFlags,
 }
 
-/// Flags that stand for keys of the recipe. Their values are checked where the recipe's are.
+/// Flags that stand for the keys of the recipe that decide what one step computes. Their values are checked where the
+/// recipe's are.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Recipe")]
+pub(crate) struct NetworkFlags {
+    /// Data set; `bitpact data list` shows them
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dataset: Option<String>,
+    /// Network: a name such as resnet20, or a TOML or JSON file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) arch: Option<String>,
+    /// Bits of weights and activations, such as W4A4, or float; W8A8@10,W4A4: W8A8 up to epoch 10, then W4A4
+    #[arg(long, value_name = "BITS")]
+    pub(crate) bits: Option<String>,
+    /// Activation quantizer: pact, pact+, lsq, fixed or relu
+    #[arg(long, value_name = "NAME")]
+    pub(crate) act_quant: Option<String>,
+    /// Weight quantizer: dorefa, sawb, sawb+, lsq or minmax
+    #[arg(long, value_name = "NAME")]
+    pub(crate) weight_quant: Option<String>,
+    /// First and last layer: float, 8bit or same
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) first_last: Option<String>,
+    /// Images in a step
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) batch_size: Option<i64>,
+    /// Numbers of the backward products: fp32 or bf16
+    #[arg(long, value_name = "NAME")]
+    pub(crate) precision: Option<String>,
+    /// Bits of the gradients in the backward products: 8
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) gradient_bits: Option<i64>,
+}
+
+/// Flags that stand for keys of the recipe.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Recipe")]
 pub(super) struct RecipeFlags {
-    /// Data set; `bitpact data list` shows them
-    #[arg(long, value_name = "NAME")]
-    pub(super) dataset: Option<String>,
-    /// Network: a name such as resnet20, or a TOML or JSON file
-    #[arg(long, value_name = "NAME|FILE")]
-    arch: Option<String>,
-    /// Bits of weights and activations, such as W4A4, or float; W8A8@10,W4A4: W8A8 up to epoch 10, then W4A4
-    #[arg(long, value_name = "BITS")]
-    bits: Option<String>,
-    /// Activation quantizer: pact, pact+, lsq, fixed or relu
-    #[arg(long, value_name = "NAME")]
-    act_quant: Option<String>,
-    /// Weight quantizer: dorefa, sawb, sawb+, lsq or minmax
-    #[arg(long, value_name = "NAME")]
-    weight_quant: Option<String>,
-    /// First and last layer: float, 8bit or same
-    #[arg(long, value_name = "POLICY")]
-    first_last: Option<String>,
+    #[command(flatten)]
+    pub(super) network: NetworkFlags,
     /// Start of the clip values: a number, or calibrate
     #[arg(long, value_name = "START")]
     clip_init: Option<String>,
     /// Passes over the training set
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     epochs: Option<i64>,
-    /// Images in a step
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    batch_size: Option<i64>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
@@ -144,15 +159,55 @@ pub(super) struct RecipeFlags {
     compare_float: Option<bool>,
 }
 
-impl RecipeFlags {
-    /// Sets what was given.
-    pub(super) fn apply(&self, draft: &mut Draft) -> Result<()> {
+impl NetworkFlags {
+    /// Keys, flags and texts that were given.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
         let texts = [
             ("dataset", "--dataset", &self.dataset),
             ("bits", "--bits", &self.bits),
             ("act_quant", "--act-quant", &self.act_quant),
             ("weight_quant", "--weight-quant", &self.weight_quant),
             ("first_last", "--first-last", &self.first_last),
+            ("precision", "--precision", &self.precision),
+        ];
+        texts.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value.as_deref()?)))
+    }
+
+    /// Keys, flags and numbers that were given.
+    fn numbers(&self) -> impl Iterator<Item = (&'static str, &'static str, i64)> {
+        let numbers =
+            [("batch_size", "--batch-size", self.batch_size), ("gradient_bits", "--gradient-bits", self.gradient_bits)];
+        numbers.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?)))
+    }
+
+    /// The flags that were given.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        let mut given: Vec<&str> = self.texts().map(|(_, flag, _)| flag).collect();
+        given.extend(self.arch.as_ref().map(|_| "--arch"));
+        given.extend(self.numbers().map(|(_, flag, _)| flag));
+        given
+    }
+
+    /// Sets what was given.
+    pub(crate) fn apply(&self, draft: &mut Draft) -> Result<()> {
+        for (key, flag, value) in self.texts() {
+            draft.set(key, value, flag);
+        }
+        for (key, flag, value) in self.numbers() {
+            draft.set(key, value, flag);
+        }
+        if let Some(arch) = &self.arch {
+            draft.set_arch(arch, "--arch")?;
+        }
+        Ok(())
+    }
+}
+
+impl RecipeFlags {
+    /// Sets what was given.
+    pub(super) fn apply(&self, draft: &mut Draft) -> Result<()> {
+        self.network.apply(draft)?;
+        let texts = [
             ("optimizer", "--optimizer", &self.optimizer),
             ("teacher", "--teacher", &self.teacher),
             ("schedule", "--schedule", &self.schedule),
@@ -164,7 +219,6 @@ impl RecipeFlags {
         }
         let whole = [
             ("epochs", "--epochs", self.epochs),
-            ("batch_size", "--batch-size", self.batch_size),
             ("cutout", "--cutout", self.cutout),
             ("bn_reestimate", "--bn-reestimate", self.bn_reestimate),
             ("seed", "--seed", self.seed),
@@ -207,9 +261,6 @@ impl RecipeFlags {
         }
         if let Some(compare) = self.compare_float {
             draft.set("compare_float", compare, "--compare-float");
-        }
-        if let Some(arch) = &self.arch {
-            draft.set_arch(arch, "--arch")?;
         }
         Ok(())
     }

@@ -1,0 +1,202 @@
+//! Every path and format against the definition, exactly: values small enough for float32 to sum without rounding.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::conv::ConvGeometry;
+use crate::layout::Layout;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    g: ConvGeometry,
+    h: usize,
+    w: usize,
+    /// Border of x beyond the padding.
+    slack: usize,
+    zero: u8,
+    /// Largest code; codes are below 16 where it is more, so that float32 sums stay exact.
+    largest: u8,
+    seed: u64,
+}
+
+/// Numbers below `n`, a function of (seed, place).
+fn number(seed: u64, place: usize, n: u64) -> i32 {
+    let z = (seed ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as i32 % n as i32
+}
+
+impl Case {
+    fn x(&self) -> Layout {
+        let cs = if self.g.cin <= 4 { 4 } else { self.g.cin.next_multiple_of(16) };
+        Layout::with_cs(self.h, self.w, self.g.cin, cs, self.g.pad + self.slack)
+    }
+
+    fn dz(&self) -> Layout {
+        let (h, w) = self.g.output(self.h, self.w);
+        Layout::new(h, w, self.g.cout, RoundedInputGrad::border(self.g).max(RoundedWeightGrad::border(self.g)))
+    }
+
+    fn code(&self, i: usize, u: usize, v: usize) -> i32 {
+        number(self.seed, (i * self.h + u) * self.w + v, 16)
+    }
+
+    fn gradient(&self, o: usize, r: usize, q: usize) -> i32 {
+        let dz = self.dz();
+        number(!self.seed, (o * dz.h + r) * dz.w + q, 63) - 31
+    }
+
+    fn weight(&self, index: usize) -> i8 {
+        (number(self.seed.rotate_left(17), index, 15) - 7) as i8
+    }
+
+    /// Codes as they are stored: zero codes in the border and in channels that are not there.
+    fn codes(&self) -> Vec<u8> {
+        let layout = self.x();
+        let mut codes = vec![self.zero; layout.len()];
+        for (u, v) in (0..self.h).flat_map(|u| (0..self.w).map(move |v| (u, v))) {
+            for i in 0..self.g.cin {
+                codes[layout.offset(u, v) + i] = self.code(i, u, v) as u8;
+            }
+        }
+        codes
+    }
+
+    /// The gradient as it is stored.
+    fn gradients(&self, format: Format) -> Vec<u8> {
+        let layout = self.dz();
+        let mut out = vec![format.zero(); layout.len() * format.bytes()];
+        for (r, q) in (0..layout.h).flat_map(|r| (0..layout.w).map(move |q| (r, q))) {
+            for o in 0..self.g.cout {
+                let (at, n) = (layout.offset(r, q) + o, self.gradient(o, r, q) as i16);
+                match format {
+                    Format::Bf16 => out[2 * at..2 * at + 2].copy_from_slice(&bf16(n).to_ne_bytes()),
+                    Format::S8 => out[at] = (128 + n) as u8,
+                }
+            }
+        }
+        out
+    }
+
+    /// dq as `[i][u][v]` and dk in OIHW, by the definition.
+    fn expected(&self) -> (Vec<i64>, Vec<i64>) {
+        let (g, dz) = (self.g, self.dz());
+        let mut dq = vec![0; g.cin * self.h * self.w];
+        let mut dk = vec![0; g.weights()];
+        for (r, q) in (0..dz.h).flat_map(|r| (0..dz.w).map(move |q| (r, q))) {
+            for (a, b) in (0..g.kh).flat_map(|a| (0..g.kw).map(move |b| (a, b))) {
+                let (u, v) = ((r * g.stride + a).wrapping_sub(g.pad), (q * g.stride + b).wrapping_sub(g.pad));
+                if u >= self.h || v >= self.w {
+                    continue;
+                }
+                for (o, i) in (0..g.cout).flat_map(|o| (0..g.cin).map(move |i| (o, i))) {
+                    let (index, d) = (g.weight(o, i, a, b), i64::from(self.gradient(o, r, q)));
+                    dq[(i * self.h + u) * self.w + v] += i64::from(self.weight(index)) * d;
+                    dk[index] += d * i64::from(self.code(i, u, v) - i32::from(self.zero));
+                }
+            }
+        }
+        (dq, dk)
+    }
+
+    fn check(&self, isa: Isa, format: Format) {
+        let (g, x, dz) = (self.g, self.x(), self.dz());
+        let (dq_expected, dk_expected) = self.expected();
+        let gradients = self.gradients(format);
+        let weights: Vec<i8> = (0..g.weights()).map(|i| self.weight(i)).collect();
+        let mut scratch = RoundedScratch::default();
+
+        let dx = Layout::new(self.h, self.w, g.cin, 0);
+        let plan = RoundedInputGrad::new(isa, format, g, dz, dx);
+        plan.reserve(&mut scratch);
+        let mut packed = Aligned::zeroed(plan.packed_len());
+        plan.pack(&weights, &mut packed);
+        let scale = if format == Format::S8 { 0.5 } else { 1.0 };
+        let mut dq = vec![f32::NAN; dx.len()];
+        plan.run(isa, &gradients, &packed, scale, &mut dq, false, &mut scratch);
+        for times in 1..=2i64 {
+            for (u, v) in (0..self.h).flat_map(|u| (0..self.w).map(move |v| (u, v))) {
+                for i in 0..dx.cs {
+                    let expected = if i < g.cin { dq_expected[(i * self.h + u) * self.w + v] } else { 0 };
+                    let got = dq[dx.offset(u, v) + i];
+                    assert_eq!(got, (times * expected) as f32 * scale, "dq[{i}, {u}, {v}], {isa} {format:?} {self:?}");
+                }
+            }
+            plan.run(isa, &gradients, &packed, scale, &mut dq, true, &mut scratch);
+        }
+
+        let plan = RoundedWeightGrad::new(isa, format, g, x, self.largest, dz);
+        plan.reserve(&mut scratch);
+        let mut partial = vec![0.0; plan.partial_len()];
+        let mut times = 0;
+        for images in [1, plan.group()] {
+            (0..images).for_each(|i| plan.rearrange(i, &self.codes(), &[self.zero; 16], &gradients, &mut scratch));
+            plan.run(images, &[self.zero; 16], &mut partial, &mut scratch);
+            times += images as i64;
+            let mut dk = vec![f32::NAN; g.weights()];
+            plan.unpack(&partial, &mut dk);
+            for (index, (&got, &expected)) in dk.iter().zip(&dk_expected).enumerate() {
+                assert_eq!(got, (times * expected) as f32, "dk[{index}], {images} images, {isa} {format:?} {self:?}");
+            }
+        }
+    }
+
+    fn check_everywhere(&self) {
+        for isa in Isa::available() {
+            for format in [Format::Bf16, Format::S8].into_iter().filter(|f| f.is_available(isa)) {
+                self.check(isa, format);
+            }
+        }
+    }
+}
+
+fn geometry(k: usize, stride: usize, pad: usize, cin: usize, cout: usize) -> ConvGeometry {
+    ConvGeometry { kh: k, kw: k, stride, pad, cin, cout }
+}
+
+#[test]
+fn layers_of_real_networks_are_exact() {
+    for (g, size) in [
+        (geometry(3, 1, 1, 3, 16), 32),
+        (geometry(3, 1, 1, 16, 16), 32),
+        (geometry(3, 2, 1, 16, 32), 32),
+        (geometry(1, 2, 0, 16, 32), 16),
+        (geometry(3, 1, 1, 64, 64), 8),
+        (geometry(7, 2, 3, 3, 64), 28),
+        (geometry(1, 1, 0, 64, 10), 1),
+    ] {
+        Case { g, h: size, w: size, slack: 0, zero: 0, largest: 15, seed: 5 }.check_everywhere();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_layer_is_exact(
+        k in 1usize..=5, stride in 1usize..=3, pad in 0usize..=2, cin in 1usize..=40, cout in 1usize..=40,
+        h in 5usize..=19, w in 5usize..=19, slack in 0usize..=1, zero in 0u8..=7, largest in prop::sample::select(vec![15u8, 127, 255]), seed: u64,
+    ) {
+        Case { g: geometry(k, stride, pad, cin, cout), h, w, slack, zero, largest, seed }.check_everywhere();
+    }
+}
+
+#[test]
+fn the_largest_gradients_and_codes_do_not_overflow() {
+    // The sum is beyond i32 as a whole; blocks of it are not.
+    let g = geometry(1, 1, 0, 1, 1);
+    let (x, dz) = (Layout::with_cs(512, 256, 1, 4, 0), Layout::new(512, 256, 1, 0));
+    for (isa, largest) in Isa::available().into_iter().flat_map(|isa| [(isa, 255u8), (isa, 127), (isa, 15), (isa, 3)]) {
+        if isa == Isa::Scalar && largest != 255 {
+            continue;
+        }
+        let plan = RoundedWeightGrad::new(isa, Format::S8, g, x, largest, dz);
+        let mut scratch = RoundedScratch::default();
+        plan.reserve(&mut scratch);
+        let mut partial = vec![0.0; plan.partial_len()];
+        plan.rearrange(0, &vec![largest; x.len()], &[0; 16], &vec![1; dz.len()], &mut scratch);
+        plan.run(1, &[0; 16], &mut partial, &mut scratch);
+        let expected = -127.0 * f64::from(largest) * 512.0 * 256.0;
+        // Blocks are exact, their sum has float32's roundings.
+        assert!((f64::from(partial[0]) / expected - 1.0).abs() < 1e-5, "{isa} {largest}: {} of {expected}", partial[0]);
+    }
+}

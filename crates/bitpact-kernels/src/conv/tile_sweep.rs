@@ -1,0 +1,191 @@
+//! Convolutions over one image on AMX tiles: 16 pixels of a row by 16 channels.
+//!
+//! Taps whose channels follow each other in memory make one run of words; a run is cut into equal steps of at most 16 words, one tile
+//! wide. Weights are packed `[channel block][step][word][16][4 bytes]`.
+
+use super::LANES;
+use super::sweep::Sweep;
+use super::tiles::{self, Job, Product, Shape, Start};
+use crate::amx::Tiles;
+use crate::isa::Amx;
+
+/// Bytes of a word: what one lane of a tile multiplies at a time.
+const WORD: usize = 4;
+
+/// The order in which a sweep's words are multiplied, and its tiles.
+#[derive(Clone, Debug)]
+pub(super) struct TileSweep {
+    /// Bytes of an element read.
+    element: usize,
+    /// Words of a step.
+    words: usize,
+    /// Bytes from a pixel's base to each step.
+    offsets: Vec<usize>,
+    /// (tap, first channel) of every element of every step.
+    elements: Vec<(usize, usize)>,
+    /// Pixels of a tile, and those of the last of a row.
+    pixels: usize,
+    last: usize,
+}
+
+impl TileSweep {
+    /// The walk over `sweep`, whose elements have `element` bytes. `x_cs` is the channel stride of the tensor read.
+    ///
+    /// # Panics
+    /// If `sweep` reads no whole number of words at a tap.
+    pub(super) fn new(sweep: &Sweep, x_cs: usize, element: usize) -> TileSweep {
+        let reads = sweep.reads();
+        assert!((reads * element).is_multiple_of(WORD), "{reads} elements of {element} bytes are no whole words");
+        let mut order: Vec<usize> = (0..sweep.taps().len()).collect();
+        order.sort_by_key(|&t| sweep.taps()[t].offset);
+        let mut runs: Vec<Vec<usize>> = Vec::new();
+        for tap in order {
+            let offset = sweep.taps()[tap].offset;
+            match runs.last_mut() {
+                Some(run) if reads == x_cs && sweep.taps()[run[run.len() - 1]].offset + reads == offset => {
+                    run.push(tap)
+                }
+                _ => runs.push(vec![tap]),
+            }
+        }
+        let lengths: Vec<usize> = runs.iter().map(|run| run.len() * reads * element / WORD).collect();
+        // One configuration serves all runs: the widest step that divides each of them.
+        let words = (1..=LANES).rev().find(|w| lengths.iter().all(|n| n.is_multiple_of(*w))).unwrap_or(1);
+        let mut offsets = Vec::new();
+        let mut elements = Vec::new();
+        for run in &runs {
+            let first = sweep.taps()[run[0]].offset * element;
+            let steps = run.len() * reads * element / (WORD * words);
+            offsets.extend((0..steps).map(|s| first + s * WORD * words));
+            elements.extend(run.iter().flat_map(|&tap| (0..reads).map(move |c| (tap, c))));
+        }
+        let tiles = sweep.cols().div_ceil(LANES).max(1);
+        let pixels = sweep.cols().div_ceil(tiles).max(1);
+        let last = sweep.cols() - (sweep.cols().div_ceil(pixels).max(1) - 1) * pixels;
+        TileSweep { element, words, offsets, elements, pixels, last }
+    }
+
+    /// Elements of a channel block's packed weights.
+    fn block_len(&self) -> usize {
+        self.elements.len() * LANES
+    }
+
+    /// Packs weight(channel written, channel read, tap).
+    pub(super) fn pack<W: Copy>(&self, out: &mut [W], weight: impl Fn(usize, usize, usize) -> W) {
+        if self.elements.is_empty() {
+            return;
+        }
+        let per_word = WORD / self.element;
+        for (block, out) in out.chunks_exact_mut(self.block_len()).enumerate() {
+            for (word, elements) in out.chunks_exact_mut(LANES * per_word).zip(self.elements.chunks_exact(per_word)) {
+                for (lane, out) in word.chunks_exact_mut(per_word).enumerate() {
+                    for (out, &(tap, channel)) in out.iter_mut().zip(elements) {
+                        *out = weight(block * LANES + lane, channel, tap);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the sweep. `x`, `y` and `init` are as for [`super::kernel::sweep`]; sums have 4 bytes, and so have the elements written.
+    ///
+    /// # Safety
+    /// `x` is valid for reads of the sweep's x length, `y` for reads and writes of its y length, `packed` for reads of the sweep's packed
+    /// elements, `init` for reads of a value for every channel where `start` is `Init`.
+    pub(super) unsafe fn run(
+        &self,
+        amx: Amx,
+        product: Product,
+        sweep: &Sweep,
+        x: *const u8,
+        packed: *const u8,
+        y: *mut u8,
+        start: Start,
+        init: *const u8,
+    ) {
+        let full = sweep.cols() / self.pixels;
+        let place = Place { x, packed, y, start, init };
+        if full > 0 {
+            let tiles = Tiles::configure(amx, &tiles::config(self.pixels, self.words));
+            // SAFETY: the caller's promise; the tiles are configured, and these columns are in the grid.
+            unsafe { self.columns(product, sweep, (0, full), place) };
+            drop(tiles);
+        }
+        if full * self.pixels < sweep.cols() {
+            let tiles = Tiles::configure(amx, &tiles::config(self.last, self.words));
+            // SAFETY: as above.
+            unsafe { self.columns(product, sweep, (full, full + 1), place) };
+            drop(tiles);
+        }
+    }
+
+    /// The tiles of pixels `columns.0..columns.1` of every row.
+    ///
+    /// # Safety
+    /// As for [`TileSweep::run`], and the tiles are configured for pixels of those columns.
+    unsafe fn columns(&self, product: Product, sweep: &Sweep, columns: (usize, usize), p: Place) {
+        let per_row = columns.1 - columns.0;
+        let places = sweep.rows() * per_row;
+        let blocks = sweep.y_channels() / LANES;
+        let block_bytes = self.block_len() * self.element;
+        let at = |place: usize| {
+            let (r, q) = (place / per_row, (columns.0 + place % per_row) * self.pixels);
+            (p.x.wrapping_add(sweep.x_at(r, q) * self.element), p.y.wrapping_add(sweep.y_at(r, q) * 4))
+        };
+        let mut job = Job {
+            offsets: self.offsets.as_ptr(),
+            steps: self.offsets.len(),
+            a: [p.x; 4],
+            a_row: sweep.x_col() * self.element,
+            b: [p.packed; 2],
+            b_row: WORD * LANES,
+            b_step: WORD * LANES * self.words,
+            start: p.start,
+            init: [p.init; 2],
+            c: [p.y; 4],
+            c_row: sweep.y_col() * 4,
+        };
+        let mut block = 0;
+        while block < blocks {
+            let wide = blocks - block >= 2;
+            let shape = if wide { Shape::TwoByTwo } else { Shape::FourByOne };
+            for j in 0..2 {
+                job.b[j] = p.packed.wrapping_add((block + j) * block_bytes);
+                job.init[j] = p.init.wrapping_add((block + j) * LANES * 4);
+            }
+            let (rows, cols) = shape.tiles();
+            let mut place = 0;
+            while place + rows <= places {
+                for i in 0..rows {
+                    let (a, c) = at(place + i);
+                    job.a[i] = a;
+                    (0..cols).for_each(|j| job.c[i * cols + j] = c.wrapping_add((block + j) * LANES * 4));
+                }
+                // SAFETY: the caller's promise: these pixels are in the grid, these blocks among the sweep's.
+                unsafe { tiles::run(product, shape, &job) };
+                place += rows;
+            }
+            for place in place..places {
+                let (a, c) = at(place);
+                for j in 0..cols {
+                    let mut one = job;
+                    (one.a[0], one.b[0], one.init[0]) = (a, job.b[j], job.init[j]);
+                    one.c[0] = c.wrapping_add((block + j) * LANES * 4);
+                    // SAFETY: as above.
+                    unsafe { tiles::run(product, Shape::One, &one) };
+                }
+            }
+            block += cols;
+        }
+    }
+}
+
+/// Where a sweep reads and writes.
+#[derive(Clone, Copy)]
+struct Place {
+    x: *const u8,
+    packed: *const u8,
+    y: *mut u8,
+    start: Start,
+    init: *const u8,
+}

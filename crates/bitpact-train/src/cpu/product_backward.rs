@@ -1,0 +1,304 @@
+//! The backward half of one product: which kernels compute it, from gradients in which format, and the units of what they give.
+
+use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, RoundedWeightGrad};
+use bitpact_kernels::norm::{self, Accumulators, BLOCK, GradientOutput};
+use bitpact_kernels::peak::Number;
+use bitpact_kernels::{
+    Aligned, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32, Isa, Layout,
+};
+
+use super::profile::{Clock, Pass};
+use crate::Gradients;
+
+/// Kernels of the two backward products.
+pub(super) struct Backward {
+    isa: Isa,
+    z_layout: Layout,
+    dz_layout: Layout,
+    kernels: Kernels,
+    /// Real value of one unit of dz as the kernels read it, apart from the step of the input.
+    gradient_unit: f32,
+    /// Step of the input's codes.
+    x_step: f32,
+}
+
+enum Kernels {
+    /// float32, rounded to bfloat16 first where `rounds`.
+    Real { weights: GroupWeightGradF32, input: Option<(GroupInputGradF32, Aligned<f32>)>, rounds: bool },
+    /// Over codes, from gradients in bfloat16 or 8 bits.
+    Rounded { format: Format, weights: RoundedWeightGrad, input: Option<(RoundedInputGrad, Aligned<u8>)> },
+}
+
+/// Memory of one thread for backward products.
+#[derive(Default)]
+pub(super) struct BackwardScratch {
+    real: Aligned<f32>,
+    bytes: Aligned<u8>,
+    rounded: RoundedScratch,
+}
+
+/// The image that a weight gradient reads.
+pub(super) enum Image<'a> {
+    /// Codes, the codes of zero, and the memory and factor that turn them to real values.
+    Codes { codes: &'a [u8], zero: [u8; BLOCK], scale: [f32; BLOCK], wide: &'a mut [f32] },
+    /// Real values.
+    Real(&'a [f32]),
+}
+
+impl Backward {
+    /// `is_int`: whether the forward product is one of codes, up to `largest`; `needs_input`: whether the gradient of the input is needed.
+    pub(super) fn new(
+        isa: Isa,
+        gradients: Gradients,
+        geometry: ConvGeometry,
+        groups: usize,
+        is_int: bool,
+        needs_input: bool,
+        (x, largest): (Layout, u8),
+        z_layout: Layout,
+    ) -> Self {
+        let (h, w) = (z_layout.h, z_layout.w);
+        let format = match gradients {
+            Gradients::Fp32 => None,
+            Gradients::Bf16 => Some(Format::Bf16),
+            Gradients::Int8 => Some(Format::S8),
+        };
+        let format = format.filter(|format| is_int && groups == 1 && format.pays(isa));
+        let mut dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
+        let dense = Layout { border: 0, ..x };
+        let kernels = match format {
+            Some(format) => {
+                dz_layout.border = dz_layout.border.max(RoundedWeightGrad::border(geometry));
+                let input = needs_input.then(|| {
+                    let plan = RoundedInputGrad::new(isa, format, geometry, dz_layout, dense);
+                    let packed = Aligned::zeroed(plan.packed_len());
+                    (plan, packed)
+                });
+                Kernels::Rounded {
+                    format,
+                    weights: RoundedWeightGrad::new(isa, format, geometry, x, largest, dz_layout),
+                    input,
+                }
+            }
+            None => {
+                let input = needs_input.then(|| {
+                    let plan = GroupInputGradF32::new(isa, geometry, groups, dz_layout, dense);
+                    let packed = Aligned::zeroed(plan.packed_len());
+                    (plan, packed)
+                });
+                let weights = GroupWeightGradF32::new(isa, geometry, groups, x, dz_layout);
+                Kernels::Real { weights, input, rounds: is_int && gradients != Gradients::Fp32 }
+            }
+        };
+        Self { isa, z_layout, dz_layout, kernels, gradient_unit: 1.0, x_step: 1.0 }
+    }
+
+    /// Elements of a partial weight gradient.
+    pub(super) fn partial_len(&self) -> usize {
+        match &self.kernels {
+            Kernels::Real { weights, .. } => weights.partial_len(),
+            Kernels::Rounded { weights, .. } => weights.partial_len(),
+        }
+    }
+
+    /// Makes scratch memory large enough.
+    pub(super) fn reserve(&self, scratch: &mut BackwardScratch, groups: &mut GroupScratch) {
+        match &self.kernels {
+            Kernels::Real { weights, input, .. } => {
+                scratch.real.reserve(self.dz_layout.len());
+                weights.reserve(groups);
+                if let Some((plan, _)) = input {
+                    plan.reserve(groups);
+                }
+            }
+            Kernels::Rounded { format, weights, input } => {
+                scratch.bytes.reserve(self.dz_layout.len() * format.bytes());
+                weights.reserve(&mut scratch.rounded);
+                if let Some((plan, _)) = input {
+                    plan.reserve(&mut scratch.rounded);
+                }
+            }
+        }
+    }
+
+    /// Whether the kernels read weight codes and not real weights.
+    pub(super) fn reads_codes(&self) -> bool {
+        matches!(self.kernels, Kernels::Rounded { .. })
+    }
+
+    /// What the kernels multiply; rounded gradients among real numbers are still float32.
+    pub(super) fn number(&self) -> Number {
+        match &self.kernels {
+            Kernels::Real { .. } => Number::F32,
+            Kernels::Rounded { format: Format::Bf16, .. } => Number::Bf16,
+            Kernels::Rounded { format: Format::S8, .. } => Number::Int8,
+        }
+    }
+
+    /// Whether the gradient of the input is computed.
+    pub(super) fn has_input(&self) -> bool {
+        match &self.kernels {
+            Kernels::Real { input, .. } => input.is_some(),
+            Kernels::Rounded { input, .. } => input.is_some(),
+        }
+    }
+
+    /// Packs the weights of a step: real weights over the input's step, or codes.
+    pub(super) fn pack(&mut self, x_step: f32, real: &[f32], codes: &[i8]) {
+        self.x_step = x_step;
+        match &mut self.kernels {
+            Kernels::Real { input: Some((plan, packed)), .. } => plan.pack(real, packed),
+            Kernels::Rounded { input: Some((plan, packed)), .. } => plan.pack(codes, packed),
+            _ => {}
+        }
+    }
+
+    /// Brings the coefficients of dz to the unit that the kernels read. `extremes` are a channel's largest |dL/du| and its smallest
+    /// and largest accumulator.
+    ///
+    /// bfloat16: the input's step is divided out, so that products with codes give the input's gradient in real units. 8 bits: the unit is
+    /// the smallest power of two that keeps the largest |dz| of the batch, as far as the extremes bound it, within 127.
+    pub(super) fn scale(&mut self, k: &mut [Vec<f32>; 3], channels: usize, extremes: impl Fn(usize) -> [f32; 3]) {
+        let Kernels::Rounded { format, .. } = &self.kernels else { return };
+        self.gradient_unit = match format {
+            Format::Bf16 => self.x_step,
+            Format::S8 => {
+                let bound = |c: usize| {
+                    let [g, low, high] = extremes(c);
+                    (k[0][c] * g).abs() + (k[1][c] * low + k[2][c]).abs().max((k[1][c] * high + k[2][c]).abs())
+                };
+                power_of_two_unit((0..channels).map(bound).fold(0.0, f32::max))
+            }
+        };
+        let inverse = 1.0 / self.gradient_unit;
+        k.iter_mut().flatten().for_each(|k| *k *= inverse);
+    }
+
+    /// What the sums over codes of the input and dz are to be multiplied with to be dL/d(weight code).
+    pub(super) fn weight_unit(&self) -> f32 {
+        match self.kernels {
+            Kernels::Real { .. } => 1.0,
+            Kernels::Rounded { .. } => self.gradient_unit,
+        }
+    }
+
+    /// Empties the border of the scratch memory's gradient; the images of a layer share it.
+    pub(super) fn begin(&self, scratch: &mut BackwardScratch) {
+        match &self.kernels {
+            Kernels::Real { .. } => scratch.real[..self.dz_layout.len()].fill(0.0),
+            Kernels::Rounded { format, .. } => {
+                scratch.bytes[..self.dz_layout.len() * format.bytes()].fill(format.zero());
+            }
+        }
+    }
+
+    /// The gradient of one image's accumulators into scratch memory. `random` differs for every image, layer and step.
+    pub(super) fn gradient(
+        &self,
+        z: Accumulators,
+        k: &[Vec<f32>; 3],
+        g: &[f32],
+        random: u32,
+        scratch: &mut BackwardScratch,
+    ) {
+        let BackwardScratch { real, bytes, .. } = scratch;
+        let len = self.dz_layout.len();
+        let output = match &self.kernels {
+            Kernels::Real { rounds: false, .. } => GradientOutput::Real(&mut real[..len]),
+            Kernels::Real { rounds: true, .. } => GradientOutput::Rounded(&mut real[..len]),
+            Kernels::Rounded { format: Format::Bf16, .. } => GradientOutput::Bf16(&mut bytes[..2 * len]),
+            Kernels::Rounded { format: Format::S8, .. } => GradientOutput::S8 { bytes: &mut bytes[..len], random },
+        };
+        let [k1, k2, k3] = k;
+        norm::backward_apply(self.isa, self.z_layout, z, [k1, k2, k3], g, output, self.dz_layout);
+    }
+
+    /// The gradient of the image that the product reads, from that in scratch memory, where it is needed.
+    pub(super) fn input(
+        &self,
+        dx: &mut [f32],
+        accumulate: bool,
+        scratch: &mut BackwardScratch,
+        groups: &mut GroupScratch,
+    ) {
+        let BackwardScratch { real, bytes, rounded } = scratch;
+        let len = self.dz_layout.len();
+        match &self.kernels {
+            Kernels::Real { input: Some((plan, packed)), .. } => plan.run(&real[..len], packed, dx, accumulate, groups),
+            Kernels::Rounded { format, input: Some((plan, packed)), .. } => {
+                let scale = match format {
+                    Format::Bf16 => 1.0,
+                    Format::S8 => self.gradient_unit / self.x_step,
+                };
+                let dz = &bytes[..len * format.bytes()];
+                plan.run(self.isa, dz, packed, scale, dx, accumulate, rounded);
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds the weight gradient of one image, that of a whole group of images at its last or at the `last` of all: `place` counts the
+    /// images from 0.
+    pub(super) fn weights(
+        &self,
+        (place, last): (usize, bool),
+        image: Image,
+        partial: &mut [f32],
+        scratch: &mut BackwardScratch,
+        groups: &mut GroupScratch,
+        clock: &mut Clock,
+    ) {
+        let BackwardScratch { real, bytes, rounded } = scratch;
+        let len = self.dz_layout.len();
+        match (&self.kernels, image) {
+            (Kernels::Real { weights, .. }, Image::Real(x)) => weights.run(x, &real[..len], partial, groups),
+            (Kernels::Real { weights, .. }, Image::Codes { codes, zero, scale, wide }) => {
+                norm::widen(self.isa, codes, &zero.map(f32::from), &scale, wide);
+                clock.lap(Pass::Widen);
+                weights.run(wide, &real[..len], partial, groups);
+            }
+            (Kernels::Rounded { format, weights, .. }, Image::Codes { codes, zero, .. }) => {
+                let slot = place % weights.group();
+                weights.rearrange(slot, codes, &zero, &bytes[..len * format.bytes()], rounded);
+                clock.lap(Pass::Widen);
+                if last || slot + 1 == weights.group() {
+                    weights.run(slot + 1, &zero, partial, rounded);
+                }
+            }
+            (Kernels::Rounded { .. }, Image::Real(_)) => unreachable!("rounded products read codes"),
+        }
+    }
+
+    /// Copies a partial weight gradient to OIHW order.
+    pub(super) fn unpack(&self, partial: &[f32], dw: &mut [f32]) {
+        match &self.kernels {
+            Kernels::Real { weights, .. } => weights.unpack(partial, dw),
+            Kernels::Rounded { weights, .. } => weights.unpack(partial, dw),
+        }
+    }
+}
+
+/// The smallest power of two p with `bound / p <= 127`; 1 where there is nothing to scale.
+fn power_of_two_unit(bound: f32) -> f32 {
+    if !(bound.is_finite() && bound > f32::MIN_POSITIVE * 128.0) {
+        return 1.0;
+    }
+    // 126.99: what float32 rounds when dz is made must not exceed 127.
+    let exponent = (bound / 126.99).log2().ceil();
+    exponent.exp2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_powers_of_two_that_just_suffice() {
+        for bound in [1e-30f32, 3e-7, 0.5, 126.9, 127.0, 128.0, 1e20] {
+            let unit = power_of_two_unit(bound);
+            assert_eq!(unit.to_bits() & 0x007f_ffff, 0, "{unit} is no power of two");
+            assert!(bound / unit <= 127.0 && bound / unit > 63.0, "{bound} in units of {unit}");
+        }
+        assert_eq!([0.0, f32::NAN, f32::INFINITY].map(power_of_two_unit), [1.0; 3]);
+    }
+}
