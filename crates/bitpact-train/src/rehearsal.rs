@@ -14,11 +14,12 @@ use crate::{
 const RATE_SCALE: f64 = 1.0 / 64.0;
 
 /// The steps of a recipe over the same first images again and again, augmented anew in each, with the weights that a run
-/// starts from. Nothing is evaluated or written.
+/// starts from. Where the bits change in the course of the run, the last ones; without a teacher. Nothing is evaluated or written.
 pub struct Rehearsal<'a> {
     setup: Setup,
     batches: Batches<'a>,
     backend: CpuBackend,
+    indices: Vec<u32>,
     steps: u64,
 }
 
@@ -28,6 +29,7 @@ impl<'a> Rehearsal<'a> {
     /// # Errors
     /// See [`Setup::new`] and [`CpuBackend::new`].
     pub fn new(recipe: &Recipe, images: &'a dyn Dataset, isa: Isa, threads: usize) -> Result<Self, RunError> {
+        let recipe = &Recipe { bits: recipe.bits.last().into(), teacher: None, ..recipe.clone() };
         let setup = Setup::new(recipe, &Images { train: images, test: images })?;
         let mut backend = setup.cpu_backend(isa, threads)?;
         let clip = match recipe.clip_init {
@@ -40,7 +42,8 @@ impl<'a> Rehearsal<'a> {
             let layout = backend.input_layout();
             backend.calibrate(percentile, &|i, out| batches.fill(0, i, layout, out))?;
         }
-        Ok(Self { setup, batches, backend, steps: 0 })
+        let indices = (0..recipe.batch_size as u32).collect();
+        Ok(Self { setup, batches, backend, indices, steps: 0 })
     }
 
     /// What is trained.
@@ -63,12 +66,15 @@ impl<'a> Rehearsal<'a> {
     /// # Errors
     /// See [`TrainBackend::step`].
     pub fn step(&mut self) -> Result<StepOutcome, TrainError> {
-        let (batches, layout, epoch) = (&self.batches, self.backend.input_layout(), self.steps);
-        let fill = |i: usize, out: &mut [u8]| batches.fill(epoch, i, layout, out);
+        let (batches, indices, epoch) = (&self.batches, &self.indices, self.steps);
+        let (layout, mixup) = (self.backend.input_layout(), batches.mixup(self.steps));
+        let fill = |i: usize, out: &mut [u8]| batches.fill_step(epoch, indices, i, mixup, layout, out);
+        let label_smoothing = self.setup.recipe.label_smoothing as f32;
         let key = Key::new(self.setup.recipe.seed).with("step").at(self.steps);
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
         self.steps += 1;
-        self.backend.step(&StepInput { lr, fill: &fill, key, loss: LossInput::default() })
+        let loss = LossInput { label_smoothing, mixup, teacher: None };
+        self.backend.step(&StepInput { lr, fill: &fill, key, loss })
     }
 }
 

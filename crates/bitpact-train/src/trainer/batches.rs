@@ -33,7 +33,7 @@ impl<'a> Batches<'a> {
     }
 
     /// What is left of every image of step `step`, in 256ths, where images are mixed.
-    pub(super) fn mixup(&self, step: u64) -> Option<u16> {
+    pub(crate) fn mixup(&self, step: u64) -> Option<u16> {
         let draw = || (Key::new(self.seed).with("mixup").beta(step, self.mixup) * 256.0).round() as u16;
         (self.mixup > 0.0).then(draw)
     }
@@ -46,7 +46,7 @@ impl<'a> Batches<'a> {
 
     /// Writes image `i` of the batch `indices` as a step of epoch `epoch` learns from it: cropped, flipped and cut, and mixed
     /// with the image as far from the batch's end where `mixup` says so. Returns its own label.
-    pub(super) fn fill_step(
+    pub(crate) fn fill_step(
         &self,
         epoch: u64,
         indices: &[u32],
