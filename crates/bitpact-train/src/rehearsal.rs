@@ -68,7 +68,9 @@ impl<'a> Rehearsal<'a> {
         let key = Key::new(self.setup.recipe.seed).with("step").at(self.steps);
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
         self.steps += 1;
-        self.backend.step(&StepInput { lr, fill: &fill, key, loss: LossInput::default() })
+        let label_smoothing = self.setup.recipe.label_smoothing as f32;
+        let loss = LossInput { label_smoothing, ..LossInput::default() };
+        self.backend.step(&StepInput { lr, fill: &fill, key, loss })
     }
 }
 
