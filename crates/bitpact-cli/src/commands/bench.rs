@@ -42,8 +42,8 @@ multiply-add rate with the same instructions on one thread (`bitpact kernels`); 
 
 With --train, whole training steps of a recipe on random pixels of its data set's shape, which need no data: images/s of the
 median step of --seconds, and the peak memory of the process. Then, with a profile running, what the time of a step
-consists of: every row is the time that the workers spend on a pass divided by their number, so that the rows and the
-waits at the end of passes add up to the step. A product is compared with this machine's highest multiply-add
+consists of: every row is the time that the workers spend on a pass divided by their number, and the time in which they wait for
+each other while it is under way (kernels that run as one pass wait in one row), so that the rows add up to the step. A product is compared with this machine's highest multiply-add
 rate of its kind of number on as many threads. Busy is the share of the step that a worker does not wait.")]
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a network
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "batch", "all_kernels"])]
     train: Option<String>,
     /// Show the passes of every layer of a training step
-    #[arg(long, requires = "train")]
+    #[arg(long)]
     layers: bool,
     /// Height and width of the images [default: the architecture's own, with --train the data set's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -109,6 +109,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(recipe) = &args.train {
         return train::run(&args, recipe);
+    }
+    if args.layers {
+        return Err(Usage("--layers: only bench --train takes it".to_owned()).into());
     }
     let random = ["--bits", "--first-last", "--weight-quant"];
     if let Some(flag) = args.flags.given().iter().find(|flag| !random.contains(flag)) {

@@ -21,7 +21,7 @@ fn training_steps_are_measured_without_data() {
         let sum =
             |rows: &[serde_json::Value], key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>();
         let (passes, layers) = (rows("passes"), rows("layers"));
-        for key in ["ms", "share", "macs"] {
+        for key in ["ms", "share", "macs", "waiting_ms"] {
             assert!((sum(&passes, key) - sum(&layers, key)).abs() < 1e-6 * sum(&passes, key), "{key}");
         }
         let step = number_of("profiled_ms");
@@ -39,8 +39,7 @@ fn training_steps_are_measured_without_data() {
     let told = place.run(&format!("{line} --image-size 16 --layers")).code;
     assert_eq!(told, Some(2), "a network of one's own has its size");
     let told = place.run(&format!("{line} --layers")).ok().stdout;
-    for part in ["tiny at W4A4, images of 32x32x3, batches of 4", "images/s", "peak memory", "busy", "conv2", "waiting"]
-    {
+    for part in ["tiny at W4A4, images of 32x32x3, batches of 4", "images/s", "peak memory", "busy", "conv2", "waits"] {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
     for (line, parts) in [

@@ -246,6 +246,7 @@ impl StepPlan {
                 let mut clock = pool.clock(worker);
                 let mut partial = partials.get(task);
                 partial.fill(0.0);
+                clock.lap(Pass::PartialSums);
                 product.backward.begin(backward);
                 let images = task * batch / chunks..(task + 1) * batch / chunks;
                 for i in images.clone() {

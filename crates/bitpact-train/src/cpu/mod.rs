@@ -221,7 +221,7 @@ impl TrainBackend for CpuBackend {
         self.plan.params.update(&self.pool, input.lr);
         self.update_running(STATISTICS_MOMENTUM);
         self.update_maxima();
-        self.plan.params.move_average();
+        self.plan.params.move_average(&self.pool);
         self.pool.leave();
         self.steps += 1;
         Ok(StepOutcome { loss, correct })

@@ -11,7 +11,7 @@ impl Params {
     /// One update of everything that is trained, tensors in parallel.
     pub(super) fn update(&mut self, pool: &Pool, lr: f32) {
         self.steps += u64::from(self.optimizer.counts_steps());
-        let scale = self.gradient_scale();
+        let scale = self.gradient_scale(pool);
         let o = &self.optimizer;
         let (beta1, beta2) = (o.betas[0], o.betas[1]);
         let remaining = [1.0 - power(beta1, self.steps), 1.0 - power(beta2, self.steps)];
@@ -49,16 +49,20 @@ impl Params {
     }
 
     /// Factor of all gradients that keeps their norm within bounds.
-    fn gradient_scale(&self) -> f32 {
+    fn gradient_scale(&mut self, pool: &Pool) -> f32 {
         let Some(most) = self.optimizer.max_grad_norm else { return 1.0 };
-        // Eight sums side by side, in a fixed order.
-        let mut sums = [0f64; 8];
-        for p in &self.list {
-            for eight in p.grad.chunks(8) {
+        let (list, order) = (&self.list, &self.largest_first);
+        let squares = Chunked::new(&mut self.squares, 1);
+        pool.run(order.len(), &|task, _| {
+            // Eight sums side by side, in a fixed order.
+            let mut sums = [0f64; 8];
+            for eight in list[order[task]].grad.chunks(8) {
                 sums.iter_mut().zip(eight).for_each(|(sum, &g)| *sum += f64::from(g) * f64::from(g));
             }
-        }
-        (most / (sums.iter().sum::<f64>().sqrt() + 1e-6)).min(1.0) as f32
+            squares.get(order[task])[0] = sums.iter().sum();
+        });
+        drop(squares);
+        (most / (self.squares.iter().sum::<f64>().sqrt() + 1e-6)).min(1.0) as f32
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Params {
     pub(super) list: Vec<Param>,
     /// Ids, those of the largest tensors first.
     pub(super) largest_first: Vec<ParamId>,
+    /// Squared norm of every gradient, where something asks for it.
+    pub(super) squares: Vec<f64>,
     index: HashMap<String, ParamId>,
     pub(super) optimizer: OptimizerConfig,
     /// Updates, where something counts them.
@@ -94,7 +96,8 @@ impl Params {
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         let mut largest_first: Vec<ParamId> = (0..list.len()).collect();
         largest_first.sort_by_key(|&id| std::cmp::Reverse(list[id].value.len()));
-        Self { list, largest_first, index, optimizer, steps: 0 }
+        let squares = vec![0.0; list.len()];
+        Self { list, largest_first, squares, index, optimizer, steps: 0 }
     }
 
     /// The parameter called `name`, which the model's own list of names holds.

@@ -43,7 +43,7 @@ pub enum Pass {
     InputGradient,
     /// Product with the input: the gradient of the weights.
     WeightGradient,
-    /// Adds up the weight gradients of chunks of images.
+    /// Clears and adds up the weight gradients of chunks of images.
     PartialSums,
     /// Backward of the weight quantizers.
     WeightQuantizer,
@@ -130,6 +130,8 @@ pub struct StepTimes {
     pub wall: Duration,
     /// What each worker did: by layer (empty where a pass has none) and pass, all workers together.
     pub passes: BTreeMap<(String, Pass), Duration>,
+    /// Time in which workers had nothing to do, all together, by the layer and the pass that was under way.
+    pub waits: BTreeMap<(String, Pass), Duration>,
     /// Time in which each worker did something, the rest being waits; worker 0 is the thread that calls the step.
     pub busy: Vec<Duration>,
 }
@@ -257,6 +259,9 @@ impl Profile {
             Some(Current { layer, pass, since, in_pool }) => {
                 // Outside the pool this thread works alone.
                 self.slots[0].add(pass, nanos((now - since).saturating_sub(in_pool)));
+                let worked: u64 = self.slots.iter().map(|slot| slot.total.load(Ordering::Relaxed)).sum();
+                let wait = ((now - since) * self.slots.len() as u32).saturating_sub(Duration::from_nanos(worked));
+                *times.waits.entry((layer.clone(), pass)).or_default() += wait;
                 for (slot, busy) in self.slots.iter().zip(&mut times.busy) {
                     *busy += Duration::from_nanos(slot.total.swap(0, Ordering::Relaxed));
                     for (pass, nanos) in Pass::ALL.into_iter().zip(&slot.passes) {
@@ -340,7 +345,9 @@ mod tests {
             assert_eq!((times.steps, times.passes.len(), times.busy.len()), (2, 3, threads));
             assert!(of("a", Pass::InputGradient) >= 12 * unit && of("a", Pass::Reduce) >= 14 * unit);
             assert!(of("", Pass::Loss) >= 2 * unit);
-            assert_eq!(times.passes.values().sum::<Duration>(), times.busy.iter().sum());
+            let (worked, waited): (Duration, Duration) = (times.passes.values().sum(), times.waits.values().sum());
+            assert_eq!(worked, times.busy.iter().sum());
+            assert_eq!(worked + waited, times.wall * threads as u32);
             assert!(times.busy.iter().all(|&busy| busy <= times.wall), "{times:?}");
         }
     }

@@ -124,6 +124,8 @@ fn peaks(args: &Args, threads: usize) -> BTreeMap<String, f64> {
 struct Part {
     /// Of one step: the time of all workers divided by their number.
     ms: f64,
+    /// Likewise the time in which they waited for each other.
+    waiting_ms: f64,
     macs: u64,
     /// Time that the multiply-adds take at the machine's peak.
     least_ms: f64,
@@ -133,10 +135,14 @@ struct Part {
 impl Part {
     fn add(&mut self, other: &Part) {
         self.ms += other.ms;
+        self.waiting_ms += other.waiting_ms;
         self.macs += other.macs;
         self.least_ms += other.least_ms;
-        self.numbers.extend(&other.numbers);
-        self.numbers.dedup();
+        for number in &other.numbers {
+            if !self.numbers.contains(number) {
+                self.numbers.push(*number);
+            }
+        }
     }
 
     fn percent_of_peak(&self) -> Option<f64> {
@@ -151,6 +157,7 @@ impl Part {
         json!({
             "ms": self.ms,
             "share": self.ms / step_ms,
+            "waiting_ms": self.waiting_ms,
             "macs": self.macs,
             "number": self.number(),
             "percent_of_peak": self.percent_of_peak(),
@@ -161,6 +168,7 @@ impl Part {
         vec![
             format!("{:.3}", self.ms),
             format!("{:.1} %", 100.0 * self.ms / step_ms),
+            format!("{:.3}", self.waiting_ms),
             if self.macs > 0 { count(self.macs) } else { String::new() },
             self.percent_of_peak().map_or(String::new(), |percent| format!("{percent:.0} %")),
             self.number().unwrap_or_default(),
@@ -191,7 +199,8 @@ impl Breakdown {
             .passes
             .iter()
             .map(|((layer, pass), &time)| {
-                let mut part = Part { ms: ms(time) / threads, ..Part::default() };
+                let waiting = times.waits.get(&(layer.clone(), *pass)).copied().unwrap_or_default();
+                let mut part = Part { ms: ms(time) / threads, waiting_ms: ms(waiting) / threads, ..Part::default() };
                 if let Some(work) = work.iter().find(|work| work.layer == *layer && work.pass == *pass) {
                     let peak = peaks.get(&work.number.to_string()).copied().unwrap_or(f64::INFINITY);
                     part.least_ms = work.macs as f64 / peak * 1e3;
@@ -243,7 +252,6 @@ impl Breakdown {
 
     fn text(&self, with_layers: bool) -> String {
         let heading = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
-        let waiting = Part { ms: self.waiting_ms, ..Part::default() };
         let busy = self.busy.iter().map(|busy| format!("{:.1} %", 100.0 * busy)).collect::<Vec<_>>().join(", ");
         let peaks = self.peaks.iter().map(|(number, peak)| format!("{number} {:.0}", peak / 1e9));
         let mut text = format!(
@@ -251,18 +259,19 @@ impl Breakdown {
             self.step_ms,
             peaks.collect::<Vec<_>>().join(", ")
         );
-        let mut lines = vec![heading(&["pass", "ms", "share", "macs", "of peak", "numbers"])];
-        let parts = self.passes.iter().map(|(pass, part)| (pass.name(), part));
-        for (name, part) in parts.chain([("waiting", &waiting)]) {
-            lines.push([vec![name.to_owned()], part.cells(self.step_ms)].concat());
+        let mut lines = vec![heading(&["pass", "ms", "share", "waits", "macs", "of peak", "numbers"])];
+        for (pass, part) in &self.passes {
+            lines.push([vec![pass.name().to_owned()], part.cells(self.step_ms)].concat());
         }
-        text += &table(&lines, &[0, 5]);
+        let [ms, waiting] = [self.step_ms - self.waiting_ms, self.waiting_ms].map(|ms| format!("{ms:.3}"));
+        lines.push(vec!["all".to_owned(), ms, format!("{:.1} %", 100.0 * self.mean_busy()), waiting]);
+        text += &table(&lines, &[0, 6]);
         if with_layers {
-            let mut lines = vec![heading(&["layer", "pass", "ms", "share", "macs", "of peak", "numbers"])];
+            let mut lines = vec![heading(&["layer", "pass", "ms", "share", "waits", "macs", "of peak", "numbers"])];
             for (layer, pass, part) in &self.layers {
                 lines.push([vec![layer.clone(), pass.to_string()], part.cells(self.step_ms)].concat());
             }
-            text += &format!("\n{}", table(&lines, &[0, 1, 6]));
+            text += &format!("\n{}", table(&lines, &[0, 1, 7]));
         }
         text
     }

@@ -149,7 +149,7 @@ fn the_average_follows_its_formula_and_keeps_buffers_too() {
     for (t, value) in [(1.0, 4.0f64), (2.0, -1.0), (3.0, 2.0)] {
         params.get_mut(id).value[0] = value as f32;
         params.update(&Pool::new(2), 0.1);
-        params.move_average();
+        params.move_average(&Pool::new(2));
         // (1 + t) / (10 + t) is 0.18 at t = 1, and above 0.2 from then on.
         let decay = f64::min(0.2, (1.0 + t) / (10.0 + t));
         wanted = decay * wanted + (1.0 - decay) * value;
