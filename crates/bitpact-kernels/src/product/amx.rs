@@ -21,7 +21,7 @@ const MOST_PACKED_PIXELS: usize = 448;
 /// Rows of a tile of codes or sums, and channels of a tile of weights or sums.
 const TILE: usize = 16;
 
-/// Bytes of the next weights that [`tiles_2x2`] asks for with every piece.
+/// Bytes of the next weights that [`tiles_2x2_fetch`] asks for with every piece.
 const FETCH: usize = 1024;
 
 /// Most codes of a pixel that a tile takes.
@@ -76,11 +76,12 @@ impl Weights {
     }
 
     /// The weights of one block, and where those of the next lie; `None` beyond the last.
-    fn panel<'a>(&'a self, b: usize, panel: usize, scratch: &'a mut [u8]) -> Option<(*const i8, *const u8)> {
+    fn panel<'a>(&'a self, b: usize, panel: usize, scratch: &'a mut [u8]) -> Option<(*const i8, Range<*const u8>)> {
         match self {
             Weights::Bytes(weights) => {
                 let weights = weights.get(b * panel..(b + 1) * panel)?.as_ptr_range();
-                Some((weights.start, weights.end.cast()))
+                let next: *const u8 = weights.end.cast();
+                Some((weights.start, next..next.wrapping_add(panel)))
             }
             Weights::Packed(packed) => {
                 let scratch = &mut scratch[..panel];
@@ -132,14 +133,14 @@ impl Direct {
     /// Sums of the pixels of one line: `codes` is where the first reads, `sums` where its sums go.
     ///
     /// # Safety
-    /// `next` is where the weights lie that are needed next, a hint. Every piece of every pixel is readable, `TILE * block / 16` numbers are writable at `stride` numbers from pixel to pixel;
+    /// `next` is where the weights lie that are needed next, a hint; Every piece of every pixel is readable, `TILE * block / 16` numbers are writable at `stride` numbers from pixel to pixel;
     /// the tiles are configured for `rows <= pixels` rows, 16 of them or all.
     unsafe fn line(
         &self,
         (codes, pixels, rows): (*const u8, usize, usize),
         weights: *const i8,
         (sums, stride): (*mut i32, usize),
-        mut next: *const u8,
+        next: Range<*const u8>,
     ) {
         let tiles = pixels.div_ceil(rows);
         // The last tile ends with the line, and has some pixels of the one before it again.
@@ -153,18 +154,28 @@ impl Direct {
             let n = (tiles - tile).min(2);
             let (piece, end) = (self.pieces.as_ptr(), self.pieces.as_ptr_range().end);
             let (w, tile_bytes) = (weights, self.depth * TILE);
+            // What has been asked for once is in the cache.
+            let ahead = next.start.wrapping_add(tile / 2 * FETCH * self.pieces.len());
+            let fetches = next.contains(&ahead);
             match (n, self.block) {
                 // SAFETY: the caller's promise; `weights` has the tiles of every piece.
-                (2, 32) => unsafe { tiles_2x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
+                (2, 32) if fetches => unsafe {
+                    tiles_2x2_fetch(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, ahead)
+                },
                 // SAFETY: as above.
-                (2, _) => unsafe { tiles_2x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
+                (2, 32) => unsafe {
+                    tiles_2x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, ahead)
+                },
                 // SAFETY: as above.
-                (_, 32) => unsafe { tiles_1x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
+                (2, _) => unsafe { tiles_2x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, ahead) },
                 // SAFETY: as above.
-                _ => unsafe { tiles_1x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, next) },
+                (_, 32) => unsafe {
+                    tiles_1x2(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, ahead)
+                },
+                // SAFETY: as above.
+                _ => unsafe { tiles_1x1(x0, x1, self.step, piece, end, w, tile_bytes, c0, c1, 4 * stride, ahead) },
             }
             tile += n;
-            next = next.wrapping_add(FETCH * self.pieces.len());
         }
     }
 }
@@ -237,6 +248,31 @@ macro_rules! fetch {
 }
 tiles!(
     tiles_2x2,
+    ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
+    [
+        "add {x0}, {o}",
+        "tileloadd tmm4, [{x0} + {xs}]",
+        "sub {x0}, {o}",
+        "tileloadd tmm6, [{w} + {row}]",
+        "add {w}, {wb}",
+        "tdpbusd tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{w} + {row}]",
+        "add {w}, {wb}",
+        "tdpbusd tmm1, tmm4, tmm7",
+        "add {o}, {x1}",
+        "tileloadd tmm5, [{o} + {xs}]",
+        "tdpbusd tmm2, tmm5, tmm6",
+        "tdpbusd tmm3, tmm5, tmm7"
+    ],
+    [
+        "tilestored [{c0} + {cs}], tmm0",
+        "tilestored [{c0} + {cs} + 64], tmm1",
+        "tilestored [{c1} + {cs}], tmm2",
+        "tilestored [{c1} + {cs} + 64], tmm3"
+    ]
+);
+tiles!(
+    tiles_2x2_fetch,
     ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
     [
         "add {x0}, {o}",
@@ -368,7 +404,7 @@ impl Product for Direct {
                 let sums = acc[line * pixels * stride + i * self.block..].as_mut_ptr();
                 // SAFETY: pieces end inside x at the last pixel, and so at all of them; `acc` has `stride` numbers for every pixel of
                 // every line; the tiles are configured for `tile_rows` rows.
-                unsafe { self.line((codes, pixels, tile_rows), weights, (sums, stride), next) };
+                unsafe { self.line((codes, pixels, tile_rows), weights, (sums, stride), next.clone()) };
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Weights of at most sixteen levels in memory as numbers of 1, 2 or 4 bits, expanded by a byte shuffle.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use crate::isa::Avx512;
 use crate::layout::Aligned;
@@ -62,7 +63,7 @@ impl Packed {
     ///
     /// # Panics
     /// If `to` is no panel.
-    pub(super) fn expand(&self, b: usize, to: &mut [u8]) -> Option<*const u8> {
+    pub(super) fn expand(&self, b: usize, to: &mut [u8]) -> Option<Range<*const u8>> {
         let panel = self.registers.get(b * self.panel..(b + 1) * self.panel)?;
         assert_eq!(to.len(), panel.len() * 8 / self.bits as usize, "bytes of a panel");
         let _ = self.simd;
@@ -74,7 +75,8 @@ impl Packed {
             // SAFETY: as above.
             _ => unsafe { expand::<4, 2>(&self.levels, panel, to) },
         }
-        Some(panel.as_ptr_range().end)
+        let next = panel.as_ptr_range().end;
+        Some(next..next.wrapping_add(self.panel))
     }
 }
 

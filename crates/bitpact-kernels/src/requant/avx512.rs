@@ -45,7 +45,7 @@ impl Finish {
             _mm512_extracti32x4_epi32::<2>(codes),
             _mm512_extracti32x4_epi32::<3>(codes),
         ];
-        for (i, quarter) in quarters.into_iter().enumerate().take(n) {
+        for (i, &quarter) in quarters[..n].iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { _mm_storeu_si128(y.wrapping_add(i * stride).cast(), quarter) };
         }
@@ -59,20 +59,20 @@ fn load16(from: &[i32; BLOCK]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-/// Calls `numbers(pixel)` for four pixels at a time, the last again where there are fewer, and stores their codes.
+/// Takes four pixels at a time through the macro `numbers`, the last again where there are fewer, and stores their codes. A closure in its
+/// place would be called, not inlined.
 macro_rules! quads {
-    ($row:ident, $finish:ident, $numbers:expr) => {
-        for first in (0..$row.pixels).step_by(4) {
-            let n = ($row.pixels - first).min(4);
-            let pixels = [0, 1, 2, 3].map(|i: usize| $numbers(first + i.min(n - 1)));
-            let y = $row.y.wrapping_add(first * $row.y_stride);
-            if n == 4 {
-                // SAFETY: the caller's promise.
-                unsafe { $finish.store(y, $row.y_stride, 4, pixels) };
-            } else {
-                // SAFETY: the caller's promise.
-                unsafe { $finish.store(y, $row.y_stride, n, pixels) };
-            }
+    ($row:ident, $finish:ident, $numbers:ident) => {
+        let whole = $row.pixels / 4 * 4;
+        for first in (0..whole).step_by(4) {
+            let pixels = [$numbers!(first), $numbers!(first + 1), $numbers!(first + 2), $numbers!(first + 3)];
+            // SAFETY: the caller's promise.
+            unsafe { $finish.store($row.y.wrapping_add(first * $row.y_stride), $row.y_stride, 4, pixels) };
+        }
+        for pixel in whole..$row.pixels {
+            let pixels = [$numbers!(pixel); 4];
+            // SAFETY: the caller's promise.
+            unsafe { $finish.store($row.y.wrapping_add(pixel * $row.y_stride), 0, 1, pixels) };
         }
     };
 }
@@ -88,25 +88,32 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
     let (mul, mul2, res_mul, add) = (load16(mul), load16(mul2), load16(res_mul), load16(add));
     let shift = _mm_cvtsi32_si128(constants.shift as i32);
     let finish = Finish::new(block);
-    let multiply_add = |sums, x, mul| _mm512_add_epi32(sums, _mm512_mullo_epi32(x, mul));
-    let numbers = |pixel: usize| {
-        // SAFETY: the caller's promise.
-        let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
-        let mut sums = multiply_add(add, load16(acc), mul);
-        if !row.acc2.is_empty() {
+    macro_rules! multiply_add {
+        ($sums:expr, $x:expr, $mul:ident) => {
+            _mm512_add_epi32($sums, _mm512_mullo_epi32($x, $mul))
+        };
+    }
+    macro_rules! numbers {
+        ($pixel:expr) => {{
+            let pixel = $pixel;
             // SAFETY: the caller's promise.
-            let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
-            sums = multiply_add(sums, load16(acc2), mul2);
-        }
-        if !row.res.is_empty() {
-            // SAFETY: the caller's promise.
-            let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
-            // SAFETY: 16 codes are readable.
-            let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
-            sums = multiply_add(sums, _mm512_cvtepu8_epi32(res), res_mul);
-        }
-        _mm512_sra_epi32(sums, shift)
-    };
+            let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
+            let mut sums = multiply_add!(add, load16(acc), mul);
+            if !row.acc2.is_empty() {
+                // SAFETY: the caller's promise.
+                let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
+                sums = multiply_add!(sums, load16(acc2), mul2);
+            }
+            if !row.res.is_empty() {
+                // SAFETY: the caller's promise.
+                let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
+                // SAFETY: 16 codes are readable.
+                let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
+                sums = multiply_add!(sums, _mm512_cvtepu8_epi32(res), res_mul);
+            }
+            _mm512_sra_epi32(sums, shift)
+        }};
+    }
     quads!(row, finish, numbers);
 }
 
@@ -114,20 +121,22 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 #[inline]
 fn double16(from: &[i32; BLOCK]) -> [__m512d; 2] {
-    [0, 8].map(|at| {
-        // SAFETY: at + 8 <= 16 numbers are readable.
-        _mm512_cvtepi32_pd(unsafe { _mm256_loadu_si256(from.as_ptr().wrapping_add(at).cast()) })
-    })
+    // SAFETY: 8 numbers are readable.
+    let low = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
+    // SAFETY: 8 more are.
+    let high = unsafe { _mm256_loadu_si256(from.as_ptr().wrapping_add(8).cast()) };
+    [_mm512_cvtepi32_pd(low), _mm512_cvtepi32_pd(high)]
 }
 
 /// The same from 16 codes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 #[inline]
 fn double16_codes(from: &[u8; BLOCK]) -> [__m512d; 2] {
-    [0, 8].map(|at| {
-        // SAFETY: at + 8 <= 16 codes are readable.
-        _mm512_cvtepi64_pd(_mm512_cvtepu8_epi64(unsafe { _mm_loadl_epi64(from.as_ptr().wrapping_add(at).cast()) }))
-    })
+    // SAFETY: 8 codes are readable.
+    let low = unsafe { _mm_loadl_epi64(from.as_ptr().cast()) };
+    // SAFETY: 8 more are.
+    let high = unsafe { _mm_loadl_epi64(from.as_ptr().wrapping_add(8).cast()) };
+    [_mm512_cvtepi64_pd(_mm512_cvtepu8_epi64(low)), _mm512_cvtepi64_pd(_mm512_cvtepu8_epi64(high))]
 }
 
 /// [`super::body::row`] in float64, where the sum of every pixel over 2^shift stays below 2^31.
@@ -146,29 +155,36 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
     };
     let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
     let finish = Finish::new(block);
+    const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
     // Added with rounding down, it leaves the whole number in the low 32 bits: a float64 from 2^52 to 2^53 counts in ones.
     let whole = _mm512_set1_pd(1.5 * (1_u64 << 52) as f64);
     let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    let multiply_add = |sums: [__m512d; 2], x: [__m512d; 2], mul: [__m512d; 2]| {
-        [_mm512_fmadd_pd(x[0], mul[0], sums[0]), _mm512_fmadd_pd(x[1], mul[1], sums[1])]
-    };
-    let numbers = |pixel: usize| {
-        // SAFETY: the caller's promise.
-        let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
-        let mut sums = multiply_add(add, double16(acc), mul);
-        if !row.acc2.is_empty() {
+    macro_rules! multiply_add {
+        ($sums:ident, $x:expr, $mul:ident) => {{
+            let x = $x;
+            [_mm512_fmadd_pd(x[0], $mul[0], $sums[0]), _mm512_fmadd_pd(x[1], $mul[1], $sums[1])]
+        }};
+    }
+    macro_rules! numbers {
+        ($pixel:expr) => {{
+            let pixel = $pixel;
             // SAFETY: the caller's promise.
-            let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
-            sums = multiply_add(sums, double16(acc2), mul2);
-        }
-        if !row.res.is_empty() {
-            // SAFETY: the caller's promise.
-            let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
-            sums = multiply_add(sums, double16_codes(res), res_mul);
-        }
-        const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
-        let [low, high] = sums.map(|sum| _mm512_castpd_si512(_mm512_add_round_pd::<DOWN>(sum, whole)));
-        _mm512_permutex2var_epi32(low, low_words, high)
-    };
+            let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
+            let mut sums = multiply_add!(add, double16(acc), mul);
+            if !row.acc2.is_empty() {
+                // SAFETY: the caller's promise.
+                let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
+                sums = multiply_add!(sums, double16(acc2), mul2);
+            }
+            if !row.res.is_empty() {
+                // SAFETY: the caller's promise.
+                let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
+                sums = multiply_add!(sums, double16_codes(res), res_mul);
+            }
+            let low = _mm512_castpd_si512(_mm512_add_round_pd::<DOWN>(sums[0], whole));
+            let high = _mm512_castpd_si512(_mm512_add_round_pd::<DOWN>(sums[1], whole));
+            _mm512_permutex2var_epi32(low, low_words, high)
+        }};
+    }
     quads!(row, finish, numbers);
 }

@@ -130,8 +130,9 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     }
 }
 
-/// Products of a pixel and channel from which on AVX-512 look-ups beat direct products: fewer do not make up for `prepare`.
-const LEAST_PRODUCTS_AVX512: usize = 512;
+/// Products of a pixel and channel from which on AVX-512 look-ups of digits of one bit, and of two, beat direct products: fewer do not
+/// make up for `prepare`.
+const LEAST_PRODUCTS_AVX512: [usize; 2] = [512, 1024];
 
 /// Bytes of transformed weights from which on look-ups, which read an eighth of them or less, beat Winograd products on AVX-512.
 const LARGE_TRANSFORM: usize = 2 << 20;
@@ -140,10 +141,11 @@ const LARGE_TRANSFORM: usize = 2 << 20;
 /// `transforms` says that there is a Winograd kernel.
 pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> bool {
     let g = &spec.geometry;
-    let is_one_bit = || Digits::of(spec.codes).is_some_and(|digits| digits.bits == 1);
-    isa < Isa::Avx512
-        || g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512
-            && (!transforms || 16 * g.cin * g.cout > LARGE_TRANSFORM || g.cin >= 128 && is_one_bit())
+    let is_worth = |Digits { bits, .. }: Digits| {
+        g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512[bits as usize - 1]
+            && (!transforms || 16 * g.cin * g.cout > LARGE_TRANSFORM || g.cin >= 128 && bits == 1)
+    };
+    isa < Isa::Avx512 || Digits::of(spec.codes).is_some_and(is_worth)
 }
 
 /// Bits of a code up to `x_max`.
