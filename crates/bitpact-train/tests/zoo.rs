@@ -58,13 +58,6 @@ fn trained(graph: &Graph, bits: &str, clip_scale: Granularity, steps: usize, lr:
     let layout = backend.input_layout();
     let fill = |i: usize, image: &mut [u8]| fill(layout, i, image);
     backend.calibrate(99.0, &fill).unwrap();
-    let mut tensors = backend.tensors();
-    for (name, tensor) in tensors.iter_mut().filter(|(name, _)| name.ends_with(".clip_val")) {
-        // Channels that start apart: the first keeps what was calibrated.
-        let key = Key::new(23).with(name);
-        tensor.data.iter_mut().zip(0..).skip(1).for_each(|(alpha, c)| *alpha *= 1.0 - 0.7 * key.uniform(c));
-    }
-    backend.load(&tensors, None).unwrap();
     for step in 0..steps {
         let input = StepInput { lr, fill: &fill, key: Key::new(step as u64), ..StepInput::default() };
         let outcome = backend.step(&input).unwrap_or_else(|error| panic!("{} {bits}: {error}", graph.name()));
@@ -77,8 +70,13 @@ fn trained(graph: &Graph, bits: &str, clip_scale: Granularity, steps: usize, lr:
 fn check(name: &str) {
     let graph = small(name);
     let layer = Granularity::Layer;
-    for (bits, clip_scale) in [("W2A2", layer), ("W4A4", layer), ("W8A8", layer), ("W3A3", Granularity::Channel)] {
-        let model = trained(&graph, bits, clip_scale, 4, 0.01);
+    for (bits, clip_scale) in [("W2A2", layer), ("W4A4", layer), ("W8A8", layer), ("W4A4", Granularity::Channel)] {
+        let mut model = trained(&graph, bits, clip_scale, 4, 0.01);
+        for (name, tensor) in model.tensors.iter_mut().filter(|(name, _)| name.ends_with(".clip_val")) {
+            // So few steps leave the channels where they start; here they lie apart, but for the first.
+            let key = Key::new(23).with(name);
+            tensor.data.iter_mut().zip(0..).skip(1).for_each(|(alpha, c)| *alpha *= 1.0 - 0.7 * key.uniform(c));
+        }
         let conversion = convert(&model).unwrap_or_else(|error| panic!("{name} {bits}: {error}"));
         assert!(conversion.worst_error() < 0.1, "{name} {bits}: {}", conversion.worst_error());
         let input = graph.input();
