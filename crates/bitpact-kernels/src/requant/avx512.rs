@@ -59,8 +59,8 @@ fn load16(from: &[i32; BLOCK]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-/// Takes four pixels at a time through the macro `numbers`, the last again where there are fewer, and stores their codes. A closure in its
-/// place would be called, not inlined.
+/// Takes four pixels at a time, and those left over one by one, through the macro `numbers` and stores their codes. A closure in its place
+/// would be called, not inlined.
 macro_rules! quads {
     ($row:ident, $finish:ident, $numbers:ident) => {
         let whole = $row.pixels / 4 * 4;
