@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A word is 4 bytes: 2 values of bfloat16 or 4 of 8 bits, what one lane of `vdpbf16ps`, `vpdpbusd` and of AMX's tiles multiplies. The
-//! input gradient's words are channels, as in every sweep. The weight gradient's are pixels: [`planes`] holds q channel by channel, so
+//! input gradient's words are channels, as in every sweep. The weight gradient's are pixels: `planes` holds q channel by channel, so
 //! that any run of neighbours is a run of words, and dz as `[word][channel][pixel of the word]`.
 //!
 //! bfloat16: products are exact, sums float32 in an order that depends on the path. 8 bits: sums are exact integers, the same on every
