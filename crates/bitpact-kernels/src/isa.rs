@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// An instruction-set path. Kernels of one path give the same bits on every machine that has it;
-/// integer kernels give the same integers on every path.
+/// An instruction-set path. Kernels of one path give the same bits on every machine that has it, but for those over bfloat16 on AVX-512,
+/// which depend on whether its BF16 pays ([`Format::pays`](crate::conv::rounded::Format::pays)); integer kernels give the same integers on every path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust, the reference; runs everywhere.

@@ -14,6 +14,7 @@
 //! instruction set and on nothing else. z holds exact integers (i32) or float32.
 
 mod body;
+mod gradient;
 #[cfg(test)]
 mod tests;
 
@@ -480,20 +481,20 @@ pub fn backward_apply(
     match output {
         GradientOutput::Real(dz) => {
             check_layout(shape, dz_layout, dz.len());
-            with_accumulators!(body::RealGradient(dz))
+            with_accumulators!(gradient::RealGradient(dz))
         }
         GradientOutput::Rounded(dz) => {
             check_layout(shape, dz_layout, dz.len());
-            with_accumulators!(body::RoundedGradient(dz))
+            with_accumulators!(gradient::RoundedGradient(dz))
         }
         GradientOutput::Bf16(bytes) => {
             assert!(bytes.len().is_multiple_of(2));
             check_layout(shape, dz_layout, bytes.len() / 2);
-            with_accumulators!(body::Bf16Gradient(bytes))
+            with_accumulators!(gradient::Bf16Gradient(bytes))
         }
         GradientOutput::S8 { bytes, random } => {
             check_layout(shape, dz_layout, bytes.len());
-            with_accumulators!(body::S8Gradient { bytes, random })
+            with_accumulators!(gradient::S8Gradient { bytes, random })
         }
     }
 }

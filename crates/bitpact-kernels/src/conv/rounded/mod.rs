@@ -13,7 +13,7 @@
 //! that any run of neighbours is a run of words, and dz as `[word][channel][pixel of the word]`.
 //!
 //! bfloat16: products are exact, sums float32 in an order that depends on the path. 8 bits: sums are exact integers, the same on every
-//! path, and are turned to float32 once an image.
+//! path, and are turned to float32 once a block of pixels.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
