@@ -5,12 +5,16 @@
 //! of them: f32 should reach 90 or more, u8 x s8 280 or more at 16 channels and 400 beyond.
 //!
 //! `cargo run --release -p bitpact-kernels --example conv_speed [scalar|avx2|avx512]`
+//!
+//! The last columns have codes and weights of 4 bits, so that paths with sums of 16 bits use them; `u8 x s8` has codes of 8 bits.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, RoundedWeightGrad};
-use bitpact_kernels::{Aligned, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32, Isa, Layout};
+use bitpact_kernels::{
+    Aligned, CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32, Isa, Layout,
+};
 
 struct Case {
     name: &'static str,
@@ -37,7 +41,7 @@ fn main() {
         shape("3x3 512->512 @7", 3, 1, 512, 512, 7),
     ];
     for isa in Isa::available().into_iter().filter(|isa| filter.as_ref().is_none_or(|name| isa.to_string() == *name)) {
-        let columns = ["forward", "dx", "dw", "u8 x s8", "dx bf16", "dw bf16", "dx s8", "dw s8"];
+        let columns = ["forward", "dx", "dw", "u8 x s8", "u4 x s4", "dx bf16", "dw bf16", "dx s8", "dw s8"];
         let line = |words: &[String]| words.iter().map(|w| format!(" {w:>9}")).collect::<String>();
         println!("{:20}{}   Gop/s on {isa}", "", line(&columns.map(str::to_owned)));
         for case in &cases {
@@ -52,7 +56,7 @@ fn main() {
 }
 
 /// Cycles through several images, as a step over a batch does, and takes the best of several rounds.
-fn speeds(isa: Isa, case: &Case) -> [f64; 4] {
+fn speeds(isa: Isa, case: &Case) -> [f64; 5] {
     const IMAGES: usize = 16;
     let g = case.geometry;
     let (h, w) = g.output(case.size, case.size);
@@ -85,15 +89,19 @@ fn speeds(isa: Isa, case: &Case) -> [f64; 4] {
     let mut partial = Aligned::zeroed(grad.partial_len());
     let weight_grad = best(ops, || (0..IMAGES).for_each(|i| grad.run(black_box(&xs[i]), &ys[i], &mut partial)));
 
-    let codes: Vec<_> =
-        (0..IMAGES).map(|_| Aligned::from_slice(&(0..x.len()).map(|i| (i * 31) as u8).collect::<Vec<_>>())).collect();
     let mut sums: Vec<_> = (0..IMAGES).map(|_| Aligned::<i32>::zeroed(y.len())).collect();
-    let int8 = ConvU8S8::new(isa, g, x, y);
-    let mut packed = Aligned::zeroed(int8.packed_len());
-    int8.pack(&(0..g.weights()).map(|i| (i * 17) as i8).collect::<Vec<_>>(), &mut packed);
     let init = vec![0; y.cs];
-    let int8 = best(ops, || (0..IMAGES).for_each(|i| int8.run(black_box(&codes[i]), &packed, &init, &mut sums[i])));
-    [forward, input_grad, weight_grad, int8]
+    let mut of_codes = |limits: CodeLimits| {
+        let codes: Vec<u8> = (0..x.len()).map(|i| (i * 31) as u8 & limits.x).collect();
+        let codes: Vec<_> = (0..IMAGES).map(|_| Aligned::from_slice(&codes)).collect();
+        let plan = ConvU8S8::new(isa, g, x, y, limits);
+        let mut packed = Aligned::zeroed(plan.packed_len());
+        let limit = i16::from(limits.w);
+        plan.pack(&(0..g.weights()).map(|i| ((i * 17) as i16 % limit) as i8).collect::<Vec<_>>(), &mut packed);
+        best(ops, || (0..IMAGES).for_each(|i| plan.run(black_box(&codes[i]), &packed, &init, &mut sums[i])))
+    };
+    let (int8, int4) = (of_codes(CodeLimits::NONE), of_codes(CodeLimits { x: 15, w: 15 }));
+    [forward, input_grad, weight_grad, int8, int4]
 }
 
 /// The backward products over rounded gradients; that of the weights with the rearranging it needs.
@@ -112,7 +120,7 @@ fn rounded_speeds(isa: Isa, format: Format, case: &Case) -> [f64; 2] {
     let (codes, gradients) = (bytes(x.len(), 3), bytes(dz.len() * format.bytes(), format.zero()));
     let mut scratch = RoundedScratch::default();
 
-    let plan = RoundedInputGrad::new(isa, format, g, dz, dx);
+    let plan = RoundedInputGrad::new(isa, format, g, dz, dx, 15);
     plan.reserve(&mut scratch);
     let mut packed = Aligned::zeroed(plan.packed_len());
     plan.pack(&vec![1; g.weights()], &mut packed);

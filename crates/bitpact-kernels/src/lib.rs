@@ -17,7 +17,7 @@ pub mod pool2d;
 pub mod product;
 pub mod requant;
 
-pub use conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
+pub use conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
 pub use fused::{Base, FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
 pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};

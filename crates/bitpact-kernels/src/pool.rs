@@ -5,7 +5,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads in all, the caller's included; 0 counts as 1.
+    /// A pool of `threads` threads in all, the caller's included; 0 counts as 1. All of them are up when it returns.
     ///
     /// # Panics
     /// If the system refuses a thread.
@@ -76,15 +76,20 @@ impl Pool {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
+        let all_up = Arc::new(Barrier::new(threads));
         let workers = (1..threads)
             .map(|worker| {
-                let shared = Arc::clone(&shared);
+                let (shared, all_up) = (Arc::clone(&shared), Arc::clone(&all_up));
                 std::thread::Builder::new()
                     .name(format!("bitpact-{worker}"))
-                    .spawn(move || shared.work(worker))
+                    .spawn(move || {
+                        all_up.wait();
+                        shared.work(worker);
+                    })
                     .expect("the system refused a thread")
             })
             .collect();
+        all_up.wait();
         Pool { shared, workers, running: Mutex::new(()) }
     }
 

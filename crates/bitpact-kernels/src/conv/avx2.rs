@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::grad_kernel;
 use super::kernel::{self, Base, Lanes};
 use super::sweep::Sweep;
 use crate::isa::Avx2;
@@ -66,11 +67,11 @@ pub(super) fn weight_grad_f32(isa: Avx2, sweep: &Sweep, x: &[f32], dy: &[f32], p
 }
 
 /// # Safety
-/// As for [`kernel::weight_grad`].
+/// As for [`grad_kernel::weight_grad`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weight_grad_f32_4x16(isa: Avx2, sweep: &Sweep, x: *const f32, dy: *const f32, partial: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { kernel::weight_grad::<_, 4, 2, 0, 0>(F32(isa), sweep, x, dy, partial) }
+    unsafe { grad_kernel::weight_grad::<_, 4, 2, 0, 0>(F32(isa), sweep, x, dy, partial) }
 }
 
 #[derive(Clone, Copy)]

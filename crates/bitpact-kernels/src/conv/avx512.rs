@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::grad_kernel;
 use super::kernel::{self, Base, Lanes};
 use super::sweep::Sweep;
 use crate::isa::Avx512;
@@ -50,11 +51,11 @@ pub(super) fn weight_grad_f32(isa: Avx512, sweep: &Sweep, x: &[f32], dy: &[f32],
 }
 
 /// # Safety
-/// As for [`kernel::weight_grad`].
+/// As for [`grad_kernel::weight_grad`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn weight_grad_f32_16x16_8x32(isa: Avx512, sweep: &Sweep, x: *const f32, dy: *const f32, partial: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { kernel::weight_grad::<_, 16, 1, 8, 2>(F32(isa), sweep, x, dy, partial) }
+    unsafe { grad_kernel::weight_grad::<_, 16, 1, 8, 2>(F32(isa), sweep, x, dy, partial) }
 }
 
 #[derive(Clone, Copy)]

@@ -1,13 +1,13 @@
 //! The exact integer convolution of u8 codes with s8 weights.
 
-use super::ConvGeometry;
 use super::int_sweep::IntSweep;
 use super::sweep::Sweep;
+use super::{CodeLimits, ConvGeometry};
 use crate::isa::Isa;
 use crate::layout::Layout;
 
-/// Plan of y = init + conv(x, w) over u8 x and s8 w, exact in i32 for the full range of both on every path, as long as
-/// the caller's sums fit i32.
+/// Plan of y = init + conv(x, w) over u8 x and s8 w, exact in i32 on every path for all codes within the plan's
+/// [`CodeLimits`], as long as the caller's sums fit i32.
 #[derive(Clone, Debug)]
 pub struct ConvU8S8 {
     geometry: ConvGeometry,
@@ -15,13 +15,13 @@ pub struct ConvU8S8 {
 }
 
 impl ConvU8S8 {
-    /// Plans y = init + conv(x, w) on `isa`. `x.cs` is a multiple of 4, `y.cs` of 16, `x.border >= geometry.pad`.
+    /// Plans y = init + conv(x, w) on `isa`, over codes up to `limits`. `x.cs` is a multiple of 4, `y.cs` of 16, `x.border >= geometry.pad`.
     ///
     /// # Panics
     /// If the layouts do not fit the geometry or the machine lacks `isa`.
-    pub fn new(isa: Isa, geometry: ConvGeometry, x: Layout, y: Layout) -> ConvU8S8 {
+    pub fn new(isa: Isa, geometry: ConvGeometry, x: Layout, y: Layout, limits: CodeLimits) -> ConvU8S8 {
         let sweep = Sweep::forward(&geometry, x, y, geometry.cin.next_multiple_of(4));
-        ConvU8S8 { geometry, sweep: IntSweep::new(isa, sweep, x.cs) }
+        ConvU8S8 { geometry, sweep: IntSweep::new(isa, sweep, x.cs, limits) }
     }
 
     /// Elements of the packed weights.
@@ -32,15 +32,16 @@ impl ConvU8S8 {
     /// Packs OIHW weight codes for [`ConvU8S8::run`].
     ///
     /// # Panics
-    /// If a length is wrong.
+    /// If a length is wrong or a code is above the limit.
     pub fn pack(&self, codes_oihw: &[i8], out: &mut [i8]) {
         let g = &self.geometry;
         assert_eq!(codes_oihw.len(), g.weights(), "weights of {g:?}");
+        self.sweep.limits().check(codes_oihw);
         self.sweep.pack(out, |o, i, a, b| if o < g.cout && i < g.cin { codes_oihw[g.weight(o, i, a, b)] } else { 0 });
     }
 
     /// y = init + conv(x, w): writes the interior pixels of y, all `cs` channels of each; `init` has `y.cs` elements.
-    /// Channels of x beyond `cin` meet zero weights.
+    /// Channels of x beyond `cin` meet zero weights. Sums are wrong if x holds codes above the limit.
     ///
     /// # Panics
     /// If a length is wrong.

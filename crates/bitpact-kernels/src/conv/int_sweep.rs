@@ -5,19 +5,35 @@ use super::sweep::Sweep;
 use super::tile_sweep::TileSweep;
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-use super::{LANES, reference};
+use super::{CodeLimits, LANES, reference};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::Amx;
+use crate::isa::{Amx, Avx2, Avx512, AvxVnni};
 use crate::isa::{Isa, Proof};
 
 /// A sweep that reads u8 and writes i32, with packed s8 weights.
 #[derive(Clone, Debug)]
 pub(super) struct IntSweep {
     sweep: Sweep,
-    proof: Proof,
-    /// The walk on tiles, where the path has them.
+    limits: CodeLimits,
+    unit: Unit,
+}
+
+/// What multiplies.
+#[derive(Clone, Debug)]
+enum Unit {
+    /// Both factors widened to 16 bits.
     #[cfg(target_arch = "x86_64")]
-    tiles: Option<(Amx, TileSweep)>,
+    Wide(Avx2),
+    /// Sums of so many words in 16 bits.
+    #[cfg(target_arch = "x86_64")]
+    Narrow(Avx2, usize),
+    #[cfg(target_arch = "x86_64")]
+    Vnni(AvxVnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Tiles(Amx, TileSweep),
+    Scalar,
 }
 
 impl IntSweep {
@@ -25,18 +41,25 @@ impl IntSweep {
     ///
     /// # Panics
     /// If the sweep reads no multiple of 4 channels or the machine lacks `isa`.
-    pub(super) fn new(isa: Isa, sweep: Sweep, x_cs: usize) -> IntSweep {
+    pub(super) fn new(isa: Isa, sweep: Sweep, x_cs: usize, limits: CodeLimits) -> IntSweep {
         assert!(sweep.reads().is_multiple_of(4) && sweep.reads() <= x_cs, "{} of {x_cs} channels", sweep.reads());
         #[cfg(target_arch = "x86_64")]
-        let tiles = Amx::detect()
-            .filter(|_| isa == Isa::Amx && !sweep.taps().is_empty())
-            .map(|amx| (amx, TileSweep::new(&sweep, x_cs, 1)));
-        IntSweep {
-            sweep,
-            proof: isa.prove(),
-            #[cfg(target_arch = "x86_64")]
-            tiles,
-        }
+        let unit = match (isa.prove(), Amx::detect(), AvxVnni::detect()) {
+            (_, Some(amx), _) if isa == Isa::Amx && !sweep.taps().is_empty() => {
+                Unit::Tiles(amx, TileSweep::new(&sweep, x_cs, 1))
+            }
+            (Proof::Avx512(token), ..) => Unit::Avx512(token),
+            (Proof::Avx2(_), _, Some(token)) if isa == Isa::AvxVnni => Unit::Vnni(token),
+            (Proof::Avx2(token), ..) if limits.words() > 0 => Unit::Narrow(token, limits.words()),
+            (Proof::Avx2(token), ..) => Unit::Wide(token),
+            _ => Unit::Scalar,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let unit = {
+            let _: Proof = isa.prove();
+            Unit::Scalar
+        };
+        IntSweep { sweep, limits, unit }
     }
 
     /// Elements of the packed weights.
@@ -49,6 +72,11 @@ impl IntSweep {
         self.sweep.y_channels()
     }
 
+    /// Largest codes.
+    pub(super) fn limits(&self) -> CodeLimits {
+        self.limits
+    }
+
     /// Kernel positions.
     pub(super) fn taps(&self) -> &[super::sweep::Tap] {
         self.sweep.taps()
@@ -56,20 +84,21 @@ impl IntSweep {
 
     /// Bytes of a packed weight.
     fn weight_bytes(&self) -> usize {
-        match self.proof {
-            Proof::Avx2(_) => 2,
+        match self.unit {
+            #[cfg(target_arch = "x86_64")]
+            Unit::Wide(_) => 2,
             _ => 1,
         }
     }
 
-    /// Packs weight(channel written, channel read, kernel row, kernel column).
+    /// Packs, of weights that were checked, weight(channel written, channel read, kernel row, kernel column).
     ///
     /// # Panics
     /// If the length is wrong.
     pub(super) fn pack(&self, out: &mut [i8], weight: impl Fn(usize, usize, usize, usize) -> i8) {
         assert_eq!(out.len(), self.packed_len(), "packed weights");
         #[cfg(target_arch = "x86_64")]
-        if let Some((_, tiles)) = &self.tiles {
+        if let Unit::Tiles(_, tiles) = &self.unit {
             let taps = self.sweep.taps();
             return tiles.pack(out, |o, i, tap| weight(o, i, taps[tap].a, taps[tap].b));
         }
@@ -79,9 +108,9 @@ impl IntSweep {
                 for (word, out) in (0..self.sweep.reads() / 4).zip(&mut words) {
                     let codes: [i8; 4 * LANES] =
                         std::array::from_fn(|k| weight(block * LANES + k / 4, word * 4 + k % 4, tap.a, tap.b));
-                    match self.proof {
+                    match self.unit {
                         #[cfg(target_arch = "x86_64")]
-                        Proof::Avx2(_) => super::avx2::widen(&codes, out),
+                        Unit::Wide(_) => super::avx2::widen(&codes, out),
                         _ => out.copy_from_slice(&codes),
                     }
                 }
@@ -97,19 +126,25 @@ impl IntSweep {
         self.sweep.check(x.len(), y.len());
         assert_eq!(packed.len(), self.packed_len(), "packed weights");
         assert_eq!(init.len(), self.sweep.y_channels(), "initial values");
-        #[cfg(target_arch = "x86_64")]
-        if let Some((amx, tiles)) = &self.tiles {
-            let (x, w, y, init) = (x.as_ptr(), packed.as_ptr().cast(), y.as_mut_ptr().cast(), init.as_ptr().cast());
-            // SAFETY: the lengths are the sweep's.
-            unsafe { tiles.run(*amx, tiles::Product::U8S8, &self.sweep, x, w, y, tiles::Start::Init, init) };
-            return;
-        }
-        match self.proof {
+        match &self.unit {
             #[cfg(target_arch = "x86_64")]
-            Proof::Avx2(token) => super::avx2::sweep_u8s8(token, &self.sweep, x, packed, init, y),
+            Unit::Tiles(amx, tiles) => {
+                let (x, w, y, init) = (x.as_ptr(), packed.as_ptr().cast(), y.as_mut_ptr().cast(), init.as_ptr().cast());
+                // SAFETY: the lengths are the sweep's.
+                unsafe { tiles.run(*amx, tiles::Product::U8S8, &self.sweep, x, w, y, tiles::Start::Init, init) }
+            }
             #[cfg(target_arch = "x86_64")]
-            Proof::Avx512(token) => super::avx512::sweep_u8s8(token, &self.sweep, x, packed, init, y),
-            _ => reference::sweep_u8s8(&self.sweep, x, packed, init, y),
+            Unit::Wide(token) => super::avx2::sweep_u8s8(*token, &self.sweep, x, packed, init, y),
+            #[cfg(target_arch = "x86_64")]
+            Unit::Narrow(token, reach) => {
+                debug_assert!(x.iter().all(|&x| x <= self.limits.x), "codes of at most {}", self.limits.x);
+                super::bytes::sweep_narrow(*token, *reach, &self.sweep, x, packed, init, y)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Unit::Vnni(token) => super::bytes::sweep_vnni(*token, &self.sweep, x, packed, init, y),
+            #[cfg(target_arch = "x86_64")]
+            Unit::Avx512(token) => super::avx512::sweep_u8s8(*token, &self.sweep, x, packed, init, y),
+            Unit::Scalar => reference::sweep_u8s8(&self.sweep, x, packed, init, y),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The loop nests all SIMD paths share; a path supplies its instructions as a [`Lanes`].
+//! The walk over a sweep that all SIMD paths share; a path supplies its instructions as a [`Lanes`].
 
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
@@ -11,9 +11,6 @@ const CHUNK: usize = 64;
 /// Bytes of packed weights up to which they are read again for every chunk of pixels; larger ones are read one group of
 /// blocks at a time over all pixels, so that the group stays in the second-level cache.
 const WEIGHTS_AT_ONCE: usize = 256 << 10;
-
-/// Pixels of one image whose weight gradient is summed in registers before it is added to the partial sum.
-const GRAD_CHUNK: usize = 128;
 
 /// The instructions of one path for one pair of element types. A value is a proof that the CPU has them, so its safe
 /// methods are arithmetic and its unsafe ones are memory accesses.
@@ -41,11 +38,21 @@ pub(super) trait Lanes: Copy {
     const WEIGHTS: usize;
     /// Whether the register file holds 4 words of weights beside the sums.
     const UNROLL: bool;
+    /// Whether a sum is short, two or more in a lane, and goes to the wide one of its lane by [`Lanes::widen`].
+    const SHORT: bool = false;
 
     /// Zero sums.
     fn zero(self) -> Self::Sums;
     /// `sums` + x * w, lane by lane.
     fn multiply_add(self, sums: Self::Sums, x: Self::Word, w: Self::Weights) -> Self::Sums;
+    /// Words whose products short sums can take.
+    fn reach(self) -> usize {
+        usize::MAX
+    }
+    /// Short sums as wide ones.
+    fn widen(self, sums: Self::Sums) -> Self::Sums {
+        sums
+    }
     /// a + b, lane by lane.
     fn add(self, a: Self::Sums, b: Self::Sums) -> Self::Sums;
     /// Reads `WORD` elements.
@@ -198,7 +205,9 @@ unsafe fn tile<L: Lanes, const P: usize, const V: usize>(
             first[v] = unsafe { lanes.load(init.wrapping_add(v * L::WIDTH)) };
         }
     }
-    let mut sums = [first; P];
+    let mut wide = [first; P];
+    let mut sums = if L::SHORT { [[lanes.zero(); V]; P] } else { wide };
+    let mut reach = lanes.reach();
     let step = L::WEIGHTS * (LANES / L::WIDTH);
     let mut w = group.w;
     for tap in sweep.taps() {
@@ -211,17 +220,29 @@ unsafe fn tile<L: Lanes, const P: usize, const V: usize>(
             w = w.wrapping_add(4 * step);
         }
         while at < end {
+            if L::SHORT {
+                if reach == 0 {
+                    widen(lanes, &mut wide, &mut sums);
+                    reach = lanes.reach();
+                }
+                reach -= 1;
+            }
             // SAFETY: as above, for one word.
             unsafe { words::<L, P, V, 1>(lanes, &xs, at, w, group.block_len, &mut sums) };
             at += L::WORD;
             w = w.wrapping_add(step);
         }
     }
+    if L::SHORT {
+        widen(lanes, &mut wide, &mut sums);
+    } else {
+        wide = sums;
+    }
     for p in 0..P {
         for v in 0..V {
             let y = group.y.wrapping_add(ys[p] + v * L::WIDTH);
             if p < n {
-                let mut sum = sums[p][v];
+                let mut sum = wide[p][v];
                 if let Base::Old = group.base {
                     // SAFETY: the sweep's invariant: all channels of a pixel of the grid are within y.
                     sum = lanes.add(unsafe { lanes.load(y) }, sum);
@@ -230,6 +251,19 @@ unsafe fn tile<L: Lanes, const P: usize, const V: usize>(
                 unsafe { lanes.store(y, sum) };
             }
         }
+    }
+}
+
+/// Moves short sums to wide ones.
+#[inline(always)]
+fn widen<L: Lanes, const P: usize, const V: usize>(
+    lanes: L,
+    wide: &mut [[L::Sums; V]; P],
+    sums: &mut [[L::Sums; V]; P],
+) {
+    for (wide, sums) in wide.as_flattened_mut().iter_mut().zip(sums.as_flattened_mut()) {
+        *wide = lanes.add(*wide, lanes.widen(*sums));
+        *sums = lanes.zero();
     }
 }
 
@@ -261,136 +295,6 @@ unsafe fn words<L: Lanes, const P: usize, const V: usize, const U: usize>(
             for v in 0..V {
                 sums[p][v] = lanes.multiply_add(sums[p][v], x, weights[u][v]);
             }
-        }
-    }
-}
-
-/// Adds one image's weight gradient to `partial`, in tiles of `C1` channels of x times `V1` registers (one block of 16
-/// channels of dy), or `C2` times `V2` (two blocks) where `V2` is not 0 and two blocks are left.
-///
-/// # Safety
-/// `x` and `dy` are valid for reads of `sweep`'s x and y length, `partial` for reads and writes of
-/// `[blocks][taps][reads][16]` elements.
-#[inline(always)]
-pub(super) unsafe fn weight_grad<L, const C1: usize, const V1: usize, const C2: usize, const V2: usize>(
-    lanes: L,
-    sweep: &Sweep,
-    x: *const f32,
-    dy: *const f32,
-    partial: *mut f32,
-) where
-    L: Lanes<X = f32, W = f32, Y = f32>,
-{
-    let blocks = sweep.y_channels() / LANES;
-    let block_len = sweep.taps().len() * sweep.reads() * LANES;
-    let rows = (GRAD_CHUNK / sweep.cols().max(1)).max(1);
-    for row in (0..sweep.rows()).step_by(rows) {
-        let rows = (row, (row + rows).min(sweep.rows()));
-        let mut block = 0;
-        while block < blocks {
-            let two = V2 > 0 && blocks - block >= 2;
-            let dy = dy.wrapping_add(block * LANES);
-            for (t, tap) in sweep.taps().iter().enumerate() {
-                let x = x.wrapping_add(tap.offset);
-                let partial = partial.wrapping_add(block * block_len + t * sweep.reads() * LANES);
-                if two {
-                    // SAFETY: the caller's promise, for one tap of two blocks.
-                    unsafe { grad_channels::<L, C2, V2>(lanes, sweep, rows, x, dy, partial, block_len) };
-                } else {
-                    // SAFETY: the caller's promise, for one tap of one block.
-                    unsafe { grad_channels::<L, C1, V1>(lanes, sweep, rows, x, dy, partial, block_len) };
-                }
-            }
-            block += if two { 2 } else { 1 };
-        }
-    }
-}
-
-/// One tap, all channels of x, V registers of channels of dy.
-///
-/// # Safety
-/// As for [`weight_grad`], with `x`, `dy` and `partial` at the tap's and the block's first elements.
-#[inline(always)]
-unsafe fn grad_channels<L, const C: usize, const V: usize>(
-    lanes: L,
-    sweep: &Sweep,
-    rows: (usize, usize),
-    x: *const f32,
-    dy: *const f32,
-    partial: *mut f32,
-    block_len: usize,
-) where
-    L: Lanes<X = f32, W = f32, Y = f32>,
-{
-    let mut c = 0;
-    while c < sweep.reads() {
-        let (x, partial, rest) = (x.wrapping_add(c), partial.wrapping_add(c * LANES), sweep.reads() - c);
-        if rest >= C {
-            // SAFETY: the caller's promise, for C channels of x.
-            unsafe { grad_tile::<L, C, V>(lanes, sweep, rows, x, dy, partial, block_len) };
-            c += C;
-        } else if rest >= 3 {
-            // SAFETY: as above, for 3 channels.
-            unsafe { grad_tile::<L, 3, V>(lanes, sweep, rows, x, dy, partial, block_len) };
-            c += 3;
-        } else {
-            // SAFETY: as above, for one channel.
-            unsafe { grad_tile::<L, 1, V>(lanes, sweep, rows, x, dy, partial, block_len) };
-            c += 1;
-        }
-    }
-}
-
-/// `C` channels of x by V registers of channels of dy, over the pixels of some rows.
-///
-/// # Safety
-/// As for [`grad_channels`], with C channels of x.
-#[inline(always)]
-unsafe fn grad_tile<L, const C: usize, const V: usize>(
-    lanes: L,
-    sweep: &Sweep,
-    rows: (usize, usize),
-    x: *const f32,
-    dy: *const f32,
-    partial: *mut f32,
-    block_len: usize,
-) where
-    L: Lanes<X = f32, W = f32, Y = f32>,
-{
-    let per_block = LANES / L::WIDTH;
-    let out =
-        |c: usize, v: usize| partial.wrapping_add((v / per_block) * block_len + c * LANES + (v % per_block) * L::WIDTH);
-    for c in 0..C {
-        for v in 0..V {
-            lanes.prefetch(out(c, v));
-        }
-    }
-    let mut sums = [[lanes.zero(); V]; C];
-    for r in rows.0..rows.1 {
-        let mut x = x.wrapping_add(sweep.x_at(r, 0));
-        let mut dy = dy.wrapping_add(sweep.y_at(r, 0));
-        for _ in 0..sweep.cols() {
-            let d: [L::Weights; V] = std::array::from_fn(|v| {
-                // SAFETY: the sweep's invariant: all channels of a pixel of the grid are within dy.
-                unsafe { lanes.weights(dy.wrapping_add(v * L::WIDTH)) }
-            });
-            for c in 0..C {
-                // SAFETY: the sweep's invariant: a tap's channels are within x.
-                let xv = unsafe { lanes.word(x.wrapping_add(c)) };
-                for v in 0..V {
-                    sums[c][v] = lanes.multiply_add(sums[c][v], xv, d[v]);
-                }
-            }
-            x = x.wrapping_add(sweep.x_col());
-            dy = dy.wrapping_add(sweep.y_col());
-        }
-    }
-    for c in 0..C {
-        for v in 0..V {
-            // SAFETY: the caller's promise.
-            let old = unsafe { lanes.load(out(c, v)) };
-            // SAFETY: the caller's promise.
-            unsafe { lanes.store(out(c, v), lanes.add(old, sums[c][v])) };
         }
     }
 }

@@ -17,7 +17,11 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod forward;
+#[cfg(target_arch = "x86_64")]
+mod grad_kernel;
 mod input_grad;
 mod int8;
 mod int_sweep;
@@ -58,6 +62,34 @@ pub struct ConvGeometry {
     pub cin: usize,
     /// Output channels.
     pub cout: usize,
+}
+
+/// Largest codes that a plan meets. The smaller they are, the more products sums of 16 bits hold, where a path has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeLimits {
+    /// Largest code read.
+    pub x: u8,
+    /// Largest magnitude of a weight.
+    pub w: u8,
+}
+
+impl CodeLimits {
+    /// All codes.
+    pub const NONE: CodeLimits = CodeLimits { x: u8::MAX, w: 128 };
+
+    /// # Panics
+    /// If a weight is above the limit.
+    fn check(self, weights: &[i8]) {
+        if let Some(w) = weights.iter().find(|w| w.unsigned_abs() > self.w) {
+            panic!("weight {w} of at most {}", self.w);
+        }
+    }
+
+    /// Words of four products that a sum of 16 bits holds if each of its halves adds up two of them: 2 x w a word.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    fn words(self) -> usize {
+        i16::MAX as usize / (2 * usize::from(self.x) * usize::from(self.w)).max(1)
+    }
 }
 
 impl ConvGeometry {

@@ -281,18 +281,23 @@ fn forward_and_gradients_are_adjoint() {
 
 #[test]
 fn integer_convolution_is_exact_on_every_path() {
-    for (n, case) in cases().into_iter().enumerate() {
+    // All codes; sums of 16 bits that hold 3, 4, 36 and 910 words.
+    let limits = [(255, 128), (255, 19), (255, 15), (15, 30), (6, 3)].map(|(x, w)| CodeLimits { x, w });
+    for ((n, case), limits) in cases().into_iter().enumerate().flat_map(|case| limits.map(|limits| (case, limits))) {
         let (x, y) = (case.x(), case.y());
         let mut numbers = Numbers(5);
-        let extreme = n % 3 == 0;
-        let mut code = |largest: u8| if extreme { largest } else { numbers.next() as u8 };
-        let zero_point = if n % 2 == 0 { 0 } else { 128 };
-        let dense: Vec<u8> = (0..x.h * x.w * x.c).map(|_| code(255)).collect();
+        let (extreme, sign) = (n % 3 == 0, if n % 2 == 0 { -1 } else { 1 });
+        let mut number = |low: i64, high: i64| low + (numbers.next() >> 8) as i64 % (high - low + 1);
+        let (largest, heaviest) = (i64::from(limits.x), i64::from(limits.w));
+        let zero_point = (n % 2) as u8 * limits.x.div_ceil(2);
+        let dense: Vec<u8> =
+            (0..x.h * x.w * x.c).map(|_| if extreme { limits.x } else { number(0, largest) as u8 }).collect();
         let mut xs = place(&x, &dense, zero_point);
         for pixel in xs.chunks_exact_mut(x.cs) {
             pixel[x.c..].fill(0);
         }
-        let ws: Vec<i8> = (0..case.g.weights()).map(|_| code(128) as i8).collect();
+        let mut weight = || if extreme { sign * heaviest } else { number(-heaviest, heaviest) }.min(127) as i8;
+        let ws: Vec<i8> = (0..case.g.weights()).map(|_| weight()).collect();
         let init: Vec<i32> = (0..y.cs).map(|c| c as i32 * 1001 - 7777).collect();
         let mut exact = vec![0_i64; y.len()];
         for (r, q) in grid(y.h, y.w) {
@@ -309,15 +314,24 @@ fn integer_convolution_is_exact_on_every_path() {
             }
         }
         for isa in paths() {
-            let plan = ConvU8S8::new(isa, case.g, x, y);
+            let plan = ConvU8S8::new(isa, case.g, x, y, limits);
             let mut packed = vec![1; plan.packed_len()];
             plan.pack(&ws, &mut packed);
             let mut ys = vec![0; y.len()];
             plan.run(&xs, &packed, &init, &mut ys);
             let wrong = ys.iter().zip(&exact).position(|(&got, &exact)| i64::from(got) != exact);
-            assert_eq!(wrong, None, "{isa} {case:?}: first wrong element");
+            assert_eq!(wrong, None, "{isa} {case:?} {limits:?}: first wrong element");
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "weight -16 of at most 15")]
+fn a_weight_above_the_limit_is_refused() {
+    let g = ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin: 4, cout: 1 };
+    let (x, y) = (Layout::with_cs(1, 1, 4, 4, 0), Layout::new(1, 1, 1, 0));
+    let plan = ConvU8S8::new(Isa::Scalar, g, x, y, CodeLimits { x: 3, w: 15 });
+    plan.pack(&[15, -15, 0, -16], &mut vec![0; plan.packed_len()]);
 }
 
 #[test]
@@ -352,7 +366,7 @@ fn wrong_layouts_and_lengths_are_refused() {
         assert!(fails(&|| drop(ConvF32::new(isa, g, Layout { border: 0, ..x }, y))), "border");
         assert!(fails(&|| drop(ConvF32::new(isa, g, x, Layout { h: 7, ..y }))), "output size");
         assert!(fails(&|| drop(ConvF32::new(isa, g, x, Layout { cs: 20, ..y }))), "channel stride");
-        assert!(fails(&|| drop(ConvU8S8::new(isa, g, Layout { c: 3, ..x }, y))), "input channels");
+        assert!(fails(&|| drop(ConvU8S8::new(isa, g, Layout { c: 3, ..x }, y, CodeLimits::NONE))), "input channels");
         assert!(
             fails(&|| drop(ConvInputGradF32::new(isa, g, Layout { border: 0, ..y }, Layout::new(8, 8, 4, 0)))),
             "border"

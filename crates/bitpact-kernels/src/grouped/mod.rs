@@ -8,7 +8,7 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-use crate::conv::{ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
+use crate::conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
 use crate::depthwise::{self, DepthwiseF32, DepthwiseInputGradF32, DepthwiseU8S8, DepthwiseWeightGradF32};
 use crate::isa::Isa;
 use crate::layout::{Aligned, Layout};
@@ -74,12 +74,12 @@ pub struct GroupConvU8S8 {
 }
 
 impl GroupConvU8S8 {
-    /// Plans y = init + conv(x, w) on `isa`, as [`ConvU8S8::new`].
+    /// Plans y = init + conv(x, w) on `isa` over codes up to `limits`, as [`ConvU8S8::new`].
     ///
     /// # Panics
     /// If layouts or groups do not fit the geometry or the machine lacks `isa`.
-    pub fn new(isa: Isa, geometry: ConvGeometry, groups: usize, x: Layout, y: Layout) -> Self {
-        let whole = |g, x, y| ConvU8S8::new(isa, g, x, y);
+    pub fn new(isa: Isa, geometry: ConvGeometry, groups: usize, x: Layout, y: Layout, limits: CodeLimits) -> Self {
+        let whole = |g, x, y| ConvU8S8::new(isa, g, x, y, limits);
         Self { plan: Plan::new(geometry, groups, x, y, whole, |g, x, y| DepthwiseU8S8::new(isa, g, x, y)) }
     }
 

@@ -77,8 +77,8 @@ fn integers_are_those_of_the_dense_convolution() {
             let weight = |i: u64| [-128, 127, 1, key.with("w").u64(i) as i8][(key.with("w").u64(i) >> 8) as usize % 4];
             let w: Vec<i8> = (0..weights(g, groups) as u64).map(weight).collect();
             let init: Vec<i32> = (0..y.cs as i32).map(|c| if c < g.cout as i32 { 1000 * c - 7 } else { 0 }).collect();
-            let plan = GroupConvU8S8::new(isa, g, groups, x, y);
-            let reference = ConvU8S8::new(Isa::Scalar, g, x, y);
+            let plan = GroupConvU8S8::new(isa, g, groups, x, y, CodeLimits::NONE);
+            let reference = ConvU8S8::new(Isa::Scalar, g, x, y, CodeLimits::NONE);
             let (mut packed, mut whole) = (vec![0; plan.packed_len()], vec![0; reference.packed_len()]);
             plan.pack(&w, &mut packed);
             reference.pack(&dense(g, groups, &w), &mut whole);

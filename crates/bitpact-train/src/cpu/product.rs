@@ -7,7 +7,7 @@ use bitpact_core::{ActQuant, WeightSpec, quantize_weights_given, weights_backwar
 use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
 use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
-    Aligned, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, elements, grouped,
+    Aligned, CodeLimits, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, elements, grouped,
 };
 
 use super::product_backward::Backward;
@@ -136,11 +136,16 @@ impl Product {
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
         let n = grouped::weights(geometry, groups);
-        let fits_s8 = spec.is_some_and(|s| s.grid.code_limit(s.bits) <= 127);
+        let largest = match source {
+            Source::Codes { bits, quant, .. } => quant.q_max(bits) as u8 + source.zero_code(),
+            _ => u8::MAX,
+        };
+        let limits = spec.map(|s| s.grid.code_limit(s.bits)).filter(|&limit| limit <= 127);
+        let limits = limits.map(|limit| CodeLimits { x: largest, w: limit as u8 }).filter(|_| source != Source::Real);
         let path = if s.identity {
             Path::Identity { z: Aligned::zeroed(batch * z_layout.len()) }
-        } else if fits_s8 && source != Source::Real {
-            let conv = GroupConvU8S8::new(isa, geometry, groups, x, z_layout);
+        } else if let Some(limits) = limits {
+            let conv = GroupConvU8S8::new(isa, geometry, groups, x, z_layout, limits);
             let packed = Aligned::zeroed(conv.packed_len());
             let codes = vec![0; n];
             Path::Int { conv, packed, codes, init: vec![0; z_layout.cs], z: Aligned::zeroed(batch * z_layout.len()) }
@@ -149,16 +154,11 @@ impl Product {
             let packed = Aligned::zeroed(conv.packed_len());
             Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
         };
-        let is_int = matches!(path, Path::Int { .. });
         let needs_input = source != Source::Pixels && !s.identity;
-        let largest = match source {
-            Source::Codes { bits, quant, .. } => quant.q_max(bits) as u8 + source.zero_code(),
-            _ => u8::MAX,
-        };
-        let input = (x, largest);
-        let backward = Backward::new(isa, gradients, geometry, groups, is_int, needs_input, input, z_layout);
+        let limits = limits.filter(|_| !s.identity);
+        let backward = Backward::new(isa, gradients, geometry, groups, limits, needs_input, x, z_layout);
         let partial_len = backward.partial_len();
-        let reads_real = !(s.identity || is_int && backward.reads_codes());
+        let reads_real = !(s.identity || backward.reads_codes());
         let chunks = if partial_len <= 1 << 18 {
             16
         } else if partial_len <= 1 << 20 {

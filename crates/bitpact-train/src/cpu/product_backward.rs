@@ -4,7 +4,8 @@ use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, R
 use bitpact_kernels::norm::{self, Accumulators, BLOCK, GradientOutput};
 use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
-    Aligned, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32, Isa, Layout,
+    Aligned, CodeLimits, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32, Isa,
+    Layout,
 };
 
 use super::profile::{Clock, Pass};
@@ -46,15 +47,15 @@ pub(super) enum Image<'a> {
 }
 
 impl Backward {
-    /// `is_int`: whether the forward product is one of codes, up to `largest`; `needs_input`: whether the gradient of the input is needed.
+    /// `limits`: those of the codes, where the forward product is one of codes; `needs_input`: whether the gradient of the input is needed.
     pub(super) fn new(
         isa: Isa,
         gradients: Gradients,
         geometry: ConvGeometry,
         groups: usize,
-        is_int: bool,
+        limits: Option<CodeLimits>,
         needs_input: bool,
-        (x, largest): (Layout, u8),
+        x: Layout,
         z_layout: Layout,
     ) -> Self {
         let (h, w) = (z_layout.h, z_layout.w);
@@ -63,20 +64,20 @@ impl Backward {
             Gradients::Bf16 => Some(Format::Bf16),
             Gradients::Int8 => Some(Format::S8),
         };
-        let format = format.filter(|format| is_int && groups == 1 && format.pays(isa));
+        let format = format.filter(|format| groups == 1 && format.pays(isa)).zip(limits);
         let mut dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
         let dense = Layout { border: 0, ..x };
         let kernels = match format {
-            Some(format) => {
+            Some((format, limits)) => {
                 dz_layout.border = dz_layout.border.max(RoundedWeightGrad::border(geometry));
                 let input = needs_input.then(|| {
-                    let plan = RoundedInputGrad::new(isa, format, geometry, dz_layout, dense);
+                    let plan = RoundedInputGrad::new(isa, format, geometry, dz_layout, dense, limits.w);
                     let packed = Aligned::zeroed(plan.packed_len());
                     (plan, packed)
                 });
                 Kernels::Rounded {
                     format,
-                    weights: RoundedWeightGrad::new(isa, format, geometry, x, largest, dz_layout),
+                    weights: RoundedWeightGrad::new(isa, format, geometry, x, limits.x, dz_layout),
                     input,
                 }
             }
@@ -87,7 +88,7 @@ impl Backward {
                     (plan, packed)
                 });
                 let weights = GroupWeightGradF32::new(isa, geometry, groups, x, dz_layout);
-                Kernels::Real { weights, input, rounds: is_int && gradients != Gradients::Fp32 }
+                Kernels::Real { weights, input, rounds: limits.is_some() && gradients != Gradients::Fp32 }
             }
         };
         Self { isa, z_layout, dz_layout, kernels, gradient_unit: 1.0, x_step: 1.0 }

@@ -1,12 +1,12 @@
 //! The gradient of a convolution's input codes from a rounded gradient of its accumulators.
 
 use super::{Format, RoundedScratch, bf16};
-use crate::conv::ConvGeometry;
 use crate::conv::int_sweep::IntSweep;
 #[cfg(target_arch = "x86_64")]
 use crate::conv::tile_sweep::TileSweep;
 #[cfg(target_arch = "x86_64")]
 use crate::conv::tiles;
+use crate::conv::{CodeLimits, ConvGeometry};
 use crate::conv::{LANES, sweep::Sweep};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -49,17 +49,20 @@ impl RoundedInputGrad {
         crate::conv::sweep::border(&geometry)
     }
 
-    /// Plans the gradient on `isa`. `dz.cs` and `dq.cs` are multiples of 16, dz has at least [`RoundedInputGrad::border`].
+    /// Plans the gradient on `isa`, for weight codes of magnitudes up to `largest`. `dz.cs` and `dq.cs` are multiples of 16, dz has at least [`RoundedInputGrad::border`].
     ///
     /// # Panics
     /// If the layouts do not fit the geometry or the machine lacks `isa` or the format on it.
-    pub fn new(isa: Isa, format: Format, geometry: ConvGeometry, dz: Layout, dq: Layout) -> Self {
+    pub fn new(isa: Isa, format: Format, geometry: ConvGeometry, dz: Layout, dq: Layout, largest: u8) -> Self {
         assert!(format.is_available(isa), "{format:?} on {isa}");
         let reads = geometry.cout.next_multiple_of(format.per_word());
         let sweeps = Sweep::transposed(&geometry, dz, dq, reads).into_iter();
         let sweeps = match format {
             Format::Bf16 => Sweeps::Bf16(sweeps.map(|sweep| Bf16Sweep::new(isa, sweep, dz.cs)).collect()),
-            Format::S8 => Sweeps::S8(sweeps.map(|sweep| IntSweep::new(isa, sweep, dz.cs)).collect()),
+            Format::S8 => {
+                let limits = CodeLimits { x: u8::MAX, w: largest };
+                Sweeps::S8(sweeps.map(|sweep| IntSweep::new(isa, sweep, dz.cs, limits)).collect())
+            }
         };
         Self { geometry, dq, sweeps }
     }
@@ -79,10 +82,10 @@ impl RoundedInputGrad {
         }
     }
 
-    /// Packs OIHW weight codes of at most 8 bits for [`RoundedInputGrad::run`].
+    /// Packs OIHW weight codes for [`RoundedInputGrad::run`].
     ///
     /// # Panics
-    /// If a length is wrong.
+    /// If a length is wrong or, in 8 bits, a code is larger than planned.
     pub fn pack(&self, codes_oihw: &[i8], out: &mut Aligned<u8>) {
         let g = &self.geometry;
         assert_eq!(codes_oihw.len(), g.weights(), "weights of {g:?}");
@@ -99,6 +102,7 @@ impl RoundedInputGrad {
             }
             Sweeps::S8(sweeps) => {
                 for sweep in sweeps {
+                    sweep.limits().check(codes_oihw);
                     let (init, after) = rest.split_at_mut(init_len(sweep));
                     let (part, after) = after.split_at_mut(sweep.packed_len());
                     sweep.pack(bytes_as_codes_mut(part), code);

@@ -99,6 +99,11 @@ impl Planes {
         self.summed / self.format.per_word()
     }
 
+    /// Words of one image that hold pixels; the others meet a gradient of zero.
+    pub(super) fn words_with_pixels(&self) -> usize {
+        (self.dz.h * self.width).div_ceil(self.format.per_word())
+    }
+
     /// Bytes of the gradient in words.
     pub(super) fn words_len(&self) -> usize {
         self.words() * self.dz.cs * 4

@@ -146,12 +146,13 @@ impl RoundedWeightGrad {
                     // The steps of one image follow each other.
                     let end = (step / per_image + 1) * per_image;
                     let count = end.min(steps.end) - step;
+                    let first = step % per_image * LANES;
                     let words = Words {
                         x: &planes[self.steps[step] + source..],
                         channel: self.planes.channel(),
                         dz: &words[step * LANES * word + block * STEP..],
                         word,
-                        words: count * LANES,
+                        words: (count * LANES).min(self.planes.words_with_pixels() - first),
                     };
                     match self.format {
                         Format::Bf16 => add_bf16(&words, tile),
