@@ -134,18 +134,26 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
 /// make up for `prepare`.
 const LEAST_PRODUCTS_AVX512: [usize; 2] = [512, 1024];
 
-/// Bytes of transformed weights from which on look-ups, which read an eighth of them or less, beat Winograd products on AVX-512.
+/// Output channels from which on AVX2 look-ups fill enough registers to beat direct products.
+const LEAST_CHANNELS_AVX2: usize = 64;
+
+/// Bytes of transformed weights from which on look-ups, which read an eighth of them or less, beat Winograd products.
 const LARGE_TRANSFORM: usize = 2 << 20;
 
-/// Whether look-ups are the best kernel for a `spec` that they can compute: on AVX2 always; on AVX-512 as measured (`docs/kernels.md`), where
-/// `transforms` says that there is a Winograd kernel.
+/// Whether look-ups are the best kernel for a `spec` that they can compute, as measured (`docs/kernels.md`); `transforms` says that there
+/// is a Winograd kernel.
 pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> bool {
     let g = &spec.geometry;
+    let is_large = 16 * g.cin * g.cout > LARGE_TRANSFORM;
     let is_worth = |Digits { bits, .. }: Digits| {
-        g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512[bits as usize - 1]
-            && (!transforms || 16 * g.cin * g.cout > LARGE_TRANSFORM || g.cin >= 128 && bits == 1)
+        if isa < Isa::Avx512 {
+            g.cout >= LEAST_CHANNELS_AVX2 && (!transforms || is_large || bits == 1)
+        } else {
+            g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512[bits as usize - 1]
+                && (!transforms || is_large || g.cin >= 128 && bits == 1)
+        }
     };
-    isa < Isa::Avx512 || Digits::of(spec.codes).is_some_and(is_worth)
+    Digits::of(spec.codes).is_some_and(is_worth)
 }
 
 /// Bits of a code up to `x_max`.
