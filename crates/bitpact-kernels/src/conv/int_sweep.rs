@@ -110,7 +110,7 @@ impl IntSweep {
                         std::array::from_fn(|k| weight(block * LANES + k / 4, word * 4 + k % 4, tap.a, tap.b));
                     match self.unit {
                         #[cfg(target_arch = "x86_64")]
-                        Unit::Wide(_) => super::avx2::widen(&codes, out),
+                        Unit::Wide(_) => super::bytes::widen(&codes, out),
                         _ => out.copy_from_slice(&codes),
                     }
                 }
@@ -134,7 +134,7 @@ impl IntSweep {
                 unsafe { tiles.run(*amx, tiles::Product::U8S8, &self.sweep, x, w, y, tiles::Start::Init, init) }
             }
             #[cfg(target_arch = "x86_64")]
-            Unit::Wide(token) => super::avx2::sweep_u8s8(*token, &self.sweep, x, packed, init, y),
+            Unit::Wide(token) => super::bytes::sweep_wide(*token, &self.sweep, x, packed, init, y),
             #[cfg(target_arch = "x86_64")]
             Unit::Narrow(token, reach) => {
                 debug_assert!(x.iter().all(|&x| x <= self.limits.x), "codes of at most {}", self.limits.x);
