@@ -44,7 +44,9 @@ const BYTE_CODES: u8 = 63;
 pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
     let g = &spec.geometry;
     let has_form = (g.kh, g.kw, g.stride, spec.groups) == (3, 3, 1, 1) && spec.x.cs.is_multiple_of(16);
-    if !has_form || !spec.fits_i32_times(4) {
+    // Nine weights are added up in 16 bits.
+    let fits = spec.codes.iter().all(|&q| 9 * i32::from(q).abs() <= i16::MAX.into());
+    if !has_form || !fits || !spec.fits_i32_times(4) {
         return None;
     }
     fn bytes<'a, D: Instructions>(dot: D, simd: Simd, block: usize, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
@@ -57,9 +59,7 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
             None => bytes(Narrow(token), Simd::Avx2(token), 16, spec),
         },
         // With VNNI a product of bytes costs half of one of words, which the fewer products would only just make up.
-        Proof::Avx2(token) if isa == Isa::Avx2 => {
-            Some(Box::new(move || Winograd::words(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>)))
-        }
+        Proof::Avx2(token) if isa == Isa::Avx2 => Some(Box::new(move || Some(Box::new(Winograd::words(token, spec))))),
         Proof::Avx512(token) if is_bytes => {
             bytes(Vnni512(token), Simd::Avx512(token), if g.cout > 16 { 32 } else { 16 }, spec)
         }
@@ -92,8 +92,8 @@ const LANES: usize = 16;
 /// One weight, or transformed weight, of some output channels.
 type Lane = [i16; LANES];
 
-/// Transforms the windows `g[row][column]` of some channels: entry `4 y + x` is position (y, x). At most nine weights of 8 bits, or
-/// of what `words` allows, are added up.
+/// Transforms the windows `g[row][column]` of some channels: entry `4 y + x` is position (y, x). At most nine weights
+/// are added up, which [`builder`] has checked.
 #[inline(always)]
 fn transformed(g: &[[Lane; 3]; 3]) -> [Lane; POSITIONS] {
     #[inline(always)]
@@ -164,14 +164,10 @@ impl<D: Instructions> Winograd<D> {
 }
 
 impl Winograd<Words16> {
-    /// Products of transformed codes in 16 bits; `None` where a weight needs more.
-    fn words(avx2: Avx2, spec: &ProductSpec<'_>) -> Option<Self> {
+    /// Products of transformed codes in 16 bits.
+    fn words(avx2: Avx2, spec: &ProductSpec<'_>) -> Self {
         let block = 16;
         let mut packer = Packer::<Words16>::new(block, spec.x_max);
-        let largest = spec.codes.iter().map(|&q| i32::from(q).abs()).max().unwrap_or(0);
-        if 9 * largest > i32::from(i16::MAX) {
-            return None;
-        }
         let mut transformed = Transformed::<2>::new(block, spec);
         for first in (0..spec.geometry.cout).step_by(block) {
             transformed.fill(first, spec);
@@ -183,7 +179,7 @@ impl Winograd<Words16> {
             }
         }
         let constants = vec![0; spec.geometry.cout.next_multiple_of(block) * 4];
-        Some(Self::new(Words16(avx2), Simd::Avx2(avx2), Elements::Words, block, packer.finish(), constants, spec))
+        Self::new(Words16(avx2), Simd::Avx2(avx2), Elements::Words, block, packer.finish(), constants, spec)
     }
 }
 
