@@ -1,5 +1,6 @@
 //! The f32 forward convolution, and the dispatch its input gradient shares.
 
+use super::filters::Filters;
 use super::sweep::Sweep;
 use super::{ConvGeometry, LANES, reference};
 use crate::isa::{Isa, Proof};
@@ -28,15 +29,13 @@ impl ConvF32 {
         self.sweep.packed_len()
     }
 
-    /// Packs OIHW weights for [`ConvF32::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weights for [`ConvF32::run`].
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, w_oihw: &[f32], out: &mut [f32]) {
-        let g = &self.geometry;
-        assert_eq!(w_oihw.len(), g.weights(), "weights of {g:?}");
+    pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
         assert_eq!(out.len(), self.packed_len(), "packed weights");
-        pack(&self.sweep, out, |o, i, a, b| if o < g.cout { w_oihw[g.weight(o, i, a, b)] } else { 0.0 });
+        pack(&self.sweep, self.geometry.kw, out, &Filters::forward(&self.geometry, weights));
     }
 
     /// y = conv(x, w): writes the interior pixels of y, all `cs` channels of each (zeros beyond `cout`).
@@ -49,15 +48,11 @@ impl ConvF32 {
     }
 }
 
-/// Packs as `[channel block][tap][channel read][16]` weight(channel written, channel read, kernel row, kernel column).
-pub(super) fn pack(sweep: &Sweep, out: &mut [f32], weight: impl Fn(usize, usize, usize, usize) -> f32) {
-    let mut lanes = out.chunks_exact_mut(LANES);
-    for block in 0..sweep.y_channels() / LANES {
-        for tap in sweep.taps() {
-            for (read, out) in (0..sweep.reads()).zip(&mut lanes) {
-                out.iter_mut().enumerate().for_each(|(lane, w)| *w = weight(block * LANES + lane, read, tap.a, tap.b));
-            }
-        }
+/// Packs as `[channel block][tap][channel read][16]`; `kw` are the kernel's columns.
+pub(super) fn pack(sweep: &Sweep, kw: usize, out: &mut [f32], filters: &Filters<f32>) {
+    let words = out.as_chunks_mut::<1>().0.as_chunks_mut::<LANES>().0;
+    for ((block, tap), words) in sweep.blocks_and_taps().zip(words.chunks_exact_mut(sweep.reads())) {
+        filters.words(tap.index(kw), block * LANES, 0, words, |w| w);
     }
 }
 

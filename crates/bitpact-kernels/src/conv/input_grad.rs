@@ -1,6 +1,7 @@
 //! The f32 gradient of a convolution with respect to its input.
 
 use super::ConvGeometry;
+use super::filters::Filters;
 use super::forward::{pack, run};
 use super::sweep::{self, Sweep};
 use crate::isa::{Isa, Proof};
@@ -36,18 +37,17 @@ impl ConvInputGradF32 {
         self.sweeps.iter().map(Sweep::packed_len).sum()
     }
 
-    /// Packs OIHW weights for [`ConvInputGradF32::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weights for [`ConvInputGradF32::run`].
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, w_oihw: &[f32], out: &mut [f32]) {
-        let g = &self.geometry;
-        assert_eq!(w_oihw.len(), g.weights(), "weights of {g:?}");
+    pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
+        let filters = Filters::transposed(&self.geometry, weights);
         assert_eq!(out.len(), self.packed_len(), "packed weights");
         let mut rest = out;
         for sweep in &self.sweeps {
             let (part, after) = rest.split_at_mut(sweep.packed_len());
-            pack(sweep, part, |i, o, a, b| if i < g.cin { w_oihw[g.weight(o, i, a, b)] } else { 0.0 });
+            pack(sweep, self.geometry.kw, part, &filters);
             rest = after;
         }
     }

@@ -1,5 +1,6 @@
 //! The exact integer convolution of u8 codes with s8 weights.
 
+use super::filters::Filters;
 use super::int_sweep::IntSweep;
 use super::sweep::Sweep;
 use super::{CodeLimits, ConvGeometry};
@@ -29,15 +30,13 @@ impl ConvU8S8 {
         self.sweep.packed_len()
     }
 
-    /// Packs OIHW weight codes for [`ConvU8S8::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weight codes for [`ConvU8S8::run`].
     ///
     /// # Panics
     /// If a length is wrong or a code is above the limit.
-    pub fn pack(&self, codes_oihw: &[i8], out: &mut [i8]) {
-        let g = &self.geometry;
-        assert_eq!(codes_oihw.len(), g.weights(), "weights of {g:?}");
-        self.sweep.limits().check(codes_oihw);
-        self.sweep.pack(out, |o, i, a, b| if o < g.cout && i < g.cin { codes_oihw[g.weight(o, i, a, b)] } else { 0 });
+    pub fn pack(&self, codes: &[i8], out: &mut [i8]) {
+        self.sweep.limits().check(codes);
+        self.sweep.pack(self.geometry.kw, out, &Filters::forward(&self.geometry, codes));
     }
 
     /// y = init + conv(x, w): writes the interior pixels of y, all `cs` channels of each; `init` has `y.cs` elements.

@@ -1,5 +1,6 @@
 //! One sweep of u8 with s8 to i32 on any path: its packed weights and its dispatch.
 
+use super::filters::Filters;
 use super::sweep::Sweep;
 #[cfg(target_arch = "x86_64")]
 use super::tile_sweep::TileSweep;
@@ -77,9 +78,9 @@ impl IntSweep {
         self.limits
     }
 
-    /// Kernel positions.
-    pub(super) fn taps(&self) -> &[super::sweep::Tap] {
-        self.sweep.taps()
+    /// The kernel positions that the sweep meets, in a kernel of `kw` columns.
+    pub(super) fn taps(&self, kw: usize) -> impl Iterator<Item = usize> + Clone {
+        self.sweep.taps().iter().map(move |tap| tap.index(kw))
     }
 
     /// Bytes of a packed weight.
@@ -91,28 +92,31 @@ impl IntSweep {
         }
     }
 
-    /// Packs, of weights that were checked, weight(channel written, channel read, kernel row, kernel column).
+    /// Packs weights that were checked; `kw` are the kernel's columns.
     ///
     /// # Panics
     /// If the length is wrong.
-    pub(super) fn pack(&self, out: &mut [i8], weight: impl Fn(usize, usize, usize, usize) -> i8) {
+    pub(super) fn pack(&self, kw: usize, out: &mut [i8], filters: &Filters<i8>) {
         assert_eq!(out.len(), self.packed_len(), "packed weights");
-        #[cfg(target_arch = "x86_64")]
-        if let Unit::Tiles(_, tiles) = &self.unit {
-            let taps = self.sweep.taps();
-            return tiles.pack(out, |o, i, tap| weight(o, i, taps[tap].a, taps[tap].b));
-        }
-        let mut words = out.chunks_exact_mut(4 * LANES * self.weight_bytes());
-        for block in 0..self.sweep.y_channels() / LANES {
-            for tap in self.sweep.taps() {
-                for (word, out) in (0..self.sweep.reads() / 4).zip(&mut words) {
-                    let codes: [i8; 4 * LANES] =
-                        std::array::from_fn(|k| weight(block * LANES + k / 4, word * 4 + k % 4, tap.a, tap.b));
-                    match self.unit {
-                        #[cfg(target_arch = "x86_64")]
-                        Unit::Wide(_) => super::bytes::widen(&codes, out),
-                        _ => out.copy_from_slice(&codes),
+        let words = self.sweep.reads() / 4;
+        match &self.unit {
+            #[cfg(target_arch = "x86_64")]
+            Unit::Tiles(_, tiles) => tiles.pack::<4, _, _>(&self.sweep, kw, out, filters, |w| w),
+            #[cfg(target_arch = "x86_64")]
+            Unit::Wide(_) => {
+                let out = out.as_chunks_mut::<{ 8 * LANES }>().0;
+                for ((block, tap), out) in self.sweep.blocks_and_taps().zip(out.chunks_exact_mut(words)) {
+                    for (word, out) in out.iter_mut().enumerate() {
+                        let mut codes = [[[0; 4]; LANES]];
+                        filters.words(tap.index(kw), block * LANES, 4 * word, &mut codes, |w| w);
+                        super::bytes::widen(codes.as_flattened().as_flattened(), out);
                     }
+                }
+            }
+            _ => {
+                let out = out.as_chunks_mut::<4>().0.as_chunks_mut::<LANES>().0;
+                for ((block, tap), out) in self.sweep.blocks_and_taps().zip(out.chunks_exact_mut(words)) {
+                    filters.words(tap.index(kw), block * LANES, 0, out, |w| w);
                 }
             }
         }

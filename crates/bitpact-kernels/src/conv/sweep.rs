@@ -36,6 +36,13 @@ pub(crate) struct Tap {
     pub(crate) offset: usize,
 }
 
+impl Tap {
+    /// Its number in a kernel of `kw` columns, row by row.
+    pub(crate) fn index(&self, kw: usize) -> usize {
+        self.a * kw + self.b
+    }
+}
+
 /// Pixels of a sweep in one tensor: start of pixel (0, 0), and distances between rows and columns, in elements.
 #[derive(Clone, Copy)]
 struct Grid {
@@ -170,6 +177,11 @@ impl Sweep {
     /// Kernel positions, row by row.
     pub(crate) fn taps(&self) -> &[Tap] {
         &self.taps
+    }
+
+    /// Every block of 16 channels written with every tap, in the order of packed weights.
+    pub(crate) fn blocks_and_taps(&self) -> impl Iterator<Item = (usize, &Tap)> {
+        (0..self.y_channels / super::LANES).flat_map(|block| self.taps.iter().map(move |tap| (block, tap)))
     }
 
     /// Elements read at each tap.

@@ -154,6 +154,13 @@ impl Exact {
     }
 }
 
+/// Weights in the order that plans pack.
+fn tap_major<T: Copy>(g: &ConvGeometry, oihw: &[T]) -> Vec<T> {
+    let mut rows = oihw.to_vec();
+    g.tap_major(oihw, &mut rows, |w| w);
+    rows
+}
+
 #[test]
 fn forward_agrees_with_the_definition() {
     for case in cases() {
@@ -166,7 +173,7 @@ fn forward_agrees_with_the_definition() {
         for isa in paths() {
             let plan = ConvF32::new(isa, case.g, x, y);
             let mut packed = vec![f32::NAN; plan.packed_len()];
-            plan.pack(&ws, &mut packed);
+            plan.pack(&tap_major(&case.g, &ws), &mut packed);
             let mut ys = vec![7.5; y.len()];
             plan.run(&xs, &packed, &mut ys);
             check_tensor(&format!("forward on {isa}"), &case, &y, &exact, &ys, |_| 0.0);
@@ -203,7 +210,7 @@ fn input_gradient_agrees_with_the_definition() {
         for isa in paths() {
             let plan = ConvInputGradF32::new(isa, case.g, y, dx);
             let mut packed = vec![f32::NAN; plan.packed_len()];
-            plan.pack(&ws, &mut packed);
+            plan.pack(&tap_major(&case.g, &ws), &mut packed);
             let mut dxs = vec![7.5; dx.len()];
             plan.run(&dys, &packed, &mut dxs, false);
             check_tensor(&format!("input gradient on {isa}"), &case, &dx, &exact, &dxs, |_| 0.0);
@@ -255,13 +262,13 @@ fn forward_and_gradients_are_adjoint() {
         for isa in paths() {
             let plan = ConvF32::new(isa, case.g, x, y);
             let mut packed = vec![0.0; plan.packed_len()];
-            plan.pack(&ws, &mut packed);
+            plan.pack(&tap_major(&case.g, &ws), &mut packed);
             let mut ys = vec![0.0; y.len()];
             plan.run(&xs, &packed, &mut ys);
 
             let plan = ConvInputGradF32::new(isa, case.g, y, wide);
             let mut packed = vec![0.0; plan.packed_len()];
-            plan.pack(&ws, &mut packed);
+            plan.pack(&tap_major(&case.g, &ws), &mut packed);
             let mut dxs = vec![0.0; wide.len()];
             plan.run(&dys, &packed, &mut dxs, false);
 
@@ -316,7 +323,7 @@ fn integer_convolution_is_exact_on_every_path() {
         for isa in paths() {
             let plan = ConvU8S8::new(isa, case.g, x, y, limits);
             let mut packed = vec![1; plan.packed_len()];
-            plan.pack(&ws, &mut packed);
+            plan.pack(&tap_major(&case.g, &ws), &mut packed);
             let mut ys = vec![0; y.len()];
             plan.run(&xs, &packed, &init, &mut ys);
             let wrong = ys.iter().zip(&exact).position(|(&got, &exact)| i64::from(got) != exact);
@@ -326,7 +333,7 @@ fn integer_convolution_is_exact_on_every_path() {
 }
 
 #[test]
-#[should_panic(expected = "weight -16 of at most 15")]
+#[should_panic(expected = "a weight of magnitude 16, of at most 15")]
 fn a_weight_above_the_limit_is_refused() {
     let g = ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin: 4, cout: 1 };
     let (x, y) = (Layout::with_cs(1, 1, 4, 4, 0), Layout::new(1, 1, 1, 0));
@@ -347,10 +354,10 @@ fn results_do_not_depend_on_where_buffers_lie() {
         let mut shifted = xs[..x.len()].to_vec();
         shifted.insert(0, 0.0);
         let mut results = [vec![0.0; y.len()], vec![0.0; y.len() + 1]];
-        plan.pack(&ws, &mut packed[1..]);
+        plan.pack(&tap_major(&case.g, &ws), &mut packed[1..]);
         plan.run(&shifted[1..], &packed[1..], &mut results[1][1..]);
         packed.pop();
-        plan.pack(&ws, &mut packed);
+        plan.pack(&tap_major(&case.g, &ws), &mut packed);
         plan.run(&xs[..x.len()], &packed, &mut results[0]);
         assert!(results[0].iter().zip(&results[1][1..]).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa}");
     }

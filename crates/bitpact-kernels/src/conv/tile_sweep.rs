@@ -4,6 +4,7 @@
 //! wide. Weights are packed `[channel block][step][word][16][4 bytes]`.
 
 use super::LANES;
+use super::filters::Filters;
 use super::sweep::Sweep;
 use super::tiles::{self, Job, Product, Shape, Start};
 use crate::amx::Tiles;
@@ -21,8 +22,10 @@ pub(super) struct TileSweep {
     words: usize,
     /// Bytes from a pixel's base to each step.
     offsets: Vec<usize>,
-    /// (tap, first channel) of every element of every step.
-    elements: Vec<(usize, usize)>,
+    /// The sweep's taps in the order of the steps, all channels of one before the next.
+    taps: Vec<usize>,
+    /// Elements read at each tap.
+    reads: usize,
     /// Pixels of a tile, and those of the last of a row.
     pixels: usize,
     last: usize,
@@ -52,38 +55,36 @@ impl TileSweep {
         // One configuration serves all runs: the widest step that divides each of them.
         let words = (1..=LANES).rev().find(|w| lengths.iter().all(|n| n.is_multiple_of(*w))).unwrap_or(1);
         let mut offsets = Vec::new();
-        let mut elements = Vec::new();
         for run in &runs {
             let first = sweep.taps()[run[0]].offset * element;
             let steps = run.len() * reads * element / (WORD * words);
             offsets.extend((0..steps).map(|s| first + s * WORD * words));
-            elements.extend(run.iter().flat_map(|&tap| (0..reads).map(move |c| (tap, c))));
         }
         let tiles = sweep.cols().div_ceil(LANES).max(1);
         let pixels = sweep.cols().div_ceil(tiles).max(1);
         let last = sweep.cols() - (sweep.cols().div_ceil(pixels).max(1) - 1) * pixels;
-        TileSweep { element, words, offsets, elements, pixels, last }
+        TileSweep { element, words, offsets, taps: runs.concat(), reads, pixels, last }
     }
 
     /// Elements of a channel block's packed weights.
     fn block_len(&self) -> usize {
-        self.elements.len() * LANES
+        self.taps.len() * self.reads * LANES
     }
 
-    /// Packs weight(channel written, channel read, tap).
-    pub(super) fn pack<W: Copy>(&self, out: &mut [W], weight: impl Fn(usize, usize, usize) -> W) {
-        if self.elements.is_empty() {
-            return;
-        }
-        let per_word = WORD / self.element;
-        for (block, out) in out.chunks_exact_mut(self.block_len()).enumerate() {
-            for (word, elements) in out.chunks_exact_mut(LANES * per_word).zip(self.elements.chunks_exact(per_word)) {
-                for (lane, out) in word.chunks_exact_mut(per_word).enumerate() {
-                    for (out, &(tap, channel)) in out.iter_mut().zip(elements) {
-                        *out = weight(block * LANES + lane, channel, tap);
-                    }
-                }
-            }
+    /// Packs the weights of `sweep`, `K` elements to a word; `kw` are the kernel's columns.
+    pub(super) fn pack<const K: usize, T: Copy, W: Copy + Default>(
+        &self,
+        sweep: &Sweep,
+        kw: usize,
+        out: &mut [W],
+        filters: &Filters<T>,
+        convert: impl Fn(T) -> W,
+    ) {
+        debug_assert_eq!(K, WORD / self.element, "elements of a word");
+        let words = out.as_chunks_mut::<K>().0.as_chunks_mut::<LANES>().0.chunks_exact_mut(self.reads / K);
+        let blocks = (0..sweep.y_channels()).step_by(LANES);
+        for ((first, &tap), words) in blocks.flat_map(|c| self.taps.iter().map(move |tap| (c, tap))).zip(words) {
+            filters.words(sweep.taps()[tap].index(kw), first, 0, words, &convert);
         }
     }
 
@@ -188,4 +189,41 @@ struct Place {
     y: *mut u8,
     start: Start,
     init: *const u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::ConvGeometry;
+    use crate::layout::Layout;
+
+    /// Packing needs no AMX: step by step, the words at a step's offsets meet their own weights.
+    #[test]
+    fn packed_words_follow_the_steps() {
+        for (cin, cout, stride) in [(16, 16, 1), (32, 20, 2), (4, 33, 1)] {
+            let g = ConvGeometry { kh: 3, kw: 3, stride, pad: 1, cin, cout };
+            let (h, w) = g.output(8, 9);
+            let (x, y) = (Layout::with_cs(8, 9, cin, cin, 1), Layout::new(h, w, cout, 0));
+            let sweep = Sweep::forward(&g, x, y, cin);
+            let tiles = TileSweep::new(&sweep, cin, 1);
+            let weights: Vec<i16> = (1..=g.weights() as i16).collect();
+            let mut packed = vec![0; sweep.packed_len()];
+            tiles.pack::<4, _, _>(&sweep, g.kw, &mut packed, &Filters::forward(&g, &weights), |w| w);
+            let words = packed.as_chunks::<4>().0.as_chunks::<LANES>().0;
+            let per_block = words.len() / (sweep.y_channels() / LANES);
+            for (i, word) in words.iter().enumerate() {
+                let (block, i) = (i / per_block, i % per_block);
+                let at = tiles.offsets[i / tiles.words] + i % tiles.words * WORD;
+                let tap =
+                    sweep.taps().iter().find(|t| (t.offset..t.offset + cin).contains(&at)).expect("a tap reads it");
+                for (lane, codes) in word.iter().enumerate() {
+                    for (k, &code) in codes.iter().enumerate() {
+                        let (o, row) = (block * LANES + lane, at + k - tap.offset);
+                        let expected = if o < cout { weights[(o * 9 + tap.index(g.kw)) * cin + row] } else { 0 };
+                        assert_eq!(code, expected, "{g:?}, output {o}, element {}", at + k);
+                    }
+                }
+            }
+        }
+    }
 }

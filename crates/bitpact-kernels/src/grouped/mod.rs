@@ -100,15 +100,15 @@ impl GroupConvU8S8 {
         }
     }
 
-    /// Packs weight codes for [`GroupConvU8S8::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weight codes, group after group, for [`GroupConvU8S8::run`].
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, codes_oihw: &[i8], out: &mut [i8]) {
+    pub fn pack(&self, codes: &[i8], out: &mut [i8]) {
         match &self.plan {
-            Plan::Whole(conv) => conv.pack(codes_oihw, out),
-            Plan::Depthwise(conv) => conv.pack(codes_oihw, out),
-            Plan::Groups { groups, conv, .. } => each_group(*groups, codes_oihw, out, |w, out| conv.pack(w, out)),
+            Plan::Whole(conv) => conv.pack(codes, out),
+            Plan::Depthwise(conv) => conv.pack(codes, out),
+            Plan::Groups { groups, conv, .. } => each_group(*groups, codes, out, |w, out| conv.pack(w, out)),
         }
     }
 
@@ -171,15 +171,15 @@ impl GroupConvF32 {
         }
     }
 
-    /// Packs weights for [`GroupConvF32::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weights, group after group, for [`GroupConvF32::run`].
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, w_oihw: &[f32], out: &mut [f32]) {
+    pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
         match &self.plan {
-            Plan::Whole(conv) => conv.pack(w_oihw, out),
-            Plan::Depthwise(conv) => conv.pack(w_oihw, out),
-            Plan::Groups { groups, conv, .. } => each_group(*groups, w_oihw, out, |w, out| conv.pack(w, out)),
+            Plan::Whole(conv) => conv.pack(weights, out),
+            Plan::Depthwise(conv) => conv.pack(weights, out),
+            Plan::Groups { groups, conv, .. } => each_group(*groups, weights, out, |w, out| conv.pack(w, out)),
         }
     }
 
@@ -238,15 +238,15 @@ impl GroupInputGradF32 {
         }
     }
 
-    /// Packs weights for [`GroupInputGradF32::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weights, group after group, for [`GroupInputGradF32::run`].
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, w_oihw: &[f32], out: &mut [f32]) {
+    pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
         match &self.plan {
-            Plan::Whole(conv) => conv.pack(w_oihw, out),
-            Plan::Depthwise(conv) => conv.pack(w_oihw, out),
-            Plan::Groups { groups, conv, .. } => each_group(*groups, w_oihw, out, |w, out| conv.pack(w, out)),
+            Plan::Whole(conv) => conv.pack(weights, out),
+            Plan::Depthwise(conv) => conv.pack(weights, out),
+            Plan::Groups { groups, conv, .. } => each_group(*groups, weights, out, |w, out| conv.pack(w, out)),
         }
     }
 
@@ -336,12 +336,12 @@ impl GroupWeightGradF32 {
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn unpack(&self, partial: &[f32], dw_oihw: &mut [f32]) {
+    pub fn unpack(&self, partial: &[f32], dweights: &mut [f32]) {
         match &self.plan {
-            Plan::Whole(conv) => conv.unpack(partial, dw_oihw),
-            Plan::Depthwise(conv) => conv.unpack(partial, dw_oihw),
+            Plan::Whole(conv) => conv.unpack(partial, dweights),
+            Plan::Depthwise(conv) => conv.unpack(partial, dweights),
             Plan::Groups { groups, conv, .. } => {
-                each_group(*groups, partial, dw_oihw, |partial, dw| conv.unpack(partial, dw));
+                each_group(*groups, partial, dweights, |partial, dw| conv.unpack(partial, dw));
             }
         }
     }

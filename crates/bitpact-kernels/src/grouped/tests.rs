@@ -36,6 +36,13 @@ fn dense<T: Copy + Default>(g: ConvGeometry, groups: usize, w: &[T]) -> Vec<T> {
     dense
 }
 
+/// Weights in the order that plans pack.
+fn rows<T: Copy>(g: ConvGeometry, groups: usize, oihw: &[T]) -> Vec<T> {
+    let mut rows = oihw.to_vec();
+    ConvGeometry { cin: g.cin / groups, ..g }.tap_major(oihw, &mut rows, |w| w);
+    rows
+}
+
 struct Images {
     x: Layout,
     y: Layout,
@@ -80,8 +87,8 @@ fn integers_are_those_of_the_dense_convolution() {
             let plan = GroupConvU8S8::new(isa, g, groups, x, y, CodeLimits::NONE);
             let reference = ConvU8S8::new(Isa::Scalar, g, x, y, CodeLimits::NONE);
             let (mut packed, mut whole) = (vec![0; plan.packed_len()], vec![0; reference.packed_len()]);
-            plan.pack(&w, &mut packed);
-            reference.pack(&dense(g, groups, &w), &mut whole);
+            plan.pack(&rows(g, groups, &w), &mut packed);
+            reference.pack(&rows(g, 1, &dense(g, groups, &w)), &mut whole);
             let (mut got, mut want) = (vec![0; y.len()], vec![0; y.len()]);
             let mut scratch = GroupScratch::default();
             plan.reserve(&mut scratch);
@@ -110,8 +117,8 @@ fn floats_are_those_of_the_dense_convolution() {
             let plan = GroupConvF32::new(isa, g, groups, x, y);
             let reference = ConvF32::new(Isa::Scalar, g, x, y);
             let (mut packed, mut whole) = (vec![0.0; plan.packed_len()], vec![0.0; reference.packed_len()]);
-            plan.pack(&w, &mut packed);
-            reference.pack(&dense_w, &mut whole);
+            plan.pack(&rows(g, groups, &w), &mut packed);
+            reference.pack(&rows(g, 1, &dense_w), &mut whole);
             let (mut got, mut want) = (vec![0.0; y.len()], vec![0.0; y.len()]);
             plan.reserve(&mut scratch);
             plan.run(&xs, &packed, &mut got, &mut scratch);
@@ -121,8 +128,8 @@ fn floats_are_those_of_the_dense_convolution() {
             let plan = GroupInputGradF32::new(isa, g, groups, dy, dx);
             let reference = ConvInputGradF32::new(Isa::Scalar, g, dy, dx);
             let (mut packed, mut whole) = (vec![0.0; plan.packed_len()], vec![0.0; reference.packed_len()]);
-            plan.pack(&w, &mut packed);
-            reference.pack(&dense_w, &mut whole);
+            plan.pack(&rows(g, groups, &w), &mut packed);
+            reference.pack(&rows(g, 1, &dense_w), &mut whole);
             // What stood there before is overwritten, also beyond the channels.
             let (mut got, mut want) = (vec![9.0; dx.len()], vec![5.0; dx.len()]);
             plan.reserve(&mut scratch);

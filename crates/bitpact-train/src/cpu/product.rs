@@ -49,7 +49,7 @@ impl Source {
 
 /// How the forward product is computed, and its accumulators `[batch][h][w][cs]`.
 pub(super) enum Path {
-    /// u8 codes times s8 codes, exact integers: z in units of s_x * s_w.
+    /// u8 codes times s8 codes, tap-major, exact integers: z in units of s_x * s_w.
     Int { conv: GroupConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
     /// Real values.
     Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32> },
@@ -108,6 +108,7 @@ pub(super) struct Product {
     folded: Vec<f32>,
     /// tanh of the folded weights, where the quantizer reads it.
     tanh: Vec<f32>,
+    /// Weights as real kernels pack them, tap-major.
     real: Vec<f32>,
     pub(super) channels: Channels,
 }
@@ -282,11 +283,10 @@ impl Product {
         }
         let x_step = self.source.step(params);
         let channels = self.input_channels();
+        let filters = ConvGeometry { cin: self.geometry.cin / self.groups, ..self.geometry };
         match &mut self.path {
             Path::Int { conv, packed, codes, init, .. } => {
-                for (to, &from) in codes.iter_mut().zip(&self.codes) {
-                    *to = from as i8;
-                }
+                filters.tap_major(&self.codes, codes, |q| q as i8);
                 conv.pack(codes, packed);
                 let zero = self.source.zero_code();
                 if self.source == Source::Pixels || zero > 0 {
@@ -300,18 +300,19 @@ impl Product {
                     *unit = f64::from(x_step) * f64::from(s);
                 }
                 if !self.backward.reads_codes() {
-                    for (to, &q) in self.real.iter_mut().zip(&self.codes) {
+                    for (to, &q) in self.real.iter_mut().zip(&*codes) {
                         *to = f32::from(q) / x_step;
                     }
                 }
             }
             Path::Real { conv, packed, .. } => {
                 if self.spec.is_some() {
-                    for (i, (to, &q)) in self.real.iter_mut().zip(&self.codes).enumerate() {
-                        *to = f32::from(q) * self.scales[i / per_out];
+                    filters.tap_major(&self.codes, &mut self.real, f32::from);
+                    for (filter, &scale) in self.real.chunks_exact_mut(per_out).zip(&self.scales) {
+                        filter.iter_mut().for_each(|w| *w *= scale);
                     }
                 } else {
-                    self.real.copy_from_slice(w);
+                    filters.tap_major(w, &mut self.real, |w| w);
                 }
                 conv.pack(&self.real, packed);
             }

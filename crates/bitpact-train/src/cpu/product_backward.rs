@@ -144,7 +144,7 @@ impl Backward {
         }
     }
 
-    /// Packs the weights of a step: real weights over the input's step, or codes.
+    /// Packs the tap-major weights of a step: real weights over the input's step, or codes.
     pub(super) fn pack(&mut self, x_step: f32, real: &[f32], codes: &[i8]) {
         self.x_step = x_step;
         match &mut self.kernels {

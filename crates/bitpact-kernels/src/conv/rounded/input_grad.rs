@@ -1,6 +1,7 @@
 //! The gradient of a convolution's input codes from a rounded gradient of its accumulators.
 
 use super::{Format, RoundedScratch, bf16};
+use crate::conv::filters::Filters;
 use crate::conv::int_sweep::IntSweep;
 #[cfg(target_arch = "x86_64")]
 use crate::conv::tile_sweep::TileSweep;
@@ -82,36 +83,34 @@ impl RoundedInputGrad {
         }
     }
 
-    /// Packs OIHW weight codes for [`RoundedInputGrad::run`].
+    /// Packs [tap-major](ConvGeometry::tap_major) weight codes for [`RoundedInputGrad::run`].
     ///
     /// # Panics
     /// If a length is wrong or, in 8 bits, a code is larger than planned.
-    pub fn pack(&self, codes_oihw: &[i8], out: &mut Aligned<u8>) {
-        let g = &self.geometry;
-        assert_eq!(codes_oihw.len(), g.weights(), "weights of {g:?}");
+    pub fn pack(&self, codes: &[i8], out: &mut Aligned<u8>) {
+        let (kw, filters) = (self.geometry.kw, Filters::transposed(&self.geometry, codes));
         assert_eq!(out.len(), self.packed_len(), "packed weights");
-        let code = |i, o, a, b| if i < g.cin && o < g.cout { codes_oihw[g.weight(o, i, a, b)] } else { 0 };
         let mut rest = &mut out[..];
         match &self.sweeps {
             Sweeps::Bf16(sweeps) => {
                 for sweep in sweeps {
                     let (part, after) = rest.split_at_mut(2 * sweep.sweep.packed_len());
-                    sweep.pack(part, |i, o, a, b| bf16(code(i, o, a, b).into()));
+                    sweep.pack(kw, part, &filters);
                     rest = after;
                 }
             }
             Sweeps::S8(sweeps) => {
+                if let Some(sweep) = sweeps.first() {
+                    sweep.limits().check(codes);
+                }
                 for sweep in sweeps {
-                    sweep.limits().check(codes_oihw);
                     let (init, after) = rest.split_at_mut(init_len(sweep));
                     let (part, after) = after.split_at_mut(sweep.packed_len());
-                    sweep.pack(bytes_as_codes_mut(part), code);
+                    sweep.pack(kw, bytes_as_codes_mut(part), &filters);
                     // Values are stored with 128 added, so 128 times the weights they meet comes off.
-                    for (i, init) in init.chunks_exact_mut(4).enumerate() {
-                        let taps = sweep.taps().iter();
-                        let sum: i32 = taps.flat_map(|t| (0..g.cout).map(|o| i32::from(code(i, o, t.a, t.b)))).sum();
-                        init.copy_from_slice(&(-128 * sum).to_ne_bytes());
-                    }
+                    let init = bytes_as_ints_mut(init);
+                    filters.sum_transposed(sweep.taps(kw), init);
+                    init.iter_mut().for_each(|sum| *sum *= -128);
                     rest = after;
                 }
             }
@@ -193,27 +192,20 @@ impl Bf16Sweep {
         unreachable!("bfloat16 on {isa} ({} taps, {x_cs})", sweep.taps().len())
     }
 
-    /// Packs weight(channel written, channel read, kernel row, kernel column) as bytes.
-    fn pack(&self, out: &mut [u8], weight: impl Fn(usize, usize, usize, usize) -> u16) {
-        let taps = self.sweep.taps();
+    /// Packs weights as the bytes of their values; `kw` are the kernel's columns.
+    fn pack(&self, kw: usize, out: &mut [u8], filters: &Filters<i8>) {
         let (out, rest) = out.as_chunks_mut::<2>();
         debug_assert!(rest.is_empty());
+        let bytes = |code: i8| bf16(code.into()).to_ne_bytes();
         match &self.unit {
             #[cfg(target_arch = "x86_64")]
-            Bf16Unit::Tiles(_, tiles) => {
-                tiles.pack(out, |o, i, tap| weight(o, i, taps[tap].a, taps[tap].b).to_ne_bytes());
-            }
+            Bf16Unit::Tiles(_, tiles) => tiles.pack::<2, _, _>(&self.sweep, kw, out, filters, bytes),
             #[cfg(target_arch = "x86_64")]
             Bf16Unit::Vectors(_) => {
-                let mut words = out.chunks_exact_mut(2 * LANES);
-                for block in 0..self.sweep.y_channels() / LANES {
-                    for tap in taps {
-                        for (word, out) in (0..self.sweep.reads() / 2).zip(&mut words) {
-                            for (k, out) in out.iter_mut().enumerate() {
-                                *out = weight(block * LANES + k / 2, word * 2 + k % 2, tap.a, tap.b).to_ne_bytes();
-                            }
-                        }
-                    }
+                let words = out.as_chunks_mut::<2>().0.as_chunks_mut::<LANES>().0;
+                let words = words.chunks_exact_mut(self.sweep.reads() / 2);
+                for ((block, tap), words) in self.sweep.blocks_and_taps().zip(words) {
+                    filters.words(tap.index(kw), block * LANES, 0, words, bytes);
                 }
             }
         }
@@ -253,6 +245,14 @@ fn bytes_as_codes(bytes: &[u8]) -> &[i8] {
 fn bytes_as_codes_mut(bytes: &mut [u8]) -> &mut [i8] {
     // SAFETY: u8 and i8 have the same layout and no invalid bit pattern.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
+}
+
+/// # Panics
+/// If the bytes are not aligned to 4.
+fn bytes_as_ints_mut(bytes: &mut [u8]) -> &mut [i32] {
+    assert!(bytes.as_ptr().align_offset(4) == 0);
+    // SAFETY: aligned, within the slice, and every bit pattern is an i32.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / 4) }
 }
 
 /// # Panics

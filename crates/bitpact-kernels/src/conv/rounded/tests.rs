@@ -103,6 +103,8 @@ impl Case {
         let (dq_expected, dk_expected) = self.expected();
         let gradients = self.gradients(format);
         let weights: Vec<i8> = (0..g.weights()).map(|i| self.weight(i)).collect();
+        let mut rows = weights.clone();
+        g.tap_major(&weights, &mut rows, |w| w);
         let mut scratch = RoundedScratch::default();
 
         let dx = Layout::new(self.h, self.w, g.cin, 0);
@@ -111,7 +113,7 @@ impl Case {
             let plan = RoundedInputGrad::new(isa, format, g, dz, dx, largest);
             plan.reserve(&mut scratch);
             let mut packed = Aligned::zeroed(plan.packed_len());
-            plan.pack(&weights, &mut packed);
+            plan.pack(&rows, &mut packed);
             let scale = if format == Format::S8 { 0.5 } else { 1.0 };
             let mut dq = vec![f32::NAN; dx.len()];
             plan.run(isa, &gradients, &packed, scale, &mut dq, false, &mut scratch);
