@@ -134,6 +134,14 @@ impl<T: Plain + std::fmt::Debug> std::fmt::Debug for Aligned<T> {
     }
 }
 
+/// Elements of `bytes` bytes from one image of `len` elements to the next where the same place of many is read in turn: five cache
+/// lines more than a multiple of sixteen, so that these places do not fall into one set of a cache, as they would at powers of two.
+pub fn image_distance(len: usize, bytes: usize) -> usize {
+    const LINE: usize = 64;
+    let lines = (len * bytes).div_ceil(LINE);
+    (lines + (16 + 5 - lines % 16) % 16) * LINE / bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

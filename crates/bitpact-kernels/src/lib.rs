@@ -21,7 +21,7 @@ pub use conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, Co
 pub use fused::{Base, FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
 pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
-pub use layout::{Aligned, Layout};
+pub use layout::{Aligned, Layout, image_distance};
 pub use pool::{Chunk, Chunked, Pool};
 pub use product::ProductSpec;
 pub use requant::StepU8;

@@ -1,10 +1,11 @@
 //! AVX-512 kernels: sixteen channels a register, 16 pixels x 1 or 8 pixels x 2 registers of sums.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::grad_kernel;
 use super::kernel::{self, Base, Lanes};
-use super::sweep::Sweep;
+use super::sweep::{Images, Sweep};
 use crate::isa::Avx512;
 
 /// f32 sweep; the contract of [`super::reference::sweep_f32`].
@@ -43,19 +44,34 @@ unsafe fn sweep_u8s8_16x16_8x32(isa: Avx512, sweep: &Sweep, x: *const u8, w: *co
 }
 
 /// f32 weight gradient; the contract of [`super::reference::weight_grad_f32`].
-pub(super) fn weight_grad_f32(isa: Avx512, sweep: &Sweep, x: &[f32], dy: &[f32], partial: &mut [f32]) {
-    sweep.check(x.len(), dy.len());
-    assert_eq!(partial.len(), sweep.packed_len());
+pub(super) fn weight_grad_f32(
+    isa: Avx512,
+    sweep: &Sweep,
+    images: usize,
+    x: &[f32],
+    dy: &[f32],
+    blocks: Range<usize>,
+    partial: &mut [f32],
+) {
+    let images = sweep.check_weight_grad(images, x.len(), dy.len(), &blocks, partial.len());
     // SAFETY: the token proves the features, and the lengths are the sweep's.
-    unsafe { weight_grad_f32_16x16_8x32(isa, sweep, x.as_ptr(), dy.as_ptr(), partial.as_mut_ptr()) }
+    unsafe { weight_grad_f32_16x16_8x32(isa, sweep, images, x.as_ptr(), dy.as_ptr(), partial.as_mut_ptr(), blocks) }
 }
 
 /// # Safety
 /// As for [`grad_kernel::weight_grad`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-unsafe fn weight_grad_f32_16x16_8x32(isa: Avx512, sweep: &Sweep, x: *const f32, dy: *const f32, partial: *mut f32) {
+unsafe fn weight_grad_f32_16x16_8x32(
+    isa: Avx512,
+    sweep: &Sweep,
+    images: Images,
+    x: *const f32,
+    dy: *const f32,
+    partial: *mut f32,
+    blocks: Range<usize>,
+) {
     // SAFETY: the caller's promise.
-    unsafe { grad_kernel::weight_grad::<_, 16, 1, 8, 2>(F32(isa), sweep, x, dy, partial) }
+    unsafe { grad_kernel::weight_grad::<_, 16, 1, 8, 2>(F32(isa), sweep, images, x, dy, partial, blocks) }
 }
 
 #[derive(Clone, Copy)]

@@ -108,6 +108,30 @@ impl ConvGeometry {
     }
 }
 
+/// Copies the sums of a weight gradient, `[cout / 16][tap][channels][16]` with `channels >= cin`, to OIHW order: 16 channels of either
+/// side at a time, so that what is read stays in the first-level cache and what is written follows itself.
+///
+/// # Panics
+/// If a length is wrong.
+pub(super) fn unpack_sums(g: &ConvGeometry, channels: usize, sums: &[f32], dw_oihw: &mut [f32]) {
+    let taps = g.kh * g.kw;
+    assert_eq!(sums.len(), g.cout.div_ceil(LANES) * taps * channels * LANES, "sums of {g:?}");
+    assert_eq!(dw_oihw.len(), g.weights(), "weights of {g:?}");
+    let blocks = sums.chunks_exact(taps * channels * LANES).zip(dw_oihw.chunks_mut(LANES * g.cin * taps));
+    for (sums, filters) in blocks {
+        for first in (0..g.cin).step_by(LANES) {
+            let inputs = first * taps..(first + LANES).min(g.cin) * taps;
+            for (lane, filter) in filters.chunks_exact_mut(g.cin * taps).enumerate() {
+                for (weights, row) in filter[inputs.clone()].chunks_exact_mut(taps).zip(0..) {
+                    for (tap, to) in weights.iter_mut().enumerate() {
+                        *to = sums[(tap * channels + first + row) * LANES + lane];
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

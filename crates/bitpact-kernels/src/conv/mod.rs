@@ -111,6 +111,7 @@ impl ConvGeometry {
     }
 
     /// Index of weight (o, i, a, b) in OIHW order.
+    #[cfg(test)]
     fn weight(&self, o: usize, i: usize, a: usize, b: usize) -> usize {
         ((o * self.cin + i) * self.kh + a) * self.kw + b
     }

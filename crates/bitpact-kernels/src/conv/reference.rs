@@ -1,5 +1,7 @@
 //! The scalar kernels: the definition the SIMD ones are tested against.
 
+use std::ops::Range;
+
 use super::LANES;
 use super::sweep::Sweep;
 
@@ -48,19 +50,29 @@ pub(super) fn sweep_u8s8(sweep: &Sweep, x: &[u8], packed: &[i8], init: &[i32], y
     }
 }
 
-/// f32 weight gradient: partial += sum over pixels of x * dy, `partial` being
-/// `[channel block of dy][tap][channel of x][16]`.
-pub(super) fn weight_grad_f32(sweep: &Sweep, x: &[f32], dy: &[f32], partial: &mut [f32]) {
+/// f32 weight gradient of images that follow each other: partial += sum over pixels of x * dy, `partial` being
+/// `[channel block of dy, those of `blocks`][tap][channel of x][16]`.
+pub(super) fn weight_grad_f32(
+    sweep: &Sweep,
+    images: usize,
+    x: &[f32],
+    dy: &[f32],
+    blocks: Range<usize>,
+    partial: &mut [f32],
+) {
+    sweep.check_weight_grad(images, x.len(), dy.len(), &blocks, partial.len());
     let (reads, taps) = (sweep.reads(), sweep.taps());
-    for (index, out) in partial.chunks_exact_mut(LANES).enumerate() {
-        let (block, tap, channel) = (index / (taps.len() * reads), index / reads % taps.len(), index % reads);
-        let mut sums = [0.0_f32; LANES];
-        for (r, q) in pixels(sweep) {
-            let xv = x[sweep.x_at(r, q) + taps[tap].offset + channel];
-            let dy = &dy[sweep.y_at(r, q) + block * LANES..][..LANES];
-            sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += xv * dy);
+    for (x, dy) in x.chunks_exact(x.len() / images).zip(dy.chunks_exact(dy.len() / images)) {
+        for (index, out) in partial.chunks_exact_mut(LANES).enumerate() {
+            let (block, tap, channel) = (index / (taps.len() * reads), index / reads % taps.len(), index % reads);
+            let mut sums = [0.0_f32; LANES];
+            for (r, q) in pixels(sweep) {
+                let xv = x[sweep.x_at(r, q) + taps[tap].offset + channel];
+                let dy = &dy[sweep.y_at(r, q) + (blocks.start + block) * LANES..][..LANES];
+                sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += xv * dy);
+            }
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
         }
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
     }
 }
 

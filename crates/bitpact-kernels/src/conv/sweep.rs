@@ -1,5 +1,7 @@
 //! The one walk behind every convolution: a grid of pixels, strides in the tensor read and the one written, and taps.
 
+use std::ops::Range;
+
 use super::{ConvGeometry, LANES};
 use crate::Layout;
 
@@ -181,7 +183,7 @@ impl Sweep {
 
     /// Every block of 16 channels written with every tap, in the order of packed weights.
     pub(crate) fn blocks_and_taps(&self) -> impl Iterator<Item = (usize, &Tap)> {
-        (0..self.y_channels / super::LANES).flat_map(|block| self.taps.iter().map(move |tap| (block, tap)))
+        (0..self.y_channels / LANES).flat_map(|block| self.taps.iter().map(move |tap| (block, tap)))
     }
 
     /// Elements read at each tap.
@@ -217,6 +219,36 @@ impl Sweep {
         assert_eq!(x_len, self.x_len, "elements of the tensor read");
         assert_eq!(y_len, self.y_len, "elements of the tensor written");
     }
+
+    /// Checks the lengths of a weight gradient's images and of its partial sum, and gives the distances of the images.
+    ///
+    /// # Panics
+    /// If one is not as planned, or there are no such blocks or no image.
+    pub(crate) fn check_weight_grad(
+        &self,
+        images: usize,
+        x_len: usize,
+        y_len: usize,
+        blocks: &Range<usize>,
+        partial_len: usize,
+    ) -> Images {
+        assert!(images > 0 && x_len.is_multiple_of(images) && y_len.is_multiple_of(images), "{images} images");
+        let images = Images { n: images, x: x_len / images, dy: y_len / images };
+        let fits = images.x >= self.x_len && images.dy >= self.y_len;
+        assert!(fits, "images of {} and {} elements, {} and {} apart", self.x_len, self.y_len, images.x, images.dy);
+        let all = self.y_channels / LANES;
+        assert!(blocks.start <= blocks.end && blocks.end <= all, "blocks {blocks:?} of {all}");
+        assert_eq!(partial_len, self.packed_len() / all * blocks.len(), "partial sum of blocks {blocks:?}");
+        images
+    }
+}
+
+/// Images that follow each other: as many, and elements from one to the next of x and dy.
+#[derive(Clone, Copy)]
+pub(crate) struct Images {
+    pub(crate) n: usize,
+    pub(crate) x: usize,
+    pub(crate) dy: usize,
 }
 
 /// A place in the raster order of a sweep's pixels.

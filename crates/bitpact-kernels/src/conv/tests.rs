@@ -247,6 +247,36 @@ fn weight_gradient_agrees_with_the_definition() {
     }
 }
 
+/// Five images at once, their inputs times powers of two, block by block of the output channels.
+#[test]
+fn weight_gradient_of_images_agrees_with_their_sum() {
+    for case in cases() {
+        let (x, y) = (case.x(), case.y());
+        let mut numbers = Numbers(7);
+        let one = place(&x, &numbers.reals(x.h * x.w * x.c), 0.0);
+        let dys: Vec<f32> = (0..5).flat_map(|_| place(&y, &numbers.reals(y.h * y.w * y.c), 0.0).to_vec()).collect();
+        let factors = [1.0, -2.0, 0.25, 4.0, 0.5];
+        let xs: Vec<f32> = factors.iter().flat_map(|f| one.iter().map(move |x| f * x)).collect();
+        let mut exact = Exact::new(case.g.weights());
+        for (dys, factor) in dys.chunks_exact(y.len()).zip(factors) {
+            case.products(|o, i, k| exact.add(k, dys[at(&y, o)], factor * one[at(&x, i)]));
+        }
+        for isa in paths() {
+            let plan = ConvWeightGradF32::new(isa, case.g, x, y);
+            let mut partial = vec![0.0; plan.partial_len()];
+            let of_block = plan.partial_len() / plan.blocks();
+            for (block, part) in partial.chunks_exact_mut(of_block).enumerate() {
+                plan.run_blocks(5, &xs, &dys, block..block + 1, part);
+            }
+            let mut dw = vec![f32::NAN; case.g.weights()];
+            plan.unpack(&partial, &mut dw);
+            for (k, &got) in dw.iter().enumerate() {
+                exact.check(&format!("weight gradient of five images on {isa}"), &case, k, got, 0.0);
+            }
+        }
+    }
+}
+
 /// <conv(x, w), dy> = <x, dx> = <w, dw>.
 #[test]
 fn forward_and_gradients_are_adjoint() {

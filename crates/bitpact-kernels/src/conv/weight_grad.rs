@@ -1,5 +1,8 @@
 //! The f32 gradient of a convolution with respect to its weights.
 
+use std::ops::Range;
+
+use super::filters::unpack_sums;
 use super::sweep::Sweep;
 use super::{ConvGeometry, LANES, reference};
 use crate::isa::{Isa, Proof};
@@ -29,19 +32,32 @@ impl ConvWeightGradF32 {
         self.sweep.packed_len()
     }
 
+    /// Blocks of 16 output channels: equal parts of a partial sum.
+    pub fn blocks(&self) -> usize {
+        self.sweep.y_channels() / LANES
+    }
+
     /// partial += the weight gradient of one image.
     ///
     /// # Panics
     /// If a length is wrong.
     pub fn run(&self, x: &[f32], dy: &[f32], partial: &mut [f32]) {
         self.sweep.check(x.len(), dy.len());
-        assert_eq!(partial.len(), self.partial_len(), "partial sum");
+        self.run_blocks(1, x, dy, 0..self.blocks(), partial);
+    }
+
+    /// partial += the weight gradient of images at equal distances, those of [`image_distance`](crate::layout::image_distance) at best;
+    /// `partial` holds the blocks `blocks`.
+    ///
+    /// # Panics
+    /// If a length is wrong or there are no such blocks.
+    pub fn run_blocks(&self, images: usize, x: &[f32], dy: &[f32], blocks: Range<usize>, partial: &mut [f32]) {
         match self.proof {
             #[cfg(target_arch = "x86_64")]
-            Proof::Avx2(token) => super::avx2::weight_grad_f32(token, &self.sweep, x, dy, partial),
+            Proof::Avx2(token) => super::avx2::weight_grad_f32(token, &self.sweep, images, x, dy, blocks, partial),
             #[cfg(target_arch = "x86_64")]
-            Proof::Avx512(token) => super::avx512::weight_grad_f32(token, &self.sweep, x, dy, partial),
-            _ => reference::weight_grad_f32(&self.sweep, x, dy, partial),
+            Proof::Avx512(token) => super::avx512::weight_grad_f32(token, &self.sweep, images, x, dy, blocks, partial),
+            _ => reference::weight_grad_f32(&self.sweep, images, x, dy, blocks, partial),
         }
     }
 
@@ -50,18 +66,6 @@ impl ConvWeightGradF32 {
     /// # Panics
     /// If a length is wrong.
     pub fn unpack(&self, partial: &[f32], dw_oihw: &mut [f32]) {
-        let g = &self.geometry;
-        assert_eq!(partial.len(), self.partial_len(), "partial sum");
-        assert_eq!(dw_oihw.len(), g.weights(), "weights of {g:?}");
-        let mut lanes = partial.chunks_exact(LANES);
-        for block in 0..self.sweep.y_channels() / LANES {
-            for tap in self.sweep.taps() {
-                for (i, sums) in (0..g.cin).zip(&mut lanes) {
-                    for (o, &sum) in (block * LANES..g.cout).zip(sums) {
-                        dw_oihw[g.weight(o, i, tap.a, tap.b)] = sum;
-                    }
-                }
-            }
-        }
+        unpack_sums(&self.geometry, self.geometry.cin, partial, dw_oihw);
     }
 }

@@ -312,6 +312,14 @@ impl GroupWeightGradF32 {
         }
     }
 
+    /// The plan without groups, where there are none.
+    pub fn whole(&self) -> Option<&ConvWeightGradF32> {
+        match &self.plan {
+            Plan::Whole(conv) => Some(conv),
+            _ => None,
+        }
+    }
+
     /// partial += the weight gradient of one image.
     ///
     /// # Panics
@@ -336,12 +344,12 @@ impl GroupWeightGradF32 {
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn unpack(&self, partial: &[f32], dweights: &mut [f32]) {
+    pub fn unpack(&self, partial: &[f32], dw_oihw: &mut [f32]) {
         match &self.plan {
-            Plan::Whole(conv) => conv.unpack(partial, dweights),
-            Plan::Depthwise(conv) => conv.unpack(partial, dweights),
+            Plan::Whole(conv) => conv.unpack(partial, dw_oihw),
+            Plan::Depthwise(conv) => conv.unpack(partial, dw_oihw),
             Plan::Groups { groups, conv, .. } => {
-                each_group(*groups, partial, dweights, |partial, dw| conv.unpack(partial, dw));
+                each_group(*groups, partial, dw_oihw, |partial, dw| conv.unpack(partial, dw));
             }
         }
     }

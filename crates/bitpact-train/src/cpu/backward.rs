@@ -8,8 +8,8 @@ use bitpact_model::InputDescription;
 use super::forward::residual_view;
 use super::params::{ParamId, Params};
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
-use super::product::Product;
-use super::product_backward::Image;
+use super::product::{Product, WeightSums};
+use super::product_backward::{BatchImages, Image};
 use super::profile::{Pass, Pool};
 use super::slabs::{Slabs, Target};
 
@@ -236,17 +236,27 @@ impl StepPlan {
             let len = input.dense().len();
             let dx = dx.as_mut().map(|dx| Chunked::new(&mut dx[..batch * len], len));
             let scratch = Chunked::new(&mut self.scratch, 1);
-            let (len, chunks) = (product.backward.partial_len(), product.chunks);
-            let partials = Chunked::new(&mut self.partials[..chunks * len], len);
             let key = self.key.with("gradient").with(&product.name);
             let product = &*product;
+            let (sums, chunks) = match product.sums {
+                WeightSums::Chunks(chunks) => {
+                    let len = product.backward.partial_len();
+                    (Sums::Chunks(Chunked::new(&mut self.partials[..chunks * len], len)), chunks)
+                }
+                WeightSums::Blocks => (Sums::Kept(self.kept.images(&product.backward, batch)), TASKS.min(batch)),
+            };
             pool.run(chunks, &|task, worker| {
                 let mut scratch = scratch.get(worker);
                 let Scratch { x, backward, groups, .. } = &mut scratch[0];
                 let mut clock = pool.clock(worker);
-                let mut partial = partials.get(task);
-                partial.fill(0.0);
-                clock.lap(Pass::PartialSums);
+                let mut partial = match &sums {
+                    Sums::Chunks(partials) => Some(partials.get(task)),
+                    Sums::Kept(_) => None,
+                };
+                if let Some(partial) = &mut partial {
+                    partial.fill(0.0);
+                    clock.lap(Pass::PartialSums);
+                }
                 product.backward.begin(backward);
                 let images = task * batch / chunks..(task + 1) * batch / chunks;
                 for i in images.clone() {
@@ -264,8 +274,17 @@ impl StepPlan {
                     }
                     let image = image(product, i, input, params, pixels, x);
                     let place = (i - images.start, i + 1 == images.end);
-                    product.backward.weights(place, image, &mut partial, backward, groups, &mut clock);
-                    clock.lap(Pass::WeightGradient);
+                    match (&mut partial, &sums) {
+                        (Some(partial), _) => {
+                            product.backward.weights(place, image, partial, backward, groups, &mut clock);
+                            clock.lap(Pass::WeightGradient);
+                        }
+                        (None, Sums::Kept(kept)) => {
+                            product.backward.keep(i, image, kept, backward);
+                            clock.lap(Pass::Widen);
+                        }
+                        (None, Sums::Chunks(_)) => unreachable!("chunks have their sums"),
+                    }
                 }
             });
         }
@@ -273,8 +292,44 @@ impl StepPlan {
         if let (Some(target), Some(dx)) = (other, dx) {
             self.slabs[target.slab] = dx;
         }
-        self.add_partials(isa, pool, product);
+        match product.sums {
+            WeightSums::Chunks(_) => self.add_partials(isa, pool, product),
+            WeightSums::Blocks => self.sum_blocks(pool, product),
+        }
     }
+
+    /// The weight gradients of a layer whose images were kept, blocks of output channels in parallel.
+    fn sum_blocks(&mut self, pool: &Pool, product: &mut Product) {
+        pool.enter(Pass::WeightGradient, &product.name);
+        let mut partial = std::mem::take(&mut product.partial);
+        let blocks = product.backward.blocks().expect("a layer of blocks");
+        // Some blocks at a time read an image's channels once from afar; tasks enough for the threads come first.
+        let of_task = (blocks / TASKS).max(1);
+        let of_block = partial.len() / blocks;
+        {
+            let (batch, zero, kept) = (self.batch, product.zero_codes(&self.pixels), &self.kept);
+            let (partial, scratch) =
+                (Chunked::new(&mut partial, of_task * of_block), Chunked::new(&mut self.scratch, 1));
+            let backward = &product.backward;
+            pool.run(partial.chunks(), &|task, worker| {
+                let scratch = &mut scratch.get(worker)[0].backward;
+                let own = task * of_task..((task + 1) * of_task).min(blocks);
+                backward.block_sums(own, zero, batch, kept, &mut partial.get(task), scratch);
+            });
+        }
+        product.partial = partial;
+    }
+}
+
+/// Tasks that images, or blocks of channels, are cut into where no sums depend on it.
+const TASKS: usize = 16;
+
+/// Where the images of a backward product leave their part of the weight gradient.
+enum Sums<'a> {
+    /// In the sum of their chunk.
+    Chunks(Chunked<'a, f32>),
+    /// What it is made from, image by image.
+    Kept(BatchImages<'a>),
 }
 
 /// Image `i` as the weight gradient of `product` reads it.

@@ -9,8 +9,8 @@ use bitpact_kernels::{Aligned, ConvGeometry, GroupScratch, Isa, Layout};
 use bitpact_model::{InputDescription, Model};
 
 use super::params::{ParamId, Params};
-use super::product::{Norm, Path, Product, ProductSpec, Source};
-use super::product_backward::BackwardScratch;
+use super::product::{Norm, Path, Product, ProductSpec, Source, WeightSums};
+use super::product_backward::{BackwardScratch, BatchMemory};
 use super::slabs::{self, Slabs, Target};
 use super::totals::Totals;
 use super::weights;
@@ -179,8 +179,10 @@ pub(super) struct StepPlan {
     pub(super) maxima: Vec<f32>,
     /// `[sampled image][256]` counts of codes.
     pub(super) histogram: Vec<u64>,
-    /// `[chunk][partial_len]`, of the largest layer.
+    /// `[chunk][partial_len]`, of the largest layer whose weight gradients are summed chunk by chunk.
     pub(super) partials: Aligned<f32>,
+    /// The images of a layer whose weight gradients are summed block by block.
+    pub(super) kept: BatchMemory,
     pub(super) totals: Totals,
     /// The stages with weights, those with most weights first.
     pub(super) largest_first: Vec<usize>,
@@ -289,7 +291,9 @@ impl StepPlan {
             _ => 0,
         };
         let clip_channels = steps.iter().map(clip_channels).max().unwrap_or(0);
-        let partials = Aligned::zeroed(most(&|p| p.chunks * p.backward.partial_len()));
+        let partials = Aligned::zeroed(most(&|p| p.sums.partials() * p.backward.partial_len()));
+        let mut kept = BatchMemory::default();
+        products().filter(|p| p.sums == WeightSums::Blocks).for_each(|p| kept.reserve(&p.backward, batch));
         for p in products() {
             let pixels = (p.z_layout.h * p.z_layout.w) as u128;
             if p.largest_accumulator().is_some_and(|z| u128::from(z).pow(2) * pixels >= 1 << 63) {
@@ -307,6 +311,7 @@ impl StepPlan {
             maxima: vec![0.0; batch],
             histogram: vec![0; batch.div_ceil(super::SAMPLED) * 256],
             partials,
+            kept,
             totals: Totals::new(cs),
             largest_first: weights::largest_first(&steps),
             clip_maxima: vec![0.0; params.len()],

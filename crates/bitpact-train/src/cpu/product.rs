@@ -95,8 +95,8 @@ pub(super) struct Product {
     pub(super) path: Path,
     pub(super) z_layout: Layout,
     pub(super) backward: Backward,
-    /// Chunks of images whose weight gradients are summed apart, then added in order. A function of shapes alone.
-    pub(super) chunks: usize,
+    /// How weight gradients are summed over the batch. A function of shapes alone.
+    pub(super) sums: WeightSums,
     /// Sum of the partial weight gradients, as the kernels lay it out.
     pub(super) partial: Aligned<f32>,
     codes: Vec<i16>,
@@ -111,6 +111,42 @@ pub(super) struct Product {
     /// Weights as real kernels pack them, tap-major.
     real: Vec<f32>,
     pub(super) channels: Channels,
+}
+
+/// How the weight gradients of the images of a batch become one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum WeightSums {
+    /// So many chunks of images are summed apart, then added in order.
+    Chunks(usize),
+    /// Every block of output channels is summed over all images: for layers whose weights are more than their images.
+    Blocks,
+}
+
+impl WeightSums {
+    fn new(backward: &Backward, batch: usize) -> Self {
+        let len = backward.partial_len();
+        let chunks = if len <= 1 << 18 {
+            16
+        } else if len <= 1 << 20 {
+            8
+        } else {
+            4
+        };
+        let chunks = chunks.min(batch);
+        let sums = chunks * len * size_of::<f32>();
+        match backward.blocks() {
+            Some(_) if sums > batch * backward.kept_bytes() => Self::Blocks,
+            _ => Self::Chunks(chunks),
+        }
+    }
+
+    /// Partial sums that are kept for a batch.
+    pub(super) fn partials(self) -> usize {
+        match self {
+            Self::Chunks(chunks) => chunks,
+            Self::Blocks => 0,
+        }
+    }
 }
 
 /// What [`Product::new`] is made from.
@@ -160,13 +196,7 @@ impl Product {
         let backward = Backward::new(isa, gradients, geometry, groups, limits, needs_input, x, z_layout);
         let partial_len = backward.partial_len();
         let reads_real = !(s.identity || backward.reads_codes());
-        let chunks = if partial_len <= 1 << 18 {
-            16
-        } else if partial_len <= 1 << 20 {
-            8
-        } else {
-            4
-        };
+        let sums = WeightSums::new(&backward, batch);
         let steps = spec.filter(|s| s.quant.is_learned()).map_or(0, |s| s.scales_len(geometry.cout));
         let cs = z_layout.cs;
         let zeros = || vec![0.0; cs];
@@ -192,7 +222,7 @@ impl Product {
             path,
             z_layout,
             backward,
-            chunks: chunks.min(batch),
+            sums,
             partial: Aligned::zeroed(if s.identity { 0 } else { partial_len }),
             codes: vec![0; if spec.is_some() { n } else { 0 }],
             scales: vec![0.0; geometry.cout],

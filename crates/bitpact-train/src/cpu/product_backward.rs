@@ -1,11 +1,13 @@
 //! The backward half of one product: which kernels compute it, from gradients in which format, and the units of what they give.
 
+use std::ops::Range;
+
 use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, RoundedWeightGrad};
 use bitpact_kernels::norm::{self, Accumulators, BLOCK, GradientOutput};
 use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
-    Aligned, CodeLimits, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32, Isa,
-    Layout,
+    Aligned, Chunked, CodeLimits, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32,
+    Isa, Layout, image_distance,
 };
 
 use super::profile::{Clock, Pass};
@@ -14,6 +16,7 @@ use crate::Gradients;
 /// Kernels of the two backward products.
 pub(super) struct Backward {
     isa: Isa,
+    x_len: usize,
     z_layout: Layout,
     dz_layout: Layout,
     kernels: Kernels,
@@ -36,6 +39,49 @@ pub(super) struct BackwardScratch {
     real: Aligned<f32>,
     bytes: Aligned<u8>,
     rounded: RoundedScratch,
+}
+
+/// What the weight gradients of a whole batch are made from, image after image: inputs and gradients of the accumulators, real or
+/// rearranged as the kernels of rounded gradients read them.
+#[derive(Default)]
+pub(super) struct BatchMemory {
+    real: [Aligned<f32>; 2],
+    bytes: [Aligned<u8>; 2],
+}
+
+impl BatchMemory {
+    /// Makes it large enough for `batch` images of `backward`.
+    pub(super) fn reserve(&mut self, backward: &Backward, batch: usize) {
+        let lens = backward.kept_len();
+        match &backward.kernels {
+            Kernels::Real { .. } => {
+                self.real.iter_mut().zip(lens).for_each(|(memory, len)| memory.reserve(batch * len))
+            }
+            Kernels::Rounded { .. } => {
+                self.bytes.iter_mut().zip(lens).for_each(|(memory, len)| memory.reserve(batch * len));
+            }
+        }
+    }
+
+    /// The part of `backward`, image by image.
+    pub(super) fn images(&mut self, backward: &Backward, batch: usize) -> BatchImages<'_> {
+        fn cut<'a, T: Send>([x, dz]: [&'a mut [T]; 2], lens: [usize; 2], batch: usize) -> [Chunked<'a, T>; 2] {
+            [Chunked::new(&mut x[..batch * lens[0]], lens[0]), Chunked::new(&mut dz[..batch * lens[1]], lens[1])]
+        }
+        let lens = backward.kept_len();
+        match &backward.kernels {
+            Kernels::Real { .. } => BatchImages::Real(cut(self.real.each_mut().map(|m| &mut m[..]), lens, batch)),
+            Kernels::Rounded { .. } => {
+                BatchImages::Rounded(cut(self.bytes.each_mut().map(|m| &mut m[..]), lens, batch))
+            }
+        }
+    }
+}
+
+/// The images of a [`BatchMemory`], for tasks that write one each.
+pub(super) enum BatchImages<'a> {
+    Real([Chunked<'a, f32>; 2]),
+    Rounded([Chunked<'a, u8>; 2]),
 }
 
 /// The image that a weight gradient reads.
@@ -91,7 +137,7 @@ impl Backward {
                 Kernels::Real { weights, input, rounds: limits.is_some() && gradients != Gradients::Fp32 }
             }
         };
-        Self { isa, z_layout, dz_layout, kernels, gradient_unit: 1.0, x_step: 1.0 }
+        Self { isa, x_len: x.len(), z_layout, dz_layout, kernels, gradient_unit: 1.0, x_step: 1.0 }
     }
 
     /// Elements of a partial weight gradient.
@@ -100,6 +146,32 @@ impl Backward {
             Kernels::Real { weights, .. } => weights.partial_len(),
             Kernels::Rounded { weights, .. } => weights.partial_len(),
         }
+    }
+
+    /// Blocks of output channels whose weight gradients can be summed over all images apart from each other; none where weights
+    /// fall into groups.
+    pub(super) fn blocks(&self) -> Option<usize> {
+        match &self.kernels {
+            Kernels::Real { weights, .. } => weights.whole().map(|weights| weights.blocks()),
+            Kernels::Rounded { weights, .. } => Some(weights.blocks()),
+        }
+    }
+
+    /// Elements of an image's input and of its gradient in [`BatchMemory`].
+    fn kept_len(&self) -> [usize; 2] {
+        match &self.kernels {
+            Kernels::Real { .. } => [self.x_len, self.dz_layout.len()].map(|len| image_distance(len, size_of::<f32>())),
+            Kernels::Rounded { weights, .. } => weights.rearranged_len(),
+        }
+    }
+
+    /// Bytes of an image in [`BatchMemory`].
+    pub(super) fn kept_bytes(&self) -> usize {
+        let bytes = match &self.kernels {
+            Kernels::Real { .. } => size_of::<f32>(),
+            Kernels::Rounded { .. } => 1,
+        };
+        bytes * self.kept_len().iter().sum::<usize>()
     }
 
     /// Makes scratch memory large enough.
@@ -267,6 +339,57 @@ impl Backward {
                 }
             }
             (Kernels::Rounded { .. }, Image::Real(_)) => unreachable!("rounded products read codes"),
+        }
+    }
+
+    /// Keeps what the weight gradient of image `i` is made from, for [`Backward::block_sums`].
+    pub(super) fn keep(&self, i: usize, image: Image, kept: &BatchImages, scratch: &BackwardScratch) {
+        let dz = self.dz_layout.len();
+        match (kept, &self.kernels, image) {
+            (BatchImages::Real([x, gradient]), _, image) => {
+                let mut x = x.get(i);
+                let x = &mut x[..self.x_len];
+                match image {
+                    Image::Real(from) => x.copy_from_slice(from),
+                    Image::Codes { codes, zero, scale, .. } => {
+                        norm::widen(self.isa, codes, &zero.map(f32::from), &scale, x);
+                    }
+                }
+                gradient.get(i)[..dz].copy_from_slice(&scratch.real[..dz]);
+            }
+            (
+                BatchImages::Rounded([planes, words]),
+                Kernels::Rounded { format, weights, .. },
+                Image::Codes { codes, zero, .. },
+            ) => {
+                let gradient = &scratch.bytes[..dz * format.bytes()];
+                weights.rearrange_image(codes, &zero, gradient, [&mut planes.get(i), &mut words.get(i)]);
+            }
+            _ => unreachable!("rounded products read codes and keep bytes"),
+        }
+    }
+
+    /// The weight gradient of all images for some blocks of output channels.
+    pub(super) fn block_sums(
+        &self,
+        blocks: Range<usize>,
+        zero: [u8; BLOCK],
+        batch: usize,
+        kept: &BatchMemory,
+        partial: &mut [f32],
+        scratch: &mut BackwardScratch,
+    ) {
+        let [x, dz] = self.kept_len().map(|len| batch * len);
+        partial.fill(0.0);
+        match &self.kernels {
+            Kernels::Real { weights, .. } => {
+                let weights = weights.whole().expect("blocks are those of a plan without groups");
+                weights.run_blocks(batch, &kept.real[0][..x], &kept.real[1][..dz], blocks, partial);
+            }
+            Kernels::Rounded { weights, .. } => {
+                let images = [&kept.bytes[0][..x], &kept.bytes[1][..dz]];
+                weights.run_blocks(batch, &zero, images, blocks, partial, &mut scratch.rounded);
+            }
         }
     }
 

@@ -27,7 +27,8 @@ impl StepPlan {
         pool.enter(Pass::PartialSums, &product.name);
         let len = product.partial.len();
         let block = len.div_ceil(BLOCKS).max(BLOCK);
-        let (partials, total) = (&self.partials[..product.chunks * len], Chunked::new(&mut product.partial, block));
+        let (partials, total) =
+            (&self.partials[..product.sums.partials() * len], Chunked::new(&mut product.partial, block));
         pool.run(total.chunks(), &|i, _| {
             let mut total = total.get(i);
             let of_block = i * block..i * block + total.len();

@@ -30,27 +30,36 @@ pub(super) fn weights_narrow(isa: Avx2, w: &Words, largest: u8, tile: &mut [i32;
 unsafe fn narrow_4x16(w: &Words, flush: usize, tile: &mut [i32; TILE]) {
     let ones = _mm256_set1_epi16(1);
     for (quarter, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
-        let x = w.x.as_ptr().wrapping_add(quarter * ROWS * w.channel);
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-        let mut word = 0;
-        while word < w.words {
-            let end = (word + flush).min(w.words);
-            let mut short = [[_mm256_setzero_si256(); 2]; ROWS];
-            while word < end {
-                // SAFETY: the caller's promise.
-                let d = unsafe { gradient(w, word) };
-                for c in 0..ROWS {
+        let mut short = sums;
+        // Words that the short sums still hold.
+        let mut room = flush;
+        for image in 0..w.images {
+            let x = w.x.as_ptr().wrapping_add(image * w.apart[0] + quarter * ROWS * w.channel);
+            let mut word = 0;
+            while word < w.words {
+                let end = (word + room).min(w.words);
+                room -= end - word;
+                while word < end {
                     // SAFETY: the caller's promise.
-                    let x = unsafe { code_word(x.wrapping_add(c * w.channel + 4 * word)) };
-                    for k in 0..2 {
-                        short[c][k] = _mm256_add_epi16(short[c][k], _mm256_maddubs_epi16(x, d[k]));
+                    let d = unsafe { gradient(w, image, word) };
+                    for c in 0..ROWS {
+                        // SAFETY: the caller's promise.
+                        let x = unsafe { code_word(x.wrapping_add(c * w.channel + 4 * word)) };
+                        for k in 0..2 {
+                            short[c][k] = _mm256_add_epi16(short[c][k], _mm256_maddubs_epi16(x, d[k]));
+                        }
                     }
+                    word += 1;
                 }
-                word += 1;
-            }
-            for c in 0..ROWS {
-                for k in 0..2 {
-                    sums[c][k] = _mm256_add_epi32(sums[c][k], _mm256_madd_epi16(short[c][k], ones));
+                if room == 0 || (image + 1 == w.images && word == w.words) {
+                    room = flush;
+                    for c in 0..ROWS {
+                        for k in 0..2 {
+                            sums[c][k] = _mm256_add_epi32(sums[c][k], _mm256_madd_epi16(short[c][k], ones));
+                            short[c][k] = _mm256_setzero_si256();
+                        }
+                    }
                 }
             }
         }
@@ -75,11 +84,11 @@ pub(super) fn weights_wide(isa: Avx2, w: &Words, tile: &mut [i32; TILE]) {
 unsafe fn wide_4x16(w: &Words, tile: &mut [i32; TILE]) {
     let low = _mm256_set1_epi16(0xff);
     for (quarter, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
-        let x = w.x.as_ptr().wrapping_add(quarter * ROWS * w.channel);
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-        for word in 0..w.words {
+        for (image, word) in images_and_words(w) {
+            let x = w.x.as_ptr().wrapping_add(image * w.apart[0] + quarter * ROWS * w.channel);
             // SAFETY: the caller's promise.
-            let d = unsafe { gradient(w, word) };
+            let d = unsafe { gradient(w, image, word) };
             // Pixels 0 and 2 of every word, then 1 and 3.
             let even = d.map(|d| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(d)));
             let odd = d.map(|d| _mm256_srai_epi16::<8>(d));
@@ -113,11 +122,11 @@ pub(super) fn weights_vnni(isa: AvxVnni, w: &Words, tile: &mut [i32; TILE]) {
 #[target_feature(enable = "avx2,fma,avxvnni")]
 unsafe fn vnni_4x16(w: &Words, tile: &mut [i32; TILE]) {
     for (quarter, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
-        let x = w.x.as_ptr().wrapping_add(quarter * ROWS * w.channel);
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-        for word in 0..w.words {
+        for (image, word) in images_and_words(w) {
+            let x = w.x.as_ptr().wrapping_add(image * w.apart[0] + quarter * ROWS * w.channel);
             // SAFETY: the caller's promise.
-            let d = unsafe { gradient(w, word) };
+            let d = unsafe { gradient(w, image, word) };
             for c in 0..ROWS {
                 // SAFETY: the caller's promise.
                 let x = unsafe { code_word(x.wrapping_add(c * w.channel + 4 * word)) };
@@ -130,14 +139,19 @@ unsafe fn vnni_4x16(w: &Words, tile: &mut [i32; TILE]) {
     }
 }
 
+fn images_and_words(w: &Words) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let (images, words) = (w.images, w.words);
+    (0..images).flat_map(move |image| (0..words).map(move |word| (image, word)))
+}
+
 /// One word of the gradient of 16 channels.
 ///
 /// # Safety
-/// Word `word` lies within the gradient.
+/// Word `word` of image `image` lies within the gradient.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn gradient(w: &Words, word: usize) -> [__m256i; 2] {
-    let at = w.dz.as_ptr().wrapping_add(word * w.word);
+unsafe fn gradient(w: &Words, image: usize, word: usize) -> [__m256i; 2] {
+    let at = w.dz.as_ptr().wrapping_add(image * w.apart[1] + word * w.word);
     // SAFETY: the caller's promise; a word of 16 channels has 64 bytes.
     let first = unsafe { _mm256_loadu_si256(at.cast()) };
     // SAFETY: as above.

@@ -147,6 +147,35 @@ impl Case {
                 assert_eq!(got, (times * expected) as f32, "dk[{index}], {images} images, {isa} {format:?} {self:?}");
             }
         }
+        self.check_blocks(isa, format, &plan, &dk_expected);
+    }
+
+    /// Twenty-one images at once, block by block of the output channels; every second one has no gradient, and other codes.
+    fn check_blocks(&self, isa: Isa, format: Format, plan: &RoundedWeightGrad, dk_expected: &[i64]) {
+        let zero = [self.zero; 16];
+        let (codes, gradients) = (self.codes(), self.gradients(format));
+        let (other, none) = (vec![self.largest; codes.len()], vec![format.zero(); gradients.len()]);
+        let [x_len, dz_len] = plan.rearranged_len();
+        const IMAGES: usize = 21;
+        let (mut xs, mut dzs) = (vec![7; IMAGES * x_len], vec![7; IMAGES * dz_len]);
+        for (i, (x, dz)) in xs.chunks_exact_mut(x_len).zip(dzs.chunks_exact_mut(dz_len)).enumerate() {
+            match i % 2 {
+                0 => plan.rearrange_image(&codes, &zero, &gradients, [x, dz]),
+                _ => plan.rearrange_image(&other, &zero, &none, [x, dz]),
+            }
+        }
+        let mut scratch = RoundedScratch::default();
+        plan.reserve_sums(&mut scratch);
+        let mut partial = vec![0.0; plan.partial_len()];
+        for (block, part) in partial.chunks_exact_mut(plan.partial_len() / plan.blocks()).enumerate() {
+            plan.run_blocks(IMAGES, &zero, [&xs, &dzs], block..block + 1, part, &mut scratch);
+        }
+        let mut dk = vec![f32::NAN; self.g.weights()];
+        plan.unpack(&partial, &mut dk);
+        let times = IMAGES.div_ceil(2) as i64;
+        for (index, (&got, &expected)) in dk.iter().zip(dk_expected).enumerate() {
+            assert_eq!(got, (times * expected) as f32, "dk[{index}] of blocks, {isa} {format:?} {self:?}");
+        }
     }
 
     fn check_everywhere(&self) {
