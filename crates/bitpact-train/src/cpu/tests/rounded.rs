@@ -1,5 +1,7 @@
 //! Backward products over rounded gradients: near those of float32, without bias, independent of threads.
 
+use super::super::plan::{Shortcut, StageKind};
+use super::super::product::{Product, WeightSums};
 use super::*;
 use crate::LossInput;
 
@@ -112,5 +114,48 @@ fn rounded_gradients_do_not_depend_on_the_number_of_threads() {
                 assert!(one == run(2) && one == run(3), "{} {format:?} {isa}", graph.name());
             }
         }
+    }
+}
+
+/// Calls `f` on every product that has weights.
+fn each_product(backend: &mut CpuBackend, mut f: impl FnMut(&mut Product)) {
+    for stage in &mut backend.plan.stages {
+        if let StageKind::Unit(unit) = &mut stage.kind {
+            let shortcut = match &mut unit.shortcut {
+                Shortcut::Projection { product, .. } => Some(&mut **product),
+                _ => None,
+            };
+            [Some(&mut unit.main), shortcut].into_iter().flatten().filter(|p| !p.is_identity()).for_each(&mut f);
+        }
+    }
+}
+
+#[test]
+fn block_by_block_or_chunk_by_chunk_weight_gradients_are_the_same() {
+    for gradient in [Gradients::Fp32, Gradients::Bf16, Gradients::Int8] {
+        let mut by_itself = [0; 2];
+        for (graph, isa) in
+            without_dropout().flat_map(|g| Isa::available().into_iter().map(move |isa| (g.clone(), isa)))
+        {
+            let mut run = |sums: WeightSums| {
+                let mut backend = rounded(&graph, "W4A4", gradient, isa, 2);
+                let (mut kept, mut partials) = (std::mem::take(&mut backend.plan.kept), 0);
+                each_product(&mut backend, |p| {
+                    by_itself[usize::from(p.sums == WeightSums::Blocks)] += 1;
+                    p.sums = if p.backward.blocks().is_some() { sums } else { WeightSums::Chunks(2) };
+                    kept.reserve(&p.backward, BATCH);
+                    partials = partials.max(2 * p.backward.partial_len());
+                });
+                (backend.plan.kept, backend.plan.partials) = (kept, Aligned::zeroed(partials));
+                let start = backend.tensors();
+                gradients(&mut backend, &start, 1)
+            };
+            let (blocks, chunks) = (run(WeightSums::Blocks), run(WeightSums::Chunks(2)));
+            for (name, chunks) in &chunks {
+                let off = distance(&wide(&blocks[name]), chunks);
+                assert!(off < 1e-5, "{} {gradient:?} {isa} {name}: {off} apart", graph.name());
+            }
+        }
+        assert!(by_itself[0] > 0 && by_itself[1] > 0, "layers of chunks and of blocks by themselves: {by_itself:?}");
     }
 }
