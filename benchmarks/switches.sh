@@ -1,71 +1,91 @@
-#!/bin/sh
-# One row per training switch alone against the plain recipe: MLPerf Tiny's ResNet-8 on CIFAR-10, 10 epochs, seed 1, W4A4, and W2A2 for
-# the switches that aim at low bits. Writes OUTPUT/table.md: top-1 of the integer networks on the 10,000 test images.
+#!/usr/bin/env bash
+# Trains the same small network with one training switch after the other and writes a table of integer accuracies.
 #
-#   benchmarks/switches.sh DATA OUTPUT [FLAGS]
+#   benchmarks/switches.sh DATA OUTPUT
 #
-# DATA holds CIFAR-10's binary files. FLAGS go to every run, such as `--threads 1`, or `--limit-train 512 --limit-test 200` for a look at
-# whether all of it works. BITPACT names the program (default: bitpact). Runs that are done are not done again; one that was stopped goes on.
-set -eu
-if [ $# -lt 2 ]; then
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+# The plain recipe is switches.toml beside this file. DATA holds cifar-10-batches-bin. OUTPUT gets one folder a run (config.toml,
+# records.jsonl, model.bitpact), NAME.json with its result, and table.md, which is written again after every run. A run that has its
+# result is skipped, one that was cut off goes on, so the script may be stopped and started at will.
+#
+# BITPACT names the program (target/release/bitpact), THREADS its threads (1), EPOCHS the epochs of a run (10), ROWS a
+# pattern of runs (all), such as ROWS='*-W2A2'. Distillation needs the run teacher-float.
+set -euo pipefail
+
+if [ $# -ne 2 ]; then
+    echo "usage: benchmarks/switches.sh DATA OUTPUT" >&2
     exit 2
 fi
 data=$1 output=$2
-shift 2
-bitpact=${BITPACT:-bitpact}
-here=$(cd "$(dirname "$0")" && pwd)
+bitpact=${BITPACT:-target/release/bitpact}
+threads=${THREADS:-1}
+epochs=${EPOCHS:-10}
+wanted=${ROWS:-*}
+recipe=$(dirname "$0")/switches.toml
 mkdir -p "$output"
 
-# train NAME FLAGS: the run NAME, from its beginning or from where it stopped.
-train() {
-    run=$output/$1
-    shift
-    if [ -e "$run/last.safetensors" ]; then
-        "$bitpact" train --resume "$run" --data "$data" "$@" > "$run.txt" 2>> "$run.log"
-    else
-        "$bitpact" train "$here/switches.toml" --data "$data" --output "$run" "$@" > "$run.txt" 2>> "$run.log"
-    fi
+# Name, flags, and what the table says; progressive bits are those of train() below.
+rows='
+plain||the plain recipe
+progressive||`bits = "W8A8@3,W4A4@6,W2A2"`, or `"W8A8@3,W4A4"`
+ema|--ema-decay 0.999|`ema_decay = 0.999`
+bn-reestimate|--bn-reestimate 50|`bn_reestimate = 50`
+adam|--optimizer adam --lr 1e-3|`optimizer = "adam"`, `lr = 1e-3`
+adamw|--optimizer adamw --lr 1e-3 --weight-decay 0.05|`optimizer = "adamw"`, `lr = 1e-3`, `weight_decay = 0.05`
+param-groups|--param-group *.clip_val:lr=0.01|`param_groups`: clip values at `lr = 0.01`
+max-grad-norm|--max-grad-norm 1|`max_grad_norm = 1`
+label-smoothing|--label-smoothing 0.1|`label_smoothing = 0.1`
+cutout|--cutout 8|`cutout = 8`
+mixup|--mixup 0.2|`mixup = 0.2`
+distillation|--teacher TEACHER|`teacher`: the float network of the same recipe
+'
+
+field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" "$2"; }
+
+cell() { # NAME
+    [ ! -s "$output/$1.json" ] || awk -v x="$(field top1 "$output/$1.json")" 'BEGIN { printf "%.2f %%", 100 * x }'
 }
 
-# top1 NAME: per cent, from the last epoch's record.
-top1() {
-    sed -n 's/.*"integer_top1":\([0-9.eE-]*\).*/\1/p' "$output/$1/records.jsonl" | tail -n 1 | awk '{ printf "%.2f", 100 * $1 }'
-}
-
-# row NAME WHAT FLAGS: a line of the table; without W2A2 where WHAT begins with a dash.
-row() {
-    name=$1 what=$2
-    shift 2
-    low=yes
-    case $what in -*) low=no what=${what#-} ;; esac
-    train "$name-W4A4" "$@" --bits "${bits4:-W4A4}"
-    cell=-
-    if [ $low = yes ]; then
-        train "$name-W2A2" "$@" --bits "${bits2:-W2A2}"
-        cell=$(top1 "$name-W2A2")
-    fi
-    echo "| $what | $(top1 "$name-W4A4") | $cell |" >> "$output/table.tmp"
-}
-
-{
-    echo "| switch | W4A4 | W2A2 |"
+table() {
+    local name flags what
+    echo "| switch | W2A2 | W4A4 |"
     echo "|---|---|---|"
-} > "$output/table.tmp"
-train teacher "$@" --bits float
-row plain "plain recipe" "$@"
-row bn-reestimate '`bn_reestimate = 50`' "$@" --bn-reestimate 50
-row ema '`ema_decay = 0.999`' "$@" --ema-decay 0.999
-row label-smoothing '-`label_smoothing = 0.1`' "$@" --label-smoothing 0.1
-row adam '`optimizer = "adam"`, `lr = 1e-3`' "$@" --optimizer adam --lr 1e-3
-row adamw '`optimizer = "adamw"`, `lr = 1e-3`, `weight_decay = 0.05`' "$@" --optimizer adamw --lr 1e-3 --weight-decay 0.05
-row max-grad-norm '-`max_grad_norm = 1`' "$@" --max-grad-norm 1
-row param-groups '-`param_groups`: clip values at `lr = 0.01`' "$@" --param-group '*.clip_val:lr=0.01'
-row cutout '-`cutout = 8`' "$@" --cutout 8
-bits4='W8A8@3,W4A4' bits2='W8A8@3,W4A4@6,W2A2'
-row progressive '`bits = "W8A8@3,W4A4"`, `"W8A8@3,W4A4@6,W2A2"`' "$@"
-unset bits4 bits2
-row distillation '`teacher`: the float network of the same recipe' "$@" --teacher "$output/teacher"
-row mixup '-`mixup = 0.2`' "$@" --mixup 0.2
-mv "$output/table.tmp" "$output/table.md"
-cat "$output/table.md"
+    while IFS='|' read -r name flags what; do
+        [ -n "$name" ] || continue
+        echo "| $what | $(cell "$name-W2A2") | $(cell "$name-W4A4") |"
+    done <<<"$rows"
+    echo
+    echo "The teacher, \`bits = \"float\"\`: $(cell teacher-float)"
+}
+
+train() { # NAME BITS FLAGS
+    local name=$1-$2 bits=$2
+    local run=$output/$name
+    shift 2
+    # shellcheck disable=SC2254 # a pattern it is
+    case $name in $wanted) ;; *) return 0 ;; esac
+    [ ! -s "$run.json" ] || return 0
+    case $name in
+    progressive-W2A2) bits=W8A8@3,W4A4@6,W2A2 ;;
+    progressive-W4A4) bits=W8A8@3,W4A4 ;;
+    esac
+    echo "== $name"
+    if [ -e "$run/last.safetensors" ]; then
+        set -- --resume "$run"
+    else
+        rm -rf "${run:?}"
+        set -- "$recipe" --output "$run" --bits "$bits" --epochs "$epochs" "$@"
+    fi
+    "$bitpact" train "$@" --data "$data" --threads "$threads" --json >"$run.part"
+    mv "$run.part" "$run.json"
+    table >"$output/table.part"
+    mv "$output/table.part" "$output/table.md"
+}
+
+for bits in W2A2 W4A4; do
+    while IFS='|' read -r name flags what; do
+        [ -n "$name" ] || continue
+        [ "$name" != distillation ] || train teacher float
+        read -ra flags <<<"${flags/TEACHER/$output/teacher-float}"
+        train "$name" "$bits" "${flags[@]}"
+    done <<<"$rows"
+done
