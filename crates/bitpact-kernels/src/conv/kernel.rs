@@ -210,27 +210,31 @@ unsafe fn tile<L: Lanes, const P: usize, const V: usize>(
     let mut reach = lanes.reach();
     let step = L::WEIGHTS * (LANES / L::WIDTH);
     let mut w = group.w;
-    for tap in sweep.taps() {
-        let end = tap.offset + sweep.reads();
-        let mut at = tap.offset;
-        while L::UNROLL && at + 4 * L::WORD <= end {
-            // SAFETY: the sweep's invariant: these 4 words are within x, and within the words w holds for this tap.
+    for run in sweep.runs() {
+        let mut at = run.start;
+        while L::UNROLL && at + 4 * L::WORD <= run.end {
+            // SAFETY: the sweep's invariant: these 4 words are within x, and within the words w holds for this run.
             unsafe { words::<L, P, V, 4>(lanes, &xs, at, w, group.block_len, &mut sums) };
             at += 4 * L::WORD;
             w = w.wrapping_add(4 * step);
         }
-        while at < end {
+        while at < run.end {
+            let count = reach.min((run.end - at) / L::WORD);
+            let end = at + count * L::WORD;
+            // A loop of nothing else, lest the compiler keep a wide sum in the registers of the short ones.
+            while at < end {
+                // SAFETY: as above, for one word.
+                unsafe { words::<L, P, V, 1>(lanes, &xs, at, w, group.block_len, &mut sums) };
+                at += L::WORD;
+                w = w.wrapping_add(step);
+            }
             if L::SHORT {
+                reach -= count;
                 if reach == 0 {
                     widen(lanes, &mut wide, &mut sums);
                     reach = lanes.reach();
                 }
-                reach -= 1;
             }
-            // SAFETY: as above, for one word.
-            unsafe { words::<L, P, V, 1>(lanes, &xs, at, w, group.block_len, &mut sums) };
-            at += L::WORD;
-            w = w.wrapping_add(step);
         }
     }
     if L::SHORT {

@@ -21,6 +21,7 @@ pub(crate) struct Sweep {
     y_row: usize,
     y_col: usize,
     taps: Vec<Tap>,
+    runs: Vec<Range<usize>>,
     reads: usize,
     x_len: usize,
     y_len: usize,
@@ -86,6 +87,7 @@ impl Sweep {
             y_base,
             y_row: at_y.row,
             y_col: at_y.col,
+            runs: runs(&taps, reads),
             taps,
             reads,
             x_len,
@@ -133,7 +135,9 @@ impl Sweep {
         let along = |class: usize, k: usize| (class + g.pad) as isize - k as isize;
         let mut sweeps = Vec::new();
         for (u, v) in (0..s.min(dx.h)).flat_map(|u| (0..s.min(dx.w)).map(move |v| (u, v))) {
+            // Later taps read earlier pixels; backwards, they read in the order of memory.
             let taps: Vec<_> = positions(g)
+                .rev()
                 .map(|(a, b)| (a, b, along(u, a), along(v, b)))
                 .filter(|&(_, _, r, q)| r % s as isize == 0 && q % s as isize == 0)
                 .map(|(a, b, r, q)| (a, b, r / s as isize * dy.row() as isize + q / s as isize * dy.cs as isize))
@@ -179,6 +183,11 @@ impl Sweep {
     /// Kernel positions, row by row.
     pub(crate) fn taps(&self) -> &[Tap] {
         &self.taps
+    }
+
+    /// What all taps read, in their order, as ranges of elements from a pixel's base: taps that follow each other in memory are one range.
+    pub(crate) fn runs(&self) -> &[Range<usize>] {
+        &self.runs
     }
 
     /// Every block of 16 channels written with every tap, in the order of packed weights.
@@ -290,6 +299,18 @@ impl Cursor {
     }
 }
 
+/// The ranges of [`Sweep::runs`].
+fn runs(taps: &[Tap], reads: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for tap in taps {
+        match runs.last_mut() {
+            Some(run) if run.end == tap.offset => run.end += reads,
+            _ => runs.push(tap.offset..tap.offset + reads),
+        }
+    }
+    runs
+}
+
 /// Border that dy needs for an input gradient: how far taps reach over its edges.
 pub(crate) fn border(geometry: &ConvGeometry) -> usize {
     let g = geometry;
@@ -297,7 +318,7 @@ pub(crate) fn border(geometry: &ConvGeometry) -> usize {
     reach.div_ceil(g.stride)
 }
 
-fn positions(g: &ConvGeometry) -> impl Iterator<Item = (usize, usize)> {
+fn positions(g: &ConvGeometry) -> impl DoubleEndedIterator<Item = (usize, usize)> {
     let kw = g.kw;
     (0..g.kh).flat_map(move |a| (0..kw).map(move |b| (a, b)))
 }
