@@ -137,6 +137,9 @@ const LEAST_PRODUCTS_AVX512: [usize; 2] = [512, 1024];
 /// Output channels from which on AVX2 look-ups fill enough registers to beat direct products.
 const LEAST_CHANNELS_AVX2: usize = 64;
 
+/// The same of digits of two bits at a stride, where fewer pixels share what `prepare` does.
+const LEAST_STRIDED_AVX2: usize = 128;
+
 /// Bytes of transformed weights from which on look-ups, which read an eighth of them or less, beat Winograd products.
 const LARGE_TRANSFORM: usize = 2 << 20;
 
@@ -147,7 +150,8 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> boo
     let is_large = 16 * g.cin * g.cout > LARGE_TRANSFORM;
     let is_worth = |Digits { bits, .. }: Digits| {
         if isa < Isa::Avx512 {
-            g.cout >= LEAST_CHANNELS_AVX2 && (!transforms || is_large || bits == 1)
+            let least = if bits == 2 && g.stride > 1 { LEAST_STRIDED_AVX2 } else { LEAST_CHANNELS_AVX2 };
+            g.cout >= least && (!transforms || is_large || bits == 1)
         } else {
             g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512[bits as usize - 1]
                 && (!transforms || is_large || g.cin >= 128 && bits == 1)
