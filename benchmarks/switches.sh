@@ -8,7 +8,7 @@
 # result is skipped, one that was cut off goes on, so the script may be stopped and started at will.
 #
 # BITPACT names the program (target/release/bitpact), THREADS its threads (1), EPOCHS the epochs of a run (10), ROWS a
-# pattern of runs (all), such as ROWS='*-W2A2'. Distillation needs the run teacher-float.
+# pattern of runs (all), such as ROWS='*-W2A2'. Distillation needs the run plain-W4A4.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
@@ -36,7 +36,7 @@ max-grad-norm|--max-grad-norm 1|`max_grad_norm = 1`
 label-smoothing|--label-smoothing 0.1|`label_smoothing = 0.1`
 cutout|--cutout 8|`cutout = 8`
 mixup|--mixup 0.2|`mixup = 0.2`
-distillation|--teacher TEACHER|`teacher`: the float network of the same recipe
+distillation|--teacher TEACHER|`teacher`: the W4A4 network of the plain recipe
 '
 
 field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" "$2"; }
@@ -53,8 +53,6 @@ table() {
         [ -n "$name" ] || continue
         echo "| $what | $(cell "$name-W2A2") | $(cell "$name-W4A4") |"
     done <<<"$rows"
-    echo
-    echo "The teacher, \`bits = \"float\"\`: $(cell teacher-float)"
 }
 
 train() { # NAME BITS FLAGS
@@ -84,8 +82,8 @@ train() { # NAME BITS FLAGS
 for bits in W2A2 W4A4; do
     while IFS='|' read -r name flags what; do
         [ -n "$name" ] || continue
-        [ "$name" != distillation ] || train teacher float
-        read -ra flags <<<"${flags/TEACHER/$output/teacher-float}"
+        [ "$name" != distillation ] || train plain W4A4
+        read -ra flags <<<"${flags/TEACHER/$output/plain-W4A4}"
         train "$name" "$bits" "${flags[@]}"
     done <<<"$rows"
 done
