@@ -47,7 +47,7 @@ impl IntSweep {
         #[cfg(target_arch = "x86_64")]
         let unit = match (isa.prove(), Amx::detect(), AvxVnni::detect()) {
             (_, Some(amx), _) if isa == Isa::Amx && !sweep.taps().is_empty() => {
-                Unit::Tiles(amx, TileSweep::new(&sweep, x_cs, 1))
+                Unit::Tiles(amx, TileSweep::new(&sweep, 1))
             }
             (Proof::Avx512(token), ..) => Unit::Avx512(token),
             (Proof::Avx2(_), _, Some(token)) if isa == Isa::AvxVnni => Unit::Vnni(token),

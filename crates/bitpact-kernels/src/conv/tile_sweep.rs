@@ -22,8 +22,6 @@ pub(super) struct TileSweep {
     words: usize,
     /// Bytes from a pixel's base to each step.
     offsets: Vec<usize>,
-    /// The sweep's taps in the order of the steps, all channels of one before the next.
-    taps: Vec<usize>,
     /// Elements read at each tap.
     reads: usize,
     /// Pixels of a tile, and those of the last of a row.
@@ -32,43 +30,30 @@ pub(super) struct TileSweep {
 }
 
 impl TileSweep {
-    /// The walk over `sweep`, whose elements have `element` bytes. `x_cs` is the channel stride of the tensor read.
+    /// The walk over `sweep`, whose elements have `element` bytes.
     ///
     /// # Panics
     /// If `sweep` reads no whole number of words at a tap.
-    pub(super) fn new(sweep: &Sweep, x_cs: usize, element: usize) -> TileSweep {
+    pub(super) fn new(sweep: &Sweep, element: usize) -> TileSweep {
         let reads = sweep.reads();
         assert!((reads * element).is_multiple_of(WORD), "{reads} elements of {element} bytes are no whole words");
-        let mut order: Vec<usize> = (0..sweep.taps().len()).collect();
-        order.sort_by_key(|&t| sweep.taps()[t].offset);
-        let mut runs: Vec<Vec<usize>> = Vec::new();
-        for tap in order {
-            let offset = sweep.taps()[tap].offset;
-            match runs.last_mut() {
-                Some(run) if reads == x_cs && sweep.taps()[run[run.len() - 1]].offset + reads == offset => {
-                    run.push(tap)
-                }
-                _ => runs.push(vec![tap]),
-            }
-        }
-        let lengths: Vec<usize> = runs.iter().map(|run| run.len() * reads * element / WORD).collect();
+        let lengths: Vec<usize> = sweep.runs().iter().map(|run| run.len() * element / WORD).collect();
         // One configuration serves all runs: the widest step that divides each of them.
         let words = (1..=LANES).rev().find(|w| lengths.iter().all(|n| n.is_multiple_of(*w))).unwrap_or(1);
         let mut offsets = Vec::new();
-        for run in &runs {
-            let first = sweep.taps()[run[0]].offset * element;
-            let steps = run.len() * reads * element / (WORD * words);
-            offsets.extend((0..steps).map(|s| first + s * WORD * words));
+        for run in sweep.runs() {
+            let steps = run.len() * element / (WORD * words);
+            offsets.extend((0..steps).map(|s| run.start * element + s * WORD * words));
         }
         let tiles = sweep.cols().div_ceil(LANES).max(1);
         let pixels = sweep.cols().div_ceil(tiles).max(1);
         let last = sweep.cols() - (sweep.cols().div_ceil(pixels).max(1) - 1) * pixels;
-        TileSweep { element, words, offsets, taps: runs.concat(), reads, pixels, last }
+        TileSweep { element, words, offsets, reads, pixels, last }
     }
 
-    /// Elements of a channel block's packed weights.
-    fn block_len(&self) -> usize {
-        self.taps.len() * self.reads * LANES
+    /// Bytes of a channel block's packed weights.
+    fn block_bytes(&self) -> usize {
+        self.offsets.len() * self.words * WORD * LANES
     }
 
     /// Packs the weights of `sweep`, `K` elements to a word; `kw` are the kernel's columns.
@@ -82,9 +67,8 @@ impl TileSweep {
     ) {
         debug_assert_eq!(K, WORD / self.element, "elements of a word");
         let words = out.as_chunks_mut::<K>().0.as_chunks_mut::<LANES>().0.chunks_exact_mut(self.reads / K);
-        let blocks = (0..sweep.y_channels()).step_by(LANES);
-        for ((first, &tap), words) in blocks.flat_map(|c| self.taps.iter().map(move |tap| (c, tap))).zip(words) {
-            filters.words(sweep.taps()[tap].index(kw), first, 0, words, &convert);
+        for ((block, tap), words) in sweep.blocks_and_taps().zip(words) {
+            filters.words(tap.index(kw), block * LANES, 0, words, &convert);
         }
     }
 
@@ -128,7 +112,7 @@ impl TileSweep {
         let per_row = columns.1 - columns.0;
         let places = sweep.rows() * per_row;
         let blocks = sweep.y_channels() / LANES;
-        let block_bytes = self.block_len() * self.element;
+        let block_bytes = self.block_bytes();
         let at = |place: usize| {
             let (r, q) = (place / per_row, (columns.0 + place % per_row) * self.pixels);
             (p.x.wrapping_add(sweep.x_at(r, q) * self.element), p.y.wrapping_add(sweep.y_at(r, q) * 4))
@@ -197,6 +181,22 @@ mod tests {
     use crate::conv::ConvGeometry;
     use crate::layout::Layout;
 
+    /// Only then do neighbours make runs.
+    #[test]
+    fn taps_come_in_the_order_of_memory() {
+        for (k, stride) in [(1, 1), (3, 1), (3, 2), (5, 2), (7, 2)] {
+            let g = ConvGeometry { kh: k, kw: k, stride, pad: k / 2, cin: 16, cout: 16 };
+            let (h, w) = g.output(9, 11);
+            let (x, y) = (Layout::new(9, 11, 16, g.pad), Layout::new(h, w, 16, k));
+            for sweep in
+                Sweep::transposed(&g, y, Layout { border: 0, ..x }, 16).iter().chain([&Sweep::forward(&g, x, y, 16)])
+            {
+                assert!(sweep.taps().is_sorted_by_key(|tap| tap.offset), "{g:?}");
+                assert_eq!(sweep.runs().iter().map(|run| run.len()).sum::<usize>(), sweep.taps().len() * 16, "{g:?}");
+            }
+        }
+    }
+
     /// Packing needs no AMX: step by step, the words at a step's offsets meet their own weights.
     #[test]
     fn packed_words_follow_the_steps() {
@@ -205,7 +205,7 @@ mod tests {
             let (h, w) = g.output(8, 9);
             let (x, y) = (Layout::with_cs(8, 9, cin, cin, 1), Layout::new(h, w, cout, 0));
             let sweep = Sweep::forward(&g, x, y, cin);
-            let tiles = TileSweep::new(&sweep, cin, 1);
+            let tiles = TileSweep::new(&sweep, 1);
             let weights: Vec<i16> = (1..=g.weights() as i16).collect();
             let mut packed = vec![0; sweep.packed_len()];
             tiles.pack::<4, _, _>(&sweep, g.kw, &mut packed, &Filters::forward(&g, &weights), |w| w);

@@ -59,7 +59,7 @@ impl RoundedInputGrad {
         let reads = geometry.cout.next_multiple_of(format.per_word());
         let sweeps = Sweep::transposed(&geometry, dz, dq, reads).into_iter();
         let sweeps = match format {
-            Format::Bf16 => Sweeps::Bf16(sweeps.map(|sweep| Bf16Sweep::new(isa, sweep, dz.cs)).collect()),
+            Format::Bf16 => Sweeps::Bf16(sweeps.map(|sweep| Bf16Sweep::new(isa, sweep)).collect()),
             Format::S8 => {
                 let limits = CodeLimits { x: u8::MAX, w: largest };
                 Sweeps::S8(sweeps.map(|sweep| IntSweep::new(isa, sweep, dz.cs, limits)).collect())
@@ -179,17 +179,17 @@ fn scale_rows(isa: Isa, layout: Layout, scale: f32, sums: &[i32], dq: &mut [f32]
 }
 
 impl Bf16Sweep {
-    fn new(isa: Isa, sweep: Sweep, x_cs: usize) -> Self {
+    fn new(isa: Isa, sweep: Sweep) -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let unit = match Amx::detect().filter(|_| isa == Isa::Amx) {
-                Some(amx) => Bf16Unit::Tiles(amx, TileSweep::new(&sweep, x_cs, 2)),
+                Some(amx) => Bf16Unit::Tiles(amx, TileSweep::new(&sweep, 2)),
                 None => Bf16Unit::Vectors(Bf16::detect().expect("the format is available")),
             };
             Bf16Sweep { sweep, unit }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("bfloat16 on {isa} ({} taps, {x_cs})", sweep.taps().len())
+        unreachable!("bfloat16 on {isa} ({} taps)", sweep.taps().len())
     }
 
     /// Packs weights as the bytes of their values; `kw` are the kernel's columns.
