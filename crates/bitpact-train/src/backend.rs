@@ -146,7 +146,7 @@ pub struct StepOutcome {
 }
 
 /// How one activation stands, since the last reset; a line of the records holds one per activation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerStatistics {
     /// Name of the activation.
     pub name: String,
@@ -189,8 +189,15 @@ pub trait TrainBackend {
     /// statistics. `logits` holds `[images][classes]` after.
     fn simulate(&mut self, images: usize, fill: Fill, logits: &mut Vec<f32>);
 
+    /// Replaces `all` by the statistics of every activation since the last reset, in the memory that `all` has.
+    fn write_statistics(&self, all: &mut Vec<LayerStatistics>);
+
     /// Statistics of every activation since the last reset.
-    fn statistics(&self) -> Vec<LayerStatistics>;
+    fn statistics(&self) -> Vec<LayerStatistics> {
+        let mut all = Vec::new();
+        self.write_statistics(&mut all);
+        all
+    }
 
     /// Starts the counts of [`TrainBackend::statistics`] anew.
     fn reset_statistics(&mut self);

@@ -235,6 +235,7 @@ impl<'a> Trainer<'a> {
         let epoch = u64::from(state.progress.epochs_done);
         let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
         let batch_size = self.setup.recipe.batch_size;
+        let mut statistics = Vec::new();
         backend.reset_statistics();
         for batch in state.step - epoch * batches..batches {
             if self.options.stop.load(Ordering::Relaxed) {
@@ -259,7 +260,8 @@ impl<'a> Trainer<'a> {
                 other => other,
             })?;
             state.step += 1;
-            state.progress.sums.add(&outcome, backend.statistics());
+            backend.write_statistics(&mut statistics);
+            state.progress.sums.add(&outcome, &statistics);
             backend.reset_statistics();
             let (epoch, loss) = (epoch as u32 + 1, state.progress.sums.loss());
             (self.options.observer)(Event::Step { epoch, batch: batch + 1, batches, loss });

@@ -49,8 +49,12 @@ fn allocations(recipe: &Recipe, side: usize, divisor: usize) -> Vec<(Isa, usize,
             }
             i % CLASSES
         };
+        let mut statistics = Vec::new();
         let mut step = |key: u64| {
-            backend.step(&StepInput { lr: 1e-4, fill: &fill, key: Key::new(key), loss: LossInput::default() }).unwrap()
+            let input = StepInput { lr: 1e-4, fill: &fill, key: Key::new(key), loss: LossInput::default() };
+            backend.step(&input).unwrap();
+            backend.write_statistics(&mut statistics);
+            backend.reset_statistics();
         };
         step(0);
         let region = Region::new(ALLOCATOR);

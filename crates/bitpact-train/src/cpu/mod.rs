@@ -237,26 +237,29 @@ impl TrainBackend for CpuBackend {
         }
     }
 
-    fn statistics(&self) -> Vec<LayerStatistics> {
-        let mut all = Vec::new();
+    fn write_statistics(&self, all: &mut Vec<LayerStatistics>) {
+        let mut layers = 0;
         for stage in &self.plan.stages {
             let StageKind::Unit(unit) = &stage.kind else { continue };
             let (Activation::Quantized { clip, bits, quant }, Some(name)) = (unit.activation, &unit.act_name) else {
                 continue;
             };
+            if all.len() == layers {
+                all.push(LayerStatistics::default());
+            }
+            let layer = &mut all[layers];
+            layers += 1;
             let counted = unit.counts.levels.iter().sum::<u64>().max(1) as f64;
-            let occupancy: Vec<f64> = unit.counts.levels.iter().map(|&n| n as f64 / counted).collect();
-            all.push(LayerStatistics {
-                name: name.clone(),
-                alpha: self.plan.params.clip(clip),
-                alpha_gradient: unit.counts.alpha_gradient,
-                clipped: unit.counts.clipped as f64 / unit.counts.elements.max(1) as f64,
-                zero: occupancy[usize::from(quant.zero_code(bits))],
-                occupancy,
-                alpha_clamped: self.plan.params.get(clip).clamped,
-            });
+            layer.name.clone_from(name);
+            layer.alpha = self.plan.params.clip(clip);
+            layer.alpha_gradient = unit.counts.alpha_gradient;
+            layer.clipped = unit.counts.clipped as f64 / unit.counts.elements.max(1) as f64;
+            layer.occupancy.clear();
+            layer.occupancy.extend(unit.counts.levels.iter().map(|&n| n as f64 / counted));
+            layer.zero = layer.occupancy[usize::from(quant.zero_code(bits))];
+            layer.alpha_clamped = self.plan.params.get(clip).clamped;
         }
-        all
+        all.truncate(layers);
     }
 
     fn reset_statistics(&mut self) {

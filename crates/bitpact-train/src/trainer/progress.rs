@@ -74,15 +74,15 @@ struct LayerSums {
 
 impl Sums {
     /// Adds one step and the statistics of that step alone.
-    pub(super) fn add(&mut self, outcome: &StepOutcome, statistics: Vec<LayerStatistics>) {
+    pub(super) fn add(&mut self, outcome: &StepOutcome, statistics: &[LayerStatistics]) {
         self.steps += 1;
         self.loss.0 += outcome.loss;
         self.correct += outcome.correct as u64;
-        for (i, layer) in statistics.into_iter().enumerate() {
+        for (i, layer) in statistics.iter().enumerate() {
             if self.layers.len() <= i {
-                self.layers.push(LayerSums::new(&layer));
+                self.layers.push(LayerSums::new(layer));
             }
-            self.layers[i].add(&layer);
+            self.layers[i].add(layer);
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
         progress.warned.insert((WarningKind::Clipping, "act1".to_owned()));
         for i in 0..10 {
             let outcome = StepOutcome { loss: 1.0 / f64::from(i + 3), correct: 2 };
-            progress.sums.add(&outcome, statistics(0.1 / f64::from(i + 7)));
+            progress.sums.add(&outcome, &statistics(0.1 / f64::from(i + 7)));
             progress.remember_alphas(&progress.sums.layers());
             let text = serde_json::to_string(&serde_json::to_value(&progress).unwrap()).unwrap();
             progress = serde_json::from_value(serde_json::from_str(&text).unwrap()).unwrap();
@@ -207,7 +207,7 @@ mod tests {
         let mut progress = Progress::default();
         let mut end = |alpha: f32| {
             let mut layer = Sums::default();
-            layer.add(&StepOutcome { loss: 0.0, correct: 0 }, statistics(0.0));
+            layer.add(&StepOutcome { loss: 0.0, correct: 0 }, &statistics(0.0));
             let mut layers = layer.layers();
             layers[0].alpha = alpha;
             progress.remember_alphas(&layers);
