@@ -1,4 +1,4 @@
-//! One file per subcommand: its arguments and what it does with them.
+//! One file per subcommand: its arguments and what it does with them. `test_set` is what two of them share.
 
 pub(crate) mod accel;
 pub(crate) mod bench;
@@ -8,5 +8,6 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod run;
+mod test_set;
 pub(crate) mod train;
 pub(crate) mod verify;

@@ -1,18 +1,14 @@
 //! `bitpact eval`: the accuracy of a network on a test set.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::data::{DatasetName, Limits};
 use bitpact::engine::Accuracy;
-use bitpact::graph::Shape;
 use bitpact::train::{CpuBackend, OptimizerConfig, TrainBackend, evaluate_integer, evaluate_simulated};
 use serde_json::json;
 
-use crate::exit::Usage;
-use crate::loaded::{Loaded, Network, open};
-use crate::machine::{MachineArgs, load_images};
+use super::test_set::TestSetArgs;
+use crate::loaded::{Loaded, Network};
+use crate::machine::MachineArgs;
 use crate::out::{percent, print, say};
 use crate::progress::image_bar;
 
@@ -23,17 +19,8 @@ Examples:
   bitpact eval runs/builtin-W4A4-seed1
   bitpact eval model.bitpact --dataset cifar10 --data cifar-10-batches-bin --json")]
 pub(crate) struct Args {
-    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
-    model: PathBuf,
-    /// Folder that holds the data set
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Data set; the one it was trained on where that is known
-    #[arg(long, value_name = "NAME")]
-    dataset: Option<String>,
-    /// Only the first N test images
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit_test: Option<u64>,
+    #[command(flatten)]
+    on: TestSetArgs,
     /// Images computed at once
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
@@ -45,11 +32,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let loaded = open(&args.model)?;
-    let name = dataset(args.dataset.as_deref(), &loaded)?;
-    let limit = args.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    let split = load_images(name, args.data.as_ref(), Limits { train: Some(1), test: limit })?;
-    let evaluation = evaluate(&args, &loaded, &*split.test)?;
+    let loaded = args.on.network()?;
+    let (name, test) = args.on.images(&loaded)?;
+    let evaluation = evaluate(&args, &loaded, &*test)?;
     let is_integer = matches!(loaded.network, Network::Integer { .. });
     let view = if is_integer { "integer" } else { "float" };
     if args.json {
@@ -97,27 +82,4 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
     }?;
     bar.finish_and_clear();
     Ok(evaluation)
-}
-
-/// The set to evaluate on: the flag, the recipe's, or the one with the same class names.
-pub(crate) fn dataset(flag: Option<&str>, loaded: &Loaded) -> Result<DatasetName> {
-    if let Some(name) = flag {
-        return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
-    }
-    if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
-        return Ok(name);
-    }
-    let shape = loaded.input_shape();
-    let fits = |name: &DatasetName| {
-        let info = name.info();
-        let image = info.image_shape;
-        loaded.class_names() == info.class_names && shape == Shape::new(image.h, image.w, image.c)
-    };
-    let known: Vec<DatasetName> = DatasetName::ALL.into_iter().filter(fits).collect();
-    if let [name] = known[..] {
-        return Ok(name);
-    }
-    let possible = if known.is_empty() { DatasetName::ALL.to_vec() } else { known };
-    let names = possible.into_iter().map(DatasetName::as_str).collect::<Vec<_>>().join(", ");
-    Err(Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into())
 }

@@ -1,15 +1,10 @@
 //! `bitpact verify`: proof on real images that every path computes the same integers.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
-use bitpact::data::Limits;
 use bitpact::engine::{Verification, VerifyOptions, verify};
 use serde_json::{Value, json};
 
-use super::eval::dataset;
-use crate::loaded::open;
-use crate::machine::load_images;
+use super::test_set::TestSetArgs;
 use crate::out::{print, table};
 use crate::progress::image_bar;
 
@@ -23,17 +18,8 @@ Examples:
 A path is an instruction set with a number of threads. Each one runs the network after it was written to bytes and read
 again, half of the images in batches and half alone. Exit status 1 where a code differs.")]
 pub(crate) struct Args {
-    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
-    model: PathBuf,
-    /// Folder that holds the data set
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Data set; the one it was trained on where that is known
-    #[arg(long, value_name = "NAME")]
-    dataset: Option<String>,
-    /// Only the first N test images
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit_test: Option<u64>,
+    #[command(flatten)]
+    on: TestSetArgs,
     /// Paths have 1 to N threads; all of the machine's where not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -43,11 +29,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let loaded = open(&args.model)?;
+    let loaded = args.on.network()?;
     let model = loaded.integers()?;
-    let name = dataset(args.dataset.as_deref(), &loaded)?;
-    let limit = args.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    let test = load_images(name, args.data.as_ref(), Limits { train: Some(1), test: limit })?.test;
+    let (name, test) = args.on.images(&loaded)?;
     let (shape, reads) = (test.image_shape(), model.input_shape);
     if (shape.h, shape.w, shape.c) != (reads.h, reads.w, reads.c) {
         let file = loaded.file.display();

@@ -8,8 +8,8 @@ use bitpact_model::InputDescription;
 use super::forward::residual_view;
 use super::params::{ParamId, Params};
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
+use super::product::backward::{BatchImages, Image};
 use super::product::{Product, WeightSums};
-use super::product_backward::{BatchImages, Image};
 use super::profile::{Pass, Pool};
 use super::slabs::{Slabs, Target};
 

@@ -13,7 +13,6 @@ mod optimizer;
 mod params;
 mod plan;
 mod product;
-mod product_backward;
 mod profile;
 mod shape_ops;
 mod slabs;

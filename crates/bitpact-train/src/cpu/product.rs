@@ -1,22 +1,24 @@
-//! One convolution or linear layer of a step: its weights in every form the kernels want, its accumulators, and the
-//! per-channel coefficients of the norm behind it.
-use bitpact_model::InputDescription;
+//! One convolution or linear layer of a step: its weights, its accumulators, and the coefficients of the norm behind it.
 
-use super::params::{Param, ParamId, Params};
-use bitpact_core::{ActQuant, WeightSpec, quantize_weights_given, weights_backward_given};
-use bitpact_kernels::norm::{Accumulators, BLOCK, Coefficients};
+pub(super) mod backward;
+mod channels;
+mod weights;
+
+use bitpact_core::{ActQuant, WeightSpec};
+use bitpact_kernels::norm::{Accumulators, BLOCK};
 use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
-    Aligned, CodeLimits, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, elements, grouped,
+    Aligned, CodeLimits, ConvGeometry, GroupConvF32, GroupConvU8S8, GroupScratch, Isa, Layout, grouped,
 };
+use bitpact_model::InputDescription;
 
-use super::product_backward::Backward;
+use super::params::{ParamId, Params};
 use super::profile::{Pass, Work};
-use super::totals::Found;
 use crate::Gradients;
+use backward::Backward;
+use channels::Channels;
 
-/// eps of batch norm.
-const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
+pub(super) use channels::Norm;
 
 /// What a product reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,29 +57,6 @@ pub(super) enum Path {
     Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32> },
     /// No weights at all: z is the input, a residual stream or an average pool that a batch norm or an activation reads.
     Identity { z: Aligned<f32> },
-}
-
-/// Batch norm's parameters.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Norm {
-    pub(super) gamma: ParamId,
-    pub(super) beta: ParamId,
-    pub(super) mean: ParamId,
-    pub(super) var: ParamId,
-}
-
-/// Per-channel numbers of a step, `cs` long, zero in padding channels.
-#[derive(Debug, Default)]
-pub(super) struct Channels {
-    pub(super) a: Vec<f32>,
-    pub(super) b: Vec<f32>,
-    pub(super) xa: Vec<f32>,
-    pub(super) xb: Vec<f32>,
-    pub(super) k: [Vec<f32>; 3],
-    /// Real value of one accumulator unit: s_x * s_w[c], 1 on the real path.
-    unit: Vec<f64>,
-    /// New running statistics, applied when the step is known to be good.
-    running: Vec<(f64, f64)>,
 }
 
 pub(super) struct Product {
@@ -198,17 +177,6 @@ impl Product {
         let reads_real = !(s.identity || backward.reads_codes());
         let sums = WeightSums::new(&backward, batch);
         let steps = spec.filter(|s| s.quant.is_learned()).map_or(0, |s| s.scales_len(geometry.cout));
-        let cs = z_layout.cs;
-        let zeros = || vec![0.0; cs];
-        let channels = Channels {
-            a: zeros(),
-            b: zeros(),
-            xa: zeros(),
-            xb: zeros(),
-            k: [zeros(), zeros(), zeros()],
-            unit: vec![1.0; geometry.cout],
-            running: vec![(0.0, 0.0); geometry.cout],
-        };
         Self {
             name,
             weight,
@@ -231,7 +199,7 @@ impl Product {
             folded: vec![0.0; if source == Source::Pixels { n } else { 0 }],
             tanh: vec![0.0; if spec.is_some_and(|s| s.needs_tanh()) { n } else { 0 }],
             real: vec![0.0; if reads_real { n } else { 0 }],
-            channels,
+            channels: Channels::new(geometry.cout, z_layout.cs),
         }
     }
 
@@ -275,200 +243,9 @@ impl Product {
         matches!(self.path, Path::Identity { .. })
     }
 
-    /// The input channel of every weight, in OIHW order.
-    fn input_channels(&self) -> impl Iterator<Item = usize> + use<> {
-        let ConvGeometry { kh, kw, cin, cout, .. } = self.geometry;
-        let (plane, inputs, outputs) = (kh * kw, cin / self.groups, cout / self.groups);
-        (0..cout).flat_map(move |o| (0..inputs * plane).map(move |i| o / outputs * inputs + i / plane))
-    }
-
-    /// Weights of this step in every form: folded, quantized, packed forward and backward.
-    pub(super) fn prepare(&mut self, isa: Isa, params: &Params, pixels: &InputDescription, training: bool) {
-        if self.is_identity() {
-            return;
-        }
-        let mut w = params.value(self.weight);
-        if self.source == Source::Pixels {
-            let channels = self.input_channels();
-            let folded = self.folded.iter_mut().zip(w);
-            folded.zip(channels).for_each(|((to, w), channel)| *to = w * pixels.scale[channel]);
-            w = &self.folded;
-        }
-        let cout = self.geometry.cout;
-        let per_out = w.len() / cout;
-        if let Some(spec) = &self.spec {
-            let scales = &mut self.scales[..spec.scales_len(cout)];
-            if let Some(step) = self.step {
-                let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
-                self.steps.iter_mut().zip(params.value(step)).for_each(|(to, s)| *to = s * unit);
-            }
-            if spec.needs_tanh() {
-                elements::tanh(isa, w, &mut self.tanh);
-            }
-            quantize_weights_given(spec, w, &self.tanh, cout, &self.steps, &mut self.codes, scales);
-            if scales.len() == 1 {
-                let s = scales[0];
-                self.scales.fill(s);
-            }
-        }
-        let x_step = self.source.step(params);
-        let channels = self.input_channels();
-        let filters = ConvGeometry { cin: self.geometry.cin / self.groups, ..self.geometry };
-        match &mut self.path {
-            Path::Int { conv, packed, codes, init, .. } => {
-                filters.tap_major(&self.codes, codes, |q| q as i8);
-                conv.pack(codes, packed);
-                let zero = self.source.zero_code();
-                if self.source == Source::Pixels || zero > 0 {
-                    init[..cout].fill(0);
-                    for (i, (&q, channel)) in self.codes.iter().zip(channels).enumerate() {
-                        let zero = if self.source == Source::Pixels { pixels.zero_point[channel] } else { zero };
-                        init[i / per_out] -= i32::from(q) * i32::from(zero);
-                    }
-                }
-                for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
-                    *unit = f64::from(x_step) * f64::from(s);
-                }
-                if !self.backward.reads_codes() {
-                    for (to, &q) in self.real.iter_mut().zip(&*codes) {
-                        *to = f32::from(q) / x_step;
-                    }
-                }
-            }
-            Path::Real { conv, packed, .. } => {
-                if self.spec.is_some() {
-                    filters.tap_major(&self.codes, &mut self.real, f32::from);
-                    for (filter, &scale) in self.real.chunks_exact_mut(per_out).zip(&self.scales) {
-                        filter.iter_mut().for_each(|w| *w *= scale);
-                    }
-                } else {
-                    filters.tap_major(w, &mut self.real, |w| w);
-                }
-                conv.pack(&self.real, packed);
-            }
-            Path::Identity { .. } => {}
-        }
-        if training {
-            let codes = match &self.path {
-                Path::Int { codes, .. } => codes,
-                _ => &[][..],
-            };
-            self.backward.pack(x_step, &self.real, codes);
-        }
-    }
-
-    /// Coefficients of a training forward from sums over the batch: per channel the exact or float64 mean and
-    /// variance of z over `count` pixels.
-    pub(super) fn normalize(&mut self, params: &Params, count: usize, moments: impl Fn(usize) -> (f64, f64)) {
-        let Some(norm) = self.norm else { return self.without_norm(params) };
-        for c in 0..self.geometry.cout {
-            let unit = self.channels.unit[c];
-            let (mean, var) = moments(c);
-            let inverse = 1.0 / (var * unit * unit + EPS).sqrt();
-            self.set_channel(params, norm, c, unit * inverse, -mean * unit * inverse);
-            let bias = self.bias.map_or(0.0, |b| f64::from(params.value(b)[c]));
-            let unbiased = var * count as f64 / count.saturating_sub(1).max(1) as f64;
-            self.channels.running[c] = (mean * unit + bias, unbiased * unit * unit);
-        }
-    }
-
-    /// Coefficients of the evaluation forward, from the running statistics.
-    pub(super) fn normalize_running(&mut self, params: &Params) {
-        let Some(norm) = self.norm else { return self.without_norm(params) };
-        for c in 0..self.geometry.cout {
-            let bias = self.bias.map_or(0.0, |b| f64::from(params.value(b)[c]));
-            let mean = f64::from(params.value(norm.mean)[c]) - bias;
-            let inverse = 1.0 / (f64::from(params.value(norm.var)[c]) + EPS).sqrt();
-            self.set_channel(params, norm, c, self.channels.unit[c] * inverse, -mean * inverse);
-        }
-    }
-
-    fn set_channel(&mut self, params: &Params, norm: Norm, c: usize, xa: f64, xb: f64) {
-        let (gamma, beta) = (f64::from(params.value(norm.gamma)[c]), f64::from(params.value(norm.beta)[c]));
-        let ch = &mut self.channels;
-        (ch.xa[c], ch.xb[c]) = (xa as f32, xb as f32);
-        (ch.a[c], ch.b[c]) = ((gamma * xa) as f32, (gamma * xb + beta) as f32);
-    }
-
-    fn without_norm(&mut self, params: &Params) {
-        for c in 0..self.geometry.cout {
-            self.channels.a[c] = self.channels.unit[c] as f32;
-            self.channels.b[c] = self.bias.map_or(0.0, |b| params.value(b)[c]);
-        }
-    }
-
-    /// Coefficients of the backward and gradients of norm and bias, from sums over the batch of dL/du and
-    /// dL/du * xhat; `count` pixels.
-    pub(super) fn backward_coefficients(&mut self, params: &mut Params, count: usize, found: &Found) {
-        let n = count as f64;
-        for c in 0..self.geometry.cout {
-            let (sum_g, sum_gx) = found.sums(c);
-            let ch = &mut self.channels;
-            let (k1, xa, xb) = (f64::from(ch.a[c]), f64::from(ch.xa[c]), f64::from(ch.xb[c]));
-            let (k2, k3) = match self.norm {
-                Some(norm) => {
-                    params.get_mut(norm.gamma).grad[c] = sum_gx as f32;
-                    params.get_mut(norm.beta).grad[c] = sum_g as f32;
-                    (-k1 * (sum_gx / n) * xa, -k1 * (sum_g / n + xb * (sum_gx / n)))
-                }
-                None => (0.0, 0.0),
-            };
-            if let Some(bias) = self.bias {
-                // A norm removes the mean, and with it the bias: its gradient is exactly zero.
-                params.get_mut(bias).grad[c] = if self.norm.is_some() { 0.0 } else { sum_g as f32 };
-            }
-            (ch.k[0][c], ch.k[1][c], ch.k[2][c]) = (k1 as f32, k2 as f32, k3 as f32);
-        }
-        self.backward.scale(&mut self.channels.k, self.geometry.cout, |c| found.extremes(c));
-    }
-
     /// Number of weights.
     pub(super) fn weights(&self) -> usize {
         if self.is_identity() { 0 } else { grouped::weights(self.geometry, self.groups) }
-    }
-
-    /// dL/dw of the parameter `w` from the sum of the partial weight gradients, through quantizer and folding, into its `grad`; `dwq` is
-    /// memory for as many weights. The learned steps' gradients are kept for [`Product::step_gradient`].
-    pub(super) fn weight_gradient(&mut self, pixels: &InputDescription, w: &mut Param, dwq: &mut [f32]) {
-        self.backward.unpack(&self.partial, dwq);
-        if matches!(self.path, Path::Int { .. }) {
-            let unit = self.backward.weight_unit();
-            let per_out = dwq.len() / self.geometry.cout;
-            for (dwq, &s) in dwq.chunks_exact_mut(per_out).zip(&self.scales) {
-                // Weights that are all zero have no step; their gradient is zero, and the decay holds them there.
-                let inverse = if s > 0.0 { unit / s } else { 0.0 };
-                dwq.iter_mut().for_each(|d| *d *= inverse);
-            }
-        }
-        let (value, grad) = (&w.value[..], &mut w.grad[..]);
-        match &self.spec {
-            Some(spec) => {
-                let value = if self.source == Source::Pixels { &self.folded } else { value };
-                let (cout, dsteps) = (self.geometry.cout, &mut self.dsteps);
-                weights_backward_given(spec, value, &self.tanh, cout, &self.steps, dwq, grad, dsteps);
-            }
-            None => grad.copy_from_slice(dwq),
-        }
-        if self.source == Source::Pixels {
-            grad.iter_mut().zip(self.input_channels()).for_each(|(g, channel)| *g *= pixels.scale[channel]);
-        }
-    }
-
-    /// dL/dstep of the learned steps into their `grad`.
-    pub(super) fn step_gradient(&self, pixels: &InputDescription, grad: &mut [f32]) {
-        let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
-        grad.iter_mut().zip(&self.dsteps).for_each(|(to, d)| *to = d * unit);
-    }
-
-    /// Moves the running statistics by `momentum` towards the step's.
-    pub(super) fn update_running(&self, params: &mut Params, momentum: f64) {
-        let Some(norm) = self.norm else { return };
-        for (c, &(mean, var)) in self.channels.running.iter().enumerate() {
-            for (id, new) in [(norm.mean, mean), (norm.var, var)] {
-                let value = &mut params.get_mut(id).value[c];
-                *value = ((1.0 - momentum) * f64::from(*value) + momentum * new) as f32;
-            }
-        }
     }
 
     /// Accumulators of image `i`.
@@ -478,11 +255,6 @@ impl Product {
             Path::Int { z, .. } => Accumulators::Int(&z[i * len..(i + 1) * len]),
             Path::Real { z, .. } | Path::Identity { z } => Accumulators::Real(&z[i * len..(i + 1) * len]),
         }
-    }
-
-    pub(super) fn coefficients(&self) -> Coefficients<'_> {
-        let ch = &self.channels;
-        Coefficients { a: &ch.a, b: &ch.b, xa: &ch.xa, xb: &ch.xb }
     }
 
     /// The codes that stand for zero, repeating over 16 channels.

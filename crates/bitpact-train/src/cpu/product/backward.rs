@@ -10,11 +10,11 @@ use bitpact_kernels::{
     Isa, Layout, image_distance,
 };
 
-use super::profile::{Clock, Pass};
 use crate::Gradients;
+use crate::cpu::profile::{Clock, Pass};
 
 /// Kernels of the two backward products.
-pub(super) struct Backward {
+pub(in crate::cpu) struct Backward {
     isa: Isa,
     x_len: usize,
     z_layout: Layout,
@@ -35,7 +35,7 @@ enum Kernels {
 
 /// Memory of one thread for backward products.
 #[derive(Default)]
-pub(super) struct BackwardScratch {
+pub(in crate::cpu) struct BackwardScratch {
     real: Aligned<f32>,
     bytes: Aligned<u8>,
     rounded: RoundedScratch,
@@ -44,14 +44,14 @@ pub(super) struct BackwardScratch {
 /// What the weight gradients of a whole batch are made from, image after image: inputs and gradients of the accumulators, real or
 /// rearranged as the kernels of rounded gradients read them.
 #[derive(Default)]
-pub(super) struct BatchMemory {
+pub(in crate::cpu) struct BatchMemory {
     real: [Aligned<f32>; 2],
     bytes: [Aligned<u8>; 2],
 }
 
 impl BatchMemory {
     /// Makes it large enough for `batch` images of `backward`.
-    pub(super) fn reserve(&mut self, backward: &Backward, batch: usize) {
+    pub(in crate::cpu) fn reserve(&mut self, backward: &Backward, batch: usize) {
         let lens = backward.kept_len();
         match &backward.kernels {
             Kernels::Real { .. } => {
@@ -64,7 +64,7 @@ impl BatchMemory {
     }
 
     /// The part of `backward`, image by image.
-    pub(super) fn images(&mut self, backward: &Backward, batch: usize) -> BatchImages<'_> {
+    pub(in crate::cpu) fn images(&mut self, backward: &Backward, batch: usize) -> BatchImages<'_> {
         fn cut<'a, T: Send>([x, dz]: [&'a mut [T]; 2], lens: [usize; 2], batch: usize) -> [Chunked<'a, T>; 2] {
             [Chunked::new(&mut x[..batch * lens[0]], lens[0]), Chunked::new(&mut dz[..batch * lens[1]], lens[1])]
         }
@@ -79,13 +79,13 @@ impl BatchMemory {
 }
 
 /// The images of a [`BatchMemory`], for tasks that write one each.
-pub(super) enum BatchImages<'a> {
+pub(in crate::cpu) enum BatchImages<'a> {
     Real([Chunked<'a, f32>; 2]),
     Rounded([Chunked<'a, u8>; 2]),
 }
 
 /// The image that a weight gradient reads.
-pub(super) enum Image<'a> {
+pub(in crate::cpu) enum Image<'a> {
     /// Codes, the codes of zero, and the memory and factor that turn them to real values.
     Codes { codes: &'a [u8], zero: [u8; BLOCK], scale: [f32; BLOCK], wide: &'a mut [f32] },
     /// Real values.
@@ -94,7 +94,7 @@ pub(super) enum Image<'a> {
 
 impl Backward {
     /// `limits`: those of the codes, where the forward product is one of codes; `needs_input`: whether the gradient of the input is needed.
-    pub(super) fn new(
+    pub(in crate::cpu) fn new(
         isa: Isa,
         gradients: Gradients,
         geometry: ConvGeometry,
@@ -141,7 +141,7 @@ impl Backward {
     }
 
     /// Elements of a partial weight gradient.
-    pub(super) fn partial_len(&self) -> usize {
+    pub(in crate::cpu) fn partial_len(&self) -> usize {
         match &self.kernels {
             Kernels::Real { weights, .. } => weights.partial_len(),
             Kernels::Rounded { weights, .. } => weights.partial_len(),
@@ -150,7 +150,7 @@ impl Backward {
 
     /// Blocks of output channels whose weight gradients can be summed over all images apart from each other; none where weights
     /// fall into groups.
-    pub(super) fn blocks(&self) -> Option<usize> {
+    pub(in crate::cpu) fn blocks(&self) -> Option<usize> {
         match &self.kernels {
             Kernels::Real { weights, .. } => weights.whole().map(|weights| weights.blocks()),
             Kernels::Rounded { weights, .. } => Some(weights.blocks()),
@@ -166,7 +166,7 @@ impl Backward {
     }
 
     /// Bytes of an image in [`BatchMemory`].
-    pub(super) fn kept_bytes(&self) -> usize {
+    pub(in crate::cpu) fn kept_bytes(&self) -> usize {
         let bytes = match &self.kernels {
             Kernels::Real { .. } => size_of::<f32>(),
             Kernels::Rounded { .. } => 1,
@@ -175,7 +175,7 @@ impl Backward {
     }
 
     /// Makes scratch memory large enough.
-    pub(super) fn reserve(&self, scratch: &mut BackwardScratch, groups: &mut GroupScratch) {
+    pub(in crate::cpu) fn reserve(&self, scratch: &mut BackwardScratch, groups: &mut GroupScratch) {
         match &self.kernels {
             Kernels::Real { weights, input, .. } => {
                 scratch.real.reserve(self.dz_layout.len());
@@ -195,12 +195,12 @@ impl Backward {
     }
 
     /// Whether the kernels read weight codes and not real weights.
-    pub(super) fn reads_codes(&self) -> bool {
+    pub(in crate::cpu) fn reads_codes(&self) -> bool {
         matches!(self.kernels, Kernels::Rounded { .. })
     }
 
     /// What the kernels multiply; rounded gradients among real numbers are still float32.
-    pub(super) fn number(&self) -> Number {
+    pub(in crate::cpu) fn number(&self) -> Number {
         match &self.kernels {
             Kernels::Real { .. } => Number::F32,
             Kernels::Rounded { format: Format::Bf16, .. } => Number::Bf16,
@@ -209,7 +209,7 @@ impl Backward {
     }
 
     /// Whether the gradient of the input is computed.
-    pub(super) fn has_input(&self) -> bool {
+    pub(in crate::cpu) fn has_input(&self) -> bool {
         match &self.kernels {
             Kernels::Real { input, .. } => input.is_some(),
             Kernels::Rounded { input, .. } => input.is_some(),
@@ -217,7 +217,7 @@ impl Backward {
     }
 
     /// Packs the tap-major weights of a step: real weights over the input's step, or codes.
-    pub(super) fn pack(&mut self, x_step: f32, real: &[f32], codes: &[i8]) {
+    pub(in crate::cpu) fn pack(&mut self, x_step: f32, real: &[f32], codes: &[i8]) {
         self.x_step = x_step;
         match &mut self.kernels {
             Kernels::Real { input: Some((plan, packed)), .. } => plan.pack(real, packed),
@@ -231,7 +231,12 @@ impl Backward {
     ///
     /// bfloat16: the input's step is divided out, so that products with codes give the input's gradient in real units. 8 bits: the unit is
     /// the smallest power of two that keeps the largest |dz| of the batch, as far as the extremes bound it, within 127.
-    pub(super) fn scale(&mut self, k: &mut [Vec<f32>; 3], channels: usize, extremes: impl Fn(usize) -> [f32; 3]) {
+    pub(in crate::cpu) fn scale(
+        &mut self,
+        k: &mut [Vec<f32>; 3],
+        channels: usize,
+        extremes: impl Fn(usize) -> [f32; 3],
+    ) {
         let Kernels::Rounded { format, .. } = &self.kernels else { return };
         self.gradient_unit = match format {
             Format::Bf16 => self.x_step,
@@ -248,7 +253,7 @@ impl Backward {
     }
 
     /// What the sums over codes of the input and dz are to be multiplied with to be dL/d(weight code).
-    pub(super) fn weight_unit(&self) -> f32 {
+    pub(in crate::cpu) fn weight_unit(&self) -> f32 {
         match self.kernels {
             Kernels::Real { .. } => 1.0,
             Kernels::Rounded { .. } => self.gradient_unit,
@@ -256,7 +261,7 @@ impl Backward {
     }
 
     /// Empties the border of the scratch memory's gradient; the images of a layer share it.
-    pub(super) fn begin(&self, scratch: &mut BackwardScratch) {
+    pub(in crate::cpu) fn begin(&self, scratch: &mut BackwardScratch) {
         match &self.kernels {
             Kernels::Real { .. } => scratch.real[..self.dz_layout.len()].fill(0.0),
             Kernels::Rounded { format, .. } => {
@@ -266,7 +271,7 @@ impl Backward {
     }
 
     /// The gradient of one image's accumulators into scratch memory. `random` differs for every image, layer and step.
-    pub(super) fn gradient(
+    pub(in crate::cpu) fn gradient(
         &self,
         z: Accumulators,
         k: &[Vec<f32>; 3],
@@ -287,7 +292,7 @@ impl Backward {
     }
 
     /// The gradient of the image that the product reads, from that in scratch memory, where it is needed.
-    pub(super) fn input(
+    pub(in crate::cpu) fn input(
         &self,
         dx: &mut [f32],
         accumulate: bool,
@@ -312,7 +317,7 @@ impl Backward {
 
     /// Adds the weight gradient of one image, that of a whole group of images at its last or at the `last` of all: `place` counts the
     /// images from 0.
-    pub(super) fn weights(
+    pub(in crate::cpu) fn weights(
         &self,
         (place, last): (usize, bool),
         image: Image,
@@ -343,7 +348,7 @@ impl Backward {
     }
 
     /// Keeps what the weight gradient of image `i` is made from, for [`Backward::block_sums`].
-    pub(super) fn keep(&self, i: usize, image: Image, kept: &BatchImages, scratch: &BackwardScratch) {
+    pub(in crate::cpu) fn keep(&self, i: usize, image: Image, kept: &BatchImages, scratch: &BackwardScratch) {
         let dz = self.dz_layout.len();
         match (kept, &self.kernels, image) {
             (BatchImages::Real([x, gradient]), _, image) => {
@@ -370,7 +375,7 @@ impl Backward {
     }
 
     /// The weight gradient of all images for some blocks of output channels.
-    pub(super) fn block_sums(
+    pub(in crate::cpu) fn block_sums(
         &self,
         blocks: Range<usize>,
         zero: [u8; BLOCK],
@@ -394,7 +399,7 @@ impl Backward {
     }
 
     /// Copies a partial weight gradient to OIHW order.
-    pub(super) fn unpack(&self, partial: &[f32], dw: &mut [f32]) {
+    pub(in crate::cpu) fn unpack(&self, partial: &[f32], dw: &mut [f32]) {
         match &self.kernels {
             Kernels::Real { weights, .. } => weights.unpack(partial, dw),
             Kernels::Rounded { weights, .. } => weights.unpack(partial, dw),
