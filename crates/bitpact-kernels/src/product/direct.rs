@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::dot::{Narrow, Vnni256, Vnni512, Words16};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
+use super::planes::Planes;
 use super::tile::Sums;
 use super::walk::{Pixels, Walk};
 use super::widened::Widened;
@@ -25,7 +26,11 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
         Proof::Scalar => Vec::new(),
         Proof::Avx2(token) => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes) {
             Some(vnni) => vec![direct(Vnni256(vnni), 16, spec)],
-            None if is_bytes => vec![direct(Narrow(token), 16, spec), words(token)],
+            None if is_bytes => {
+                let planes: Builder<'a> =
+                    Box::new(move || Some(Box::new(Planes::new(token, spec)?) as Box<dyn Product>));
+                vec![direct(Narrow(token), 16, spec), planes, words(token)]
+            }
             None => vec![words(token)],
         },
         Proof::Avx512(token) if is_bytes => {

@@ -23,6 +23,8 @@ mod lookup;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+#[cfg(target_arch = "x86_64")]
+mod planes;
 mod reference;
 #[cfg(test)]
 mod tests;

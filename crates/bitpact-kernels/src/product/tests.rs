@@ -117,6 +117,21 @@ fn kernels_equal_the_definition_at_every_width() {
     check(conv(3, 1, 3, 16), (9, 7), 1, 255, Weights::Uniform(-32639, 32639), 5);
 }
 
+/// Borders that no tap reads, phases of strides, rows shorter than a register, blocks that are not full.
+#[test]
+fn wide_codes_on_enough_pixels() {
+    let five = ConvGeometry { kh: 5, kw: 5, stride: 3, pad: 2, cin: 32, cout: 24 };
+    let flat = ConvGeometry { kh: 1, kw: 3, stride: 2, pad: 1, cin: 16, cout: 16 };
+    for kind in [Weights::Uniform(-127, 127), Weights::Uniform(-128, -100), Weights::Uniform(-20, 20)] {
+        check(conv(1, 1, 48, 20), (6, 5), 1, 255, kind, 51);
+        check(conv(1, 2, 48, 33), (9, 13), 0, 255, kind, 52);
+        check(conv(3, 2, 40, 16), (13, 11), 2, 255, kind, 53);
+        check(conv(3, 1, 16, 16), (3, 40), 1, 200, kind, 54);
+        check(five, (17, 19), 2, 255, kind, 55);
+        check(flat, (18, 21), 1, 255, kind, 56);
+    }
+}
+
 /// Enough weights for kernels that keep them packed.
 #[test]
 fn many_weights_on_few_pixels() {
