@@ -174,13 +174,12 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
         #[cfg(target_arch = "x86_64")]
         {
             list.extend(amx::builder(isa, spec));
-            let (looked_up, transformed) = (lookup::builder(isa, spec), winograd::builder(isa, spec));
+            let (looked_up, transformed) = (lookup::builder(isa, spec), winograd::builders(isa, spec));
             let direct = direct::builders(isa, spec);
-            let is_looked_up = looked_up.is_some() && lookup::is_best(isa, spec, transformed.is_some());
-            let least = if isa >= Isa::Avx512 { winograd::LEAST_CHANNELS_AVX512 } else { winograd::LEAST_CHANNELS };
+            let is_looked_up = looked_up.is_some() && lookup::is_best(isa, spec, !transformed.is_empty());
             let (first, last) = if is_looked_up { (looked_up, None) } else { (None, looked_up) };
             list.extend(first);
-            if g.cin >= least {
+            if winograd::is_best(isa, spec) {
                 list.extend(transformed.into_iter().chain(direct));
             } else {
                 list.extend(direct.into_iter().chain(transformed));

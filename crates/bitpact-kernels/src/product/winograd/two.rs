@@ -1,10 +1,75 @@
-//! The transforms of Winograd products, 16 channels of the input or 8 of the output at a time.
+//! F(2x2, 3x3): 16 products a channel for four outputs, in bytes or in words of 16 bits. Transforms of 16 channels of the input or 8 of
+//! the output at a time.
+//!
+//! With `s` an axis of a 4 x 4 patch `d` of codes, of a 3 x 3 window `g` and of the 16 sums `m`:
+//!
+//! ```text
+//! v = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)         input, along both axes
+//! u = (g0, g0 + g1 + g2, g0 - g1 + g2, g2)         weights, along both axes; the middle ones are doubled
+//! m = sum over channels of u * v
+//! 2 y0 = 2 m0 + m1 + m2,  2 y1 = m1 - m2 - 2 m3    output, along both axes: four times the product in all
+//! ```
+//!
+//! Codes up to `x_max` give v in `[-2 x_max, 2 x_max]`, or `[0, 4 x_max]` in the middle position. Up to 6 bits that fits u8 after
+//! `2 x_max` is added, and what this adds to the output is a constant of each channel and place, subtracted at the end. Wider
+//! codes take 16 bits.
 
 use std::arch::x86_64::*;
 
-use super::POSITIONS;
+use super::{Form, LANES, Lane, Patch, Place};
 use crate::isa::{Avx2, Avx512};
 use crate::layout::Layout;
+
+/// Positions of a transformed patch.
+pub(super) const POSITIONS: usize = 16;
+
+/// The form on the instructions `simd`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Two {
+    pub(super) simd: Simd,
+    pub(super) elements: Elements,
+}
+
+impl Form<POSITIONS> for Two {
+    const NAME: &'static str = "winograd";
+    const TILE: usize = 2;
+
+    fn element_bytes(self) -> usize {
+        match self.elements {
+            Elements::Bytes { .. } => 1,
+            Elements::Words => 2,
+        }
+    }
+
+    /// The patches are four times as large as the codes they come from, and the weights nearly twice: few strips where both are large.
+    fn strip_pixels(cs: usize) -> usize {
+        if cs < 128 { 112 } else { 256 }
+    }
+
+    #[inline(always)]
+    fn weights(g: &[[Lane; 3]; 3]) -> [Lane; POSITIONS] {
+        #[inline(always)]
+        fn axis(g: [&Lane; 3]) -> [Lane; 4] {
+            let mut out = [*g[0], [0; LANES], [0; LANES], *g[2]];
+            for l in 0..LANES {
+                let ends = g[0][l] + g[2][l];
+                (out[1][l], out[2][l]) = (ends + g[1][l], ends - g[1][l]);
+            }
+            out
+        }
+        let columns = [0, 1, 2].map(|b| axis([&g[0][b], &g[1][b], &g[2][b]]));
+        let rows = [0, 1, 2, 3].map(|y| axis([&columns[0][y], &columns[1][y], &columns[2][y]]));
+        std::array::from_fn(|position| rows[position / 4][position % 4])
+    }
+
+    fn input(self, patch: Patch<'_>, to: &mut [u8], distance: usize) {
+        input(self.simd, self.elements, patch, to, distance);
+    }
+
+    fn output(self, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
+        output(self.simd, sums, distance, constants, block, to);
+    }
+}
 
 /// The position whose transformed codes are sums only, and need no offset.
 pub(super) const MIDDLE: usize = 5;
@@ -25,16 +90,6 @@ pub(super) enum Elements {
     Words,
 }
 
-impl Elements {
-    /// Bytes of an element.
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Elements::Bytes { .. } => 1,
-            Elements::Words => 2,
-        }
-    }
-}
-
 /// Four times the outputs (0, 0), (0, 1), (1, 0), (1, 1) from the sums at every position.
 pub(super) fn combine(m: &[i32; POSITIONS]) -> [i32; 4] {
     let axis = |m: [i32; 4]| [2 * m[0] + m[1] + m[2], m[1] - m[2] - 2 * m[3]];
@@ -43,24 +98,16 @@ pub(super) fn combine(m: &[i32; POSITIONS]) -> [i32; 4] {
     [rows[0][0], rows[0][1], rows[1][0], rows[1][1]]
 }
 
-/// A patch of 4 x 4 pixels, rows and columns counted from the border's first.
-#[derive(Clone, Copy)]
-pub(super) struct Patch<'a> {
-    pub(super) x: &'a [u8],
-    pub(super) rows: [usize; 4],
-    pub(super) columns: [usize; 4],
-    pub(super) layout: Layout,
-}
-
 /// Transforms all channels of a patch: position k goes to `to[k * distance..]`, in elements.
 ///
 /// # Panics
 /// If a pixel is outside the tensor or `to` too short.
-pub(super) fn input(isa: Simd, elements: Elements, patch: Patch<'_>, to: &mut [u8], distance: usize) {
+fn input(isa: Simd, elements: Elements, patch: Patch<'_>, to: &mut [u8], distance: usize) {
     let Layout { cs, .. } = patch.layout;
     let pixel = |y: usize, x: usize| patch.rows[y] * patch.layout.row() + patch.columns[x] * cs;
     assert!(pixel(3, 3) + cs <= patch.x.len() && cs.is_multiple_of(16), "pixels of a patch");
-    assert!(((POSITIONS - 1) * distance + cs) * elements.bytes() <= to.len(), "transformed patch");
+    let size = if matches!(elements, Elements::Words) { 2 } else { 1 };
+    assert!(((POSITIONS - 1) * distance + cs) * size <= to.len(), "transformed patch");
     let pixels: [*const u8; POSITIONS] = std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
     match (elements, isa) {
         // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
@@ -159,22 +206,15 @@ unsafe fn words(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut i16, distan
     }
 }
 
-/// Where the outputs of a tile go, in numbers from its first: nothing below or to the right at an edge of odd size.
-pub(super) struct Place<'a> {
-    pub(super) acc: &'a mut [i32],
-    pub(super) down: Option<usize>,
-    pub(super) right: Option<usize>,
-}
-
 /// The outputs of one tile: `sums[k * distance..]` are those of position k, `block` channels; `constants` are what is to be
 /// subtracted from four times the outputs, `[place][block]`.
 ///
 /// # Panics
 /// If a slice is too short.
-pub(super) fn output(isa: Simd, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
-    let (down, right) = (to.down.unwrap_or(0), to.right.unwrap_or(0));
+fn output(isa: Simd, sums: &[i32], distance: usize, constants: &[i32], block: usize, to: Place<'_>) {
+    let last = (to.rows - 1) * to.row + (to.columns - 1) * to.column;
     assert!(block.is_multiple_of(8) && sums.len() >= (POSITIONS - 1) * distance + block, "sums of a tile");
-    assert!(constants.len() >= 4 * block && to.acc.len() >= down + right + block, "outputs of a tile");
+    assert!(constants.len() >= 4 * block && to.acc.len() >= last + block, "outputs of a tile");
     match isa {
         // SAFETY: the token proves AVX-512; the lengths were checked above.
         Simd::Avx512(_) if block.is_multiple_of(16) => unsafe {
@@ -204,9 +244,8 @@ unsafe fn combined512(sums: *const i32, distance: usize, constants: *const i32, 
             [columns.map(first), columns.map(second)]
         };
         let outputs = [first(columns[0]), second(columns[0]), first(columns[1]), second(columns[1])];
-        let places = [Some(0), to.right, to.down, to.down.and_then(|down| to.right.map(|right| down + right))];
-        for (place, (four_times, at)) in outputs.into_iter().zip(places).enumerate() {
-            let Some(at) = at else { continue };
+        for (place, four_times) in outputs.into_iter().enumerate() {
+            let Some(at) = to.at(place / 2, place % 2) else { continue };
             // SAFETY: the caller's promise.
             let constant = unsafe { _mm512_loadu_si512(constants.wrapping_add(place * block + c).cast()) };
             let y = _mm512_srai_epi32::<2>(_mm512_sub_epi32(four_times, constant));
@@ -235,9 +274,8 @@ unsafe fn combined(sums: *const i32, distance: usize, constants: *const i32, blo
             [columns.map(first), columns.map(second)]
         };
         let outputs = [first(columns[0]), second(columns[0]), first(columns[1]), second(columns[1])];
-        let places = [Some(0), to.right, to.down, to.down.and_then(|down| to.right.map(|right| down + right))];
-        for (place, (four_times, at)) in outputs.into_iter().zip(places).enumerate() {
-            let Some(at) = at else { continue };
+        for (place, four_times) in outputs.into_iter().enumerate() {
+            let Some(at) = to.at(place / 2, place % 2) else { continue };
             // SAFETY: the caller's promise.
             let constant = unsafe { _mm256_loadu_si256(constants.wrapping_add(place * block + c).cast()) };
             let y = _mm256_srai_epi32::<2>(_mm256_sub_epi32(four_times, constant));
@@ -258,7 +296,7 @@ mod tests {
         let g = |a: usize, b: usize| (5 * a + 2 * b * b) as i32 - 4;
         let axis = |d: [i32; 4]| [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]];
         let columns: [[i32; 4]; 4] = std::array::from_fn(|j| axis([d[0][j], d[1][j], d[2][j], d[3][j]]));
-        let u = super::super::transformed(&[0, 1, 2].map(|a| [0, 1, 2].map(|b| [g(a, b) as i16; 16])));
+        let u = Two::weights(&[0, 1, 2].map(|a| [0, 1, 2].map(|b| [g(a, b) as i16; 16])));
         let m = std::array::from_fn(|k| {
             let row = axis([columns[0][k / 4], columns[1][k / 4], columns[2][k / 4], columns[3][k / 4]]);
             i32::from(u[k][5]) * row[k % 4]
