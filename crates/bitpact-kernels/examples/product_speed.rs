@@ -41,17 +41,21 @@ fn main() {
             let cs = cin;
             let x = Layout::with_cs(size, size, cin, cs, k / 2);
             let key = Key::new(1);
-            // A sum of four uniform numbers, near a normal distribution of weights.
-            let codes: Vec<i16> = (0..geometry.weights() / groups)
-                .map(|i| {
-                    let sum: u64 = (0..4).map(|k| key.u64((4 * i + k) as u64) % 1000).sum();
-                    let w = (sum as f64 / 2000.0 - 1.0) * if wbits < 3 { 2.0 } else { 1.0 };
-                    let levels = f64::from(1 << wbits);
-                    if wbits == 8 {
-                        (w * 127.0) as i16
-                    } else {
-                        (((w.clamp(-1.0, 1.0) + 1.0) / 2.0 * (levels - 1.0)).round() * 2.0 - levels + 1.0) as i16
-                    }
+            // Normal weights; with 8 bits the largest of a channel is the largest code, as the quantizer of such layers has it.
+            let normal: Vec<f32> = (0..geometry.weights() / groups).map(|i| key.normal(i as u64)).collect();
+            let code = |w: f32, largest: f32| {
+                let levels = (1 << wbits) as f32;
+                if wbits == 8 {
+                    (w / largest * 127.0).round() as i16
+                } else {
+                    (((w / 2.0).clamp(-1.0, 1.0) + 1.0) / 2.0 * (levels - 1.0)).round() as i16 * 2 - levels as i16 + 1
+                }
+            };
+            let codes: Vec<i16> = normal
+                .chunks(geometry.weights() / groups / cout)
+                .flat_map(|channel| {
+                    let largest = channel.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+                    channel.iter().map(move |&w| code(w, largest))
                 })
                 .collect();
             let pixels: Vec<u8> = (0..x.len()).map(|i| (key.u64(i as u64) % (x_max + 1)) as u8).collect();

@@ -199,7 +199,7 @@ mod tests {
                     (m[3] + m[4]) - (m[1] + m[2]),
                     2 * (m[3] - m[4]) - (m[1] - m[2]) + m[5],
                 ];
-                let expected: [i32; TILE] = std::array::from_fn(|i| 3 * i32::from(place == i + tap) << SHIFTS[i]);
+                let expected: [i32; TILE] = std::array::from_fn(|i| (3 * i32::from(place == i + tap)) << SHIFTS[i]);
                 assert_eq!(y, expected, "tap {tap}, place {place}");
             }
         }
