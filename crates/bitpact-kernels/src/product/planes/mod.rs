@@ -1,10 +1,11 @@
-//! Direct products of bytes on AVX2 for codes too wide for sums of many products in 16 bits: eight pixels to a register, one
-//! output channel at a time.
+//! Direct products of bytes on AVX2 for codes too wide for sums of many products in 16 bits: eight pixels to a register, two
+//! output channels at a time.
 //!
 //! `vpmaddubsw` is exact where the weights of one sign of each pair, times the largest code, stay within 16 bits: 128 for 8-bit
-//! codes, which most pairs of weights keep, but hardly ever all those that sixteen channels have at one place. Here the lanes are pixels, which
-//! share the weights, so every channel has an order of its own, in which two words of four codes share their 16-bit sums
-//! wherever they fit together ([`pack`]): five instructions for 64 products, where words of 16 bits take eight.
+//! codes, which most pairs of weights keep, but hardly ever all those that sixteen channels have at one place. Here the lanes
+//! are pixels, which share the weights, so every two channels have an order of their own, in which two words of four codes
+//! share their 16-bit sums wherever they fit together ([`pack`]): five instructions for 64 products, where words of 16 bits take
+//! eight.
 
 mod pack;
 mod simd;
