@@ -170,6 +170,8 @@ impl Product for Planes {
         let (table, planes) = scratch.split_at(self.table_bytes());
         let table = &table.as_chunks::<4>().0[..self.words.len()];
         let registers = pixels.div_ceil(LANES);
+        let farthest = table.iter().map(|&distance| u32::from_ne_bytes(distance)).max().unwrap_or(0) as usize;
+        assert!(farthest + 4 * LANES * registers <= planes.len(), "distances that `prepare` has written for {rows:?}");
         let tiles = registers.div_ceil(TILE);
         let mut sums = Sums::default();
         for (i, block) in (channels.start / BLOCK..channels.end / BLOCK).enumerate() {
@@ -179,8 +181,7 @@ impl Product for Planes {
                 for (c, chunk) in table.chunks(CHUNK).enumerate() {
                     for (g, sums) in sums.groups().iter_mut().enumerate() {
                         let list = self.lists.get(block * (BLOCK / GROUP) + g, c);
-                        // SAFETY: `prepare` has written the distances of these words, from which the tile's pixels lie inside
-                        // the planes; lists hold words of their chunk.
+                        // SAFETY: lists hold words of their chunk; from the farthest of them on, all pixels lie inside the planes.
                         unsafe {
                             simd::group(self.simd, planes[4 * done * LANES..].as_ptr(), chunk, list, n, c > 0, sums)
                         };
