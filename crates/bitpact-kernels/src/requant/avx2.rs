@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::body::{Block, Constants};
+use super::guarded::Guarded;
 use super::{BLOCK, Row};
 
 /// Two registers of eight 32-bit numbers from 16 of them.
@@ -39,12 +40,13 @@ pub(super) unsafe fn sixteen<T>(slice: &[T], at: usize) -> &[T; BLOCK] {
     unsafe { &*slice.as_ptr().wrapping_add(at).cast::<[T; BLOCK]>() }
 }
 
-/// The last instructions of a row: from 32-bit numbers to codes.
+/// The last instructions of a row: from 32-bit numbers to codes, two pixels at a time.
 #[derive(Clone, Copy)]
 struct Finish {
-    lo: __m128i,
-    hi: __m128i,
-    mask: __m128i,
+    lo: __m256i,
+    hi: __m256i,
+    mask: __m256i,
+    order: __m256i,
 }
 
 impl Finish {
@@ -53,25 +55,33 @@ impl Finish {
     fn new<S>(block: &Block<S>) -> Finish {
         let [lo, hi, mask] = [&block.lo, &block.hi, &block.mask].map(|bytes| {
             // SAFETY: 16 bytes are readable.
-            unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+            _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
         });
-        Finish { lo, hi, mask }
+        Finish { lo, hi, mask, order: _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7) }
     }
 
-    /// Stores 16 numbers as codes. Packing saturates to 0..=255, so that clamping can come after it.
+    /// Stores 16 numbers of each of two pixels as codes. Packing saturates to 0..=255, so that clamping can come after it.
     ///
     /// # Safety
-    /// `y` is valid for writes of 16 bytes.
+    /// Each `y` is valid for writes of 16 bytes.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn store(self, y: *mut u8, [low, high]: [__m256i; 2]) {
-        // Packing works on halves of registers: the four quarters come out as 0 2 1 3.
-        let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
-        let codes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-        let codes = _mm_and_si128(_mm_min_epu8(_mm_max_epu8(codes, self.lo), self.hi), self.mask);
+    unsafe fn store(self, y: [*mut u8; 2], pixels: [[__m256i; 2]; 2]) {
+        // Packing works on halves of registers: quarters of the pixels' numbers come out as 0 2 0 2 and 1 3 1 3.
+        let [a, b] = pixels.map(|[low, high]| _mm256_packs_epi32(low, high));
+        let codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), self.order);
+        let codes = _mm256_and_si256(_mm256_min_epu8(_mm256_max_epu8(codes, self.lo), self.hi), self.mask);
         // SAFETY: the caller's promise.
-        unsafe { _mm_storeu_si128(y.cast(), codes) };
+        unsafe { _mm_storeu_si128(y[0].cast(), _mm256_castsi256_si128(codes)) };
+        // SAFETY: the caller's promise.
+        unsafe { _mm_storeu_si128(y[1].cast(), _mm256_extracti128_si256::<1>(codes)) };
     }
+}
+
+/// Pixels two by two, the last one twice where they are odd.
+#[inline(always)]
+fn pairs(pixels: usize) -> impl Iterator<Item = [usize; 2]> {
+    (0..pixels).step_by(2).map(move |first| [first, (first + 1).min(pixels - 1)])
 }
 
 /// [`super::body::row`] in 32 bits.
@@ -88,7 +98,7 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
     let multiply_add = |sums: [__m256i; 2], x: [__m256i; 2], mul: [__m256i; 2]| {
         [0, 1].map(|v| _mm256_add_epi32(sums[v], _mm256_mullo_epi32(x[v], mul[v])))
     };
-    for pixel in 0..row.pixels {
+    let numbers = |pixel: usize| {
         // SAFETY: the caller's promise.
         let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
         let mut sums = multiply_add(add, load16(acc), mul);
@@ -102,9 +112,11 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
             let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
             sums = multiply_add(sums, widen16(res), res_mul);
         }
-        let codes = sums.map(|sum| _mm256_sra_epi32(sum, shift));
+        sums.map(|sum| _mm256_sra_epi32(sum, shift))
+    };
+    for pair in pairs(row.pixels) {
         // SAFETY: the caller's promise.
-        unsafe { finish.store(row.y.wrapping_add(pixel * row.y_stride), codes) };
+        unsafe { finish.store(pair.map(|pixel| row.y.wrapping_add(pixel * row.y_stride)), pair.map(numbers)) };
     }
 }
 
@@ -139,7 +151,7 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
     let multiply_add = |sums: [__m256d; 4], x: [__m256d; 4], mul: [__m256d; 4]| {
         [0, 1, 2, 3].map(|v| _mm256_fmadd_pd(x[v], mul[v], sums[v]))
     };
-    for pixel in 0..row.pixels {
+    let numbers = |pixel: usize| {
         // SAFETY: the caller's promise.
         let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
         let mut sums = multiply_add(add, double16(acc), mul);
@@ -157,8 +169,62 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
         }
         // Dropping the fraction rounds down but for numbers below 0, which give 0 or less and are clamped to lo >= 0 in both.
         let quarters = sums.map(|sum| _mm256_cvttpd_epi32(sum));
-        let codes = [0, 2].map(|v| _mm256_set_m128i(quarters[v + 1], quarters[v]));
+        [0, 2].map(|v| _mm256_set_m128i(quarters[v + 1], quarters[v]))
+    };
+    for pair in pairs(row.pixels) {
         // SAFETY: the caller's promise.
-        unsafe { finish.store(row.y.wrapping_add(pixel * row.y_stride), codes) };
+        unsafe { finish.store(pair.map(|pixel| row.y.wrapping_add(pixel * row.y_stride)), pair.map(numbers)) };
+    }
+}
+
+/// [`super::body::row`] in float32, pixels that are not decided by it once more in float64.
+///
+/// # Safety
+/// As for [`row_i32`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
+    let Block { mul, mul2, res_mul, add, .. } = &constants.narrow.blocks[block];
+    let load = |from: &[f32; BLOCK]| {
+        [0, 8].map(|at| {
+            // SAFETY: at + 8 <= 16 numbers are readable.
+            unsafe { _mm256_loadu_ps(from.as_ptr().wrapping_add(at)) }
+        })
+    };
+    let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
+    let finish = Finish::new(&constants.narrow.blocks[block]);
+    let width = _mm256_set1_ps(constants.width);
+    let multiply_add = |sums: [__m256; 2], x: [__m256i; 2], mul: [__m256; 2]| {
+        [0, 1].map(|v| _mm256_fmadd_ps(_mm256_cvtepi32_ps(x[v]), mul[v], sums[v]))
+    };
+    let numbers = |pixel: usize| {
+        let mut sums = add;
+        if !row.res.is_empty() {
+            // SAFETY: the caller's promise.
+            let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
+            sums = multiply_add(sums, widen16(res), res_mul);
+        }
+        if !row.acc2.is_empty() {
+            // SAFETY: the caller's promise.
+            let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
+            sums = multiply_add(sums, load16(acc2), mul2);
+        }
+        // SAFETY: the caller's promise.
+        let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
+        let sums = multiply_add(sums, load16(acc), mul);
+        let least = sums.map(|sum| _mm256_cvttps_epi32(sum));
+        let most = sums.map(|sum| _mm256_cvttps_epi32(_mm256_add_ps(sum, width)));
+        let [a, b] = [0, 1].map(|v| _mm256_xor_si256(least[v], most[v]));
+        (least, _mm256_or_si256(a, b))
+    };
+    for pair in pairs(row.pixels) {
+        let [(a, open_a), (b, open_b)] = pair.map(numbers);
+        let open = _mm256_or_si256(open_a, open_b);
+        if _mm256_testz_si256(open, open) == 0 {
+            // SAFETY: as for the whole row.
+            unsafe { row_f64(&constants.exact, block, row.part(pair[0], pair[1] + 1 - pair[0])) };
+            continue;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { finish.store(pair.map(|pixel| row.y.wrapping_add(pixel * row.y_stride)), [a, b]) };
     }
 }

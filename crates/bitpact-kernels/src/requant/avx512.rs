@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::sixteen;
 use super::body::{Block, Constants};
+use super::guarded::Guarded;
 use super::{BLOCK, Row};
 
 /// The last instructions of a row: from 32-bit numbers to codes.
@@ -187,4 +188,64 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
         }};
     }
     quads!(row, finish, numbers);
+}
+
+/// [`super::body::row`] in float32, pixels that are not decided by it once more in float64.
+///
+/// # Safety
+/// As for [`row_i32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
+    let Block { mul, mul2, res_mul, add, .. } = &constants.narrow.blocks[block];
+    let load = |from: &[f32; BLOCK]| {
+        // SAFETY: 16 numbers are readable.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    };
+    let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
+    let finish = Finish::new(&constants.narrow.blocks[block]);
+    let width = _mm512_set1_ps(constants.width);
+    macro_rules! multiply_add {
+        ($sums:ident, $x:expr, $mul:ident) => {
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps($x), $mul, $sums)
+        };
+    }
+    // The numbers of a pixel, and in which channels they are open.
+    macro_rules! numbers {
+        ($pixel:expr) => {{
+            let pixel = $pixel;
+            let mut sums = add;
+            if !row.res.is_empty() {
+                // SAFETY: the caller's promise.
+                let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
+                // SAFETY: 16 codes are readable.
+                let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
+                sums = multiply_add!(sums, _mm512_cvtepu8_epi32(res), res_mul);
+            }
+            if !row.acc2.is_empty() {
+                // SAFETY: the caller's promise.
+                let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
+                sums = multiply_add!(sums, load16(acc2), mul2);
+            }
+            // SAFETY: the caller's promise.
+            let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
+            let sums = multiply_add!(sums, load16(acc), mul);
+            let least = _mm512_cvttps_epi32(sums);
+            let most = _mm512_cvttps_epi32(_mm512_add_ps(sums, width));
+            (least, _mm512_xor_si512(least, most))
+        }};
+    }
+    for first in (0..row.pixels).step_by(4) {
+        let n = (row.pixels - first).min(4);
+        let at = |i: usize| first + i.min(n - 1);
+        let [(a, open_a), (b, open_b), (c, open_c), (d, open_d)] =
+            [numbers!(at(0)), numbers!(at(1)), numbers!(at(2)), numbers!(at(3))];
+        let open = _mm512_or_si512(_mm512_or_si512(open_a, open_b), _mm512_or_si512(open_c, open_d));
+        if _mm512_test_epi32_mask(open, open) != 0 {
+            // SAFETY: as for the whole row.
+            unsafe { row_f64(&constants.exact, block, row.part(first, n)) };
+            continue;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { finish.store(row.y.wrapping_add(first * row.y_stride), row.y_stride, n, [a, b, c, d]) };
+    }
 }

@@ -6,13 +6,16 @@
 //! ```
 //!
 //! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
-//! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers.
+//! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers. SIMD
+//! takes float32 in place of float64 wherever that decides the code ([`guarded`]).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod body;
+#[cfg(target_arch = "x86_64")]
+mod guarded;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,8 @@ use crate::isa::{Isa, Proof};
 use crate::layout::Layout;
 pub use body::BLOCK;
 use body::Constants;
+#[cfg(target_arch = "x86_64")]
+use guarded::Guarded;
 pub use stream::StepI32;
 pub(crate) use stream::StreamRow;
 
@@ -61,8 +66,20 @@ pub struct StepU8 {
 #[derive(Debug, Clone)]
 enum Width {
     Int32(Constants<i32>),
+    #[cfg(target_arch = "x86_64")]
+    Float32(Guarded),
     Float64(Constants<f64>),
     Int64(Constants<i64>),
+}
+
+impl<'a> Row<'a> {
+    /// Its pixels `first..first + pixels`.
+    fn part(self, first: usize, pixels: usize) -> Row<'a> {
+        let of = |list: &'a [i32]| if list.is_empty() { list } else { &list[first * self.stride..] };
+        let res = if self.res.is_empty() { self.res } else { &self.res[first * self.res_stride..] };
+        let y = self.y.wrapping_add(first * self.y_stride);
+        Row { pixels, acc: of(self.acc), acc2: of(self.acc2), res, y, ..self }
+    }
 }
 
 impl StepU8 {
@@ -76,20 +93,33 @@ impl StepU8 {
     pub fn new(isa: Isa, step: &IntegerStep, ranges: &Ranges<'_>) -> Result<StepU8, StepError> {
         assert!(0 <= step.lo && step.lo <= step.hi && step.hi <= 255, "output codes of 8 bits");
         let largest = step.largest_sum(ranges)?;
+        let proof = isa.prove();
         let constants = if largest < 1 << 31 && step.shift < 32 {
             Width::Int32(Constants::new(step, |add| add as i32))
         } else if largest < 1 << 53 && largest >> step.shift < 1 << 31 {
-            Width::Float64(Constants::new(step, |add| add as f64))
+            let exact = Constants::new(step, |add| add as f64);
+            #[cfg(target_arch = "x86_64")]
+            let guarded = match proof {
+                Proof::Scalar => None,
+                _ => Guarded::new(step, ranges, largest, &exact),
+            };
+            #[cfg(target_arch = "x86_64")]
+            let constants = guarded.map_or(Width::Float64(exact), Width::Float32);
+            #[cfg(not(target_arch = "x86_64"))]
+            let constants = Width::Float64(exact);
+            constants
         } else {
             Width::Int64(Constants::new(step, |add| add))
         };
-        Ok(StepU8 { proof: isa.prove(), acc2: !step.mul2.is_empty(), res: !step.res_mul.is_empty(), constants })
+        Ok(StepU8 { proof, acc2: !step.mul2.is_empty(), res: !step.res_mul.is_empty(), constants })
     }
 
-    /// The numbers in which sums are taken: `i32`, `f64` or `i64`.
+    /// The numbers in which sums are taken: `i32`, `f32` (`f64` where it does not decide), `f64` or `i64`.
     pub fn arithmetic(&self) -> &'static str {
         match self.constants {
             Width::Int32(_) => "i32",
+            #[cfg(target_arch = "x86_64")]
+            Width::Float32(_) => "f32",
             Width::Float64(_) => "f64",
             Width::Int64(_) => "i64",
         }
@@ -154,13 +184,22 @@ impl StepU8 {
             Width::Int32(constants) if is_avx512 => unsafe { avx512::row_i32(constants, block, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
+            Width::Float32(constants) if is_avx512 => unsafe { avx512::row_f32(constants, block, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Width::Float64(constants) if is_avx512 => unsafe { avx512::row_f64(constants, block, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Width::Int32(constants) if is_avx2 => unsafe { avx2::row_i32(constants, block, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
+            Width::Float32(constants) if is_avx2 => unsafe { avx2::row_f32(constants, block, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Width::Float64(constants) if is_avx2 => unsafe { avx2::row_f64(constants, block, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's promise.
+            Width::Float32(constants) => unsafe { body::row(&constants.exact, block, row) },
             // SAFETY: the caller's promise.
             Width::Int32(constants) => unsafe { body::row(constants, block, row) },
             // SAFETY: the caller's promise.

@@ -35,6 +35,11 @@ fn run(
     y
 }
 
+/// Plain Rust has no use for float32.
+fn on(isa: Isa, arithmetic: &'static str) -> &'static str {
+    if arithmetic == "f32" && isa == Isa::Scalar { "f64" } else { arithmetic }
+}
+
 fn check(case: &Case, seed: u64) {
     let key = Key::new(seed);
     let signed = |label: &str, i: usize, bound: i32| -> i32 {
@@ -67,7 +72,7 @@ fn check(case: &Case, seed: u64) {
     let ranges = Ranges { acc: &vec![bound; c], acc2: &vec![bound; c], res: (0, 255) };
     for isa in Isa::available() {
         let plan = StepU8::new(isa, &step, &ranges).unwrap();
-        assert_eq!(plan.arithmetic(), arithmetic);
+        assert_eq!(plan.arithmetic(), on(isa, arithmetic));
         for b in 0..blocks {
             let (a, a2) = (sums("acc", b, true), sums("acc2", b, acc2));
             let codes: Vec<u8> =
@@ -107,7 +112,9 @@ fn every_path_gives_the_codes_of_the_definition() {
                 (16, 100_000_000, 20_000_000, "i64"),
                 (36, 400_000_000, 1 << 30, "i64"),
                 (61, i32::MAX, i32::MAX / 2, "i64"),
-                (40, 1000, 50, "f64"),
+                (40, 1000, 50, "f32"),
+                (25, 1_000_000, 30_001, "f32"),
+                (29, 20_000_000, 3_000, "f32"),
             ] {
                 seed += 1;
                 check(&Case { c, acc2, res, shift, acc, mul, lo: 0, hi: 255, arithmetic }, seed);
@@ -118,7 +125,7 @@ fn every_path_gives_the_codes_of_the_definition() {
 
 #[test]
 fn the_largest_sum_chooses_the_arithmetic() {
-    let cases = [((1i64 << 31) - 11, "i32"), ((1 << 31) - 10, "f64"), ((1 << 53) - 11, "f64"), ((1 << 53) - 10, "i64")];
+    let cases = [((1i64 << 31) - 11, "i32"), ((1 << 31) - 10, "f32"), ((1 << 53) - 11, "f64"), ((1 << 53) - 10, "i64")];
     for (add, arithmetic) in cases {
         let step = IntegerStep {
             shift: 24,
@@ -133,7 +140,7 @@ fn the_largest_sum_chooses_the_arithmetic() {
         let ranges = Ranges { acc: &[(0, 10)], acc2: &[], res: (0, 0) };
         for isa in Isa::available() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();
-            assert_eq!(plan.arithmetic(), arithmetic);
+            assert_eq!(plan.arithmetic(), on(isa, arithmetic));
             let y = run(&plan, 0, 1, (&[10; 16], &[], 16), &[]);
             assert_eq!(i32::from(y[0]), step.apply(0, 10, 0, 0));
             assert_eq!(y[1..], [0; 15]);
@@ -144,7 +151,7 @@ fn the_largest_sum_chooses_the_arithmetic() {
 #[test]
 fn sums_around_every_threshold_round_down() {
     // The range that the accumulators could have chooses the arithmetic.
-    for (largest, arithmetic) in [(5000, "i32"), (1 << 34, "f64"), (1 << 60, "i64")] {
+    for (largest, arithmetic) in [(5000, "i32"), (1 << 33, "f32"), (1 << 34, "f64"), (1 << 60, "i64")] {
         let step = IntegerStep {
             shift: 4,
             mul: vec![1],
@@ -158,10 +165,55 @@ fn sums_around_every_threshold_round_down() {
         let ranges = Ranges { acc: &[(-100, largest)], acc2: &[], res: (0, 0) };
         for isa in Isa::available() {
             let plan = StepU8::new(isa, &step, &ranges).unwrap();
-            assert_eq!(plan.arithmetic(), arithmetic);
+            assert_eq!(plan.arithmetic(), on(isa, arithmetic));
             for sum in -40..4200 {
                 let y = run(&plan, 0, 1, (&[sum; 16], &[], 16), &[]);
                 assert_eq!(i32::from(y[0]), step.apply(0, sum.into(), 0, 0), "{isa}, {arithmetic}, sum {sum}");
+            }
+        }
+    }
+}
+
+/// Accumulators around every threshold of every channel, with each residual code: where float32 says nothing, and right beside.
+#[test]
+fn float32_is_never_taken_at_its_word_near_a_threshold() {
+    let key = Key::new(9);
+    let (c, shift) = (BLOCK, 26);
+    let list = |label: &str, from: i32, span: u32| -> Vec<i32> {
+        (0..c).map(|k| from + key.with(label).below(k as u64, span) as i32).collect()
+    };
+    let step = IntegerStep {
+        shift,
+        mul: list("mul", 20_000, 100_000),
+        mul2: vec![],
+        res_mul: list("res_mul", 1 << 24, 1 << 26),
+        add: list("add", -(1 << 30), 1 << 31).into_iter().map(|add| 5 * i64::from(add) + 1).collect(),
+        lo: 0,
+        hi: 255,
+        bounds: vec![],
+    };
+    let ranges = Ranges { acc: &[(-8_000_000, 8_000_000); BLOCK], acc2: &[], res: (0, 255) };
+    for isa in Isa::available() {
+        let plan = StepU8::new(isa, &step, &ranges).unwrap();
+        assert_eq!(plan.arithmetic(), on(isa, "f32"));
+        for res in [0_u8, 1, 100, 255] {
+            // The smallest accumulator that gives a code of at least `code`, and its neighbours.
+            let near: Vec<i32> = (0..257_i64)
+                .flat_map(|code| (-2..3).map(move |beside| (code, beside)))
+                .flat_map(|(code, beside)| {
+                    let of = |k: usize| {
+                        let rest = (code << shift) - step.add[k] - i64::from(step.res_mul[k]) * i64::from(res);
+                        let least = rest.div_euclid(step.mul[k].into()) + i64::from(rest % i64::from(step.mul[k]) != 0);
+                        (least + beside).clamp(-8_000_000, 8_000_000) as i32
+                    };
+                    (0..BLOCK).map(of).collect::<Vec<_>>()
+                })
+                .collect();
+            let pixels = near.len() / BLOCK;
+            let y = run(&plan, 0, pixels, (&near, &[], BLOCK), &vec![res; near.len()]);
+            for (i, (&acc, code)) in near.iter().zip(y).enumerate() {
+                let expected = step.apply(i % BLOCK, acc.into(), 0, res.into());
+                assert_eq!(i32::from(code), expected, "{isa}, channel {}, accumulator {acc}", i % BLOCK);
             }
         }
     }
