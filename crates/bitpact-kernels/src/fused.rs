@@ -12,8 +12,9 @@ use crate::layout::{Aligned, Layout};
 use crate::pool::Pool;
 use crate::product::{Product, ProductSpec, candidates};
 use crate::requant::{BLOCK, Row, StepI32, StepU8, StreamRow};
+use crate::shares::{Share, Shares};
 
-/// Multiplications below which a task is not cut further: some microseconds of work.
+/// Multiplications of the blocks that a thread takes at a time: some microseconds of work.
 const TASK_MACS: u64 = 1 << 19;
 
 /// An identity shortcut: pixel (r, q), channel c reads pixel (r * stride, q * stride), channel c - pad_before, and is 0 where there
@@ -340,24 +341,37 @@ impl FusedLayer {
         });
     }
 
-    /// Cuts the layer into tasks; `finish` gets rows, the first of 16 channels, their accumulators and scratch memory.
+    /// Shares the layer out; `finish` gets rows, the first of 16 channels, their accumulators and scratch memory.
     fn tasks(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, finish: FinishRows<'_>) {
         let (strips, blocks) = (self.y.h.div_ceil(self.strip), self.y.cs.div_ceil(self.block));
-        // Strips are the first to be shared out: blocks of one strip share what was prepared for it.
-        let wanted = if workers.threads() == 1 { 1 } else { 2 * workers.threads() };
-        let fits = (self.macs * blocks as u64 / TASK_MACS).clamp(1, blocks as u64) as usize;
-        let groups = wanted.div_ceil(strips).min(fits);
-        let per_group = blocks.div_ceil(groups);
-        workers.run(strips * groups, &|task, scratch| {
-            let (strip, group) = (task / groups, task % groups);
-            let rows = strip * self.strip..((strip + 1) * self.strip).min(self.y.h);
-            let blocks = group * per_group..((group + 1) * per_group).min(blocks);
-            self.task(inputs, rows, blocks, scratch, finish);
+        let grain = match workers.threads() {
+            1 => blocks,
+            _ => (TASK_MACS.div_ceil(self.macs.max(1))).min(blocks as u64) as usize,
+        };
+        let shares = Shares::new(strips, blocks, grain);
+        workers.run(workers.threads().min(shares.most_threads()), &|_, scratch| {
+            let mut prepared = None;
+            while let Some(Share { strip, blocks }) = shares.take(prepared) {
+                let rows = strip * self.strip..((strip + 1) * self.strip).min(self.y.h);
+                if prepared.replace(strip) != Some(strip) {
+                    self.prepare(inputs, rows.clone(), scratch);
+                }
+                self.blocks(inputs, rows, blocks, scratch, finish);
+            }
         });
     }
 
-    /// Some rows of some blocks.
-    fn task(
+    /// What all blocks of some rows share.
+    fn prepare(&self, inputs: LayerInputs<'_>, rows: Range<usize>, scratch: &mut Scratch) {
+        let [prepared, prepared2] = &mut scratch.prepared;
+        self.main.prepare(inputs.main, rows.clone(), &mut prepared[..self.main.scratch_bytes(self.strip)]);
+        if let Some(second) = &self.second {
+            second.prepare(inputs.second, rows, &mut prepared2[..second.scratch_bytes(self.strip)]);
+        }
+    }
+
+    /// Some blocks of rows that are prepared.
+    fn blocks(
         &self,
         inputs: LayerInputs<'_>,
         rows: Range<usize>,
@@ -367,19 +381,14 @@ impl FusedLayer {
     ) {
         let Scratch { prepared: [prepared, prepared2], acc: [acc, acc2], res, base } = scratch;
         let prepared = &mut prepared[..self.main.scratch_bytes(self.strip)];
-        self.main.prepare(inputs.main, rows.clone(), prepared);
-        let mut second = self.second.as_ref().map(|second| {
-            let prepared = &mut prepared2[..second.scratch_bytes(self.strip)];
-            second.prepare(inputs.second, rows.clone(), prepared);
-            (second, prepared)
-        });
         for block in blocks {
             let channels = block * self.block..(block + 1) * self.block;
             let acc = &mut acc[..self.acc_len(&*self.main, rows.len())];
             self.main.accumulate(inputs.main, prepared, rows.clone(), channels.clone(), acc);
-            let acc2: &[i32] = match &mut second {
-                Some((second, prepared)) => {
-                    let acc2 = &mut acc2[..self.acc_len(&***second, rows.len())];
+            let acc2: &[i32] = match &self.second {
+                Some(second) => {
+                    let prepared = &mut prepared2[..second.scratch_bytes(self.strip)];
+                    let acc2 = &mut acc2[..self.acc_len(&**second, rows.len())];
                     second.accumulate(inputs.second, prepared, rows.clone(), channels.clone(), acc2);
                     acc2
                 }

@@ -16,6 +16,7 @@ pub mod pool;
 pub mod pool2d;
 pub mod product;
 pub mod requant;
+mod shares;
 
 pub use conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
 pub use fused::{Base, FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};

@@ -71,10 +71,11 @@ impl Finish {
         let [a, b] = pixels.map(|[low, high]| _mm256_packs_epi32(low, high));
         let codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), self.order);
         let codes = _mm256_and_si256(_mm256_min_epu8(_mm256_max_epu8(codes, self.lo), self.hi), self.mask);
-        // SAFETY: the caller's promise.
-        unsafe { _mm_storeu_si128(y[0].cast(), _mm256_castsi256_si128(codes)) };
-        // SAFETY: the caller's promise.
-        unsafe { _mm_storeu_si128(y[1].cast(), _mm256_extracti128_si256::<1>(codes)) };
+        let codes = [_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes)];
+        for (y, codes) in y.into_iter().zip(codes) {
+            // SAFETY: the caller's promise.
+            unsafe { _mm_storeu_si128(y.cast(), codes) };
+        }
     }
 }
 
