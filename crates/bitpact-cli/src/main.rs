@@ -53,6 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    bitpact::never_keep_large_buffers();
     let result = match Cli::parse().command {
         Command::Train(args) => commands::train::run(*args),
         Command::Eval(args) => commands::eval::run(args),

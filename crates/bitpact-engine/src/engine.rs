@@ -49,7 +49,11 @@ impl Engine {
     /// # Errors
     /// A file that cannot be read or is not valid, or a machine without the instruction set.
     pub fn load(path: impl AsRef<Path>, options: ExecOptions) -> Result<Self, EngineError> {
-        Self::new(&IntegerModel::load(path)?, options)
+        let model = IntegerModel::load(path)?;
+        let engine = Self::new(&model, options)?;
+        drop(model);
+        bitpact_kernels::memory::release_freed();
+        Ok(engine)
     }
 
     /// Shape of an image.

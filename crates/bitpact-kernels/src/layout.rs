@@ -70,15 +70,15 @@ macro_rules! plain {
 }
 plain!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+/// A cache line.
+const LINE: usize = 64;
 
 /// A zeroed buffer of fixed length that starts on a cache line, so that vector loads of whole pixels do not straddle
-/// two lines. Kernels accept any slice; aligned ones save a few percent.
-#[derive(Clone)]
+/// two lines. Kernels accept any slice; aligned ones save a few percent. What is never touched of a large one takes no memory.
 pub struct Aligned<T: Plain> {
-    lines: Vec<Line>,
+    bytes: Vec<u8>,
+    /// Bytes before the first line.
+    offset: usize,
     len: usize,
     element: std::marker::PhantomData<T>,
 }
@@ -86,8 +86,11 @@ pub struct Aligned<T: Plain> {
 impl<T: Plain> Aligned<T> {
     /// `len` zeros.
     pub fn zeroed(len: usize) -> Aligned<T> {
-        let lines = len.checked_mul(size_of::<T>()).expect("buffer length overflows").div_ceil(64);
-        Aligned { lines: vec![Line([0; 64]); lines], len, element: std::marker::PhantomData }
+        let size = len.checked_mul(size_of::<T>()).expect("buffer length overflows");
+        // Bytes, not lines: of these alone the allocator is asked for zeros, which the system has without writing them.
+        let bytes = if len == 0 { Vec::new() } else { vec![0; size + LINE - 1] };
+        let offset = if len == 0 { 0 } else { bytes.as_ptr().align_offset(LINE) };
+        Aligned { bytes, offset, len, element: std::marker::PhantomData }
     }
 
     /// Makes the buffer at least `len` long; a buffer that grows is zero.
@@ -105,6 +108,12 @@ impl<T: Plain> Aligned<T> {
     }
 }
 
+impl<T: Plain> Clone for Aligned<T> {
+    fn clone(&self) -> Aligned<T> {
+        Aligned::from_slice(self)
+    }
+}
+
 impl<T: Plain> Default for Aligned<T> {
     /// An empty buffer.
     fn default() -> Aligned<T> {
@@ -116,15 +125,23 @@ impl<T: Plain> Deref for Aligned<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `lines` owns at least `len` initialized elements' bytes, aligned to 64, and `T` is plain.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        if self.len == 0 {
+            return &[];
+        }
+        let first = self.bytes[self.offset..].as_ptr();
+        // SAFETY: from `offset` on `bytes` has the initialized bytes of `len` elements, aligned to 64, and `T` is plain.
+        unsafe { std::slice::from_raw_parts(first.cast(), self.len) }
     }
 }
 
 impl<T: Plain> DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        let first = self.bytes[self.offset..].as_mut_ptr();
         // SAFETY: as in `deref`, and `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(first.cast(), self.len) }
     }
 }
 
@@ -137,7 +154,6 @@ impl<T: Plain + std::fmt::Debug> std::fmt::Debug for Aligned<T> {
 /// Elements of `bytes` bytes from one image of `len` elements to the next where the same place of many is read in turn: five cache
 /// lines more than a multiple of sixteen, so that these places do not fall into one set of a cache, as they would at powers of two.
 pub fn image_distance(len: usize, bytes: usize) -> usize {
-    const LINE: usize = 64;
     let lines = (len * bytes).div_ceil(LINE);
     (lines + (16 + 5 - lines % 16) % 16) * LINE / bytes
 }

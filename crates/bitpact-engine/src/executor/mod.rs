@@ -2,14 +2,15 @@
 //!
 //! Where there are images for all threads, every task of the pool is one image, taken through all layers in the memory of its
 //! worker, without barriers between layers; the images left over are computed one by one, each layer shared by all threads.
-//! Nothing is allocated while running.
+//! The first images reserve the memory that they need; nothing is allocated after them.
 
 mod arena;
 mod general;
 mod layer;
 mod plan;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bitpact_core::StepError;
@@ -83,17 +84,30 @@ pub enum EngineError {
 pub struct Executor {
     plan: Arc<Plan>,
     pool: Pool,
-    arenas: Vec<Mutex<Arena>>,
-    scratch: Vec<Mutex<Scratch>>,
+    /// What each worker has of tensors and of scratch memory, from its first image on.
+    arenas: Vec<Mutex<Option<Arena>>>,
+    scratch: OnceLock<Vec<Mutex<Scratch>>>,
 }
 
 impl Executor {
-    /// Checks the network, chooses kernels, packs weights and reserves all memory.
+    /// Checks the network, chooses kernels and packs weights.
     ///
     /// # Errors
     /// An invalid network or a machine without the instruction set.
     pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
         Self::with_candidate(model, options, 0)
+    }
+
+    /// Loads a `.bitpact` file and prepares it; of the file and its codes nothing stays in memory.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not valid, or a machine without the instruction set.
+    pub fn load(path: impl AsRef<Path>, options: ExecOptions) -> Result<Self, EngineError> {
+        let model = IntegerModel::load(path)?;
+        let executor = Self::new(&model, options)?;
+        drop(model);
+        bitpact_kernels::memory::release_freed();
+        Ok(executor)
     }
 
     /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks; where a product
@@ -117,9 +131,8 @@ impl Executor {
     }
 
     fn of(plan: Arc<Plan>, pool: Pool) -> Self {
-        let arenas = (0..pool.threads()).map(|_| Mutex::new(plan.arena())).collect();
-        let scratch = (0..pool.threads()).map(|_| Mutex::new(plan.scratch().reserve())).collect();
-        Self { plan, pool, arenas, scratch }
+        let arenas = (0..pool.threads()).map(|_| Mutex::new(None)).collect();
+        Self { plan, pool, arenas, scratch: OnceLock::new() }
     }
 
     /// Pixels of one image, h * w * c.
@@ -169,13 +182,22 @@ impl Executor {
         let images = pixels.len() / self.image_len();
         let whole = images / self.threads() * self.threads();
         self.pool.run(whole, &|i, worker| {
-            one(i, Workers::One(&self.scratch[worker]), &mut lock(&self.arenas[worker]));
+            self.with_arena(worker, |arena| one(i, Workers::One(&self.scratch()[worker]), arena));
         });
-        (whole..images).for_each(|i| one(i, self.workers(), &mut lock(&self.arenas[0])));
+        (whole..images).for_each(|i| self.with_arena(0, |arena| one(i, self.workers(), arena)));
     }
 
     fn workers(&self) -> Workers<'_> {
-        Workers::All(&self.pool, &self.scratch)
+        Workers::All(&self.pool, self.scratch())
+    }
+
+    fn scratch(&self) -> &[Mutex<Scratch>] {
+        let reserve = || (0..self.threads()).map(|_| Mutex::new(self.plan.scratch().reserve())).collect();
+        self.scratch.get_or_init(reserve)
+    }
+
+    fn with_arena<R>(&self, worker: usize, f: impl FnOnce(&mut Arena) -> R) -> R {
+        f(lock(&self.arenas[worker]).get_or_insert_with(|| self.plan.arena()))
     }
 
     /// Every code of one image, as [`Interpreter::run`](crate::Interpreter::run) gives them.
@@ -185,8 +207,9 @@ impl Executor {
     pub fn trace(&mut self, pixels: &[u8]) -> Trace {
         assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
         let mut tensors = Vec::new();
-        let mut arena = lock(&self.arenas[0]);
-        self.plan.run(&mut arena, self.workers(), pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
+        self.with_arena(0, |arena| {
+            self.plan.run(arena, self.workers(), pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
+        });
         Trace { tensors }
     }
 
@@ -217,9 +240,11 @@ impl Executor {
         assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
         let mut times = Vec::new();
         let mut begin = Instant::now();
-        self.plan.run(&mut lock(&self.arenas[0]), self.workers(), pixels, |_, _| {
-            let end = Instant::now();
-            times.push(end - std::mem::replace(&mut begin, end));
+        self.with_arena(0, |arena| {
+            self.plan.run(arena, self.workers(), pixels, |_, _| {
+                let end = Instant::now();
+                times.push(end - std::mem::replace(&mut begin, end));
+            });
         });
         let profile = |((name, kernel, macs), time): ((&str, String, u64), _)| LayerProfile {
             name: name.to_owned(),

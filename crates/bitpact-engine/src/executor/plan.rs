@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use bitpact_core::step::Ranges;
+use bitpact_kernels::layout::Plain;
 use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{
@@ -36,6 +37,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans `model`, which has passed its check, with the kernels of rank `candidate`.
     pub(super) fn new(model: &IntegerModel, isa: Isa, candidate: usize, pool: &Pool) -> Result<Self, EngineError> {
+        bitpact_kernels::begin_network();
         let padding_codes = padding_codes(model);
         let mut plan = Self {
             places: places(model, &padding_codes),
@@ -78,19 +80,19 @@ impl Plan {
 
     /// All memory of one worker, the image's border filled with its zero point.
     pub(super) fn arena(&self) -> Arena {
+        // Zeros are there already, in memory that is not touched before it is used.
+        fn padded<T: Plain + PartialEq>(layout: Layout, code: T) -> Aligned<T> {
+            let mut tensor = Aligned::zeroed(layout.len());
+            if code != T::default() {
+                tensor.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(code));
+            }
+            tensor
+        }
         let (mut codes, mut sums): (Vec<Aligned<u8>>, Vec<Aligned<i32>>) = (Vec::new(), Vec::new());
-        for (place, &padding_code) in self.places.iter().zip(&self.padding_codes) {
+        for (place, &code) in self.places.iter().zip(&self.padding_codes) {
             match *place {
-                Place::Codes { slot, layout } if slot == codes.len() => {
-                    let mut padded = Aligned::zeroed(layout.len());
-                    padded.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(padding_code as u8));
-                    codes.push(padded);
-                }
-                Place::Sums { slot, layout } if slot == sums.len() => {
-                    let mut padded = Aligned::zeroed(layout.len());
-                    padded.chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].fill(padding_code as i32));
-                    sums.push(padded);
-                }
+                Place::Codes { slot, layout } if slot == codes.len() => codes.push(padded(layout, code as u8)),
+                Place::Sums { slot, layout } if slot == sums.len() => sums.push(padded(layout, code as i32)),
                 _ => {}
             }
         }

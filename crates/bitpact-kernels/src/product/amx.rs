@@ -12,7 +12,7 @@ use super::walk::Walk;
 use super::{Builder, Product, ProductSpec};
 use crate::amx::{TileConfig, Tiles};
 use crate::isa::{Amx, Isa};
-use crate::layout::Aligned;
+use crate::weights::Weights;
 
 /// Bytes of weights from which on a layer may keep them packed, and most pixels of such a layer: two strips.
 const LEAST_PACKED_BYTES: usize = 1 << 17;
@@ -52,38 +52,34 @@ struct Direct {
     /// Pixels between two rows of accumulators; none where rows are lines of their own.
     gap: Option<usize>,
     /// `[block][piece][channel / 16][code / 4][channel % 16][code % 4]`.
-    weights: Weights,
+    weights: Kept,
 }
 
 /// Weights as the tiles read them, or of few bits, to be expanded block by block.
 #[derive(Debug)]
-enum Weights {
-    Bytes(Aligned<i8>),
+enum Kept {
+    Bytes(Weights<i8>),
     Packed(Packed),
 }
 
-impl Weights {
+impl Kept {
     /// Packs the weights of a layer with so many pixels where they are read seldom enough to be expanded each time, and so many
     /// that they come from beyond the second-level cache.
-    fn new(token: Amx, bytes: Aligned<i8>, panel: usize, pixels: usize) -> Weights {
-        if bytes.len() >= LEAST_PACKED_BYTES && pixels <= MOST_PACKED_PIXELS {
-            match Packed::new(token.avx512(), &bytes, panel) {
-                Some(packed) => return Weights::Packed(packed),
-                None => return Weights::Bytes(bytes),
-            }
-        }
-        Weights::Bytes(bytes)
+    fn new(token: Amx, bytes: &[i8], panel: usize, pixels: usize) -> Kept {
+        let is_packed = bytes.len() >= LEAST_PACKED_BYTES && pixels <= MOST_PACKED_PIXELS;
+        let packed = is_packed.then(|| Packed::new(token.avx512(), bytes, panel)).flatten();
+        packed.map_or_else(|| Kept::Bytes(Weights::from_slice(bytes)), Kept::Packed)
     }
 
     /// The weights of one block, and where those of the next lie; `None` beyond the last.
     fn panel<'a>(&'a self, b: usize, panel: usize, scratch: &'a mut [u8]) -> Option<(*const i8, Range<*const u8>)> {
         match self {
-            Weights::Bytes(weights) => {
+            Kept::Bytes(weights) => {
                 let weights = weights.get(b * panel..(b + 1) * panel)?.as_ptr_range();
                 let next: *const u8 = weights.end.cast();
                 Some((weights.start, next..next.wrapping_add(panel)))
             }
-            Weights::Packed(packed) => {
+            Kept::Packed(packed) => {
                 let scratch = &mut scratch[..panel];
                 let next = packed.expand(b, scratch)?;
                 Some((scratch.as_ptr().cast(), next))
@@ -115,7 +111,7 @@ impl Direct {
             }
             pieces.push(begin);
         }
-        let mut weights = Aligned::zeroed(pieces.len() * depth * g.cout.next_multiple_of(block));
+        let mut weights = vec![0; pieces.len() * depth * g.cout.next_multiple_of(block)];
         for o in 0..g.cout {
             let panel = &mut weights[o / block * pieces.len() * depth * block..][..pieces.len() * depth * block];
             let lane = o % block / TILE * depth * TILE + 4 * (o % TILE);
@@ -126,7 +122,7 @@ impl Direct {
         let line_tiles = ((walk.height - 1) * (x.row() / x.cs) + walk.width).div_ceil(TILE);
         let is_line = g.stride == 1 && line_tiles <= walk.height * walk.width.div_ceil(TILE);
         let gap = is_line.then(|| x.row() / x.cs - walk.width);
-        let weights = Weights::new(token, weights, pieces.len() * depth * block, walk.height * walk.width);
+        let weights = Kept::new(token, &weights, pieces.len() * depth * block, walk.height * walk.width);
         Some(Self { token, walk, block, depth, pieces, step: x.cs * g.stride, gap, weights })
     }
 
@@ -345,8 +341,8 @@ tiles!(
 impl Product for Direct {
     fn name(&self) -> String {
         let packed = match &self.weights {
-            Weights::Bytes(_) => String::new(),
-            Weights::Packed(packed) => format!("_w{}", packed.bits()),
+            Kept::Bytes(_) => String::new(),
+            Kept::Packed(packed) => format!("_w{}", packed.bits()),
         };
         format!("direct amx_{TILE}x{}{packed}", self.block)
     }
@@ -365,15 +361,15 @@ impl Product for Direct {
 
     fn scratch_bytes(&self, _rows: usize) -> usize {
         match self.weights {
-            Weights::Bytes(_) => 0,
-            Weights::Packed(_) => self.pieces.len() * self.depth * self.block,
+            Kept::Bytes(_) => 0,
+            Kept::Packed(_) => self.pieces.len() * self.depth * self.block,
         }
     }
 
     fn weight_bytes(&self) -> usize {
         match &self.weights {
-            Weights::Bytes(weights) => weights.len(),
-            Weights::Packed(packed) => packed.bytes(),
+            Kept::Bytes(weights) => weights.len(),
+            Kept::Packed(packed) => packed.bytes(),
         }
     }
 

@@ -12,9 +12,6 @@ use super::widened::Widened;
 use super::{Builder, Product, ProductSpec};
 use crate::isa::{AvxVnni, Isa, Proof};
 
-/// Words between two flushes of 16-bit sums, on average, from which on they beat products of 16-bit words.
-const LEAST_NARROW_WORDS: usize = 3;
-
 /// The direct kernels for `spec`, the best first.
 pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'a>> {
     fn direct<'a, D: Instructions>(dot: D, block: usize, spec: &'a ProductSpec<'a>) -> Builder<'a> {
@@ -40,12 +37,6 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
     }
 }
 
-/// Whether the sums of `blocks` panels are flushed rarely enough.
-fn pays<D: Instructions>(panels: &Panels, blocks: usize) -> bool {
-    let (words, flushes) = panels.words_and_flushes();
-    D::REACH.is_none() || flushes == blocks || words >= LEAST_NARROW_WORDS * flushes
-}
-
 /// A direct product on the instructions `D`.
 #[derive(Debug)]
 struct Direct<D> {
@@ -67,14 +58,12 @@ impl<D: Instructions> Direct<D> {
                 spec.lanes(first, word, &mut lanes);
                 packer.push(word.offset, &lanes);
             }
+            // Where 16 bits do not suit the first channels, they will not suit the others.
+            if first == 0 && !packer.pays() {
+                return None;
+            }
         }
-        let panels = packer.finish();
-        pays::<D>(&panels, spec.geometry.cout.div_ceil(block)).then(|| Self {
-            dot,
-            walk: Walk::new(spec),
-            block,
-            panels,
-        })
+        packer.pays().then(|| Self { dot, walk: Walk::new(spec), block, panels: packer.finish() })
     }
 }
 

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::isa::Avx512;
-use crate::layout::Aligned;
+use crate::weights::Weights;
 
 /// Bytes of a register.
 const REGISTER: usize = 64;
@@ -18,7 +18,7 @@ pub(super) struct Packed {
     levels: [i8; 16],
     /// Packed bytes of a panel.
     panel: usize,
-    registers: Aligned<u8>,
+    registers: Weights<u8>,
 }
 
 impl Packed {
@@ -37,7 +37,7 @@ impl Packed {
         let fits = |bits: u32| n <= 1 << bits && panel.is_multiple_of(REGISTER * 8 / bits as usize);
         let bits = [1, 2, 4].into_iter().find(|&bits| fits(bits))?;
         let per_byte = 8 / bits as usize;
-        let mut registers = Aligned::zeroed(weights.len() / per_byte);
+        let mut registers = vec![0; weights.len() / per_byte];
         let parts = weights.chunks_exact(REGISTER * per_byte);
         for (register, weights) in registers.chunks_exact_mut(REGISTER).zip(parts) {
             for (k, weights) in weights.chunks_exact(REGISTER).enumerate() {
@@ -46,7 +46,7 @@ impl Packed {
                 }
             }
         }
-        Some(Packed { simd, bits, levels, panel: panel / per_byte, registers })
+        Some(Packed { simd, bits, levels, panel: panel / per_byte, registers: Weights::from_slice(&registers) })
     }
 
     /// Bits of a weight.

@@ -2,13 +2,13 @@
 
 use super::dot::Dot;
 use super::tile::{Block, Segment};
-use crate::layout::Aligned;
+use crate::weights::Weights;
 
 /// The packed weights of a product.
 #[derive(Debug)]
 pub(super) struct Panels {
     block: usize,
-    weights: Aligned<i8>,
+    weights: Weights<i8>,
     segments: Vec<Segment>,
     /// Where segments and weights of each panel begin, and those of the last end.
     begins: Vec<(usize, usize)>,
@@ -36,12 +36,10 @@ impl Panels {
     pub(super) fn bytes(&self) -> usize {
         self.weights.len()
     }
-
-    /// Words of all panels, and how often sums are flushed.
-    pub(super) fn words_and_flushes(&self) -> (usize, usize) {
-        (self.weights.len() / (4 * self.block), self.segments.iter().filter(|s| s.flush).count())
-    }
 }
+
+/// Words between two flushes of 16-bit sums, on average, from which on they beat products of 16-bit words.
+const LEAST_WORDS: usize = 3;
 
 /// Most channels of a panel.
 const MOST_CHANNELS: usize = 32;
@@ -186,11 +184,19 @@ impl<D: Dot> Packer<D> {
         self.flushed();
     }
 
+    /// Whether the sums of the panels so far are flushed so rarely that 16 bits pay.
+    pub(super) fn pays(&mut self) -> bool {
+        self.end();
+        let (words, panels) = (self.weights.len() / (4 * self.block), self.begins.len());
+        let flushes = self.segments.iter().filter(|s| s.flush).count();
+        D::REACH.is_none() || flushes == panels || words >= LEAST_WORDS * flushes
+    }
+
     /// The panels.
     pub(super) fn finish(mut self) -> Panels {
         self.end();
         self.begins.push((self.segments.len(), self.weights.len()));
         let Self { block, weights, segments, begins, .. } = self;
-        Panels { block, weights: Aligned::from_slice(&weights), segments, begins }
+        Panels { block, weights: Weights::from_slice(&weights), segments, begins }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use bitpact::core::rng::Key;
 use bitpact::engine::ExecOptions;
-use bitpact::{Executor, IntegerModel, Isa};
+use bitpact::{Executor, Isa};
 use serde_json::{Value, json};
 
 use super::memory::Memory;
@@ -34,7 +34,7 @@ impl Row {
     /// Loads the file and runs batches of random pixels.
     pub(super) fn measure(file: &Path, isa: Isa, threads: usize, batch: usize, seconds: f64) -> Result<Self> {
         let begin = Instant::now();
-        let mut executor = Executor::new(&IntegerModel::load(file)?, ExecOptions { isa, threads })?;
+        let mut executor = Executor::load(file, ExecOptions { isa, threads })?;
         let load_ms = begin.elapsed().as_secs_f64() * 1e3;
         let pixels = pixels(batch * executor.image_len());
         let mut logits = vec![0; batch * executor.classes()];

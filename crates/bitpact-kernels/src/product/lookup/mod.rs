@@ -21,6 +21,7 @@ use super::{Builder, Product, ProductSpec};
 use crate::isa::{Isa, Proof};
 use crate::layout::{Aligned, Layout};
 use crate::norm::on_isa;
+use crate::weights::Weights;
 use shuffle::{Avx2Bytes, Avx512Bytes, Panel, Shuffle, Vbmi};
 
 /// Most bytes of tables: they share the first-level cache with the codes and the sums.
@@ -108,7 +109,7 @@ struct Lookup<S> {
     /// Where segments and indices of each panel begin, and those of the last end.
     begins: Vec<(usize, usize)>,
     /// `[panel][group of codes][channel]`, channels in the order of [`Shuffle`].
-    indices: Aligned<u8>,
+    indices: Weights<u8>,
 }
 
 /// The look-up kernel for `spec`; `None` where weights have more than four levels, tables would be too many, or other kernels are faster.
@@ -208,21 +209,25 @@ impl<S: Shuffle> Lookup<S> {
             tables: Aligned::from_slice(&tables::<S>(digits, spec.x_max)?),
             segments: Vec::new(),
             begins: Vec::new(),
-            indices: Aligned::zeroed(0),
+            indices: Weights::from_slice(&[]),
         };
-        kernel.pack(spec);
+        let indices = kernel.pack(spec);
         let flushes = kernel.segments.iter().filter(|s| s.flush).count();
         let panels = kernel.begins.len() - 1;
-        let words = kernel.indices.len() / block;
-        (flushes == panels || words >= LEAST_WORDS * flushes).then_some(kernel)
+        let words = indices.len() / block;
+        if flushes > panels && words < LEAST_WORDS * flushes {
+            return None;
+        }
+        kernel.indices = Weights::from_slice(&indices);
+        Some(kernel)
     }
 
     /// Lays out the indices, with the segments of each panel.
-    fn pack(&mut self, spec: &ProductSpec<'_>) {
+    fn pack(&mut self, spec: &ProductSpec<'_>) -> Vec<u8> {
         let (g, block, bits) = (&spec.geometry, self.block, self.digits.bits);
         let window = g.kh * g.kw;
         let lines = window * self.groups;
-        let mut indices = Aligned::zeroed(g.cout.next_multiple_of(block) * lines);
+        let mut indices = vec![0; g.cout.next_multiple_of(block) * lines];
         for (first, panel) in (0..g.cout).step_by(block).zip(indices.chunks_exact_mut(block * lines)) {
             let channels: Vec<&[i16]> = (0..block)
                 .map(|lane| first + S::channel(lane))
@@ -244,7 +249,7 @@ impl<S: Shuffle> Lookup<S> {
             self.segment(panel, spec.x_max, g.kw);
         }
         self.begins.push((self.segments.len(), indices.len()));
-        self.indices = indices;
+        indices
     }
 
     /// Adds the segments of a panel: a flush where the digits that any channel has met could carry a byte beyond 255.

@@ -1,7 +1,9 @@
 //! The words of every two output channels, two by two where their products fit 16 bits together.
 
+use crate::layout::Plain;
 use crate::product::ProductSpec;
 use crate::product::walk::Word;
+use crate::weights::Weights;
 
 /// Channels that share an order of words, and loads of codes.
 pub(super) const GROUP: usize = 2;
@@ -11,26 +13,31 @@ pub(super) const GROUP: usize = 2;
 pub(super) const CHUNK: usize = 128;
 
 /// Four weights of each channel of a group.
-type Weights = [[i8; 4]; GROUP];
+type Group = [[i8; 4]; GROUP];
 
 /// Words that wait for one they fit with.
 const WAITING: usize = 16;
 
 /// Two words of a chunk and their weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Pair {
     pub(super) words: [u8; 2],
-    pub(super) weights: [Weights; 2],
+    pub(super) weights: [Group; 2],
 }
 
 /// A word alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Single {
     pub(super) word: u8,
-    pub(super) weights: Weights,
+    pub(super) weights: Group,
 }
+
+// SAFETY: bytes without padding.
+unsafe impl Plain for Pair {}
+// SAFETY: as above.
+unsafe impl Plain for Single {}
 
 /// What a group has of a chunk.
 #[derive(Debug, Clone, Copy)]
@@ -40,10 +47,10 @@ pub(super) struct List<'a> {
 }
 
 /// The lists of all groups and chunks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lists {
-    pairs: Vec<Pair>,
-    singles: Vec<Single>,
+    pairs: Weights<Pair>,
+    singles: Weights<Single>,
     /// Where list `group * chunks + chunk` begins, and where the last ends.
     begins: Vec<[u32; 2]>,
     chunks: usize,
@@ -56,7 +63,7 @@ impl Lists {
         block: usize,
         words: impl ExactSizeIterator<Item = &'a Word<4>> + Clone,
     ) -> Self {
-        let mut lists = Self { chunks: words.len().div_ceil(CHUNK), ..Self::default() };
+        let mut lists = Growing::default();
         let mut sorter = Sorter::new(spec.x_max);
         let mut lanes = vec![[0; 4]; block];
         let mut weights = vec![[[0; 4]; GROUP]; block / GROUP * words.len()];
@@ -76,13 +83,9 @@ impl Lists {
             }
         }
         lists.begin();
-        lists.pairs.shrink_to_fit();
-        lists.singles.shrink_to_fit();
-        lists
-    }
-
-    fn begin(&mut self) {
-        self.begins.push([self.pairs.len() as u32, self.singles.len() as u32]);
+        let Growing { pairs, singles, begins } = lists;
+        let (pairs, singles) = (Weights::from_slice(&pairs), Weights::from_slice(&singles));
+        Self { pairs, singles, begins, chunks: words.len().div_ceil(CHUNK) }
     }
 
     /// What a group has of a chunk: nothing beyond the last group.
@@ -101,6 +104,20 @@ impl Lists {
     /// Bytes of weights and their words.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.pairs[..]) + size_of_val(&self.singles[..])
+    }
+}
+
+/// Lists that are being made.
+#[derive(Debug, Default)]
+struct Growing {
+    pairs: Vec<Pair>,
+    singles: Vec<Single>,
+    begins: Vec<[u32; 2]>,
+}
+
+impl Growing {
+    fn begin(&mut self) {
+        self.begins.push([self.pairs.len() as u32, self.singles.len() as u32]);
     }
 }
 
@@ -138,7 +155,7 @@ impl Sorter {
     }
 
     /// Adds a word; without weights it is left out, and one whose pairs do not fit becomes two.
-    fn push(&mut self, word: u8, weights: [[i16; 4]; GROUP], lists: &mut Lists) {
+    fn push(&mut self, word: u8, weights: [[i16; 4]; GROUP], lists: &mut Growing) {
         let mut left = weights;
         while left != [[0; 4]; GROUP] {
             let mut part = left;
@@ -153,7 +170,7 @@ impl Sorter {
     }
 
     /// Joins a word to one that waits, or lets it wait.
-    fn place(&mut self, new: Single, lists: &mut Lists) {
+    fn place(&mut self, new: Single, lists: &mut Growing) {
         let sign = |a: i64, b: i64| [a.max(0) + b.max(0), -(a.min(0) + b.min(0))];
         let fill = new.weights.map(|channel| {
             let [a, b, c, d] = channel.map(i64::from);
@@ -177,7 +194,7 @@ impl Sorter {
     }
 
     /// Words that still wait are alone.
-    fn finish(&mut self, lists: &mut Lists) {
+    fn finish(&mut self, lists: &mut Growing) {
         lists.singles.extend(self.waiting[..self.n].iter().map(|&(_, word)| word));
         (self.n, self.oldest) = (0, 0);
     }
