@@ -24,7 +24,7 @@ use super::{Form, LANES, Lane, Patch, Place};
 use crate::isa::Avx2;
 
 /// Positions along an axis.
-const SIDE: usize = 6;
+pub(super) const SIDE: usize = 6;
 
 /// Positions of a transformed patch.
 pub(super) const POSITIONS: usize = SIDE * SIDE;

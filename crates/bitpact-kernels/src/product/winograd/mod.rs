@@ -7,18 +7,20 @@
 
 mod four;
 mod two;
+mod windows;
 
 use std::ops::Range;
 
 use super::dot::{Narrow, Vnni256, Vnni512, Words16};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
-use super::tile::{Flat, Sums};
+use super::tile::{Block, Flat, Sums};
 use super::{Builder, Product, ProductSpec};
 use crate::isa::{Avx2, AvxVnni, Isa, Proof};
 use crate::layout::{Aligned, Layout};
 use four::Four;
 use two::{Elements, Simd, Two};
+use windows::Windows;
 
 /// Input channels from which on the saved products make up for the transforms, for codes of bytes. Measured on AVX2: at 16 channels
 /// F(2x2) reached 0.65 times the direct kernel, at 32 they were even. Wider codes gain from the first register of channels on.
@@ -27,7 +29,8 @@ const LEAST_CHANNELS: usize = 32;
 /// The same on AVX-512, where the direct kernels are twice as fast: at 32 channels these reached 0.75 times their speed.
 const LEAST_CHANNELS_AVX512: usize = 64;
 
-/// Most bytes of weights for which F(4x4) comes first: beyond, F(2x2) with less than half of them is as fast.
+/// Most bytes of transformed weights of F(4x4) that are kept: more come from beyond the second-level cache, and transforming their bytes
+/// again takes less time.
 const MOST_BYTES_FOUR: usize = 2 << 20;
 
 /// Largest code whose transform fits u8.
@@ -68,15 +71,15 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
                 }
             };
             let has_four = vnni.is_none() && fits(four::WEIGHTS, four::OUTPUTS);
-            let four: Option<Builder<'a>> = has_four.then(|| -> Builder<'a> {
-                Box::new(move || Some(Box::new(Winograd::words(Four(token), token, spec))))
-            });
-            let bytes_of_four = 2 * four::POSITIONS * g.cin * g.cout;
-            if is_bytes || bytes_of_four > MOST_BYTES_FOUR {
-                two.into_iter().chain(four).collect()
-            } else {
-                four.into_iter().chain(two).collect()
+            let mut four: Vec<Builder<'a>> = Vec::new();
+            if has_four {
+                four.push(Box::new(move || Some(Box::new(Winograd::words(Four(token), token, spec)))));
+                four.push(Box::new(move || Some(Box::new(Winograd::windows(token, Windows::new(token, spec)?, spec)))));
+                if 2 * four::POSITIONS * g.cin * g.cout > MOST_BYTES_FOUR {
+                    four.reverse();
+                }
             }
+            if is_bytes { two.into_iter().chain(four).collect() } else { four.into_iter().chain(two).collect() }
         }
         Proof::Avx512(token) if is_bytes => {
             vec![bytes(Vnni512(token), Simd::Avx512(token), if g.cout > 16 { 32 } else { 16 }, spec)]
@@ -139,14 +142,22 @@ impl Place<'_> {
     }
 }
 
+/// How weights are kept.
+#[derive(Debug)]
+enum Kept {
+    /// Transformed: panel `block * N + position`.
+    Panels(Panels),
+    /// As they are, for F(4x4).
+    Windows(Windows),
+}
+
 /// A product by transformed patches.
 #[derive(Debug)]
 struct Winograd<D, F, const N: usize> {
     dot: D,
     form: F,
     block: usize,
-    /// Panel `block * N + position`.
-    panels: Panels,
+    weights: Kept,
     /// What the offsets of the input add to the outputs: `[block][place of the tile][channel]`, then a block of zeros for those
     /// beyond the last; that alone without offsets.
     constants: Aligned<i32>,
@@ -189,7 +200,7 @@ impl<D: Instructions> Winograd<D, Two, { two::POSITIONS }> {
         }
         constants.extend(vec![0; 4 * block]);
         let form = Two { simd, elements: Elements::Bytes { offset: offset as u8 } };
-        Self::new(dot, form, block, packer.finish(), &constants, spec)
+        Self::new(dot, form, block, Kept::Panels(packer.finish()), &constants, spec)
     }
 }
 
@@ -208,15 +219,24 @@ impl<F: Form<N>, const N: usize> Winograd<Words16, F, N> {
                 }
             }
         }
-        Self::new(Words16(avx2), form, block, packer.finish(), &vec![0; F::TILE * F::TILE * block], spec)
+        let constants = vec![0; F::TILE * F::TILE * block];
+        Self::new(Words16(avx2), form, block, Kept::Panels(packer.finish()), &constants, spec)
+    }
+}
+
+impl Winograd<Words16, Four, { four::POSITIONS }> {
+    /// Products in 16 bits of weights kept in bytes.
+    fn windows(avx2: Avx2, windows: Windows, spec: &ProductSpec<'_>) -> Self {
+        let constants = [0; Four::TILE * Four::TILE * LANES];
+        Self::new(Words16(avx2), Four(avx2), LANES, Kept::Windows(windows), &constants, spec)
     }
 }
 
 impl<D: Instructions, F: Form<N>, const N: usize> Winograd<D, F, N> {
-    fn new(dot: D, form: F, block: usize, panels: Panels, constants: &[i32], spec: &ProductSpec<'_>) -> Self {
+    fn new(dot: D, form: F, block: usize, weights: Kept, constants: &[i32], spec: &ProductSpec<'_>) -> Self {
         let (height, width) = spec.output();
         let margin = spec.x.border - spec.geometry.pad;
-        Self { dot, form, block, panels, constants: Aligned::from_slice(constants), x: spec.x, margin, height, width }
+        Self { dot, form, block, weights, constants: Aligned::from_slice(constants), x: spec.x, margin, height, width }
     }
 
     /// Tile rows of a strip, and tiles.
@@ -224,9 +244,15 @@ impl<D: Instructions, F: Form<N>, const N: usize> Winograd<D, F, N> {
         (rows.div_ceil(F::TILE), rows.div_ceil(F::TILE) * self.width.div_ceil(F::TILE))
     }
 
-    /// Bytes of the transformed patches of so many tiles, a multiple of the cache line.
+    /// Bytes from one position of the transformed patches of so many tiles to the next: an odd number of cache lines, lest all
+    /// positions of a channel fall into one set of the caches.
+    fn distance(&self, tiles: usize) -> usize {
+        64 * ((tiles * self.x.cs * self.form.element_bytes()).div_ceil(64) | 1)
+    }
+
+    /// Bytes of the transformed patches of so many tiles.
     fn patch_bytes(&self, tiles: usize) -> usize {
-        (N * tiles * self.x.cs * self.form.element_bytes()).next_multiple_of(64)
+        N * self.distance(tiles)
     }
 }
 
@@ -276,7 +302,11 @@ impl<const K: usize, const N: usize> Transformed<K, N> {
 
 impl<D: Instructions, F: Form<N>, const N: usize> Product for Winograd<D, F, N> {
     fn name(&self) -> String {
-        format!("{} {}", F::NAME, D::NAME)
+        let kept = match &self.weights {
+            Kept::Panels(_) => "",
+            Kept::Windows(_) => "_w8",
+        };
+        format!("{} {}{kept}", F::NAME, D::NAME)
     }
 
     fn block(&self) -> usize {
@@ -293,11 +323,20 @@ impl<D: Instructions, F: Form<N>, const N: usize> Product for Winograd<D, F, N> 
 
     fn scratch_bytes(&self, rows: usize) -> usize {
         let (_, tiles) = self.tiles(rows);
-        self.patch_bytes(tiles) + N * tiles * self.block * size_of::<i32>()
+        let sums = N * tiles * self.block * size_of::<i32>();
+        let windows = match &self.weights {
+            Kept::Panels(_) => 0,
+            Kept::Windows(windows) => windows.scratch_bytes(),
+        };
+        self.patch_bytes(tiles) + sums + windows
     }
 
     fn weight_bytes(&self) -> usize {
-        self.panels.bytes() + size_of_val(&*self.constants)
+        let weights = match &self.weights {
+            Kept::Panels(panels) => panels.bytes(),
+            Kept::Windows(windows) => windows.bytes(),
+        };
+        weights + size_of_val(&*self.constants)
     }
 
     fn prepare(&self, x: &[u8], rows: Range<usize>, scratch: &mut [u8]) {
@@ -314,7 +353,7 @@ impl<D: Instructions, F: Form<N>, const N: usize> Product for Winograd<D, F, N> 
             let xs = std::array::from_fn(|j| (self.margin + column + j).min(side(self.x.w) - 1));
             let patch = Patch { x, rows: ys, columns: xs, layout: self.x };
             let to = &mut scratch[tile * self.x.cs * self.form.element_bytes()..];
-            self.form.input(patch, to, tiles * self.x.cs);
+            self.form.input(patch, to, self.distance(tiles) / self.form.element_bytes());
         }
     }
 
@@ -328,16 +367,21 @@ impl<D: Instructions, F: Form<N>, const N: usize> Product for Winograd<D, F, N> 
         );
         assert_eq!(acc.len(), rows.len() * self.width * stride, "accumulators");
         let (patches, sums) = scratch[..self.scratch_bytes(rows.len())].split_at_mut(self.patch_bytes(tiles));
+        let (sums, windows) = sums.split_at_mut(N * tiles * self.block * size_of::<i32>());
         let pixel = self.x.cs * self.form.element_bytes();
         let sums: *mut i32 = sums.as_mut_ptr().cast();
         assert!(sums.is_aligned(), "scratch memory begins on a cache line");
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
-            for position in 0..N {
-                let source = Flat { first: patches[position * tiles * pixel..].as_ptr(), stride: pixel };
+            let run = |position: usize, panel: Block<'_>| {
+                let source = Flat { first: patches[position * self.distance(tiles)..].as_ptr(), stride: pixel };
                 let to = Sums { first: sums.wrapping_add(position * tiles * self.block), stride: self.block };
                 // SAFETY: `patches` holds N * tiles pixels, and words of panels lie within a pixel; `sums` holds
                 // N * tiles * block numbers.
-                unsafe { self.dot.run(source, tiles, self.panels.get(b * N + position), to) };
+                unsafe { self.dot.run(source, tiles, panel, to) };
+            };
+            match &self.weights {
+                Kept::Panels(panels) => (0..N).for_each(|position| run(position, panels.get(b * N + position))),
+                Kept::Windows(kept) => kept.each(b, windows, run),
             }
             // SAFETY: the dot products above have written these numbers, and nothing else refers to them.
             let sums = unsafe { std::slice::from_raw_parts(sums, N * tiles * self.block) };
