@@ -1,22 +1,29 @@
 //! A fully connected layer over the codes, or sums of codes, of one pixel: `acc[o] = sum over i of w[o][i] * x[i]` in 32 bits.
 
+use crate::fused::Workers;
 use crate::isa::{Isa, Proof};
+use crate::layout::Plain;
+use crate::pool::Chunked;
+use crate::weights::Weights;
 
 /// Inputs summed in one go; longer rows are cut.
 const CHUNK: usize = 1024;
 
+/// Multiplications of the rows that a thread takes at a time: some microseconds of work.
+const TASK_MACS: usize = 1 << 17;
+
 /// Weights `[out][in]`, of one byte where they fit.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Linear {
-    weights: Weights,
+    weights: Kept,
     inputs: usize,
     proof: Proof,
 }
 
-#[derive(Debug, Clone)]
-enum Weights {
-    Bytes(Vec<i8>),
-    Words(Vec<i16>),
+#[derive(Debug)]
+enum Kept {
+    Bytes(Weights<i8>),
+    Words(Weights<i16>),
 }
 
 impl Linear {
@@ -35,15 +42,18 @@ impl Linear {
             return None;
         }
         let bytes: Option<Vec<i8>> = codes.iter().map(|&q| i8::try_from(q).ok()).collect();
-        let weights = bytes.map_or_else(|| Weights::Words(codes.to_vec()), Weights::Bytes);
+        let weights = match bytes {
+            Some(bytes) => Kept::Bytes(Weights::from_slice(&bytes)),
+            None => Kept::Words(Weights::from_slice(codes)),
+        };
         Some(Linear { weights, inputs, proof: isa.prove() })
     }
 
     /// Bytes of weights.
     pub fn weight_bytes(&self) -> usize {
         match &self.weights {
-            Weights::Bytes(weights) => weights.len(),
-            Weights::Words(weights) => 2 * weights.len(),
+            Kept::Bytes(weights) => weights.len(),
+            Kept::Words(weights) => 2 * weights.len(),
         }
     }
 
@@ -51,16 +61,32 @@ impl Linear {
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn run<X: Copy + Into<i32>>(&self, x: &[X], acc: &mut [i32]) {
+    pub fn run<X: Copy + Into<i32> + Sync>(&self, workers: Workers<'_>, x: &[X], acc: &mut [i32]) {
         assert_eq!(x.len(), self.inputs, "inputs");
         match &self.weights {
-            Weights::Bytes(weights) => self.rows(weights, x, acc),
-            Weights::Words(weights) => self.rows(weights, x, acc),
+            Kept::Bytes(weights) => self.shared(workers, weights, x, acc),
+            Kept::Words(weights) => self.shared(workers, weights, x, acc),
         }
     }
 
-    fn rows<W: Copy + Into<i16>, X: Copy + Into<i32>>(&self, weights: &[W], x: &[X], acc: &mut [i32]) {
+    fn shared<W: Plain + Into<i16>, X: Copy + Into<i32> + Sync>(
+        &self,
+        workers: Workers<'_>,
+        weights: &[W],
+        x: &[X],
+        acc: &mut [i32],
+    ) {
         assert_eq!(acc.len() * self.inputs, weights.len(), "sums");
+        let rows = TASK_MACS.div_ceil(self.inputs);
+        let chunks = Chunked::new(acc, rows);
+        workers.run(chunks.chunks(), &|task, _| {
+            let mut acc = chunks.get(task);
+            let weights = &weights[task * rows * self.inputs..][..acc.len() * self.inputs];
+            self.rows(weights, x, &mut acc);
+        });
+    }
+
+    fn rows<W: Copy + Into<i16>, X: Copy + Into<i32>>(&self, weights: &[W], x: &[X], acc: &mut [i32]) {
         acc.fill(0);
         let mut chunk = [0; CHUNK];
         for (i, x) in x.chunks(CHUNK).enumerate() {
@@ -104,6 +130,8 @@ fn plain<W: Copy + Into<i16>>(x: &[i16], w: &[W]) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use bitpact_core::rng::Key;
 
     use super::*;
@@ -111,7 +139,11 @@ mod tests {
     #[test]
     fn every_path_gives_the_sums() {
         let key = Key::new(5);
-        for (inputs, x_max, bound) in [(1, 32767, 32639), (17, 3000, 127), (1030, 20000, 101), (2500, 15, 127)] {
+        let pool = crate::Pool::new(2);
+        let scratch = [Mutex::default(), Mutex::default()];
+        for (inputs, x_max, bound) in
+            [(1, 32767, 32639), (17, 3000, 127), (1030, 20000, 101), (2500, 15, 127), (30_000, 15, 127)]
+        {
             let x: Vec<i32> = (0..inputs).map(|i| (key.u64(i as u64) % (x_max + 1)) as i32).collect();
             let draw = |i: usize| (key.with("w").u64(i as u64) % (2 * bound + 1)) as i16 - bound as i16;
             let codes: Vec<i16> = (0..7 * inputs).map(draw).collect();
@@ -121,8 +153,12 @@ mod tests {
                 .collect();
             for isa in Isa::available() {
                 let mut acc = [0; 7];
-                Linear::new(isa, &codes, inputs, x_max as i64).unwrap().run(&x, &mut acc);
+                let linear = Linear::new(isa, &codes, inputs, x_max as i64).unwrap();
+                linear.run(Workers::One(&Mutex::default()), &x, &mut acc);
                 assert_eq!(acc.map(i64::from).to_vec(), expected, "{isa}");
+                acc.fill(1);
+                linear.run(Workers::All(&pool, &scratch), &x, &mut acc);
+                assert_eq!(acc.map(i64::from).to_vec(), expected, "{isa}, two threads");
             }
         }
     }

@@ -148,8 +148,12 @@ impl Layer {
             Layer::Logits { kernel, input, mul, add } => {
                 let acc = &mut acc[..logits.len()];
                 match *input {
-                    Place::Codes { slot, layout } => kernel.run(&codes[slot][layout.offset(0, 0)..][..layout.c], acc),
-                    Place::Sums { slot, layout } => kernel.run(&sums[slot][layout.offset(0, 0)..][..layout.c], acc),
+                    Place::Codes { slot, layout } => {
+                        kernel.run(workers, &codes[slot][layout.offset(0, 0)..][..layout.c], acc)
+                    }
+                    Place::Sums { slot, layout } => {
+                        kernel.run(workers, &sums[slot][layout.offset(0, 0)..][..layout.c], acc)
+                    }
                     Place::Logits => {}
                 }
                 for (c, logit) in logits.iter_mut().enumerate() {
