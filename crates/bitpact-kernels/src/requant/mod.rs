@@ -7,7 +7,7 @@
 //!
 //! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
 //! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers. SIMD
-//! takes float32 in place of float64 wherever that decides the code ([`guarded`]).
+//! takes float32 in place of float64 wherever that decides the code (`guarded.rs`).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
