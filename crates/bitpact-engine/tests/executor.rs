@@ -89,3 +89,9 @@ fn seven_by_seven_max_pool_and_bottlenecks() {
     compare_zoo("resnet18", Shape::new(33, 40, 3), r#"{"bits":"W3A5","weight_quant":"sawb"}"#, 5);
     compare_zoo("resnet50", Shape::new(32, 32, 3), r#"{"bits":"W4A4","first_last":"float"}"#, 6);
 }
+
+/// Layers of 256 and 512 channels, whose weights are kept otherwise than those of few, and steps in float32.
+#[test]
+fn eight_bits_and_many_channels() {
+    compare_zoo("resnet18", Shape::new(72, 64, 3), r#"{"bits":"W8A8","weight_quant":"minmax"}"#, 8);
+}
