@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bitpact_graph::Shape;
 use bitpact_model::{InputDescription, IntegerModel};
 
+use crate::executor::with_loaded;
 use crate::{EngineError, ExecOptions, Executor, predict};
 
 /// An integer network ready to run, shared by reference between threads.
@@ -49,11 +50,7 @@ impl Engine {
     /// # Errors
     /// A file that cannot be read or is not valid, or a machine without the instruction set.
     pub fn load(path: impl AsRef<Path>, options: ExecOptions) -> Result<Self, EngineError> {
-        let model = IntegerModel::load(path)?;
-        let engine = Self::new(&model, options)?;
-        drop(model);
-        bitpact_kernels::memory::release_freed();
-        Ok(engine)
+        with_loaded(path.as_ref(), |model| Self::new(model, options))
     }
 
     /// Shape of an image.

@@ -103,11 +103,7 @@ impl Executor {
     /// # Errors
     /// A file that cannot be read or is not valid, or a machine without the instruction set.
     pub fn load(path: impl AsRef<Path>, options: ExecOptions) -> Result<Self, EngineError> {
-        let model = IntegerModel::load(path)?;
-        let executor = Self::new(&model, options)?;
-        drop(model);
-        bitpact_kernels::memory::release_freed();
-        Ok(executor)
+        with_loaded(path.as_ref(), |model| Self::new(model, options))
     }
 
     /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks; where a product
@@ -254,6 +250,18 @@ impl Executor {
         };
         self.layers().zip(times).map(profile).collect()
     }
+}
+
+/// What `plan` makes of the network in a file, of which nothing else stays in memory.
+pub(crate) fn with_loaded<T>(
+    path: &Path,
+    plan: impl FnOnce(&IntegerModel) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    let model = IntegerModel::load(path)?;
+    let planned = plan(&model);
+    drop(model);
+    bitpact_kernels::memory::release_freed();
+    planned
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -72,6 +72,7 @@ enum Width {
     Int64(Constants<i64>),
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<'a> Row<'a> {
     /// Its pixels `first..first + pixels`.
     fn part(self, first: usize, pixels: usize) -> Row<'a> {
