@@ -17,6 +17,9 @@ use crate::shares::{Share, Shares};
 /// Multiplications of the blocks that a thread takes at a time: some microseconds of work.
 const TASK_MACS: u64 = 1 << 19;
 
+/// Bytes of weights that stay in the second-level cache while a layer runs.
+const CACHED_WEIGHTS: usize = 256 << 10;
+
 /// An identity shortcut: pixel (r, q), channel c reads pixel (r * stride, q * stride), channel c - pad_before, and is 0 where there
 /// is no such channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +83,29 @@ pub enum Workers<'a> {
 }
 
 impl<'a> Workers<'a> {
-    /// Runs `tasks` tasks.
-    pub(crate) fn run(self, tasks: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
+    /// Runs `tasks` tasks, whoever comes first.
+    pub(crate) fn tasks(self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         match self {
-            Workers::One(scratch) => {
-                let mut scratch = lock(scratch);
-                (0..tasks).for_each(|task| f(task, &mut scratch));
+            Workers::One(_) => (0..tasks).for_each(f),
+            Workers::All(pool, _) => pool.run(tasks, &|task, _| f(task)),
+        }
+    }
+
+    /// Runs `f` for every row of an image, for neighbouring rows on the same thread.
+    pub(crate) fn rows(self, rows: usize, f: &(dyn Fn(usize) + Sync)) {
+        let shares = Shares::new(self.threads(), rows, 1, 1);
+        self.each(rows, &|worker, _| {
+            std::iter::from_fn(|| shares.take(worker, None)).for_each(|share| f(share.strip));
+        });
+    }
+
+    /// Runs `f(worker, scratch)` on all threads, on `most` of them at most.
+    fn each(self, most: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
+        match self {
+            Workers::One(scratch) => f(0, &mut lock(scratch)),
+            Workers::All(pool, scratch) => {
+                pool.run(most.min(pool.threads()), &|_, worker| f(worker, &mut lock(&scratch[worker])));
             }
-            Workers::All(pool, scratch) => pool.run(tasks, &|task, worker| f(task, &mut lock(&scratch[worker]))),
         }
     }
 
@@ -140,8 +158,10 @@ pub struct FusedLayer {
     finish: Finish,
     shortcut: Option<Shortcut>,
     y: Layout,
-    /// Rows of a strip.
+    /// Rows of a strip at most.
     strip: usize,
+    /// Rows of a strip begin at multiples of this.
+    row_step: usize,
     /// Channels summed at a time.
     block: usize,
     /// Multiplications of one strip and block.
@@ -239,7 +259,7 @@ impl FusedLayer {
         let strip_pixels = kernels().map(|k| k.strip_pixels()).max().unwrap_or(1);
         let strip = (strip_pixels / y.w).clamp(1, y.h).next_multiple_of(row_step);
         let macs = (main.macs() + second.map_or(0, |s| s.macs())) * (strip * block) as u64 / (y.h * y.c) as u64;
-        Ok(FusedLayer { main: main_kernel, second: second_kernel, finish, shortcut, y, strip, block, macs })
+        Ok(FusedLayer { main: main_kernel, second: second_kernel, finish, shortcut, y, strip, row_step, block, macs })
     }
 
     /// Names of the kernels and of the step's arithmetic.
@@ -343,22 +363,33 @@ impl FusedLayer {
 
     /// Shares the layer out; `finish` gets rows, the first of 16 channels, their accumulators and scratch memory.
     fn tasks(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, finish: FinishRows<'_>) {
-        let (strips, blocks) = (self.y.h.div_ceil(self.strip), self.y.cs.div_ceil(self.block));
-        let grain = match workers.threads() {
-            1 => blocks,
-            _ => (TASK_MACS.div_ceil(self.macs.max(1))).min(blocks as u64) as usize,
+        let (threads, blocks) = (workers.threads(), self.y.cs.div_ceil(self.block));
+        let (strips, grain) = match threads {
+            1 => (self.y.h.div_ceil(self.strip), blocks),
+            _ => (self.strips_for(threads), TASK_MACS.div_ceil(self.macs.max(1)).min(blocks as u64) as usize),
         };
-        let shares = Shares::new(strips, blocks, grain);
-        workers.run(workers.threads().min(shares.most_threads()), &|_, scratch| {
-            let mut prepared = None;
-            while let Some(Share { strip, blocks }) = shares.take(prepared) {
-                let rows = strip * self.strip..((strip + 1) * self.strip).min(self.y.h);
-                if prepared.replace(strip) != Some(strip) {
+        let steps = self.y.h.div_ceil(self.row_step);
+        let begin = |strip: usize| (strip * steps / strips * self.row_step).min(self.y.h);
+        let shares = Shares::new(threads, strips, blocks, grain);
+        workers.each(strips * blocks.div_ceil(grain), &|worker, scratch| {
+            let mut last: Option<Share> = None;
+            while let Some(share) = shares.take(worker, last.as_ref()) {
+                let rows = begin(share.strip)..begin(share.strip + 1);
+                if last.is_none_or(|last| last.strip != share.strip) {
                     self.prepare(inputs, rows.clone(), scratch);
                 }
-                self.blocks(inputs, rows, blocks, scratch, finish);
+                self.blocks(inputs, rows, share.blocks.clone(), scratch, finish);
+                last = Some(share);
             }
         });
+    }
+
+    /// Strips for several threads: as many for each where there are rows enough, unless weights from beyond the caches would come
+    /// once more for it.
+    fn strips_for(&self, threads: usize) -> usize {
+        let (strips, steps) = (self.y.h.div_ceil(self.strip), self.y.h.div_ceil(self.row_step));
+        let even = strips.next_multiple_of(threads);
+        if even <= steps && self.weight_bytes() <= CACHED_WEIGHTS { even } else { strips }
     }
 
     /// What all blocks of some rows share.

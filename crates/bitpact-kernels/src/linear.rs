@@ -79,7 +79,7 @@ impl Linear {
         assert_eq!(acc.len() * self.inputs, weights.len(), "sums");
         let rows = TASK_MACS.div_ceil(self.inputs);
         let chunks = Chunked::new(acc, rows);
-        workers.run(chunks.chunks(), &|task, _| {
+        workers.tasks(chunks.chunks(), &|task| {
             let mut acc = chunks.get(task);
             let weights = &weights[task * rows * self.inputs..][..acc.len() * self.inputs];
             self.rows(weights, x, &mut acc);

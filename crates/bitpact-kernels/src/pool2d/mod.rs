@@ -71,7 +71,7 @@ pub fn max_codes(
     let cs = x_layout.cs;
     assert!(x.len() == x_layout.len() && y.len() == y_layout.len() && cs == y_layout.cs && cs.is_multiple_of(16));
     let out = Out::new(y);
-    workers.run(y_layout.h, &|r, _| {
+    workers.rows(y_layout.h, &|r| {
         let row = out.row(y_layout.offset(r, 0), y_layout.w * cs);
         // SAFETY: `out.row` has checked the length, and no other task has this row.
         let row = unsafe { std::slice::from_raw_parts_mut(row, y_layout.w * cs) };

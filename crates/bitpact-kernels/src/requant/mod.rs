@@ -141,7 +141,7 @@ impl StepU8 {
         assert_eq!((from.h, from.w, from.cs), (h, w, cs), "{from:?} to {to:?}");
         assert!(x.len() == from.len() && y.len() == to.len() && cs.is_multiple_of(BLOCK));
         let out = Out::new(y);
-        workers.run(h, &|r, _| {
+        workers.rows(h, &|r| {
             for first in (0..cs).step_by(BLOCK) {
                 let row = Row {
                     pixels: w,
