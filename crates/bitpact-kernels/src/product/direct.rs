@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::dot::{Narrow, Vnni256, Vnni512, Words16};
+use super::dot::{Narrow, Vnni256, Vnni512, Words16, Words512};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::planes::Planes;
@@ -18,7 +18,10 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
         Box::new(move || Direct::new(dot, block, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
     }
     let is_bytes = spec.codes.iter().all(|&q| i8::try_from(q).is_ok());
-    let words = |avx2| -> Builder<'a> { Box::new(move || Some(Box::new(Widened::new(Words16(avx2), spec)))) };
+    fn words<'a, D: Instructions>(dot: D, block: usize, spec: &'a ProductSpec<'a>) -> Builder<'a> {
+        Box::new(move || Some(Box::new(Widened::new(dot, block, spec))))
+    }
+    let wide = if spec.geometry.cout > 16 { 32 } else { 16 };
     match isa.prove() {
         Proof::Scalar => Vec::new(),
         Proof::Avx2(token) => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes) {
@@ -26,14 +29,12 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
             None if is_bytes => {
                 let planes: Builder<'a> =
                     Box::new(move || Some(Box::new(Planes::new(token, spec)?) as Box<dyn Product>));
-                vec![direct(Narrow(token), 16, spec), planes, words(token)]
+                vec![direct(Narrow(token), 16, spec), planes, words(Words16(token), 16, spec)]
             }
-            None => vec![words(token)],
+            None => vec![words(Words16(token), 16, spec)],
         },
-        Proof::Avx512(token) if is_bytes => {
-            vec![direct(Vnni512(token), if spec.geometry.cout > 16 { 32 } else { 16 }, spec)]
-        }
-        Proof::Avx512(token) => vec![words(token.avx2())],
+        Proof::Avx512(token) if is_bytes => vec![direct(Vnni512(token), wide, spec)],
+        Proof::Avx512(token) => vec![words(Words512(token), wide, spec)],
     }
 }
 
@@ -90,12 +91,11 @@ impl<D: Instructions> Product for Direct<D> {
         );
         assert_eq!(acc.len(), rows.len() * width * stride, "accumulators");
         let first = x.as_ptr().wrapping_add(self.walk.at(rows.start, 0));
-        let pixels = Pixels { walk: &self.walk, first, bytes: 1 };
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             let sums = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
             // SAFETY: the lengths and rows were checked above; panels are made of the walk's words; the block's channels lie
             // inside each pixel's `stride` sums.
-            unsafe { self.dot.run(pixels, rows.len() * width, self.panels.get(b), sums) };
+            unsafe { self.dot.run(Pixels::new(&self.walk, first, 1), rows.len() * width, self.panels.get(b), sums) };
         }
     }
 }

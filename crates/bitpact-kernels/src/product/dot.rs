@@ -146,55 +146,76 @@ impl Dot for Vnni256 {
     }
 }
 
+/// Registers of 16 lanes, the common part.
+macro_rules! zmm {
+    () => {
+        type Vector = __m512i;
+        const LANES: usize = 16;
+        const REACH: Option<i64> = None;
+
+        #[inline(always)]
+        fn zero(self) -> __m512i {
+            // SAFETY: self proves the features.
+            unsafe { _mm512_setzero_si512() }
+        }
+
+        #[inline(always)]
+        fn widen(self, sums: __m512i) -> __m512i {
+            sums
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: self proves the features.
+            unsafe { _mm512_add_epi32(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn broadcast(self, x: *const u8) -> __m512i {
+            // SAFETY: the caller promises 4 readable bytes.
+            let x = unsafe { x.cast::<i32>().read_unaligned() };
+            // SAFETY: self proves the features.
+            unsafe { _mm512_set1_epi32(x) }
+        }
+
+        #[inline(always)]
+        unsafe fn load<T>(self, at: *const T) -> __m512i {
+            // SAFETY: self proves the features; the caller promises 64 readable bytes.
+            unsafe { _mm512_loadu_si512(at.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, at: *mut i32, value: __m512i) {
+            // SAFETY: self proves the features; the caller promises 64 writable bytes.
+            unsafe { _mm512_storeu_si512(at.cast(), value) }
+        }
+    };
+}
+
 /// AVX-512 VNNI: `vpdpbusd` on 16 lanes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vnni512(pub(super) Avx512);
 
 impl Dot for Vnni512 {
-    type Vector = __m512i;
-    const LANES: usize = 16;
-    const REACH: Option<i64> = None;
-
-    #[inline(always)]
-    fn zero(self) -> __m512i {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_setzero_si512() }
-    }
+    zmm!();
 
     #[inline(always)]
     fn dot(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // SAFETY: self proves the features.
         unsafe { _mm512_dpbusd_epi32(sums, x, w) }
     }
+}
+
+/// AVX-512 VNNI on words of two signed 16-bit numbers: `vpdpwssd`. Sums wrap around modulo 2^32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words512(pub(super) Avx512);
+
+impl Dot for Words512 {
+    zmm!();
 
     #[inline(always)]
-    fn widen(self, sums: __m512i) -> __m512i {
-        sums
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512i, b: __m512i) -> __m512i {
+    fn dot(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // SAFETY: self proves the features.
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn broadcast(self, x: *const u8) -> __m512i {
-        // SAFETY: the caller promises 4 readable bytes.
-        let x = unsafe { x.cast::<i32>().read_unaligned() };
-        // SAFETY: self proves the features.
-        unsafe { _mm512_set1_epi32(x) }
-    }
-
-    #[inline(always)]
-    unsafe fn load<T>(self, at: *const T) -> __m512i {
-        // SAFETY: self proves the features; the caller promises 64 readable bytes.
-        unsafe { _mm512_loadu_si512(at.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, at: *mut i32, value: __m512i) {
-        // SAFETY: self proves the features; the caller promises 64 writable bytes.
-        unsafe { _mm512_storeu_si512(at.cast(), value) }
+        unsafe { _mm512_dpwssd_epi32(sums, x, w) }
     }
 }

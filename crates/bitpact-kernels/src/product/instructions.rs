@@ -1,6 +1,6 @@
 //! The loop nest compiled for each path.
 
-use super::dot::{Dot, Narrow, Vnni256, Vnni512, Words16};
+use super::dot::{Dot, Narrow, Vnni256, Vnni512, Words16, Words512};
 use super::tile::{Block, Source, Sums, run};
 
 /// Instructions with their tiles.
@@ -41,3 +41,9 @@ instructions!(Narrow, "6x16_avx2_i16", "avx2,fma", 6 x 2);
 instructions!(Words16, "6x16_avx2_i16x2", "avx2,fma", 6 x 2);
 instructions!(Vnni256, "6x16_avxvnni", "avxvnni,avx2,fma", 6 x 2);
 instructions!(Vnni512, "avx512vnni", "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", 16 x 1, or 8 x 2);
+instructions!(
+    Words512,
+    "avx512vnni_i16x2",
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma",
+    16 x 1, or 8 x 2
+);

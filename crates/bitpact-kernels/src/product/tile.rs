@@ -29,23 +29,24 @@ pub(super) struct Sums {
     pub(super) stride: usize,
 }
 
-/// Where pixels are read.
-pub(super) trait Source: Copy {
-    /// Addresses of the `n <= P` pixels from number `first`; entries from `n` on repeat the last.
-    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P];
+/// Where pixels are read, one after the other.
+pub(super) trait Source {
+    /// Addresses of the next `n <= P` pixels; entries from `n` on are those of any of them.
+    fn take<const P: usize>(&mut self, n: usize) -> [*const u8; P];
 }
 
 /// Pixels at equal distances.
-#[derive(Clone, Copy)]
 pub(super) struct Flat {
-    pub(super) first: *const u8,
+    pub(super) next: *const u8,
     pub(super) stride: usize,
 }
 
 impl Source for Flat {
     #[inline(always)]
-    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
-        std::array::from_fn(|p| self.first.wrapping_add((first + p.min(n - 1)) * self.stride))
+    fn take<const P: usize>(&mut self, n: usize) -> [*const u8; P] {
+        let pixels = std::array::from_fn(|p| self.next.wrapping_add(p.min(n - 1) * self.stride));
+        self.next = self.next.wrapping_add(n * self.stride);
+        pixels
     }
 }
 
@@ -57,7 +58,7 @@ impl Source for Flat {
 #[inline(always)]
 pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
     d: D,
-    source: S,
+    mut source: S,
     pixels: usize,
     block: Block<'_>,
     sums: Sums,
@@ -68,13 +69,13 @@ pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
         let sums = Sums { first: sums.first.wrapping_add(done * sums.stride), ..sums };
         match n {
             // SAFETY: the caller's promise; these n pixels are among `pixels`.
-            1 => unsafe { tile::<D, 1, V>(d, block, source.take(done, n), n, sums) },
+            1 => unsafe { tile::<D, 1, V>(d, block, source.take(n), n, sums) },
             // SAFETY: as above.
-            2 => unsafe { tile::<D, 2, V>(d, block, source.take(done, n), n, sums) },
+            2 => unsafe { tile::<D, 2, V>(d, block, source.take(n), n, sums) },
             // SAFETY: as above.
-            3..=4 => unsafe { tile::<D, 4, V>(d, block, source.take(done, n), n, sums) },
+            3..=4 => unsafe { tile::<D, 4, V>(d, block, source.take(n), n, sums) },
             // SAFETY: as above.
-            _ => unsafe { tile::<D, P, V>(d, block, source.take(done, n), n, sums) },
+            _ => unsafe { tile::<D, P, V>(d, block, source.take(n), n, sums) },
         }
         done += n;
     }

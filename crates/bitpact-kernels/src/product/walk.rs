@@ -77,34 +77,54 @@ impl Walk {
     }
 }
 
-/// The output pixels of a strip in raster order, in the tensor read or in a copy of its elements from `first` on.
+/// The output pixels of a strip in raster order, in the tensor read or in a copy of its elements.
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Pixels<'a> {
-    pub(super) walk: &'a Walk,
-    /// Where the first element that the strip reads lies.
-    pub(super) first: *const u8,
-    /// Bytes of an element.
-    pub(super) bytes: usize,
+pub(super) struct Pixels {
+    next: *const u8,
+    /// The first pixel of the row.
+    row: *const u8,
+    /// Pixels left in the row.
+    left: usize,
+    /// Pixels of a row.
+    width: usize,
+    /// Bytes from one row to the next, and from one pixel to the next.
+    steps: [usize; 2],
 }
 
 #[cfg(target_arch = "x86_64")]
-impl super::tile::Source for Pixels<'_> {
+impl Pixels {
+    /// Pixels whose first element lies at `first`, with so many bytes an element.
     #[inline(always)]
-    fn take<const P: usize>(self, first: usize, n: usize) -> [*const u8; P] {
-        let Walk { row, col, width, .. } = *self.walk;
-        let (mut r, mut q) = (first / width, first % width);
-        let mut at = r * row + q * col;
-        std::array::from_fn(|p| {
-            let this = at;
-            if p + 1 < n {
-                (q, at) = (q + 1, at + col);
-                if q == width {
-                    (r, q) = (r + 1, 0);
-                    at = r * row;
-                }
-            }
-            self.first.wrapping_add(this * self.bytes)
-        })
+    pub(super) fn new(walk: &Walk, first: *const u8, bytes: usize) -> Self {
+        let steps = [walk.row * bytes, walk.col * bytes];
+        Self { next: first, row: first, left: walk.width, width: walk.width, steps }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, pixels: usize) {
+        self.next = self.next.wrapping_add(pixels * self.steps[1]);
+        self.left -= pixels;
+        if self.left == 0 {
+            self.row = self.row.wrapping_add(self.steps[0]);
+            (self.next, self.left) = (self.row, self.width);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl super::tile::Source for Pixels {
+    #[inline(always)]
+    fn take<const P: usize>(&mut self, n: usize) -> [*const u8; P] {
+        let first = self.next;
+        if n == P && n <= self.left {
+            self.advance(n);
+            return std::array::from_fn(|p| first.wrapping_add(p * self.steps[1]));
+        }
+        let mut pixels = [first; P];
+        for pixel in pixels.iter_mut().take(n) {
+            *pixel = self.next;
+            self.advance(1);
+        }
+        pixels
     }
 }

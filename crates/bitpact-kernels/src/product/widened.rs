@@ -2,33 +2,30 @@
 
 use std::ops::Range;
 
-use super::dot::Words16;
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::tile::Sums;
 use super::walk::{Pixels, Walk};
 use super::{Product, ProductSpec};
 
-/// Channels of a block.
-const BLOCK: usize = 16;
-
 /// A product of 16-bit codes and weights: `prepare` widens what a strip reads.
 #[derive(Debug)]
-pub(super) struct Widened {
-    dot: Words16,
+pub(super) struct Widened<D> {
+    dot: D,
     walk: Walk,
+    block: usize,
     panels: Panels,
     /// Elements from the first one that an output pixel reads to the end of its last word.
     window: usize,
 }
 
-impl Widened {
-    /// Packs the weights.
-    pub(super) fn new(dot: Words16, spec: &ProductSpec<'_>) -> Self {
+impl<D: Instructions> Widened<D> {
+    /// Packs the weights, for instructions that multiply words of two numbers.
+    pub(super) fn new(dot: D, block: usize, spec: &ProductSpec<'_>) -> Self {
         let words = Walk::words::<2>(spec);
-        let mut packer = Packer::<Words16>::new(BLOCK, spec.x_max);
-        let mut lanes = [[0; 2]; BLOCK];
-        for first in (0..spec.geometry.cout).step_by(BLOCK) {
+        let mut packer = Packer::<D>::new(block, spec.x_max);
+        let mut lanes = vec![[0; 2]; block];
+        for first in (0..spec.geometry.cout).step_by(block) {
             packer.begin();
             for word in &words {
                 spec.lanes(first, word, &mut lanes);
@@ -36,7 +33,7 @@ impl Widened {
             }
         }
         let window = words.iter().map(|word| word.offset + 2).max().unwrap_or(0);
-        Self { dot, walk: Walk::new(spec), panels: packer.finish(), window }
+        Self { dot, walk: Walk::new(spec), block, panels: packer.finish(), window }
     }
 
     /// Elements that so many rows read, from the first to the last.
@@ -45,13 +42,13 @@ impl Widened {
     }
 }
 
-impl Product for Widened {
+impl<D: Instructions> Product for Widened<D> {
     fn name(&self) -> String {
-        format!("direct {}", Words16::NAME)
+        format!("direct {}", D::NAME)
     }
 
     fn block(&self) -> usize {
-        BLOCK
+        self.block
     }
 
     fn scratch_bytes(&self, rows: usize) -> usize {
@@ -76,14 +73,18 @@ impl Product for Widened {
         let (stride, width) = (channels.len(), self.walk.width);
         assert_eq!(x.len(), self.walk.x_len, "elements of the tensor read");
         assert!(scratch.len() >= self.scratch_bytes(rows.len()), "widened codes of {rows:?}");
-        assert!(channels.start.is_multiple_of(BLOCK) && stride.is_multiple_of(BLOCK), "channels {channels:?}");
+        assert!(
+            channels.start.is_multiple_of(self.block) && stride.is_multiple_of(self.block),
+            "channels {channels:?}"
+        );
         assert_eq!(acc.len(), rows.len() * width * stride, "accumulators");
-        let pixels = Pixels { walk: &self.walk, first: scratch.as_ptr(), bytes: 2 };
-        for (i, b) in (channels.start / BLOCK..channels.end / BLOCK).enumerate() {
-            let sums = Sums { first: acc[i * BLOCK..].as_mut_ptr(), stride };
+        for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
+            let sums = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
             // SAFETY: `scratch` holds what these rows read; panels are made of the walk's words; the block's channels lie inside each
             // pixel's `stride` sums.
-            unsafe { self.dot.run(pixels, rows.len() * width, self.panels.get(b), sums) };
+            unsafe {
+                self.dot.run(Pixels::new(&self.walk, scratch.as_ptr(), 2), rows.len() * width, self.panels.get(b), sums)
+            };
         }
     }
 }

@@ -397,7 +397,6 @@ impl<S: Shuffle> Product for Lookup<S> {
         let [places, sums, _] = self.parts(rows.len());
         let (places, rest) = scratch.split_at(places);
         let sums = rest[..sums].as_chunks::<4>().0;
-        let source = Pixels { walk: &self.walk, first: places.as_ptr(), bytes: 2 };
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             let to = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
             let Some((&(segments, indices), &(segments_end, indices_end))) =
@@ -414,6 +413,7 @@ impl<S: Shuffle> Product for Lookup<S> {
                 zero: self.digits.zero,
                 sums,
             };
+            let source = Pixels::new(&self.walk, places.as_ptr(), 2);
             // SAFETY: `places` holds what these rows read, each a table's place; panels are made of the window's words; the
             // block's channels lie inside each pixel's `stride` sums.
             unsafe { self.shuffle.run(source, panel, self.block / S::BYTES, to) };

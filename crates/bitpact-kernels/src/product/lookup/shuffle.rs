@@ -136,20 +136,20 @@ unsafe fn tile<S: Shuffle, const P: usize, const V: usize>(
 /// # Safety
 /// As for [`Shuffle::run`].
 #[inline(always)]
-unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize>(s: S, source: X, panel: Panel<'_>, to: Sums) {
+unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize>(s: S, mut source: X, panel: Panel<'_>, to: Sums) {
     let pixels = panel.sums.len();
     let mut done = 0;
     while done < pixels {
         let n = (pixels - done).min(P);
         match n {
             // SAFETY: the caller's promise; these n pixels are among `pixels`.
-            1 => unsafe { tile::<S, 1, V>(s, panel, source.take(done, n), (done, n), to) },
+            1 => unsafe { tile::<S, 1, V>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            2 => unsafe { tile::<S, 2, V>(s, panel, source.take(done, n), (done, n), to) },
+            2 => unsafe { tile::<S, 2, V>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            3..=4 => unsafe { tile::<S, 4, V>(s, panel, source.take(done, n), (done, n), to) },
+            3..=4 => unsafe { tile::<S, 4, V>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            _ => unsafe { tile::<S, P, V>(s, panel, source.take(done, n), (done, n), to) },
+            _ => unsafe { tile::<S, P, V>(s, panel, source.take(n), (done, n), to) },
         }
         done += n;
     }

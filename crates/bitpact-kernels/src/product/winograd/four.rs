@@ -1,4 +1,4 @@
-//! F(4x4, 3x3): 36 products a channel for sixteen outputs, in words of 16 bits on AVX2.
+//! F(4x4, 3x3): 36 products a channel for sixteen outputs, in words of 16 bits.
 //!
 //! With points 0, 1, -1, 2, -2 and infinity, along each axis of a 6 x 6 patch `d` of codes, of a window `g` and of the 36 sums `m`:
 //!
@@ -18,10 +18,11 @@
 //! Along both axes v stays below 68 times the largest code, 17,340, and u at 49 times the largest weight. The outputs come times 9 and a power of two up to 64;
 //! nine has an inverse modulo 2^32, so they are exact where 64 times each fits 32 bits.
 
-use std::arch::x86_64::*;
+use std::ops::Range;
 
+use super::simd::{Registers, Simd};
 use super::{Form, LANES, Lane, Patch, Place};
-use crate::isa::Avx2;
+use crate::isa::{Avx2, Avx512};
 
 /// Positions along an axis.
 pub(super) const SIDE: usize = 6;
@@ -45,7 +46,7 @@ const SHIFTS: [i32; TILE] = [3, 2, 1, 1];
 const NINTH: i32 = 954_437_177;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Four(pub(super) Avx2);
+pub(super) struct Four(pub(super) Simd);
 
 impl Form<POSITIONS> for Four {
     const NAME: &'static str = "winograd4";
@@ -84,80 +85,145 @@ impl Form<POSITIONS> for Four {
         assert!(2 * ((POSITIONS - 1) * distance + cs) <= to.len(), "transformed patch");
         let pixels: [[*const u8; SIDE]; SIDE] =
             std::array::from_fn(|y| std::array::from_fn(|x| patch.x.as_ptr().wrapping_add(pixel(y, x))));
-        // SAFETY: the token proves AVX2. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
-        unsafe { input(&pixels, cs, to.as_mut_ptr().cast(), distance) }
+        let to = to.as_mut_ptr().cast();
+        // The last sixteen channels of an odd number of them fill a register of AVX2 only.
+        let half = match self.0 {
+            Simd::Avx512(token) => {
+                // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
+                unsafe { input512(token, &pixels, 0..cs / 32 * 32, to, distance) };
+                (token.avx2(), cs / 32 * 32..cs)
+            }
+            Simd::Avx2(token) => (token, 0..cs),
+        };
+        // SAFETY: as above; AVX2 comes with AVX-512.
+        unsafe { input256(half.0, &pixels, half.1, to, distance) }
     }
 
     fn output(self, sums: &[i32], distance: usize, _constants: &[i32], block: usize, to: Place<'_>) {
         let last = (to.rows - 1) * to.row + (to.columns - 1) * to.column;
-        assert!(block.is_multiple_of(8) && sums.len() >= (POSITIONS - 1) * distance + block, "sums of a tile");
+        assert!(block.is_multiple_of(16) && sums.len() >= (POSITIONS - 1) * distance + block, "sums of a tile");
         assert!(to.acc.len() >= last + block, "outputs of a tile");
-        // SAFETY: the token proves AVX2; the lengths were checked.
-        unsafe { output(sums.as_ptr(), distance, block, to) }
+        match self.0 {
+            // SAFETY: the token proves AVX2; the lengths were checked.
+            Simd::Avx2(token) => unsafe { output256(token, sums.as_ptr(), distance, block, to) },
+            // SAFETY: as above, with AVX-512.
+            Simd::Avx512(token) => unsafe { output512(token, sums.as_ptr(), distance, block, to) },
+        }
     }
 }
 
-/// # Safety
-/// The CPU has AVX2; `cs` codes are readable at every pixel, `cs` words writable at every position of `to`.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn input(pixels: &[[*const u8; SIDE]; SIDE], cs: usize, to: *mut i16, distance: usize) {
-    let axis = |d: [__m256i; SIDE]| {
-        let (add, sub) = (|a, b| _mm256_add_epi16(a, b), |a, b| _mm256_sub_epi16(a, b));
-        let four = |a| _mm256_slli_epi16::<2>(a);
-        let (p, q, r) = (sub(d[4], four(d[2])), sub(d[3], four(d[1])), sub(d[4], d[2]));
-        let s = sub(d[3], d[1]);
-        let s = add(s, s);
-        let first = add(four(sub(d[0], d[2])), r);
-        let last = sub(sub(d[5], d[3]), add(s, s));
-        [first, add(p, q), sub(p, q), add(r, s), sub(r, s), last]
+/// The transforms compiled for registers of one kind.
+macro_rules! compiled {
+    ($token:ident, $features:literal, $input:ident, $output:ident) => {
+        /// # Safety
+        /// As for [`input`].
+        #[target_feature(enable = $features)]
+        unsafe fn $input(
+            r: $token,
+            pixels: &[[*const u8; SIDE]; SIDE],
+            channels: Range<usize>,
+            to: *mut i16,
+            distance: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { input(r, pixels, channels, to, distance) }
+        }
+
+        /// # Safety
+        /// As for [`output`].
+        #[target_feature(enable = $features)]
+        unsafe fn $output(r: $token, sums: *const i32, distance: usize, block: usize, to: Place<'_>) {
+            // SAFETY: the caller's promise.
+            unsafe { output(r, sums, distance, block, to) }
+        }
     };
-    for c in (0..cs).step_by(16) {
-        let columns: [[__m256i; SIDE]; SIDE] = std::array::from_fn(|x| {
-            axis(std::array::from_fn(|y| {
+}
+compiled!(Avx2, "avx2,fma", input256, output256);
+compiled!(Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", input512, output512);
+
+/// Transforms the codes of some channels, a multiple of a register.
+///
+/// # Safety
+/// The channels are readable at every pixel, and writable as words at every position of `to`.
+#[inline(always)]
+unsafe fn input<R: Registers>(
+    r: R,
+    pixels: &[[*const u8; SIDE]; SIDE],
+    channels: Range<usize>,
+    to: *mut i16,
+    distance: usize,
+) {
+    for c in channels.step_by(R::WORDS) {
+        let columns: [[R::Vector; SIDE]; SIDE] = std::array::from_fn(|x| {
+            let column = std::array::from_fn(|y| {
                 // SAFETY: the caller's promise.
-                _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(pixels[y][x].wrapping_add(c).cast()) })
-            }))
+                unsafe { r.codes(pixels[y][x].wrapping_add(c)) }
+            });
+            input_axis(r, column)
         });
         for y in 0..SIDE {
-            for (x, v) in axis(std::array::from_fn(|x| columns[x][y])).into_iter().enumerate() {
-                let to = to.wrapping_add((SIDE * y + x) * distance + c);
-                // SAFETY: the caller's promise; memory for i16 need not be aligned here.
-                unsafe { _mm256_storeu_si256(to.cast(), v) };
+            let row = input_axis(r, std::array::from_fn(|x| columns[x][y]));
+            for (x, v) in row.into_iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { r.store(to.wrapping_add((SIDE * y + x) * distance + c), v) };
             }
         }
     }
 }
 
+#[inline(always)]
+fn input_axis<R: Registers>(r: R, d: [R::Vector; SIDE]) -> [R::Vector; SIDE] {
+    let far = r.sub16(d[4], r.four_times16(d[2]));
+    let far_odd = r.sub16(d[3], r.four_times16(d[1]));
+    let near = r.sub16(d[4], d[2]);
+    let near_odd = r.twice16(r.sub16(d[3], d[1]));
+    [
+        r.add16(r.four_times16(r.sub16(d[0], d[2])), near),
+        r.add16(far, far_odd),
+        r.sub16(far, far_odd),
+        r.add16(near, near_odd),
+        r.sub16(near, near_odd),
+        r.sub16(r.sub16(d[5], d[3]), r.twice16(near_odd)),
+    ]
+}
+
+/// The outputs of a tile from its sums.
+///
 /// # Safety
-/// The CPU has AVX2; `block` sums, a multiple of 8, are readable at every position, and writable at every output of `to`.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn output(sums: *const i32, distance: usize, block: usize, to: Place<'_>) {
-    let axis = |m: [__m256i; SIDE]| {
-        let (add, sub) = (|a, b| _mm256_add_epi32(a, b), |a, b| _mm256_sub_epi32(a, b));
-        let double = |a| _mm256_slli_epi32::<1>(a);
-        let (a, b) = (add(m[1], m[2]), sub(m[1], m[2]));
-        let (c, d) = (add(m[3], m[4]), sub(m[3], m[4]));
-        [sub(add(m[0], c), _mm256_slli_epi32::<2>(a)), sub(d, double(b)), sub(c, a), add(sub(double(d), b), m[5])]
-    };
-    let ninth = _mm256_set1_epi32(NINTH);
+/// `block` sums, a multiple of 16, are readable at every position, and writable at every output of `to`.
+#[inline(always)]
+unsafe fn output<R: Registers>(r: R, sums: *const i32, distance: usize, block: usize, to: Place<'_>) {
     let acc = to.acc.as_mut_ptr();
-    for c in (0..block).step_by(8) {
-        let columns: [[__m256i; TILE]; SIDE] = std::array::from_fn(|x| {
-            axis(std::array::from_fn(|y| {
+    for c in (0..block).step_by(R::SUMS) {
+        let columns: [[R::Vector; TILE]; SIDE] = std::array::from_fn(|x| {
+            let column = std::array::from_fn(|y| {
                 // SAFETY: the caller's promise.
-                unsafe { _mm256_loadu_si256(sums.wrapping_add((SIDE * y + x) * distance + c).cast()) }
-            }))
+                unsafe { r.load(sums.wrapping_add((SIDE * y + x) * distance + c)) }
+            });
+            output_axis(r, column)
         });
         for i in 0..to.rows {
-            for (j, times) in axis(std::array::from_fn(|x| columns[x][i])).into_iter().enumerate() {
+            let row = output_axis(r, std::array::from_fn(|x| columns[x][i]));
+            for (j, times) in row.into_iter().enumerate() {
                 let Some(at) = to.at(i, j) else { continue };
-                let shift = _mm_cvtsi32_si128(SHIFTS[i] + SHIFTS[j]);
-                let y = _mm256_sra_epi32(_mm256_mullo_epi32(times, ninth), shift);
+                let y = r.scale32(times, NINTH, SHIFTS[i] + SHIFTS[j]);
                 // SAFETY: the caller's promise.
-                unsafe { _mm256_storeu_si256(acc.wrapping_add(at + c).cast(), y) };
+                unsafe { r.store(acc.wrapping_add(at + c), y) };
             }
         }
     }
+}
+
+#[inline(always)]
+fn output_axis<R: Registers>(r: R, m: [R::Vector; SIDE]) -> [R::Vector; TILE] {
+    let (near, near_odd) = (r.add32(m[1], m[2]), r.sub32(m[1], m[2]));
+    let (far, far_odd) = (r.add32(m[3], m[4]), r.sub32(m[3], m[4]));
+    [
+        r.sub32(r.add32(m[0], far), r.four_times32(near)),
+        r.sub32(far_odd, r.twice32(near_odd)),
+        r.sub32(far, near),
+        r.add32(r.sub32(r.twice32(far_odd), near_odd), m[5]),
+    ]
 }
 
 #[cfg(test)]

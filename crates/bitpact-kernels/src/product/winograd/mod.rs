@@ -6,20 +6,22 @@
 //! where they fit 32 bits times the power of two.
 
 mod four;
+mod simd;
 mod two;
 mod windows;
 
 use std::ops::Range;
 
-use super::dot::{Narrow, Vnni256, Vnni512, Words16};
+use super::dot::{Narrow, Vnni256, Vnni512, Words16, Words512};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::tile::{Block, Flat, Sums};
 use super::{Builder, Product, ProductSpec};
-use crate::isa::{Avx2, AvxVnni, Isa, Proof};
+use crate::isa::{AvxVnni, Isa, Proof};
 use crate::layout::{Aligned, Layout};
 use four::Four;
-use two::{Elements, Simd, Two};
+use simd::Simd;
+use two::{Elements, Two};
 use windows::Windows;
 
 /// Input channels from which on the saved products make up for the transforms, for codes of bytes. Measured on AVX2: at 16 channels
@@ -38,8 +40,19 @@ const BYTE_CODES: u8 = 63;
 
 /// Whether a kernel of [`builders`] is faster than a direct one.
 pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>) -> bool {
-    let least = if isa >= Isa::Avx512 { LEAST_CHANNELS_AVX512 } else { LEAST_CHANNELS };
-    spec.x_max > BYTE_CODES || spec.geometry.cin >= least
+    let (wide, channels, pixels) = (spec.x_max > BYTE_CODES, spec.geometry.cin, spec.x.h * spec.x.w);
+    match isa >= Isa::Avx512 {
+        // Transforming windows takes as long as 5 tiles, and a tile as long as 8 pixels of the direct kernel.
+        true if wide && are_windows_kept(spec) => 8 * (spec.x.h.div_ceil(4) * spec.x.w.div_ceil(4) + 5) < pixels,
+        true if wide => channels >= LEAST_CHANNELS,
+        true => channels >= LEAST_CHANNELS_AVX512,
+        false => wide || channels >= LEAST_CHANNELS,
+    }
+}
+
+/// Whether transformed weights of F(4x4) are too many to be kept.
+fn are_windows_kept(spec: &ProductSpec<'_>) -> bool {
+    2 * four::POSITIONS * spec.geometry.cin * spec.geometry.cout > MOST_BYTES_FOUR
 }
 
 /// The Winograd kernels for `spec`, the best first.
@@ -57,35 +70,45 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
         Box::new(move || Some(Box::new(Winograd::bytes(dot, simd, block, spec))))
     }
     let is_bytes = spec.x_max <= BYTE_CODES;
+    let has_four = fits(four::WEIGHTS, four::OUTPUTS);
     match isa.prove() {
         Proof::Avx2(token) => {
-            let vnni = AvxVnni::detect().filter(|_| isa == Isa::AvxVnni);
+            let (simd, vnni) = (Simd::Avx2(token), AvxVnni::detect().filter(|_| isa == Isa::AvxVnni));
             let two: Option<Builder<'a>> = match vnni {
-                Some(vnni) if is_bytes => Some(bytes(Vnni256(vnni), Simd::Avx2(token), 16, spec)),
+                Some(vnni) if is_bytes => Some(bytes(Vnni256(vnni), simd, 16, spec)),
                 // With VNNI a product of bytes costs half of one of words, which the fewer products would only just make up.
                 Some(_) => None,
-                None if is_bytes => Some(bytes(Narrow(token), Simd::Avx2(token), 16, spec)),
+                None if is_bytes => Some(bytes(Narrow(token), simd, 16, spec)),
                 None => {
-                    let form = Two { simd: Simd::Avx2(token), elements: Elements::Words };
-                    Some(Box::new(move || Some(Box::new(Winograd::words(form, token, spec)))))
+                    let form = Two { simd, elements: Elements::Words };
+                    Some(Box::new(move || Some(Box::new(Winograd::words(Words16(token), form, 16, spec)))))
                 }
             };
-            let has_four = vnni.is_none() && fits(four::WEIGHTS, four::OUTPUTS);
-            let mut four: Vec<Builder<'a>> = Vec::new();
-            if has_four {
-                four.push(Box::new(move || Some(Box::new(Winograd::words(Four(token), token, spec)))));
-                four.push(Box::new(move || Some(Box::new(Winograd::windows(token, Windows::new(token, spec)?, spec)))));
-                if 2 * four::POSITIONS * g.cin * g.cout > MOST_BYTES_FOUR {
-                    four.reverse();
-                }
-            }
+            let four = if has_four && vnni.is_none() { fours(Words16(token), simd, 16, spec) } else { Vec::new() };
             if is_bytes { two.into_iter().chain(four).collect() } else { four.into_iter().chain(two).collect() }
         }
-        Proof::Avx512(token) if is_bytes => {
-            vec![bytes(Vnni512(token), Simd::Avx512(token), if g.cout > 16 { 32 } else { 16 }, spec)]
+        Proof::Avx512(token) => {
+            let (simd, block) = (Simd::Avx512(token), if g.cout > 16 { 32 } else { 16 });
+            match is_bytes {
+                true => vec![bytes(Vnni512(token), simd, block, spec)],
+                false if has_four => fours(Words512(token), simd, block, spec),
+                false => Vec::new(),
+            }
         }
         _ => Vec::new(),
     }
+}
+
+/// The kernels of F(4x4), the best first.
+fn fours<'a, D: Instructions>(dot: D, simd: Simd, block: usize, spec: &'a ProductSpec<'a>) -> Vec<Builder<'a>> {
+    let mut four: Vec<Builder<'a>> = vec![
+        Box::new(move || Some(Box::new(Winograd::words(dot, Four(simd), block, spec)))),
+        Box::new(move || Some(Box::new(Winograd::windows(dot, simd, Windows::new(simd, spec)?, spec)))),
+    ];
+    if are_windows_kept(spec) {
+        four.reverse();
+    }
+    four
 }
 
 /// One way to cut outputs into tiles of `TILE` x `TILE` that `N` products a channel make.
@@ -204,11 +227,10 @@ impl<D: Instructions> Winograd<D, Two, { two::POSITIONS }> {
     }
 }
 
-impl<F: Form<N>, const N: usize> Winograd<Words16, F, N> {
-    /// Products of transformed codes in 16 bits.
-    fn words(form: F, avx2: Avx2, spec: &ProductSpec<'_>) -> Self {
-        let block = 16;
-        let mut packer = Packer::<Words16>::new(block, spec.x_max);
+impl<D: Instructions, F: Form<N>, const N: usize> Winograd<D, F, N> {
+    /// Products of transformed codes in 16 bits, for instructions that multiply words of two numbers.
+    fn words(dot: D, form: F, block: usize, spec: &ProductSpec<'_>) -> Self {
+        let mut packer = Packer::<D>::new(block, spec.x_max);
         let mut transformed = Transformed::<2, N>::new(block, spec);
         for first in (0..spec.geometry.cout).step_by(block) {
             transformed.fill(first, spec, F::weights);
@@ -220,15 +242,15 @@ impl<F: Form<N>, const N: usize> Winograd<Words16, F, N> {
             }
         }
         let constants = vec![0; F::TILE * F::TILE * block];
-        Self::new(Words16(avx2), form, block, Kept::Panels(packer.finish()), &constants, spec)
+        Self::new(dot, form, block, Kept::Panels(packer.finish()), &constants, spec)
     }
 }
 
-impl Winograd<Words16, Four, { four::POSITIONS }> {
+impl<D: Instructions> Winograd<D, Four, { four::POSITIONS }> {
     /// Products in 16 bits of weights kept in bytes.
-    fn windows(avx2: Avx2, windows: Windows, spec: &ProductSpec<'_>) -> Self {
+    fn windows(dot: D, simd: Simd, windows: Windows, spec: &ProductSpec<'_>) -> Self {
         let constants = [0; Four::TILE * Four::TILE * LANES];
-        Self::new(Words16(avx2), Four(avx2), LANES, Kept::Windows(windows), &constants, spec)
+        Self::new(dot, Four(simd), LANES, Kept::Windows(windows), &constants, spec)
     }
 }
 
@@ -373,7 +395,7 @@ impl<D: Instructions, F: Form<N>, const N: usize> Product for Winograd<D, F, N> 
         assert!(sums.is_aligned(), "scratch memory begins on a cache line");
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             let run = |position: usize, panel: Block<'_>| {
-                let source = Flat { first: patches[position * self.distance(tiles)..].as_ptr(), stride: pixel };
+                let source = Flat { next: patches[position * self.distance(tiles)..].as_ptr(), stride: pixel };
                 let to = Sums { first: sums.wrapping_add(position * tiles * self.block), stride: self.block };
                 // SAFETY: `patches` holds N * tiles pixels, and words of panels lie within a pixel; `sums` holds
                 // N * tiles * block numbers.

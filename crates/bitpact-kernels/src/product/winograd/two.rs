@@ -16,8 +16,8 @@
 
 use std::arch::x86_64::*;
 
+use super::simd::Simd;
 use super::{Form, LANES, Lane, Patch, Place};
-use crate::isa::{Avx2, Avx512};
 use crate::layout::Layout;
 
 /// Positions of a transformed patch.
@@ -73,13 +73,6 @@ impl Form<POSITIONS> for Two {
 
 /// The position whose transformed codes are sums only, and need no offset.
 pub(super) const MIDDLE: usize = 5;
-
-/// The instructions of the transforms.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Simd {
-    Avx2(Avx2),
-    Avx512(Avx512),
-}
 
 /// What transformed codes are stored as.
 #[derive(Debug, Clone, Copy)]

@@ -1,12 +1,11 @@
 //! Windows of weights in bytes, transformed for F(4x4, 3x3) by each strip that uses them: 9 bytes a window from beyond the caches in
 //! place of 72.
 
-use std::arch::x86_64::*;
-
 use super::super::tile::{Block, Segment};
 use super::four::{POSITIONS, SIDE};
+use super::simd::{Registers, Simd};
 use super::{LANES, ProductSpec};
-use crate::isa::Avx2;
+use crate::isa::{Avx2, Avx512};
 use crate::weights::Weights;
 
 /// Taps of a window.
@@ -25,7 +24,7 @@ const WORD: usize = 4 * LANES;
 /// Blocks of 16 output channels: `[block][word of two inputs][tap][channel][2]`.
 #[derive(Debug)]
 pub(super) struct Windows {
-    simd: Avx2,
+    simd: Simd,
     words: usize,
     segment: [Segment; 1],
     bytes: Weights<i8>,
@@ -33,7 +32,7 @@ pub(super) struct Windows {
 
 impl Windows {
     /// Packs the weights; `None` where they do not fit bytes.
-    pub(super) fn new(simd: Avx2, spec: &ProductSpec<'_>) -> Option<Windows> {
+    pub(super) fn new(simd: Simd, spec: &ProductSpec<'_>) -> Option<Windows> {
         let g = &spec.geometry;
         let words = g.cin.div_ceil(2);
         let mut bytes = vec![0; g.cout.div_ceil(LANES) * words * TAPS * 2 * LANES];
@@ -74,14 +73,13 @@ impl Windows {
         };
         let scratch = &mut scratch[..self.scratch_bytes()];
         for (part, rows) in PARTS.into_iter().enumerate() {
-            let transform: unsafe fn(_, _, _, _) = match part {
-                0 => transform::<0>,
-                1 => transform::<1>,
-                _ => transform::<2>,
-            };
-            let _ = self.simd;
-            // SAFETY: the token proves AVX2; a block and the scratch memory hold so many words.
-            unsafe { transform(block.as_ptr(), self.words, scratch.as_mut_ptr(), self.distance()) };
+            let (windows, to) = (block.as_ptr(), scratch.as_mut_ptr());
+            match self.simd {
+                // SAFETY: the token proves AVX2; a block and the scratch memory hold so many words.
+                Simd::Avx2(token) => unsafe { transform256(token, part, windows, self.words, to, self.distance()) },
+                // SAFETY: as above, with AVX-512.
+                Simd::Avx512(token) => unsafe { transform512(token, part, windows, self.words, to, self.distance()) },
+            }
             for (k, panel) in scratch.chunks_exact(self.distance()).enumerate() {
                 let panel = &panel[..self.words * WORD];
                 // SAFETY: bytes of one sign for those of another.
@@ -92,45 +90,81 @@ impl Windows {
     }
 }
 
+/// [`transform`] compiled for registers of one kind.
+macro_rules! compiled {
+    ($token:ident, $features:literal, $transform:ident) => {
+        /// # Safety
+        /// As for [`transform`].
+        #[target_feature(enable = $features)]
+        unsafe fn $transform(r: $token, part: usize, windows: *const i8, words: usize, to: *mut u8, distance: usize) {
+            match part {
+                // SAFETY: the caller's promise.
+                0 => unsafe { transform::<_, 0>(r, windows, words, to, distance) },
+                // SAFETY: the caller's promise.
+                1 => unsafe { transform::<_, 1>(r, windows, words, to, distance) },
+                // SAFETY: the caller's promise.
+                _ => unsafe { transform::<_, 2>(r, windows, words, to, distance) },
+            }
+        }
+    };
+}
+compiled!(Avx2, "avx2,fma", transform256);
+compiled!(Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", transform512);
+
 /// Transforms a block for part `PART_NUMBER`: position k of it goes to `to[k * distance..][word][channel][2]`, in 16 bits.
 ///
 /// # Safety
-/// The CPU has AVX2; `words` words of windows are readable, `words * WORD` bytes of each position writable.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn transform<const PART_NUMBER: usize>(windows: *const i8, words: usize, to: *mut u8, distance: usize) {
-    let (add, sub) = (|a, b| _mm256_add_epi16(a, b), |a, b| _mm256_sub_epi16(a, b));
-    let (two, four) = (|a| _mm256_slli_epi16::<1>(a), |a| _mm256_slli_epi16::<2>(a));
-    let six = |a| add(two(a), four(a));
-    for half_word in 0..2 * words {
-        let (word, half) = (half_word / 2, half_word % 2);
-        let column = |x: usize| {
-            let g = [0, 1, 2].map(|y| {
-                let tap = windows.wrapping_add(((word * TAPS + 3 * y + x) * 2 + half) * LANES);
+/// `words` words of windows are readable, `words * WORD` bytes of each position writable.
+#[inline(always)]
+unsafe fn transform<R: Registers, const PART_NUMBER: usize>(
+    r: R,
+    windows: *const i8,
+    words: usize,
+    to: *mut u8,
+    distance: usize,
+) {
+    let registers = 2 * LANES / R::WORDS;
+    for register in 0..registers * words {
+        let (word, part) = (register / registers, register % registers);
+        let columns: [[R::Vector; 2]; 3] = std::array::from_fn(|x| {
+            let g = std::array::from_fn(|y| {
+                let tap = windows.wrapping_add((word * TAPS + 3 * y + x) * 2 * LANES + part * R::WORDS);
                 // SAFETY: the caller's promise.
-                _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(tap.cast()) })
+                unsafe { r.weights(tap) }
             });
-            match PART_NUMBER {
-                0 => [six(g[0]), six(g[2])],
-                1 => {
-                    let ends = add(g[0], g[2]);
-                    [add(ends, g[1]), sub(ends, g[1])]
-                }
-                _ => {
-                    let (ends, middle) = (add(g[0], four(g[2])), two(g[1]));
-                    [add(ends, middle), sub(ends, middle)]
-                }
-            }
-        };
-        let columns = [column(0), column(1), column(2)];
+            two_of_axis::<R, PART_NUMBER>(r, g)
+        });
         for row in 0..2 {
-            let g = [columns[0][row], columns[1][row], columns[2][row]];
-            let (near, far, middle) = (add(g[0], g[2]), add(g[0], four(g[2])), two(g[1]));
-            let u = [six(g[0]), add(near, g[1]), sub(near, g[1]), add(far, middle), sub(far, middle), six(g[2])];
-            for (x, u) in u.into_iter().enumerate() {
-                let to = to.wrapping_add((SIDE * row + x) * distance + half_word * WORD / 2);
+            for (x, u) in axis(r, std::array::from_fn(|x| columns[x][row])).into_iter().enumerate() {
+                let to = to.wrapping_add((SIDE * row + x) * distance + register * 2 * R::WORDS);
                 // SAFETY: the caller's promise.
-                unsafe { _mm256_storeu_si256(to.cast(), u) };
+                unsafe { r.store(to, u) };
             }
         }
     }
+}
+
+#[inline(always)]
+fn six_times<R: Registers>(r: R, a: R::Vector) -> R::Vector {
+    r.add16(r.twice16(a), r.four_times16(a))
+}
+
+/// The transforms of a part.
+#[inline(always)]
+fn two_of_axis<R: Registers, const PART_NUMBER: usize>(r: R, g: [R::Vector; 3]) -> [R::Vector; 2] {
+    let (ends, middle) = match PART_NUMBER {
+        0 => return [six_times(r, g[0]), six_times(r, g[2])],
+        1 => (r.add16(g[0], g[2]), g[1]),
+        _ => (r.add16(g[0], r.four_times16(g[2])), r.twice16(g[1])),
+    };
+    [r.add16(ends, middle), r.sub16(ends, middle)]
+}
+
+/// All transforms, in their order.
+#[inline(always)]
+fn axis<R: Registers>(r: R, g: [R::Vector; 3]) -> [R::Vector; SIDE] {
+    let [first, last] = two_of_axis::<R, 0>(r, g);
+    let [a, b] = two_of_axis::<R, 1>(r, g);
+    let [c, d] = two_of_axis::<R, 2>(r, g);
+    [first, a, b, c, d, last]
 }
