@@ -46,9 +46,11 @@ impl Finish {
             _mm512_extracti32x4_epi32::<2>(codes),
             _mm512_extracti32x4_epi32::<3>(codes),
         ];
-        for (i, &quarter) in quarters[..n].iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { _mm_storeu_si128(y.wrapping_add(i * stride).cast(), quarter) };
+        for (i, quarter) in quarters.into_iter().enumerate() {
+            if i < n {
+                // SAFETY: the caller's promise.
+                unsafe { _mm_storeu_si128(y.wrapping_add(i * stride).cast(), quarter) };
+            }
         }
     }
 }
@@ -60,8 +62,8 @@ fn load16(from: &[i32; BLOCK]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-/// Takes four pixels at a time, and those left over one by one, through the macro `numbers` and stores their codes. A closure in its place
-/// would be called, not inlined.
+/// Takes four pixels at a time, the last one more than once where they are no multiple of four, through the macro `numbers` and stores
+/// their codes. A closure in its place would be called, not inlined.
 macro_rules! quads {
     ($row:ident, $finish:ident, $numbers:ident) => {
         let whole = $row.pixels / 4 * 4;
@@ -70,10 +72,34 @@ macro_rules! quads {
             // SAFETY: the caller's promise.
             unsafe { $finish.store($row.y.wrapping_add(first * $row.y_stride), $row.y_stride, 4, pixels) };
         }
-        for pixel in whole..$row.pixels {
-            let pixels = [$numbers!(pixel); 4];
+        if whole < $row.pixels {
+            let [a, b, c, d] = last($row.pixels);
+            let pixels = [$numbers!(a), $numbers!(b), $numbers!(c), $numbers!(d)];
+            let y = $row.y.wrapping_add(whole * $row.y_stride);
             // SAFETY: the caller's promise.
-            unsafe { $finish.store($row.y.wrapping_add(pixel * $row.y_stride), 0, 1, pixels) };
+            unsafe { $finish.store(y, $row.y_stride, $row.pixels - whole, pixels) };
+        }
+    };
+}
+
+/// The pixels beyond the last multiple of four, the last one repeated.
+#[inline(always)]
+fn last(pixels: usize) -> [usize; 4] {
+    [0, 1, 2, 3].map(|i| (pixels / 4 * 4 + i).min(pixels - 1))
+}
+
+/// Calls a row function compiled for the inputs that the row has: second accumulators, residual codes.
+macro_rules! by_inputs {
+    ($of:ident($constants:expr, $block:expr, $row:ident)) => {
+        match (!$row.acc2.is_empty(), !$row.res.is_empty()) {
+            // SAFETY: the caller's promise.
+            (false, false) => unsafe { $of::<false, false>($constants, $block, $row) },
+            // SAFETY: the caller's promise.
+            (false, true) => unsafe { $of::<false, true>($constants, $block, $row) },
+            // SAFETY: the caller's promise.
+            (true, false) => unsafe { $of::<true, false>($constants, $block, $row) },
+            // SAFETY: the caller's promise.
+            (true, true) => unsafe { $of::<true, true>($constants, $block, $row) },
         }
     };
 }
@@ -84,6 +110,13 @@ macro_rules! quads {
 /// The CPU has AVX-512 F, BW, VL and DQ; the slices of `row` are as long as its strides and pixels say, its `y` is valid for writes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<'_>) {
+    by_inputs!(i32_of(constants, block, row));
+}
+
+/// # Safety
+/// As for [`row_i32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn i32_of<const ACC2: bool, const RES: bool>(constants: &Constants<i32>, block: usize, row: Row<'_>) {
     let block = &constants.blocks[block];
     let Block { mul, mul2, res_mul, add, .. } = block;
     let (mul, mul2, res_mul, add) = (load16(mul), load16(mul2), load16(res_mul), load16(add));
@@ -100,12 +133,12 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
             // SAFETY: the caller's promise.
             let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
             let mut sums = multiply_add!(add, load16(acc), mul);
-            if !row.acc2.is_empty() {
+            if ACC2 {
                 // SAFETY: the caller's promise.
                 let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
                 sums = multiply_add!(sums, load16(acc2), mul2);
             }
-            if !row.res.is_empty() {
+            if RES {
                 // SAFETY: the caller's promise.
                 let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
                 // SAFETY: 16 codes are readable.
@@ -146,6 +179,13 @@ fn double16_codes(from: &[u8; BLOCK]) -> [__m512d; 2] {
 /// As for [`row_i32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<'_>) {
+    by_inputs!(f64_of(constants, block, row));
+}
+
+/// # Safety
+/// As for [`row_i32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn f64_of<const ACC2: bool, const RES: bool>(constants: &Constants<f64>, block: usize, row: Row<'_>) {
     let block = &constants.blocks[block];
     let Block { mul, mul2, res_mul, add, .. } = block;
     let load = |from: &[f64; BLOCK]| {
@@ -172,12 +212,12 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
             // SAFETY: the caller's promise.
             let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
             let mut sums = multiply_add!(add, double16(acc), mul);
-            if !row.acc2.is_empty() {
+            if ACC2 {
                 // SAFETY: the caller's promise.
                 let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
                 sums = multiply_add!(sums, double16(acc2), mul2);
             }
-            if !row.res.is_empty() {
+            if RES {
                 // SAFETY: the caller's promise.
                 let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
                 sums = multiply_add!(sums, double16_codes(res), res_mul);
@@ -196,6 +236,25 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
 /// As for [`row_i32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
+    let mut done = 0;
+    while done < row.pixels {
+        let rest = row.part(done, row.pixels - done);
+        done += by_inputs!(decided_of(constants, block, rest));
+        if done < row.pixels {
+            let n = (row.pixels - done).min(4);
+            // SAFETY: as for the whole row.
+            unsafe { row_f64(&constants.exact, block, row.part(done, n)) };
+            done += n;
+        }
+    }
+}
+
+/// Stores the codes of pixels four by four, up to the first four that float32 does not decide, and says how many those were.
+///
+/// # Safety
+/// As for [`row_i32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn decided_of<const ACC2: bool, const RES: bool>(constants: &Guarded, block: usize, row: Row<'_>) -> usize {
     let Block { mul, mul2, res_mul, add, .. } = &constants.narrow.blocks[block];
     let load = |from: &[f32; BLOCK]| {
         // SAFETY: 16 numbers are readable.
@@ -214,14 +273,14 @@ pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
         ($pixel:expr) => {{
             let pixel = $pixel;
             let mut sums = add;
-            if !row.res.is_empty() {
+            if RES {
                 // SAFETY: the caller's promise.
                 let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
                 // SAFETY: 16 codes are readable.
                 let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
                 sums = multiply_add!(sums, _mm512_cvtepu8_epi32(res), res_mul);
             }
-            if !row.acc2.is_empty() {
+            if ACC2 {
                 // SAFETY: the caller's promise.
                 let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
                 sums = multiply_add!(sums, load16(acc2), mul2);
@@ -234,18 +293,25 @@ pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
             (least, _mm512_xor_si512(least, most))
         }};
     }
-    for first in (0..row.pixels).step_by(4) {
-        let n = (row.pixels - first).min(4);
-        let at = |i: usize| first + i.min(n - 1);
-        let [(a, open_a), (b, open_b), (c, open_c), (d, open_d)] =
-            [numbers!(at(0)), numbers!(at(1)), numbers!(at(2)), numbers!(at(3))];
-        let open = _mm512_or_si512(_mm512_or_si512(open_a, open_b), _mm512_or_si512(open_c, open_d));
-        if _mm512_test_epi32_mask(open, open) != 0 {
-            // SAFETY: as for the whole row.
-            unsafe { row_f64(&constants.exact, block, row.part(first, n)) };
-            continue;
-        }
-        // SAFETY: the caller's promise.
-        unsafe { finish.store(row.y.wrapping_add(first * row.y_stride), row.y_stride, n, [a, b, c, d]) };
+    macro_rules! quad {
+        ($first:expr, $n:expr, $pixels:expr) => {{
+            let [a, b, c, d] = $pixels;
+            let [(a, open_a), (b, open_b), (c, open_c), (d, open_d)] =
+                [numbers!(a), numbers!(b), numbers!(c), numbers!(d)];
+            let open = _mm512_or_si512(_mm512_or_si512(open_a, open_b), _mm512_or_si512(open_c, open_d));
+            if _mm512_test_epi32_mask(open, open) != 0 {
+                return $first;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { finish.store(row.y.wrapping_add($first * row.y_stride), row.y_stride, $n, [a, b, c, d]) };
+        }};
     }
+    let whole = row.pixels / 4 * 4;
+    for first in (0..whole).step_by(4) {
+        quad!(first, 4, [first, first + 1, first + 2, first + 3]);
+    }
+    if whole < row.pixels {
+        quad!(whole, row.pixels - whole, last(row.pixels));
+    }
+    row.pixels
 }
