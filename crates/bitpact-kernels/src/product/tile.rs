@@ -31,7 +31,7 @@ pub(super) struct Sums {
 
 /// Where pixels are read, one after the other.
 pub(super) trait Source {
-    /// Addresses of the next `n <= P` pixels; entries from `n` on are those of any of them.
+    /// Addresses of the next `n <= P` pixels; entries from `n` on repeat the last.
     fn take<const P: usize>(&mut self, n: usize) -> [*const u8; P];
 }
 

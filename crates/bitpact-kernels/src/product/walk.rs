@@ -115,16 +115,20 @@ impl Pixels {
 impl super::tile::Source for Pixels {
     #[inline(always)]
     fn take<const P: usize>(&mut self, n: usize) -> [*const u8; P] {
-        let first = self.next;
-        if n == P && n <= self.left {
+        // Nothing is indexed by a variable, lest the addresses stay in memory.
+        let (first, step) = (self.next, self.steps[1]);
+        if n <= self.left {
             self.advance(n);
-            return std::array::from_fn(|p| first.wrapping_add(p * self.steps[1]));
+            return std::array::from_fn(|p| first.wrapping_add(p.min(n - 1) * step));
         }
-        let mut pixels = [first; P];
-        for pixel in pixels.iter_mut().take(n) {
-            *pixel = self.next;
-            self.advance(1);
-        }
+        let pixels = std::array::from_fn(|p| {
+            let pixel = self.next;
+            if p + 1 < n {
+                self.advance(1);
+            }
+            pixel
+        });
+        self.advance(1);
         pixels
     }
 }

@@ -254,7 +254,7 @@ impl Shuffle for Avx2Bytes {
         }
     }
 
-    run!(Avx2Bytes, "avx2,fma", 12, 6);
+    run!(Avx2Bytes, "avx2,fma", 8, 4);
 }
 
 /// Registers of 64 bytes, the common part.
@@ -344,7 +344,7 @@ impl Shuffle for Avx512Bytes {
         unsafe { _mm512_broadcast_i32x4(table) }
     }
 
-    run!(Avx512Bytes, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 16, 10);
+    run!(Avx512Bytes, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 8, 5);
 }
 
 /// AVX-512 VBMI: `vpermb` on 64 channels, tables of 64 entries. Exists only where the CPU has it.
@@ -377,5 +377,5 @@ impl Shuffle for Vbmi {
         unsafe { _mm512_loadu_si512(at.cast()) }
     }
 
-    run!(Vbmi, "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma", 16, 10);
+    run!(Vbmi, "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma", 8, 5);
 }
