@@ -131,9 +131,18 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     }
 }
 
-/// Products of a pixel and channel from which on AVX-512 look-ups of digits of one bit, and of two, beat direct products: fewer do not
-/// make up for `prepare`.
-const LEAST_PRODUCTS_AVX512: [usize; 2] = [512, 1024];
+/// Products of an input code from which on AVX-512 look-ups of digits of one bit, and of two, beat direct products: fewer do not make up
+/// for `prepare`.
+const LEAST_PRODUCTS_AVX512: [usize; 2] = [64, 128];
+
+/// The same of two bits where tables have 16 entries only.
+const LEAST_PRODUCTS_SMALL_TABLES: usize = 512;
+
+/// Output channels from which on they fill registers enough, for one bit and two.
+const LEAST_CHANNELS_AVX512: [usize; 2] = [64, 128];
+
+/// Input channels from which on AVX-512 look-ups beat Winograd products.
+const LEAST_TRANSFORMED_AVX512: usize = 128;
 
 /// Output channels from which on AVX2 look-ups fill enough registers to beat direct products.
 const LEAST_CHANNELS_AVX2: usize = 64;
@@ -154,11 +163,18 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> boo
             let least = if bits == 2 && g.stride > 1 { LEAST_STRIDED_AVX2 } else { LEAST_CHANNELS_AVX2 };
             g.cout >= least && (!transforms || is_large || bits == 1)
         } else {
-            g.kh * g.kw * g.cin >= LEAST_PRODUCTS_AVX512[bits as usize - 1]
-                && (!transforms || is_large || g.cin >= 128 && bits == 1)
+            let (small_tables, bits) = (bits == 2 && !has_vbmi(isa), bits as usize - 1);
+            let least = if small_tables { LEAST_PRODUCTS_SMALL_TABLES } else { LEAST_PRODUCTS_AVX512[bits] };
+            g.cout >= LEAST_CHANNELS_AVX512[bits]
+                && g.kh * g.kw * g.cout >= least * g.stride * g.stride
+                && (!transforms || is_large || g.cin >= LEAST_TRANSFORMED_AVX512 && !small_tables)
         }
     };
     Digits::of(spec.codes).is_some_and(is_worth)
+}
+
+fn has_vbmi(isa: Isa) -> bool {
+    matches!(isa.prove(), Proof::Avx512(token) if Vbmi::detect(token).is_some())
 }
 
 /// Bits of a code up to `x_max`.
