@@ -1,7 +1,8 @@
 //! The executor: an integer network planned once for one instruction set, then run on batches.
 //!
-//! Where there are images for all threads, every task of the pool is one image, taken through all layers in the memory of its
-//! worker, without barriers between layers; the images left over are computed one by one, each layer shared by all threads.
+//! Where there are images for all threads, every task of the pool is a few images, taken through all layers in the memory of its
+//! worker, without barriers between layers, and through those with many weights together; the images left over are computed one by
+//! one, each layer shared by all threads.
 //! The first images reserve the memory that they need; nothing is allocated after them.
 
 mod arena;
@@ -9,6 +10,7 @@ mod general;
 mod layer;
 mod plan;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -85,7 +87,7 @@ pub struct Executor {
     plan: Arc<Plan>,
     pool: Pool,
     /// What each worker has of tensors and of scratch memory, from its first image on.
-    arenas: Vec<Mutex<Option<Arena>>>,
+    arenas: Vec<Mutex<Vec<Arena>>>,
     scratch: OnceLock<Vec<Mutex<Scratch>>>,
 }
 
@@ -127,7 +129,7 @@ impl Executor {
     }
 
     fn of(plan: Arc<Plan>, pool: Pool) -> Self {
-        let arenas = (0..pool.threads()).map(|_| Mutex::new(None)).collect();
+        let arenas = (0..pool.threads()).map(|_| Mutex::default()).collect();
         Self { plan, pool, arenas, scratch: OnceLock::new() }
     }
 
@@ -167,20 +169,32 @@ impl Executor {
         let images = pixels.len() / image;
         assert_eq!(logits.len(), images * classes, "logits of {images} images");
         let logits = Mutex::new(logits);
-        self.each(pixels, &|i, workers, arena| {
-            self.plan.run(arena, workers, &pixels[i * image..(i + 1) * image], |_, _| {});
-            lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.logits);
+        self.each(pixels, &|i, tensor, arena| {
+            if tensor == self.plan.last() {
+                lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.logits);
+            }
         });
     }
 
-    /// Calls `one` for every image: as many as there are threads at a time, and those left over with all threads for each.
-    fn each(&self, pixels: &[u8], one: &(dyn Fn(usize, Workers<'_>, &mut Arena) + Sync)) {
-        let images = pixels.len() / self.image_len();
-        let whole = images / self.threads() * self.threads();
-        self.pool.run(whole, &|i, worker| {
-            self.with_arena(worker, |arena| one(i, Workers::One(&self.scratch()[worker]), arena));
+    /// Computes a batch; `after` is called after each layer of each image with the number of the image and of the tensor written. Threads
+    /// take images for themselves while there are as many for each, and what is left over together.
+    fn each(&self, pixels: &[u8], after: &(dyn Fn(usize, usize, &Arena) + Sync)) {
+        let (image, threads) = (self.image_len(), self.threads());
+        let images = pixels.len() / image;
+        let whole = images / threads * threads;
+        let tasks = (whole / threads).div_ceil(self.plan.images_together()) * threads;
+        let compute = |images: Range<usize>, worker: usize, workers: Workers<'_>| {
+            let first = images.start;
+            let pixels = &pixels[first * image..images.end * image];
+            self.with_arenas(worker, images.len(), |arenas| {
+                self.plan.run(arenas, workers, pixels, |i, tensor, arena| after(first + i, tensor, arena));
+            });
+        };
+        self.pool.run(tasks, &|task, worker| {
+            let images = task * whole / tasks..(task + 1) * whole / tasks;
+            compute(images, worker, Workers::One(&self.scratch()[worker]));
         });
-        (whole..images).for_each(|i| self.with_arena(0, |arena| one(i, self.workers(), arena)));
+        (whole..images).for_each(|i| compute(i..i + 1, 0, self.workers()));
     }
 
     fn workers(&self) -> Workers<'_> {
@@ -192,8 +206,12 @@ impl Executor {
         self.scratch.get_or_init(reserve)
     }
 
-    fn with_arena<R>(&self, worker: usize, f: impl FnOnce(&mut Arena) -> R) -> R {
-        f(lock(&self.arenas[worker]).get_or_insert_with(|| self.plan.arena()))
+    fn with_arenas<R>(&self, worker: usize, images: usize, f: impl FnOnce(&mut [Arena]) -> R) -> R {
+        let mut arenas = lock(&self.arenas[worker]);
+        while arenas.len() < images {
+            arenas.push(self.plan.arena());
+        }
+        f(&mut arenas[..images])
     }
 
     /// Every code of one image, as [`Interpreter::run`](crate::Interpreter::run) gives them.
@@ -203,8 +221,9 @@ impl Executor {
     pub fn trace(&mut self, pixels: &[u8]) -> Trace {
         assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
         let mut tensors = Vec::new();
-        self.with_arena(0, |arena| {
-            self.plan.run(arena, self.workers(), pixels, |tensor, arena| tensors.push(self.plan.read(arena, tensor)));
+        self.with_arenas(0, 1, |arenas| {
+            let read = |_, tensor, arena: &Arena| tensors.push(self.plan.read(arena, tensor));
+            self.plan.run(arenas, self.workers(), pixels, read);
         });
         Trace { tensors }
     }
@@ -218,12 +237,9 @@ impl Executor {
         assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
         let images = pixels.len() / image;
         let traces = Mutex::new(vec![Trace { tensors: Vec::new() }; images]);
-        self.each(pixels, &|i, workers, arena| {
-            let mut tensors = Vec::new();
-            self.plan.run(arena, workers, &pixels[i * image..(i + 1) * image], |tensor, arena| {
-                tensors.push(self.plan.read(arena, tensor));
-            });
-            lock(&traces)[i] = Trace { tensors };
+        self.each(pixels, &|i, tensor, arena| {
+            let tensor = self.plan.read(arena, tensor);
+            lock(&traces)[i].tensors.push(tensor);
         });
         traces.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,8 +252,8 @@ impl Executor {
         assert_eq!(pixels.len(), self.image_len(), "pixels of one image");
         let mut times = Vec::new();
         let mut begin = Instant::now();
-        self.with_arena(0, |arena| {
-            self.plan.run(arena, self.workers(), pixels, |_, _| {
+        self.with_arenas(0, 1, |arenas| {
+            self.plan.run(arenas, self.workers(), pixels, |_, _, _| {
                 let end = Instant::now();
                 times.push(end - std::mem::replace(&mut begin, end));
             });

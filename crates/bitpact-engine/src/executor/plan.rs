@@ -18,6 +18,12 @@ use super::general::GeneralProduct;
 use super::layer::{General, Layer};
 use super::lock;
 
+/// Images that share a layer's weights.
+const TOGETHER: usize = 4;
+
+/// Bytes of weights that stay in a second-level cache from one image to the next.
+const CACHE_BYTES: usize = 1 << 20;
+
 /// A network planned for one instruction set.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -29,6 +35,8 @@ pub(super) struct Plan {
     /// Name of each layer, and the multiplications of its products.
     about: Vec<(String, u64)>,
     classes: usize,
+    /// The first of the layers whose weights several images share.
+    many_weights: usize,
     scratch: ScratchSize,
     /// Elements of the accumulators in 64 bits.
     wide: [usize; 2],
@@ -46,6 +54,7 @@ impl Plan {
             layers: Vec::new(),
             about: model.layers.iter().map(|layer| (layer.name.clone(), macs(layer))).collect(),
             classes: model.classes(),
+            many_weights: 0,
             scratch: ScratchSize::default(),
             wide: [0; 2],
         };
@@ -64,6 +73,7 @@ impl Plan {
             plan.wide = std::array::from_fn(|i| plan.wide[i].max(layer.wide()[i]));
             plan.layers.push(layer);
         }
+        plan.many_weights = plan.many_weights();
         Ok(plan)
     }
 
@@ -309,14 +319,55 @@ impl Plan {
         self.layers.iter().map(Layer::weight_bytes).sum()
     }
 
-    /// Computes one image; `after` is called after each layer with the number of the tensor it wrote.
+    /// The tensor that the last layer writes.
+    pub(super) fn last(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// How many images a thread takes through the layers of [`Plan::many_weights`] together.
+    pub(super) fn images_together(&self) -> usize {
+        if self.many_weights < self.layers.len() { TOGETHER } else { 1 }
+    }
+
+    /// Where the last layers with more bytes of weights than of outputs begin, if those weights have no room in the caches: for several images
+    /// they are fetched once.
+    fn many_weights(&self) -> usize {
+        let outputs = |tensor: usize| match self.places[tensor] {
+            Place::Codes { layout, .. } => layout.len(),
+            Place::Sums { layout, .. } => 4 * layout.len(),
+            Place::Logits => 0,
+        };
+        let has_few = |i: &usize| self.layers[*i].weight_bytes() < outputs(i + 1) && self.layers[*i].weight_bytes() > 0;
+        let first = (0..self.layers.len()).rev().find(has_few).map_or(0, |i| i + 1);
+        let weights: usize = self.layers[first..].iter().map(Layer::weight_bytes).sum();
+        if weights > CACHE_BYTES { first } else { self.layers.len() }
+    }
+
+    /// Computes an image for each arena; `after` is called after each layer of each with the number of the image and of the tensor written.
     pub(super) fn run(
         &self,
-        arena: &mut Arena,
+        arenas: &mut [Arena],
         workers: Workers<'_>,
         pixels: &[u8],
-        mut after: impl FnMut(usize, &Arena),
+        mut after: impl FnMut(usize, usize, &Arena),
     ) {
+        for (k, (arena, pixels)) in arenas.iter_mut().zip(pixels.chunks_exact(self.image_len())).enumerate() {
+            self.begin(arena, pixels);
+            for (i, layer) in self.layers[..self.many_weights].iter().enumerate() {
+                layer.run(arena, workers);
+                after(k, i + 1, arena);
+            }
+        }
+        for (i, layer) in self.layers.iter().enumerate().skip(self.many_weights) {
+            for (k, arena) in arenas.iter_mut().enumerate() {
+                layer.run(arena, workers);
+                after(k, i + 1, arena);
+            }
+        }
+    }
+
+    /// Takes an image.
+    fn begin(&self, arena: &mut Arena, pixels: &[u8]) {
         let (slot, layout) = self.codes(0);
         let image = &mut arena.codes[slot];
         for (y, row) in pixels.chunks_exact(layout.w * layout.c).enumerate() {
@@ -328,10 +379,6 @@ impl Plan {
             for (to, from) in to.chunks_exact_mut(layout.cs).zip(row.chunks_exact(layout.c)) {
                 to[..layout.c].copy_from_slice(from);
             }
-        }
-        for (i, layer) in self.layers.iter().enumerate() {
-            layer.run(arena, workers);
-            after(i + 1, arena);
         }
     }
 
