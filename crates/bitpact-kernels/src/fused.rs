@@ -2,17 +2,16 @@
 //! accumulators never leave the first-level cache.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
 
 use crate::isa::Isa;
-use crate::layout::{Aligned, Layout};
-use crate::pool::Pool;
+use crate::layout::Layout;
 use crate::product::{Product, ProductSpec, candidates};
 use crate::requant::{BLOCK, Row, StepI32, StepU8, StreamRow};
 use crate::shares::{Share, Shares};
+use crate::workers::{Out, Scratch, ScratchSize, Workers};
 
 /// Multiplications of the blocks that a thread takes at a time: some microseconds of work.
 const TASK_MACS: u64 = 1 << 19;
@@ -30,95 +29,6 @@ pub struct Shortcut {
     pub stride: usize,
     /// Zero channels before.
     pub pad_before: usize,
-}
-
-/// The memory one thread needs to run layers.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    prepared: [Aligned<u8>; 2],
-    acc: [Aligned<i32>; 2],
-    res: Aligned<u8>,
-    base: Aligned<i32>,
-}
-
-/// Sizes of a [`Scratch`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ScratchSize {
-    prepared: [usize; 2],
-    acc: [usize; 2],
-    res: usize,
-    base: usize,
-}
-
-impl ScratchSize {
-    /// The size that serves both.
-    pub fn max(self, other: ScratchSize) -> ScratchSize {
-        let max = |a: [usize; 2], b: [usize; 2]| [a[0].max(b[0]), a[1].max(b[1])];
-        ScratchSize {
-            prepared: max(self.prepared, other.prepared),
-            acc: max(self.acc, other.acc),
-            res: self.res.max(other.res),
-            base: self.base.max(other.base),
-        }
-    }
-
-    /// Reserves the memory.
-    pub fn reserve(&self) -> Scratch {
-        Scratch {
-            prepared: self.prepared.map(Aligned::zeroed),
-            acc: self.acc.map(Aligned::zeroed),
-            res: Aligned::zeroed(self.res),
-            base: Aligned::zeroed(self.base),
-        }
-    }
-}
-
-/// Who computes a layer.
-#[derive(Clone, Copy)]
-pub enum Workers<'a> {
-    /// The calling thread.
-    One(&'a Mutex<Scratch>),
-    /// All threads of a pool, with a scratch memory for each.
-    All(&'a Pool, &'a [Mutex<Scratch>]),
-}
-
-impl<'a> Workers<'a> {
-    /// Runs `tasks` tasks, whoever comes first.
-    pub(crate) fn tasks(self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
-        match self {
-            Workers::One(_) => (0..tasks).for_each(f),
-            Workers::All(pool, _) => pool.run(tasks, &|task, _| f(task)),
-        }
-    }
-
-    /// Runs `f` for every row of an image, for neighbouring rows on the same thread.
-    pub(crate) fn rows(self, rows: usize, f: &(dyn Fn(usize) + Sync)) {
-        let shares = Shares::new(self.threads(), rows, 1, 1);
-        self.each(rows, &|worker, _| {
-            std::iter::from_fn(|| shares.take(worker, None)).for_each(|share| f(share.strip));
-        });
-    }
-
-    /// Runs `f(worker, scratch)` on all threads, on `most` of them at most.
-    fn each(self, most: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
-        match self {
-            Workers::One(scratch) => f(0, &mut lock(scratch)),
-            Workers::All(pool, scratch) => {
-                pool.run(most.min(pool.threads()), &|_, worker| f(worker, &mut lock(&scratch[worker])));
-            }
-        }
-    }
-
-    fn threads(self) -> usize {
-        match self {
-            Workers::One(_) => 1,
-            Workers::All(pool, _) => pool.threads(),
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a layer reads.
@@ -500,25 +410,3 @@ impl Shortcut {
 
 /// Takes rows, the first of 16 channels, accumulators of both products, and memory for a shortcut.
 type FinishRows<'a> = &'a (dyn Fn(Range<usize>, usize, (&[i32], &[i32]), &mut [u8], &mut [i32]) + Sync);
-
-/// The tensor written, shared by tasks that write different pixels or channels.
-pub(crate) struct Out<'a, T> {
-    first: *mut T,
-    len: usize,
-    tensor: std::marker::PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: the pointer is only handed out, by `row`; whoever writes through it promises that no two writes meet.
-unsafe impl<T: Send> Sync for Out<'_, T> {}
-
-impl<'a, T> Out<'a, T> {
-    pub(crate) fn new(tensor: &'a mut [T]) -> Self {
-        Self { first: tensor.as_mut_ptr(), len: tensor.len(), tensor: std::marker::PhantomData }
-    }
-
-    /// The address of element `at`, from which `len` elements are inside the tensor.
-    pub(crate) fn row(&self, at: usize, len: usize) -> *mut T {
-        assert!(at + len <= self.len, "elements {at}..{} of {}", at + len, self.len);
-        self.first.wrapping_add(at)
-    }
-}

@@ -19,9 +19,10 @@ pub mod product;
 pub mod requant;
 mod shares;
 mod weights;
+mod workers;
 
 pub use conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
-pub use fused::{Base, FusedLayer, LayerInputs, Scratch, ScratchSize, Shortcut, Unfusable, Workers};
+pub use fused::{Base, FusedLayer, LayerInputs, Shortcut, Unfusable};
 pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout, image_distance};
@@ -29,3 +30,4 @@ pub use pool::{Chunk, Chunked, Pool};
 pub use product::ProductSpec;
 pub use requant::StepU8;
 pub use weights::begin_network;
+pub use workers::{Scratch, ScratchSize, Workers};

@@ -1,10 +1,10 @@
 //! A fully connected layer over the codes, or sums of codes, of one pixel: `acc[o] = sum over i of w[o][i] * x[i]` in 32 bits.
 
-use crate::fused::Workers;
 use crate::isa::{Isa, Proof};
 use crate::layout::Plain;
 use crate::pool::Chunked;
 use crate::weights::Weights;
+use crate::workers::Workers;
 
 /// Inputs summed in one go; longer rows are cut.
 const CHUNK: usize = 1024;

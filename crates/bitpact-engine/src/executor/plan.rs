@@ -337,10 +337,12 @@ impl Plan {
             Place::Sums { layout, .. } => 4 * layout.len(),
             Place::Logits => 0,
         };
-        let has_few = |i: &usize| self.layers[*i].weight_bytes() < outputs(i + 1) && self.layers[*i].weight_bytes() > 0;
-        let first = (0..self.layers.len()).rev().find(has_few).map_or(0, |i| i + 1);
-        let weights: usize = self.layers[first..].iter().map(Layer::weight_bytes).sum();
-        if weights > CACHE_BYTES { first } else { self.layers.len() }
+        let weights = |i: usize| self.layers[i].weight_bytes();
+        let has_few = |&i: &usize| (1..outputs(i + 1)).contains(&weights(i));
+        let layers = self.layers.len();
+        let first = (0..layers).rev().find(has_few).map_or(0, |i| i + 1);
+        let is_worth = (first..layers).map(weights).sum::<usize>() > CACHE_BYTES;
+        if is_worth { first } else { layers }
     }
 
     /// Computes an image for each arena; `after` is called after each layer of each with the number of the image and of the tensor written.

@@ -1,10 +1,10 @@
 //! Pooling: maximum over windows and mean over the whole image, forward and backward, one image at a time; for the engine, the
 //! maximum of codes row by row.
 
-use crate::fused::{Out, Workers};
 use crate::isa::Isa;
 use crate::layout::Layout;
 use crate::norm::on_isa;
+use crate::workers::{Out, Workers};
 
 #[cfg(test)]
 mod tests;

@@ -23,9 +23,9 @@ mod tests;
 use bitpact_core::StepError;
 use bitpact_core::step::{IntegerStep, Ranges};
 
-use crate::fused::{Out, Workers};
 use crate::isa::{Isa, Proof};
 use crate::layout::Layout;
+use crate::workers::{Out, Workers};
 pub use body::BLOCK;
 use body::Constants;
 #[cfg(target_arch = "x86_64")]

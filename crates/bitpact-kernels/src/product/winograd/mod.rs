@@ -43,7 +43,7 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>) -> bool {
     let (wide, channels, pixels) = (spec.x_max > BYTE_CODES, spec.geometry.cin, spec.x.h * spec.x.w);
     match isa >= Isa::Avx512 {
         // Transforming windows takes as long as 5 tiles, and a tile as long as 8 pixels of the direct kernel.
-        true if wide && are_windows_kept(spec) => 8 * (spec.x.h.div_ceil(4) * spec.x.w.div_ceil(4) + 5) < pixels,
+        true if wide && keeps_windows(spec) => 8 * (spec.x.h.div_ceil(4) * spec.x.w.div_ceil(4) + 5) < pixels,
         true if wide => channels >= LEAST_CHANNELS,
         true => channels >= LEAST_CHANNELS_AVX512,
         false => wide || channels >= LEAST_CHANNELS,
@@ -51,7 +51,7 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>) -> bool {
 }
 
 /// Whether transformed weights of F(4x4) are too many to be kept.
-fn are_windows_kept(spec: &ProductSpec<'_>) -> bool {
+fn keeps_windows(spec: &ProductSpec<'_>) -> bool {
     2 * four::POSITIONS * spec.geometry.cin * spec.geometry.cout > MOST_BYTES_FOUR
 }
 
@@ -105,7 +105,7 @@ fn fours<'a, D: Instructions>(dot: D, simd: Simd, block: usize, spec: &'a Produc
         Box::new(move || Some(Box::new(Winograd::words(dot, Four(simd), block, spec)))),
         Box::new(move || Some(Box::new(Winograd::windows(dot, simd, Windows::new(simd, spec)?, spec)))),
     ];
-    if are_windows_kept(spec) {
+    if keeps_windows(spec) {
         four.reverse();
     }
     four
