@@ -8,7 +8,8 @@
 //!
 //! where the last sum is one number a pixel. The digits of a group of consecutive channels are the index of a table of 16 or 64 bytes,
 //! of which there is one for each value the group's codes may take, made when the kernel is: entry `d` of a table is the sum of its
-//! codes times the digits of `d`. `prepare` replaces every group of codes by the place of its table. Sums are taken in bytes, and widened before the
+//! codes times the digits of `d`. Where those would be too many, there is one for each value of half of the codes, and a group's table is the sum of
+//! two. `prepare` replaces every group of codes by the places of its tables. Sums are taken in bytes, and widened before the
 //! digits that were met could carry one beyond 255.
 
 mod shuffle;
@@ -24,7 +25,7 @@ use crate::norm::on_isa;
 use crate::weights::Weights;
 use shuffle::{Avx2Bytes, Avx512Bytes, Panel, Shuffle, Vbmi};
 
-/// Most bytes of tables: they share the first-level cache with the codes and the sums.
+/// Most bytes of the tables of one kind: they share the first-level cache with the codes and the sums.
 const MOST_TABLE_BYTES: usize = 4096;
 
 /// Look-ups between two flushes, on average, from which on they beat other kernels. A flush costs as much as 1.5 look-ups; with
@@ -98,6 +99,8 @@ struct Lookup<S> {
     code_bits: u32,
     /// Codes of a group.
     group: usize,
+    /// Tables whose sum is that of a group.
+    terms: usize,
     /// Groups of a pixel.
     groups: usize,
     /// Rows and columns of the window.
@@ -124,7 +127,7 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     match isa.prove() {
         Proof::Scalar => None,
         Proof::Avx2(token) => Some(build(isa, Avx2Bytes(token), digits, spec)),
-        Proof::Avx512(token) => match Vbmi::detect(token).filter(|_| tables::<Vbmi>(digits, spec.x_max).is_some()) {
+        Proof::Avx512(token) => match Vbmi::detect(token).filter(|_| terms::<Vbmi>(digits, spec.x_max).is_some()) {
             Some(vbmi) => Some(build(isa, vbmi, digits, spec)),
             None => Some(build(isa, Avx512Bytes(token), digits, spec)),
         },
@@ -182,16 +185,27 @@ fn code_bits(x_max: u8) -> u32 {
     x_max.max(1).ilog2() + 1
 }
 
-/// The tables: entry `d` of table `t` is the sum of the codes of `t` times the digits of `d`. `None` where they would be too large.
-fn tables<S: Shuffle>(digits: Digits, x_max: u8) -> Option<Vec<u8>> {
-    let (group, code_bits) = (digits.group(S::ENTRIES) as u32, code_bits(x_max));
-    let n = 1_usize << (group * code_bits);
-    if n * S::ENTRIES > MOST_TABLE_BYTES {
-        return None;
-    }
-    let field = |of: usize, bits: u32, k: u32| (of >> (bits * k)) & ((1 << bits) - 1);
-    let entry = |t, d| (0..group).map(|k| field(t, code_bits, k) * field(d, digits.bits, k)).sum::<usize>() as u8;
-    Some((0..n).flat_map(|t| (0..S::ENTRIES).map(move |d| entry(t, d))).collect())
+/// How many tables make up that of a group; `None` where one of them alone would be of too many.
+fn terms<S: Shuffle>(digits: Digits, x_max: u8) -> Option<usize> {
+    let group = digits.group(S::ENTRIES);
+    let fits = |&terms: &usize| {
+        let bits = (group / terms) as u32 * code_bits(x_max);
+        group.is_multiple_of(terms) && S::ENTRIES << bits <= MOST_TABLE_BYTES
+    };
+    (1..=S::MOST_TERMS).find(fits)
+}
+
+/// The tables of each term: entry `d` of table `t` is the sum of the codes of `t` times their digits of `d`.
+fn tables<S: Shuffle>(digits: Digits, x_max: u8, terms: usize) -> Vec<u8> {
+    let (codes, bits) = (digits.group(S::ENTRIES) / terms, code_bits(x_max));
+    let field = |of: usize, bits: u32, k: usize| (of >> (bits as usize * k)) & ((1 << bits) - 1);
+    let entry = |term: usize, t, d| {
+        (0..codes).map(|k| field(t, bits, k) * field(d, digits.bits, term * codes + k)).sum::<usize>() as u8
+    };
+    (0..terms)
+        .flat_map(|term| (0..1 << (codes as u32 * bits)).map(move |t| (term, t)))
+        .flat_map(|(term, t)| (0..S::ENTRIES).map(move |d| entry(term, t, d)))
+        .collect()
 }
 
 impl<S: Shuffle> Lookup<S> {
@@ -210,6 +224,7 @@ impl<S: Shuffle> Lookup<S> {
         let block = if channels.is_multiple_of(2 * S::BYTES) { 2 * S::BYTES } else { S::BYTES };
         let group = digits.group(S::ENTRIES);
         let groups = g.cin.div_ceil(group);
+        let terms = terms::<S>(digits, spec.x_max)?;
         let mut kernel = Self {
             shuffle,
             isa,
@@ -218,11 +233,12 @@ impl<S: Shuffle> Lookup<S> {
             digits,
             code_bits: code_bits(spec.x_max),
             group,
+            terms,
             groups,
             window: (g.kh, g.kw),
             cout: g.cout,
             block,
-            tables: Aligned::from_slice(&tables::<S>(digits, spec.x_max)?),
+            tables: Aligned::from_slice(&tables::<S>(digits, spec.x_max, terms)),
             segments: Vec::new(),
             begins: Vec::new(),
             indices: Weights::from_slice(&[]),
@@ -317,7 +333,7 @@ impl<S: Shuffle> Lookup<S> {
     /// Bytes of the places of so many rows, of the sums of codes of their outputs, and of the pixels they read.
     fn parts(&self, rows: usize) -> [usize; 3] {
         let pixels = self.pixels_read(rows);
-        [(2 * pixels * self.groups).next_multiple_of(64), 4 * rows * self.walk.width, 2 * pixels]
+        [(2 * self.terms * pixels * self.groups).next_multiple_of(64), 4 * rows * self.walk.width, 2 * pixels]
     }
 
     /// Writes the places of tables, the sum of the codes each output reads, and that of each pixel.
@@ -331,35 +347,42 @@ impl<S: Shuffle> Lookup<S> {
         let pixel_sums = pixel_sums.as_chunks_mut::<2>().0;
         let first = self.walk.at(rows.start, 0) / self.groups * self.x.cs;
         let x = &x[first..][..self.pixels_read(rows.len()) * self.x.cs];
-        let places = places.as_chunks_mut::<2>().0.chunks_exact_mut(self.groups);
+        let places = places.as_chunks_mut::<2>().0.chunks_exact_mut(self.terms * self.groups);
         for ((pixel, places), sum) in x.chunks_exact(self.x.cs).zip(places).zip(pixel_sums.iter_mut()) {
             let codes = &pixel[..self.x.c];
             *sum = codes.iter().map(|&code| u16::from(code & mask)).sum::<u16>().to_le_bytes();
             // Digits beyond the last channel are zero, so that the codes there do not matter.
-            fn place<const G: usize>(codes: &[u8; G], bits: u32, entries: u32) -> [u8; 2] {
+            fn place<const G: usize>(codes: &[u8; G], bits: u32, entries: u32, first: u16) -> [u8; 2] {
                 let mask = (1 << bits) - 1;
                 let place = (0..G).fold(0, |place, k| place | u16::from(codes[k] & mask) << (bits * k as u32));
-                (place << entries).to_le_bytes()
+                (first + (place << entries)).to_le_bytes()
             }
             let entries = S::ENTRIES.ilog2();
             macro_rules! fill {
-                ($g:literal) => {{
-                    let (groups, rest) = codes.as_chunks::<$g>();
+                ($terms:literal of $codes:literal) => {{
+                    let places = places.as_chunks_mut::<$terms>().0;
+                    let table = |codes: &[[u8; $codes]; $terms]| {
+                        let bytes = 1 << (bits * $codes + entries);
+                        std::array::from_fn(|term| place(&codes[term], bits, entries, bytes * term as u16))
+                    };
+                    let groups = codes.as_chunks::<$codes>().0.as_chunks::<$terms>().0;
                     for (to, codes) in places.iter_mut().zip(groups) {
-                        *to = place(codes, bits, entries);
+                        *to = table(codes);
                     }
-                    if !rest.is_empty() {
-                        let mut last = [0; $g];
-                        last[..rest.len()].copy_from_slice(rest);
-                        places[groups.len()] = place(&last, bits, entries);
+                    let rest = codes.len() - $terms * $codes * groups.len();
+                    if rest > 0 {
+                        let mut last = [[0; $codes]; $terms];
+                        last.as_flattened_mut()[..rest].copy_from_slice(&codes[codes.len() - rest..]);
+                        places[groups.len()] = table(&last);
                     }
                 }};
             }
-            match self.group {
-                2 => fill!(2),
-                3 => fill!(3),
-                4 => fill!(4),
-                _ => fill!(6),
+            match (self.terms, self.group) {
+                (1, 2) => fill!(1 of 2),
+                (1, 3) => fill!(1 of 3),
+                (1, 4) => fill!(1 of 4),
+                (1, _) => fill!(1 of 6),
+                _ => fill!(2 of 3),
             }
         }
         let origin = self.walk.at(0, 0);
@@ -429,10 +452,10 @@ impl<S: Shuffle> Product for Lookup<S> {
                 zero: self.digits.zero,
                 sums,
             };
-            let source = Pixels::new(&self.walk, places.as_ptr(), 2);
-            // SAFETY: `places` holds what these rows read, each a table's place; panels are made of the window's words; the
+            let source = Pixels::new(&self.walk, places.as_ptr(), 2 * self.terms);
+            // SAFETY: `places` holds what these rows read, each the place of a table of its term; panels are made of the window's words; the
             // block's channels lie inside each pixel's `stride` sums.
-            unsafe { self.shuffle.run(source, panel, self.block / S::BYTES, to) };
+            unsafe { self.shuffle.run(source, panel, (self.block / S::BYTES, self.terms), to) };
             let beyond = self.cout.saturating_sub(b * self.block);
             if beyond < self.block {
                 acc[i * self.block..].chunks_mut(stride).for_each(|acc| acc[beyond..self.block].fill(0));

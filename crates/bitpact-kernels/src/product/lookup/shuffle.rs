@@ -8,7 +8,7 @@ use crate::product::tile::{Segment, Source, Sums};
 /// One block of channels.
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
-    /// Offsets and lengths in places.
+    /// Offsets and lengths in groups.
     pub(super) segments: &'a [Segment],
     pub(super) indices: &'a [u8],
     pub(super) tables: &'a [u8],
@@ -27,6 +27,8 @@ pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
     const BYTES: usize;
     /// Bytes of a table.
     const ENTRIES: usize;
+    /// Most tables that are added up to one.
+    const MOST_TERMS: usize;
     /// Tile and instructions.
     const NAME: &'static str;
 
@@ -38,8 +40,10 @@ pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
 
     /// Zeros.
     fn zeros(self) -> Self::Vector;
-    /// `sums` + the entries of `table` that `index` names, bytes.
-    fn add_entries(self, sums: Self::Vector, table: Self::Vector, index: Self::Vector) -> Self::Vector;
+    /// The entries of `table` that `index` names.
+    fn entries(self, table: Self::Vector, index: Self::Vector) -> Self::Vector;
+    /// a + b, bytes.
+    fn add_bytes(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// a + b, 16-bit numbers modulo 2^16.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The odd bytes, as 16-bit numbers.
@@ -62,12 +66,13 @@ pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// `to` is valid for writes of `BYTES / 2` numbers.
     unsafe fn finish(self, sums: Self::Vector, step: i32, less: i32, to: *mut i32);
 
-    /// The sums of all pixels for one block of `registers` registers.
+    /// The sums of all pixels for one block of `registers` registers, with tables of `terms` terms.
     ///
     /// # Safety
-    /// At each of `panel.sums.len()` pixels of `source` the segments' places are valid for reads of 2 bytes each, and at every place's
-    /// value `ENTRIES` bytes of tables; the panel has `registers * BYTES` indices for each; `to` is valid for writes of `registers * BYTES` numbers at each pixel.
-    unsafe fn run<S: Source>(self, source: S, panel: Panel<'_>, registers: usize, to: Sums);
+    /// At each of `panel.sums.len()` pixels of `source` the segments' groups are valid for reads of `terms` places of 2 bytes each, and at every
+    /// place's value `ENTRIES` bytes of tables; the panel has `registers * BYTES` indices for each group; `to` is valid for writes of `registers * BYTES` numbers at
+    /// each pixel.
+    unsafe fn run<S: Source>(self, source: S, panel: Panel<'_>, sizes: (usize, usize), to: Sums);
 }
 
 /// The sums of `n` of at most `P` pixels from number `done`.
@@ -75,7 +80,7 @@ pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
 /// # Safety
 /// As for [`Shuffle::run`].
 #[inline(always)]
-unsafe fn tile<S: Shuffle, const P: usize, const V: usize>(
+unsafe fn tile<S: Shuffle, const P: usize, const V: usize, const T: usize>(
     s: S,
     panel: Panel<'_>,
     xs: [*const u8; P],
@@ -89,8 +94,8 @@ unsafe fn tile<S: Shuffle, const P: usize, const V: usize>(
     let mut both = [[s.zeros(); V]; P];
     let mut odd = [[s.zeros(); V]; P];
     for segment in panel.segments {
-        let mut at = 2 * segment.offset as usize;
-        let end = at + 2 * segment.words as usize;
+        let mut at = 2 * T * segment.offset as usize;
+        let end = at + 2 * T * segment.words as usize;
         while at < end {
             let indices: [S::Vector; V] = std::array::from_fn(|v| {
                 // SAFETY: the caller's promise: V registers of indices for each place.
@@ -98,15 +103,18 @@ unsafe fn tile<S: Shuffle, const P: usize, const V: usize>(
             });
             index = index.wrapping_add(V * S::BYTES);
             for p in 0..P {
-                // SAFETY: the caller's promise: places are readable at each pixel.
-                let place = unsafe { xs[p].wrapping_add(at).cast::<u16>().read_unaligned() };
-                // SAFETY: the caller's promise: a place is that of a table.
-                let table = unsafe { s.table(tables.wrapping_add(place.into())) };
+                let term = |t: usize| {
+                    // SAFETY: the caller's promise: places are readable at each pixel.
+                    let place = unsafe { xs[p].wrapping_add(at + 2 * t).cast::<u16>().read_unaligned() };
+                    // SAFETY: the caller's promise: a place is that of a table.
+                    unsafe { s.table(tables.wrapping_add(place.into())) }
+                };
+                let table = (1..T).fold(term(0), |table, t| s.add_bytes(table, term(t)));
                 for v in 0..V {
-                    bytes[p][v] = s.add_entries(bytes[p][v], table, indices[v]);
+                    bytes[p][v] = s.add_bytes(bytes[p][v], s.entries(table, indices[v]));
                 }
             }
-            at += 2;
+            at += 2 * T;
         }
         if segment.flush {
             for p in 0..P {
@@ -136,40 +144,49 @@ unsafe fn tile<S: Shuffle, const P: usize, const V: usize>(
 /// # Safety
 /// As for [`Shuffle::run`].
 #[inline(always)]
-unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize>(s: S, mut source: X, panel: Panel<'_>, to: Sums) {
+unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize, const T: usize>(
+    s: S,
+    mut source: X,
+    panel: Panel<'_>,
+    to: Sums,
+) {
     let pixels = panel.sums.len();
     let mut done = 0;
     while done < pixels {
         let n = (pixels - done).min(P);
         match n {
             // SAFETY: the caller's promise; these n pixels are among `pixels`.
-            1 => unsafe { tile::<S, 1, V>(s, panel, source.take(n), (done, n), to) },
+            1 => unsafe { tile::<S, 1, V, T>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            2 => unsafe { tile::<S, 2, V>(s, panel, source.take(n), (done, n), to) },
+            2 => unsafe { tile::<S, 2, V, T>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            3..=4 => unsafe { tile::<S, 4, V>(s, panel, source.take(n), (done, n), to) },
+            3..=4 => unsafe { tile::<S, 4, V, T>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            _ => unsafe { tile::<S, P, V>(s, panel, source.take(n), (done, n), to) },
+            _ => unsafe { tile::<S, P, V, T>(s, panel, source.take(n), (done, n), to) },
         }
         done += n;
     }
 }
 
 macro_rules! run {
-    ($shuffle:ident, $features:literal, $p1:literal, $p2:literal) => {
-        unsafe fn run<S: Source>(self, source: S, panel: Panel<'_>, registers: usize, to: Sums) {
+    ($shuffle:ident, $features:literal, $(($registers:literal, $terms:literal): $pixels:literal),+) => {
+        unsafe fn run<S: Source>(self, source: S, panel: Panel<'_>, sizes: (usize, usize), to: Sums) {
             #[target_feature(enable = $features)]
-            unsafe fn compiled<S: Source>(s: $shuffle, source: S, panel: Panel<'_>, registers: usize, to: Sums) {
-                match registers {
+            unsafe fn compiled<S: Source>(
+                s: $shuffle,
+                source: S,
+                panel: Panel<'_>,
+                sizes: (usize, usize),
+                to: Sums,
+            ) {
+                match sizes {
                     // SAFETY: the caller's promise.
-                    1 => unsafe { run::<$shuffle, S, $p1, 1>(s, source, panel, to) },
-                    // SAFETY: the caller's promise.
-                    2 => unsafe { run::<$shuffle, S, $p2, 2>(s, source, panel, to) },
-                    n => panic!("{n} registers of a block"),
+                    $(($registers, $terms) => unsafe { run::<_, S, $pixels, $registers, $terms>(s, source, panel, to) },)+
+                    sizes => panic!("{sizes:?} registers and terms"),
                 }
             }
             // SAFETY: self proves the features; the rest is the caller's promise.
-            unsafe { compiled(self, source, panel, registers, to) }
+            unsafe { compiled(self, source, panel, sizes, to) }
         }
     };
 }
@@ -182,6 +199,7 @@ impl Shuffle for Avx2Bytes {
     type Vector = __m256i;
     const BYTES: usize = 32;
     const ENTRIES: usize = 16;
+    const MOST_TERMS: usize = 1;
     const NAME: &'static str = "avx2_vpshufb";
 
     #[inline(always)]
@@ -191,11 +209,15 @@ impl Shuffle for Avx2Bytes {
     }
 
     #[inline(always)]
-    fn add_entries(self, sums: __m256i, table: __m256i, index: __m256i) -> __m256i {
+    fn entries(self, table: __m256i, index: __m256i) -> __m256i {
         // SAFETY: self proves the features.
-        let entries = unsafe { _mm256_shuffle_epi8(table, index) };
+        unsafe { _mm256_shuffle_epi8(table, index) }
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: self proves the features.
-        unsafe { _mm256_add_epi8(sums, entries) }
+        unsafe { _mm256_add_epi8(a, b) }
     }
 
     #[inline(always)]
@@ -254,7 +276,7 @@ impl Shuffle for Avx2Bytes {
         }
     }
 
-    run!(Avx2Bytes, "avx2,fma", 8, 4);
+    run!(Avx2Bytes, "avx2,fma", (1, 1): 8, (2, 1): 4);
 }
 
 /// Registers of 64 bytes, the common part.
@@ -267,6 +289,12 @@ macro_rules! zmm {
         fn zeros(self) -> __m512i {
             // SAFETY: self proves the features.
             unsafe { _mm512_setzero_si512() }
+        }
+
+        #[inline(always)]
+        fn add_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: self proves the features.
+            unsafe { _mm512_add_epi8(a, b) }
         }
 
         #[inline(always)]
@@ -326,14 +354,13 @@ pub(super) struct Avx512Bytes(pub(super) Avx512);
 impl Shuffle for Avx512Bytes {
     zmm!();
     const ENTRIES: usize = 16;
+    const MOST_TERMS: usize = 1;
     const NAME: &'static str = "avx512_vpshufb";
 
     #[inline(always)]
-    fn add_entries(self, sums: __m512i, table: __m512i, index: __m512i) -> __m512i {
+    fn entries(self, table: __m512i, index: __m512i) -> __m512i {
         // SAFETY: self proves the features.
-        let entries = unsafe { _mm512_shuffle_epi8(table, index) };
-        // SAFETY: self proves the features.
-        unsafe { _mm512_add_epi8(sums, entries) }
+        unsafe { _mm512_shuffle_epi8(table, index) }
     }
 
     #[inline(always)]
@@ -344,7 +371,7 @@ impl Shuffle for Avx512Bytes {
         unsafe { _mm512_broadcast_i32x4(table) }
     }
 
-    run!(Avx512Bytes, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", 8, 5);
+    run!(Avx512Bytes, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", (1, 1): 8, (2, 1): 5);
 }
 
 /// AVX-512 VBMI: `vpermb` on 64 channels, tables of 64 entries. Exists only where the CPU has it.
@@ -361,14 +388,13 @@ impl Vbmi {
 impl Shuffle for Vbmi {
     zmm!();
     const ENTRIES: usize = 64;
+    const MOST_TERMS: usize = 2;
     const NAME: &'static str = "avx512_vpermb";
 
     #[inline(always)]
-    fn add_entries(self, sums: __m512i, table: __m512i, index: __m512i) -> __m512i {
+    fn entries(self, table: __m512i, index: __m512i) -> __m512i {
         // SAFETY: self proves the features.
-        let entries = unsafe { _mm512_permutexvar_epi8(index, table) };
-        // SAFETY: self proves the features.
-        unsafe { _mm512_add_epi8(sums, entries) }
+        unsafe { _mm512_permutexvar_epi8(index, table) }
     }
 
     #[inline(always)]
@@ -377,5 +403,8 @@ impl Shuffle for Vbmi {
         unsafe { _mm512_loadu_si512(at.cast()) }
     }
 
-    run!(Vbmi, "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma", 8, 5);
+    run!(
+        Vbmi, "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma",
+        (1, 1): 8, (2, 1): 5, (1, 2): 8, (2, 2): 5
+    );
 }
