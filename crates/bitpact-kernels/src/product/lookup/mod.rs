@@ -12,6 +12,7 @@
 //! two. `prepare` replaces every group of codes by the places of its tables. Sums are taken in bytes, and widened before the
 //! digits that were met could carry one beyond 255.
 
+mod places;
 mod shuffle;
 
 use std::ops::Range;
@@ -21,8 +22,8 @@ use super::walk::{Pixels, Walk};
 use super::{Builder, Product, ProductSpec};
 use crate::isa::{Isa, Proof};
 use crate::layout::{Aligned, Layout};
-use crate::norm::on_isa;
 use crate::weights::Weights;
+use places::{Strip, Tables};
 use shuffle::{Avx2Bytes, Avx512Bytes, Panel, Shuffle, Vbmi};
 
 /// Most bytes of the tables of one kind: they share the first-level cache with the codes and the sums.
@@ -91,16 +92,10 @@ impl Digits {
 #[derive(Debug)]
 struct Lookup<S> {
     shuffle: S,
-    isa: Isa,
     walk: Walk,
     x: Layout,
     digits: Digits,
-    /// Bits of a code.
-    code_bits: u32,
-    /// Codes of a group.
-    group: usize,
-    /// Tables whose sum is that of a group.
-    terms: usize,
+    places: Tables,
     /// Groups of a pixel.
     groups: usize,
     /// Rows and columns of the window.
@@ -117,8 +112,8 @@ struct Lookup<S> {
 
 /// The look-up kernel for `spec`; `None` where weights have more than four levels, tables would be too many, or other kernels are faster.
 pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
-    fn build<'a, S: Shuffle>(isa: Isa, shuffle: S, digits: Digits, spec: &'a ProductSpec<'a>) -> Builder<'a> {
-        Box::new(move || Lookup::new(isa, shuffle, digits, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
+    fn build<'a, S: Shuffle>(shuffle: S, digits: Digits, spec: &'a ProductSpec<'a>) -> Builder<'a> {
+        Box::new(move || Lookup::new(shuffle, digits, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
     }
     if spec.groups != 1 || spec.x_max > 15 {
         return None;
@@ -126,10 +121,10 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     let digits = Digits::of(spec.codes)?;
     match isa.prove() {
         Proof::Scalar => None,
-        Proof::Avx2(token) => Some(build(isa, Avx2Bytes(token), digits, spec)),
-        Proof::Avx512(token) => match Vbmi::detect(token).filter(|_| terms::<Vbmi>(digits, spec.x_max).is_some()) {
-            Some(vbmi) => Some(build(isa, vbmi, digits, spec)),
-            None => Some(build(isa, Avx512Bytes(token), digits, spec)),
+        Proof::Avx2(token) => Some(build(Avx2Bytes(token), digits, spec)),
+        Proof::Avx512(token) => match Vbmi::detect(token).filter(|_| tables::<Vbmi>(digits, spec.x_max).is_some()) {
+            Some(vbmi) => Some(build(vbmi, digits, spec)),
+            None => Some(build(Avx512Bytes(token), digits, spec)),
         },
     }
 }
@@ -180,36 +175,17 @@ fn has_vbmi(isa: Isa) -> bool {
     matches!(isa.prove(), Proof::Avx512(token) if Vbmi::detect(token).is_some())
 }
 
-/// Bits of a code up to `x_max`.
-fn code_bits(x_max: u8) -> u32 {
-    x_max.max(1).ilog2() + 1
-}
-
-/// How many tables make up that of a group; `None` where one of them alone would be of too many.
-fn terms<S: Shuffle>(digits: Digits, x_max: u8) -> Option<usize> {
-    let group = digits.group(S::ENTRIES);
-    let fits = |&terms: &usize| {
-        let bits = (group / terms) as u32 * code_bits(x_max);
-        group.is_multiple_of(terms) && S::ENTRIES << bits <= MOST_TABLE_BYTES
-    };
-    (1..=S::MOST_TERMS).find(fits)
-}
-
-/// The tables of each term: entry `d` of table `t` is the sum of the codes of `t` times their digits of `d`.
-fn tables<S: Shuffle>(digits: Digits, x_max: u8, terms: usize) -> Vec<u8> {
-    let (codes, bits) = (digits.group(S::ENTRIES) / terms, code_bits(x_max));
-    let field = |of: usize, bits: u32, k: usize| (of >> (bits as usize * k)) & ((1 << bits) - 1);
-    let entry = |term: usize, t, d| {
-        (0..codes).map(|k| field(t, bits, k) * field(d, digits.bits, term * codes + k)).sum::<usize>() as u8
-    };
-    (0..terms)
-        .flat_map(|term| (0..1 << (codes as u32 * bits)).map(move |t| (term, t)))
-        .flat_map(|(term, t)| (0..S::ENTRIES).map(move |d| entry(term, t, d)))
-        .collect()
+/// The tables for codes up to `x_max`; `None` where they would be too many.
+fn tables<S: Shuffle>(digits: Digits, x_max: u8) -> Option<Tables> {
+    let (group, code_bits) = (digits.group(S::ENTRIES), x_max.max(1).ilog2() + 1);
+    (1..=S::MOST_TERMS)
+        .filter(|&terms| group.is_multiple_of(terms))
+        .map(|terms| Tables { code_bits, codes: group / terms, terms, entries: S::ENTRIES })
+        .find(|tables| tables.term_bytes() <= MOST_TABLE_BYTES)
 }
 
 impl<S: Shuffle> Lookup<S> {
-    fn new(isa: Isa, shuffle: S, digits: Digits, spec: &ProductSpec<'_>) -> Option<Self> {
+    fn new(shuffle: S, digits: Digits, spec: &ProductSpec<'_>) -> Option<Self> {
         let g = &spec.geometry;
         let largest_digit = (1 << digits.bits) - 1;
         let window_codes = (g.kh * g.kw * g.cin) as u64;
@@ -222,23 +198,19 @@ impl<S: Shuffle> Lookup<S> {
             return None;
         }
         let block = if channels.is_multiple_of(2 * S::BYTES) { 2 * S::BYTES } else { S::BYTES };
-        let group = digits.group(S::ENTRIES);
-        let groups = g.cin.div_ceil(group);
-        let terms = terms::<S>(digits, spec.x_max)?;
+        let places = tables::<S>(digits, spec.x_max)?;
+        let groups = g.cin.div_ceil(places.group());
         let mut kernel = Self {
             shuffle,
-            isa,
             walk: Walk::new(spec).repacked(spec.x.cs, groups),
             x: spec.x,
             digits,
-            code_bits: code_bits(spec.x_max),
-            group,
-            terms,
+            places,
             groups,
             window: (g.kh, g.kw),
             cout: g.cout,
             block,
-            tables: Aligned::from_slice(&tables::<S>(digits, spec.x_max, terms)),
+            tables: Aligned::from_slice(&places.bytes(digits.bits)),
             segments: Vec::new(),
             begins: Vec::new(),
             indices: Weights::from_slice(&[]),
@@ -268,7 +240,8 @@ impl<S: Shuffle> Lookup<S> {
             // `[in][tap]` to `[tap][group]`, the weights of a group while they are in the cache.
             for (group, tap) in (0..self.groups).flat_map(|group| (0..window).map(move |tap| (group, tap))) {
                 let line = tap * self.groups + group;
-                let (from, inputs) = (group * self.group, self.group.min(g.cin - group * self.group));
+                let from = group * self.places.group();
+                let inputs = self.places.group().min(g.cin - from);
                 for (index, channel) in panel[line * block..][..block].iter_mut().zip(&channels) {
                     let Some(codes) = channel.get(from * window + tap..).filter(|codes| !codes.is_empty()) else {
                         continue;
@@ -333,64 +306,23 @@ impl<S: Shuffle> Lookup<S> {
     /// Bytes of the places of so many rows, of the sums of codes of their outputs, and of the pixels they read.
     fn parts(&self, rows: usize) -> [usize; 3] {
         let pixels = self.pixels_read(rows);
-        [(2 * self.terms * pixels * self.groups).next_multiple_of(64), 4 * rows * self.walk.width, 2 * pixels]
+        [(2 * self.places.terms * pixels * self.groups).next_multiple_of(64), 4 * rows * self.walk.width, 2 * pixels]
     }
 
-    /// Writes the places of tables, the sum of the codes each output reads, and that of each pixel.
-    #[inline(always)]
-    fn fill(&self, x: &[u8], rows: Range<usize>, scratch: &mut [u8]) {
-        let bits = self.code_bits;
-        let mask = (1 << bits) - 1;
-        let [places, sums, _] = self.parts(rows.len());
-        let (places, rest) = scratch.split_at_mut(places);
-        let (sums, pixel_sums) = rest.split_at_mut(sums);
-        let pixel_sums = pixel_sums.as_chunks_mut::<2>().0;
-        let first = self.walk.at(rows.start, 0) / self.groups * self.x.cs;
-        let x = &x[first..][..self.pixels_read(rows.len()) * self.x.cs];
-        let places = places.as_chunks_mut::<2>().0.chunks_exact_mut(self.terms * self.groups);
-        for ((pixel, places), sum) in x.chunks_exact(self.x.cs).zip(places).zip(pixel_sums.iter_mut()) {
-            let codes = &pixel[..self.x.c];
-            *sum = codes.iter().map(|&code| u16::from(code & mask)).sum::<u16>().to_le_bytes();
-            // Digits beyond the last channel are zero, so that the codes there do not matter.
-            fn place<const G: usize>(codes: &[u8; G], bits: u32, entries: u32, first: u16) -> [u8; 2] {
-                let mask = (1 << bits) - 1;
-                let place = (0..G).fold(0, |place, k| place | u16::from(codes[k] & mask) << (bits * k as u32));
-                (first + (place << entries)).to_le_bytes()
+    /// The sum of the codes that each output of rows from `row` on reads, from that of each pixel.
+    fn window_sums(&self, row: usize, pixels: &[[u8; 2]], sums: &mut [[u8; 4]]) {
+        let (kh, kw) = self.window;
+        let first = self.walk.at(row, 0);
+        let step = (self.walk.at(0, 1) - self.walk.at(0, 0)) / self.groups;
+        for (i, sums) in sums.chunks_exact_mut(self.walk.width).enumerate() {
+            let begin = (self.walk.at(row + i, 0) - first) / self.groups;
+            for tap in 0..kh * kw {
+                let pixels = &pixels[begin + tap / kw * self.row_pixels() + tap % kw..];
+                for (sum, pixel) in sums.iter_mut().zip(pixels.iter().step_by(step)) {
+                    let so_far = if tap == 0 { 0 } else { u32::from_le_bytes(*sum) };
+                    *sum = (so_far + u32::from(u16::from_le_bytes(*pixel))).to_le_bytes();
+                }
             }
-            let entries = S::ENTRIES.ilog2();
-            macro_rules! fill {
-                ($terms:literal of $codes:literal) => {{
-                    let places = places.as_chunks_mut::<$terms>().0;
-                    let table = |codes: &[[u8; $codes]; $terms]| {
-                        let bytes = 1 << (bits * $codes + entries);
-                        std::array::from_fn(|term| place(&codes[term], bits, entries, bytes * term as u16))
-                    };
-                    let groups = codes.as_chunks::<$codes>().0.as_chunks::<$terms>().0;
-                    for (to, codes) in places.iter_mut().zip(groups) {
-                        *to = table(codes);
-                    }
-                    let rest = codes.len() - $terms * $codes * groups.len();
-                    if rest > 0 {
-                        let mut last = [[0; $codes]; $terms];
-                        last.as_flattened_mut()[..rest].copy_from_slice(&codes[codes.len() - rest..]);
-                        places[groups.len()] = table(&last);
-                    }
-                }};
-            }
-            match (self.terms, self.group) {
-                (1, 2) => fill!(1 of 2),
-                (1, 3) => fill!(1 of 3),
-                (1, 4) => fill!(1 of 4),
-                (1, _) => fill!(1 of 6),
-                _ => fill!(2 of 3),
-            }
-        }
-        let origin = self.walk.at(0, 0);
-        for (i, sum) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let at = (self.walk.at(i / self.walk.width, i % self.walk.width) - origin) / self.groups;
-            let (kh, kw) = self.window;
-            let taps = (0..kh).flat_map(|a| pixel_sums[at + a * self.row_pixels()..][..kw].iter());
-            *sum = taps.map(|&sum| u32::from(u16::from_le_bytes(sum))).sum::<u32>().to_le_bytes();
         }
     }
 }
@@ -420,8 +352,18 @@ impl<S: Shuffle> Product for Lookup<S> {
     fn prepare(&self, x: &[u8], rows: Range<usize>, scratch: &mut [u8]) {
         assert_eq!(x.len(), self.x.len(), "elements of the tensor read");
         assert!(rows.start < rows.end && rows.end <= self.walk.height, "rows {rows:?} of {}", self.walk.height);
-        let scratch = &mut scratch[..self.scratch_bytes(rows.len())];
-        on_isa!(self.isa, |_FMA| self.fill(x, rows, scratch));
+        let [places, sums, _] = self.parts(rows.len());
+        let (places, rest) = scratch[..self.scratch_bytes(rows.len())].split_at_mut(places);
+        let (sums, pixel_sums) = rest.split_at_mut(sums);
+        let pixels = self.pixels_read(rows.len());
+        let strip = Strip {
+            x: &x[self.walk.at(rows.start, 0) / self.groups * self.x.cs..][..pixels * self.x.cs],
+            channels: (self.x.c, self.x.cs),
+            places: &mut places.as_chunks_mut().0[..pixels * self.groups * self.places.terms],
+            sums: pixel_sums.as_chunks_mut().0,
+        };
+        self.shuffle.fill(&self.places, strip);
+        self.window_sums(rows.start, pixel_sums.as_chunks().0, sums.as_chunks_mut().0);
     }
 
     fn accumulate(&self, x: &[u8], scratch: &mut [u8], rows: Range<usize>, channels: Range<usize>, acc: &mut [i32]) {
@@ -452,10 +394,10 @@ impl<S: Shuffle> Product for Lookup<S> {
                 zero: self.digits.zero,
                 sums,
             };
-            let source = Pixels::new(&self.walk, places.as_ptr(), 2 * self.terms);
+            let source = Pixels::new(&self.walk, places.as_ptr(), 2 * self.places.terms);
             // SAFETY: `places` holds what these rows read, each the place of a table of its term; panels are made of the window's words; the
             // block's channels lie inside each pixel's `stride` sums.
-            unsafe { self.shuffle.run(source, panel, (self.block / S::BYTES, self.terms), to) };
+            unsafe { self.shuffle.run(source, panel, (self.block / S::BYTES, self.places.terms), to) };
             let beyond = self.cout.saturating_sub(b * self.block);
             if beyond < self.block {
                 acc[i * self.block..].chunks_mut(stride).for_each(|acc| acc[beyond..self.block].fill(0));

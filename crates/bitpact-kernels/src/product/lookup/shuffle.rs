@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::places::{Strip, Tables};
 use crate::isa::{Avx2, Avx512};
 use crate::product::tile::{Segment, Source, Sums};
 
@@ -65,6 +66,9 @@ pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// # Safety
     /// `to` is valid for writes of `BYTES / 2` numbers.
     unsafe fn finish(self, sums: Self::Vector, step: i32, less: i32, to: *mut i32);
+
+    /// Writes the places and the sums of a strip.
+    fn fill(self, tables: &Tables, strip: Strip<'_>);
 
     /// The sums of all pixels for one block of `registers` registers, with tables of `terms` terms.
     ///
@@ -166,6 +170,19 @@ unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize, const T: us
         }
         done += n;
     }
+}
+
+macro_rules! fill {
+    ($features:literal) => {
+        fn fill(self, tables: &Tables, strip: Strip<'_>) {
+            #[target_feature(enable = $features)]
+            fn compiled(tables: &Tables, strip: Strip<'_>) {
+                tables.fill(strip);
+            }
+            // SAFETY: self proves the features.
+            unsafe { compiled(tables, strip) }
+        }
+    };
 }
 
 macro_rules! run {
@@ -276,6 +293,7 @@ impl Shuffle for Avx2Bytes {
         }
     }
 
+    fill!("avx2,fma");
     run!(Avx2Bytes, "avx2,fma", (1, 1): 8, (2, 1): 4);
 }
 
@@ -371,6 +389,7 @@ impl Shuffle for Avx512Bytes {
         unsafe { _mm512_broadcast_i32x4(table) }
     }
 
+    fill!("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma");
     run!(Avx512Bytes, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", (1, 1): 8, (2, 1): 5);
 }
 
@@ -401,6 +420,13 @@ impl Shuffle for Vbmi {
     unsafe fn table(self, at: *const u8) -> __m512i {
         // SAFETY: self proves the features; the caller promises 64 readable bytes.
         unsafe { _mm512_loadu_si512(at.cast()) }
+    }
+
+    fn fill(self, tables: &Tables, strip: Strip<'_>) {
+        match tables.codes {
+            3 => tables.fill_threes(self, strip),
+            _ => tables.fill(strip),
+        }
     }
 
     run!(
