@@ -129,18 +129,25 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     }
 }
 
-/// Products of an input code from which on AVX-512 look-ups of digits of one bit, and of two, beat direct products: fewer do not make up
-/// for `prepare`.
-const LEAST_PRODUCTS_AVX512: [usize; 2] = [64, 128];
+/// From which on look-ups are faster on AVX-512.
+struct Least {
+    /// Products of an input code: fewer do not make up for `prepare`.
+    products: usize,
+    /// Output channels, which fill registers.
+    channels: usize,
+    /// Input channels where there is a Winograd kernel.
+    transformed: usize,
+}
 
-/// The same of two bits where tables have 16 entries only.
-const LEAST_PRODUCTS_SMALL_TABLES: usize = 512;
+/// With tables of 64 entries, for digits of one bit and of two.
+const LEAST_VBMI: [Least; 2] =
+    [Least { products: 64, channels: 64, transformed: 64 }, Least { products: 128, channels: 64, transformed: 64 }];
 
-/// Output channels from which on they fill registers enough, for one bit and two.
-const LEAST_CHANNELS_AVX512: [usize; 2] = [64, 128];
-
-/// Input channels from which on AVX-512 look-ups beat Winograd products.
-const LEAST_TRANSFORMED_AVX512: usize = 128;
+/// With tables of 16.
+const LEAST_AVX512: [Least; 2] = [
+    Least { products: 64, channels: 64, transformed: 128 },
+    Least { products: 512, channels: 128, transformed: usize::MAX },
+];
 
 /// Output channels from which on AVX2 look-ups fill enough registers to beat direct products.
 const LEAST_CHANNELS_AVX2: usize = 64;
@@ -161,11 +168,11 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> boo
             let least = if bits == 2 && g.stride > 1 { LEAST_STRIDED_AVX2 } else { LEAST_CHANNELS_AVX2 };
             g.cout >= least && (!transforms || is_large || bits == 1)
         } else {
-            let (small_tables, bits) = (bits == 2 && !has_vbmi(isa), bits as usize - 1);
-            let least = if small_tables { LEAST_PRODUCTS_SMALL_TABLES } else { LEAST_PRODUCTS_AVX512[bits] };
-            g.cout >= LEAST_CHANNELS_AVX512[bits]
-                && g.kh * g.kw * g.cout >= least * g.stride * g.stride
-                && (!transforms || is_large || g.cin >= LEAST_TRANSFORMED_AVX512 && !small_tables)
+            let least = if has_vbmi(isa) { &LEAST_VBMI } else { &LEAST_AVX512 };
+            let Least { products, channels, transformed } = least[bits as usize - 1];
+            g.cout >= channels
+                && g.kh * g.kw * g.cout >= products * g.stride * g.stride
+                && (!transforms || is_large || g.cin >= transformed)
         }
     };
     Digits::of(spec.codes).is_some_and(is_worth)
