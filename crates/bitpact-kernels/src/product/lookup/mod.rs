@@ -20,7 +20,7 @@ use std::ops::Range;
 use super::tile::{Segment, Sums};
 use super::walk::{Pixels, Walk};
 use super::{Builder, Product, ProductSpec};
-use crate::isa::{Isa, Proof};
+use crate::isa::{Avx512, Isa, Proof};
 use crate::layout::{Aligned, Layout};
 use crate::weights::Weights;
 use places::{Strip, Tables};
@@ -122,7 +122,7 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     match isa.prove() {
         Proof::Scalar => None,
         Proof::Avx2(token) => Some(build(Avx2Bytes(token), digits, spec)),
-        Proof::Avx512(token) => match Vbmi::detect(token).filter(|_| tables::<Vbmi>(digits, spec.x_max).is_some()) {
+        Proof::Avx512(token) => match vbmi(token, digits, spec.x_max) {
             Some(vbmi) => Some(build(vbmi, digits, spec)),
             None => Some(build(Avx512Bytes(token), digits, spec)),
         },
@@ -163,23 +163,25 @@ const LARGE_TRANSFORM: usize = 2 << 20;
 pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> bool {
     let g = &spec.geometry;
     let is_large = 16 * g.cin * g.cout > LARGE_TRANSFORM;
-    let is_worth = |Digits { bits, .. }: Digits| {
-        if isa < Isa::Avx512 {
-            let least = if bits == 2 && g.stride > 1 { LEAST_STRIDED_AVX2 } else { LEAST_CHANNELS_AVX2 };
-            g.cout >= least && (!transforms || is_large || bits == 1)
-        } else {
-            let least = if has_vbmi(isa) { &LEAST_VBMI } else { &LEAST_AVX512 };
-            let Least { products, channels, transformed } = least[bits as usize - 1];
+    let is_worth = |digits: Digits| match isa.prove() {
+        Proof::Avx512(token) => {
+            let least = if vbmi(token, digits, spec.x_max).is_some() { &LEAST_VBMI } else { &LEAST_AVX512 };
+            let Least { products, channels, transformed } = least[digits.bits as usize - 1];
             g.cout >= channels
                 && g.kh * g.kw * g.cout >= products * g.stride * g.stride
                 && (!transforms || is_large || g.cin >= transformed)
+        }
+        _ => {
+            let least = if digits.bits == 2 && g.stride > 1 { LEAST_STRIDED_AVX2 } else { LEAST_CHANNELS_AVX2 };
+            g.cout >= least && (!transforms || is_large || digits.bits == 1)
         }
     };
     Digits::of(spec.codes).is_some_and(is_worth)
 }
 
-fn has_vbmi(isa: Isa) -> bool {
-    matches!(isa.prove(), Proof::Avx512(token) if Vbmi::detect(token).is_some())
+/// Tables of 64 entries, where the CPU has their instruction and they are not too many.
+fn vbmi(token: Avx512, digits: Digits, x_max: u8) -> Option<Vbmi> {
+    Vbmi::detect(token).filter(|_| tables::<Vbmi>(digits, x_max).is_some())
 }
 
 /// The tables for codes up to `x_max`; `None` where they would be too many.
