@@ -130,6 +130,7 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
 }
 
 /// From which on look-ups are faster on AVX-512.
+#[derive(Clone, Copy)]
 struct Least {
     /// Products of an input code: fewer do not make up for `prepare`.
     products: usize,
@@ -139,11 +140,10 @@ struct Least {
     transformed: usize,
 }
 
-/// With tables of 64 entries, for digits of one bit and of two.
-const LEAST_VBMI: [Least; 2] =
-    [Least { products: 64, channels: 64, transformed: 64 }, Least { products: 128, channels: 64, transformed: 64 }];
+/// With tables of 64 entries.
+const LEAST_VBMI: Least = Least { products: 64, channels: 64, transformed: 64 };
 
-/// With tables of 16.
+/// With tables of 16, for digits of one bit and of two.
 const LEAST_AVX512: [Least; 2] = [
     Least { products: 64, channels: 64, transformed: 128 },
     Least { products: 512, channels: 128, transformed: usize::MAX },
@@ -165,8 +165,10 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> boo
     let is_large = 16 * g.cin * g.cout > LARGE_TRANSFORM;
     let is_worth = |digits: Digits| match isa.prove() {
         Proof::Avx512(token) => {
-            let least = if vbmi(token, digits, spec.x_max).is_some() { &LEAST_VBMI } else { &LEAST_AVX512 };
-            let Least { products, channels, transformed } = least[digits.bits as usize - 1];
+            let Least { products, channels, transformed } = match vbmi(token, digits, spec.x_max) {
+                Some(_) => LEAST_VBMI,
+                None => LEAST_AVX512[digits.bits as usize - 1],
+            };
             g.cout >= channels
                 && g.kh * g.kw * g.cout >= products * g.stride * g.stride
                 && (!transforms || is_large || g.cin >= transformed)
