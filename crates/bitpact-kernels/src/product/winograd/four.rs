@@ -87,7 +87,7 @@ impl Form<POSITIONS> for Four {
             std::array::from_fn(|y| std::array::from_fn(|x| patch.x.as_ptr().wrapping_add(pixel(y, x))));
         let to = to.as_mut_ptr().cast();
         // The last sixteen channels of an odd number of them fill a register of AVX2 only.
-        let half = match self.0 {
+        let (token, rest) = match self.0 {
             Simd::Avx512(token) => {
                 // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
                 unsafe { input512(token, &pixels, 0..cs / 32 * 32, to, distance) };
@@ -96,7 +96,7 @@ impl Form<POSITIONS> for Four {
             Simd::Avx2(token) => (token, 0..cs),
         };
         // SAFETY: as above; AVX2 comes with AVX-512.
-        unsafe { input256(half.0, &pixels, half.1, to, distance) }
+        unsafe { input256(token, &pixels, rest, to, distance) }
     }
 
     fn output(self, sums: &[i32], distance: usize, _constants: &[i32], block: usize, to: Place<'_>) {

@@ -36,6 +36,8 @@ pub(super) trait Registers: Copy {
     fn twice32(self, a: Self::Vector) -> Self::Vector;
     /// 4 a in 32 bits.
     fn four_times32(self, a: Self::Vector) -> Self::Vector;
+    /// a >> 2 in 32 bits.
+    fn fourth32(self, a: Self::Vector) -> Self::Vector;
     /// `(a * factor) >> shift` in 32 bits, the product modulo 2^32.
     fn scale32(self, a: Self::Vector, factor: i32, shift: i32) -> Self::Vector;
     /// Codes as 16-bit numbers.
@@ -63,7 +65,7 @@ pub(super) trait Registers: Copy {
 macro_rules! registers {
     ($token:ident, $vector:ident, $half:ident, $words:literal,
      $add16:ident $sub16:ident $shift16:ident $add32:ident $sub32:ident $shift32:ident,
-     $multiply:ident $right:ident $set:ident,
+     $multiply:ident $right:ident $fourth:ident $set:ident,
      $load_half:ident $codes:ident $weights:ident $load:ident $store:ident) => {
         impl Registers for $token {
             type Vector = $vector;
@@ -118,6 +120,12 @@ macro_rules! registers {
             }
 
             #[inline(always)]
+            fn fourth32(self, a: $vector) -> $vector {
+                // SAFETY: self proves the features.
+                unsafe { $fourth::<2>(a) }
+            }
+
+            #[inline(always)]
             fn scale32(self, a: $vector, factor: i32, shift: i32) -> $vector {
                 // SAFETY: self proves the features.
                 unsafe { $right($multiply(a, $set(factor)), _mm_cvtsi32_si128(shift)) }
@@ -157,12 +165,12 @@ macro_rules! registers {
 registers!(
     Avx2, __m256i, __m128i, 16,
     _mm256_add_epi16 _mm256_sub_epi16 _mm256_slli_epi16 _mm256_add_epi32 _mm256_sub_epi32 _mm256_slli_epi32,
-    _mm256_mullo_epi32 _mm256_sra_epi32 _mm256_set1_epi32,
+    _mm256_mullo_epi32 _mm256_sra_epi32 _mm256_srai_epi32 _mm256_set1_epi32,
     _mm_loadu_si128 _mm256_cvtepu8_epi16 _mm256_cvtepi8_epi16 _mm256_loadu_si256 _mm256_storeu_si256
 );
 registers!(
     Avx512, __m512i, __m256i, 32,
     _mm512_add_epi16 _mm512_sub_epi16 _mm512_slli_epi16 _mm512_add_epi32 _mm512_sub_epi32 _mm512_slli_epi32,
-    _mm512_mullo_epi32 _mm512_sra_epi32 _mm512_set1_epi32,
+    _mm512_mullo_epi32 _mm512_sra_epi32 _mm512_srai_epi32 _mm512_set1_epi32,
     _mm256_loadu_si256 _mm512_cvtepu8_epi16 _mm512_cvtepi8_epi16 _mm512_loadu_si512 _mm512_storeu_si512
 );

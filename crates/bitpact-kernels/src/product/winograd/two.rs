@@ -16,8 +16,9 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::Simd;
+use super::simd::{Registers, Simd};
 use super::{Form, LANES, Lane, Patch, Place};
+use crate::isa::{Avx2, Avx512};
 use crate::layout::Layout;
 
 /// Positions of a transformed patch.
@@ -210,58 +211,60 @@ fn output(isa: Simd, sums: &[i32], distance: usize, constants: &[i32], block: us
     assert!(constants.len() >= 4 * block && to.acc.len() >= last + block, "outputs of a tile");
     match isa {
         // SAFETY: the token proves AVX-512; the lengths were checked above.
-        Simd::Avx512(_) if block.is_multiple_of(16) => unsafe {
-            combined512(sums.as_ptr(), distance, constants.as_ptr(), block, to);
+        Simd::Avx512(token) if block.is_multiple_of(16) => unsafe {
+            combined512(token, sums.as_ptr(), distance, constants.as_ptr(), block, to);
         },
         // SAFETY: as above, with AVX2, which comes with AVX-512.
-        _ => unsafe { combined(sums.as_ptr(), distance, constants.as_ptr(), block, to) },
+        Simd::Avx512(token) => unsafe {
+            combined256(token.avx2(), sums.as_ptr(), distance, constants.as_ptr(), block, to);
+        },
+        // SAFETY: as above.
+        Simd::Avx2(token) => unsafe { combined256(token, sums.as_ptr(), distance, constants.as_ptr(), block, to) },
     }
 }
 
-/// # Safety
-/// The CPU has AVX-512 F, BW, VL and DQ; the lengths are as [`output`] checks them, `block` is a multiple of 16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-unsafe fn combined512(sums: *const i32, distance: usize, constants: *const i32, block: usize, to: Place<'_>) {
-    let double = |v: __m512i| _mm512_slli_epi32::<1>(v);
-    let first = |m: [__m512i; 4]| _mm512_add_epi32(_mm512_add_epi32(double(m[0]), m[1]), m[2]);
-    let second = |m: [__m512i; 4]| _mm512_sub_epi32(_mm512_sub_epi32(m[1], m[2]), double(m[3]));
-    let acc = to.acc.as_mut_ptr();
-    for c in (0..block).step_by(16) {
-        let m = |position: usize| {
+/// The output transform compiled for registers of one kind.
+macro_rules! compiled {
+    ($token:ident, $features:literal, $combined:ident) => {
+        /// # Safety
+        /// As for [`combined`].
+        #[target_feature(enable = $features)]
+        unsafe fn $combined(
+            r: $token,
+            sums: *const i32,
+            distance: usize,
+            constants: *const i32,
+            block: usize,
+            to: Place<'_>,
+        ) {
             // SAFETY: the caller's promise.
-            unsafe { _mm512_loadu_si512(sums.wrapping_add(position * distance + c).cast()) }
-        };
-        let columns: [[__m512i; 4]; 2] = {
-            let column = |j: usize| [m(j), m(4 + j), m(8 + j), m(12 + j)];
-            let columns = [column(0), column(1), column(2), column(3)];
-            [columns.map(first), columns.map(second)]
-        };
-        let outputs = [first(columns[0]), second(columns[0]), first(columns[1]), second(columns[1])];
-        for (place, four_times) in outputs.into_iter().enumerate() {
-            let Some(at) = to.at(place / 2, place % 2) else { continue };
-            // SAFETY: the caller's promise.
-            let constant = unsafe { _mm512_loadu_si512(constants.wrapping_add(place * block + c).cast()) };
-            let y = _mm512_srai_epi32::<2>(_mm512_sub_epi32(four_times, constant));
-            // SAFETY: the caller's promise.
-            unsafe { _mm512_storeu_si512(acc.wrapping_add(at + c).cast(), y) };
+            unsafe { combined(r, sums, distance, constants, block, to) }
         }
-    }
+    };
 }
+compiled!(Avx2, "avx2,fma", combined256);
+compiled!(Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", combined512);
 
 /// # Safety
-/// The CPU has AVX2; the lengths are as [`output`] checks them.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn combined(sums: *const i32, distance: usize, constants: *const i32, block: usize, to: Place<'_>) {
-    let double = |v: __m256i| _mm256_slli_epi32::<1>(v);
-    let first = |m: [__m256i; 4]| _mm256_add_epi32(_mm256_add_epi32(double(m[0]), m[1]), m[2]);
-    let second = |m: [__m256i; 4]| _mm256_sub_epi32(_mm256_sub_epi32(m[1], m[2]), double(m[3]));
+/// The lengths are as [`output`] checks them, `block` is a multiple of a register.
+#[inline(always)]
+unsafe fn combined<R: Registers>(
+    r: R,
+    sums: *const i32,
+    distance: usize,
+    constants: *const i32,
+    block: usize,
+    to: Place<'_>,
+) {
+    let first = |m: [R::Vector; 4]| r.add32(r.add32(r.twice32(m[0]), m[1]), m[2]);
+    let second = |m: [R::Vector; 4]| r.sub32(r.sub32(m[1], m[2]), r.twice32(m[3]));
     let acc = to.acc.as_mut_ptr();
-    for c in (0..block).step_by(8) {
+    for c in (0..block).step_by(R::SUMS) {
         let m = |position: usize| {
             // SAFETY: the caller's promise.
-            unsafe { _mm256_loadu_si256(sums.wrapping_add(position * distance + c).cast()) }
+            unsafe { r.load(sums.wrapping_add(position * distance + c)) }
         };
-        let columns: [[__m256i; 4]; 2] = {
+        let columns: [[R::Vector; 4]; 2] = {
             let column = |j: usize| [m(j), m(4 + j), m(8 + j), m(12 + j)];
             let columns = [column(0), column(1), column(2), column(3)];
             [columns.map(first), columns.map(second)]
@@ -270,10 +273,10 @@ unsafe fn combined(sums: *const i32, distance: usize, constants: *const i32, blo
         for (place, four_times) in outputs.into_iter().enumerate() {
             let Some(at) = to.at(place / 2, place % 2) else { continue };
             // SAFETY: the caller's promise.
-            let constant = unsafe { _mm256_loadu_si256(constants.wrapping_add(place * block + c).cast()) };
-            let y = _mm256_srai_epi32::<2>(_mm256_sub_epi32(four_times, constant));
+            let constant = unsafe { r.load(constants.wrapping_add(place * block + c)) };
+            let y = r.fourth32(r.sub32(four_times, constant));
             // SAFETY: the caller's promise.
-            unsafe { _mm256_storeu_si256(acc.wrapping_add(at + c).cast(), y) };
+            unsafe { r.store(acc.wrapping_add(at + c), y) };
         }
     }
 }
