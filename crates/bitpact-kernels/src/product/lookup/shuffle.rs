@@ -1,23 +1,11 @@
-//! The loop nest of look-ups, and the byte permutes of each instruction set.
+//! The byte permutes of each instruction set.
 
 use std::arch::x86_64::*;
 
+use super::nest::{Panel, run};
 use super::places::{Strip, Tables};
 use crate::isa::{Avx2, Avx512};
-use crate::product::tile::{Segment, Source, Sums};
-
-/// One block of channels.
-#[derive(Clone, Copy)]
-pub(super) struct Panel<'a> {
-    /// Offsets and lengths in groups.
-    pub(super) segments: &'a [Segment],
-    pub(super) indices: &'a [u8],
-    pub(super) tables: &'a [u8],
-    pub(super) step: i32,
-    pub(super) zero: i32,
-    /// Sum of the codes each pixel reads, little-endian.
-    pub(super) sums: &'a [[u8; 4]],
-}
+use crate::product::tile::{Source, Sums};
 
 /// The instructions of one path. A value is a proof that the CPU has them, so its safe methods are arithmetic and its unsafe
 /// ones are memory accesses. Byte `2 i` of a register belongs to channel `i`, byte `2 i + 1` to channel `BYTES / 2 + i`.
@@ -70,135 +58,13 @@ pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// Writes the places and the sums of a strip.
     fn fill(self, tables: &Tables, strip: Strip<'_>);
 
-    /// The sums of all pixels for one block of `registers` registers, with tables of `terms` terms.
+    /// The sums of all pixels for one block; `sizes` are its registers and the terms of a table.
     ///
     /// # Safety
-    /// At each of `panel.sums.len()` pixels of `source` the segments' groups are valid for reads of `terms` places of 2 bytes each, and at every
-    /// place's value `ENTRIES` bytes of tables; the panel has `registers * BYTES` indices for each group; `to` is valid for writes of `registers * BYTES` numbers at
-    /// each pixel.
+    /// At each of `panel.sums.len()` pixels of `source` the segments' groups are valid for reads of a place of 2 bytes for each term, and at every
+    /// place's value `ENTRIES` bytes of tables; the panel has `BYTES` indices for each register and group; `to` is valid for writes of
+    /// `BYTES` numbers for each register at each pixel.
     unsafe fn run<S: Source>(self, source: S, panel: Panel<'_>, sizes: (usize, usize), to: Sums);
-}
-
-/// Adds the entries of `N` groups of `T` terms, at most two places at `xs`. Where registers have 64 bytes a pixel waits for its loads, and
-/// reading two places at once saves one.
-///
-/// # Safety
-/// `N * T` places are readable at each pixel, `ENTRIES` bytes of tables at each place's value, `N * V` registers at `index`.
-#[inline(always)]
-unsafe fn add<S: Shuffle, const P: usize, const V: usize, const T: usize, const N: usize>(
-    s: S,
-    tables: &[u8],
-    xs: [*const u8; P],
-    index: *const u8,
-    bytes: &mut [[S::Vector; V]; P],
-) {
-    let indices: [[S::Vector; V]; N] = std::array::from_fn(|group| {
-        std::array::from_fn(|v| {
-            // SAFETY: the caller's promise.
-            unsafe { s.load(index.wrapping_add((group * V + v) * S::BYTES)) }
-        })
-    });
-    for p in 0..P {
-        let places = match N * T {
-            // SAFETY: the caller's promise: one place.
-            1 => u32::from(unsafe { xs[p].cast::<u16>().read_unaligned() }),
-            // SAFETY: the caller's promise: two places.
-            _ => unsafe { xs[p].cast::<u32>().read_unaligned() },
-        };
-        for group in 0..N {
-            let term = |t: usize| {
-                let place = usize::from((places >> (16 * (group * T + t))) as u16);
-                // SAFETY: the caller's promise: a place is that of a table.
-                unsafe { s.table(tables.as_ptr().wrapping_add(place)) }
-            };
-            let table = (1..T).fold(term(0), |table, t| s.add_bytes(table, term(t)));
-            for v in 0..V {
-                bytes[p][v] = s.add_bytes(bytes[p][v], s.entries(table, indices[group][v]));
-            }
-        }
-    }
-}
-
-/// The sums of `n` of at most `P` pixels from number `done`.
-///
-/// # Safety
-/// As for [`Shuffle::run`].
-#[inline(always)]
-unsafe fn tile<S: Shuffle, const P: usize, const V: usize, const T: usize>(
-    s: S,
-    panel: Panel<'_>,
-    xs: [*const u8; P],
-    (done, n): (usize, usize),
-    to: Sums,
-) {
-    let mut index = panel.indices.as_ptr();
-    let mut bytes = [[s.zeros(); V]; P];
-    // Both bytes of each 16 bits as one number, and the odd bytes.
-    let mut both = [[s.zeros(); V]; P];
-    let mut odd = [[s.zeros(); V]; P];
-    for segment in panel.segments {
-        let mut at = 2 * T * segment.offset as usize;
-        let mut left = segment.words as usize;
-        while T == 1 && S::BYTES == 64 && left >= 2 {
-            // SAFETY: the caller's promise; two groups are left.
-            unsafe { add::<S, P, V, 1, 2>(s, panel.tables, xs.map(|x| x.wrapping_add(at)), index, &mut bytes) };
-            (index, at, left) = (index.wrapping_add(2 * V * S::BYTES), at + 4, left - 2);
-        }
-        while left > 0 {
-            // SAFETY: the caller's promise.
-            unsafe { add::<S, P, V, T, 1>(s, panel.tables, xs.map(|x| x.wrapping_add(at)), index, &mut bytes) };
-            (index, at, left) = (index.wrapping_add(V * S::BYTES), at + 2 * T, left - 1);
-        }
-        if segment.flush {
-            for p in 0..P {
-                for v in 0..V {
-                    both[p][v] = s.add(both[p][v], bytes[p][v]);
-                    odd[p][v] = s.add(odd[p][v], s.odd(bytes[p][v]));
-                    bytes[p][v] = s.zeros();
-                }
-            }
-        }
-    }
-    for p in 0..n {
-        let less = panel.zero * u32::from_le_bytes(panel.sums[done + p]) as i32;
-        for v in 0..V {
-            let even = s.even(both[p][v], odd[p][v]);
-            let to = to.first.wrapping_add((done + p) * to.stride + v * S::BYTES);
-            // SAFETY: the caller's promise.
-            unsafe { s.finish(even, panel.step, less, to) };
-            // SAFETY: the caller's promise.
-            unsafe { s.finish(odd[p][v], panel.step, less, to.wrapping_add(S::BYTES / 2)) };
-        }
-    }
-}
-
-/// The sums of all pixels, in tiles of `P`.
-///
-/// # Safety
-/// As for [`Shuffle::run`].
-#[inline(always)]
-unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize, const T: usize>(
-    s: S,
-    mut source: X,
-    panel: Panel<'_>,
-    to: Sums,
-) {
-    let pixels = panel.sums.len();
-    let mut done = 0;
-    while done < pixels {
-        let n = (pixels - done).min(P);
-        match n {
-            // SAFETY: the caller's promise; these n pixels are among `pixels`.
-            1 => unsafe { tile::<S, 1, V, T>(s, panel, source.take(n), (done, n), to) },
-            // SAFETY: as above.
-            2 => unsafe { tile::<S, 2, V, T>(s, panel, source.take(n), (done, n), to) },
-            // SAFETY: as above.
-            3..=4 => unsafe { tile::<S, 4, V, T>(s, panel, source.take(n), (done, n), to) },
-            // SAFETY: as above.
-            _ => unsafe { tile::<S, P, V, T>(s, panel, source.take(n), (done, n), to) },
-        }
-        done += n;
-    }
 }
 
 macro_rules! fill {
@@ -424,12 +290,12 @@ impl Shuffle for Avx512Bytes {
 
 /// AVX-512 VBMI: `vpermb` on 64 channels, tables of 64 entries. Exists only where the CPU has it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Vbmi(());
+pub(super) struct Vbmi(Avx512);
 
 impl Vbmi {
     /// The token, where the CPU has the features.
-    pub(super) fn detect(_: Avx512) -> Option<Vbmi> {
-        is_x86_feature_detected!("avx512vbmi").then_some(Vbmi(()))
+    pub(super) fn detect(token: Avx512) -> Option<Vbmi> {
+        is_x86_feature_detected!("avx512vbmi").then_some(Vbmi(token))
     }
 }
 
@@ -454,7 +320,7 @@ impl Shuffle for Vbmi {
     fn fill(self, tables: &Tables, strip: Strip<'_>) {
         match tables.codes {
             3 => tables.fill_threes(self, strip),
-            _ => tables.fill(strip),
+            _ => Avx512Bytes(self.0).fill(tables, strip),
         }
     }
 
