@@ -368,3 +368,38 @@ impl<S: Shuffle> Product for Lookup<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::Reference;
+    use super::*;
+    use crate::conv::ConvGeometry;
+
+    /// With VBMI a machine would not meet the kernels of one without.
+    #[test]
+    fn tables_of_sixteen_and_of_64_entries_give_the_same_sums() {
+        let Some(token) = Avx512::detect() else { return };
+        for (step, levels, cin, x_max) in [(2, 2, 64, 3), (2, 2, 41, 3), (2, 4, 48, 3), (1, 3, 20, 1), (2, 2, 7, 1)] {
+            let geometry = ConvGeometry { kh: 3, kw: 3, stride: 1, pad: 1, cin, cout: 100 };
+            let codes: Vec<i16> = (0..geometry.weights()).map(|i| (i * i * 7 / 5 % levels) as i16 * step - 1).collect();
+            let layout = Layout::new(6, 7, cin, 1);
+            let x: Vec<u8> = (0..layout.len()).map(|i| (i * 13 / 3 % (x_max + 1)) as u8).collect();
+            let spec = ProductSpec { geometry, x: layout, x_max: x_max as u8, groups: 1, codes: &codes };
+            let digits = Digits::of(&codes).expect("four levels");
+            let sums = |kernel: &dyn Product| {
+                let mut scratch = Aligned::zeroed(kernel.scratch_bytes(6));
+                let mut acc = vec![0; 6 * 7 * 128];
+                kernel.prepare(&x, 0..6, &mut scratch);
+                kernel.accumulate(&x, &mut scratch, 0..6, 0..128, &mut acc);
+                acc
+            };
+            let expected = sums(&Reference::new(&spec));
+            let small = Lookup::new(Avx512Bytes(token), digits, &spec).expect("tables of 16");
+            assert!(sums(&small) == expected, "{levels} levels, {cin} channels, codes to {x_max}");
+            if let Some(vbmi) = vbmi(token, digits, x_max as u8) {
+                let large = Lookup::new(vbmi, digits, &spec).expect("tables of 64");
+                assert!(sums(&large) == expected, "tables of 64, {levels} levels, {cin} channels, codes to {x_max}");
+            }
+        }
+    }
+}
