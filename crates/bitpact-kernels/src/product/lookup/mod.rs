@@ -30,7 +30,7 @@ use nest::Panel;
 use places::{Strip, Tables};
 use shuffle::{Avx2Bytes, Avx512Bytes, Shuffle, Vbmi};
 
-/// Most bytes of the tables of one kind: they share the first-level cache with the codes and the sums.
+/// Most bytes of the tables of one term: they share the first-level cache with the codes and the sums.
 const MOST_TABLE_BYTES: usize = 4096;
 
 /// Look-ups between two flushes, on average, from which on they beat other kernels. A flush costs as much as 1.5 look-ups; with
