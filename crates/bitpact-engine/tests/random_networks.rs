@@ -40,14 +40,18 @@ impl Draw {
         let (kernel, stride, padding) = match size {
             // One position a stride: the size of an option-A shortcut.
             Some(size) if size.h != 1 || size.w != 1 => ([1, 1], from.h.div_ceil(size.h), 0),
-            Some(_) => ([from.h, from.w], 1, 0),
+            Some(_) => self.one_position(from),
             None => {
                 let padding = self.below(4);
                 let side = |draw: &mut Self, side: usize| 1 + draw.below((side + 2 * padding).min(5));
-                ([side(self, from.h), side(self, from.w)], 1 + self.below(3), padding)
+                let kernel = [side(self, from.h), side(self, from.w)];
+                // Now and then the window leaves the tensor with its first step.
+                let stride = if self.one_in(8) { from.h.max(from.w) + self.below(9) } else { 1 + self.below(3) };
+                (kernel, stride, padding)
             }
         };
-        let out_channels = size.map_or_else(|| 1 + self.below(40), |size| size.c);
+        let any_channels = |draw: &mut Self| [1, 1 + draw.below(40), 1 + draw.below(40), 100][draw.below(4)];
+        let out_channels = size.map_or_else(|| any_channels(self), |size| size.c);
         let (groups, out_channels) = match (size, self.below(4)) {
             (None, 0) => (from.c, from.c * (1 + self.below(3))),
             (None, 1) => {
@@ -93,6 +97,18 @@ impl Draw {
             grid,
             codes,
         }
+    }
+
+    /// Kernel, stride and padding of a window that has one position over `from`: all of the tensor, or a part of it and of its
+    /// padding, with a stride that leaves it.
+    fn one_position(&mut self, from: Shape) -> ([usize; 2], usize, usize) {
+        if self.one_in(2) {
+            return ([from.h, from.w], 1, 0);
+        }
+        let padding = self.below(4);
+        let kernel = [from.h, from.w].map(|side| 1 + self.below((side + 2 * padding).min(5)));
+        let left = [from.h + 2 * padding - kernel[0], from.w + 2 * padding - kernel[1]];
+        (kernel, left[0].max(left[1]) + 1 + self.below(3), padding)
     }
 
     /// A step that spreads the sums over the codes.
@@ -144,17 +160,13 @@ impl Draw {
             // Same size as the input: a 1x1 window; otherwise a window of what is too much.
             if shape.h <= target.h && shape.w <= target.w {
                 main = self.product(model, format!("main{index}"), input, Some(Shape::new(1, 1, shape.c)));
-                main.kernel = [target.h - shape.h + 1, target.w - shape.w + 1];
-                let n = main.in_channels * main.kernel[0] * main.kernel[1] * shape.c;
-                main.codes = (0..n).map(|i| main.codes[i % main.codes.len()]).collect();
+                set_window(&mut main, [target.h - shape.h + 1, target.w - shape.w + 1], 1);
                 if self.one_in(2) {
                     residual = Some(IntegerResidual { input: from, stride, pad_before, pad_after });
                 } else {
                     let mut projection =
                         self.product(model, format!("second{index}"), from, Some(Shape::new(1, 1, shape.c)));
-                    projection.kernel = [1, 1];
-                    projection.stride = stride;
-                    projection.codes.truncate(source.c * shape.c);
+                    set_window(&mut projection, [1, 1], stride);
                     second = Some(projection);
                 }
             }
@@ -204,8 +216,7 @@ impl Draw {
                 let input = beside[self.below(beside.len())];
                 let shape = Shape { c: size.c, ..model.shape(input) };
                 let mut main = self.product(model, format!("main{last}"), input, Some(Shape::new(1, 1, shape.c)));
-                main.kernel = [1, 1];
-                main.codes.truncate(main.in_channels * main.out_channels);
+                set_window(&mut main, [1, 1], 1);
                 let residual = IntegerResidual { input: last, stride: 1, pad_before: 0, pad_after: 0 };
                 let op = self.stream(model, main, None, Some(residual));
                 // Values that could leave 32 bits are none of a stream.
@@ -219,6 +230,13 @@ impl Draw {
         let channels = model.shape(input).c;
         IntegerOp::Act { input, step: self.step([Some(vec![model.code_range(input); channels]), None, None]) }
     }
+}
+
+/// Gives a product of one group another window without padding, its codes repeated as often as it takes.
+fn set_window(product: &mut IntegerProduct, kernel: [usize; 2], stride: usize) {
+    (product.kernel, product.stride, product.padding, product.padding_code) = (kernel, stride, 0, 0);
+    let n = product.in_channels * kernel[0] * kernel[1] * product.out_channels;
+    product.codes = product.codes.iter().cycle().take(n).copied().collect();
 }
 
 /// Pushes a layer whose shape and range follow from its op.
@@ -241,7 +259,8 @@ fn random_network(seed: u64) -> IntegerModel {
         let op = match draw.below(10) {
             _ if kind == TensorKind::Stream => draw.after_stream(&model),
             at @ (0 | 2) if pools && from.h.min(from.w) >= 2 => {
-                let (kernel, stride, padding) = (2 + draw.below(2), 1 + draw.below(2), draw.below(2));
+                let (kernel, stride) = (2 + draw.below(2), [1, 2, from.h.max(from.w) + 1][draw.below(3)]);
+                let padding = draw.below(kernel);
                 let kernel = kernel.min(from.h + 2 * padding).min(from.w + 2 * padding);
                 // One code for every reader of a tensor: a function of the tensor.
                 let largest = if padding > 0 { model.code_range(i).1 as u32 } else { 0 };
@@ -268,7 +287,8 @@ fn random_network(seed: u64) -> IntegerModel {
         let op = draw.act(&model, model.layers.len());
         push(&mut model, op);
     }
-    let classes = 1 + draw.below(12);
+    let classes =
+        [1, 1 + draw.below(12), 1 + draw.below(12), if draw.one_in(40) { 10_000 } else { 1000 }][draw.below(4)];
     let main = draw.product(&model, "fc".to_owned(), model.layers.len(), Some(Shape::new(1, 1, classes)));
     let mul = (0..classes).map(|_| draw.between(-1000, 1000) as i32).collect();
     let add = (0..classes).map(|_| draw.between(-(1 << 40), 1 << 40)).collect();
@@ -280,15 +300,18 @@ fn random_network(seed: u64) -> IntegerModel {
 }
 
 fn check(seed: u64, images: usize) -> Result<(), TestCaseError> {
-    let model = random_network(seed);
+    check_model(&random_network(seed), seed, images)
+}
+
+fn check_model(model: &IntegerModel, seed: u64, images: usize) -> Result<(), TestCaseError> {
     let bytes = model.to_bytes().unwrap();
-    prop_assert!(IntegerModel::from_bytes(&bytes, "random").unwrap() == model);
+    prop_assert!(&IntegerModel::from_bytes(&bytes, "random").unwrap() == model);
     let image = model.input_shape.elements();
     let pixels: Vec<u8> = (0..images * image).map(|i| Key::new(seed).with("p").u64(i as u64) as u8).collect();
-    let expected: Vec<_> = pixels.chunks(image).map(|p| Interpreter::new(&model).run(p)).collect();
+    let expected: Vec<_> = pixels.chunks(image).map(|p| Interpreter::new(model).run(p)).collect();
     for isa in Isa::available() {
         for threads in [1, 2] {
-            let mut executor = Executor::new(&model, ExecOptions { isa, threads }).unwrap();
+            let mut executor = Executor::new(model, ExecOptions { isa, threads }).unwrap();
             let mut logits = vec![0; images * model.classes()];
             // The second run finds the memory as the first one left it.
             for _ in 0..2 {
@@ -316,10 +339,72 @@ proptest! {
     }
 }
 
-/// 16-bit weights whose Winograd transform left 16 bits, behind codes small enough for bytes.
+/// A network of products one after the other, each but the last with codes up to `hi`; the last one gives the logits.
+fn chain(input_shape: Shape, hi: i32, products: Vec<IntegerProduct>) -> IntegerModel {
+    let input = InputDescription::uniform(input_shape.c, 128, 0.5);
+    let classes = products.last().map_or(0, |logits| logits.out_channels);
+    let class_names = (0..classes).map(|c| c.to_string()).collect();
+    let mut model = IntegerModel { arch: "chain".to_owned(), input, input_shape, class_names, layers: vec![] };
+    let last = products.len() - 1;
+    for (i, main) in products.into_iter().enumerate() {
+        let n = main.out_channels;
+        let op = if i == last {
+            IntegerOp::Logits { main, mul: vec![1; n], add: vec![0; n] }
+        } else {
+            let reach = model.acc_ranges(&main).unwrap().iter().map(|r| r.1 - r.0).max().unwrap_or(1);
+            let shift = (4 * reach / i64::from(hi)).ilog2();
+            let add = vec![i64::from(hi) << (shift - 1); n];
+            let step =
+                IntegerStep { shift, mul: vec![1; n], mul2: vec![], res_mul: vec![], add, lo: 0, hi, bounds: vec![] };
+            IntegerOp::Product { main, second: None, residual: None, step }
+        };
+        push(&mut model, op);
+    }
+    model
+}
+
+fn product(name: &str, input: TensorId, from: Shape, out_channels: usize, kernel: usize) -> IntegerProduct {
+    let n = out_channels * from.c * kernel * kernel;
+    IntegerProduct {
+        name: name.to_owned(),
+        input,
+        kernel: [kernel; 2],
+        stride: 1,
+        padding: 0,
+        padding_code: 0,
+        out_channels,
+        in_channels: from.c,
+        groups: 1,
+        weight_bits: 8,
+        grid: Grid::WithZero,
+        codes: (0..n).map(|i| (i * 37 % 255) as i16 - 127).collect(),
+    }
+}
+
+/// The only position of the window lies in the padding.
 #[test]
-fn networks_that_once_differed() {
-    check(2_127_805_797_502_110_103, 1).unwrap();
+fn logits_of_a_padded_1x1_window() {
+    let from = Shape::new(3, 3, 2);
+    for (side, padding, stride) in [(1, 1, 5), (3, 1, 5), (3, 0, 4), (1, 0, 3), (3, 2, 9)] {
+        let first = product("first", 0, from, 16, 4 - side);
+        let mut logits = product("logits", 1, Shape::new(side, side, 16), 10, 1);
+        (logits.padding, logits.stride) = (padding, stride);
+        check_model(&chain(from, 15, vec![first, logits]), 1, 2).unwrap();
+    }
+}
+
+/// The Winograd transform of such weights leaves 16 bits, though the codes are small enough for bytes.
+#[test]
+fn sixteen_bit_weights_behind_small_codes() {
+    let from = Shape::new(11, 11, 3);
+    let first = product("first", 0, from, 16, 3);
+    let mut second = product("second", 1, Shape::new(9, 9, 16), 32, 3);
+    second.weight_bits = 16;
+    second.codes.iter_mut().enumerate().for_each(|(i, code)| *code = if i % 20 < 18 { 32_639 } else { -32_639 });
+    let logits = product("logits", 2, Shape::new(7, 7, 32), 10, 7);
+    for hi in [1, 3, 15, 255] {
+        check_model(&chain(from, hi, vec![first.clone(), second.clone(), logits.clone()]), 1, 2).unwrap();
+    }
 }
 
 /// The networks above reach the routes that real ones rarely take.
@@ -340,7 +425,11 @@ fn the_random_networks_are_varied() {
         IntegerOp::WindowSum { .. } => m.output_of(op).is_ok_and(|(_, (_, hi))| (hi <= 255) == small),
         _ => false,
     };
-    let cases: [(&str, usize); 18] = [
+    let padded_logits =
+        |_: &IntegerModel, op: &IntegerOp| matches!(op, IntegerOp::Logits { main, .. } if main.padding > 0);
+    let cases: [(&str, usize); 20] = [
+        ("logits of a padded window", count(&padded_logits)),
+        ("a 1x1 window with padding", count(&|_, op| op.products().any(|p| p.kernel == [1, 1] && p.padding > 0))),
         ("a stream without a shortcut", count(&|m, op| stream(m, op, None))),
         ("a shortcut of a stream", count(&|m, op| stream(m, op, Some(TensorKind::Stream)))),
         ("a shortcut of codes into a stream", count(&|m, op| stream(m, op, Some(TensorKind::Codes)))),

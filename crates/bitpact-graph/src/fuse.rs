@@ -158,7 +158,8 @@ struct Branch {
 ///
 /// # Errors
 /// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image or
-/// average pools, pools read codes, and what is added or concatenated is all codes or all streams.
+/// average pools, pools read codes, what is added or concatenated is all codes or all streams, and the last node is that of
+/// a product.
 pub fn fuse(graph: &Graph) -> Result<Vec<Stage>, GraphError> {
     let n = graph.nodes().len();
     let mut f = Fuser { graph, kinds: vec![None; n], taken: vec![false; n] };
@@ -195,6 +196,10 @@ pub fn fuse(graph: &Graph) -> Result<Vec<Stage>, GraphError> {
     }
     if let Some(id) = f.taken.iter().position(|&t| !t) {
         return Err(pattern(graph, id, "this node is not part of a product, norm, addition and activation chain"));
+    }
+    if !matches!(stages.last(), Some(Stage::Unit(Unit { act: None, .. }))) {
+        let what = "the last node gives the logits, so it must be a convolution or linear layer, or its batch norm";
+        return Err(pattern(graph, graph.output(), what));
     }
     Ok(stages)
 }

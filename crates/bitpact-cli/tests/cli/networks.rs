@@ -41,3 +41,46 @@ fn names_of_architectures_are_drawn_and_bad_files_are_usage() {
     }
     place.run("bench tiny.toml --image-size 64").failed(2, &["--image-size", "tiny.toml is a file"]);
 }
+
+/// Writes a network of `nodes` on 32x32 images and trains it for an epoch.
+fn train(place: &Place, nodes: &str, flags: &str) -> super::Ended {
+    let input = r#"{ name = "image", op = "input", height = 32, width = 32, channels = 3 },"#;
+    std::fs::write(place.path("net.toml"), format!("name = \"net\"\nnodes = [\n{input}\n{nodes}\n]\n")).unwrap();
+    let line = "--limit-train 40 --limit-test 10 --batch-size 8 --compare-float false --epochs 2 --output run";
+    place.run(&format!("train --arch net.toml {line} {flags}"))
+}
+
+const CONV_ACT: &str = r#"
+  { name = "conv1", op = "conv", out_channels = 10, kernel = 3, stride = 4 },
+  { name = "act1", op = "act" },"#;
+
+#[test]
+fn what_cannot_be_converted_is_refused_before_the_first_step() {
+    let ends = [
+        ("", "act1"),
+        (r#"{ name = "pool", op = "global_avg_pool" }"#, "pool"),
+        (r#"{ name = "drop", op = "dropout", rate = 0.5 }"#, "drop"),
+        (r#"{ name = "pool", op = "max_pool", kernel = 8, stride = 8 }"#, "pool"),
+        (
+            r#"{ name = "conv2", op = "conv", out_channels = 10, kernel = 8 },
+               { name = "add", op = "add", inputs = ["conv2", "act1"] }"#,
+            "add",
+        ),
+    ];
+    for (end, node) in ends {
+        // The activation alone ends a network of one pixel.
+        let is_small = end.is_empty() || node == "add";
+        let start = if is_small { CONV_ACT.replace("stride = 4", "stride = 30") } else { CONV_ACT.to_owned() };
+        let end = end.replace("kernel = 8 }", "kernel = 1 }");
+        for flags in ["--bits W4A4", "--bits float", "--bits float@1,W4A4"] {
+            // A float network may end in a sum.
+            let code = if node == "add" { 1 } else { 2 };
+            if (node, flags) == ("add", "--bits float") {
+                continue;
+            }
+            let place = Place::new();
+            train(&place, &format!("{start}\n{end}"), flags).failed(code, &[node]);
+            assert!(!place.path("run").exists(), "{end}, {flags}: something was written");
+        }
+    }
+}

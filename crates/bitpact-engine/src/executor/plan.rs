@@ -141,8 +141,9 @@ impl Plan {
                 let (mul, add) = (mul.clone(), add.clone());
                 let input = self.places[main.input];
                 let (_, x_max) = model.code_range(main.input);
-                if let (Place::Codes { layout, .. } | Place::Sums { layout, .. }, [1, 1], 1) =
-                    (input, main.kernel, main.groups)
+                // The kernel reads the channels of the first pixel.
+                if let (Place::Codes { layout, .. } | Place::Sums { layout, .. }, [1, 1], 0, 1) =
+                    (input, main.kernel, main.padding, main.groups)
                     && let Some(kernel) = Linear::new(kernels.0, &main.codes, layout.c, x_max)
                 {
                     return Ok(Layer::Logits { kernel, input, mul, add });

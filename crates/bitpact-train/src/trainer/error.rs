@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bitpact_data::DataError;
-use bitpact_engine::EngineError;
+use bitpact_engine::{Difference, EngineError};
 use bitpact_model::{ConvertError, ModelError};
 
 use crate::TrainError;
@@ -31,6 +31,9 @@ pub enum RunError {
     /// The integer engine.
     #[error("integer network: {0}")]
     Engine(#[from] EngineError),
+    /// A kernel gave other integers than the reference interpreter: a defect of bitpact or of the machine.
+    #[error("integer network: {0}; this is a defect, and no accuracy is given")]
+    Differs(Difference),
     /// The system refused something about a file or folder.
     #[error("{}: cannot {what}: {source}", path.display())]
     Io {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bitpact_data::Dataset;
-use bitpact_engine::{Accuracy, ExecOptions, Executor};
+use bitpact_engine::{Accuracy, ExecOptions, Executor, VerifyOptions, verify};
 use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
 
@@ -14,11 +14,16 @@ use crate::TrainBackend;
 /// Images evaluated at once while training.
 pub(super) const CHUNK: usize = 100;
 
+/// Multiplications of the images that an evaluation begins with in the interpreter: some tenths of a second.
+const PROVED_MACS: u64 = 1 << 28;
+/// Images of these at most.
+const PROVED_IMAGES: u64 = 4;
+
 /// Runs the integer network on every image of `dataset`, `batch_size` at once. `told` hears of images done and images in
-/// all.
+/// all. Every code of the first one to four images is compared with the reference interpreter's before anything is counted.
 ///
 /// # Errors
-/// Images of another shape or with other classes than the network, or a network the engine refuses.
+/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that differs.
 pub fn evaluate_integer(
     model: &IntegerModel,
     dataset: &dyn Dataset,
@@ -41,6 +46,15 @@ pub fn evaluate_integer(
         return Err(RunError::Images { half: "test", what });
     }
     let mut executor = Executor::new(model, ExecOptions { isa, threads })?;
+    let macs: u64 = executor.layers().map(|(_, _, macs)| macs).sum();
+    let proved = (PROVED_MACS / macs.max(1)).clamp(1, PROVED_IMAGES).min(images as u64) as usize;
+    let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
+        range.zip(pixels.chunks_exact_mut(shape.len())).for_each(|(i, image)| dataset.image(i, image));
+    };
+    let path = VerifyOptions { isas: vec![isa], threads: vec![threads] };
+    if let Some(difference) = verify(model, &path, proved, fill, |_| ())?.first {
+        return Err(RunError::Differs(difference));
+    }
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8], labels: &mut [usize]| {
         for ((i, image), label) in range.zip(pixels.chunks_exact_mut(shape.len())).zip(labels) {
             dataset.image(i, image);

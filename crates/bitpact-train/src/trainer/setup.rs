@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bitpact_data::Dataset;
 use bitpact_graph::{Graph, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
-use bitpact_model::{InputDescription, Model, Tensor};
+use bitpact_model::{InputDescription, Model, Tensor, convert};
 
 use super::teacher::Teacher;
 use super::{Images, RunError};
@@ -36,7 +36,7 @@ impl Setup {
     ///
     /// # Errors
     /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half,
-    /// fewer training images than a batch, or a teacher for other images or classes.
+    /// fewer training images than a batch, a teacher for other images or classes, or a network that conversion refuses.
     pub fn new(recipe: &Recipe, images: &Images<'_>) -> Result<Self, RunError> {
         recipe.check()?;
         let shape = images.train.image_shape();
@@ -51,13 +51,17 @@ impl Setup {
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
         let plans = recipe.bits.all().map(|bits| recipe.plan_of(&graph, bits)).collect::<Result<Vec<_>, _>>()?;
         check_groups(recipe, &graph, &plans)?;
+        let input = recipe.input_description(shape.c);
+        for plan in plans.iter().filter(|plan| !plan.is_float()) {
+            check_integer_form(&graph, plan, &input, &class_names, recipe.seed)?;
+        }
         let (batch_size, count) = (recipe.batch_size, images.train.len());
         if batch_size > count {
             return Err(RunError::Batch { batch_size, images: count });
         }
         Ok(Self {
             recipe: recipe.clone(),
-            input: recipe.input_description(shape.c),
+            input,
             graph,
             plan: plans.into_iter().next().expect("a run has bits"),
             class_names,
@@ -92,6 +96,19 @@ impl Setup {
             tensors,
         }
     }
+}
+
+/// What conversion refuses is refused before the first step: random tensors are converted as trained ones will be.
+fn check_integer_form(
+    graph: &Graph,
+    plan: &QuantPlan,
+    input: &InputDescription,
+    class_names: &[String],
+    seed: u64,
+) -> Result<(), RunError> {
+    let model = Model::random(graph.clone(), plan.clone(), input.clone(), class_names.to_vec(), seed)?;
+    convert(&model)?;
+    Ok(())
 }
 
 /// Every pattern of a group must match something that is trained at some bits.
