@@ -1,7 +1,7 @@
 //! What a machine is asked to compute: the products of a network with the widths of their operands, and the tensors
 //! between them.
 
-use bitpact_graph::{FirstLast, Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
+use bitpact_graph::{End, FirstLast, Graph, Layer, NodeId, Op, QuantPlan, Sum, WeightPlan, fuse};
 use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, TensorKind};
 
 use crate::{AccelError, Widths};
@@ -108,7 +108,7 @@ impl Workload {
             FirstLast::Bits8 => widths.at_least(8),
             FirstLast::Float => Widths::new(widths.activations(), 16).expect("16 is a width"),
         };
-        Self::build(graph, |_| widths.activations(), |unit, id| of(id, unit.output))
+        Self::build(graph, |_| widths.activations(), |sum, id| of(id, sum.output))
     }
 
     /// `graph` with the bits of `plan`; float layers count as the 16-bit weight codes they are converted to.
@@ -171,35 +171,34 @@ impl Workload {
     fn build(
         graph: &Graph,
         act_bits: impl Fn(NodeId) -> u8,
-        widths: impl Fn(&Unit, NodeId) -> Widths,
+        widths: impl Fn(&Sum, NodeId) -> Widths,
     ) -> Result<Self, AccelError> {
         let mut tensors = vec![activation(&graph.node(0).name, graph.input().elements(), PIXEL_BITS)];
         let mut of_node = vec![usize::MAX; graph.nodes().len()];
         of_node[0] = 0;
         let mut steps = Vec::new();
-        for stage in fuse(graph)? {
-            let node = stage.output();
-            let (inputs, products, bits) = match &stage {
-                Stage::Unit(unit) => {
-                    let mut inputs = vec![unit.input];
-                    let mut products = vec![product(graph, unit.product, widths(unit, unit.product))];
-                    inputs.extend(unit.residual.map(|r| r.tensor()));
-                    if let Some(Residual::Projection { product: id, .. }) = unit.residual {
-                        products.push(product(graph, id, widths(unit, id)));
-                    }
-                    let without = if unit.output == graph.output() { LOGIT_BITS } else { STREAM_BITS };
-                    (inputs, products, unit.act.map_or(without, &act_bits))
+        for layer in fuse(graph)? {
+            let node = layer.output();
+            let (inputs, products, bits) = match &layer {
+                Layer::Sum(sum) => {
+                    let inputs = sum.terms.iter().map(|term| term.factor.tensor()).collect();
+                    let products = sum.products().map(|(_, id, _)| product(graph, id, widths(sum, id))).collect();
+                    let bits = match sum.end {
+                        End::Act(act) => act_bits(act),
+                        End::Wide => STREAM_BITS,
+                        End::Output => LOGIT_BITS,
+                    };
+                    (inputs, products, bits)
                 }
-                Stage::Act { input, act, .. } => (vec![*input], Vec::new(), act_bits(*act)),
-                Stage::MaxPool { input, .. } | Stage::AvgPool { input, .. } | Stage::GlobalAvgPool { input, .. } => {
+                Layer::MaxPool { input, .. } | Layer::AvgPool { input, .. } | Layer::GlobalAvgPool { input, .. } => {
                     (vec![*input], Vec::new(), tensors[of_node[*input]].bits)
                 }
-                Stage::Concat { node } => {
+                Layer::Concat { node } => {
                     let inputs = graph.node(*node).inputs.clone();
                     let bits = inputs.iter().map(|&i| tensors[of_node[i]].bits).max().unwrap_or(PIXEL_BITS);
                     (inputs, Vec::new(), bits)
                 }
-                Stage::Dropout { input, node } => {
+                Layer::Dropout { input, node } => {
                     of_node[*node] = of_node[*input];
                     continue;
                 }

@@ -85,7 +85,7 @@ pub enum GraphError {
         node: String,
         /// Shape of the first input.
         left: Shape,
-        /// Shape of the second input.
+        /// Shape of the first input that differs.
         right: Shape,
     },
     /// The inputs of a concatenation differ in height or width.
@@ -98,7 +98,7 @@ pub enum GraphError {
         /// Shape of the input that differs.
         other: Shape,
     },
-    /// The nodes are a valid graph, but not one that can be trained and converted as fused stages.
+    /// The nodes are a valid graph, but not one that can be trained and converted as fused layers.
     #[error("node `{node}`: {what}")]
     Pattern {
         /// The node.

@@ -1,126 +1,174 @@
-//! Groups the nodes of a graph into the stages that training and conversion work in.
+//! Groups the nodes of a graph into the layers that training and conversion work in.
 
 use crate::{Graph, GraphError, NodeId, Op};
 
-/// What is added before the activation of a [`Unit`].
+/// A tensor as a term of a sum or as the input of a product: an earlier layer's output, as it is or with its elements
+/// moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Residual {
-    /// The tensor of an earlier stage as it is.
-    Identity {
-        /// Output node of the earlier stage.
-        tensor: NodeId,
-    },
-    /// The tensor of an earlier stage, subsampled and channel-padded (option A).
-    Subsample {
-        /// Output node of the earlier stage.
-        tensor: NodeId,
-        /// The [`Op::Subsample`] node.
-        node: NodeId,
-    },
-    /// A second product of an earlier stage's tensor with its own batch norm.
-    Projection {
-        /// Output node of the earlier stage.
-        tensor: NodeId,
-        /// The product.
-        product: NodeId,
-        /// Its batch norm.
-        norm: Option<NodeId>,
-    },
+pub struct View {
+    /// Output node of the earlier layer, or the network's input.
+    pub tensor: NodeId,
+    /// The [`Op::Subsample`] node that moves its elements; `None` for the tensor as it is.
+    pub node: Option<NodeId>,
 }
 
-impl Residual {
-    /// Output node of the stage the shortcut starts from.
+/// What one term of a sum is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    /// A convolution or linear layer.
+    Product {
+        /// Output node of the layer that is read, or the network's input.
+        input: NodeId,
+        /// The convolution or linear layer.
+        node: NodeId,
+    },
+    /// A tensor, such as a shortcut.
+    View(View),
+}
+
+impl Factor {
+    /// Output node of the layer that the term reads.
     pub fn tensor(&self) -> NodeId {
         match *self {
-            Residual::Identity { tensor }
-            | Residual::Subsample { tensor, .. }
-            | Residual::Projection { tensor, .. } => tensor,
+            Factor::Product { input, .. } => input,
+            Factor::View(view) => view.tensor,
         }
     }
 }
 
-/// `act(norm(product(input)) + residual)`: the step that training fuses and that becomes one integer layer.
+/// One term of a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unit {
-    /// Output node of the stage that is read, or the network's input.
-    pub input: NodeId,
-    /// The convolution or linear layer.
-    pub product: NodeId,
-    /// Batch norm of the product.
+pub struct Term {
+    /// What it is made of.
+    pub factor: Factor,
+    /// The batch norm of this term alone.
     pub norm: Option<NodeId>,
-    /// Second branch of the sum.
-    pub residual: Option<Residual>,
-    /// The activation; `None` for the logits and for a residual stream.
-    pub act: Option<NodeId>,
-    /// Last node of the stage: its output is the stage's.
+}
+
+impl Term {
+    /// Output node of the layer that is read and the node of the product, where the term is one.
+    pub fn product(&self) -> Option<(NodeId, NodeId)> {
+        match self.factor {
+            Factor::Product { input, node } => Some((input, node)),
+            Factor::View(_) => None,
+        }
+    }
+
+    /// The view, where the term is one.
+    pub fn view(&self) -> Option<View> {
+        match self.factor {
+            Factor::Product { .. } => None,
+            Factor::View(view) => Some(view),
+        }
+    }
+}
+
+/// What becomes of a sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The codes of this activation.
+    Act(NodeId),
+    /// A tensor wider than codes that later layers read: a residual stream.
+    Wide,
+    /// The output of the network.
+    Output,
+}
+
+/// `end(sum of norm(term))`: the layer that training fuses and that becomes one integer layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sum {
+    /// At least one: products first, those of main branches before projection shortcuts, then views, each in the order of
+    /// the graph.
+    pub terms: Vec<Term>,
+    /// What becomes of the sum.
+    pub end: End,
+    /// Last node of the layer, the activation where there is one: its output is the layer's.
     pub output: NodeId,
 }
 
-/// One stage of a network, in the order of computation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// A product with everything up to its activation; without one, the logits or a residual stream.
-    Unit(Unit),
-    /// `act(norm(input))` of a residual stream or an average pool.
-    Act {
-        /// Output node of the stage that is read.
-        input: NodeId,
-        /// The batch norm.
-        norm: Option<NodeId>,
-        /// The activation.
-        act: NodeId,
-    },
+impl Sum {
+    /// Every product as the node that it reads, the node itself and its batch norm, in the order of the terms.
+    pub fn products(&self) -> impl Iterator<Item = (NodeId, NodeId, Option<NodeId>)> + '_ {
+        self.terms.iter().filter_map(|term| term.product().map(|(input, node)| (input, node, term.norm)))
+    }
+
+    /// Every view with its batch norm, in the order of the terms.
+    pub fn views(&self) -> impl Iterator<Item = (View, Option<NodeId>)> + '_ {
+        self.terms.iter().filter_map(|term| term.view().map(|view| (view, term.norm)))
+    }
+
+    /// The activation that ends the layer.
+    pub fn act(&self) -> Option<NodeId> {
+        match self.end {
+            End::Act(act) => Some(act),
+            End::Wide | End::Output => None,
+        }
+    }
+}
+
+/// One layer of a network, in the order of computation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layer {
+    /// A sum of products and tensors.
+    Sum(Sum),
     /// Maximum pooling.
     MaxPool {
-        /// Output node of the stage that is read.
+        /// Output node of the layer that is read.
         input: NodeId,
         /// The node.
         node: NodeId,
     },
     /// Average pooling over windows.
     AvgPool {
-        /// Output node of the stage that is read.
+        /// Output node of the layer that is read.
         input: NodeId,
         /// The node.
         node: NodeId,
     },
     /// Global average pooling.
     GlobalAvgPool {
-        /// Output node of the stage that is read.
+        /// Output node of the layer that is read.
         input: NodeId,
         /// The node.
         node: NodeId,
     },
-    /// Channels of several stages, one after the other: the inputs of the node.
+    /// Channels of several layers, one after the other: the inputs of the node.
     Concat {
         /// The node.
         node: NodeId,
     },
     /// Dropout.
     Dropout {
-        /// Output node of the stage that is read.
+        /// Output node of the layer that is read.
         input: NodeId,
         /// The node.
         node: NodeId,
     },
 }
 
-impl Stage {
-    /// Node whose output is the stage's.
+impl Layer {
+    /// Node whose output is the layer's.
     pub fn output(&self) -> NodeId {
         match *self {
-            Stage::Unit(unit) => unit.output,
-            Stage::Act { act, .. } => act,
-            Stage::MaxPool { node, .. }
-            | Stage::AvgPool { node, .. }
-            | Stage::GlobalAvgPool { node, .. }
-            | Stage::Concat { node }
-            | Stage::Dropout { node, .. } => node,
+            Layer::Sum(Sum { output, .. }) => output,
+            Layer::MaxPool { node, .. }
+            | Layer::AvgPool { node, .. }
+            | Layer::GlobalAvgPool { node, .. }
+            | Layer::Concat { node }
+            | Layer::Dropout { node, .. } => node,
+        }
+    }
+
+    /// The sum, where the layer is one.
+    pub fn sum(&self) -> Option<&Sum> {
+        match self {
+            Layer::Sum(sum) => Some(sum),
+            _ => None,
         }
     }
 }
 
-/// What lies between two stages.
+/// What lies between two layers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Image,
@@ -128,8 +176,8 @@ enum Kind {
     Codes,
     /// Sums of codes: an average pool.
     Sums,
-    /// A sum of products that no activation has cut: a residual stream.
-    Stream,
+    /// A sum of terms that no activation has cut: a residual stream.
+    Wide,
     /// Behind a dropout.
     Dropped,
 }
@@ -137,78 +185,66 @@ enum Kind {
 /// Who may read a node.
 #[derive(Clone, Copy)]
 enum Readers {
-    /// Nobody: the logits.
+    /// Nobody: the output of the network.
     None,
     One(NodeId),
     /// Any number: a stream.
     Any,
 }
 
-/// Product of one branch of a sum, with its batch norm.
-struct Branch {
-    product: NodeId,
-    norm: Option<NodeId>,
-}
-
-/// Groups every node of `graph` into stages.
+/// Groups every node of `graph` into layers.
 ///
-/// A product with its batch norm, or a sum of such with a shortcut, ends in the activation that alone reads it, in the
-/// logits, or, where anything else reads it, as a residual stream, which only shortcuts, concatenations and activations
-/// (through a batch norm or not) read.
+/// A sum of products, each with its batch norm or not, and of shortcuts ends in the activation that alone reads it, in the
+/// output of the network, or, where anything else reads it, as a residual stream, which only shortcuts, concatenations and
+/// activations (through a batch norm or not) read.
 ///
 /// # Errors
 /// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image or
 /// average pools, pools read codes, what is added or concatenated is all codes or all streams, and the last node is that of
-/// a product.
-pub fn fuse(graph: &Graph) -> Result<Vec<Stage>, GraphError> {
+/// a sum.
+pub fn fuse(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
     let n = graph.nodes().len();
     let mut f = Fuser { graph, kinds: vec![None; n], taken: vec![false; n] };
     f.kinds[0] = Some(Kind::Image);
     f.taken[0] = true;
-    let mut stages: Vec<Stage> = Vec::new();
+    let mut layers: Vec<Layer> = Vec::new();
     for (id, node) in graph.nodes().iter().enumerate().skip(1) {
-        let (stage, kind) = match node.op {
-            Op::MaxPool { .. } => (Stage::MaxPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Codes),
-            Op::AvgPool { .. } => (Stage::AvgPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Sums),
-            Op::GlobalAvgPool => (Stage::GlobalAvgPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Sums),
+        let (layer, kind) = match node.op {
+            Op::MaxPool { .. } => (Layer::MaxPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Codes),
+            Op::AvgPool { .. } => (Layer::AvgPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Sums),
+            Op::GlobalAvgPool => (Layer::GlobalAvgPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Sums),
             Op::Dropout { .. } => {
                 let input = node.inputs[0];
                 if !matches!(f.kinds[input], Some(Kind::Codes | Kind::Sums)) {
                     return Err(f.misread(id, input, "an activation or a pool"));
                 }
-                (Stage::Dropout { input, node: id }, Kind::Dropped)
+                (Layer::Dropout { input, node: id }, Kind::Dropped)
             }
-            Op::Concat => (Stage::Concat { node: id }, f.concat(id)?),
-            Op::Act { .. } => {
-                let stage = match f.act_of(id)? {
-                    Some((input, norm)) => Stage::Act { input, norm, act: id },
-                    None => Stage::Unit(f.unit(node.inputs[0], Some(id), Readers::One(id))?),
-                };
-                (stage, Kind::Codes)
-            }
-            _ if id == graph.output() => (Stage::Unit(f.unit(id, None, Readers::None)?), Kind::Codes),
-            _ if f.is_stream(id) => (Stage::Unit(f.unit(id, None, Readers::Any)?), Kind::Stream),
+            Op::Concat => (Layer::Concat { node: id }, f.concat(id)?),
+            Op::Act { .. } => (Layer::Sum(f.act(id)?), Kind::Codes),
+            _ if id == graph.output() => (Layer::Sum(f.sum(id, End::Output, Readers::None)?), Kind::Codes),
+            _ if f.is_stream(id) => (Layer::Sum(f.sum(id, End::Wide, Readers::Any)?), Kind::Wide),
             _ => continue,
         };
         f.taken[id] = true;
         f.kinds[id] = Some(kind);
-        stages.push(stage);
+        layers.push(layer);
     }
     if let Some(id) = f.taken.iter().position(|&t| !t) {
         return Err(pattern(graph, id, "this node is not part of a product, norm, addition and activation chain"));
     }
-    if !matches!(stages.last(), Some(Stage::Unit(Unit { act: None, .. }))) {
+    if !layers.last().and_then(Layer::sum).is_some_and(|sum| sum.end == End::Output) {
         let what = "the last node gives the logits, so it must be a convolution or linear layer, or its batch norm";
         return Err(pattern(graph, graph.output(), what));
     }
-    Ok(stages)
+    Ok(layers)
 }
 
 struct Fuser<'a> {
     graph: &'a Graph,
-    /// Of the nodes that are outputs of stages.
+    /// Of the nodes that are outputs of layers.
     kinds: Vec<Option<Kind>>,
-    /// Nodes that are part of a stage.
+    /// Nodes that are part of a layer.
     taken: Vec<bool>,
 }
 
@@ -223,7 +259,7 @@ impl Fuser<'_> {
         };
         let [reader] = *graph.consumers(id) else { return node.op == Op::Add || is_branch(id) };
         match (node.op, graph.node(reader).op) {
-            (Op::Add, Op::Act { .. }) => node.inputs.iter().any(|&i| self.is_stream_shortcut(i)),
+            (Op::Add, Op::Act { .. } | Op::Add) => self.adds_stream(id),
             (Op::Add, _) => true,
             (_, Op::Act { .. } | Op::Add) => false,
             (op, Op::BatchNorm) if op.is_product() => false,
@@ -231,36 +267,40 @@ impl Fuser<'_> {
         }
     }
 
-    /// Whether a node is a residual stream, subsampled or not.
-    fn is_stream_shortcut(&self, id: NodeId) -> bool {
-        let from = match self.graph.node(id).op {
-            Op::Subsample { .. } => self.graph.node(id).inputs[0],
-            _ => id,
-        };
-        self.kinds[from] == Some(Kind::Stream)
+    /// Whether a residual stream, subsampled or not, is among the terms of an addition: what is added to it keeps its scale.
+    fn adds_stream(&self, add: NodeId) -> bool {
+        self.graph.node(add).inputs.iter().any(|&id| {
+            let from = match self.graph.node(id).op {
+                Op::Subsample { .. } => self.graph.node(id).inputs[0],
+                _ => id,
+            };
+            self.kinds[from] == Some(Kind::Wide)
+        })
     }
 
-    /// What an activation reads that no product of its own stage makes, and the batch norm between.
-    fn act_of(&mut self, act: NodeId) -> Result<Option<(NodeId, Option<NodeId>)>, GraphError> {
+    /// The layer that an activation ends.
+    fn act(&mut self, act: NodeId) -> Result<Sum, GraphError> {
         let graph = self.graph;
-        let wide = |id: NodeId| matches!(self.kinds[id], Some(Kind::Stream | Kind::Sums));
+        let wide = |id: NodeId| matches!(self.kinds[id], Some(Kind::Wide | Kind::Sums));
         let input = graph.node(act).inputs[0];
-        if wide(input) {
-            return Ok(Some((input, None)));
+        let (tensor, norm) = match graph.node(input).op {
+            _ if wide(input) => (input, None),
+            Op::BatchNorm if wide(graph.node(input).inputs[0]) => (graph.node(input).inputs[0], Some(input)),
+            _ => return self.sum(input, End::Act(act), Readers::One(act)),
+        };
+        if let Some(norm) = norm {
+            only_reader(graph, norm, Readers::One(act))?;
+            self.taken[norm] = true;
         }
-        if graph.node(input).op != Op::BatchNorm || !wide(graph.node(input).inputs[0]) {
-            return Ok(None);
-        }
-        only_reader(graph, input, Readers::One(act))?;
-        self.taken[input] = true;
-        Ok(Some((graph.node(input).inputs[0], Some(input))))
+        let factor = Factor::View(View { tensor, node: None });
+        Ok(Sum { terms: vec![Term { factor, norm }], end: End::Act(act), output: act })
     }
 
     fn concat(&self, id: NodeId) -> Result<Kind, GraphError> {
         let graph = self.graph;
         let inputs = &graph.node(id).inputs;
         let kind = self.kinds[inputs[0]];
-        let Some(kind @ (Kind::Codes | Kind::Stream)) = kind else {
+        let Some(kind @ (Kind::Codes | Kind::Wide)) = kind else {
             return Err(self.misread(id, inputs[0], "activations, max pools or sums of products"));
         };
         if let Some(&other) = inputs.iter().find(|&&i| self.kinds[i] != Some(kind)) {
@@ -275,84 +315,84 @@ impl Fuser<'_> {
         Ok(kind)
     }
 
-    fn unit(&mut self, last: NodeId, act: Option<NodeId>, readers: Readers) -> Result<Unit, GraphError> {
-        let graph = self.graph;
-        let (main, residual) = if graph.node(last).op == Op::Add {
-            self.taken[last] = true;
-            only_reader(graph, last, readers)?;
-            let [a, b] = [graph.node(last).inputs[0], graph.node(last).inputs[1]];
-            self.sum(last, a, b)?
-        } else {
-            (self.branch(last, readers)?, None)
+    /// The sum that ends in `last`, before its activation.
+    fn sum(&mut self, last: NodeId, end: End, readers: Readers) -> Result<Sum, GraphError> {
+        let mut terms = Vec::new();
+        self.terms(last, readers, &mut terms)?;
+        let rank = |term: &Term| match term.factor {
+            Factor::Product { node, .. } if self.graph.is_projection(node) => 1,
+            Factor::Product { .. } => 0,
+            Factor::View(_) => 2,
         };
-        let input = self.product_input(main.product)?;
-        Ok(Unit { input, product: main.product, norm: main.norm, residual, act, output: act.unwrap_or(last) })
+        terms.sort_by_key(rank);
+        if terms.first().is_none_or(|term| term.product().is_none()) {
+            return Err(pattern(self.graph, last, "one branch of an addition must end in a product"));
+        }
+        let output = if let End::Act(act) = end { act } else { last };
+        Ok(Sum { terms, end, output })
     }
 
-    /// Tells the main branch of an addition from its shortcut.
-    fn sum(&mut self, add: NodeId, a: NodeId, b: NodeId) -> Result<(Branch, Option<Residual>), GraphError> {
+    /// The terms of the sum that ends in `last`: of an addition those of all its inputs.
+    fn terms(&mut self, last: NodeId, readers: Readers, terms: &mut Vec<Term>) -> Result<(), GraphError> {
         let graph = self.graph;
-        let shortcut_of = |id: NodeId| -> Option<Residual> {
-            let is_shortcut =
-                |id: NodeId| matches!(self.kinds[id], Some(Kind::Image | Kind::Codes | Kind::Sums | Kind::Stream));
-            match graph.node(id).op {
-                _ if is_shortcut(id) => Some(Residual::Identity { tensor: id }),
-                Op::Subsample { .. } if is_shortcut(graph.node(id).inputs[0]) => {
-                    Some(Residual::Subsample { tensor: graph.node(id).inputs[0], node: id })
-                }
-                _ => None,
-            }
-        };
-        let (main, shortcut) = match (shortcut_of(a), shortcut_of(b)) {
-            (None, Some(s)) => (a, s),
-            (Some(s), None) => (b, s),
-            (Some(_), Some(_)) => return Err(pattern(graph, add, "one branch of an addition must end in a product")),
-            (None, None) => {
-                let one = Readers::One(add);
-                let (first, second) = (self.branch(a, one)?, self.branch(b, one)?);
-                let (main, side) = match (graph.is_projection(first.product), graph.is_projection(second.product)) {
-                    (false, true) => (first, second),
-                    (true, false) => (second, first),
-                    _ => return Err(pattern(graph, add, "neither branch of this addition is a shortcut of the other")),
-                };
-                let tensor = self.product_input(side.product)?;
-                return Ok((main, Some(Residual::Projection { tensor, product: side.product, norm: side.norm })));
-            }
-        };
-        let (reader, tensor) = match shortcut {
-            Residual::Subsample { tensor, node } => (node, tensor),
-            _ => (add, shortcut.tensor()),
-        };
-        match self.kinds[tensor] {
-            Some(Kind::Codes | Kind::Stream) => {}
-            Some(Kind::Sums) => {
-                return Err(pattern(graph, reader, "a shortcut cannot start from an average pool"));
-            }
-            _ => return Err(pattern(graph, reader, "a shortcut must start from an activation, not from the image")),
+        if graph.node(last).op != Op::Add {
+            terms.push(self.branch(last, readers)?);
+            return Ok(());
         }
-        if let Residual::Subsample { node, .. } = shortcut {
+        self.taken[last] = true;
+        only_reader(graph, last, readers)?;
+        for &input in &graph.node(last).inputs {
+            match self.shortcut(input, last)? {
+                Some(view) => terms.push(Term { factor: Factor::View(view), norm: None }),
+                None => self.terms(input, Readers::One(last), terms)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensor that an addition reads at `id`, if it is one.
+    fn shortcut(&mut self, id: NodeId, add: NodeId) -> Result<Option<View>, GraphError> {
+        let graph = self.graph;
+        let view = match (self.kinds[id], graph.node(id).op) {
+            (Some(_), _) => View { tensor: id, node: None },
+            (None, Op::Subsample { .. }) if self.kinds[graph.node(id).inputs[0]].is_some() => {
+                View { tensor: graph.node(id).inputs[0], node: Some(id) }
+            }
+            _ => return Ok(None),
+        };
+        match self.kinds[view.tensor] {
+            Some(Kind::Codes | Kind::Wide) => {}
+            Some(Kind::Sums) => {
+                return Err(pattern(graph, view.node.unwrap_or(add), "a shortcut cannot start from an average pool"));
+            }
+            _ => {
+                let what = "a shortcut must start from an activation, not from the image";
+                return Err(pattern(graph, view.node.unwrap_or(add), what));
+            }
+        }
+        if let Some(node) = view.node {
             only_reader(graph, node, Readers::One(add))?;
             self.taken[node] = true;
         }
-        Ok((self.branch(main, Readers::One(add))?, Some(shortcut)))
+        Ok(Some(view))
     }
 
     /// The product, and its batch norm, that end in `last`.
-    fn branch(&mut self, last: NodeId, readers: Readers) -> Result<Branch, GraphError> {
+    fn branch(&mut self, last: NodeId, readers: Readers) -> Result<Term, GraphError> {
         let graph = self.graph;
         only_reader(graph, last, readers)?;
         let norm = (graph.node(last).op == Op::BatchNorm).then_some(last);
-        let product = norm.map_or(last, |n| graph.node(n).inputs[0]);
-        if !graph.node(product).op.is_product() {
-            let what = format!("expected a convolution or linear layer here, found {}", graph.node(product).op.name());
-            return Err(pattern(graph, product, &what));
+        let node = norm.map_or(last, |n| graph.node(n).inputs[0]);
+        if !graph.node(node).op.is_product() {
+            let what = format!("expected a convolution or linear layer here, found {}", graph.node(node).op.name());
+            return Err(pattern(graph, node, &what));
         }
         if let Some(norm) = norm {
-            only_reader(graph, product, Readers::One(norm))?;
+            only_reader(graph, node, Readers::One(norm))?;
             self.taken[norm] = true;
         }
-        self.taken[product] = true;
-        Ok(Branch { product, norm })
+        self.taken[node] = true;
+        Ok(Term { factor: Factor::Product { input: self.product_input(node)?, node }, norm })
     }
 
     /// What a layer with weights reads.
@@ -374,7 +414,7 @@ impl Fuser<'_> {
 
     fn misread(&self, reader: NodeId, id: NodeId, expected: &str) -> GraphError {
         let found = match self.kinds[id] {
-            Some(Kind::Stream) => "a sum of products that no activation follows",
+            Some(Kind::Wide) => "a sum of products that no activation follows",
             Some(Kind::Sums) => "an average pool, which only layers with weights, dropout and activations read",
             Some(Kind::Dropped) => "a dropout, which only layers with weights read",
             _ => self.graph.node(id).op.name(),

@@ -52,7 +52,7 @@ impl Graph {
                 return Err(GraphError::Pattern { node: node.name.clone(), what });
             }
             let (expected, got) = (node.op.arity(), node.inputs.len());
-            if got < expected || (got > expected && node.op != Op::Concat) {
+            if got < expected || (got > expected && !matches!(node.op, Op::Add | Op::Concat)) {
                 return Err(GraphError::Arity { node: node.name.clone(), op: node.op.name(), expected, got });
             }
             if let Some(&bad) = node.inputs.iter().find(|&&i| i >= id) {

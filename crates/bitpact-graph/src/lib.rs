@@ -2,8 +2,8 @@
 //! layer, and counts of multiply-adds, parameters and bytes.
 //!
 //! A [`Graph`] says what is computed, a [`QuantPlan`] with how many bits. Both are plain values that print, compare
-//! and serialize; nothing in here computes a network. [`fuse`] groups the nodes of a graph into the [`Stage`]s that
-//! training and conversion both work in: `act(norm(product(x)) + residual)`.
+//! and serialize; nothing in here computes a network. [`fuse`] groups the nodes of a graph into the [`Layer`]s that
+//! training and conversion both work in: sums of terms, `act(norm(product(x)) + shortcut)`.
 
 pub mod counts;
 mod error;
@@ -17,7 +17,7 @@ mod sources;
 pub mod zoo;
 
 pub use error::GraphError;
-pub use fuse::{Residual, Stage, Unit, fuse};
+pub use fuse::{End, Factor, Layer, Sum, Term, View, fuse};
 pub use glob::matches as name_matches;
 pub use graph::{Graph, Node, NodeId};
 pub use op::{Op, Rate, Shape};

@@ -84,7 +84,7 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "is_false")]
         signed: bool,
     },
-    /// Sum of two tensors of one shape.
+    /// Sum of two or more tensors of one shape.
     Add,
     /// Option-A shortcut (He et al. 2015): every `stride`-th pixel, then zero channels before and after.
     Subsample {
@@ -177,7 +177,7 @@ impl Op {
         }
     }
 
-    /// Number of inputs the op takes; [`Op::Concat`] takes more, too.
+    /// Number of inputs the op takes; [`Op::Add`] and [`Op::Concat`] take more, too.
     pub fn arity(&self) -> usize {
         match self {
             Op::Input { .. } => 0,
@@ -241,8 +241,10 @@ impl Op {
                 Ok(Shape::new(1, 1, out_features))
             }
             Op::BatchNorm | Op::Act { .. } => Ok(inputs[0]),
-            Op::Add if inputs[0] == inputs[1] => Ok(inputs[0]),
-            Op::Add => Err(GraphError::AddShapes { node: node.to_owned(), left: inputs[0], right: inputs[1] }),
+            Op::Add => match inputs.iter().find(|&&shape| shape != inputs[0]) {
+                None => Ok(inputs[0]),
+                Some(&right) => Err(GraphError::AddShapes { node: node.to_owned(), left: inputs[0], right }),
+            },
             Op::Subsample { stride, pad_before, pad_after } => {
                 check("stride", stride, 1)?;
                 check("pad_before", pad_before, 0)?;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bitpact_core::{ActQuant, Bits, Granularity, Grid, SpecError, WeightQuant, WeightSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Graph, GraphError, NodeId, Op, Stage, fuse, glob};
+use crate::{End, Graph, GraphError, Layer, NodeId, Op, fuse, glob};
 
 /// The usual short form: `W4A4`, or `float` for a network without quantizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -232,7 +232,7 @@ pub struct QuantPlan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// The graph cannot be fused into stages.
+    /// The graph cannot be fused into layers.
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// An override matches nothing.
@@ -292,7 +292,7 @@ impl QuantPlan {
     /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid or scale, `pact-sym` for
     /// an activation with a ReLU, clip values per channel for a quantizer without them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
-        let stages = fuse(graph)?;
+        let layers = fuse(graph)?;
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
             let weights = products(graph).map(|id| (graph.node(id).name.clone(), WeightPlan::Float)).collect();
             return Ok(Self { weights, activations: BTreeMap::new() });
@@ -303,12 +303,12 @@ impl QuantPlan {
         check_patterns(graph, &patterns)?;
         let matching = |name: &str| patterns.iter().filter(|(p, _)| glob::matches(p, name)).collect::<Vec<_>>();
 
-        let last = graph.output();
-        let last_unit = stages.iter().find_map(|s| match s {
-            Stage::Unit(unit) if unit.output == last => Some(*unit),
-            _ => None,
-        });
-        let last_product = last_unit.map(|u| u.product);
+        let outputs: Vec<(NodeId, NodeId)> = layers
+            .iter()
+            .filter_map(Layer::sum)
+            .filter(|sum| sum.end == End::Output)
+            .flat_map(|sum| sum.products().map(|(input, product, _)| (input, product)))
+            .collect();
         let mut plan = Self { weights: BTreeMap::new(), activations: BTreeMap::new() };
         for id in products(graph) {
             let name = &graph.node(id).name;
@@ -318,7 +318,7 @@ impl QuantPlan {
             if config.shortcut == ShortcutBits::Bits8 && graph.is_projection(id) {
                 bits = Some(eight);
             }
-            if graph.node(id).inputs[0] == 0 || Some(id) == last_product {
+            if graph.node(id).inputs[0] == 0 || outputs.iter().any(|&(_, product)| product == id) {
                 bits = match config.first_last {
                     FirstLast::Float => None,
                     FirstLast::Bits8 => Some(eight),
@@ -347,7 +347,7 @@ impl QuantPlan {
         }
         let owners = graph.clip_owners();
         let into_last: Vec<NodeId> =
-            last_unit.map_or(Vec::new(), |u| graph.source_acts(u.input)).into_iter().map(|act| owners[act]).collect();
+            outputs.iter().flat_map(|&(input, _)| graph.source_acts(input)).map(|act| owners[act]).collect();
         for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op.is_act()) {
             let mut act = ActPlan { bits: act_bits, quant: config.act_quant, clip_scale: config.clip_scale };
             if config.first_last == FirstLast::Bits8 && into_last.contains(&owners[id]) {

@@ -75,10 +75,6 @@ fn a_graph_that_integers_cannot_follow_is_refused_by_node() {
             "must end in a product",
         ),
         (
-            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"d","op":"conv","out_channels":3,"kernel":1,"inputs":["image"]},{"name":"s","op":"add","inputs":["c","d"]},{"name":"b","op":"act"}"#,
-            "neither branch",
-        ),
-        (
             r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"n","op":"batch_norm"},{"name":"a","op":"act"},{"name":"b","op":"act"}"#,
             "`a`: ",
         ),

@@ -1,6 +1,6 @@
 //! The zoo against published numbers, and what every network of it must satisfy.
 
-use bitpact_graph::{Graph, QuantConfig, QuantPlan, Residual, Shape, Stage, Unit, counts, fuse, zoo};
+use bitpact_graph::{End, Graph, Layer, QuantConfig, QuantPlan, Shape, Sum, counts, fuse, zoo};
 
 fn build(name: &str, size: usize, classes: usize) -> Graph {
     zoo::build(name, Shape::new(size, size, 3), classes).expect("a known name").expect("a valid graph")
@@ -80,28 +80,18 @@ fn small_networks_have_the_sizes_of_their_papers() {
 #[test]
 fn pre_activation_networks_have_one_stream_a_stage_and_shortcuts_of_it() {
     let graph = build("preact_resnet20", 32, 10);
-    let stages = fuse(&graph).unwrap();
+    let layers = fuse(&graph).unwrap();
     let name = |id: usize| graph.node(id).name.as_str();
-    let streams: Vec<_> = stages
-        .iter()
-        .filter_map(|s| match s {
-            Stage::Unit(u) if u.act.is_none() && u.output != graph.output() => Some((name(u.output), u.residual)),
-            _ => None,
-        })
-        .collect();
+    let streams: Vec<&Sum> = layers.iter().filter_map(Layer::sum).filter(|sum| sum.end == End::Wide).collect();
+    let shortcut = |i: usize| streams[i].views().next().map(|(view, _)| (name(view.tensor), view.node.is_some()));
     assert_eq!(streams.len(), 10);
-    assert_eq!(streams[0], ("conv1", None));
-    assert!(matches!(streams[1], ("layer1.0.add", Some(Residual::Identity { tensor })) if name(tensor) == "conv1"));
-    assert!(matches!(streams[4].1, Some(Residual::Subsample { tensor, .. }) if name(tensor) == "layer1.2.add"));
-    let acts = stages.iter().filter(|s| matches!(s, Stage::Act { norm: Some(_), .. })).count();
-    assert_eq!((acts, stages.len()), (10, 10 + 10 + 9 + 2), "streams, their activations, inner units, pool and logits");
-    let b = build("preact_resnet20-b", 32, 10);
-    assert!(
-        fuse(&b)
-            .unwrap()
-            .iter()
-            .any(|s| matches!(s, Stage::Unit(Unit { act: None, residual: Some(Residual::Projection { .. }), .. })))
-    );
+    assert_eq!((name(streams[0].output), shortcut(0)), ("conv1", None));
+    assert_eq!((name(streams[1].output), shortcut(1)), ("layer1.0.add", Some(("conv1", false))));
+    assert_eq!(shortcut(4), Some(("layer1.2.add", true)));
+    let acts = layers.iter().filter_map(Layer::sum).filter(|sum| sum.products().count() == 0).count();
+    assert_eq!((acts, layers.len()), (10, 10 + 10 + 9 + 2), "streams, their activations, inner sums, pool and logits");
+    let b = fuse(&build("preact_resnet20-b", 32, 10)).unwrap();
+    assert!(b.iter().filter_map(Layer::sum).any(|sum| sum.end == End::Wide && sum.products().count() == 2));
 }
 
 #[test]
@@ -121,8 +111,8 @@ fn every_network_fuses_resolves_and_round_trips() {
         let size = if zoo::usual_input(name).0 == 224 { 64 } else { 32 };
         let graph = build(name, size, 7);
         assert_eq!((graph.classes(), graph.name()), (7, name));
-        let stages = fuse(&graph).unwrap();
-        assert_eq!(stages.last().unwrap().output(), graph.output());
+        let layers = fuse(&graph).unwrap();
+        assert_eq!(layers.last().unwrap().output(), graph.output());
         for bits in ["float", "W1A1", "W2A4", "W8A8"] {
             let plan = QuantPlan::resolve(&graph, &config(bits)).unwrap();
             plan.check(&graph).unwrap();
@@ -172,20 +162,22 @@ fn linear_bottlenecks_end_in_signed_codes() {
 
 #[test]
 fn shortcuts_are_told_from_main_branches() {
-    let shortcut = |graph: &Graph, block: &str| {
-        fuse(graph).unwrap().into_iter().find_map(|stage| match stage {
-            Stage::Unit(u) if graph.node(u.output).name.starts_with(block) => u.residual,
-            _ => None,
-        })
+    let ends_in = |graph: &Graph, block: &str| {
+        let layers = fuse(graph).unwrap().into_iter();
+        layers
+            .filter_map(|layer| layer.sum().cloned())
+            .find(|sum| graph.node(sum.output).name.starts_with(block) && sum.terms.len() == 2)
+            .unwrap_or_else(|| panic!("{block} has no sum of two terms"))
     };
     let a = build("resnet20", 32, 10);
-    assert!(matches!(shortcut(&a, "layer1.0."), Some(Residual::Identity { .. })));
-    assert!(matches!(shortcut(&a, "layer2.0."), Some(Residual::Subsample { .. })));
+    for (block, is_subsampled) in [("layer1.0.", false), ("layer2.0.", true)] {
+        let sum = ends_in(&a, block);
+        assert!(sum.terms[0].product().is_some() && sum.views().all(|(view, _)| view.node.is_some() == is_subsampled));
+    }
     for (name, product) in [("resnet20-b", "layer2.0.shortcut.0"), ("resnet50", "layer1.0.downsample.0")] {
         let graph = build(name, 64, 10);
-        let Some(Residual::Projection { product: id, norm, .. }) = shortcut(&graph, &product[..9]) else {
-            panic!("{name} has no projection");
-        };
+        let sum = ends_in(&graph, &product[..9]);
+        let Some((_, id, norm)) = sum.products().nth(1) else { panic!("{name} has no projection") };
         assert_eq!(graph.node(id).name, product);
         assert!(norm.is_some() && graph.is_projection(id));
         let main = graph.find(&format!("{}conv2", &product[..9])).unwrap();

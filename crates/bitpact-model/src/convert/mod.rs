@@ -8,7 +8,7 @@ mod tests;
 use std::collections::HashMap;
 
 use bitpact_core::{Ranges, RealStep, StepError, channel_q_max, largest_clip, step};
-use bitpact_graph::{GraphError, NodeId, Op, Residual, Stage, Unit, fuse};
+use bitpact_graph::{End, GraphError, Layer, NodeId, Op, Sum, View, fuse};
 
 use self::fold::Folded;
 use self::stream::Streams;
@@ -27,7 +27,7 @@ pub enum ConvertError {
         /// Name of the architecture.
         arch: String,
     },
-    /// The graph cannot be fused into stages.
+    /// The graph cannot be fused into layers.
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The model, or what came of it, is not valid.
@@ -126,14 +126,14 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
     if model.plan.is_float() {
         return Err(ConvertError::Float { arch: model.graph.name().to_owned() });
     }
-    let stages = fuse(&model.graph)?;
-    let mut streams = Streams::of(&model.graph, &stages);
+    let layers = fuse(&model.graph)?;
+    let mut streams = Streams::of(&model.graph, &layers);
     if !streams.is_empty() {
         // The scales of streams follow from the ranges of everything that is added to them.
-        let measured = Converter::run(model, &stages, streams)?;
+        let measured = Converter::run(model, &layers, streams)?;
         streams = measured.streams.scaled();
     }
-    let Converter { out, report, acts, .. } = Converter::run(model, &stages, streams)?;
+    let Converter { out, report, acts, .. } = Converter::run(model, &layers, streams)?;
     out.check()?;
     Ok(Conversion { model: out, report, acts })
 }
@@ -153,13 +153,13 @@ struct Converter<'a> {
 }
 
 impl<'a> Converter<'a> {
-    fn run(model: &'a Model, stages: &[Stage], streams: Streams) -> Result<Self, ConvertError> {
+    fn run(model: &'a Model, layers: &[Layer], streams: Streams) -> Result<Self, ConvertError> {
         let out = IntegerModel {
             arch: model.graph.name().to_owned(),
             input: model.input.clone(),
             input_shape: model.graph.input(),
             class_names: model.class_names.clone(),
-            layers: Vec::with_capacity(stages.len()),
+            layers: Vec::with_capacity(layers.len()),
         };
         let mut converter = Self {
             model,
@@ -171,12 +171,18 @@ impl<'a> Converter<'a> {
             streams,
             owners: model.graph.clip_owners(),
         };
-        for stage in stages {
-            converter.stage(stage)?;
+        for layer in layers {
+            converter.layer(layer)?;
         }
         Ok(converter)
     }
 }
+
+/// A product as the node that it reads, the node itself and its batch norm.
+type ProductTerm = (NodeId, NodeId, Option<NodeId>);
+
+/// The main product of a sum, the second one, and the shortcut.
+type Terms = (ProductTerm, Option<ProductTerm>, Option<View>);
 
 /// An activation's quantizer, in f64.
 struct Quantizer {
@@ -213,15 +219,15 @@ impl Converter<'_> {
         self.zeros.push(zero);
     }
 
-    fn stage(&mut self, stage: &Stage) -> Result<(), ConvertError> {
-        match *stage {
-            Stage::Unit(unit) => match unit.act {
-                Some(act) => self.unit(&unit, act),
-                None if unit.output == self.model.graph.output() => self.logits(&unit),
-                None => self.stream(&unit),
+    fn layer(&mut self, layer: &Layer) -> Result<(), ConvertError> {
+        match *layer {
+            Layer::Sum(ref sum) => match (sum.end, sum.products().next(), sum.views().next()) {
+                (End::Act(act), None, Some((view, norm))) => self.act(view.tensor, norm, act),
+                (End::Act(act), ..) => self.unit(sum, act),
+                (End::Output, ..) => self.logits(sum),
+                (End::Wide, ..) => self.stream(sum),
             },
-            Stage::Act { input, norm, act } => self.act(input, norm, act),
-            Stage::MaxPool { input, node } => {
+            Layer::MaxPool { input, node } => {
                 let Op::MaxPool { kernel, stride, padding } = self.model.graph.node(node).op else {
                     return Ok(());
                 };
@@ -231,7 +237,7 @@ impl Converter<'_> {
                 self.push(node, op, range, self.zeros[input], scale);
                 Ok(())
             }
-            Stage::AvgPool { input, node } => {
+            Layer::AvgPool { input, node } => {
                 let Op::AvgPool { kernel, stride, padding } = self.model.graph.node(node).op else {
                     return Ok(());
                 };
@@ -242,19 +248,19 @@ impl Converter<'_> {
                 let (zero, scale) = (self.zeros[input] * positions, self.scale_of(input) / positions as f64);
                 self.push_checked(node, op, zero, scale)
             }
-            Stage::Concat { node } => {
+            Layer::Concat { node } => {
                 let inputs = &self.model.graph.node(node).inputs;
                 let inputs = inputs.iter().map(|&i| self.tensor_of(i, node)).collect::<Result<Vec<_>, _>>()?;
                 let (zero, scale) = (self.zeros[inputs[0]], self.scale_of(inputs[0]));
                 self.streams.concat(node, &inputs, self.out.layers.len() + 1);
                 self.push_checked(node, IntegerOp::Concat { inputs }, zero, scale)
             }
-            Stage::Dropout { input, node } => {
+            Layer::Dropout { input, node } => {
                 let tensor = self.tensor_of(input, node)?;
                 self.tensors.insert(node, tensor);
                 Ok(())
             }
-            Stage::GlobalAvgPool { input, node } => {
+            Layer::GlobalAvgPool { input, node } => {
                 let input = self.tensor_of(input, node)?;
                 let from = self.out.shape(input);
                 let pixels = (from.h * from.w) as i64;
@@ -297,13 +303,24 @@ impl Converter<'_> {
         })
     }
 
-    /// The identity shortcut of a unit, from tensor `input`.
-    fn shortcut(&self, unit: &Unit, input: TensorId) -> IntegerResidual {
-        let op = match unit.residual {
-            Some(Residual::Subsample { node, .. }) => Some(self.model.graph.node(node).op),
-            _ => None,
+    /// The main product and norm, the second one, and the shortcut of a sum.
+    fn terms(&self, sum: &Sum) -> Result<Terms, ConvertError> {
+        let mut products = sum.products();
+        let (Some(main), second) = (products.next(), products.next()) else {
+            unreachable!("a sum without products is an activation");
         };
-        match op {
+        let mut views = sum.views().map(|(view, _)| view);
+        let shortcut = views.next();
+        if products.next().is_some() || views.next().is_some() || (second.is_some() && shortcut.is_some()) {
+            let what = "a sum of more than a product and a shortcut or of more than two products".to_owned();
+            return Err(ConvertError::Layer { layer: self.name(main.1).to_owned(), what });
+        }
+        Ok((main, second, shortcut))
+    }
+
+    /// The identity shortcut of a sum, from tensor `input`.
+    fn shortcut(&self, view: View, input: TensorId) -> IntegerResidual {
+        match view.node.map(|node| self.model.graph.node(node).op) {
             Some(Op::Subsample { stride, pad_before, pad_after }) => {
                 IntegerResidual { input, stride, pad_before, pad_after }
             }
@@ -311,9 +328,10 @@ impl Converter<'_> {
         }
     }
 
-    fn unit(&mut self, unit: &Unit, act: NodeId) -> Result<(), ConvertError> {
+    fn unit(&mut self, sum: &Sum, act: NodeId) -> Result<(), ConvertError> {
         let Quantizer { inverse, zero, hi, bounds, step: scale, bits } = self.quantizer(act)?;
-        let main = self.fold(unit.product, unit.norm, unit.input)?;
+        let ((input, product, norm), second_term, view) = self.terms(sum)?;
+        let main = self.fold(product, norm, input)?;
         let mut real = RealStep {
             scale: main.scale.iter().map(|s| s * inverse).collect(),
             scale2: Vec::new(),
@@ -325,34 +343,31 @@ impl Converter<'_> {
         };
         let (mut second, mut residual, mut ranges2, mut residual_range) = (None, None, Vec::new(), (0, 0));
         let mut residual_zero = 0;
-        match unit.residual {
-            None => {}
-            Some(Residual::Projection { tensor, product, norm }) => {
-                let folded = self.fold(product, norm, tensor)?;
-                real.scale2 = folded.scale.iter().map(|s| s * inverse).collect();
-                for (sum, offset) in real.offset.iter_mut().zip(&folded.offset) {
-                    *sum += offset;
-                }
-                ranges2 = folded.ranges;
-                second = Some(folded.product);
+        if let Some((tensor, product, norm)) = second_term {
+            let folded = self.fold(product, norm, tensor)?;
+            real.scale2 = folded.scale.iter().map(|s| s * inverse).collect();
+            for (sum, offset) in real.offset.iter_mut().zip(&folded.offset) {
+                *sum += offset;
             }
-            Some(Residual::Identity { tensor } | Residual::Subsample { tensor, .. }) => {
-                let input = self.tensor_of(tensor, act)?;
-                let shortcut = self.shortcut(unit, input);
-                let scale = self.scale_of(input) * inverse;
-                let kept = shortcut.pad_before..main.scale.len() - shortcut.pad_after;
-                real.res_scale = (0..main.scale.len()).map(|c| if kept.contains(&c) { scale } else { 0.0 }).collect();
-                residual_range = self.out.residual_range(&shortcut);
-                residual_zero = self.zeros[input];
-                residual = Some(shortcut);
-            }
+            ranges2 = folded.ranges;
+            second = Some(folded.product);
+        }
+        if let Some(view) = view {
+            let input = self.tensor_of(view.tensor, act)?;
+            let shortcut = self.shortcut(view, input);
+            let scale = self.scale_of(input) * inverse;
+            let kept = shortcut.pad_before..main.scale.len() - shortcut.pad_after;
+            real.res_scale = (0..main.scale.len()).map(|c| if kept.contains(&c) { scale } else { 0.0 }).collect();
+            residual_range = self.out.residual_range(&shortcut);
+            residual_zero = self.zeros[input];
+            residual = Some(shortcut);
         }
         for (c, offset) in real.offset.iter_mut().enumerate() {
             let shortcut = real.res_scale.get(c).map_or(0.0, |scale| scale * residual_zero as f64);
             *offset = *offset * inverse - shortcut + f64::from(zero);
         }
         let ranges = Ranges { acc: &main.ranges, acc2: &ranges2, res: residual_range };
-        let layer = self.name(unit.product).to_owned();
+        let layer = self.name(product).to_owned();
         let derived = step::derive(&real, &ranges).map_err(|source| ConvertError::Step { layer, source })?;
         for (product, ranges) in
             std::iter::once((&main.product, &main.ranges)).chain(second.iter().map(|p| (p, &ranges2)))
@@ -368,17 +383,18 @@ impl Converter<'_> {
         }
         let range = (0, hi.into());
         let op = IntegerOp::Product { main: main.product, second, residual, step: derived.step };
-        self.push(unit.output, op, range, zero.into(), scale);
+        self.push(sum.output, op, range, zero.into(), scale);
         Ok(())
     }
 
-    fn logits(&mut self, unit: &Unit) -> Result<(), ConvertError> {
-        let layer = self.name(unit.product).to_owned();
-        if unit.residual.is_some() {
+    fn logits(&mut self, sum: &Sum) -> Result<(), ConvertError> {
+        let ((input, product, norm), second, view) = self.terms(sum)?;
+        let layer = self.name(product).to_owned();
+        if second.is_some() || view.is_some() {
             let what = "the logits cannot be a sum with a shortcut".to_owned();
             return Err(ConvertError::Layer { layer, what });
         }
-        let main = self.fold(unit.product, unit.norm, unit.input)?;
+        let main = self.fold(product, norm, input)?;
         let Some(exponent) = logit_exponent(&main) else {
             let what = "its multipliers and sums leave no common scale for the logits in 64 bits".to_owned();
             return Err(ConvertError::Layer { layer, what });
@@ -403,7 +419,7 @@ impl Converter<'_> {
             act_bits: None,
         });
         let op = IntegerOp::Logits { main: main.product, mul, add };
-        self.push(unit.output, op, (0, 0), 0, power_of_two(-exponent));
+        self.push(sum.output, op, (0, 0), 0, power_of_two(-exponent));
         Ok(())
     }
 }

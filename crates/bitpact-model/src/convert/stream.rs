@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use bitpact_core::step::{self, Derived, IntegerStep, Ranges, RealStep};
-use bitpact_graph::{Graph, NodeId, Residual, Stage, Unit};
+use bitpact_graph::{End, Graph, Layer, NodeId, Sum};
 
 use super::{ActReport, ConvertError, Converter, LayerReport, Quantizer, hull};
 use crate::{IntegerOp, TensorId, TensorKind};
@@ -47,15 +47,12 @@ pub(super) struct Streams {
 
 impl Streams {
     /// Groups of streams that are added up or concatenated.
-    pub(super) fn of(graph: &Graph, stages: &[Stage]) -> Self {
+    pub(super) fn of(graph: &Graph, layers: &[Layer]) -> Self {
         let mut group_of: HashMap<NodeId, usize> = HashMap::new();
-        for (number, stage) in stages.iter().enumerate() {
-            let joined: Vec<NodeId> = match stage {
-                Stage::Unit(unit) if unit.act.is_none() && unit.output != graph.output() => match unit.residual {
-                    Some(Residual::Identity { tensor } | Residual::Subsample { tensor, .. }) => vec![tensor],
-                    _ => Vec::new(),
-                },
-                Stage::Concat { node } if graph.node(*node).inputs.iter().all(|i| group_of.contains_key(i)) => {
+        for (number, layer) in layers.iter().enumerate() {
+            let joined: Vec<NodeId> = match layer {
+                Layer::Sum(sum) if sum.end == End::Wide => sum.views().map(|(view, _)| view.tensor).collect(),
+                Layer::Concat { node } if graph.node(*node).inputs.iter().all(|i| group_of.contains_key(i)) => {
                     graph.node(*node).inputs.clone()
                 }
                 _ => continue,
@@ -63,9 +60,9 @@ impl Streams {
             let joined: Vec<usize> = joined.iter().filter_map(|id| group_of.get(id).copied()).collect();
             let group = joined.first().copied().unwrap_or(number);
             group_of.values_mut().filter(|g| joined.contains(g)).for_each(|g| *g = group);
-            group_of.insert(stage.output(), group);
+            group_of.insert(layer.output(), group);
         }
-        let groups = vec![Group::default(); if group_of.is_empty() { 0 } else { stages.len() }];
+        let groups = vec![Group::default(); if group_of.is_empty() { 0 } else { layers.len() }];
         Self { group_of, groups, ..Self::default() }
     }
 
@@ -124,22 +121,18 @@ fn unmeasured(real: &RealStep) -> Derived {
 
 impl Converter<'_> {
     /// A sum that stays a residual stream.
-    pub(super) fn stream(&mut self, unit: &Unit) -> Result<(), ConvertError> {
-        let layer = self.name(unit.product).to_owned();
-        let main = self.fold(unit.product, unit.norm, unit.input)?;
-        let second = match unit.residual {
-            Some(Residual::Projection { tensor, product, norm }) => Some(self.fold(product, norm, tensor)?),
-            _ => None,
-        };
-        let residual = match unit.residual {
-            Some(Residual::Identity { tensor } | Residual::Subsample { tensor, .. }) => {
-                Some(self.shortcut(unit, self.tensor_of(tensor, unit.output)?))
-            }
-            _ => None,
+    pub(super) fn stream(&mut self, sum: &Sum) -> Result<(), ConvertError> {
+        let ((input, product, norm), second, view) = self.terms(sum)?;
+        let layer = self.name(product).to_owned();
+        let main = self.fold(product, norm, input)?;
+        let second = second.map(|(tensor, product, norm)| self.fold(product, norm, tensor)).transpose()?;
+        let residual = match view {
+            Some(view) => Some(self.shortcut(view, self.tensor_of(view.tensor, sum.output)?)),
+            None => None,
         };
         let output = self.out.layers.len() + 1;
         let channels = main.scale.len();
-        let group = self.streams.group_of[&unit.output];
+        let group = self.streams.group_of[&sum.output];
         // The real range: of the sums, channel by channel, and of the shortcut.
         let term = |folded: &super::Folded, c: usize| {
             let ends =
@@ -221,10 +214,10 @@ impl Converter<'_> {
         let second = second.map(|second| second.product);
         let op = IntegerOp::Stream { main: main.product, second, residual, step: derived.step, res_mul };
         if measuring {
-            self.push(unit.output, op, (0, 0), 0, scale);
+            self.push(sum.output, op, (0, 0), 0, scale);
             return Ok(());
         }
-        self.push_checked(unit.output, op, 0, scale)
+        self.push_checked(sum.output, op, 0, scale)
     }
 
     /// `act(norm(x))` of a residual stream or of sums of codes.

@@ -9,7 +9,7 @@
 
 use anyhow::Result;
 use bitpact::IntegerModel;
-use bitpact::graph::{Graph, Op, Residual, Stage, fuse};
+use bitpact::graph::{End, Graph, Layer, Op, Term, fuse};
 use bitpact::model::IntegerOp;
 
 use super::layers::{code_bits, operation, without_product};
@@ -56,49 +56,53 @@ impl Drawing {
         Self([image].into_iter().chain(layers).collect())
     }
 
-    /// Of a network without an integer form, stage by stage.
+    /// Of a network without an integer form, layer by layer.
     pub(super) fn of_graph(graph: &Graph) -> Result<Self> {
-        let stages = fuse(graph)?;
+        let layers = fuse(graph)?;
         let mut place = vec![0; graph.nodes().len()];
         let mut drawn = vec![Drawn::image(graph.input().to_string())];
-        for stage in stages {
-            let output = stage.output();
+        let term = |term: &Term| match (term.product(), term.view()) {
+            (Some((_, id)), _) => product(graph, id),
+            (_, Some(view)) => shortcut(view.node.map_or(1, |node| stride(graph, node))),
+            (None, None) => unreachable!("a term is a product or a view"),
+        };
+        for layer in layers {
+            let output = layer.output();
             place[output] = drawn.len();
-            let (what, inputs) = match stage {
-                Stage::Unit(unit) => {
-                    let product = |id| product(graph, id);
-                    let mut what = vec![product(unit.product)];
-                    if unit.act.is_none() && output != graph.output() {
-                        what[0] += ", stream";
-                    }
-                    what.extend(unit.residual.map(|residual| match residual {
-                        Residual::Identity { .. } => shortcut(1),
-                        Residual::Subsample { node, .. } => shortcut(stride(graph, node)),
-                        Residual::Projection { product: id, .. } => product(id),
-                    }));
-                    let shortcut = unit.residual.map(|residual| place[residual.tensor()]);
-                    (what.join(" + "), [place[unit.input]].into_iter().chain(shortcut).collect())
+            let (what, inputs) = match layer {
+                Layer::Sum(sum) => {
+                    let inputs = sum.terms.iter().map(|term| place[term.factor.tensor()]).collect();
+                    let what = match (sum.products().next(), sum.views().next()) {
+                        (None, Some((_, None))) => "act".to_owned(),
+                        (None, _) => "norm, act".to_owned(),
+                        _ => {
+                            let mut terms: Vec<String> = sum.terms.iter().map(term).collect();
+                            if sum.end == End::Wide {
+                                terms[0] += ", stream";
+                            }
+                            terms.join(" + ")
+                        }
+                    };
+                    (what, inputs)
                 }
-                Stage::MaxPool { input, node } => match graph.node(node).op {
+                Layer::MaxPool { input, node } => match graph.node(node).op {
                     Op::MaxPool { kernel, stride, .. } => (max_pool(kernel, stride), vec![place[input]]),
                     _ => ("max pool".to_owned(), vec![place[input]]),
                 },
-                Stage::AvgPool { input, node } => match graph.node(node).op {
+                Layer::AvgPool { input, node } => match graph.node(node).op {
                     Op::AvgPool { kernel, stride, .. } => {
                         (format!("average pool {kernel}x{kernel}/{stride}"), vec![place[input]])
                     }
                     _ => ("average pool".to_owned(), vec![place[input]]),
                 },
-                Stage::Act { input, norm: None, .. } => ("act".to_owned(), vec![place[input]]),
-                Stage::Act { input, .. } => ("norm, act".to_owned(), vec![place[input]]),
-                Stage::Concat { node } => {
+                Layer::Concat { node } => {
                     ("concat".to_owned(), graph.node(node).inputs.iter().map(|&i| place[i]).collect())
                 }
-                Stage::Dropout { input, node } => match graph.node(node).op {
+                Layer::Dropout { input, node } => match graph.node(node).op {
                     Op::Dropout { rate } => (format!("dropout {}", rate.0), vec![place[input]]),
                     _ => ("dropout".to_owned(), vec![place[input]]),
                 },
-                Stage::GlobalAvgPool { input, .. } => ("global average pool".to_owned(), vec![place[input]]),
+                Layer::GlobalAvgPool { input, .. } => ("global average pool".to_owned(), vec![place[input]]),
             };
             let (name, shape) = (graph.node(output).name.clone(), graph.shape(output).to_string());
             drawn.push(Drawn { name, shape, what, inputs });

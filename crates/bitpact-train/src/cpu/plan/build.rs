@@ -1,7 +1,7 @@
 //! From a network and its bits to the plan of a step.
 
 use bitpact_core::rng::Key;
-use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Residual, Stage, Unit, WeightPlan, fuse};
+use bitpact_graph::{Graph, Layer, NodeId, Op, QuantPlan, Sum, WeightPlan, fuse};
 use bitpact_kernels::norm::UnitSums;
 use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{Aligned, ConvGeometry, GroupScratch, Isa, Layout};
@@ -29,7 +29,7 @@ struct Builder<'a> {
     /// The activation that holds the clip value of each.
     owners: Vec<NodeId>,
     values: Vec<Value>,
-    /// Value of each stage's output node.
+    /// Value of each layer's output node.
     value_of: Vec<Option<ValueId>>,
 }
 
@@ -45,7 +45,7 @@ impl StepPlan {
         threads: usize,
     ) -> Result<Self, TrainError> {
         plan.check(graph)?;
-        let stages = fuse(graph)?;
+        let layers = fuse(graph)?;
         let trained_clip = |name: &str| {
             let act = name.strip_suffix(".clip_val").unwrap_or(name);
             plan.activations.get(act).is_some_and(|a| a.quant.is_learned())
@@ -76,9 +76,9 @@ impl StepPlan {
             pixel[..c].copy_from_slice(&input.zero_point);
         }
         b.add_value(0, layout, Source::Pixels, Store::Codes(pixels));
-        let mut steps = Vec::with_capacity(stages.len());
-        for stage in &stages {
-            steps.push(StageStep { kind: b.stage(stage)?, slabs: Slabs::default() });
+        let mut steps = Vec::with_capacity(layers.len());
+        for layer in &layers {
+            steps.push(StageStep { kind: b.layer(layer)?, slabs: Slabs::default() });
         }
         let output = b.value_of[graph.output()].expect("the last stage has an output");
         let values = b.values;
@@ -188,30 +188,29 @@ impl Builder<'_> {
         self.add_value(node, layout, source, store)
     }
 
-    fn stage(&mut self, stage: &Stage) -> Result<StageKind, TrainError> {
-        Ok(match *stage {
-            Stage::Unit(unit) => StageKind::Unit(Box::new(self.unit(unit))),
-            Stage::Act { input, norm, act } => StageKind::Unit(Box::new(self.act(input, norm, act)?)),
-            Stage::AvgPool { input, node } => {
+    fn layer(&mut self, layer: &Layer) -> Result<StageKind, TrainError> {
+        Ok(match *layer {
+            Layer::Sum(ref sum) => StageKind::Unit(Box::new(self.sum(sum)?)),
+            Layer::AvgPool { input, node } => {
                 let Op::AvgPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
                     unreachable!("an average pool stage is an average pool node");
                 };
                 let window = Window { kernel, stride, pad };
                 StageKind::AvgPool { window, input: self.value(input), output: self.output(node, Source::Real) }
             }
-            Stage::Concat { node } => {
+            Layer::Concat { node } => {
                 let inputs: Vec<ValueId> = self.graph.node(node).inputs.iter().map(|&i| self.value(i)).collect();
                 let output = self.output(node, self.values[inputs[0]].source);
                 StageKind::Concat { inputs, output, targets: Vec::new() }
             }
-            Stage::Dropout { input, node } => {
+            Layer::Dropout { input, node } => {
                 let Op::Dropout { rate } = self.graph.node(node).op else {
                     unreachable!("a dropout stage is a dropout node");
                 };
                 let (input, output) = (self.value(input), self.output(node, Source::Real));
                 StageKind::Dropout { name: self.graph.node(node).name.clone(), rate: rate.0 as f32, input, output }
             }
-            Stage::MaxPool { input, node } => {
+            Layer::MaxPool { input, node } => {
                 let Op::MaxPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
                     unreachable!("a max pool stage is a max pool node");
                 };
@@ -223,30 +222,41 @@ impl Builder<'_> {
                 let output = self.output(node, self.values[input].source);
                 StageKind::MaxPool { window: Window { kernel, stride, pad }, input, output }
             }
-            Stage::GlobalAvgPool { input, node } => {
+            Layer::GlobalAvgPool { input, node } => {
                 StageKind::MeanPool { input: self.value(input), output: self.output(node, Source::Real) }
             }
         })
     }
 
-    fn unit(&mut self, unit: Unit) -> UnitStep {
-        let input = self.value(unit.input);
-        let main = self.product(unit.product, unit.norm, input);
-        let shortcut = match unit.residual {
-            None => Shortcut::None,
-            Some(Residual::Identity { tensor }) => Shortcut::Identity { value: self.value(tensor) },
-            Some(Residual::Subsample { tensor, node }) => {
-                let Op::Subsample { stride, pad_before, .. } = self.graph.node(node).op else {
-                    unreachable!("a subsample shortcut is a subsample node");
-                };
-                Shortcut::Subsample { value: self.value(tensor), stride, pad_before }
-            }
-            Some(Residual::Projection { tensor, product, norm }) => {
+    fn sum(&mut self, sum: &Sum) -> Result<UnitStep, TrainError> {
+        let (mut products, mut views) = (sum.products(), sum.views());
+        let (main, second) = (products.next(), products.next());
+        let view = views.next();
+        if products.next().is_some() || views.next().is_some() || (second.is_some() && view.is_some()) {
+            let what = "a sum of more than a product and a shortcut or of more than two products".to_owned();
+            return Err(TrainError::Unsupported { node: self.graph.node(sum.output).name.clone(), what });
+        }
+        let Some((input, product, norm)) = main else {
+            let (view, norm) = view.expect("a sum has terms");
+            return self.act(view.tensor, norm, sum.output);
+        };
+        let input = self.value(input);
+        let main = self.product(product, norm, input);
+        let shortcut = match (second, view.map(|(view, _)| (self.value(view.tensor), view.node))) {
+            (Some((tensor, product, norm)), _) => {
                 let value = self.value(tensor);
                 Shortcut::Projection { value, product: Box::new(self.product(product, norm, value)) }
             }
+            (None, Some((value, Some(node)))) => {
+                let Op::Subsample { stride, pad_before, .. } = self.graph.node(node).op else {
+                    unreachable!("a subsample shortcut is a subsample node");
+                };
+                Shortcut::Subsample { value, stride, pad_before }
+            }
+            (None, Some((value, None))) => Shortcut::Identity { value },
+            (None, None) => Shortcut::None,
         };
-        self.end(main, input, shortcut, unit.act, unit.output)
+        Ok(self.end(main, input, shortcut, sum.act(), sum.output))
     }
 
     /// `act(norm(x))` of a residual stream or an average pool.
