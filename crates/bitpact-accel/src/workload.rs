@@ -2,7 +2,7 @@
 //! between them.
 
 use bitpact_graph::{End, FirstLast, Graph, Layer, NodeId, Op, QuantPlan, Sum, WeightPlan, fuse};
-use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, TensorKind};
+use bitpact_model::{IntegerModel, IntegerProduct, TensorKind};
 
 use crate::{AccelError, Widths};
 
@@ -136,14 +136,14 @@ impl Workload {
     /// Sums of more than 16 bits that a product reads.
     pub fn integer(model: &IntegerModel) -> Result<Self, AccelError> {
         let bits_of = |tensor: usize| match model.kind(tensor) {
-            TensorKind::Stream => u32::from(STREAM_BITS),
+            TensorKind::Wide => u32::from(STREAM_BITS),
             _ => u64::BITS - model.code_range(tensor).1.unsigned_abs().leading_zeros(),
         };
         let mut tensors = vec![activation("input", model.input_shape.elements(), PIXEL_BITS)];
         let mut steps = Vec::new();
         for (i, layer) in model.layers.iter().enumerate() {
-            let is_logits = matches!(layer.op, IntegerOp::Logits { .. });
-            let bits = if is_logits { LOGIT_BITS } else { u8::try_from(bits_of(i + 1)).unwrap_or(64).max(1) };
+            let bits =
+                if layer.op.is_output() { LOGIT_BITS } else { u8::try_from(bits_of(i + 1)).unwrap_or(64).max(1) };
             tensors.push(activation(&layer.name, layer.shape.elements(), bits));
             let product = |p: &IntegerProduct| -> Result<Product, AccelError> {
                 let input = u8::try_from(bits_of(p.input)).unwrap_or(u8::MAX);
@@ -154,7 +154,7 @@ impl Workload {
                     groups: p.groups as u64,
                     in_channels: p.group_inputs() as u64,
                     out_channels: (p.out_channels / p.groups) as u64,
-                    window: (p.kernel[0] * p.kernel[1]) as u64,
+                    window: (p.window.kernel[0] * p.window.kernel[1]) as u64,
                     pixels: (layer.shape.h * layer.shape.w) as u64,
                     widths,
                 })

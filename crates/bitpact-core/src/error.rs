@@ -82,15 +82,23 @@ pub enum PackError {
     },
 }
 
-/// An integer step that cannot be derived.
+/// A requantization that cannot be derived.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// Two lists that must have one entry per channel do not.
+    /// There is not one list of ranges for each term.
+    #[error("ranges of {got} terms, expected {expected}")]
+    Terms {
+        /// Lists of ranges.
+        got: usize,
+        /// Terms of the sum.
+        expected: usize,
+    },
+    /// A list that must have one entry per channel does not.
     #[error("{what} has {got} entries, expected one for each of the {expected} channels")]
     Length {
         /// Which list.
-        what: &'static str,
+        what: String,
         /// Its length.
         got: usize,
         /// The number of channels.
@@ -100,7 +108,7 @@ pub enum StepError {
     #[error("channel {channel}: empty range {lo}..={hi} of {what}")]
     EmptyRange {
         /// Which range.
-        what: &'static str,
+        what: String,
         /// The channel.
         channel: usize,
         /// Low end.
@@ -124,7 +132,7 @@ pub enum StepError {
     #[error("channel {channel}: {what} is {value}, expected a finite number")]
     NotFinite {
         /// Which number.
-        what: &'static str,
+        what: String,
         /// The channel.
         channel: usize,
         /// The number.
@@ -150,7 +158,7 @@ pub enum StepError {
     )]
     Multiplier {
         /// Which multiplier.
-        what: &'static str,
+        what: String,
         /// The channel.
         channel: usize,
         /// Its real value.

@@ -1,4 +1,4 @@
-//! The one arithmetic of bitpact: every rounding, code, quantizer and integer step is defined here once, as a function
+//! The one arithmetic of bitpact: every rounding, code, quantizer and requantization is defined here once, as a function
 //! of one element or of one plain slice.
 //!
 //! Letters: `x` real, `q` code, `s` scale (`x = s * q`), `alpha` the PACT clip value, `q_max = 2^bits - 1`.
@@ -10,10 +10,10 @@ mod bits;
 mod error;
 pub mod pack;
 pub mod reduce;
+pub mod requant;
 pub mod rng;
 mod round;
 pub mod sawb_fit;
-pub mod step;
 mod tanh;
 mod weights;
 
@@ -23,8 +23,8 @@ pub use act::{
 };
 pub use bits::Bits;
 pub use error::{NameError, PackError, SpecError, StepError};
+pub use requant::{Derived, Ranges, RealRequantization, Requantization};
 pub use round::round_half_even;
-pub use step::{Derived, IntegerStep, Ranges, RealStep};
 pub use tanh::tanh;
 pub use weights::{
     CODE_LIMIT_16BIT, Granularity, Grid, WEIGHT_STEP_MIN, WeightQuant, WeightSpec, lsq_gradient_scale, lsq_start,

@@ -1,8 +1,10 @@
 //! The reference interpreter: scalar, short and obviously right. Every kernel, instruction set, thread count, file and
 //! exported program must give the same integers.
 
-use bitpact_graph::Shape;
-use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId};
+use bitpact_graph::{Shape, moved_source};
+use bitpact_model::{
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
+};
 
 /// Every code of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +33,8 @@ struct Codes<'a> {
 }
 
 impl Codes<'_> {
-    /// Code at row `y`, column `x`; `None` in the padding.
-    fn at(&self, y: isize, x: isize, c: usize) -> Option<i64> {
-        let Shape { h, w, c: channels } = self.shape;
-        let (y, x) = (usize::try_from(y).ok()?, usize::try_from(x).ok()?);
-        if y < h && x < w { Some(self.values[(y * w + x) * channels + c]) } else { None }
+    fn at(&self, y: usize, x: usize, c: usize) -> i64 {
+        self.values[(y * self.shape.w + x) * self.shape.c + c]
     }
 }
 
@@ -74,109 +73,107 @@ impl<'a> Interpreter<'a> {
     fn pixel(&self, tensors: &[Vec<i64>], layer: &IntegerLayer, y: usize, x: usize, out: &mut Vec<i64>) {
         let channels = 0..layer.shape.c;
         match &layer.op {
-            IntegerOp::Product { main, second, residual, step } => {
-                let window = self.window(tensors, main, y, x);
-                let second = second.as_ref().map(|second| (second, self.window(tensors, second, y, x)));
+            IntegerOp::Sum(sum) => self.sum(tensors, sum, y, x, channels, out),
+            IntegerOp::MaxPool { input, window } => {
+                let codes = self.codes(tensors, *input);
                 out.extend(channels.map(|c| {
-                    let acc = sum(main, &window, c);
-                    let acc2 = second.as_ref().map_or(0, |(second, window)| sum(second, window, c));
-                    let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
-                    i64::from(step.apply(c, acc, acc2, res))
+                    let places = places(window.kernel).filter_map(|k| window.source(codes.shape, (y, x), k));
+                    places.map(|(y, x)| codes.at(y, x, c)).max().unwrap_or(0)
                 }));
             }
-            IntegerOp::Logits { main, mul, add } => {
-                let window = self.window(tensors, main, y, x);
-                out.extend(channels.map(|c| sum(main, &window, c) * i64::from(mul[c]) + add[c]));
-            }
-            &IntegerOp::MaxPool { input, kernel, stride, padding } => {
-                let codes = self.codes(tensors, input);
+            IntegerOp::WindowSum { input, window, padding_code } => {
+                let codes = self.codes(tensors, *input);
+                let code =
+                    |place: Option<(usize, usize)>, c| place.map_or((*padding_code).into(), |(y, x)| codes.at(y, x, c));
                 out.extend(channels.map(|c| {
-                    let window = (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx)));
-                    let inside = window.filter_map(|(ky, kx)| {
-                        codes.at(position(y, stride, padding, ky), position(x, stride, padding, kx), c)
-                    });
-                    inside.max().unwrap_or(0)
+                    places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum::<i64>()
                 }));
-            }
-            IntegerOp::Stream { main, second, residual, step, res_mul } => {
-                let window = self.window(tensors, main, y, x);
-                let second = second.as_ref().map(|second| (second, self.window(tensors, second, y, x)));
-                out.extend(channels.map(|c| {
-                    let acc = sum(main, &window, c);
-                    let acc2 = second.as_ref().map_or(0, |(second, window)| sum(second, window, c));
-                    let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
-                    i64::from(step.apply(c, acc, acc2, 0)) + res * i64::from(*res_mul)
-                }));
-            }
-            IntegerOp::Act { input, step } => {
-                let values = self.codes(tensors, *input);
-                let pixel = &values.values[(y * layer.shape.w + x) * layer.shape.c..];
-                out.extend(channels.map(|c| i64::from(step.apply(c, pixel[c], 0, 0))));
             }
             IntegerOp::Concat { inputs } => {
                 for &input in inputs {
                     let codes = self.codes(tensors, input);
-                    let c = codes.shape.c;
-                    out.extend(&codes.values[(y * codes.shape.w + x) * c..][..c]);
+                    out.extend((0..codes.shape.c).map(|c| codes.at(y, x, c)));
                 }
             }
-            &IntegerOp::WindowSum { input, kernel, stride, padding, padding_code } => {
-                let codes = self.codes(tensors, input);
-                out.extend(channels.map(|c| {
-                    let window = (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx)));
-                    let code =
-                        |(ky, kx)| codes.at(position(y, stride, padding, ky), position(x, stride, padding, kx), c);
-                    window.map(|at| code(at).unwrap_or(padding_code.into())).sum::<i64>()
-                }));
-            }
-            &IntegerOp::SumPool { input } => {
-                let codes = self.codes(tensors, input);
-                out.extend(channels.map(|c| codes.values.iter().skip(c).step_by(codes.shape.c).sum::<i64>()));
-            }
+            IntegerOp::View(view) => out.extend(channels.map(|c| self.view(tensors, view, y, x, c))),
         }
+    }
+
+    /// Appends the output of a sum at row `y`, column `x`.
+    fn sum(
+        &self,
+        tensors: &[Vec<i64>],
+        sum: &IntegerSum,
+        y: usize,
+        x: usize,
+        channels: std::ops::Range<usize>,
+        out: &mut Vec<i64>,
+    ) {
+        // The codes under the window of each product.
+        let windows: Vec<Vec<i64>> = sum
+            .terms
+            .iter()
+            .map(|term| term.product().map_or(Vec::new(), |product| self.window(tensors, product, y, x)))
+            .collect();
+        out.extend(channels.map(|c| {
+            let values = sum.terms.iter().zip(&windows).map(|(term, window)| match term {
+                IntegerTerm::Product(product) => product_sum(product, window, c),
+                IntegerTerm::View(view) => self.view(tensors, view, y, x, c),
+                IntegerTerm::Multiplication { a, b, zeros } => {
+                    let is_one_pixel = self.shape_of(b) != self.shape_of(a);
+                    let (by, bx) = if is_one_pixel { (0, 0) } else { (y, x) };
+                    (self.view(tensors, a, y, x, c) - zeros[0]) * (self.view(tensors, b, by, bx, c) - zeros[1])
+                }
+            });
+            let base =
+                sum.base.iter().map(|(view, mul)| self.view(tensors, view, y, x, c) * i64::from(*mul)).sum::<i64>();
+            match &sum.end {
+                IntegerEnd::Codes => sum.requant.apply(c, values).into(),
+                IntegerEnd::Table(tables) => {
+                    let table = &tables[if tables.len() == 1 { 0 } else { c }];
+                    table[(sum.requant.apply(c, values) - sum.requant.lo) as usize].into()
+                }
+                IntegerEnd::Wide | IntegerEnd::Output => (sum.requant.sum(c, values) >> sum.requant.shift) + base,
+            }
+        }));
+    }
+
+    /// Shape of a view.
+    fn shape_of(&self, view: &IntegerView) -> Shape {
+        bitpact_graph::moved_shape(self.model.shape(view.input), &view.moves).expect("a checked model")
+    }
+
+    /// One value of a view.
+    fn view(&self, tensors: &[Vec<i64>], view: &IntegerView, y: usize, x: usize, c: usize) -> i64 {
+        let codes = self.codes(tensors, view.input);
+        moved_source(codes.shape, &view.moves, (y, x, c)).map_or(view.fill, |(y, x, c)| codes.at(y, x, c))
     }
 
     /// The codes that a product reads for row `y`, column `x` of its output, in the order of the weights of one output channel:
     /// `[in_channels][kernel rows][kernel columns]`.
     fn window(&self, tensors: &[Vec<i64>], product: &IntegerProduct, y: usize, x: usize) -> Vec<i64> {
         let codes = self.codes(tensors, product.input);
-        let [rows, columns] = product.kernel;
-        let mut window = Vec::with_capacity(product.in_channels * rows * columns);
+        let places: Vec<Option<(usize, usize)>> =
+            places(product.window.kernel).map(|k| product.window.source(codes.shape, (y, x), k)).collect();
+        let mut window = Vec::with_capacity(product.in_channels * places.len());
         for channel in 0..product.in_channels {
             let padding = match product.input {
                 0 => self.model.input.zero_point[channel].into(),
                 _ => product.padding_code.into(),
             };
-            for ky in 0..rows {
-                let py = position(y, product.stride, product.padding, ky);
-                for kx in 0..columns {
-                    let px = position(x, product.stride, product.padding, kx);
-                    window.push(codes.at(py, px, channel).unwrap_or(padding));
-                }
-            }
+            window.extend(places.iter().map(|place| place.map_or(padding, |(y, x)| codes.at(y, x, channel))));
         }
         window
     }
+}
 
-    /// `res`: the code of an identity shortcut, 0 in the channels it adds.
-    fn shortcut(&self, tensors: &[Vec<i64>], residual: IntegerResidual, y: usize, x: usize, c: usize) -> i64 {
-        let codes = self.codes(tensors, residual.input);
-        match c.checked_sub(residual.pad_before) {
-            Some(channel) if channel < codes.shape.c => {
-                codes.values[(y * residual.stride * codes.shape.w + x * residual.stride) * codes.shape.c + channel]
-            }
-            _ => 0,
-        }
-    }
+/// Rows and columns of a window, row by row.
+fn places([rows, columns]: [usize; 2]) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
 }
 
 /// `acc`: sum of code times weight code over the part of the window that belongs to the group of output channel `c`.
-fn sum(product: &IntegerProduct, window: &[i64], c: usize) -> i64 {
-    let first = product.first_input(c) * product.kernel[0] * product.kernel[1];
+fn product_sum(product: &IntegerProduct, window: &[i64], c: usize) -> i64 {
+    let first = product.first_input(c) * product.window.kernel[0] * product.window.kernel[1];
     window[first..].iter().zip(product.channel(c)).map(|(code, &weight)| code * i64::from(weight)).sum()
-}
-
-/// Row or column of the input that window position `k` of output position `at` reads.
-fn position(at: usize, stride: usize, padding: usize, k: usize) -> isize {
-    (at * stride + k) as isize - padding as isize
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use bitpact_core::step::TOLERANCE;
+use bitpact_core::requant::TOLERANCE;
 use bitpact_core::{quantize_weights, quantize_weights_16bit};
 use bitpact_engine::{Interpreter, Trace};
 use bitpact_graph::{ActPlan, Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};

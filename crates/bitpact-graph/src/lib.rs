@@ -14,6 +14,8 @@ mod graph;
 mod op;
 mod plan;
 mod sources;
+mod view;
+mod window;
 pub mod zoo;
 
 pub use error::GraphError;
@@ -22,3 +24,5 @@ pub use glob::matches as name_matches;
 pub use graph::{Graph, Node, NodeId};
 pub use op::{Op, Rate, Shape};
 pub use plan::{ActPlan, BitSpec, FirstLast, Override, PlanError, QuantConfig, QuantPlan, ShortcutBits, WeightPlan};
+pub use view::{Move, Place, moved_shape, moved_source};
+pub use window::{Padding, Window};

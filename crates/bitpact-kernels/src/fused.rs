@@ -1,15 +1,14 @@
-//! One integer layer: a product, perhaps a second one, the integer step and a shortcut, fused strip by strip, so that
+//! One integer layer: a product, perhaps a second one, a shortcut and the requantization, fused strip by strip, so that
 //! accumulators never leave the first-level cache.
 
 use std::ops::Range;
 
-use bitpact_core::StepError;
-use bitpact_core::step::{IntegerStep, Ranges};
+use bitpact_core::{Ranges, Requantization, StepError};
 
 use crate::isa::Isa;
 use crate::layout::Layout;
 use crate::product::{Product, ProductSpec, candidates};
-use crate::requant::{BLOCK, Row, StepI32, StepU8, StreamRow};
+use crate::requant::{BLOCK, RequantI32, RequantU8, Row, StreamRow};
 use crate::shares::{Share, Shares};
 use crate::workers::{Out, Scratch, ScratchSize, Workers};
 
@@ -53,14 +52,40 @@ pub enum Base<'a> {
     Stream(&'a [i32]),
 }
 
+/// What a layer writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Codes; the shortcut is the last term of the sum.
+    Codes,
+    /// 32-bit values of a residual stream; the shortcut is added after the shift, times this.
+    Wide(i32),
+}
+
+/// A layer to plan: `y = requant(main(x), second(x2), shortcut)`.
+#[derive(Clone, Copy)]
+pub struct SumSpec<'a> {
+    /// The product.
+    pub main: &'a ProductSpec<'a>,
+    /// Another product of the same outputs.
+    pub second: Option<&'a ProductSpec<'a>>,
+    /// A tensor that is added.
+    pub shortcut: Option<Shortcut>,
+    /// The requantization; its terms are the products and, where codes are written, the shortcut.
+    pub requant: &'a Requantization,
+    /// Proved ranges of its terms.
+    pub ranges: &'a Ranges,
+    /// What is written.
+    pub written: Written,
+}
+
 /// From sums to what is written.
 #[derive(Debug)]
 enum Finish {
-    Codes(StepU8),
-    Stream { step: StepI32, res_mul: i32 },
+    Codes(RequantU8),
+    Stream { requant: RequantI32, res_mul: i32 },
 }
 
-/// A layer planned for one instruction set: `y = step(main(x), second(x2), shortcut)`.
+/// A layer planned for one instruction set.
 #[derive(Debug)]
 pub struct FusedLayer {
     main: Box<dyn Product>,
@@ -83,8 +108,8 @@ pub struct FusedLayer {
 pub enum Unfusable {
     /// No kernel computes a product in 32 bits.
     Product,
-    /// The step could overflow.
-    Step(StepError),
+    /// The sum could overflow.
+    Sum(StepError),
 }
 
 impl FusedLayer {
@@ -92,61 +117,12 @@ impl FusedLayer {
     /// product, the first one being the default; a choice beyond the last is the last.
     ///
     /// # Errors
-    /// If no kernel can compute a product, or the step can overflow.
+    /// If no kernel can compute a product, or the sum can overflow.
     ///
     /// # Panics
-    /// If the layouts do not fit each other.
-    pub fn new(
-        isa: Isa,
-        main: &ProductSpec<'_>,
-        second: Option<&ProductSpec<'_>>,
-        shortcut: Option<Shortcut>,
-        (step, ranges): (&IntegerStep, &Ranges<'_>),
-        y: Layout,
-        pick: usize,
-    ) -> Result<FusedLayer, Unfusable> {
-        let finish = || {
-            let step = StepU8::new(isa, step, ranges)?;
-            assert_eq!(step.inputs(), (second.is_some(), shortcut.is_some()), "inputs of the step");
-            Ok(Finish::Codes(step))
-        };
-        Self::plan(isa, main, second, shortcut, finish, y, pick)
-    }
-
-    /// The same of a residual stream: `y = step(main(x), second(x2)) + res_mul * shortcut`, in i32, which its outputs are proved
-    /// not to leave.
-    ///
-    /// # Errors
-    /// As [`FusedLayer::new`].
-    ///
-    /// # Panics
-    /// As [`FusedLayer::new`].
-    pub fn stream(
-        isa: Isa,
-        main: &ProductSpec<'_>,
-        second: Option<&ProductSpec<'_>>,
-        shortcut: Option<Shortcut>,
-        (step, res_mul, ranges): (&IntegerStep, i32, &Ranges<'_>),
-        y: Layout,
-        pick: usize,
-    ) -> Result<FusedLayer, Unfusable> {
-        let finish = || {
-            let step = StepI32::new(isa, step, ranges)?;
-            assert_eq!(step.has_second(), second.is_some(), "inputs of the step");
-            Ok(Finish::Stream { step, res_mul })
-        };
-        Self::plan(isa, main, second, shortcut, finish, y, pick)
-    }
-
-    fn plan(
-        isa: Isa,
-        main: &ProductSpec<'_>,
-        second: Option<&ProductSpec<'_>>,
-        shortcut: Option<Shortcut>,
-        finish: impl FnOnce() -> Result<Finish, StepError>,
-        y: Layout,
-        pick: usize,
-    ) -> Result<FusedLayer, Unfusable> {
+    /// If the layouts or the terms do not fit each other.
+    pub fn new(isa: Isa, sum: &SumSpec<'_>, y: Layout, pick: usize) -> Result<FusedLayer, Unfusable> {
+        let SumSpec { main, second, shortcut, requant, ranges, written } = *sum;
         let kernel = |spec: &ProductSpec<'_>| {
             assert_eq!((spec.output(), spec.geometry.cout), ((y.h, y.w), y.c), "output of {spec:?}");
             let mut last = None;
@@ -161,8 +137,15 @@ impl FusedLayer {
             );
             assert!(pad_before + layout.c <= y.c, "channels of the shortcut");
         }
+        let in_sum = usize::from(shortcut.is_some() && written == Written::Codes);
+        assert_eq!(requant.mul.len(), 1 + usize::from(second.is_some()) + in_sum, "terms of the sum");
         let (main_kernel, second_kernel) = (kernel(main)?, second.map(kernel).transpose()?);
-        let finish = finish().map_err(Unfusable::Step)?;
+        let finish = match written {
+            Written::Codes => RequantU8::new(isa, requant, ranges, second.is_some()).map(Finish::Codes),
+            Written::Wide(res_mul) => RequantI32::new(isa, requant, ranges, second.is_some())
+                .map(|requant| Finish::Stream { requant, res_mul }),
+        };
+        let finish = finish.map_err(Unfusable::Sum)?;
         let kernels = || [Some(&main_kernel), second_kernel.as_ref()].into_iter().flatten();
         let row_step = kernels().map(|k| k.row_step()).max().unwrap_or(1);
         let block = kernels().map(|k| k.block()).max().unwrap_or(BLOCK);
@@ -172,14 +155,14 @@ impl FusedLayer {
         Ok(FusedLayer { main: main_kernel, second: second_kernel, finish, shortcut, y, strip, row_step, block, macs })
     }
 
-    /// Names of the kernels and of the step's arithmetic.
+    /// Names of the kernels and of the requantization's arithmetic.
     pub fn describe(&self) -> String {
         let second = self.second.as_ref().map_or(String::new(), |second| format!(" + {}", second.name()));
-        let step = match &self.finish {
-            Finish::Codes(step) => format!("step {}", step.arithmetic()),
-            Finish::Stream { step, .. } => format!("stream {}", step.arithmetic()),
+        let requant = match &self.finish {
+            Finish::Codes(requant) => format!("requant {}", requant.arithmetic()),
+            Finish::Stream { requant, .. } => format!("stream {}", requant.arithmetic()),
         };
-        format!("{}{second}, {step}", self.main.name())
+        format!("{}{second}, {requant}", self.main.name())
     }
 
     /// Bytes of packed weights.
@@ -215,12 +198,12 @@ impl FusedLayer {
     /// # Panics
     /// If a length is wrong, a scratch memory too small, or the layer a stream.
     pub fn run(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, y: &mut [u8]) {
-        let Finish::Codes(step) = &self.finish else { panic!("the layer gives a stream") };
+        let Finish::Codes(requant) = &self.finish else { panic!("the layer gives a stream") };
         assert_eq!(y.len(), self.y.len(), "codes written");
         assert_eq!(inputs.shortcut.len(), self.shortcut.map_or(0, |s| s.layout.len()), "codes of the shortcut");
         let out = Out::new(y);
         self.tasks(workers, inputs, &|rows, first, acc, res, _| {
-            self.codes(step, inputs.shortcut, rows, first, acc, res, &out)
+            self.codes(requant, inputs.shortcut, rows, first, acc, res, &out)
         });
     }
 
@@ -229,7 +212,7 @@ impl FusedLayer {
     /// # Panics
     /// If a length is wrong, a scratch memory too small, or the layer gives codes.
     pub fn run_stream(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, base: Base<'_>, y: &mut [i32]) {
-        let Finish::Stream { step, res_mul } = &self.finish else { panic!("the layer gives codes") };
+        let Finish::Stream { requant, res_mul } = &self.finish else { panic!("the layer gives codes") };
         assert_eq!(y.len(), self.y.len(), "values written");
         let given = match base {
             Base::None => 0,
@@ -262,7 +245,7 @@ impl FusedLayer {
                 let acc = &acc[i * acc_row..];
                 let row = StreamRow { pixels: self.y.w, acc, acc2, stride: self.block, base, base_stride };
                 let y = out.row(self.y.offset(r, 0) + first, (self.y.w - 1) * self.y.cs + BLOCK);
-                step.run(first / BLOCK, row, |pixel, values| {
+                requant.run(first / BLOCK, row, |pixel, values| {
                     let y = y.wrapping_add(pixel * self.y.cs);
                     // SAFETY: `out.row` has checked the length, and no other task has this row and block.
                     unsafe { y.cast::<[i32; BLOCK]>().write_unaligned(values) };
@@ -346,7 +329,7 @@ impl FusedLayer {
     /// The codes of 16 channels from `first`.
     fn codes(
         &self,
-        step: &StepU8,
+        requant: &RequantU8,
         shortcut: &[u8],
         rows: Range<usize>,
         first: usize,
@@ -378,7 +361,7 @@ impl FusedLayer {
                 y_stride: self.y.cs,
             };
             // SAFETY: `out.row` has checked the length, and no other task has this row and block.
-            unsafe { step.run(first / BLOCK, row) };
+            unsafe { requant.run(first / BLOCK, row) };
         }
     }
 }

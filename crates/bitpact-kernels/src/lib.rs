@@ -22,12 +22,12 @@ mod weights;
 mod workers;
 
 pub use conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
-pub use fused::{Base, FusedLayer, LayerInputs, Shortcut, Unfusable};
+pub use fused::{Base, FusedLayer, LayerInputs, Shortcut, SumSpec, Unfusable, Written};
 pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Aligned, Layout, image_distance};
 pub use pool::{Chunk, Chunked, Pool};
 pub use product::ProductSpec;
-pub use requant::StepU8;
+pub use requant::RequantU8;
 pub use weights::begin_network;
 pub use workers::{Scratch, ScratchSize, Workers};

@@ -35,7 +35,7 @@ impl Linear {
     pub fn new(isa: Isa, codes: &[i16], inputs: usize, x_max: i64) -> Option<Linear> {
         assert!(inputs > 0 && codes.len().is_multiple_of(inputs), "rows of {inputs} weights");
         let fits = codes.chunks_exact(inputs).all(|row| {
-            let (lo, hi) = bitpact_core::step::accumulator_range(row, 0, x_max);
+            let (lo, hi) = bitpact_core::requant::accumulator_range(row, 0, x_max);
             lo >= i64::from(i32::MIN) && hi <= i64::from(i32::MAX)
         });
         if !(0..=i64::from(i16::MAX)).contains(&x_max) || !fits {

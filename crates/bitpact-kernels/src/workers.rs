@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::layout::Aligned;
+use crate::layout::{Aligned, Layout};
 use crate::pool::Pool;
 use crate::shares::Shares;
 
@@ -70,6 +70,19 @@ impl<'a> Workers<'a> {
         let shares = Shares::new(self.threads(), rows, 1, 1);
         self.each(rows, &|worker, _| {
             std::iter::from_fn(|| shares.take(worker, None)).for_each(|share| f(share.strip));
+        });
+    }
+
+    /// Runs `f(r, row)` for every row of the tensor `y`, whose interior pixels `row` holds, neighbouring rows on the same thread.
+    ///
+    /// # Panics
+    /// If `y` does not fit its layout.
+    pub fn each_row<T: Send>(self, y: &mut [T], layout: Layout, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        assert_eq!(y.len(), layout.len(), "elements of {layout:?}");
+        let (out, len) = (Out::new(y), layout.w * layout.cs);
+        self.rows(layout.h, &|r| {
+            // SAFETY: `out.row` has checked the length; rows do not meet, and no other task has this one.
+            f(r, unsafe { std::slice::from_raw_parts_mut(out.row(layout.offset(r, 0), len), len) });
         });
     }
 

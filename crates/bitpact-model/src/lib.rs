@@ -24,6 +24,9 @@ pub use convert::{ActReport, BATCH_NORM_EPS, Conversion, ConvertError, LayerRepo
 pub use error::ModelError;
 pub use file::write_atomically;
 pub use format::VERSION as BITPACT_VERSION;
-pub use integer::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId, TensorKind};
+pub use integer::{
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
+    TensorKind,
+};
 pub use model::{InputDescription, Model, Tensor};
 pub use weights::load_weights;

@@ -1,7 +1,8 @@
 //! A layer of an integer network on the Verilog of the systolic array, compared with what the interpreter made of it.
 
 use bitpact_core::Grid;
-use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct};
+use bitpact_graph::{Place, moved_source};
+use bitpact_model::{IntegerEnd, IntegerLayer, IntegerModel, IntegerProduct, IntegerTerm, IntegerView};
 use serde::Serialize;
 
 use super::simulate::{Matrix, simulate};
@@ -22,7 +23,7 @@ pub struct LayerCheck {
     pub differing: usize,
 }
 
-/// Computes the sums of layer number `layer` of `model` on an array of `rows x columns` units, applies the layer's integer step to
+/// Computes the sums of layer number `layer` of `model` on an array of `rows x columns` units, applies the layer's requantization to
 /// them, and counts the codes that are not those of `tensors`, the interpreter's trace for `pixels`.
 ///
 /// On a grid without zero a weight is `2 q' + 1`, and the array holds `q'`: its sum is `2 sum(a q') + sum(a)`, where the sum of codes comes from
@@ -47,36 +48,40 @@ pub fn check_layer(
     let sums = |product: &IntegerProduct| -> Result<Vec<i64>, AccelError> {
         sums(model, product, tensor(product.input), shape.w, shape.h * shape.w, rows, columns)
     };
-    let channels = shape.c;
-    let made: Vec<i64> = match op {
-        IntegerOp::Product { main, second, residual, step }
-        | IntegerOp::Stream { main, second, residual, step, .. } => {
-            let acc = sums(main)?;
-            let acc2 = second.as_ref().map(sums).transpose()?;
-            let res = |pixel: usize, c: usize| {
-                residual.map_or(0, |r| {
-                    let from = model.shape(r.input);
-                    let (y, x) = (pixel / shape.w * r.stride, pixel % shape.w * r.stride);
-                    match c.checked_sub(r.pad_before) {
-                        Some(c) if c < from.c => tensor(r.input)[(y * from.w + x) * from.c + c],
-                        _ => 0,
-                    }
-                })
-            };
-            // A stream adds its shortcut after the step.
-            let res_mul = if let IntegerOp::Stream { res_mul, .. } = op { i64::from(*res_mul) } else { 0 };
-            let value = |(i, &acc): (usize, &i64)| {
-                let (c, res) = (i % channels, res(i / channels, i % channels));
-                i64::from(step.apply(c, acc, acc2.as_ref().map_or(0, |a| a[i]), res)) + res * res_mul
-            };
-            acc.iter().enumerate().map(value).collect()
-        }
-        IntegerOp::Logits { main, mul, add } => {
-            let value = |(i, &acc): (usize, &i64)| acc * i64::from(mul[i % channels]) + add[i % channels];
-            sums(main)?.iter().enumerate().map(value).collect()
-        }
-        _ => panic!("layer `{name}` has no product"),
+    let sum = op.sum().filter(|_| op.products().next().is_some());
+    let sum = sum.unwrap_or_else(|| panic!("layer `{name}` has no product"));
+    let view = |view: &IntegerView, place: Place| {
+        let from = model.shape(view.input);
+        let source = moved_source(from, &view.moves, place);
+        source.map_or(view.fill, |(y, x, c)| tensor(view.input)[(y * from.w + x) * from.c + c])
     };
+    let product_sums = sum.terms.iter().map(|term| term.product().map(&sums).transpose());
+    let product_sums = product_sums.collect::<Result<Vec<_>, _>>()?;
+    let value = |i: usize| {
+        let (y, x, c) = (i / shape.c / shape.w, i / shape.c % shape.w, i % shape.c);
+        let values = sum.terms.iter().zip(&product_sums).map(|(term, sums)| match (term, sums) {
+            (_, Some(sums)) => sums[i],
+            (IntegerTerm::View(term), _) => view(term, (y, x, c)),
+            (IntegerTerm::Multiplication { a, b, zeros }, _) => {
+                let from = bitpact_graph::moved_shape(model.shape(b.input), &b.moves).unwrap_or(*shape);
+                let pixel = if (from.h, from.w) == (1, 1) { (0, 0) } else { (y, x) };
+                (view(a, (y, x, c)) - zeros[0]) * (view(b, (pixel.0, pixel.1, c)) - zeros[1])
+            }
+            (IntegerTerm::Product(_), None) => unreachable!("products have their sums"),
+        });
+        match &sum.end {
+            IntegerEnd::Codes => i64::from(sum.requant.apply(c, values)),
+            IntegerEnd::Table(tables) => {
+                let table = &tables[if tables.len() == 1 { 0 } else { c }];
+                table[(sum.requant.apply(c, values) - sum.requant.lo) as usize].into()
+            }
+            IntegerEnd::Wide | IntegerEnd::Output => {
+                let base = sum.base.iter().map(|(base, mul)| view(base, (y, x, c)) * i64::from(*mul)).sum::<i64>();
+                (sum.requant.sum(c, values) >> sum.requant.shift) + base
+            }
+        }
+    };
+    let made: Vec<i64> = (0..shape.elements()).map(value).collect();
     let expected = &tensors[layer];
     assert_eq!(made.len(), expected.len(), "the trace is of this network");
     let main = op.products().next().expect("a layer with a product");
@@ -144,22 +149,18 @@ fn windows(
     first_input: usize,
 ) -> Matrix {
     let from = model.shape(product.input);
-    let [window_rows, window_columns] = product.kernel;
+    let [rows, columns] = product.window.kernel;
     let mut windows = Matrix { rows: pixels, columns: product.weights_per_channel(), values: Vec::new() };
     for pixel in 0..pixels {
-        let (y, x) = (pixel / out_columns * product.stride, pixel % out_columns * product.stride);
+        let position = (pixel / out_columns, pixel % out_columns);
         for c in first_input..first_input + product.group_inputs() {
             let padding = match product.input {
                 0 => model.input.zero_point[c].into(),
                 _ => product.padding_code.into(),
             };
-            for (ky, kx) in (0..window_rows).flat_map(|ky| (0..window_columns).map(move |kx| (ky, kx))) {
-                let inside = |at: usize, side: usize| at.checked_sub(product.padding).filter(|&at| at < side);
-                let code = match (inside(y + ky, from.h), inside(x + kx, from.w)) {
-                    (Some(y), Some(x)) => codes[(y * from.w + x) * from.c + c],
-                    _ => padding,
-                };
-                windows.values.push(code);
+            for place in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                let source = product.window.source(from, position, place);
+                windows.values.push(source.map_or(padding, |(y, x)| codes[(y * from.w + x) * from.c + c]));
             }
         }
     }

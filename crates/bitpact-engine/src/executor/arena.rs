@@ -1,46 +1,64 @@
 //! The memory of one worker, and who lives in it when.
 
+use bitpact_graph::Window;
 use bitpact_kernels::{Aligned, Layout};
-use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, TensorId, TensorKind};
+use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, IntegerTerm, TensorId, TensorKind};
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// 8-bit codes in `codes[slot]`.
     Codes { slot: usize, layout: Layout },
-    /// Sums of codes, or a residual stream, in `sums[slot]`.
-    Sums { slot: usize, layout: Layout },
-    /// The logits.
-    Logits,
+    /// Sums of codes, or a residual stream, in `wide[slot]`.
+    Wide { slot: usize, layout: Layout },
+    /// The output of the network, without gaps.
+    Output,
+}
+
+impl Place {
+    /// Layout of a tensor that layers read.
+    pub(super) fn layout(&self) -> Layout {
+        match *self {
+            Place::Codes { layout, .. } | Place::Wide { layout, .. } => layout,
+            Place::Output => unreachable!("nothing reads the output"),
+        }
+    }
 }
 
 /// The memory of one worker. Border pixels and channels beyond the last hold what padding means, and nothing writes them.
 #[derive(Debug)]
 pub(super) struct Arena {
     pub(super) codes: Vec<Aligned<u8>>,
-    pub(super) sums: Vec<Aligned<i32>>,
-    /// Accumulators of the logits.
+    pub(super) wide: Vec<Aligned<i32>>,
+    /// Accumulators of the output.
     pub(super) acc: Vec<i32>,
-    /// Accumulators that need 64 bits, of main and second product.
-    pub(super) wide: [Vec<i64>; 2],
-    pub(super) logits: Vec<i64>,
+    pub(super) output: Vec<i64>,
 }
 
-/// Border a tensor needs: the largest padding of the products and window sums that read it.
+/// The padding of a window that the kernels of products take: square strides, the same padding on every side, nothing between
+/// the elements.
+pub(super) fn plain_padding(window: &Window) -> Option<usize> {
+    let n = window.padding.top;
+    let is_plain = *window == Window { kernel: window.kernel, ..Window::square(1, window.stride[0], n) };
+    is_plain.then_some(n)
+}
+
+/// Products that read padding in the border of their input, and how wide it is.
+fn bordered(model: &IntegerModel) -> impl Iterator<Item = (&IntegerProduct, usize)> {
+    let products = model.layers.iter().flat_map(|layer| layer.op.products());
+    products.filter_map(|p| plain_padding(&p.window).filter(|n| *n > 0).map(|n| (p, n)))
+}
+
+/// Border a tensor needs: the largest padding of the products that read it.
 fn border(model: &IntegerModel, tensor: TensorId) -> usize {
-    let products = model.layers.iter().flat_map(|layer| layer.op.products()).map(|p| (p.input, p.padding));
-    let windows = model.layers.iter().filter_map(|layer| match layer.op {
-        IntegerOp::WindowSum { input, padding, .. } => Some((input, padding)),
-        _ => None,
-    });
-    products.chain(windows).filter(|&(input, _)| input == tensor).map(|(_, padding)| padding).max().unwrap_or(0)
+    bordered(model).filter(|(p, _)| p.input == tensor).map(|(_, padding)| padding).max().unwrap_or(0)
 }
 
 /// Channel stride of the image: few channels lie without gaps where every window has rows of at least four codes.
 fn image_stride(model: &IntegerModel) -> usize {
     let channels = model.input_shape.c;
     let mut products = model.layers.iter().flat_map(|layer| layer.op.products()).filter(|p| p.input == 0);
-    if channels < 16 && products.all(|p| p.kernel[1] * channels >= 4) {
+    if channels < 16 && products.all(|p| p.window.kernel[1] * channels >= 4) {
         channels
     } else if channels <= 4 {
         4
@@ -49,17 +67,10 @@ fn image_stride(model: &IntegerModel) -> usize {
     }
 }
 
-/// What the border of each tensor holds: the padding code of the products and windows that read it, which is one.
+/// What the border of each tensor holds: the padding code of the products that read it, which is one.
 pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
     let mut codes = vec![0; model.layers.len() + 1];
-    for layer in &model.layers {
-        if let IntegerOp::WindowSum { input, padding: 1.., padding_code, .. } = layer.op {
-            codes[input] = padding_code;
-        }
-    }
-    for product in model.layers.iter().flat_map(|layer| layer.op.products()).filter(|p| p.padding > 0) {
-        codes[product.input] = product.padding_code;
-    }
+    bordered(model).for_each(|(product, _)| codes[product.input] = product.padding_code);
     codes
 }
 
@@ -68,7 +79,7 @@ pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
 pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> {
     let mut places = Vec::new();
     let mut code_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
-    let mut sum_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
+    let mut wide_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
     let last_reader =
         |tensor: TensorId| model.layers.iter().rposition(|layer| layer.op.inputs().contains(&tensor)).unwrap_or(0);
     for tensor in 0..=model.layers.len() {
@@ -78,15 +89,15 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
             _ => Layout::new(shape.h, shape.w, shape.c, border(model, tensor)),
         };
         let is_wide = match model.kind(tensor) {
-            TensorKind::Logits => {
-                places.push(Place::Logits);
+            TensorKind::Output => {
+                places.push(Place::Output);
                 continue;
             }
             TensorKind::Image | TensorKind::Codes => false,
-            TensorKind::Stream => true,
+            TensorKind::Wide => true,
             TensorKind::Sums => !sums_are_codes(model, tensor),
         };
-        let slots = if is_wide { &mut sum_slots } else { &mut code_slots };
+        let slots = if is_wide { &mut wide_slots } else { &mut code_slots };
         // The layer that writes this tensor is number tensor - 1; it must not overwrite what it reads.
         let is_free = |owner: TensorId| owner > 0 && last_reader(owner) + 1 < tensor;
         let same = |owner: TensorId| padding_codes[owner] == padding_codes[tensor];
@@ -96,15 +107,23 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
             slots.len() - 1
         });
         slots[slot].1 = Some(tensor);
-        places.push(if is_wide { Place::Sums { slot, layout } } else { Place::Codes { slot, layout } });
+        places.push(if is_wide { Place::Wide { slot, layout } } else { Place::Codes { slot, layout } });
     }
     places
 }
 
-/// Whether sums over windows are so small that they fit in 8 bits and products can read them as codes.
+/// Whether sums over windows are so small that they fit in 8 bits, and only products read them: as codes.
 fn sums_are_codes(model: &IntegerModel, tensor: TensorId) -> bool {
-    let reads = |layer: &IntegerLayer| matches!(layer.op, IntegerOp::Act { input, .. } if input == tensor);
+    let reads_as_product = |op: &IntegerOp| match op {
+        IntegerOp::Sum(sum) => {
+            let terms = sum.terms.iter().filter(|term| term.inputs().contains(&tensor));
+            terms.into_iter().all(|term| matches!(term, IntegerTerm::Product(_)))
+                && sum.base.iter().all(|(view, _)| view.input != tensor)
+        }
+        _ => false,
+    };
+    let readers = || model.layers.iter().filter(|layer| layer.op.inputs().contains(&tensor));
     matches!(model.layers[tensor - 1].op, IntegerOp::WindowSum { .. })
         && model.code_range(tensor).1 <= 255
-        && !model.layers.iter().any(reads)
+        && readers().all(|layer| reads_as_product(&layer.op))
 }

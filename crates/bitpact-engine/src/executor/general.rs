@@ -1,121 +1,213 @@
-//! Products the kernels do not take, in 64-bit scalar arithmetic: codes of more than 8 bits, or sums of more than 32. In
-//! real networks that is at most the last layer, behind a sum of codes.
+//! Sums that the fused kernels do not take, one number after the other in 64 bits: terms and windows of other forms, codes of
+//! more than 8 bits, or sums of more than 32.
 
-use bitpact_kernels::Layout;
-use bitpact_model::IntegerProduct;
+use bitpact_core::Requantization;
+use bitpact_graph::{Move, Shape, Window};
+use bitpact_kernels::{Aligned, Layout, Workers};
+use bitpact_model::{IntegerEnd, IntegerModel, IntegerProduct, IntegerSum, IntegerTerm, IntegerView};
 
-/// A product in 64 bits.
+use super::arena::Place;
+
+/// The tensors that layers read.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors<'a> {
+    pub(super) codes: &'a [Aligned<u8>],
+    pub(super) wide: &'a [Aligned<i32>],
+}
+
+impl Tensors<'_> {
+    fn at(&self, place: Place, y: usize, x: usize, c: usize) -> i64 {
+        match place {
+            Place::Codes { slot, layout } => self.codes[slot][layout.offset(y, x) + c].into(),
+            Place::Wide { slot, layout } => self.wide[slot][layout.offset(y, x) + c].into(),
+            Place::Output => unreachable!("nothing reads the output"),
+        }
+    }
+}
+
+/// A tensor with its elements moved.
 #[derive(Debug)]
-pub(super) struct GeneralProduct {
+pub(super) struct View {
+    place: Place,
+    /// Each move with the shape before it.
+    moves: Vec<(Shape, Move)>,
+    fill: i64,
+    is_one_pixel: bool,
+}
+
+impl View {
+    pub(super) fn new(model: &IntegerModel, places: &[Place], view: &IntegerView) -> Self {
+        let mut shape = model.shape(view.input);
+        let mut moves = Vec::with_capacity(view.moves.len());
+        for &step in &view.moves {
+            moves.push((shape, step));
+            shape = step.shape(shape).expect("a checked network");
+        }
+        let is_one_pixel = (shape.h, shape.w) == (1, 1);
+        Self { place: places[view.input], moves, fill: view.fill, is_one_pixel }
+    }
+
+    pub(super) fn at(&self, tensors: Tensors<'_>, y: usize, x: usize, c: usize) -> i64 {
+        let source = self.moves.iter().rev().try_fold((y, x, c), |place, (shape, step)| step.source(*shape, place));
+        source.map_or(self.fill, |(y, x, c)| tensors.at(self.place, y, x, c))
+    }
+}
+
+/// A product over any window.
+#[derive(Debug)]
+struct Product {
+    place: Place,
+    shape: Shape,
+    window: Window,
     /// `[out][kernel row][kernel column][in of a group]`.
     codes: Vec<i16>,
+    /// Sum of padding times weights, `[out][kernel row][kernel column]`.
+    padding: Vec<i64>,
     /// First input channel of each output's group, and the inputs of a group.
     first_input: Vec<usize>,
     group_inputs: usize,
-    kernel: [usize; 2],
-    stride: usize,
-    padding: usize,
-    x: Layout,
-    /// Output rows, columns and channels.
-    size: [usize; 3],
 }
 
-impl GeneralProduct {
-    /// Plans a product over codes in `x` to an output of `size` rows, columns and channels.
-    pub(super) fn new(product: &IntegerProduct, x: Layout, size: [usize; 3]) -> Self {
-        let [rows, columns] = product.kernel;
+impl Product {
+    fn new(model: &IntegerModel, places: &[Place], product: &IntegerProduct) -> Self {
+        let taps = product.window.kernel[0] * product.window.kernel[1];
         let mut codes = Vec::with_capacity(product.codes.len());
+        let mut padding = Vec::with_capacity(product.out_channels * taps);
         for o in 0..product.out_channels {
-            let channel = product.channel(o);
-            for tap in 0..rows * columns {
-                codes.extend((0..product.group_inputs()).map(|i| channel[i * rows * columns + tap]));
+            let (channel, first) = (product.channel(o), product.first_input(o));
+            let padding_of = |i: usize| match product.input {
+                0 => i64::from(model.input.zero_point[first + i]),
+                _ => i64::from(product.padding_code),
+            };
+            for tap in 0..taps {
+                let weights = (0..product.group_inputs()).map(|i| channel[i * taps + tap]);
+                padding.push(weights.clone().enumerate().map(|(i, w)| padding_of(i) * i64::from(w)).sum());
+                codes.extend(weights);
             }
         }
-        let first_input = (0..product.out_channels).map(|o| product.first_input(o)).collect();
-        let group_inputs = product.group_inputs();
         Self {
+            place: places[product.input],
+            shape: model.shape(product.input),
+            window: product.window,
             codes,
-            first_input,
-            group_inputs,
-            kernel: product.kernel,
-            stride: product.stride,
-            padding: product.padding,
-            x,
-            size,
+            padding,
+            first_input: (0..product.out_channels).map(|o| product.first_input(o)).collect(),
+            group_inputs: product.group_inputs(),
+        }
+    }
+
+    fn at(&self, tensors: Tensors<'_>, y: usize, x: usize, o: usize) -> i64 {
+        match self.place {
+            Place::Codes { slot, layout } => self.sum(&tensors.codes[slot], layout, y, x, o),
+            Place::Wide { slot, layout } => self.sum(&tensors.wide[slot], layout, y, x, o),
+            Place::Output => unreachable!("nothing reads the output"),
+        }
+    }
+
+    fn sum<T: Copy + Into<i64>>(&self, values: &[T], layout: Layout, y: usize, x: usize, o: usize) -> i64 {
+        let [rows, columns] = self.window.kernel;
+        let (mut tap, mut sum) = (o * rows * columns, 0);
+        for row in 0..rows {
+            for column in 0..columns {
+                sum += match self.window.source(self.shape, (y, x), (row, column)) {
+                    None => self.padding[tap],
+                    Some((y, x)) => {
+                        let pixel = &values[layout.offset(y, x) + self.first_input[o]..][..self.group_inputs];
+                        let weights = &self.codes[tap * self.group_inputs..][..self.group_inputs];
+                        pixel.iter().zip(weights).map(|(&q, &w)| q.into() * i64::from(w)).sum::<i64>()
+                    }
+                };
+                tap += 1;
+            }
+        }
+        sum
+    }
+}
+
+#[derive(Debug)]
+enum Term {
+    Product(Product),
+    View(View),
+    Multiplication { a: View, b: View, zeros: [i64; 2] },
+}
+
+impl Term {
+    fn at(&self, tensors: Tensors<'_>, y: usize, x: usize, c: usize) -> i64 {
+        match self {
+            Term::Product(product) => product.at(tensors, y, x, c),
+            Term::View(view) => view.at(tensors, y, x, c),
+            Term::Multiplication { a, b, zeros } => {
+                let (by, bx) = if b.is_one_pixel { (0, 0) } else { (y, x) };
+                (a.at(tensors, y, x, c) - zeros[0]) * (b.at(tensors, by, bx, c) - zeros[1])
+            }
+        }
+    }
+}
+
+/// A sum of any terms with any end.
+#[derive(Debug)]
+pub(super) struct GeneralSum {
+    terms: Vec<Term>,
+    requant: Requantization,
+    base: Vec<(View, i64)>,
+    end: IntegerEnd,
+}
+
+impl GeneralSum {
+    pub(super) fn new(model: &IntegerModel, places: &[Place], sum: &IntegerSum) -> Self {
+        let term = |term: &IntegerTerm| match term {
+            IntegerTerm::Product(product) => Term::Product(Product::new(model, places, product)),
+            IntegerTerm::View(view) => Term::View(View::new(model, places, view)),
+            IntegerTerm::Multiplication { a, b, zeros } => {
+                Term::Multiplication { a: View::new(model, places, a), b: View::new(model, places, b), zeros: *zeros }
+            }
+        };
+        Self {
+            terms: sum.terms.iter().map(term).collect(),
+            requant: sum.requant.clone(),
+            base: sum.base.iter().map(|(view, mul)| (View::new(model, places, view), i64::from(*mul))).collect(),
+            end: sum.end.clone(),
         }
     }
 
     /// Bytes of weights.
     pub(super) fn weight_bytes(&self) -> usize {
-        size_of_val(&*self.codes)
+        let of = |term: &Term| match term {
+            Term::Product(product) => size_of_val(&*product.codes),
+            _ => 0,
+        };
+        self.terms.iter().map(of).sum()
     }
 
-    /// Values of the output, `[row][column][channel]`.
-    pub(super) fn len(&self) -> usize {
-        self.size.iter().product()
-    }
-
-    /// Writes the accumulators, dense.
-    pub(super) fn run<T: Copy + Into<i64>>(&self, x: &[T], acc: &mut [i64]) {
-        let [height, width, channels] = self.size;
-        let [rows, columns] = self.kernel;
-        // The border is at least the padding.
-        let first = self.x.border - self.padding;
-        let mut out = acc.iter_mut();
-        for (r, q, o) in (0..height).flat_map(|r| (0..width).flat_map(move |q| (0..channels).map(move |o| (r, q, o)))) {
-            let mut sum = 0;
-            let mut weights = self.codes[o * rows * columns * self.group_inputs..].chunks_exact(self.group_inputs);
-            for a in 0..rows {
-                for b in 0..columns {
-                    let (row, column) = (first + r * self.stride + a, first + q * self.stride + b);
-                    let at = row * self.x.row() + column * self.x.cs + self.first_input[o];
-                    let pixel = &x[at..][..self.group_inputs];
-                    let weights = weights.next().unwrap_or(&[]);
-                    sum += pixel.iter().zip(weights).map(|(&q, &w)| q.into() * i64::from(w)).sum::<i64>();
+    /// Writes the tensor `y`, which none of `tensors` is; `narrow` makes its elements of values that are proved to fit.
+    pub(super) fn run<T: Send>(
+        &self,
+        workers: Workers<'_>,
+        tensors: Tensors<'_>,
+        (y, layout): (&mut [T], Layout),
+        narrow: impl Fn(i64) -> T + Sync,
+    ) {
+        workers.each_row(y, layout, &|r, row| {
+            for (q, pixel) in row.chunks_exact_mut(layout.cs).enumerate() {
+                for (c, out) in pixel[..layout.c].iter_mut().enumerate() {
+                    *out = narrow(self.at(tensors, r, q, c));
                 }
             }
-            if let Some(out) = out.next() {
-                *out = sum;
-            }
-        }
+        });
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use bitpact_core::Grid;
-
-    use super::*;
-
-    /// A border wider than the padding belongs to another reader of the tensor.
-    #[test]
-    fn padding_is_counted_from_the_image_not_from_the_border() {
-        let product = IntegerProduct {
-            name: "p".to_owned(),
-            input: 1,
-            kernel: [2, 2],
-            stride: 2,
-            padding: 1,
-            out_channels: 1,
-            in_channels: 2,
-            groups: 1,
-            padding_code: 0,
-            weight_bits: 8,
-            grid: Grid::WithZero,
-            codes: vec![1, 2, 3, 4, 10, 20, 30, 40],
-        };
-        for border in 1..4 {
-            let x = Layout::new(2, 2, 2, border);
-            let mut codes = vec![0u8; x.len()];
-            for (i, (r, q)) in [(0, 0), (0, 1), (1, 0), (1, 1)].into_iter().enumerate() {
-                let at = x.offset(r, q);
-                codes[at..at + 2].copy_from_slice(&[1 + i as u8, 5 + i as u8]);
+    fn at(&self, tensors: Tensors<'_>, y: usize, x: usize, c: usize) -> i64 {
+        let values = self.terms.iter().map(|term| term.at(tensors, y, x, c));
+        match &self.end {
+            IntegerEnd::Codes => self.requant.apply(c, values).into(),
+            IntegerEnd::Table(tables) => {
+                let table = &tables[if tables.len() == 1 { 0 } else { c }];
+                table[(self.requant.apply(c, values) - self.requant.lo) as usize].into()
             }
-            let plan = GeneralProduct::new(&product, x, [2, 2, 1]);
-            let mut acc = vec![0; plan.len()];
-            plan.run(&codes, &mut acc);
-            // Each output sees one pixel, through the weight that faces it.
-            assert_eq!(acc, [4 + 5 * 40, 2 * 3 + 6 * 30, 3 * 2 + 7 * 20, 4 + 8 * 10], "border {border}");
+            IntegerEnd::Wide | IntegerEnd::Output => {
+                let base = self.base.iter().map(|(view, mul)| view.at(tensors, y, x, c) * mul).sum::<i64>();
+                (self.requant.sum(c, values) >> self.requant.shift) + base
+            }
         }
     }
 }

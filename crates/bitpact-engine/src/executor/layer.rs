@@ -1,281 +1,273 @@
 //! One layer of a plan: what it reads, how it computes, where it writes.
 
-use bitpact_core::step::IntegerStep;
+use bitpact_graph::{Shape, Window};
 use bitpact_kernels::linear::Linear;
-use bitpact_kernels::pool2d::{Window, max_codes, max_forward};
-use bitpact_kernels::{Aligned, Base, FusedLayer, Isa, LayerInputs, Layout, ScratchSize, Shortcut, StepU8, Workers};
+use bitpact_kernels::pool2d::{self, max_codes};
+use bitpact_kernels::{Aligned, Base, FusedLayer, Isa, LayerInputs, Layout, RequantU8, ScratchSize, Workers};
 
 use super::arena::{Arena, Place};
-use super::general::GeneralProduct;
-
-/// A product in 64 bits and where its input lies.
-#[derive(Debug)]
-pub(super) struct General {
-    pub(super) kernel: GeneralProduct,
-    pub(super) input: Place,
-}
+use super::general::{GeneralSum, Tensors, View};
 
 /// One layer, ready to run.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // A network has tens of them.
 pub(super) enum Layer {
-    /// Products, shortcut and step in the kernels. Slots of codes.
-    Fused { layer: FusedLayer, main: usize, second: Option<usize>, shortcut: Option<usize>, out: usize },
-    /// The same in 64-bit scalar arithmetic.
-    General {
-        main: General,
-        second: Option<General>,
-        shortcut: Option<(usize, Shortcut)>,
-        step: IntegerStep,
-        out: usize,
-        layout: Layout,
-    },
-    /// Logits from sums or codes of one pixel, in 32 bits.
-    Logits { kernel: Linear, input: Place, mul: Vec<i32>, add: Vec<i64> },
-    /// Logits in 64 bits.
-    GeneralLogits { main: General, mul: Vec<i32>, add: Vec<i64> },
-    /// Largest code of each window.
-    MaxPool { isa: Isa, window: Window, input: (usize, Layout), out: (usize, Layout) },
-    /// Sum of the codes of each channel.
-    SumPool { input: (usize, Layout), out: (usize, Layout) },
+    /// Products, a shortcut and the requantization in the kernels, to codes or to values of 32 bits.
+    Fused { layer: FusedLayer, products: [Option<usize>; 2], shortcut: Option<Place>, out: Place },
+    /// Any sum, in 64-bit scalar arithmetic.
+    General { sum: GeneralSum, shape: Shape, out: Place },
+    /// Output of one product over one pixel, in 32 bits.
+    Linear { kernel: Linear, input: Place, mul: Vec<i32>, add: Vec<i64> },
+    /// From values of 32 bits to codes.
+    Requant { requant: RequantU8, input: (usize, Layout), out: (usize, Layout) },
+    /// Largest code of each window, in the kernels.
+    MaxPool { isa: Isa, window: pool2d::Window, input: (usize, Layout), out: (usize, Layout) },
+    /// The same of any window.
+    AnyMaxPool { window: Window, input: (usize, Layout), out: (usize, Layout) },
     /// Sum of the codes of each window.
-    WindowSum { window: Window, input: (usize, Layout), out: Place },
-    /// A residual stream in the kernels. Slots of codes, and of wide values for what is written.
-    Stream { layer: FusedLayer, main: usize, second: Option<usize>, shortcut: Option<Place>, out: usize },
-    /// The same in 64-bit scalar arithmetic.
-    GeneralStream {
-        main: General,
-        second: Option<General>,
-        shortcut: Option<(Place, Shortcut)>,
-        step: IntegerStep,
-        res_mul: i32,
-        out: (usize, Layout),
-    },
-    /// From wide values to codes.
-    Act { step: StepU8, input: (usize, Layout), out: (usize, Layout) },
+    WindowSum { window: Window, padding_code: u32, input: (usize, Layout), out: Place },
     /// Channels of several tensors, one after the other.
     Concat { inputs: Vec<Place>, out: Place },
-}
-
-impl General {
-    fn run<'a>(&self, arena_codes: &[Aligned<u8>], arena_sums: &[Aligned<i32>], acc: &'a mut [i64]) -> &'a [i64] {
-        let acc = &mut acc[..self.kernel.len()];
-        match self.input {
-            Place::Codes { slot, .. } => self.kernel.run(&arena_codes[slot], acc),
-            Place::Sums { slot, .. } => self.kernel.run(&arena_sums[slot], acc),
-            Place::Logits => {}
-        }
-        acc
-    }
+    /// A tensor with its elements moved.
+    View { view: View, out: Place },
 }
 
 impl Layer {
     /// The kernels that compute it.
     pub(super) fn describe(&self) -> String {
         match self {
-            Layer::Fused { layer, .. } | Layer::Stream { layer, .. } => layer.describe(),
-            Layer::General { .. } | Layer::GeneralLogits { .. } | Layer::GeneralStream { .. } => {
-                "direct_1x1_i64".to_owned()
-            }
-            Layer::Logits { .. } => "linear_i32".to_owned(),
-            Layer::MaxPool { .. } => "max_pool".to_owned(),
-            Layer::SumPool { .. } => "sum_pool".to_owned(),
+            Layer::Fused { layer, .. } => layer.describe(),
+            Layer::General { .. } => "general_i64".to_owned(),
+            Layer::Linear { .. } => "linear_i32".to_owned(),
+            Layer::Requant { requant, .. } => format!("requant {}", requant.arithmetic()),
+            Layer::MaxPool { .. } | Layer::AnyMaxPool { .. } => "max_pool".to_owned(),
             Layer::WindowSum { .. } => "window_sum".to_owned(),
-            Layer::Act { step, .. } => format!("act {}", step.arithmetic()),
             Layer::Concat { .. } => "concat".to_owned(),
+            Layer::View { .. } => "view".to_owned(),
         }
     }
 
     /// Bytes of packed weights.
     pub(super) fn weight_bytes(&self) -> usize {
         match self {
-            Layer::Fused { layer, .. } | Layer::Stream { layer, .. } => layer.weight_bytes(),
-            Layer::General { main, second, .. } | Layer::GeneralStream { main, second, .. } => {
-                main.kernel.weight_bytes() + second.as_ref().map_or(0, |second| second.kernel.weight_bytes())
-            }
-            Layer::Logits { kernel, .. } => kernel.weight_bytes(),
-            Layer::GeneralLogits { main, .. } => main.kernel.weight_bytes(),
-            Layer::MaxPool { .. }
-            | Layer::SumPool { .. }
-            | Layer::WindowSum { .. }
-            | Layer::Act { .. }
-            | Layer::Concat { .. } => 0,
+            Layer::Fused { layer, .. } => layer.weight_bytes(),
+            Layer::General { sum, .. } => sum.weight_bytes(),
+            Layer::Linear { kernel, .. } => kernel.weight_bytes(),
+            _ => 0,
         }
     }
 
     /// The memory a thread needs beside the arena.
     pub(super) fn scratch(&self) -> ScratchSize {
         match self {
-            Layer::Fused { layer, .. } | Layer::Stream { layer, .. } => layer.scratch(),
+            Layer::Fused { layer, .. } => layer.scratch(),
             _ => ScratchSize::default(),
-        }
-    }
-
-    /// Accumulators in 64 bits of the main and the second product.
-    pub(super) fn wide(&self) -> [usize; 2] {
-        match self {
-            Layer::General { main, second, .. } | Layer::GeneralStream { main, second, .. } => {
-                [main.kernel.len(), second.as_ref().map_or(0, |second| second.kernel.len())]
-            }
-            Layer::GeneralLogits { main, .. } => [main.kernel.len(), 0],
-            _ => [0; 2],
         }
     }
 
     /// Computes the layer from the arena into the arena.
     pub(super) fn run(&self, arena: &mut Arena, workers: Workers<'_>) {
-        let Arena { codes, sums, wide, logits, acc } = arena;
+        let Arena { codes, wide, output, acc } = arena;
         match self {
-            Layer::Fused { layer, main, second, shortcut, out } => {
-                let mut y = std::mem::take(&mut codes[*out]);
-                let of = |slot: &Option<usize>| slot.map_or(&[][..], |slot| &*codes[slot]);
-                let inputs = LayerInputs { main: &codes[*main], second: of(second), shortcut: of(shortcut) };
-                layer.run(workers, inputs, &mut y);
-                codes[*out] = y;
-            }
-            Layer::General { main, second, shortcut, step, out, layout } => {
-                let [wide, wide2] = wide;
-                let acc = main.run(codes, sums, wide);
-                let acc2 = second.as_ref().map(|second| second.run(codes, sums, wide2));
-                for (i, &acc) in acc.iter().enumerate() {
-                    let (pixel, c) = (i / layout.c, i % layout.c);
-                    let (y, x) = (pixel / layout.w, pixel % layout.w);
-                    let res = shortcut.map_or(0, |(slot, shortcut)| shortcut.code(&codes[slot], y, x, c));
-                    let code = step.apply(c, acc, acc2.map_or(0, |acc2| acc2[i]), res.into());
-                    codes[*out][layout.offset(y, x) + c] = code as u8;
-                }
-            }
-            Layer::Logits { kernel, input, mul, add } => {
-                let acc = &mut acc[..logits.len()];
+            Layer::Linear { kernel, input, mul, add } => {
+                let acc = &mut acc[..output.len()];
                 match *input {
                     Place::Codes { slot, layout } => {
                         kernel.run(workers, &codes[slot][layout.offset(0, 0)..][..layout.c], acc)
                     }
-                    Place::Sums { slot, layout } => {
-                        kernel.run(workers, &sums[slot][layout.offset(0, 0)..][..layout.c], acc)
+                    Place::Wide { slot, layout } => {
+                        kernel.run(workers, &wide[slot][layout.offset(0, 0)..][..layout.c], acc)
                     }
-                    Place::Logits => {}
+                    Place::Output => unreachable!("nothing reads the output"),
                 }
-                for (c, logit) in logits.iter_mut().enumerate() {
-                    *logit = i64::from(acc[c]) * i64::from(mul[c]) + add[c];
-                }
-            }
-            Layer::GeneralLogits { main, mul, add } => {
-                let acc = main.run(codes, sums, &mut wide[0]);
-                for (c, logit) in logits.iter_mut().enumerate() {
-                    *logit = acc[c] * i64::from(mul[c]) + add[c];
+                for (c, out) in output.iter_mut().enumerate() {
+                    *out = i64::from(acc[c]) * i64::from(mul[c]) + add[c];
                 }
             }
-            Layer::MaxPool { isa, window, input, out } => {
-                let [y, x] =
-                    codes.get_disjoint_mut([out.0, input.0]).expect("a layer does not overwrite what it reads");
-                if out.1.cs.is_multiple_of(16) {
-                    max_codes(*isa, workers, *window, (x, input.1), (y, out.1));
-                } else {
-                    max_forward(*window, x, input.1, y, out.1);
-                }
+            Layer::Requant { requant, input: (slot, from), out: (out, layout) } => {
+                requant.run_tensor(workers, (&wide[*slot], *from), (&mut codes[*out], *layout));
             }
-            Layer::WindowSum { window, input: (slot, layout), out } => match *out {
-                Place::Codes { slot: to, layout: y } => {
-                    let [y_codes, x] =
-                        codes.get_disjoint_mut([to, *slot]).expect("a layer does not overwrite what it reads");
-                    // Sums of at most 255.
-                    window_sum(*window, x, *layout, y_codes, y, |sum| sum as u8);
+            _ => match self.out() {
+                Place::Codes { slot, layout } => {
+                    let mut y = std::mem::take(&mut codes[slot]);
+                    self.codes(Tensors { codes, wide }, workers, (&mut y, layout));
+                    codes[slot] = y;
                 }
-                Place::Sums { slot: to, layout: y } => {
-                    window_sum(*window, &codes[*slot], *layout, &mut sums[to], y, |sum| sum);
+                Place::Wide { slot, layout } => {
+                    let mut y = std::mem::take(&mut wide[slot]);
+                    self.wide(Tensors { codes, wide }, workers, (&mut y, layout));
+                    wide[slot] = y;
                 }
-                Place::Logits => {}
+                Place::Output => {
+                    if let Layer::General { sum, shape, .. } = self {
+                        let layout = Layout::with_cs(shape.h, shape.w, shape.c, shape.c, 0);
+                        sum.run(workers, Tensors { codes, wide }, (output, layout), |value| value);
+                    }
+                }
             },
-            Layer::Stream { layer, main, second, shortcut, out } => {
-                let mut y = std::mem::take(&mut sums[*out]);
-                let second = second.map_or(&[][..], |slot| &*codes[slot]);
-                let base = match *shortcut {
-                    Some(Place::Codes { slot, .. }) => Base::Codes(&codes[slot]),
-                    Some(Place::Sums { slot, .. }) => Base::Stream(&sums[slot]),
+        }
+    }
+
+    fn out(&self) -> Place {
+        match *self {
+            Layer::Fused { out, .. }
+            | Layer::General { out, .. }
+            | Layer::WindowSum { out, .. }
+            | Layer::Concat { out, .. }
+            | Layer::View { out, .. } => out,
+            Layer::MaxPool { out: (slot, layout), .. }
+            | Layer::AnyMaxPool { out: (slot, layout), .. }
+            | Layer::Requant { out: (slot, layout), .. } => Place::Codes { slot, layout },
+            Layer::Linear { .. } => Place::Output,
+        }
+    }
+
+    /// Computes a layer that writes codes.
+    fn codes(&self, tensors: Tensors<'_>, workers: Workers<'_>, (y, layout): (&mut Aligned<u8>, Layout)) {
+        let codes = tensors.codes;
+        match self {
+            Layer::Fused { layer, products, shortcut, .. } => {
+                let shortcut = match shortcut {
+                    Some(Place::Codes { slot, .. }) => &codes[*slot],
+                    _ => &[][..],
+                };
+                let [main, second] = products.map(|slot| slot.map_or(&[][..], |slot| &*codes[slot]));
+                layer.run(workers, LayerInputs { main, second, shortcut }, y);
+            }
+            Layer::General { sum, .. } => sum.run(workers, tensors, (y, layout), |value| value as u8),
+            Layer::MaxPool { isa, window, input: (slot, from), .. } => {
+                max_codes(*isa, workers, *window, (&codes[*slot], *from), (y, layout));
+            }
+            Layer::AnyMaxPool { window, input: (slot, from), .. } => {
+                max_pool(workers, *window, (&codes[*slot], *from), (y, layout));
+            }
+            // Sums of at most 255.
+            Layer::WindowSum { window, padding_code, input: (slot, from), .. } => {
+                window_sum(workers, *window, *padding_code as u8, (&codes[*slot], *from), (y, layout), |code| code);
+            }
+            Layer::Concat { inputs, .. } => {
+                let inputs = inputs.iter().map(|place| match place {
+                    Place::Codes { slot, layout } => (&*codes[*slot], *layout),
+                    _ => unreachable!("a concatenation keeps the kind of its inputs"),
+                });
+                concat(workers, inputs, (y, layout));
+            }
+            Layer::View { view, .. } => moved(workers, tensors, view, (y, layout), |value| value as u8),
+            Layer::Linear { .. } | Layer::Requant { .. } => unreachable!("run by themselves"),
+        }
+    }
+
+    /// Computes a layer that writes values of 32 bits.
+    fn wide(&self, tensors: Tensors<'_>, workers: Workers<'_>, (y, layout): (&mut Aligned<i32>, Layout)) {
+        let Tensors { codes, wide } = tensors;
+        match self {
+            Layer::Fused { layer, products, shortcut, .. } => {
+                let base = match shortcut {
+                    Some(Place::Codes { slot, .. }) => Base::Codes(&codes[*slot]),
+                    Some(Place::Wide { slot, .. }) => Base::Stream(&wide[*slot]),
                     _ => Base::None,
                 };
-                let inputs = LayerInputs { main: &codes[*main], second, shortcut: &[] };
-                layer.run_stream(workers, inputs, base, &mut y);
-                sums[*out] = y;
+                let [main, second] = products.map(|slot| slot.map_or(&[][..], |slot| &*codes[slot]));
+                layer.run_stream(workers, LayerInputs { main, second, shortcut: &[] }, base, y);
             }
-            Layer::GeneralStream { main, second, shortcut, step, res_mul, out: (out, layout) } => {
-                let [wide, wide2] = wide;
-                let acc = main.run(codes, sums, wide);
-                let acc2 = second.as_ref().map(|second| second.run(codes, sums, wide2));
-                for (i, &acc) in acc.iter().enumerate() {
-                    let (pixel, c) = (i / layout.c, i % layout.c);
-                    let (y, x) = (pixel / layout.w, pixel % layout.w);
-                    let res = match shortcut {
-                        Some((Place::Codes { slot, .. }, s)) => s.code(&codes[*slot], y, x, c).into(),
-                        Some((Place::Sums { slot, .. }, s)) => i64::from(s.code(&sums[*slot], y, x, c)),
-                        _ => 0,
-                    };
-                    let value = i64::from(step.apply(c, acc, acc2.map_or(0, |acc2| acc2[i]), 0));
-                    sums[*out][layout.offset(y, x) + c] = (value + res * i64::from(*res_mul)) as i32;
-                }
+            Layer::General { sum, .. } => sum.run(workers, tensors, (y, layout), |value| value as i32),
+            Layer::WindowSum { window, padding_code, input: (slot, from), .. } => {
+                let x = (&*codes[*slot], *from);
+                window_sum(workers, *window, *padding_code as i32, x, (y, layout), i32::from);
             }
-            Layer::Act { step, input: (slot, x_layout), out: (out, layout) } => {
-                let (x, y) = (&sums[*slot], &mut codes[*out]);
-                step.run_tensor(workers, (x, *x_layout), (y, *layout));
+            Layer::Concat { inputs, .. } => {
+                let inputs = inputs.iter().map(|place| match place {
+                    Place::Wide { slot, layout } => (&*wide[*slot], *layout),
+                    _ => unreachable!("a concatenation keeps the kind of its inputs"),
+                });
+                concat(workers, inputs, (y, layout));
             }
-            Layer::Concat { inputs, out } => {
-                let mut first = 0;
-                for &input in inputs {
-                    first += match (input, *out) {
-                        (Place::Codes { slot, layout }, Place::Codes { slot: to, layout: y }) => {
-                            let [y_codes, x] =
-                                codes.get_disjoint_mut([to, slot]).expect("a layer does not overwrite what it reads");
-                            copy_channels(x, layout, y_codes, y, first)
-                        }
-                        (Place::Sums { slot, layout }, Place::Sums { slot: to, layout: y }) => {
-                            let [y_values, x] =
-                                sums.get_disjoint_mut([to, slot]).expect("a layer does not overwrite what it reads");
-                            copy_channels(x, layout, y_values, y, first)
-                        }
-                        _ => unreachable!("a concatenation keeps the kind of its inputs"),
-                    };
-                }
+            Layer::View { view, .. } => moved(workers, tensors, view, (y, layout), |value| value as i32),
+            Layer::MaxPool { .. } | Layer::AnyMaxPool { .. } => unreachable!("a maximum of codes is a code"),
+            Layer::Linear { .. } | Layer::Requant { .. } => unreachable!("run by themselves"),
+        }
+    }
+}
+
+/// Rows and columns of a window, row by row.
+fn places([rows, columns]: [usize; 2]) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
+}
+
+fn shape(layout: Layout) -> Shape {
+    Shape::new(layout.h, layout.w, layout.c)
+}
+
+/// Largest code of each window; padding never wins.
+fn max_pool(workers: Workers<'_>, window: Window, (x, from): (&[u8], Layout), (y, to): (&mut [u8], Layout)) {
+    workers.each_row(y, to, &|r, row| {
+        for (q, out) in row.chunks_exact_mut(to.cs).enumerate() {
+            let out = &mut out[..to.c];
+            out.fill(0);
+            for (row, column) in places(window.kernel).filter_map(|k| window.source(shape(from), (r, q), k)) {
+                let pixel = &x[from.offset(row, column)..][..from.c];
+                out.iter_mut().zip(pixel).for_each(|(out, &code)| *out = code.max(*out));
             }
-            Layer::SumPool { input: (slot, layout), out: (sum, out) } => {
-                let at = out.offset(0, 0);
-                let total = &mut sums[*sum][at..at + layout.cs];
-                total.fill(0);
-                for y in 0..layout.h {
-                    let row = &codes[*slot][layout.offset(y, 0)..][..layout.w * layout.cs];
-                    for pixel in row.chunks_exact(layout.cs) {
-                        for (total, &code) in total.iter_mut().zip(pixel) {
-                            *total += i32::from(code);
-                        }
+        }
+    });
+}
+
+/// Sum of the codes of each window, in numbers that are proved to hold it.
+fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign>(
+    workers: Workers<'_>,
+    window: Window,
+    padding: T,
+    (x, from): (&[u8], Layout),
+    (y, to): (&mut [T], Layout),
+    widen: impl Fn(u8) -> T + Sync,
+) {
+    workers.each_row(y, to, &|r, row| {
+        for (q, out) in row.chunks_exact_mut(to.cs).enumerate() {
+            let out = &mut out[..to.c];
+            out.fill(T::default());
+            for place in places(window.kernel) {
+                match window.source(shape(from), (r, q), place) {
+                    None => out.iter_mut().for_each(|sum| *sum += padding),
+                    Some((row, column)) => {
+                        let pixel = &x[from.offset(row, column)..][..from.c];
+                        out.iter_mut().zip(pixel).for_each(|(sum, &code)| *sum += widen(code));
                     }
                 }
             }
         }
-    }
+    });
 }
 
-/// Copies the channels of `x` to those of `y` from `first`, and returns how many they are.
-fn copy_channels<T: Copy>(x: &[T], from: Layout, y: &mut [T], to: Layout, first: usize) -> usize {
-    for (row, column) in (0..from.h).flat_map(|row| (0..from.w).map(move |column| (row, column))) {
-        let at = to.offset(row, column) + first;
-        y[at..at + from.c].copy_from_slice(&x[from.offset(row, column)..][..from.c]);
-    }
-    from.c
+/// Channels of several tensors, one after the other.
+fn concat<'a, T: Copy + Send + Sync + 'a>(
+    workers: Workers<'_>,
+    inputs: impl Iterator<Item = (&'a [T], Layout)> + Clone + Sync,
+    (y, to): (&mut [T], Layout),
+) {
+    workers.each_row(y, to, &|r, row| {
+        let mut first = 0;
+        for (x, from) in inputs.clone() {
+            for (q, out) in row.chunks_exact_mut(to.cs).enumerate() {
+                out[first..first + from.c].copy_from_slice(&x[from.offset(r, q)..][..from.c]);
+            }
+            first += from.c;
+        }
+    });
 }
 
-/// Sums over windows of codes whose border holds what padding means.
-fn window_sum<T: Copy>(window: Window, x: &[u8], from: Layout, y: &mut [T], to: Layout, narrow: impl Fn(i32) -> T) {
-    let mut total = vec![0i32; from.cs];
-    let (first, row_len) = (from.border - window.pad, from.row());
-    for (row, column) in (0..to.h).flat_map(|row| (0..to.w).map(move |column| (row, column))) {
-        total.fill(0);
-        for a in 0..window.kernel {
-            let at = (first + row * window.stride + a) * row_len + (first + column * window.stride) * from.cs;
-            for pixel in x[at..][..window.kernel * from.cs].chunks_exact(from.cs) {
-                total.iter_mut().zip(pixel).for_each(|(total, &code)| *total += i32::from(code));
+/// A tensor with its elements moved.
+fn moved<T: Send>(
+    workers: Workers<'_>,
+    tensors: Tensors<'_>,
+    view: &View,
+    (y, to): (&mut [T], Layout),
+    narrow: impl Fn(i64) -> T + Sync,
+) {
+    workers.each_row(y, to, &|r, row| {
+        for (q, pixel) in row.chunks_exact_mut(to.cs).enumerate() {
+            for (c, out) in pixel[..to.c].iter_mut().enumerate() {
+                *out = narrow(view.at(tensors, r, q, c));
             }
         }
-        let at = to.offset(row, column);
-        y[at..at + to.c].iter_mut().zip(&total).for_each(|(y, &sum)| *y = narrow(sum));
-    }
+    });
 }

@@ -52,7 +52,7 @@ pub enum EngineError {
         /// The instruction set that was asked for.
         isa: Isa,
     },
-    /// A step that could overflow.
+    /// A sum that could overflow.
     #[error("layer `{layer}`: {source}")]
     Step {
         /// The layer.
@@ -171,7 +171,7 @@ impl Executor {
         let logits = Mutex::new(logits);
         self.each(pixels, &|i, tensor, arena| {
             if tensor == self.plan.last() {
-                lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.logits);
+                lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.output);
             }
         });
     }

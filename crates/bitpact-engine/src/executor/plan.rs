@@ -2,20 +2,23 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bitpact_core::step::Ranges;
+use bitpact_core::Requantization;
+use bitpact_graph::Move;
 use bitpact_kernels::layout::Plain;
 use bitpact_kernels::linear::Linear;
-use bitpact_kernels::pool2d::Window;
+use bitpact_kernels::pool2d;
 use bitpact_kernels::{
-    Aligned, ConvGeometry, FusedLayer, Isa, Layout, Pool, ProductSpec, ScratchSize, Shortcut, StepU8, Unfusable,
-    Workers,
+    Aligned, ConvGeometry, FusedLayer, Isa, Layout, Pool, ProductSpec, RequantU8, ScratchSize, Shortcut, SumSpec,
+    Unfusable, Workers, Written,
 };
-use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, ModelError};
+use bitpact_model::{
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, ModelError,
+};
 
 use super::EngineError;
-use super::arena::{Arena, Place, padding_codes, places};
-use super::general::GeneralProduct;
-use super::layer::{General, Layer};
+use super::arena::{Arena, Place, padding_codes, places, plain_padding};
+use super::general::{GeneralSum, View};
+use super::layer::Layer;
 use super::lock;
 
 /// Images that share a layer's weights.
@@ -38,8 +41,6 @@ pub(super) struct Plan {
     /// The first of the layers whose weights several images share.
     many_weights: usize,
     scratch: ScratchSize,
-    /// Elements of the accumulators in 64 bits.
-    wide: [usize; 2],
 }
 
 impl Plan {
@@ -56,7 +57,6 @@ impl Plan {
             classes: model.classes(),
             many_weights: 0,
             scratch: ScratchSize::default(),
-            wide: [0; 2],
         };
         // Weights are packed by all threads, the layers with the most of them first.
         let mut order: Vec<usize> = (0..model.layers.len()).collect();
@@ -70,7 +70,6 @@ impl Plan {
         for layer in planned {
             let layer = layer.into_inner().unwrap_or_else(PoisonError::into_inner).expect("every task has run")?;
             plan.scratch = plan.scratch.max(layer.scratch());
-            plan.wide = std::array::from_fn(|i| plan.wide[i].max(layer.wide()[i]));
             plan.layers.push(layer);
         }
         plan.many_weights = plan.many_weights();
@@ -79,8 +78,8 @@ impl Plan {
 
     pub(super) fn image_len(&self) -> usize {
         match self.places[0] {
-            Place::Codes { layout, .. } | Place::Sums { layout, .. } => layout.h * layout.w * layout.c,
-            Place::Logits => 0,
+            Place::Codes { layout, .. } | Place::Wide { layout, .. } => layout.h * layout.w * layout.c,
+            Place::Output => 0,
         }
     }
 
@@ -98,11 +97,11 @@ impl Plan {
             }
             tensor
         }
-        let (mut codes, mut sums): (Vec<Aligned<u8>>, Vec<Aligned<i32>>) = (Vec::new(), Vec::new());
+        let (mut codes, mut wide): (Vec<Aligned<u8>>, Vec<Aligned<i32>>) = (Vec::new(), Vec::new());
         for (place, &code) in self.places.iter().zip(&self.padding_codes) {
             match *place {
                 Place::Codes { slot, layout } if slot == codes.len() => codes.push(padded(layout, code as u8)),
-                Place::Sums { slot, layout } if slot == sums.len() => sums.push(padded(layout, code as i32)),
+                Place::Wide { slot, layout } if slot == wide.len() => wide.push(padded(layout, code as i32)),
                 _ => {}
             }
         }
@@ -111,125 +110,154 @@ impl Plan {
                 pixel[..layout.c].copy_from_slice(&self.zero_point);
             }
         }
-        Arena {
-            codes,
-            sums,
-            acc: vec![0; self.classes],
-            wide: self.wide.map(|len| vec![0; len]),
-            logits: vec![0; self.classes],
-        }
+        Arena { codes, wide, acc: vec![0; self.classes], output: vec![0; self.classes] }
     }
 
     fn layer(&self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {
         let layer = &model.layers[i];
         let out = self.places[i + 1];
         match (&layer.op, out) {
-            (IntegerOp::Product { main, second, residual, step }, Place::Codes { slot, layout }) => {
-                let shortcut = residual.map(|r| {
-                    let (slot, layout) = self.codes(r.input);
-                    (slot, Shortcut { layout, stride: r.stride, pad_before: r.pad_before })
-                });
-                if let Some(fused) = self.fused(model, kernels, i, shortcut)? {
-                    return Ok(fused);
-                }
-                let size = [layout.h, layout.w, layout.c];
-                let main = self.general(main, size);
-                let second = second.as_ref().map(|second| self.general(second, size));
-                Ok(Layer::General { main, second, shortcut, step: step.clone(), out: slot, layout })
-            }
-            (IntegerOp::Logits { main, mul, add }, _) => {
-                let (mul, add) = (mul.clone(), add.clone());
-                let input = self.places[main.input];
-                let (_, x_max) = model.code_range(main.input);
-                // The kernel reads the channels of the first pixel.
-                if let (Place::Codes { layout, .. } | Place::Sums { layout, .. }, [1, 1], 0, 1) =
-                    (input, main.kernel, main.padding, main.groups)
-                    && let Some(kernel) = Linear::new(kernels.0, &main.codes, layout.c, x_max)
+            (IntegerOp::Sum(sum), _) => self.sum(model, kernels, layer, sum, out),
+            (IntegerOp::MaxPool { input, window }, Place::Codes { slot, layout }) => {
+                let (input, out) = (self.codes(*input), (slot, layout));
+                match plain_padding(window)
+                    .filter(|_| window.kernel[0] == window.kernel[1] && layout.cs.is_multiple_of(16))
                 {
-                    return Ok(Layer::Logits { kernel, input, mul, add });
+                    Some(pad) if input.1.cs == layout.cs => {
+                        let window = pool2d::Window { kernel: window.kernel[0], stride: window.stride[0], pad };
+                        Ok(Layer::MaxPool { isa: kernels.0, window, input, out })
+                    }
+                    _ => Ok(Layer::AnyMaxPool { window: *window, input, out }),
                 }
-                let main = self.general(main, [1, 1, main.out_channels]);
-                Ok(Layer::GeneralLogits { main, mul, add })
             }
-            (&IntegerOp::MaxPool { input, kernel, stride, padding }, Place::Codes { slot, layout }) => {
-                let window = Window { kernel, stride, pad: padding };
-                Ok(Layer::MaxPool { isa: kernels.0, window, input: self.codes(input), out: (slot, layout) })
-            }
-            (&IntegerOp::SumPool { input }, Place::Sums { slot, layout }) => {
-                Ok(Layer::SumPool { input: self.codes(input), out: (slot, layout) })
-            }
-            (IntegerOp::Stream { main, second, residual, step, res_mul }, Place::Sums { slot, layout }) => {
-                let shortcut = residual.map(|r| {
-                    let place = self.places[r.input];
-                    let (Place::Codes { layout, .. } | Place::Sums { layout, .. }) = place else {
-                        unreachable!("nothing reads the logits");
-                    };
-                    (place, Shortcut { layout, stride: r.stride, pad_before: r.pad_before })
-                });
-                let out = (slot, layout);
-                if let Some(layer) = self.stream(model, kernels, i, shortcut, out)? {
-                    return Ok(layer);
-                }
-                let size = [layout.h, layout.w, layout.c];
-                let main = self.general(main, size);
-                let second = second.as_ref().map(|second| self.general(second, size));
-                Ok(Layer::GeneralStream { main, second, shortcut, step: step.clone(), res_mul: *res_mul, out })
-            }
-            (IntegerOp::Act { input, step }, Place::Codes { slot, layout }) => {
-                let Place::Sums { slot: from, layout: from_layout } = self.places[*input] else {
-                    unreachable!("what an activation reads is wide");
-                };
-                let acc = vec![model.code_range(*input); layout.c];
-                let step = StepU8::new(kernels.0, step, &Ranges { acc: &acc, acc2: &[], res: (0, 0) })
-                    .map_err(|source| EngineError::Step { layer: layer.name.clone(), source })?;
-                Ok(Layer::Act { step, input: (from, from_layout), out: (slot, layout) })
-            }
-            (&IntegerOp::WindowSum { input, kernel, stride, padding, .. }, out) => {
-                let window = Window { kernel, stride, pad: padding };
-                Ok(Layer::WindowSum { window, input: self.codes(input), out })
+            (IntegerOp::WindowSum { input, window, padding_code }, out) => {
+                Ok(Layer::WindowSum { window: *window, padding_code: *padding_code, input: self.codes(*input), out })
             }
             (IntegerOp::Concat { inputs }, out) => {
-                let inputs = inputs.iter().map(|&i| self.places[i]).collect();
-                Ok(Layer::Concat { inputs, out })
+                Ok(Layer::Concat { inputs: inputs.iter().map(|&i| self.places[i]).collect(), out })
             }
-            _ => unreachable!("places follow from the ops"),
+            (IntegerOp::View(view), out) => Ok(Layer::View { view: View::new(model, &self.places, view), out }),
+            (IntegerOp::MaxPool { .. }, _) => unreachable!("a maximum of codes is a code"),
         }
     }
 
-    /// A residual stream on the kernels; `None` where they cannot compute it.
-    fn stream(
+    /// A sum on the fastest kernels that take its form.
+    fn sum(
+        &self,
+        model: &IntegerModel,
+        kernels: (Isa, usize),
+        layer: &IntegerLayer,
+        sum: &IntegerSum,
+        out: Place,
+    ) -> Result<Layer, EngineError> {
+        let fast = match (&sum.end, &sum.terms[..]) {
+            (IntegerEnd::Output, [IntegerTerm::Product(product)]) => self.linear(model, kernels.0, layer, sum, product),
+            (IntegerEnd::Codes, [IntegerTerm::View(view)]) => self.requant(model, kernels.0, layer, sum, view, out)?,
+            (IntegerEnd::Codes | IntegerEnd::Wide, _) => self.fused(model, kernels, layer, sum, out)?,
+            _ => None,
+        };
+        let general = || {
+            let general = GeneralSum::new(model, &self.places, sum);
+            Layer::General { sum: general, shape: layer.shape, out }
+        };
+        Ok(fast.unwrap_or_else(general))
+    }
+
+    /// One product over the channels of one pixel, whose sums fit in 32 bits.
+    fn linear(
+        &self,
+        model: &IntegerModel,
+        isa: Isa,
+        layer: &IntegerLayer,
+        sum: &IntegerSum,
+        product: &IntegerProduct,
+    ) -> Option<Layer> {
+        // The kernel reads the channels of the first pixel.
+        let is_pixel = product.window.kernel == [1, 1] && !product.reads_padding() && product.groups == 1;
+        if !is_pixel || (layer.shape.h, layer.shape.w) != (1, 1) {
+            return None;
+        }
+        let input = self.places[product.input];
+        let (_, x_max) = model.code_range(product.input);
+        let kernel = Linear::new(isa, &product.codes, input.layout().c, x_max)?;
+        Some(Layer::Linear { kernel, input, mul: sum.requant.mul[0].clone(), add: sum.requant.add.clone() })
+    }
+
+    /// A tensor of 32 bits as it is, to codes.
+    fn requant(
+        &self,
+        model: &IntegerModel,
+        isa: Isa,
+        layer: &IntegerLayer,
+        sum: &IntegerSum,
+        view: &IntegerView,
+        out: Place,
+    ) -> Result<Option<Layer>, EngineError> {
+        let (Place::Wide { slot, layout: from }, Place::Codes { slot: to, layout }) = (self.places[view.input], out)
+        else {
+            return Ok(None);
+        };
+        if !view.moves.is_empty() {
+            return Ok(None);
+        }
+        let ranges = ranges(model, layer, sum)?;
+        let requant = RequantU8::new(isa, &sum.requant, &ranges, false)
+            .map_err(|source| EngineError::Step { layer: layer.name.clone(), source })?;
+        Ok(Some(Layer::Requant { requant, input: (slot, from), out: (to, layout) }))
+    }
+
+    /// One or two products and a shortcut on the kernels; `None` where they do not take the sum.
+    fn fused(
         &self,
         model: &IntegerModel,
         (isa, candidate): (Isa, usize),
-        i: usize,
-        shortcut: Option<(Place, Shortcut)>,
-        out: (usize, Layout),
+        layer: &IntegerLayer,
+        sum: &IntegerSum,
+        out: Place,
     ) -> Result<Option<Layer>, EngineError> {
-        let layer = &model.layers[i];
-        let IntegerOp::Stream { main, second, step, res_mul, .. } = &layer.op else { return Ok(None) };
-        let Some((main_slot, main_spec)) = self.spec(model, main) else { return Ok(None) };
-        let second_spec = match second {
-            Some(second) => match self.spec(model, second) {
-                Some(spec) => Some(spec),
-                None => return Ok(None),
-            },
-            None => None,
+        let Some(form) = FusedForm::of(sum) else { return Ok(None) };
+        let spec = |product| self.spec(model, product);
+        let (Some((main_slot, main)), second) = (spec(form.products[0].1), form.products.get(1).map(|p| spec(p.1)))
+        else {
+            return Ok(None);
         };
-        let ranges = |product: &IntegerProduct| {
-            model.acc_ranges(product).map_err(|what| ModelError::Layer { layer: layer.name.clone(), what })
+        let second = match second {
+            Some(None) => return Ok(None),
+            second => second.flatten(),
         };
-        let acc = ranges(main)?;
-        let acc2 = second.as_ref().map_or(Ok(Vec::new()), ranges)?;
-        let step = (step, *res_mul, &Ranges { acc: &acc, acc2: &acc2, res: (0, 0) });
-        let spec2 = second_spec.as_ref().map(|(_, spec)| spec);
-        match FusedLayer::stream(isa, &main_spec, spec2, shortcut.map(|s| s.1), step, out.1, candidate) {
+        let mut shortcut = None;
+        if let Some((view, _)) = form.shortcut {
+            let place = self.places[view.input];
+            let is_read = matches!(place, Place::Codes { .. }) || sum.end == IntegerEnd::Wide;
+            let Some(found) = as_shortcut(view, place.layout()).filter(|_| is_read) else { return Ok(None) };
+            shortcut = Some((place, found));
+        }
+        // Terms in the kernels' order.
+        let in_sum = form.shortcut.filter(|_| sum.end == IntegerEnd::Codes).map(|(_, term)| term as usize);
+        let order: Vec<usize> = form.products.iter().map(|(term, _)| *term).chain(in_sum).collect();
+        let all = ranges(model, layer, sum)?;
+        let ranges: Vec<_> = order.iter().map(|&term| all[term].clone()).collect();
+        let mul = order.iter().map(|&term| sum.requant.mul[term].clone()).collect();
+        let requant = Requantization { mul, ..sum.requant.clone() };
+        let written = match (&sum.end, form.shortcut) {
+            (IntegerEnd::Codes, _) => Written::Codes,
+            (_, shortcut) => Written::Wide(shortcut.map_or(0, |(_, mul)| mul)),
+        };
+        let spec = SumSpec {
+            main: &main,
+            second: second.as_ref().map(|(_, spec)| spec),
+            shortcut: shortcut.map(|(_, shortcut)| shortcut),
+            requant: &requant,
+            ranges: &ranges,
+            written,
+        };
+        match FusedLayer::new(isa, &spec, out.layout(), candidate) {
             Ok(fused) => {
-                let second = second_spec.map(|(slot, _)| slot);
-                let shortcut = shortcut.map(|s| s.0);
-                Ok(Some(Layer::Stream { layer: fused, main: main_slot, second, shortcut, out: out.0 }))
+                let products = [Some(main_slot), second.map(|(slot, _)| slot)];
+                Ok(Some(Layer::Fused { layer: fused, products, shortcut: shortcut.map(|(place, _)| place), out }))
             }
             Err(Unfusable::Product) => Ok(None),
-            Err(Unfusable::Step(source)) => Err(EngineError::Step { layer: layer.name.clone(), source }),
+            Err(Unfusable::Sum(source)) => Err(EngineError::Step { layer: layer.name.clone(), source }),
         }
     }
 
@@ -237,72 +265,24 @@ impl Plan {
     fn codes(&self, tensor: usize) -> (usize, Layout) {
         match self.places[tensor] {
             Place::Codes { slot, layout } => (slot, layout),
-            _ => unreachable!("the model's check lets only products and activations read sums"),
+            _ => unreachable!("the model's check lets only sums and views read what is no code"),
         }
     }
 
-    /// A product layer on the kernels; `None` where they cannot compute it.
-    fn fused(
-        &self,
-        model: &IntegerModel,
-        (isa, candidate): (Isa, usize),
-        i: usize,
-        shortcut: Option<(usize, Shortcut)>,
-    ) -> Result<Option<Layer>, EngineError> {
-        let layer = &model.layers[i];
-        let (IntegerOp::Product { main, second, residual, step }, Place::Codes { slot: out, layout: y }) =
-            (&layer.op, self.places[i + 1])
-        else {
-            return Ok(None);
-        };
-        let Some((main_slot, main_spec)) = self.spec(model, main) else { return Ok(None) };
-        let second_spec = match second {
-            Some(second) => match self.spec(model, second) {
-                Some(spec) => Some(spec),
-                None => return Ok(None),
-            },
-            None => None,
-        };
-        let ranges = |product: &IntegerProduct| {
-            model.acc_ranges(product).map_err(|what| ModelError::Layer { layer: layer.name.clone(), what })
-        };
-        let acc = ranges(main)?;
-        let acc2 = second.as_ref().map_or(Ok(Vec::new()), ranges)?;
-        let res = residual.map_or((0, 0), |r| model.residual_range(&r));
-        let step = (step, &Ranges { acc: &acc, acc2: &acc2, res });
-        let second = second_spec.as_ref().map(|(_, spec)| spec);
-        match FusedLayer::new(isa, &main_spec, second, shortcut.map(|s| s.1), step, y, candidate) {
-            Ok(fused) => {
-                let second = second_spec.map(|(slot, _)| slot);
-                Ok(Some(Layer::Fused { layer: fused, main: main_slot, second, shortcut: shortcut.map(|s| s.0), out }))
-            }
-            Err(Unfusable::Product) => Ok(None),
-            Err(Unfusable::Step(source)) => Err(EngineError::Step { layer: layer.name.clone(), source }),
-        }
-    }
-
-    /// A product for the kernels, and the slot it reads; `None` for a product of sums.
+    /// A product for the kernels, and the slot it reads; `None` for a product of sums or with a window of another form.
     fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct) -> Option<(usize, ProductSpec<'m>)> {
         let Place::Codes { slot, layout: x } = self.places[product.input] else { return None };
+        let window = &product.window;
         let geometry = ConvGeometry {
-            kh: product.kernel[0],
-            kw: product.kernel[1],
-            stride: product.stride,
-            pad: product.padding,
+            kh: window.kernel[0],
+            kw: window.kernel[1],
+            stride: window.stride[0],
+            pad: plain_padding(window)?,
             cin: product.in_channels,
             cout: product.out_channels,
         };
         let x_max = u8::try_from(model.code_range(product.input).1).unwrap_or(u8::MAX);
         Some((slot, ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes }))
-    }
-
-    fn general(&self, product: &IntegerProduct, size: [usize; 3]) -> General {
-        let input = self.places[product.input];
-        let (Place::Codes { layout, .. } | Place::Sums { layout, .. }) = input else {
-            unreachable!("nothing reads the logits");
-        };
-        let kernel = GeneralProduct::new(product, layout, size);
-        General { kernel, input }
     }
 
     /// The memory a thread needs beside the arena.
@@ -335,8 +315,8 @@ impl Plan {
     fn many_weights(&self) -> usize {
         let outputs = |tensor: usize| match self.places[tensor] {
             Place::Codes { layout, .. } => layout.len(),
-            Place::Sums { layout, .. } => 4 * layout.len(),
-            Place::Logits => 0,
+            Place::Wide { layout, .. } => 4 * layout.len(),
+            Place::Output => 0,
         };
         let weights = |i: usize| self.layers[i].weight_bytes();
         let has_few = |&i: &usize| (1..outputs(i + 1)).contains(&weights(i));
@@ -393,10 +373,61 @@ impl Plan {
         }
         match self.places[tensor] {
             Place::Codes { slot, layout } => dense(&arena.codes[slot], layout),
-            Place::Sums { slot, layout } => dense(&arena.sums[slot], layout),
-            Place::Logits => arena.logits.clone(),
+            Place::Wide { slot, layout } => dense(&arena.wide[slot], layout),
+            Place::Output => arena.output.clone(),
         }
     }
+}
+
+/// The products and the shortcut of a sum that the fused kernels take.
+struct FusedForm<'a> {
+    /// One or two products, each with the number of its term.
+    products: Vec<(usize, &'a IntegerProduct)>,
+    /// The number of its term, or what it is multiplied by where it is added after the shift.
+    shortcut: Option<(&'a IntegerView, i32)>,
+}
+
+impl<'a> FusedForm<'a> {
+    /// `None` for other terms, or more of them.
+    fn of(sum: &'a IntegerSum) -> Option<Self> {
+        let (mut products, mut shortcuts) = (Vec::new(), Vec::new());
+        for (i, term) in sum.terms.iter().enumerate() {
+            match term {
+                IntegerTerm::Product(product) => products.push((i, product)),
+                IntegerTerm::View(view) if sum.end == IntegerEnd::Codes => shortcuts.push((view, i as i32)),
+                _ => return None,
+            }
+        }
+        shortcuts.extend(sum.base.iter().map(|(view, mul)| (view, *mul)));
+        let fits = (1..=2).contains(&products.len()) && shortcuts.len() <= 1;
+        fits.then(|| Self { products, shortcut: shortcuts.pop() })
+    }
+}
+
+/// A view as the kernels read it: every so many pixels, channels of 0 beside.
+fn as_shortcut(view: &IntegerView, layout: Layout) -> Option<Shortcut> {
+    if view.fill != 0 {
+        return None;
+    }
+    match *view.moves {
+        [] => Some(Shortcut { layout, stride: 1, pad_before: 0 }),
+        [Move::Stride { rows, columns }] if rows == columns => Some(Shortcut { layout, stride: rows, pad_before: 0 }),
+        [Move::Insert { top: 0, left: 0, bottom: 0, right: 0, before, .. }] => {
+            Some(Shortcut { layout, stride: 1, pad_before: before })
+        }
+        [Move::Stride { rows, columns }, Move::Insert { top: 0, left: 0, bottom: 0, right: 0, before, .. }]
+            if rows == columns =>
+        {
+            Some(Shortcut { layout, stride: rows, pad_before: before })
+        }
+        _ => None,
+    }
+}
+
+/// Proved ranges of the terms of a sum.
+fn ranges(model: &IntegerModel, layer: &IntegerLayer, sum: &IntegerSum) -> Result<Vec<Vec<(i64, i64)>>, EngineError> {
+    let ranges = model.term_ranges(sum, layer.shape.c);
+    ranges.map_err(|what| ModelError::Layer { layer: layer.name.clone(), what }.into())
 }
 
 /// Multiplications of a layer's products for one image.

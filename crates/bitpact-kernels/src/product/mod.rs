@@ -106,7 +106,7 @@ impl ProductSpec<'_> {
     /// Whether `factor` times any sum, partial ones included, fits 32 bits.
     fn fits_i32_times(&self, factor: i64) -> bool {
         (0..self.geometry.cout).all(|o| {
-            let (lo, hi) = bitpact_core::step::accumulator_range(self.channel(o), 0, self.x_max.into());
+            let (lo, hi) = bitpact_core::requant::accumulator_range(self.channel(o), 0, self.x_max.into());
             factor * lo >= i64::from(i32::MIN) && factor * hi <= i64::from(i32::MAX)
         })
     }

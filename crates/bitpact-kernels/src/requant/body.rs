@@ -1,6 +1,6 @@
 //! One row of pixels of one block of channels, in plain Rust: the definition of the SIMD rows.
 
-use bitpact_core::IntegerStep;
+use bitpact_core::Requantization;
 
 use super::Row;
 
@@ -10,7 +10,7 @@ pub const BLOCK: usize = 16;
 /// The number in which sums are taken.
 pub(super) trait Sum: Copy + Default {
     fn widen(value: i32) -> Self;
-    /// A constant of a step whose sums are shifted by `shift`, as [`Sum::finish`] wants it.
+    /// A constant of a requantization whose sums are shifted by `shift`, as [`Sum::finish`] wants it.
     fn constant(self, shift: u32) -> Self;
     fn multiply_add(self, a: Self, b: Self) -> Self;
     /// `clamp(self >> shift, lo, hi)`, a code, with 0 <= lo <= hi <= 255.
@@ -68,7 +68,7 @@ impl Sum for f64 {
     }
 }
 
-/// The constants of a step, per channel, zeros in the channels beyond the last.
+/// The constants of a requantization, per channel, zeros in the channels beyond the last.
 #[derive(Debug, Clone)]
 pub(super) struct Constants<S> {
     pub(super) shift: u32,
@@ -81,7 +81,7 @@ pub(super) struct Block<S> {
     pub(super) mul2: [S; BLOCK],
     pub(super) res_mul: [S; BLOCK],
     pub(super) add: [S; BLOCK],
-    /// Smallest and largest code; 0 for a step that is not clamped.
+    /// Smallest and largest code; 0 where nothing is clamped.
     pub(super) lo: [u8; BLOCK],
     pub(super) hi: [u8; BLOCK],
     /// All ones in a channel, 0 beyond the last.
@@ -89,29 +89,33 @@ pub(super) struct Block<S> {
 }
 
 impl<S: Sum> Constants<S> {
-    pub(super) fn new(step: &IntegerStep, add: impl Fn(i64) -> S) -> Constants<S> {
-        let cs = step.mul.len().next_multiple_of(BLOCK);
-        let blocks = (0..cs / BLOCK)
+    /// The terms of `requant` are the accumulator, a second accumulator where `second` says so, and the shortcut's code
+    /// where one is left.
+    pub(super) fn new(requant: &Requantization, second: bool, add: impl Fn(i64) -> S) -> Constants<S> {
+        let channels = requant.channels();
+        let term = |i: usize| requant.mul.get(i).map_or(&[][..], Vec::as_slice);
+        let [mul, mul2, res_mul] = [term(0), if second { term(1) } else { &[] }, term(1 + usize::from(second))];
+        let blocks = (0..channels.div_ceil(BLOCK))
             .map(|block| {
                 let of = |list: &[i32]| {
                     let at = |k| list.get(block * BLOCK + k).copied().unwrap_or(0);
-                    std::array::from_fn(|k| S::widen(at(k)).constant(step.shift))
+                    std::array::from_fn(|k| S::widen(at(k)).constant(requant.shift))
                 };
-                let bound = |k: usize| step.bound((block * BLOCK + k).min(step.mul.len() - 1));
+                let bound = |k: usize| requant.bound((block * BLOCK + k).min(channels - 1));
                 Block {
                     lo: std::array::from_fn(|k| bound(k).0 as u8),
                     hi: std::array::from_fn(|k| bound(k).1 as u8),
-                    mul: of(&step.mul),
-                    mul2: of(&step.mul2),
-                    res_mul: of(&step.res_mul),
+                    mul: of(mul),
+                    mul2: of(mul2),
+                    res_mul: of(res_mul),
                     add: std::array::from_fn(|k| {
-                        step.add.get(block * BLOCK + k).map_or(S::default(), |&a| add(a).constant(step.shift))
+                        requant.add.get(block * BLOCK + k).map_or(S::default(), |&a| add(a).constant(requant.shift))
                     }),
-                    mask: std::array::from_fn(|k| if block * BLOCK + k < step.mul.len() { 255 } else { 0 }),
+                    mask: std::array::from_fn(|k| if block * BLOCK + k < channels { 255 } else { 0 }),
                 }
             })
             .collect();
-        Constants { shift: step.shift, blocks }
+        Constants { shift: requant.shift, blocks }
     }
 }
 

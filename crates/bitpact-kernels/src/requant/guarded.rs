@@ -1,4 +1,4 @@
-//! The integer step in float32 where that decides the code, which it nearly always does, and in float64 where it does not.
+//! Requantization in float32 where that decides the code, which it nearly always does, and in float64 where it does not.
 //!
 //! With `u = 2^-24`, the unit roundoff, and A, P, R, B the terms of `acc`, `acc2`, `res` and `add` over `2^shift`, the sum
 //! `fl(fl(fl(B + R) + P) + A)` of fused operations on rounded factors is off by at most
@@ -11,7 +11,7 @@
 //! `2 e` more make of it; truncating and clamping keep that order, and where both give one number it is the code. Outside, the
 //! error grows with `u |y|` only, and both are clamped. With C in the hundreds one number in several thousand is undecided.
 
-use bitpact_core::step::{IntegerStep, Ranges};
+use bitpact_core::{Ranges, Requantization};
 
 use super::body::{Block, Constants};
 
@@ -31,23 +31,22 @@ pub(super) struct Guarded {
 impl Guarded {
     /// `None` where too many numbers would be undecided. The sum is at most `largest` in size.
     pub(super) fn new(
-        step: &IntegerStep,
-        ranges: &Ranges<'_>,
+        requant: &Requantization,
+        ranges: &Ranges,
         largest: u64,
         exact: &Constants<f64>,
     ) -> Option<Guarded> {
         // Beyond, conversions to 32 bits would overflow.
-        if largest >> step.shift >= 1 << 30 {
+        if largest >> requant.shift >= 1 << 30 {
             return None;
         }
-        let term = |mul: Option<&i32>, (lo, hi): (i64, i64)| {
-            f64::from(mul.copied().unwrap_or(0)).abs() * lo.unsigned_abs().max(hi.unsigned_abs()) as f64
-        };
-        let beside_acc = (0..step.mul.len()).map(|c| {
-            let acc2 = ranges.acc2.get(c).copied().unwrap_or_default();
-            step.add[c].unsigned_abs() as f64 + term(step.mul2.get(c), acc2) + term(step.res_mul.get(c), ranges.res)
+        let term =
+            |mul: i32, (lo, hi): (i64, i64)| f64::from(mul).abs() * lo.unsigned_abs().max(hi.unsigned_abs()) as f64;
+        let beside_acc = (0..requant.channels()).map(|c| {
+            let terms = requant.mul.iter().zip(ranges).skip(1).map(|(mul, range)| term(mul[c], range[c]));
+            terms.fold(requant.add[c].unsigned_abs() as f64, |sum, term| sum + term)
         });
-        let scale = 0.5_f64.powi(step.shift as i32);
+        let scale = 0.5_f64.powi(requant.shift as i32);
         let error = (1.5 * scale * beside_acc.fold(0.0, f64::max) + 256.0) / f64::from(1 << 22);
         let narrow = |block: &Block<f64>| {
             let narrow = |list: &[f64; _]| list.map(|v| v as f32);

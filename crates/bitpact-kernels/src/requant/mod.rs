@@ -1,11 +1,11 @@
-//! The integer step over pixels of 16 channels: accumulators of products to u8 codes, as
-//! [`IntegerStep::apply`](bitpact_core::IntegerStep::apply) gives them.
+//! Requantization over pixels of 16 channels: accumulators of products to u8 codes, as
+//! [`Requantization::apply`] gives them for one or two products and a shortcut.
 //!
 //! ```text
 //! y[c] = clamp((acc[c] * mul[c] + acc2[c] * mul2[c] + res[c] * res_mul[c] + add[c]) >> shift, lo[c], hi[c])
 //! ```
 //!
-//! [`IntegerStep::largest_sum`](bitpact_core::IntegerStep::largest_sum) proves how large a sum can be: below 2^31 sums are taken in
+//! [`Requantization::largest_sum`] proves how large a sum can be: below 2^31 sums are taken in
 //! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers. SIMD
 //! takes float32 in place of float64 wherever that decides the code (`guarded.rs`).
 
@@ -20,8 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use bitpact_core::StepError;
-use bitpact_core::step::{IntegerStep, Ranges};
+use bitpact_core::{Ranges, Requantization, StepError};
 
 use crate::isa::{Isa, Proof};
 use crate::layout::Layout;
@@ -30,7 +29,7 @@ pub use body::BLOCK;
 use body::Constants;
 #[cfg(target_arch = "x86_64")]
 use guarded::Guarded;
-pub use stream::StepI32;
+pub use stream::RequantI32;
 pub(crate) use stream::StreamRow;
 
 /// One row of pixels of one block: what their codes are made of, and where they go.
@@ -54,9 +53,9 @@ pub(crate) struct Row<'a> {
     pub(crate) y_stride: usize,
 }
 
-/// Plan of the integer step of one layer.
+/// Plan of the requantization of one layer.
 #[derive(Debug, Clone)]
-pub struct StepU8 {
+pub struct RequantU8 {
     proof: Proof,
     acc2: bool,
     res: bool,
@@ -83,26 +82,30 @@ impl<'a> Row<'a> {
     }
 }
 
-impl StepU8 {
-    /// Plans `step` for accumulators and residual codes in `ranges`.
+impl RequantU8 {
+    /// Plans `requant`, whose terms are the accumulator, a second one where `second` says so, and a shortcut's code where one
+    /// is left, for values in `ranges`.
     ///
     /// # Errors
     /// If a sum could leave 64 bits.
     ///
     /// # Panics
-    /// If the output codes leave 0 to 255, or the machine lacks `isa`.
-    pub fn new(isa: Isa, step: &IntegerStep, ranges: &Ranges<'_>) -> Result<StepU8, StepError> {
-        assert!(0 <= step.lo && step.lo <= step.hi && step.hi <= 255, "output codes of 8 bits");
-        let largest = step.largest_sum(ranges)?;
+    /// If the output codes leave 0 to 255, there are other terms, or the machine lacks `isa`.
+    pub fn new(isa: Isa, requant: &Requantization, ranges: &Ranges, second: bool) -> Result<RequantU8, StepError> {
+        assert!(0 <= requant.lo && requant.lo <= requant.hi && requant.hi <= 255, "output codes of 8 bits");
+        let products = 1 + usize::from(second);
+        let res = requant.mul.len() > products;
+        assert_eq!(requant.mul.len(), products + usize::from(res), "terms of the sum");
+        let largest = requant.largest_sum(ranges)?;
         let proof = isa.prove();
-        let constants = if largest < 1 << 31 && step.shift < 32 {
-            Width::Int32(Constants::new(step, |add| add as i32))
-        } else if largest < 1 << 53 && largest >> step.shift < 1 << 31 {
-            let exact = Constants::new(step, |add| add as f64);
+        let constants = if largest < 1 << 31 && requant.shift < 32 {
+            Width::Int32(Constants::new(requant, second, |add| add as i32))
+        } else if largest < 1 << 53 && largest >> requant.shift < 1 << 31 {
+            let exact = Constants::new(requant, second, |add| add as f64);
             #[cfg(target_arch = "x86_64")]
             let guarded = match proof {
                 Proof::Scalar => None,
-                _ => Guarded::new(step, ranges, largest, &exact),
+                _ => Guarded::new(requant, ranges, largest, &exact),
             };
             #[cfg(target_arch = "x86_64")]
             let constants = guarded.map_or(Width::Float64(exact), Width::Float32);
@@ -110,9 +113,9 @@ impl StepU8 {
             let constants = Width::Float64(exact);
             constants
         } else {
-            Width::Int64(Constants::new(step, |add| add))
+            Width::Int64(Constants::new(requant, second, |add| add))
         };
-        Ok(StepU8 { proof, acc2: !step.mul2.is_empty(), res: !step.res_mul.is_empty(), constants })
+        Ok(RequantU8 { proof, acc2: second, res, constants })
     }
 
     /// The numbers in which sums are taken: `i32`, `f32` (`f64` where it does not decide), `f64` or `i64`.
@@ -126,13 +129,8 @@ impl StepU8 {
         }
     }
 
-    /// Whether the step has a second accumulator, and whether it has a residual code.
-    pub fn inputs(&self) -> (bool, bool) {
-        (self.acc2, self.res)
-    }
-
-    /// The codes of a tensor, row by row on the threads of `workers`: channels of `x` as accumulators, of a step without other
-    /// inputs. Channels beyond the last get zeros.
+    /// The codes of a tensor, row by row on the threads of `workers`: channels of `x` as accumulators, of a sum without other
+    /// terms. Channels beyond the last get zeros.
     ///
     /// # Panics
     /// If the layouts differ in more than their borders, or a slice does not fit its layout.

@@ -1,4 +1,4 @@
-//! The step of a residual stream over pixels of 16 channels: accumulators of products to i32 values, and from such values
+//! The requantization of a residual stream over pixels of 16 channels: accumulators of products to i32 values, and from such values
 //! to codes.
 //!
 //! ```text
@@ -8,8 +8,7 @@
 //! Sums below 2^53, and below 2^31 after the shift, are taken in float64, where they are exact, as is a multiplication by a
 //! power of two; others in 64-bit integers.
 
-use bitpact_core::StepError;
-use bitpact_core::step::{IntegerStep, Ranges};
+use bitpact_core::{Ranges, Requantization, StepError};
 
 use super::body::{BLOCK, Constants};
 use crate::isa::Isa;
@@ -32,11 +31,10 @@ pub(crate) struct StreamRow<'a> {
     pub(crate) base_stride: usize,
 }
 
-/// Plan of the step of one stream.
+/// Plan of the requantization of one stream.
 #[derive(Debug, Clone)]
-pub struct StepI32 {
+pub struct RequantI32 {
     isa: Isa,
-    acc2: bool,
     constants: Width,
 }
 
@@ -46,19 +44,20 @@ enum Width {
     Int64(Constants<i64>),
 }
 
-impl StepI32 {
-    /// Plans `step`, which has no `res_mul`, for accumulators in `ranges`, over which its outputs are proved to fit in i32.
+impl RequantI32 {
+    /// Plans `requant`, whose terms are the accumulator and, where `second` says so, a second one, for accumulators in
+    /// `ranges`, over which its outputs are proved to fit in i32.
     ///
     /// # Errors
     /// If a sum could leave 64 bits.
-    pub fn new(isa: Isa, step: &IntegerStep, ranges: &Ranges<'_>) -> Result<StepI32, StepError> {
-        let largest = step.largest_sum(ranges)?;
-        let constants = if largest < 1 << 53 && largest >> step.shift < 1 << 31 {
-            Width::Float64(Constants::new(step, |add| add as f64))
+    pub fn new(isa: Isa, requant: &Requantization, ranges: &Ranges, second: bool) -> Result<RequantI32, StepError> {
+        let largest = requant.largest_sum(ranges)?;
+        let constants = if largest < 1 << 53 && largest >> requant.shift < 1 << 31 {
+            Width::Float64(Constants::new(requant, second, |add| add as f64))
         } else {
-            Width::Int64(Constants::new(step, |add| add))
+            Width::Int64(Constants::new(requant, second, |add| add))
         };
-        Ok(StepI32 { isa, acc2: !step.mul2.is_empty(), constants })
+        Ok(RequantI32 { isa, constants })
     }
 
     /// The numbers in which sums are taken: `f64` or `i64`.
@@ -67,11 +66,6 @@ impl StepI32 {
             Width::Float64(_) => "f64",
             Width::Int64(_) => "i64",
         }
-    }
-
-    /// Whether there is a second accumulator.
-    pub fn has_second(&self) -> bool {
-        self.acc2
     }
 
     /// Calls `put(pixel, values)` for channels `16 * block..` of a row of pixels; 0 in channels beyond the last.

@@ -1,9 +1,9 @@
-//! Every path against the one definition of the step, in each arithmetic, with every kind of input.
+//! Every path against the one definition of requantization, in each arithmetic, with every kind of input.
 
+use bitpact_core::Requantization;
 use bitpact_core::rng::Key;
-use bitpact_core::step::{IntegerStep, Ranges};
 
-use super::{BLOCK, Row, StepU8};
+use super::{BLOCK, RequantU8, Row};
 use crate::isa::Isa;
 
 struct Case {
@@ -21,7 +21,7 @@ struct Case {
 
 /// The codes of a dense row.
 fn run(
-    plan: &StepU8,
+    plan: &RequantU8,
     block: usize,
     pixels: usize,
     (acc, acc2, stride): (&[i32], &[i32], usize),
@@ -47,12 +47,10 @@ fn check(case: &Case, seed: u64) {
         ((key.with(label).u64(i as u64) % span as u64) as i64 - i64::from(bound)) as i32
     };
     let Case { c, acc2, res, shift, acc, mul, lo, hi, arithmetic } = *case;
-    let list = |label: &str, present: bool| (0..c).filter(|_| present).map(|i| signed(label, i, mul)).collect();
-    let step = IntegerStep {
+    let present = [("mul", true), ("mul2", acc2), ("res_mul", res)].into_iter().filter(|(_, present)| *present);
+    let requant = Requantization {
         shift,
-        mul: list("mul", true),
-        mul2: list("mul2", acc2),
-        res_mul: list("res_mul", res),
+        mul: present.map(|(label, _)| (0..c).map(|i| signed(label, i, mul)).collect()).collect(),
         add: (0..c).map(|i| i64::from(signed("add", i, mul)) * i64::from(acc) / 2).collect(),
         lo,
         hi,
@@ -69,9 +67,10 @@ fn check(case: &Case, seed: u64) {
         (0..if present { pixels * stride } else { 0 }).map(|i| signed(label, b << 32 | i, acc)).collect()
     };
     let bound = (-i64::from(acc), i64::from(acc));
-    let ranges = Ranges { acc: &vec![bound; c], acc2: &vec![bound; c], res: (0, 255) };
+    let mut ranges = vec![vec![bound; c]; 1 + usize::from(acc2)];
+    ranges.extend(res.then(|| vec![(0, 255); c]));
     for isa in Isa::available() {
-        let plan = StepU8::new(isa, &step, &ranges).unwrap();
+        let plan = RequantU8::new(isa, &requant, &ranges, acc2).unwrap();
         assert_eq!(plan.arithmetic(), on(isa, arithmetic));
         for b in 0..blocks {
             let (a, a2) = (sums("acc", b, true), sums("acc2", b, acc2));
@@ -82,9 +81,10 @@ fn check(case: &Case, seed: u64) {
                 let (pixel, k) = (i / BLOCK, i % BLOCK);
                 let channel = b * BLOCK + k;
                 let expected = if channel < c {
-                    let acc2 = if acc2 { i64::from(a2[pixel * stride + k]) } else { 0 };
-                    let res = if res { i64::from(codes[i]) } else { 0 };
-                    step.apply(channel, a[pixel * stride + k].into(), acc2, res)
+                    let second = acc2.then(|| i64::from(a2[pixel * stride + k]));
+                    let shortcut = res.then(|| i64::from(codes[i]));
+                    let values = [Some(i64::from(a[pixel * stride + k])), second, shortcut];
+                    requant.apply(channel, values.into_iter().flatten())
                 } else {
                     0
                 };
@@ -127,22 +127,13 @@ fn every_path_gives_the_codes_of_the_definition() {
 fn the_largest_sum_chooses_the_arithmetic() {
     let cases = [((1i64 << 31) - 11, "i32"), ((1 << 31) - 10, "f32"), ((1 << 53) - 11, "f64"), ((1 << 53) - 10, "i64")];
     for (add, arithmetic) in cases {
-        let step = IntegerStep {
-            shift: 24,
-            mul: vec![1],
-            mul2: vec![],
-            res_mul: vec![],
-            add: vec![add],
-            lo: 0,
-            hi: 255,
-            bounds: vec![],
-        };
-        let ranges = Ranges { acc: &[(0, 10)], acc2: &[], res: (0, 0) };
+        let requant = Requantization { shift: 24, mul: vec![vec![1]], add: vec![add], lo: 0, hi: 255, bounds: vec![] };
+        let ranges = [vec![(0, 10)]];
         for isa in Isa::available() {
-            let plan = StepU8::new(isa, &step, &ranges).unwrap();
+            let plan = RequantU8::new(isa, &requant, &ranges, false).unwrap();
             assert_eq!(plan.arithmetic(), on(isa, arithmetic));
             let y = run(&plan, 0, 1, (&[10; 16], &[], 16), &[]);
-            assert_eq!(i32::from(y[0]), step.apply(0, 10, 0, 0));
+            assert_eq!(i32::from(y[0]), requant.apply(0, [10]));
             assert_eq!(y[1..], [0; 15]);
         }
     }
@@ -152,23 +143,14 @@ fn the_largest_sum_chooses_the_arithmetic() {
 fn sums_around_every_threshold_round_down() {
     // The range that the accumulators could have chooses the arithmetic.
     for (largest, arithmetic) in [(5000, "i32"), (1 << 33, "f32"), (1 << 34, "f64"), (1 << 60, "i64")] {
-        let step = IntegerStep {
-            shift: 4,
-            mul: vec![1],
-            mul2: vec![],
-            res_mul: vec![],
-            add: vec![8],
-            lo: 0,
-            hi: 255,
-            bounds: vec![],
-        };
-        let ranges = Ranges { acc: &[(-100, largest)], acc2: &[], res: (0, 0) };
+        let requant = Requantization { shift: 4, mul: vec![vec![1]], add: vec![8], lo: 0, hi: 255, bounds: vec![] };
+        let ranges = [vec![(-100, largest)]];
         for isa in Isa::available() {
-            let plan = StepU8::new(isa, &step, &ranges).unwrap();
+            let plan = RequantU8::new(isa, &requant, &ranges, false).unwrap();
             assert_eq!(plan.arithmetic(), on(isa, arithmetic));
             for sum in -40..4200 {
                 let y = run(&plan, 0, 1, (&[sum; 16], &[], 16), &[]);
-                assert_eq!(i32::from(y[0]), step.apply(0, sum.into(), 0, 0), "{isa}, {arithmetic}, sum {sum}");
+                assert_eq!(i32::from(y[0]), requant.apply(0, [sum.into()]), "{isa}, {arithmetic}, sum {sum}");
             }
         }
     }
@@ -182,19 +164,17 @@ fn float32_is_never_taken_at_its_word_near_a_threshold() {
     let list = |label: &str, from: i32, span: u32| -> Vec<i32> {
         (0..c).map(|k| from + key.with(label).below(k as u64, span) as i32).collect()
     };
-    let step = IntegerStep {
+    let requant = Requantization {
         shift,
-        mul: list("mul", 20_000, 100_000),
-        mul2: vec![],
-        res_mul: list("res_mul", 1 << 24, 1 << 26),
+        mul: vec![list("mul", 20_000, 100_000), list("res_mul", 1 << 24, 1 << 26)],
         add: list("add", -(1 << 30), 1 << 31).into_iter().map(|add| 5 * i64::from(add) + 1).collect(),
         lo: 0,
         hi: 255,
         bounds: vec![],
     };
-    let ranges = Ranges { acc: &[(-8_000_000, 8_000_000); BLOCK], acc2: &[], res: (0, 255) };
+    let ranges = [vec![(-8_000_000, 8_000_000); BLOCK], vec![(0, 255); BLOCK]];
     for isa in Isa::available() {
-        let plan = StepU8::new(isa, &step, &ranges).unwrap();
+        let plan = RequantU8::new(isa, &requant, &ranges, false).unwrap();
         assert_eq!(plan.arithmetic(), on(isa, "f32"));
         for res in [0_u8, 1, 100, 255] {
             // The smallest accumulator that gives a code of at least `code`, and its neighbours.
@@ -202,8 +182,9 @@ fn float32_is_never_taken_at_its_word_near_a_threshold() {
                 .flat_map(|code| (-2..3).map(move |beside| (code, beside)))
                 .flat_map(|(code, beside)| {
                     let of = |k: usize| {
-                        let rest = (code << shift) - step.add[k] - i64::from(step.res_mul[k]) * i64::from(res);
-                        let least = rest.div_euclid(step.mul[k].into()) + i64::from(rest % i64::from(step.mul[k]) != 0);
+                        let rest = (code << shift) - requant.add[k] - i64::from(requant.mul[1][k]) * i64::from(res);
+                        let mul = i64::from(requant.mul[0][k]);
+                        let least = rest.div_euclid(mul) + i64::from(rest % mul != 0);
                         (least + beside).clamp(-8_000_000, 8_000_000) as i32
                     };
                     (0..BLOCK).map(of).collect::<Vec<_>>()
@@ -212,7 +193,7 @@ fn float32_is_never_taken_at_its_word_near_a_threshold() {
             let pixels = near.len() / BLOCK;
             let y = run(&plan, 0, pixels, (&near, &[], BLOCK), &vec![res; near.len()]);
             for (i, (&acc, code)) in near.iter().zip(y).enumerate() {
-                let expected = step.apply(i % BLOCK, acc.into(), 0, res.into());
+                let expected = requant.apply(i % BLOCK, [acc.into(), res.into()]);
                 assert_eq!(i32::from(code), expected, "{isa}, channel {}, accumulator {acc}", i % BLOCK);
             }
         }
@@ -221,17 +202,9 @@ fn float32_is_never_taken_at_its_word_near_a_threshold() {
 
 #[test]
 fn a_sum_that_can_leave_64_bits_is_refused() {
-    let step = IntegerStep {
-        shift: 0,
-        mul: vec![2],
-        mul2: vec![],
-        res_mul: vec![],
-        add: vec![i64::MAX - 19],
-        lo: 0,
-        hi: 1,
-        bounds: vec![],
-    };
-    let plan = |hi| StepU8::new(Isa::Scalar, &step, &Ranges { acc: &[(0, hi)], acc2: &[], res: (0, 0) });
+    let requant =
+        Requantization { shift: 0, mul: vec![vec![2]], add: vec![i64::MAX - 19], lo: 0, hi: 1, bounds: vec![] };
+    let plan = |hi| RequantU8::new(Isa::Scalar, &requant, &[vec![(0, hi)]], false);
     assert!(plan(9).is_ok());
     assert!(plan(10).is_err());
 }

@@ -1,30 +1,72 @@
-//! One product in integers: quantized weights, and everything affine after it in one scale and one offset per channel.
+//! One term in integers: quantized weights, and everything affine after it in one scale and one offset per channel.
 
 use bitpact_core::{Grid, quantize_weights, quantize_weights_16bit};
-use bitpact_graph::{NodeId, Op, WeightPlan};
+use bitpact_graph::{Move, NodeId, Op, View, WeightPlan, Window, moved_source};
 
 use super::{BATCH_NORM_EPS, ConvertError, Converter};
-use crate::{IntegerProduct, Tensor};
+use crate::integer::reads_padding;
+use crate::{IntegerProduct, IntegerTerm, IntegerView, Tensor};
 
-/// A product in integers, and the real numbers its sums stand for: `y = acc * scale[c] + offset[c]`.
+/// A term in integers, and the real numbers that its values stand for.
 pub(super) struct Folded {
-    pub(super) product: IntegerProduct,
+    pub(super) term: IntegerTerm,
+    /// Real value of one unit, per channel.
     pub(super) scale: Vec<f64>,
+    /// Real value that is added, per channel, and the value that stands for zero: `y = (value - zero) * scale[c] + offset[c]`.
     pub(super) offset: Vec<f64>,
+    pub(super) zero: i64,
     pub(super) ranges: Vec<(i64, i64)>,
 }
 
 impl Converter<'_> {
+    /// The integers of a view, through its batch norm where it has one.
+    pub(super) fn fold_view(&self, view: View, norm: Option<NodeId>, reader: NodeId) -> Result<Folded, ConvertError> {
+        let tensor = self.tensor_of(view.tensor, reader)?;
+        let zero = self.zeros[tensor];
+        let moves = self.moves(view);
+        let shape = self.model.graph.shape(view.node.unwrap_or(view.tensor));
+        let from = self.out.shape(tensor);
+        let fill = if moves.iter().any(Move::inserts) { zero } else { 0 };
+        let integers = IntegerView { input: tensor, moves, fill };
+        let affine = match norm {
+            Some(norm) => self.norm(norm, &vec![0.0; shape.c])?,
+            None => vec![(1.0, 0.0); shape.c],
+        };
+        let unit = self.scale_of(tensor);
+        // Channels that are inserted as a whole hold zero: they need no multiplier.
+        let is_kept = |c: usize| {
+            let places = (0..shape.h).flat_map(|y| (0..shape.w).map(move |x| (y, x, c)));
+            !integers.inserts() || places.into_iter().any(|place| moved_source(from, &integers.moves, place).is_some())
+        };
+        let scale = (0..shape.c).map(|c| if is_kept(c) { affine[c].0 * unit } else { 0.0 }).collect();
+        let ranges = vec![self.out.view_range(&integers); shape.c];
+        let offset = affine.iter().map(|(_, shift)| *shift).collect();
+        Ok(Folded { term: IntegerTerm::View(integers), scale, offset, zero, ranges })
+    }
+
+    /// What a view does to its tensor.
+    fn moves(&self, view: View) -> Vec<Move> {
+        match view.node.map(|node| self.model.graph.node(node).op) {
+            Some(Op::Subsample { stride, pad_before, pad_after }) => {
+                let strided = (stride > 1).then(|| Move::stride(stride));
+                let inserted = (pad_before + pad_after > 0).then(|| Move::channels_inserted(pad_before, pad_after));
+                strided.into_iter().chain(inserted).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Quantizes the weights of a product and folds its scales, bias and batch norm.
     pub(super) fn fold(&self, product: NodeId, norm: Option<NodeId>, input: NodeId) -> Result<Folded, ConvertError> {
         let graph = &self.model.graph;
         let name = self.name(product).to_owned();
         let input = self.tensor_of(input, product)?;
         let from = self.out.shape(input);
-        let (kernel, stride, padding, groups) = match graph.node(product).op {
-            Op::Conv { kernel, stride, padding, groups, .. } => ([kernel; 2], stride, padding, groups),
-            _ => ([from.h, from.w], 1, 0, 1),
+        let (window, groups) = match graph.node(product).op {
+            Op::Conv { kernel, stride, padding, groups, .. } => (Window::square(kernel, stride, padding), groups),
+            _ => (Window::whole(from), 1),
         };
+        let kernel = window.kernel;
         let out_channels = graph.shape(product).c;
         let weight = self.model.tensor(&format!("{name}.weight"))?;
         let plane = kernel[0] * kernel[1];
@@ -49,10 +91,8 @@ impl Converter<'_> {
         let product = IntegerProduct {
             name: name.clone(),
             input,
-            kernel,
-            stride,
-            padding,
-            padding_code: if padding > 0 && input > 0 { zero as u32 } else { 0 },
+            window,
+            padding_code: if reads_padding(&window) && input > 0 { zero as u32 } else { 0 },
             out_channels,
             in_channels,
             groups,
@@ -62,22 +102,22 @@ impl Converter<'_> {
         };
         let s_x = self.scale_of(input);
         let ranges = self.out.acc_ranges(&product).map_err(|what| ConvertError::Layer { layer: name, what })?;
-        let mut folded = Folded { product, scale: Vec::new(), offset: Vec::new(), ranges };
+        let (mut scale, mut offset) = (Vec::with_capacity(out_channels), Vec::with_capacity(out_channels));
         for (c, (gain, shift)) in affine.into_iter().enumerate() {
-            let codes = folded.product.channel(c);
-            let scale = s_x * f64::from(scales[c]) * gain;
+            let codes = product.channel(c);
+            let unit = s_x * f64::from(scales[c]) * gain;
             let zero: i64 = match input {
                 0 => {
-                    let first = folded.product.first_input(c);
+                    let first = product.first_input(c);
                     let zero_point = |i: usize| i64::from(self.model.input.zero_point[first + i / plane]);
                     codes.iter().enumerate().map(|(i, &q)| zero_point(i) * i64::from(q)).sum()
                 }
                 _ => zero * codes.iter().map(|&q| i64::from(q)).sum::<i64>(),
             };
-            folded.offset.push(shift - scale * zero as f64);
-            folded.scale.push(scale);
+            offset.push(shift - unit * zero as f64);
+            scale.push(unit);
         }
-        Ok(folded)
+        Ok(Folded { term: IntegerTerm::Product(product), scale, offset, zero: 0, ranges })
     }
 
     /// `y = gain * z + shift` per channel, of bias and batch norm.

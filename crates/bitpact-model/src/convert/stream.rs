@@ -8,11 +8,13 @@
 
 use std::collections::HashMap;
 
-use bitpact_core::step::{self, Derived, IntegerStep, Ranges, RealStep};
+use bitpact_core::requant::{self, Derived, RealRequantization};
 use bitpact_graph::{End, Graph, Layer, NodeId, Sum};
 
-use super::{ActReport, ConvertError, Converter, LayerReport, Quantizer, hull};
-use crate::{IntegerOp, TensorId, TensorKind};
+use super::fold::Folded;
+use super::sum::unmeasured;
+use super::{ConvertError, Converter};
+use crate::{IntegerEnd, IntegerOp, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind};
 
 /// Largest value of a stream. What a network really reaches is some hundred times less than what it can be proved to
 /// reach, so about 18 bits are left for the spread of values; the multipliers of 31 bits keep up with that, and the sums stay below
@@ -42,7 +44,7 @@ pub(super) struct Streams {
     /// Real range of each stream.
     intervals: HashMap<TensorId, (f64, f64)>,
     /// Largest distance of each stream from the real one, in steps.
-    errors: HashMap<TensorId, f64>,
+    pub(super) errors: HashMap<TensorId, f64>,
 }
 
 impl Streams {
@@ -64,6 +66,12 @@ impl Streams {
         }
         let groups = vec![Group::default(); if group_of.is_empty() { 0 } else { layers.len() }];
         Self { group_of, groups, ..Self::default() }
+    }
+
+    /// Whether `tensor` is a stream whose scale is not known yet.
+    pub(super) fn is_unmeasured(&self, tensors: &HashMap<NodeId, TensorId>, tensor: TensorId) -> bool {
+        let nodes = tensors.iter().filter(|(_, id)| **id == tensor).map(|(node, _)| node);
+        nodes.filter_map(|node| self.group_of.get(node)).any(|&group| self.groups[group].scale.is_none())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -111,50 +119,38 @@ impl Group {
     }
 }
 
-/// A step that computes nothing, for the first look at a network, in which only ranges matter.
-fn unmeasured(real: &RealStep) -> Derived {
-    let (mul, mul2, add) = (vec![0; real.scale.len()], vec![0; real.scale2.len()], vec![0; real.scale.len()]);
-    let step =
-        IntegerStep { shift: 0, mul, mul2, res_mul: Vec::new(), add, lo: real.lo, hi: real.hi, bounds: Vec::new() };
-    Derived { step, worst_error: 0.0 }
-}
-
 impl Converter<'_> {
     /// A sum that stays a residual stream.
-    pub(super) fn stream(&mut self, sum: &Sum) -> Result<(), ConvertError> {
-        let ((input, product, norm), second, view) = self.terms(sum)?;
-        let layer = self.name(product).to_owned();
-        let main = self.fold(product, norm, input)?;
-        let second = second.map(|(tensor, product, norm)| self.fold(product, norm, tensor)).transpose()?;
-        let residual = match view {
-            Some(view) => Some(self.shortcut(view, self.tensor_of(view.tensor, sum.output)?)),
-            None => None,
-        };
-        let output = self.out.layers.len() + 1;
-        let channels = main.scale.len();
+    pub(super) fn stream(&mut self, sum: &Sum, terms: Vec<Folded>) -> Result<(), ConvertError> {
+        let layer = self.layer_name(sum);
+        let channels = self.model.graph.shape(sum.output).c;
         let group = self.streams.group_of[&sum.output];
-        // The real range: of the sums, channel by channel, and of the shortcut.
-        let term = |folded: &super::Folded, c: usize| {
-            let ends =
-                [folded.ranges[c].0, folded.ranges[c].1].map(|acc| acc as f64 * folded.scale[c] + folded.offset[c]);
-            (f64::min(ends[0], ends[1]), f64::max(ends[0], ends[1]))
-        };
+        let output = self.out.layers.len() + 1;
+        // Tensors as they are keep their codes; what goes through a product or a batch norm is rounded.
+        let is_base =
+            |(i, folded): &(usize, Folded)| sum.terms[*i].norm.is_none() && matches!(folded.term, IntegerTerm::View(_));
+        let (bases, terms): (Vec<_>, Vec<_>) = terms.into_iter().enumerate().partition(is_base);
+        let terms: Vec<Folded> = terms.into_iter().map(|(_, folded)| folded).collect();
+        let bases: Vec<(IntegerView, Folded)> = bases
+            .into_iter()
+            .filter_map(|(_, folded)| match &folded.term {
+                IntegerTerm::View(view) => Some((view.clone(), folded)),
+                _ => None,
+            })
+            .collect();
+        // The real range: of the sums, channel by channel, and of the tensors.
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         for c in 0..channels {
-            let (a, b) = (term(&main, c), second.as_ref().map_or((0.0, 0.0), |s| term(s, c)));
-            (least, most) = (least.min(a.0 + b.0), most.max(a.1 + b.1));
+            let (mut lo, mut hi) = (0.0, 0.0);
+            for folded in &terms {
+                let real = |value: i64| (value - folded.zero) as f64 * folded.scale[c] + folded.offset[c];
+                let ends = [real(folded.ranges[c].0), real(folded.ranges[c].1)];
+                (lo, hi) = (lo + f64::min(ends[0], ends[1]), hi + f64::max(ends[0], ends[1]));
+            }
+            (least, most) = (least.min(lo), most.max(hi));
         }
-        if let Some(residual) = &residual {
-            let (lo, hi) = match self.streams.intervals.get(&residual.input) {
-                Some(&interval) => interval,
-                None => {
-                    let step = self.scale_of(residual.input);
-                    let (lo, hi) = self.out.code_range(residual.input);
-                    let zero = self.zeros[residual.input];
-                    self.streams.groups[group].anchor.get_or_insert(step);
-                    ((lo - zero) as f64 * step, (hi - zero) as f64 * step)
-                }
-            };
+        for (view, _) in &bases {
+            let (lo, hi) = self.real_range(view.input, group);
             (least, most) = (least + lo.min(0.0), most + hi.max(0.0));
         }
         if !(least.is_finite() && most.is_finite()) {
@@ -163,98 +159,65 @@ impl Converter<'_> {
         }
         let of = &mut self.streams.groups[group];
         of.reach = of.reach.max(least.abs()).max(most.abs());
-        let scale = of.scale;
+        let measured = of.scale;
         self.streams.intervals.insert(output, (least, most));
-        let measuring = scale.is_none();
-        let scale = scale.unwrap_or(1.0);
-        let (mut res_mul, mut error, mut zero) = (0i32, 0.0, 0i64);
-        if let Some(residual) = &residual {
-            res_mul = 1;
-            error = self.streams.errors.get(&residual.input).copied().unwrap_or(0.0);
-            if self.out.kind(residual.input) != TensorKind::Stream {
-                let real = self.scale_of(residual.input) / scale;
-                res_mul = real.round_ties_even().clamp(0.0, f64::from(1 << 30)) as i32;
-                zero = self.zeros[residual.input];
-                error = (real - f64::from(res_mul)).abs() * self.out.code_range(residual.input).1 as f64;
-            }
+        let scale = measured.unwrap_or(1.0);
+        let mut offset: Vec<f64> = (0..channels)
+            .map(|c| {
+                let offset = |folded: &Folded| folded.offset[c] - folded.scale[c] * folded.zero as f64;
+                terms.iter().fold(0.0, |sum, folded| sum + offset(folded)) / scale
+            })
+            .collect();
+        let (mut base, mut error) = (Vec::new(), 0.0);
+        for (view, folded) in bases {
+            let mul = self.base_multiplier(&view, scale, &mut error);
+            let zero = (folded.zero * i64::from(mul)) as f64;
+            offset.iter_mut().for_each(|offset| *offset -= zero);
+            base.push((view, mul));
         }
-        let kept = residual.map_or(0..0, |r| r.pad_before..channels - r.pad_after);
-        let real = RealStep {
-            scale: main.scale.iter().map(|s| s / scale).collect(),
-            scale2: second.iter().flat_map(|second| second.scale.iter().map(|s| s / scale)).collect(),
-            res_scale: Vec::new(),
-            offset: (0..channels)
-                .map(|c| {
-                    let offset = main.offset[c] + second.as_ref().map_or(0.0, |s| s.offset[c]);
-                    let shift = if kept.contains(&c) { (zero * i64::from(res_mul)) as f64 } else { 0.0 };
-                    offset / scale - shift
-                })
-                .collect(),
+        let real = RealRequantization {
+            scale: terms.iter().map(|folded| folded.scale.iter().map(|s| s / scale).collect()).collect(),
+            offset,
             lo: i32::MIN,
             hi: i32::MAX,
             bounds: Vec::new(),
         };
-        let ranges2 = second.as_ref().map_or(Vec::new(), |s| s.ranges.clone());
-        let ranges = Ranges { acc: &main.ranges, acc2: &ranges2, res: (0, 0) };
-        let derived = if measuring { Ok(unmeasured(&real)) } else { step::derive_finest(&real, &ranges) };
-        let derived = derived.map_err(|source| ConvertError::Step { layer, source })?;
-        let error = error + derived.worst_error + 0.5;
+        let ranges: Vec<_> = terms.iter().map(|folded| folded.ranges.clone()).collect();
+        let derived = if measured.is_none() { Ok(unmeasured(&real)) } else { requant::derive_finest(&real, &ranges) };
+        let Derived { requant, worst_error } = derived.map_err(|source| ConvertError::Step { layer, source })?;
+        let error = error + worst_error + 0.5;
         self.streams.errors.insert(output, error);
-        let folded = [Some(&main), second.as_ref()];
-        for folded in folded.into_iter().flatten() {
-            self.report.push(LayerReport {
-                name: folded.product.name.clone(),
-                acc_range: hull(&folded.ranges),
-                worst_error: error,
-                shift: derived.step.shift as i32,
-                weight_bits: folded.product.weight_bits,
-                act_bits: None,
-            });
-        }
-        let second = second.map(|second| second.product);
-        let op = IntegerOp::Stream { main: main.product, second, residual, step: derived.step, res_mul };
-        if measuring {
+        self.report(&terms, error, requant.shift as i32, None);
+        let terms = terms.into_iter().map(|folded| folded.term).collect();
+        let op = IntegerOp::Sum(IntegerSum { terms, requant, base, end: IntegerEnd::Wide });
+        if measured.is_none() {
             self.push(sum.output, op, (0, 0), 0, scale);
             return Ok(());
         }
         self.push_checked(sum.output, op, 0, scale)
     }
 
-    /// `act(norm(x))` of a residual stream or of sums of codes.
-    pub(super) fn act(&mut self, input: NodeId, norm: Option<NodeId>, act: NodeId) -> Result<(), ConvertError> {
-        let Quantizer { inverse, zero, hi, bounds, step: scale, bits } = self.quantizer(act)?;
-        let tensor = self.tensor_of(input, act)?;
-        let channels = self.out.shape(tensor).c;
-        let affine = match norm {
-            Some(norm) => self.norm(norm, &vec![0.0; channels])?,
-            None => vec![(1.0, 0.0); channels],
-        };
+    /// Real range of a tensor that is added to a stream of `group`; codes may anchor the scale of the group.
+    fn real_range(&mut self, tensor: TensorId, group: usize) -> (f64, f64) {
+        if let Some(&interval) = self.streams.intervals.get(&tensor) {
+            return interval;
+        }
         let unit = self.scale_of(tensor);
-        let read_zero = self.zeros[tensor] as f64;
-        let gains: Vec<f64> = affine.iter().map(|(gain, _)| gain * unit * inverse).collect();
-        let offset = |(&(_, shift), gain): (&(f64, f64), &f64)| shift * inverse - gain * read_zero + f64::from(zero);
-        let offset = affine.iter().zip(&gains).map(offset).collect();
-        let range = self.out.code_range(tensor);
-        let acc = vec![range; channels];
-        let real = RealStep { scale: gains, scale2: Vec::new(), res_scale: Vec::new(), offset, lo: 0, hi, bounds };
-        let measuring = self.streams.group_of.get(&input).is_some_and(|&g| self.streams.groups[g].scale.is_none());
-        let derived = if measuring {
-            Ok(unmeasured(&real))
-        } else {
-            step::derive(&real, &Ranges { acc: &acc, acc2: &[], res: (0, 0) })
-        };
-        let derived = derived.map_err(|source| ConvertError::Step { layer: self.name(act).to_owned(), source })?;
-        let largest = real.scale.iter().fold(0.0, |most, gain| f64::max(most, gain.abs()));
-        let name = self.name(act).to_owned();
-        self.acts.push(ActReport {
-            name,
-            range,
-            worst_error: derived.worst_error + largest * self.streams.errors.get(&tensor).copied().unwrap_or(0.0),
-            shift: derived.step.shift,
-            bits,
-        });
-        let op = IntegerOp::Act { input: tensor, step: derived.step };
-        self.push(act, op, (0, hi.into()), zero.into(), scale);
-        Ok(())
+        let (lo, hi) = self.out.code_range(tensor);
+        let zero = self.zeros[tensor];
+        self.streams.groups[group].anchor.get_or_insert(unit);
+        ((lo - zero) as f64 * unit, (hi - zero) as f64 * unit)
+    }
+
+    /// The multiplier of a tensor that is added to a stream of `scale`; adds to `error` what it is off by.
+    fn base_multiplier(&self, view: &IntegerView, scale: f64, error: &mut f64) -> i32 {
+        if self.out.kind(view.input) == TensorKind::Wide {
+            *error += self.streams.errors.get(&view.input).copied().unwrap_or(0.0);
+            return 1;
+        }
+        let real = self.scale_of(view.input) / scale;
+        let mul = real.round_ties_even().clamp(0.0, f64::from(1 << 30)) as i32;
+        *error += (real - f64::from(mul)).abs() * self.out.code_range(view.input).1 as f64;
+        mul
     }
 }

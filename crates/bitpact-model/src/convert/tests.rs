@@ -4,7 +4,7 @@ use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 
 use super::fold::Folded;
 use super::*;
-use crate::{InputDescription, IntegerProduct};
+use crate::{InputDescription, IntegerTerm, IntegerView};
 
 fn model(bits: &str) -> Model {
     let graph = zoo::build("cnn", Shape::new(8, 8, 3), 4).unwrap().unwrap();
@@ -62,32 +62,20 @@ fn equal_models_convert_to_equal_bytes() {
 
 #[test]
 fn the_scale_of_logits_is_the_largest_power_of_two_that_fits() {
-    let product = IntegerProduct {
-        name: "fc".to_owned(),
-        input: 0,
-        kernel: [1, 1],
-        stride: 1,
-        padding: 0,
-        out_channels: 1,
-        in_channels: 1,
-        groups: 1,
-        padding_code: 0,
-        weight_bits: 8,
-        grid: bitpact_core::Grid::WithZero,
-        codes: vec![1],
+    let term = |scale: f64, offset: f64, reach: i64| Folded {
+        term: IntegerTerm::View(IntegerView::of(1)),
+        scale: vec![scale],
+        offset: vec![offset],
+        zero: 0,
+        ranges: vec![(-reach, reach)],
     };
-    let exponent = |scale: f64, offset: f64, reach: i64| {
-        logit_exponent(&Folded {
-            product: product.clone(),
-            scale: vec![scale],
-            offset: vec![offset],
-            ranges: vec![(-reach, reach)],
-        })
-    };
+    let exponent = |scale, offset, reach| sum::output_exponent(&[term(scale, offset, reach)], &[offset]);
     assert_eq!(exponent(1.0, 0.0, 100), Some(30));
     assert_eq!(exponent(1.5, 0.0, 100), Some(29));
     assert_eq!(exponent(1.0, 0.0, 1 << 40), Some(21), "bounded by the sum");
     assert_eq!(exponent(1.0, 1e18, 100), Some(2), "bounded by the constant");
     assert_eq!(exponent(0.0, 0.0, 100), Some(1000), "nothing to bound it");
     assert_eq!(exponent(f64::INFINITY, 0.0, 100), None);
+    let two = [term(1.0, 0.0, 1 << 39), term(1.0, 0.0, 1 << 39)];
+    assert_eq!(sum::output_exponent(&two, &[0.0]), Some(21), "bounded by both terms");
 }

@@ -1,20 +1,21 @@
 //! Reads a `.bitpact` file from untrusted bytes: every length is checked against what is left before memory is reserved.
 
-use bitpact_core::{Bits, Grid, IntegerStep, pack};
-use bitpact_graph::Shape;
+use bitpact_core::{Bits, Grid, Requantization, pack};
+use bitpact_graph::{Move, Padding, Shape, Window};
 
-use super::{CRC_BYTES, FIRST_VERSION, HEADER_BYTES, KIND, MAGIC, VERSION, list_head, tag, version_of};
+use super::{CRC_BYTES, HEADER_BYTES, KIND, MAGIC, VERSION, list_head, tag};
 use crate::integer::{check_shape, layer_output};
 use crate::{
-    InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, ModelError, TensorId,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, ModelError, TensorId,
 };
 
-/// Bytes of the smallest layer, a sum pool without a name.
-const LEAST_LAYER: usize = 15;
+/// Bytes of the smallest layer, a concatenation of nothing without a name.
+const LEAST_LAYER: usize = 24;
 
 /// Reads everything; what the values mean is left to `IntegerModel::check`.
 pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
-    let (body, version) = envelope(bytes)?;
+    let body = envelope(bytes)?;
     let mut r = Reader { bytes: body, at: HEADER_BYTES, place: String::new() };
     let arch = r.string("arch")?;
     let offset = r.at;
@@ -43,15 +44,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
     if r.at != body.len() {
         return Err(r.error(r.at, "end", format!("{} bytes follow the last layer", body.len() - r.at)));
     }
-    let expected = version_of(model.layers.iter().map(|l| &l.op));
-    if version != expected {
-        return Err(r.error(8, "version", format!("{version}, but its ops are those of version {expected}")));
-    }
     Ok(model)
 }
 
-/// Checks magic, version, length and checksum; returns everything before the checksum, and the version.
-fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
+/// Checks magic, version, length and checksum; returns everything before the checksum.
+fn envelope(bytes: &[u8]) -> Result<&[u8], ModelError> {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return Err(ModelError::Kind { kind: KIND, what: format!("{} bytes", bytes.len()) });
     };
@@ -60,9 +57,8 @@ fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
     }
     let number = |range: std::ops::Range<usize>| header[range].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     let version = number(8..12);
-    if !(u64::from(FIRST_VERSION)..=u64::from(VERSION)).contains(&version) {
-        let expected = format!("versions {FIRST_VERSION} to {VERSION}");
-        return Err(ModelError::Version { kind: KIND, got: version, expected });
+    if version != u64::from(VERSION) {
+        return Err(ModelError::Version { kind: KIND, got: version, expected: format!("version {VERSION}") });
     }
     let length = number(12..20);
     if length != bytes.len() as u64 || bytes.len() < HEADER_BYTES + CRC_BYTES {
@@ -75,14 +71,8 @@ fn envelope(bytes: &[u8]) -> Result<(&[u8], u32), ModelError> {
     if computed != stored {
         return Err(ModelError::Checksum { kind: KIND, stored, computed });
     }
-    Ok((body, version as u32))
+    Ok(body)
 }
-
-/// Main product, second product, shortcut.
-type Sum = (IntegerProduct, Option<IntegerProduct>, Option<IntegerResidual>);
-
-/// Smallest and largest code, and those of each channel where they differ.
-type CodeRange = (i32, i32, Vec<(i32, i32)>);
 
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -141,37 +131,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn list(&mut self, field: &str, n: usize) -> Result<Vec<i64>, ModelError> {
+    /// `n` integers; `full` ones are written out even where they are equal, because n is not a number of things that the
+    /// file holds.
+    fn list(&mut self, field: &str, n: usize, full: bool) -> Result<Vec<i64>, ModelError> {
         let offset = self.at;
         let head = self.u8(field)?;
-        let width = usize::from(head & !tag::UNIFORM);
+        let mask = if full { !tag::UNIFORM } else { 0xff };
+        let uniform = !full && head & tag::UNIFORM != 0;
+        let width = usize::from(if full { head } else { head & !tag::UNIFORM });
         if !(1..=8).contains(&width) {
             return Err(self.error(offset, field, format!("values of {width} bytes, expected 1 to 8")));
         }
-        let uniform = head & tag::UNIFORM != 0;
-        self.values(offset, field, n, (head, 0xff), uniform)
-    }
-
-    /// A list that is written out even where its values are equal: n is not a number of things that the file holds.
-    fn list_in_full(&mut self, field: &str, n: usize) -> Result<Vec<i64>, ModelError> {
-        let offset = self.at;
-        let width = self.u8(field)?;
-        if !(1..=8).contains(&width) {
-            return Err(self.error(offset, field, format!("values of {width} bytes, expected 1 to 8")));
-        }
-        self.values(offset, field, n, (width, !tag::UNIFORM), false)
-    }
-
-    /// `n` integers behind a head, which must be, under `mask`, the one they ask for.
-    fn values(
-        &mut self,
-        offset: usize,
-        field: &str,
-        n: usize,
-        (head, mask): (u8, u8),
-        uniform: bool,
-    ) -> Result<Vec<i64>, ModelError> {
-        let width = usize::from(head & !tag::UNIFORM);
         let written = if uniform { 1 } else { n };
         let bytes = self.take(field, written.saturating_mul(width))?;
         let value = |bytes: &[u8]| {
@@ -189,125 +159,170 @@ impl<'a> Reader<'a> {
         Ok(values)
     }
 
-    fn list_i32(&mut self, field: &str, n: usize) -> Result<Vec<i32>, ModelError> {
+    fn list_i32(&mut self, field: &str, n: usize, full: bool) -> Result<Vec<i32>, ModelError> {
         let offset = self.at;
-        let values = self.list(field, n)?;
-        self.narrow(offset, field, values)
-    }
-
-    fn narrow(&self, offset: usize, field: &str, values: Vec<i64>) -> Result<Vec<i32>, ModelError> {
+        let values = self.list(field, n, full)?;
         let narrow = values.iter().map(|&v| i32::try_from(v)).collect::<Result<_, _>>();
-        narrow.map_err(|_| self.error(offset, field, "a multiplier that is no 32-bit number".to_owned()))
+        narrow.map_err(|_| self.error(offset, field, "a value that is no 32-bit number".to_owned()))
     }
 
+    /// Tag, flags, and as many bytes of the op as are announced.
     fn op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
         let offset = self.at;
-        match self.u8("op")? {
-            tag::PRODUCT => self.product_op(model),
-            tag::LOGITS => {
-                let main = self.product(model)?;
-                let mul = self.list_i32("mul", main.out_channels)?;
-                let add = self.list("add", main.out_channels)?;
-                Ok(IntegerOp::Logits { main, mul, add })
-            }
-            tag::MAX_POOL => Ok(IntegerOp::MaxPool {
+        let tag = self.u8("op")?;
+        let at_flags = self.at;
+        let flags = self.u8("flags")?;
+        if flags != 0 {
+            return Err(self.error(at_flags, "flags", format!("{flags}, but none are known")));
+        }
+        let at_length = self.at;
+        let length = u64::from_le_bytes(self.array("length of the op")?);
+        let left = self.bytes.len() - self.at;
+        if length > left as u64 {
+            return Err(self.error(at_length, "length of the op", format!("{length}, but only {left} bytes are left")));
+        }
+        let end = self.at + length as usize;
+        let op = match tag {
+            tag::SUM => IntegerOp::Sum(self.sum(model)?),
+            tag::MAX_POOL => IntegerOp::MaxPool { input: self.tensor(model)?, window: self.window()? },
+            tag::WINDOW_SUM => IntegerOp::WindowSum {
                 input: self.tensor(model)?,
-                kernel: self.u32("kernel")?,
-                stride: self.u32("stride")?,
-                padding: self.u32("padding")?,
-            }),
-            tag::SUM_POOL => Ok(IntegerOp::SumPool { input: self.tensor(model)? }),
-            tag::WINDOW_SUM => Ok(IntegerOp::WindowSum {
-                input: self.tensor(model)?,
-                kernel: self.u32("kernel")?,
-                stride: self.u32("stride")?,
-                padding: self.u32("padding")?,
+                window: self.window()?,
                 padding_code: self.u32("padding code")? as u32,
-            }),
-            tag::STREAM => self.stream_op(model),
-            op @ (tag::ACT | tag::ACT_BOUNDS) => {
-                let input = self.tensor(model)?;
-                let n = model.shape(input).c;
-                let shift = self.u8("shift")?.into();
-                let (lo, hi, bounds) = self.code_range(op == tag::ACT_BOUNDS, n)?;
-                let offset = self.at;
-                let mul = self.list_in_full("mul", n)?;
-                let mul = self.narrow(offset, "mul", mul)?;
-                let add = self.list_in_full("add", n)?;
-                let step = IntegerStep { shift, mul, mul2: Vec::new(), res_mul: Vec::new(), add, lo, hi, bounds };
-                Ok(IntegerOp::Act { input, step })
-            }
+            },
             tag::CONCAT => {
                 let n = self.count("number of inputs", 4)?;
-                Ok(IntegerOp::Concat { inputs: (0..n).map(|_| self.tensor(model)).collect::<Result<_, _>>()? })
+                IntegerOp::Concat { inputs: (0..n).map(|_| self.tensor(model)).collect::<Result<_, _>>()? }
             }
-            other => Err(self.error(offset, "op", format!("{other}, expected 0 to 8"))),
+            tag::VIEW => IntegerOp::View(self.view(model)?),
+            other => return Err(self.error(offset, "op", format!("{other}, expected 0 to 4"))),
+        };
+        if self.at != end {
+            let took = self.at + length as usize - end;
+            let what = format!("{length}, but the op takes {took} bytes");
+            return Err(self.error(at_length, "length of the op", what));
         }
+        Ok(op)
     }
 
-    /// Smallest and largest code, and those of each of `n` channels where they are written channel by channel.
-    fn code_range(&mut self, by_channel: bool, n: usize) -> Result<CodeRange, ModelError> {
-        if !by_channel {
-            return Ok((self.u8("lo")?.into(), self.u8("hi")?.into(), Vec::new()));
-        }
-        let (lo, hi) = (self.list_i32("lo", n)?, self.list_i32("hi", n)?);
-        let least = lo.iter().copied().min().unwrap_or(0);
-        let most = hi.iter().copied().max().unwrap_or(0);
-        Ok((least, most, lo.into_iter().zip(hi).collect()))
-    }
-
-    /// Flags, products and shortcut; whether codes are bounded by channel, which they are only where `bounds` says they may be.
-    fn sum(&mut self, model: &IntegerModel, bounds: u8) -> Result<(Sum, bool), ModelError> {
+    fn sum(&mut self, model: &IntegerModel) -> Result<IntegerSum, ModelError> {
         let offset = self.at;
-        let flags = self.u8("flags")?;
-        let known = tag::SECOND | tag::RESIDUAL | bounds;
-        if flags & !known != 0 {
-            return Err(self.error(offset, "flags", format!("{flags}, expected 0 to {known}")));
+        let channels = self.u32("channels")?;
+        let count = self.u8("number of terms")?;
+        let terms = (0..count).map(|i| self.term(model, i)).collect::<Result<Vec<_>, _>>()?;
+        let of_products = terms.iter().find_map(|term| term.product().map(|product| product.out_channels));
+        if let Some(expected) = of_products.filter(|&n| n != channels) {
+            return Err(self.error(offset, "channels", format!("{channels}, but a product has {expected}")));
         }
-        let has = |bit: u8| flags & bit != 0;
-        let main = self.product(model)?;
-        let second = if has(tag::SECOND) { Some(self.product(model)?) } else { None };
-        let residual = if has(tag::RESIDUAL) {
-            Some(IntegerResidual {
-                input: self.tensor(model)?,
-                stride: self.u32("stride of the shortcut")?,
-                pad_before: self.u32("channels before the shortcut")?,
-                pad_after: self.u32("channels after the shortcut")?,
-            })
-        } else {
-            None
-        };
-        Ok(((main, second, residual), has(tag::BOUNDS)))
-    }
-
-    fn stream_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
-        let ((main, second, residual), _) = self.sum(model, 0)?;
-        let n = main.out_channels;
-        let (shift, mul) = (self.u8("shift")?.into(), self.list_i32("mul", n)?);
-        let mul2 = if second.is_some() { self.list_i32("mul2", n)? } else { Vec::new() };
-        let res_mul = if residual.is_some() { i32::from_le_bytes(self.array("res_mul")?) } else { 0 };
-        let add = self.list("add", n)?;
-        let (lo, hi) = (i32::MIN, i32::MAX);
-        let step = IntegerStep { shift, mul, mul2, res_mul: Vec::new(), add, lo, hi, bounds: Vec::new() };
-        Ok(IntegerOp::Stream { main, second, residual, step, res_mul })
-    }
-
-    fn product_op(&mut self, model: &IntegerModel) -> Result<IntegerOp, ModelError> {
-        let ((main, second, residual), by_channel) = self.sum(model, tag::BOUNDS)?;
-        let n = main.out_channels;
+        let full = of_products.is_none();
         let shift = self.u8("shift")?.into();
-        let (lo, hi, bounds) = self.code_range(by_channel, n)?;
-        let step = IntegerStep {
-            shift,
-            lo,
-            hi,
-            bounds,
-            mul: self.list_i32("mul", n)?,
-            mul2: if second.is_some() { self.list_i32("mul2", n)? } else { Vec::new() },
-            res_mul: if residual.is_some() { self.list_i32("res_mul", n)? } else { Vec::new() },
-            add: self.list("add", n)?,
+        let multipliers = |reader: &mut Self, i| reader.list_i32(&format!("multipliers of term {i}"), channels, full);
+        let mul = (0..count).map(|i| multipliers(self, i)).collect::<Result<_, _>>()?;
+        let add = self.list("constants", channels, full)?;
+        let bases = self.u8("number of tensors added")?;
+        let base = |reader: &mut Self| {
+            Ok((reader.view(model)?, i32::from_le_bytes(reader.array("multiplier of a tensor added")?)))
         };
-        Ok(IntegerOp::Product { main, second, residual, step })
+        let base = (0..bases).map(|_| base(self)).collect::<Result<_, ModelError>>()?;
+        let mut requant = Requantization { shift, mul, add, lo: i32::MIN, hi: i32::MAX, bounds: Vec::new() };
+        let offset = self.at;
+        let end = match self.u8("end")? {
+            tag::CODES => {
+                (requant.lo, requant.hi) = (self.u8("lo")?.into(), self.u8("hi")?.into());
+                IntegerEnd::Codes
+            }
+            tag::CODES_BY_CHANNEL => {
+                let lo = self.list_i32("lo", channels, full)?;
+                let hi = self.list_i32("hi", channels, full)?;
+                requant.lo = lo.iter().copied().min().unwrap_or(0);
+                requant.hi = hi.iter().copied().max().unwrap_or(0);
+                requant.bounds = lo.into_iter().zip(hi).collect();
+                IntegerEnd::Codes
+            }
+            tag::TABLE => {
+                requant.lo = i32::from_le_bytes(self.array("lo")?);
+                requant.hi = i32::from_le_bytes(self.array("hi")?);
+                let entries = i64::from(requant.hi) - i64::from(requant.lo) + 1;
+                if !(1..=256).contains(&entries) {
+                    return Err(self.error(offset, "table", format!("{entries} entries, expected 1 to 256")));
+                }
+                let tables = self.count("number of tables", entries as usize)?;
+                let table = |reader: &mut Self| Ok(reader.take("table", entries as usize)?.to_vec());
+                IntegerEnd::Table((0..tables).map(|_| table(self)).collect::<Result<_, ModelError>>()?)
+            }
+            tag::WIDE => IntegerEnd::Wide,
+            tag::OUTPUT => IntegerEnd::Output,
+            other => return Err(self.error(offset, "end", format!("{other}, expected 0 to 4"))),
+        };
+        Ok(IntegerSum { terms, requant, base, end })
+    }
+
+    fn term(&mut self, model: &IntegerModel, i: u8) -> Result<IntegerTerm, ModelError> {
+        let offset = self.at;
+        match self.u8("term")? {
+            tag::PRODUCT_TERM => Ok(IntegerTerm::Product(self.product(model)?)),
+            tag::VIEW_TERM => Ok(IntegerTerm::View(self.view(model)?)),
+            tag::MULTIPLICATION_TERM => {
+                let (a, zero_a) = (self.view(model)?, self.u8("zero of the first factor")?);
+                let (b, zero_b) = (self.view(model)?, self.u8("zero of the second factor")?);
+                Ok(IntegerTerm::Multiplication { a, b, zeros: [zero_a.into(), zero_b.into()] })
+            }
+            other => Err(self.error(offset, "term", format!("term {i} is {other}, expected 0 to 2"))),
+        }
+    }
+
+    fn sizes<const N: usize>(&mut self, fields: [&str; N]) -> Result<[usize; N], ModelError> {
+        let mut sizes = [0; N];
+        for (size, field) in sizes.iter_mut().zip(fields) {
+            *size = self.u32(field)?;
+        }
+        Ok(sizes)
+    }
+
+    fn window(&mut self) -> Result<Window, ModelError> {
+        let kernel = self.sizes(["kernel rows", "kernel columns"])?;
+        let stride = self.sizes(["stride rows", "stride columns"])?;
+        let [top, left, bottom, right] = self.sizes(["padding"; 4])?;
+        let dilation = self.sizes(["dilation rows", "dilation columns"])?;
+        let spread = self.sizes(["spread rows", "spread columns"])?;
+        Ok(Window { kernel, stride, padding: Padding { top, left, bottom, right }, dilation, spread })
+    }
+
+    fn view(&mut self, model: &IntegerModel) -> Result<IntegerView, ModelError> {
+        let input = self.tensor(model)?;
+        let fill = i32::from_le_bytes(self.array("inserted value")?).into();
+        let moves = (0..self.u8("number of moves")?).map(|_| self.one_move()).collect::<Result<_, _>>()?;
+        Ok(IntegerView { input, moves, fill })
+    }
+
+    fn one_move(&mut self) -> Result<Move, ModelError> {
+        let offset = self.at;
+        Ok(match self.u8("move")? {
+            tag::STRIDE => {
+                let [rows, columns] = self.sizes(["rows", "columns"])?;
+                Move::Stride { rows, columns }
+            }
+            tag::CROP => {
+                let [top, left, height, width] = self.sizes(["top", "left", "height", "width"])?;
+                Move::Crop { top, left, height, width }
+            }
+            tag::CHANNELS => {
+                let [first, count] = self.sizes(["first channel", "number of channels"])?;
+                Move::Channels { first, count }
+            }
+            tag::INSERT => {
+                let [top, left, bottom, right, before, after] =
+                    self.sizes(["rows above", "columns left", "rows below", "columns right", "channels", "channels"])?;
+                Move::Insert { top, left, bottom, right, before, after }
+            }
+            tag::PIXEL_SHUFFLE => Move::PixelShuffle { factor: self.u32("factor")? },
+            tag::PIXEL_UNSHUFFLE => Move::PixelUnshuffle { factor: self.u32("factor")? },
+            tag::REPEAT => {
+                let [rows, columns] = self.sizes(["rows", "columns"])?;
+                Move::Repeat { rows, columns }
+            }
+            other => return Err(self.error(offset, "move", format!("{other}, expected 0 to 6"))),
+        })
     }
 
     /// A tensor that exists before the layer being read.
@@ -324,8 +339,7 @@ impl<'a> Reader<'a> {
     fn product(&mut self, model: &IntegerModel) -> Result<IntegerProduct, ModelError> {
         let name = self.string("name of the product")?;
         let input = self.tensor(model)?;
-        let kernel = [self.u32("kernel rows")?, self.u32("kernel columns")?];
-        let (stride, padding) = (self.u32("stride")?, self.u32("padding")?);
+        let window = self.window()?;
         let padding_code = self.u32("padding code")? as u32;
         let out_channels = self.u32("output channels")?;
         let in_channels = model.shape(input).c;
@@ -349,14 +363,12 @@ impl<'a> Reader<'a> {
             tag::WITHOUT_ZERO => Grid::WithoutZero,
             other => return Err(self.error(offset, "grid", format!("{other}, expected 0 or 1"))),
         };
-        let sizes = [out_channels, in_channels / groups, kernel[0], kernel[1]];
+        let sizes = [out_channels, in_channels / groups, window.kernel[0], window.kernel[1]];
         let codes = self.codes(sizes, weight_bits, grid)?;
         Ok(IntegerProduct {
             name,
             input,
-            kernel,
-            stride,
-            padding,
+            window,
             padding_code,
             out_channels,
             in_channels,
@@ -391,11 +403,24 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::Reader;
 
-    fn list(bytes: &[u8], n: usize) -> Result<Vec<i64>, String> {
+    fn read(bytes: &[u8], n: usize, full: bool) -> Result<Vec<i64>, String> {
         let mut reader = Reader { bytes, at: 0, place: "layer 7".to_owned() };
-        let values = reader.list("add", n).map_err(|e| e.to_string())?;
+        let values = reader.list("add", n, full).map_err(|e| e.to_string())?;
         assert_eq!(reader.at, bytes.len());
         Ok(values)
+    }
+
+    fn list(bytes: &[u8], n: usize) -> Result<Vec<i64>, String> {
+        read(bytes, n, false)
+    }
+
+    #[test]
+    fn a_full_list_writes_equal_values_out() {
+        assert_eq!(read(&[1, 5, 5], 2, true), Ok(vec![5, 5]));
+        for (bytes, what) in [(&[0x81, 5][..], "129 bytes"), (&[2, 5, 0, 5, 0], "shortest form"), (&[1, 5], "are left")]
+        {
+            assert!(read(bytes, 2, true).unwrap_err().contains(what));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Writes a checked integer network; the field order is that of docs/format.md.
 
-use bitpact_core::{Bits, IntegerStep, pack};
+use bitpact_core::{Bits, pack};
+use bitpact_graph::{Move, Window};
 
-use super::{CRC_BYTES, HEADER_BYTES, MAGIC, list_head, tag, version_of};
-use crate::{IntegerModel, IntegerOp, IntegerProduct, IntegerResidual};
+use super::{CRC_BYTES, HEADER_BYTES, MAGIC, VERSION, list_head, tag};
+use crate::{IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView};
 
 /// The bytes of `model`, which has passed `check`.
 pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
@@ -28,7 +29,7 @@ pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
     }
     let length = (out.bytes.len() + CRC_BYTES) as u64;
     out.bytes[..8].copy_from_slice(&MAGIC);
-    out.bytes[8..12].copy_from_slice(&version_of(model.layers.iter().map(|l| &l.op)).to_le_bytes());
+    out.bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
     out.bytes[12..20].copy_from_slice(&length.to_le_bytes());
     let crc = crc32fast::hash(&out.bytes);
     out.bytes.extend(crc.to_le_bytes());
@@ -55,133 +56,136 @@ impl Writer {
         self.bytes.extend(text.as_bytes());
     }
 
-    fn list(&mut self, values: impl IntoIterator<Item = impl Into<i64>>) {
+    /// A list of integers; `full` writes it out even where its values are equal.
+    fn list(&mut self, full: bool, values: impl IntoIterator<Item = impl Into<i64>>) {
         let values: Vec<i64> = values.into_iter().map(Into::into).collect();
-        self.values(&values, list_head(&values));
-    }
-
-    /// A list that is written out even where its values are equal.
-    fn list_in_full(&mut self, values: impl IntoIterator<Item = impl Into<i64>>) {
-        let values: Vec<i64> = values.into_iter().map(Into::into).collect();
-        self.values(&values, list_head(&values) & !tag::UNIFORM);
-    }
-
-    fn values(&mut self, values: &[i64], head: u8) {
+        let head = list_head(&values) & if full { !tag::UNIFORM } else { 0xff };
         self.u8(head);
-        let written = if head & tag::UNIFORM != 0 { &values[..1] } else { values };
+        let written = if head & tag::UNIFORM != 0 { &values[..1] } else { &values[..] };
         for value in written {
             self.bytes.extend(&value.to_le_bytes()[..usize::from(head & !tag::UNIFORM)]);
         }
     }
 
+    /// Tag, flags, and the length of what follows them.
     fn op(&mut self, op: &IntegerOp) {
+        self.u8(match op {
+            IntegerOp::Sum(_) => tag::SUM,
+            IntegerOp::MaxPool { .. } => tag::MAX_POOL,
+            IntegerOp::WindowSum { .. } => tag::WINDOW_SUM,
+            IntegerOp::Concat { .. } => tag::CONCAT,
+            IntegerOp::View(_) => tag::VIEW,
+        });
+        self.u8(0);
+        let at = self.bytes.len();
+        self.bytes.extend([0; 8]);
         match op {
-            IntegerOp::Product { main, second, residual, step } => {
-                self.u8(tag::PRODUCT);
-                self.sum(main, second.as_ref(), residual.as_ref(), !step.bounds.is_empty());
-                self.u8(step.shift as u8);
-                self.code_range(step);
-                self.list(step.mul.iter().copied());
-                if second.is_some() {
-                    self.list(step.mul2.iter().copied());
-                }
-                if residual.is_some() {
-                    self.list(step.res_mul.iter().copied());
-                }
-                self.list(step.add.iter().copied());
-            }
-            IntegerOp::Logits { main, mul, add } => {
-                self.u8(tag::LOGITS);
-                self.product(main);
-                self.list(mul.iter().copied());
-                self.list(add.iter().copied());
-            }
-            IntegerOp::MaxPool { input, kernel, stride, padding } => {
-                self.u8(tag::MAX_POOL);
-                for value in [*input, *kernel, *stride, *padding] {
-                    self.u32(value);
-                }
-            }
-            IntegerOp::SumPool { input } => {
-                self.u8(tag::SUM_POOL);
+            IntegerOp::Sum(sum) => self.sum(sum),
+            IntegerOp::MaxPool { input, window } => {
                 self.u32(*input);
+                self.window(window);
             }
-            IntegerOp::WindowSum { input, kernel, stride, padding, padding_code } => {
-                self.u8(tag::WINDOW_SUM);
-                for value in [*input, *kernel, *stride, *padding, *padding_code as usize] {
-                    self.u32(value);
-                }
-            }
-            IntegerOp::Stream { main, second, residual, step, res_mul } => {
-                self.u8(tag::STREAM);
-                self.sum(main, second.as_ref(), residual.as_ref(), false);
-                self.u8(step.shift as u8);
-                self.list(step.mul.iter().copied());
-                if second.is_some() {
-                    self.list(step.mul2.iter().copied());
-                }
-                if residual.is_some() {
-                    self.bytes.extend(res_mul.to_le_bytes());
-                }
-                self.list(step.add.iter().copied());
-            }
-            IntegerOp::Act { input, step } => {
-                self.u8(if step.bounds.is_empty() { tag::ACT } else { tag::ACT_BOUNDS });
+            IntegerOp::WindowSum { input, window, padding_code } => {
                 self.u32(*input);
-                self.u8(step.shift as u8);
-                self.code_range(step);
-                self.list_in_full(step.mul.iter().copied());
-                self.list_in_full(step.add.iter().copied());
+                self.window(window);
+                self.u32(*padding_code as usize);
             }
             IntegerOp::Concat { inputs } => {
-                self.u8(tag::CONCAT);
                 self.u32(inputs.len());
-                for &input in inputs {
-                    self.u32(input);
+                inputs.iter().for_each(|&input| self.u32(input));
+            }
+            IntegerOp::View(view) => self.view(view),
+        }
+        let length = (self.bytes.len() - at - 8) as u64;
+        self.bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
+    }
+
+    fn sum(&mut self, sum: &IntegerSum) {
+        let requant = &sum.requant;
+        // Without weights, nothing in the file grows with the channels but the lists.
+        let full = !sum.terms.iter().any(|term| term.product().is_some());
+        self.u32(requant.channels());
+        self.u8(sum.terms.len() as u8);
+        for term in &sum.terms {
+            match term {
+                IntegerTerm::Product(product) => {
+                    self.u8(tag::PRODUCT_TERM);
+                    self.product(product);
+                }
+                IntegerTerm::View(view) => {
+                    self.u8(tag::VIEW_TERM);
+                    self.view(view);
+                }
+                IntegerTerm::Multiplication { a, b, zeros } => {
+                    self.u8(tag::MULTIPLICATION_TERM);
+                    for (view, &zero) in [a, b].into_iter().zip(zeros) {
+                        self.view(view);
+                        self.u8(zero as u8);
+                    }
                 }
             }
         }
-    }
-
-    /// Smallest and largest code, of the layer or of each channel.
-    fn code_range(&mut self, step: &IntegerStep) {
-        if step.bounds.is_empty() {
-            self.u8(step.lo as u8);
-            self.u8(step.hi as u8);
-        } else {
-            self.list(step.bounds.iter().map(|bound| bound.0));
-            self.list(step.bounds.iter().map(|bound| bound.1));
+        self.u8(requant.shift as u8);
+        requant.mul.iter().for_each(|mul| self.list(full, mul.iter().copied()));
+        self.list(full, requant.add.iter().copied());
+        self.u8(sum.base.len() as u8);
+        for (view, mul) in &sum.base {
+            self.view(view);
+            self.bytes.extend(mul.to_le_bytes());
         }
-    }
-
-    /// Flags, products and shortcut.
-    fn sum(
-        &mut self,
-        main: &IntegerProduct,
-        second: Option<&IntegerProduct>,
-        residual: Option<&IntegerResidual>,
-        bounds: bool,
-    ) {
-        let flag = |present: bool, bit: u8| if present { bit } else { 0 };
-        let inputs = flag(second.is_some(), tag::SECOND) | flag(residual.is_some(), tag::RESIDUAL);
-        self.u8(inputs | flag(bounds, tag::BOUNDS));
-        self.product(main);
-        if let Some(second) = second {
-            self.product(second);
-        }
-        if let Some(r) = residual {
-            for value in [r.input, r.stride, r.pad_before, r.pad_after] {
-                self.u32(value);
+        match &sum.end {
+            IntegerEnd::Codes if requant.bounds.is_empty() => {
+                self.bytes.extend([tag::CODES, requant.lo as u8, requant.hi as u8]);
             }
+            IntegerEnd::Codes => {
+                self.u8(tag::CODES_BY_CHANNEL);
+                self.list(full, requant.bounds.iter().map(|bound| bound.0));
+                self.list(full, requant.bounds.iter().map(|bound| bound.1));
+            }
+            IntegerEnd::Table(tables) => {
+                self.u8(tag::TABLE);
+                self.bytes.extend(requant.lo.to_le_bytes());
+                self.bytes.extend(requant.hi.to_le_bytes());
+                self.u32(tables.len());
+                tables.iter().for_each(|table| self.bytes.extend(table));
+            }
+            IntegerEnd::Wide => self.u8(tag::WIDE),
+            IntegerEnd::Output => self.u8(tag::OUTPUT),
+        }
+    }
+
+    fn window(&mut self, window: &Window) {
+        let Window { kernel, stride, padding, dilation, spread } = *window;
+        let padding = [padding.top, padding.left, padding.bottom, padding.right];
+        let sizes = [&kernel[..], &stride, &padding, &dilation, &spread];
+        sizes.into_iter().flatten().for_each(|&size| self.u32(size));
+    }
+
+    fn view(&mut self, view: &IntegerView) {
+        self.u32(view.input);
+        self.bytes.extend((view.fill as i32).to_le_bytes());
+        self.u8(view.moves.len() as u8);
+        for step in &view.moves {
+            let (tag, sizes): (u8, &[usize]) = match *step {
+                Move::Stride { rows, columns } => (tag::STRIDE, &[rows, columns]),
+                Move::Crop { top, left, height, width } => (tag::CROP, &[top, left, height, width]),
+                Move::Channels { first, count } => (tag::CHANNELS, &[first, count]),
+                Move::Insert { top, left, bottom, right, before, after } => {
+                    (tag::INSERT, &[top, left, bottom, right, before, after])
+                }
+                Move::PixelShuffle { factor } => (tag::PIXEL_SHUFFLE, &[factor]),
+                Move::PixelUnshuffle { factor } => (tag::PIXEL_UNSHUFFLE, &[factor]),
+                Move::Repeat { rows, columns } => (tag::REPEAT, &[rows, columns]),
+            };
+            self.u8(tag);
+            sizes.iter().for_each(|&size| self.u32(size));
         }
     }
 
     fn product(&mut self, product: &IntegerProduct) {
         self.string(&product.name);
-        let [rows, columns] = product.kernel;
-        for value in [product.input, rows, columns, product.stride, product.padding] {
-            self.u32(value);
-        }
+        self.u32(product.input);
+        self.window(&product.window);
         self.u32(product.padding_code as usize);
         self.u32(product.out_channels);
         self.u32(product.groups);

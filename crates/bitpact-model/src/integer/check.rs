@@ -2,11 +2,14 @@
 
 use std::collections::HashSet;
 
-use bitpact_core::step::accumulator_range;
-use bitpact_core::{Bits, CODE_LIMIT_16BIT, Grid, IntegerStep, Ranges};
-use bitpact_graph::Shape;
+use bitpact_core::{Bits, CODE_LIMIT_16BIT, Grid};
+use bitpact_graph::{Shape, Window, moved_shape};
 
-use super::{IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId, TensorKind};
+use super::layer::reads_padding;
+use super::{
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
+    TensorKind,
+};
 use crate::ModelError;
 use crate::model::{check_class_names, check_texts};
 
@@ -16,6 +19,9 @@ const LARGEST_SIDE: usize = 1 << 15;
 const LARGEST_CHANNELS: usize = 1 << 16;
 /// Bound on the elements of one tensor of one image, its padding included and its channels rounded up to 16.
 const LARGEST_TENSOR: usize = 1 << 26;
+
+/// Moves of one view at the most.
+const MOST_MOVES: usize = 16;
 
 type Checked<T = ()> = Result<T, String>;
 
@@ -45,8 +51,8 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
             }
             read[input] = true;
         }
-        if matches!(layer.op, IntegerOp::Logits { .. }) != (i == last) {
-            return Err(fail("the last layer, and no other, gives the logits".to_owned()));
+        if layer.op.is_output() != (i == last) {
+            return Err(fail("the last layer, and no other, is the output of the network".to_owned()));
         }
         check_layer(model, layer).map_err(fail)?;
         for (name, tensor, code) in layer.paddings() {
@@ -95,55 +101,81 @@ fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
     }
     layer.op.products().try_for_each(check_codes)?;
     match &layer.op {
-        IntegerOp::Product { main, second, residual, step } => {
-            check_code_range(step)?;
-            check_step(model, main, second.as_ref(), *residual, step)
+        IntegerOp::Sum(sum) => {
+            check_end(sum, shape.c)?;
+            let ranges = model.term_ranges(sum, shape.c)?;
+            sum.requant.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
         }
-        IntegerOp::Stream { main, second, residual, step, res_mul } => {
-            if (step.lo, step.hi) != (i32::MIN, i32::MAX) || !step.bounds.is_empty() {
-                return Err("a stream is not clamped".to_owned());
-            }
-            if residual.is_none() && *res_mul != 0 {
-                return Err(format!("a multiplier of {res_mul} without a shortcut"));
-            }
-            check_step(model, main, second.as_ref(), None, step)
-        }
-        IntegerOp::Act { input, step } => {
-            check_code_range(step)?;
-            let n = layer.shape.c;
-            for (what, list, n) in
-                [("mul", step.mul.len(), n), ("mul2", step.mul2.len(), 0), ("res_mul", step.res_mul.len(), 0)]
-            {
-                same_length(what, list, n)?;
-            }
-            let acc = vec![model.code_range(*input); n];
-            let ranges = Ranges { acc: &acc, acc2: &[], res: (0, 0) };
-            step.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
-        }
-        IntegerOp::Logits { main, mul, add } => {
-            same_length("mul", mul.len(), main.out_channels)?;
-            same_length("add", add.len(), main.out_channels)?;
-            for (c, (lo, hi)) in model.acc_ranges(main)?.into_iter().enumerate() {
-                let reach = i128::from(lo).abs().max(i128::from(hi).abs());
-                if reach * i128::from(mul[c]).abs() + i128::from(add[c]).abs() >= 1 << 63 {
-                    return Err(format!("channel {c}: the logit can leave 64 bits"));
-                }
-            }
-            Ok(())
-        }
-        IntegerOp::MaxPool { .. }
-        | IntegerOp::SumPool { .. }
-        | IntegerOp::WindowSum { .. }
-        | IntegerOp::Concat { .. } => Ok(()),
+        _ => Ok(()),
     }
+}
+
+/// Checks that the range of the requantization is one that the end reads.
+fn check_end(sum: &IntegerSum, channels: usize) -> Checked {
+    let IntegerSum { requant, base, end, .. } = sum;
+    let (lo, hi) = (requant.lo, requant.hi);
+    let is_clamped = matches!(end, IntegerEnd::Codes | IntegerEnd::Table(_));
+    if !is_clamped && ((lo, hi) != (i32::MIN, i32::MAX) || !requant.bounds.is_empty()) {
+        return Err("values of more than 8 bits are not clamped".to_owned());
+    }
+    if !base.is_empty() && *end != IntegerEnd::Wide {
+        return Err("only to values of 32 bits something is added after the shift".to_owned());
+    }
+    match end {
+        IntegerEnd::Wide => Ok(()),
+        IntegerEnd::Output if requant.shift == 0 => Ok(()),
+        IntegerEnd::Output => Err(format!("shift {}, but an output has none", requant.shift)),
+        IntegerEnd::Codes => {
+            if !(0 <= lo && lo <= hi && hi <= 255) {
+                return Err(format!("codes of {lo} to {hi}, expected a range within 0 to 255"));
+            }
+            check_bounds(sum)
+        }
+        IntegerEnd::Table(tables) => {
+            if !requant.bounds.is_empty() {
+                return Err("a table is read with one range for all channels".to_owned());
+            }
+            let entries = i64::from(hi) - i64::from(lo) + 1;
+            if !(1..=256).contains(&entries) {
+                return Err(format!("a table read with {lo} to {hi}, expected 1 to 256 entries"));
+            }
+            if tables.len() != 1 && tables.len() != channels {
+                return Err(format!("{} tables, expected 1 or {channels}", tables.len()));
+            }
+            if tables.len() > 1 && tables.iter().all(|table| *table == tables[0]) {
+                return Err("the same table for every channel, written channel by channel".to_owned());
+            }
+            match tables.iter().find(|table| table.len() as i64 != entries) {
+                Some(table) => Err(format!("a table of {} codes, expected {entries}", table.len())),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// A file holds the layer's range or the channels', so that each network has one form.
+fn check_bounds(sum: &IntegerSum) -> Checked {
+    let requant = &sum.requant;
+    let [first, rest @ ..] = &requant.bounds[..] else { return Ok(()) };
+    let hull = rest.iter().fold(*first, |(lo, hi), bound| (lo.min(bound.0), hi.max(bound.1)));
+    if hull != (requant.lo, requant.hi) {
+        let (lo, hi) = hull;
+        return Err(format!("codes of {} to {}, but its channels have {lo} to {hi}", requant.lo, requant.hi));
+    }
+    if rest.iter().all(|bound| bound == first) {
+        return Err("the same codes for every channel, written channel by channel".to_owned());
+    }
+    Ok(())
 }
 
 impl IntegerLayer {
     /// Who pads which tensor with which code.
     fn paddings(&self) -> impl Iterator<Item = (&str, TensorId, u32)> {
-        let products = self.op.products().filter(|p| p.padding > 0).map(|p| (&*p.name, p.input, p.padding_code));
-        let window = match self.op {
-            IntegerOp::WindowSum { input, padding: 1.., padding_code, .. } => Some((&*self.name, input, padding_code)),
+        let products = self.op.products().filter(|p| p.reads_padding()).map(|p| (&*p.name, p.input, p.padding_code));
+        let window = match &self.op {
+            IntegerOp::WindowSum { input, window, padding_code } if reads_padding(window) => {
+                Some((&*self.name, *input, *padding_code))
+            }
             _ => None,
         };
         products.chain(window)
@@ -159,23 +191,21 @@ pub(crate) fn output(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i
 
 fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
     match op {
-        IntegerOp::Product { main, second, residual, step } => {
-            let shape = sum_shape(model, main, second.as_ref(), residual.as_ref())?;
-            if let Some(residual) = residual {
-                codes_shape(model, residual.input)?;
-            }
-            Ok((shape, (step.lo.into(), step.hi.into())))
-        }
-        IntegerOp::Stream { main, second, residual, step, res_mul } => {
-            let shape = sum_shape(model, main, second.as_ref(), residual.as_ref())?;
-            let range = model.stream_range(main, second.as_ref(), residual.as_ref(), step, *res_mul)?;
+        IntegerOp::Sum(sum) => {
+            let shape = sum_shape(model, sum)?;
+            check_lengths(sum, shape.c)?;
+            let range = match &sum.end {
+                IntegerEnd::Codes => (sum.requant.lo.into(), sum.requant.hi.into()),
+                IntegerEnd::Table(tables) => {
+                    let codes = || tables.iter().flatten();
+                    let ends = codes().min().zip(codes().max());
+                    ends.map(|(lo, hi)| ((*lo).into(), (*hi).into())).ok_or("a table without codes")?
+                }
+                IntegerEnd::Wide => model.wide_range(sum, shape.c)?,
+                IntegerEnd::Output if (shape.h, shape.w) == (1, 1) => (0, 0),
+                IntegerEnd::Output => return Err(format!("shape {shape}, but an output is one value a class")),
+            };
             Ok((shape, range))
-        }
-        IntegerOp::Act { input, step } => {
-            if !matches!(model.kind(*input), TensorKind::Stream | TensorKind::Sums) {
-                return Err("an activation reads a residual stream or sums of codes".to_owned());
-            }
-            Ok((model.shape(*input), (step.lo.into(), step.hi.into())))
         }
         IntegerOp::Concat { inputs } => {
             let [first, _, ..] = inputs[..] else {
@@ -185,7 +215,7 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
             let (mut lo, mut hi) = model.code_range(first);
             for &input in inputs {
                 let from = model.shape(input);
-                if !matches!(model.kind(input), TensorKind::Codes | TensorKind::Stream)
+                if !matches!(model.kind(input), TensorKind::Codes | TensorKind::Wide)
                     || model.kind(input) != model.kind(first)
                 {
                     return Err("a concatenation reads codes alone or streams alone".to_owned());
@@ -199,112 +229,171 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
             }
             Ok((shape, (lo, hi)))
         }
-        IntegerOp::Logits { main, .. } => {
-            let shape = product_shape(model, main)?;
-            if (shape.h, shape.w) != (1, 1) {
-                return Err(format!("shape {shape}, but logits are one value a class"));
-            }
-            Ok((shape, (0, 0)))
+        IntegerOp::View(view) => {
+            let shape = view_shape(model, view)?;
+            Ok((shape, model.view_range(view)))
         }
-        &IntegerOp::MaxPool { input, kernel, stride, padding } => {
-            let from = codes_shape(model, input)?;
-            if padding >= kernel {
-                return Err(format!("padding {padding}, expected less than the kernel, {kernel}"));
-            }
-            let shape = window(from, [kernel; 2], stride, padding)?;
-            Ok((shape, model.code_range(input)))
+        IntegerOp::MaxPool { input, window } => {
+            let from = pool_input(model, *input, window)?;
+            let shape = window_shape(from, window)?;
+            Ok((shape, model.code_range(*input)))
         }
-        &IntegerOp::WindowSum { input, kernel, stride, padding, padding_code } => {
-            let from = codes_shape(model, input)?;
-            if padding >= kernel {
-                return Err(format!("padding {padding}, expected less than the kernel, {kernel}"));
+        IntegerOp::WindowSum { input, window, padding_code } => {
+            let from = pool_input(model, *input, window)?;
+            let (lo, hi) = model.code_range(*input);
+            let pad = i64::from(*padding_code);
+            let largest = if reads_padding(window) { hi } else { 0 };
+            if pad > largest {
+                return Err(format!("padding code {padding_code}, expected 0 to {largest}"));
             }
-            let (lo, hi) = model.code_range(input);
-            let pad = i64::from(padding_code);
-            if pad > if padding > 0 { hi } else { 0 } {
-                return Err(format!("padding code {padding_code}, expected 0 to {}", if padding > 0 { hi } else { 0 }));
-            }
-            let shape = window(from, [kernel; 2], stride, padding)?;
-            // Below 2^31, as for a sum over the whole tensor.
-            let positions = (kernel * kernel) as i64;
-            let lo = if padding > 0 { lo.min(pad) } else { lo };
+            let shape = window_shape(from, window)?;
+            // Below 2^31: a tensor has at most 2^22 pixels, padding included, as its channels count for 16 at least.
+            let positions = (window.kernel[0] * window.kernel[1]) as i64;
+            let lo = if reads_padding(window) { lo.min(pad) } else { lo };
             Ok((shape, (lo * positions, hi * positions)))
         }
-        &IntegerOp::SumPool { input } => {
-            let from = codes_shape(model, input)?;
-            let (lo, hi) = model.code_range(input);
-            // Below 2^31: a tensor has at most 2^22 pixels, as its channels count for 16 at least.
-            let pixels = (from.h * from.w) as i64;
-            Ok((Shape::new(1, 1, from.c), (lo * pixels, hi * pixels)))
-        }
     }
 }
 
-/// Shape of a sum of products and a shortcut, which must be one.
-fn sum_shape(
-    model: &IntegerModel,
-    main: &IntegerProduct,
-    second: Option<&IntegerProduct>,
-    residual: Option<&IntegerResidual>,
-) -> Checked<Shape> {
-    let shape = product_shape(model, main)?;
-    if let Some(second) = second {
-        let other = product_shape(model, second)?;
-        if other != shape {
-            return Err(format!("`{}` gives {other}, but `{}` gives {shape}", second.name, main.name));
+/// Shape of a sum, which all its terms have.
+fn sum_shape(model: &IntegerModel, sum: &IntegerSum) -> Checked<Shape> {
+    let mut shape: Option<Shape> = None;
+    let mut same = |what: &str, other: Shape| match *shape.get_or_insert(other) {
+        first if first == other => Ok(()),
+        first => Err(format!("{what} gives {other}, but the first term {first}")),
+    };
+    for (i, term) in sum.terms.iter().enumerate() {
+        match term {
+            IntegerTerm::Product(product) => same(&format!("`{}`", product.name), product_shape(model, product)?)?,
+            IntegerTerm::View(view) => same(&format!("term {i}"), view_shape(model, view)?)?,
+            IntegerTerm::Multiplication { a, b, zeros } => {
+                same(&format!("term {i}"), multiplication_shape(model, [a, b], *zeros)?)?;
+            }
         }
     }
-    if let Some(residual) = residual {
-        let other = residual_shape(model, residual)?;
-        if other != shape {
-            return Err(format!("the shortcut gives {other}, but `{}` gives {shape}", main.name));
-        }
+    for (view, _) in &sum.base {
+        same("what is added after the shift", view_shape(model, view)?)?;
     }
-    Ok(shape)
+    shape.ok_or_else(|| "a sum without terms".to_owned())
 }
 
-fn window(from: Shape, kernel: [usize; 2], stride: usize, padding: usize) -> Checked<Shape> {
-    let bound = |what, n: usize, least: usize| {
+fn multiplication_shape(model: &IntegerModel, factors: [&IntegerView; 2], zeros: [i64; 2]) -> Checked<Shape> {
+    for (view, zero) in factors.into_iter().zip(zeros) {
+        if model.kind(view.input) != TensorKind::Codes {
+            return Err("only codes are multiplied".to_owned());
+        }
+        if !(0..=255).contains(&zero) {
+            return Err(format!("a zero of {zero}, expected a code of 0 to 255"));
+        }
+    }
+    let [a, b] = factors.map(|view| view_shape(model, view));
+    let (a, b) = (a?, b?);
+    if a != b && b != Shape::new(1, 1, a.c) {
+        return Err(format!("factors of {a} and {b}, expected one shape or a second factor of 1x1x{}", a.c));
+    }
+    Ok(a)
+}
+
+fn check_lengths(sum: &IntegerSum, channels: usize) -> Checked {
+    let requant = &sum.requant;
+    same_length("lists of multipliers", requant.mul.len(), sum.terms.len())?;
+    requant.mul.iter().try_for_each(|mul| same_length("multipliers", mul.len(), channels))?;
+    same_length("constants", requant.add.len(), channels)
+}
+
+fn same_length(what: &str, got: usize, expected: usize) -> Checked {
+    if got == expected { Ok(()) } else { Err(format!("{got} {what}, expected {expected}")) }
+}
+
+/// Shape of what a window gives over a tensor of `from`.
+fn window_shape(from: Shape, window: &Window) -> Checked<Shape> {
+    check_window(window)?;
+    let Some([h, w]) = window.positions(from) else {
+        let [rows, columns] = window.extent();
+        let [h, w] = window.padded(from);
+        return Err(format!("a window of {rows}x{columns} pixels does not fit the {h}x{w} of its padded input {from}"));
+    };
+    let [padded_h, padded_w] = window.padded(from);
+    if !fits(from, window.padding.most()) || !fits(Shape::new(padded_h, padded_w, from.c), 0) {
+        return Err(format!(
+            "an input of {from} that is padded to {padded_h}x{padded_w}, more than {LARGEST_TENSOR} elements"
+        ));
+    }
+    Ok(Shape::new(h, w, from.c))
+}
+
+/// Checks the sizes of a window, so that what is computed from them stays far below 2^64.
+fn check_window(window: &Window) -> Checked {
+    let Window { kernel, stride, padding, dilation, spread } = *window;
+    let bound = |what: &str, n: usize, least: usize| {
         let ok = (least..=LARGEST_SIDE).contains(&n);
         if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
     };
-    bound("kernel rows", kernel[0], 1)?;
-    bound("kernel columns", kernel[1], 1)?;
-    bound("stride", stride, 1)?;
-    bound("padding", padding, 0)?;
-    if from.h + 2 * padding < kernel[0] || from.w + 2 * padding < kernel[1] {
-        let [rows, columns] = kernel;
-        return Err(format!("a {rows}x{columns} window with padding {padding} does not fit an input of {from}"));
+    for (what, pair) in [("kernel", kernel), ("stride", stride), ("dilation", dilation), ("spread", spread)] {
+        for (direction, n) in ["rows", "columns"].into_iter().zip(pair) {
+            bound(&format!("{what} {direction}"), n, 1)?;
+        }
     }
-    if !fits(from, padding) {
-        return Err(format!("an input of {from} with padding {padding}, which is more than {LARGEST_TENSOR} elements"));
+    for n in [padding.top, padding.left, padding.bottom, padding.right] {
+        bound("padding", n, 0)?;
     }
-    let side = |s: usize, k: usize| (s + 2 * padding - k) / stride + 1;
-    Ok(Shape::new(side(from.h, kernel[0]), side(from.w, kernel[1]), from.c))
+    Ok(())
 }
 
-/// Shape of a tensor that holds 8-bit codes and is not the image.
-fn codes_shape(model: &IntegerModel, tensor: TensorId) -> Checked<Shape> {
-    if tensor == 0 {
-        return Err("only a product can read the image".to_owned());
+/// Shape of the codes that a pool with this window reads.
+fn pool_input(model: &IntegerModel, input: TensorId, window: &Window) -> Checked<Shape> {
+    match model.kind(input) {
+        TensorKind::Codes => {}
+        TensorKind::Image => return Err("only a product can read the image".to_owned()),
+        kind => return Err(format!("a pool reads codes, not {}", name(kind))),
     }
-    match model.kind(tensor) {
-        TensorKind::Sums => Err("only a product or an activation can read a sum of codes".to_owned()),
-        TensorKind::Stream => Err("only an activation can read a residual stream".to_owned()),
-        _ => Ok(model.shape(tensor)),
+    check_window(window)?;
+    if window.spread != [1; 2] {
+        return Err("a pool whose input is spread".to_owned());
+    }
+    let extent = window.extent();
+    let padding = window.padding;
+    for (side, kernel) in [padding.top.max(padding.bottom), padding.left.max(padding.right)].into_iter().zip(extent) {
+        if side >= kernel {
+            return Err(format!("padding {side}, expected less than the kernel, {kernel}"));
+        }
+    }
+    Ok(model.shape(input))
+}
+
+fn name(kind: TensorKind) -> &'static str {
+    match kind {
+        TensorKind::Image => "the image",
+        TensorKind::Codes => "codes",
+        TensorKind::Sums => "sums of codes",
+        TensorKind::Wide => "a residual stream",
+        TensorKind::Output => "an output of the network",
     }
 }
 
-fn residual_shape(model: &IntegerModel, residual: &IntegerResidual) -> Checked<Shape> {
-    let from = match model.kind(residual.input) {
-        TensorKind::Stream => model.shape(residual.input),
-        _ => codes_shape(model, residual.input)?,
-    };
-    let IntegerResidual { stride, pad_before, pad_after, .. } = *residual;
-    if !(1..=LARGEST_SIDE).contains(&stride) || pad_before > LARGEST_CHANNELS || pad_after > LARGEST_CHANNELS {
-        return Err(format!("a shortcut of stride {stride} with {pad_before} and {pad_after} more channels"));
+/// Shape of a view.
+fn view_shape(model: &IntegerModel, view: &IntegerView) -> Checked<Shape> {
+    match model.kind(view.input) {
+        TensorKind::Image => return Err("only a product can read the image".to_owned()),
+        TensorKind::Output => return Err("nothing reads an output of the network".to_owned()),
+        TensorKind::Codes | TensorKind::Sums | TensorKind::Wide => {}
     }
-    Ok(Shape::new(from.h.div_ceil(stride), from.w.div_ceil(stride), pad_before + from.c + pad_after))
+    if view.moves.len() > MOST_MOVES {
+        return Err(format!("{} moves of one tensor, expected at most {MOST_MOVES}", view.moves.len()));
+    }
+    let (lo, hi) = model.code_range(view.input);
+    match (view.inserts(), view.fill) {
+        (false, 0) => {}
+        (true, fill) if fill == 0 || (lo..=hi).contains(&fill) => {}
+        (true, fill) => return Err(format!("inserted elements of {fill}, expected 0 or a value from {lo} to {hi}")),
+        (false, fill) => return Err(format!("inserted elements of {fill}, but none are inserted")),
+    }
+    let mut shape = model.shape(view.input);
+    for step in &view.moves {
+        shape = moved_shape(shape, std::slice::from_ref(step))?;
+        check_shape(shape)?;
+    }
+    Ok(shape)
 }
 
 fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shape> {
@@ -313,10 +402,12 @@ fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shap
     if name.is_empty() {
         return Err("a product without a name".to_owned());
     }
-    if model.kind(product.input) == TensorKind::Stream {
-        return Err(format!("`{name}` reads a residual stream, which only an activation can"));
+    match model.kind(product.input) {
+        TensorKind::Wide => return Err(format!("`{name}` reads a residual stream, which only other terms can")),
+        TensorKind::Output => return Err("nothing reads an output of the network".to_owned()),
+        TensorKind::Image | TensorKind::Codes | TensorKind::Sums => {}
     }
-    let IntegerProduct { kernel, stride, padding, padding_code, in_channels, out_channels, groups, .. } = *product;
+    let IntegerProduct { ref window, padding_code, in_channels, out_channels, groups, .. } = *product;
     if in_channels != from.c {
         return Err(format!("`{name}` reads {in_channels} channels, but its input has {}", from.c));
     }
@@ -328,12 +419,12 @@ fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shap
             "`{name}`: {groups} groups do not divide {in_channels} input and {out_channels} output channels"
         ));
     }
-    let largest = if padding == 0 || product.input == 0 { 0 } else { model.code_range(product.input).1 };
+    let largest = if !product.reads_padding() || product.input == 0 { 0 } else { model.code_range(product.input).1 };
     if i64::from(padding_code) > largest {
         return Err(format!("`{name}` pads with code {padding_code}, expected 0 to {largest}"));
     }
-    let out = window(from, kernel, stride, padding).map_err(|e| format!("`{name}`: {e}"))?;
-    let sizes = [out_channels, in_channels / groups, kernel[0], kernel[1]];
+    let out = window_shape(from, window).map_err(|e| format!("`{name}`: {e}"))?;
+    let sizes = [out_channels, in_channels / groups, window.kernel[0], window.kernel[1]];
     let expected = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
     if expected != Some(product.codes.len()) {
         return Err(format!("`{name}` has {} weights, expected {sizes:?}", product.codes.len()));
@@ -358,117 +449,4 @@ fn check_codes(product: &IntegerProduct) -> Checked {
         Some(i) => Err(format!("`{name}`: weight {i} is {}, which is no {weight_bits}-bit code", codes[i])),
         None => Ok(()),
     }
-}
-
-impl IntegerModel {
-    /// Smallest and largest sum of every output channel of a product, for any image.
-    ///
-    /// # Errors
-    /// A sum that can leave i64.
-    pub fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<(i64, i64)>, String> {
-        let (lo, hi) = self.code_range(product.input);
-        let lo = if product.padding > 0 && product.input > 0 { lo.min(product.padding_code.into()) } else { lo };
-        (0..product.out_channels)
-            .map(|o| {
-                // Below 2^15 times the number of codes.
-                let (negative, positive) = accumulator_range(product.channel(o), 0, 1);
-                let [n, p, lo, hi] = [negative, positive, lo, hi].map(i128::from);
-                let ends = (i64::try_from(lo * p + hi * n), i64::try_from(hi * p + lo * n));
-                let (Ok(from), Ok(to)) = ends else {
-                    return Err(format!("channel {o} of `{}`: the sum can leave 64 bits", product.name));
-                };
-                Ok((from, to))
-            })
-            .collect()
-    }
-
-    /// Smallest and largest value of a residual stream: the extremes of the step over the proved ranges of its sums, of
-    /// all channels, and those of the shortcut.
-    fn stream_range(
-        &self,
-        main: &IntegerProduct,
-        second: Option<&IntegerProduct>,
-        residual: Option<&IntegerResidual>,
-        step: &IntegerStep,
-        res_mul: i32,
-    ) -> Checked<(i64, i64)> {
-        check_lengths(main, second, None, step)?;
-        let acc = self.acc_ranges(main)?;
-        let acc2 = second.map_or(Ok(Vec::new()), |second| self.acc_ranges(second))?;
-        let (mut lo, mut hi) = (i128::MAX, i128::MIN);
-        for c in 0..main.out_channels {
-            let term = |mul: Option<&i32>, range: Option<&(i64, i64)>| -> (i128, i128) {
-                let (mul, &(from, to)) = (mul.map_or(0, |&m| i128::from(m)), range.unwrap_or(&(0, 0)));
-                let ends = [mul * i128::from(from), mul * i128::from(to)];
-                (ends[0].min(ends[1]), ends[0].max(ends[1]))
-            };
-            let (a, b) = (term(step.mul.get(c), acc.get(c)), term(step.mul2.get(c), acc2.get(c)));
-            let add = i128::from(step.add[c]);
-            lo = lo.min((a.0 + b.0 + add) >> step.shift.min(62));
-            hi = hi.max((a.1 + b.1 + add) >> step.shift.min(62));
-        }
-        if let Some(residual) = residual {
-            let (from, to) = self.residual_range(residual);
-            let ends = [i128::from(from) * i128::from(res_mul), i128::from(to) * i128::from(res_mul)];
-            (lo, hi) = (lo + ends[0].min(ends[1]), hi + ends[0].max(ends[1]));
-        }
-        if lo <= i128::from(i32::MIN) || hi > i128::from(i32::MAX) {
-            return Err(format!("a stream that ranges from {lo} to {hi}, expected values of 32 bits"));
-        }
-        Ok((lo as i64, hi as i64))
-    }
-
-    /// Smallest and largest value of a shortcut: those of its tensor and 0, which fills its additional channels. One range for all channels, also for those that are filled.
-    pub fn residual_range(&self, residual: &IntegerResidual) -> (i64, i64) {
-        let (lo, hi) = self.code_range(residual.input);
-        (lo.min(0), hi.max(0))
-    }
-}
-
-fn check_step(
-    model: &IntegerModel,
-    main: &IntegerProduct,
-    second: Option<&IntegerProduct>,
-    residual: Option<IntegerResidual>,
-    step: &IntegerStep,
-) -> Checked {
-    check_lengths(main, second, residual, step)?;
-    let acc2 = second.map_or(Ok(Vec::new()), |second| model.acc_ranges(second))?;
-    let res = residual.map_or((0, 0), |r| model.residual_range(&r));
-    let ranges = Ranges { acc: &model.acc_ranges(main)?, acc2: &acc2, res };
-    step.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
-}
-
-fn check_code_range(step: &IntegerStep) -> Checked {
-    if !(0 <= step.lo && step.lo <= step.hi && step.hi <= 255) {
-        return Err(format!("codes of {} to {}, expected a range within 0 to 255", step.lo, step.hi));
-    }
-    // A file holds the layer's range or the channels', so that each network has one form.
-    if let [first, rest @ ..] = &step.bounds[..] {
-        let hull = rest.iter().fold(*first, |(lo, hi), bound| (lo.min(bound.0), hi.max(bound.1)));
-        if hull != (step.lo, step.hi) {
-            return Err(format!("codes of {} to {}, but its channels have {} to {}", step.lo, step.hi, hull.0, hull.1));
-        }
-        if rest.iter().all(|bound| bound == first) {
-            return Err("the same codes for every channel, written channel by channel".to_owned());
-        }
-    }
-    Ok(())
-}
-
-fn check_lengths(
-    main: &IntegerProduct,
-    second: Option<&IntegerProduct>,
-    residual: Option<IntegerResidual>,
-    step: &IntegerStep,
-) -> Checked {
-    let n = main.out_channels;
-    same_length("mul", step.mul.len(), n)?;
-    same_length("mul2", step.mul2.len(), if second.is_some() { n } else { 0 })?;
-    same_length("res_mul", step.res_mul.len(), if residual.is_some() { n } else { 0 })?;
-    same_length("add", step.add.len(), n)
-}
-
-fn same_length(what: &str, got: usize, expected: usize) -> Checked {
-    if got == expected { Ok(()) } else { Err(format!("{got} values of {what}, expected {expected}")) }
 }

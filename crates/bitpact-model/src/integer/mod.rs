@@ -1,20 +1,22 @@
 //! The integer network: the value that is shipped, run, and promised to be exact.
 
 mod check;
+mod layer;
+mod ranges;
 
 pub(crate) use check::{check_shape, output as layer_output};
+pub(crate) use layer::reads_padding;
+pub use layer::{
+    IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind,
+};
 
 use std::path::Path;
 
-use bitpact_core::{Grid, IntegerStep};
 use bitpact_graph::Shape;
 
 use crate::{InputDescription, ModelError, file};
 
-/// Which tensor: 0 is the image, `i + 1` the output of `layers[i]`.
-pub type TensorId = usize;
-
-/// A network of integers. Codes are unsigned, at most 255; sums of codes, residual streams and the logits are wider
+/// A network of integers. Codes are unsigned, at most 255; sums of codes, residual streams and outputs are wider
 /// ([`TensorKind`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegerModel {
@@ -26,219 +28,8 @@ pub struct IntegerModel {
     pub input_shape: Shape,
     /// One name a class.
     pub class_names: Vec<String>,
-    /// The layers in the order of computation; the last one, and no other, is [`IntegerOp::Logits`].
+    /// The layers in the order of computation; the last one, and no other, is an output ([`IntegerEnd::Output`]).
     pub layers: Vec<IntegerLayer>,
-}
-
-/// One layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct IntegerLayer {
-    /// Name of the last graph node the layer stands for, such as `layer1.0.act1`, `avgpool` or `linear`.
-    pub name: String,
-    /// What it computes.
-    pub op: IntegerOp,
-    /// Shape of the output.
-    pub shape: Shape,
-    /// Smallest output code; 0 for the logits, whose range is not one of codes.
-    pub lo: i32,
-    /// Largest output code; 0 for the logits.
-    pub hi: i32,
-    /// Real value of one code: information, not needed to compute.
-    pub scale: f64,
-}
-
-/// What a layer computes.
-#[derive(Debug, Clone, PartialEq)]
-#[allow(clippy::large_enum_variant)] // A network has tens of them.
-pub enum IntegerOp {
-    /// `step(product, second product or residual code)`: convolution to activation.
-    Product {
-        /// The product; its sum is the step's `acc`.
-        main: IntegerProduct,
-        /// A projection shortcut; its sum is the step's `acc2`.
-        second: Option<IntegerProduct>,
-        /// An identity shortcut; its code is the step's `res`.
-        residual: Option<IntegerResidual>,
-        /// From sums to codes.
-        step: IntegerStep,
-    },
-    /// `logit[c] = acc * mul[c] + add[c]`, in i64, on one scale for all classes. The prediction is the largest, and of equal ones
-    /// the first.
-    Logits {
-        /// The product.
-        main: IntegerProduct,
-        /// Multiplier per class.
-        mul: Vec<i32>,
-        /// Constant per class.
-        add: Vec<i64>,
-    },
-    /// Largest code of each window; padding never wins.
-    MaxPool {
-        /// Tensor read.
-        input: TensorId,
-        /// Rows and columns of the window.
-        kernel: usize,
-        /// Step of the window.
-        stride: usize,
-        /// Padding on every side.
-        padding: usize,
-    },
-    /// Sum of the codes of a channel over all pixels; the shape becomes 1x1xc.
-    SumPool {
-        /// Tensor read.
-        input: TensorId,
-    },
-    /// Sum of the codes of a channel over each window; padding reads `padding_code`.
-    WindowSum {
-        /// Tensor read.
-        input: TensorId,
-        /// Rows and columns of the window.
-        kernel: usize,
-        /// Step of the window.
-        stride: usize,
-        /// Padding on every side.
-        padding: usize,
-        /// Code of the padding; 0 without padding.
-        padding_code: u32,
-    },
-    /// A residual stream: `((acc*mul[c] + acc2*mul2[c] + add[c]) >> shift) + res*res_mul`, which nothing clamps. All
-    /// streams that are added up have one scale, so `res_mul` is 1 where the shortcut is a stream, and the addition exact.
-    Stream {
-        /// The product; its sum is the step's `acc`.
-        main: IntegerProduct,
-        /// A projection shortcut; its sum is the step's `acc2`.
-        second: Option<IntegerProduct>,
-        /// An identity shortcut, of a stream or of codes; its value is `res`.
-        residual: Option<IntegerResidual>,
-        /// From sums to the stream; without `res_mul`, and with the whole range of i32 from `lo` to `hi`.
-        step: IntegerStep,
-        /// Multiplier of the shortcut; 0 without one.
-        res_mul: i32,
-    },
-    /// `step` of a stream or of sums: from wide values to codes.
-    Act {
-        /// Tensor read.
-        input: TensorId,
-        /// From values to codes, with neither `mul2` nor `res_mul`.
-        step: IntegerStep,
-    },
-    /// The channels of several tensors, one after the other: all of codes or all streams.
-    Concat {
-        /// Tensors read, at least two.
-        inputs: Vec<TensorId>,
-    },
-}
-
-/// What the numbers of a tensor are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TensorKind {
-    /// The pixels.
-    Image,
-    /// Codes of 0 to 255 at most.
-    Codes,
-    /// Sums of codes, from 0.
-    Sums,
-    /// A residual stream, of both signs.
-    Stream,
-    /// The logits.
-    Logits,
-}
-
-/// `acc[o] = sum of codes[o][i][y][x] * q[first + i][y][x]` over a window of raw codes of the input, `first` being the
-/// first input channel of o's group.
-///
-/// Padding reads the zero point of the channel where the input is the image, and `padding_code` elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntegerProduct {
-    /// Name of the graph node, such as `layer1.0.conv1`.
-    pub name: String,
-    /// Tensor read.
-    pub input: TensorId,
-    /// Rows and columns of the window; all of the input for a linear layer.
-    pub kernel: [usize; 2],
-    /// Step of the window.
-    pub stride: usize,
-    /// Padding on every side.
-    pub padding: usize,
-    /// Code of the padding: what stands for zero in the input. 0 without padding, and where the input is the image.
-    pub padding_code: u32,
-    /// Output channels.
-    pub out_channels: usize,
-    /// Input channels, of all groups.
-    pub in_channels: usize,
-    /// Equal groups of input and output channels: an output sees the inputs of its own group only.
-    pub groups: usize,
-    /// Bits of a weight code: 1 to 8, or 16.
-    pub weight_bits: u8,
-    /// Grid of the codes; with zero at 16 bits.
-    pub grid: Grid,
-    /// Weight codes, OIHW with `I = in_channels / groups`.
-    pub codes: Vec<i16>,
-}
-
-/// An identity shortcut: every `stride`-th pixel, with channels of 0 added before and after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IntegerResidual {
-    /// Tensor read.
-    pub input: TensorId,
-    /// Step in both directions.
-    pub stride: usize,
-    /// Zero channels before.
-    pub pad_before: usize,
-    /// Zero channels after.
-    pub pad_after: usize,
-}
-
-impl IntegerProduct {
-    /// Weights of one output channel.
-    pub fn weights_per_channel(&self) -> usize {
-        self.group_inputs() * self.kernel[0] * self.kernel[1]
-    }
-
-    /// Input channels of one group.
-    pub fn group_inputs(&self) -> usize {
-        self.in_channels / self.groups
-    }
-
-    /// First input channel of the group of output channel `o`.
-    pub fn first_input(&self, o: usize) -> usize {
-        o / (self.out_channels / self.groups) * self.group_inputs()
-    }
-
-    /// Codes of output channel `o`: `[in_channels / groups][kernel rows][kernel columns]`.
-    pub fn channel(&self, o: usize) -> &[i16] {
-        let n = self.weights_per_channel();
-        &self.codes[o * n..(o + 1) * n]
-    }
-}
-
-impl IntegerOp {
-    /// The products of the layer: main, then second.
-    pub fn products(&self) -> impl Iterator<Item = &IntegerProduct> {
-        let (main, second) = match self {
-            IntegerOp::Product { main, second, .. } | IntegerOp::Stream { main, second, .. } => {
-                (Some(main), second.as_ref())
-            }
-            IntegerOp::Logits { main, .. } => (Some(main), None),
-            _ => (None, None),
-        };
-        main.into_iter().chain(second)
-    }
-
-    /// Every tensor the layer reads.
-    pub fn inputs(&self) -> Vec<TensorId> {
-        match self {
-            IntegerOp::MaxPool { input, .. }
-            | IntegerOp::SumPool { input }
-            | IntegerOp::WindowSum { input, .. }
-            | IntegerOp::Act { input, .. } => vec![*input],
-            IntegerOp::Concat { inputs } => inputs.clone(),
-            IntegerOp::Product { residual, .. } | IntegerOp::Stream { residual, .. } => {
-                self.products().map(|p| p.input).chain(residual.map(|r| r.input)).collect()
-            }
-            IntegerOp::Logits { .. } => self.products().map(|p| p.input).collect(),
-        }
-    }
 }
 
 impl IntegerModel {
@@ -274,20 +65,24 @@ impl IntegerModel {
         let mut tensor = tensor;
         loop {
             let Some(layer) = tensor.checked_sub(1) else { return TensorKind::Image };
-            return match &self.layers[layer].op {
-                IntegerOp::Product { .. } | IntegerOp::MaxPool { .. } | IntegerOp::Act { .. } => TensorKind::Codes,
-                IntegerOp::SumPool { .. } | IntegerOp::WindowSum { .. } => TensorKind::Sums,
-                IntegerOp::Stream { .. } => TensorKind::Stream,
-                IntegerOp::Logits { .. } => TensorKind::Logits,
-                // All its inputs, which come before it, are of one kind.
-                IntegerOp::Concat { inputs } => match inputs.first() {
-                    Some(&first) if first < tensor => {
-                        tensor = first;
-                        continue;
-                    }
-                    _ => TensorKind::Codes,
-                },
+            let first = match &self.layers[layer].op {
+                IntegerOp::Sum(sum) => {
+                    return match sum.end {
+                        IntegerEnd::Codes | IntegerEnd::Table(_) => TensorKind::Codes,
+                        IntegerEnd::Wide => TensorKind::Wide,
+                        IntegerEnd::Output => TensorKind::Output,
+                    };
+                }
+                IntegerOp::MaxPool { .. } => return TensorKind::Codes,
+                IntegerOp::WindowSum { .. } => return TensorKind::Sums,
+                // All inputs, which come before the layer, are of one kind.
+                IntegerOp::Concat { inputs } => inputs.first().copied(),
+                IntegerOp::View(view) => Some(view.input),
             };
+            match first {
+                Some(first) if first < tensor => tensor = first,
+                _ => return TensorKind::Codes,
+            }
         }
     }
 

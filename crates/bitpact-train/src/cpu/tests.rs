@@ -4,8 +4,8 @@ mod quantizers;
 mod rounded;
 mod switches;
 
+use bitpact_core::requant::TOLERANCE;
 use bitpact_core::rng::Key;
-use bitpact_core::step::TOLERANCE;
 use bitpact_core::{ActQuant, Granularity, WeightQuant};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::norm::{self, Output};

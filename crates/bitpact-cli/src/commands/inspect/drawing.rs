@@ -9,8 +9,9 @@
 
 use anyhow::Result;
 use bitpact::IntegerModel;
+use bitpact::graph::Move;
 use bitpact::graph::{End, Graph, Layer, Op, Term, fuse};
-use bitpact::model::IntegerOp;
+use bitpact::model::{IntegerEnd, IntegerOp, IntegerTerm, IntegerView};
 
 use super::layers::{code_bits, operation, without_product};
 use crate::out::table;
@@ -37,18 +38,25 @@ impl Drawing {
         let layers = model.layers.iter().map(|layer| {
             let mut what: Vec<String> =
                 layer.op.products().map(|p| format!("{}, W{}", operation(p), p.weight_bits)).collect();
-            match &layer.op {
-                IntegerOp::Product { residual, .. } => {
-                    what[0] += &format!(" A{}", code_bits(layer));
-                    what.extend(residual.map(|r| shortcut(r.stride)));
+            match (&layer.op, what.is_empty()) {
+                (IntegerOp::Sum(sum), false) => {
+                    what[0] += &match sum.end {
+                        IntegerEnd::Codes | IntegerEnd::Table(_) => format!(" A{}", code_bits(layer)),
+                        IntegerEnd::Wide => ", stream".to_owned(),
+                        IntegerEnd::Output => ", logits".to_owned(),
+                    };
+                    let views = sum.terms.iter().filter_map(|term| match term {
+                        IntegerTerm::View(view) => Some(view),
+                        _ => None,
+                    });
+                    what.extend(
+                        views.chain(sum.base.iter().map(|(view, _)| view)).map(|view| shortcut(stride_of(view))),
+                    );
                 }
-                IntegerOp::Logits { .. } => what[0] += ", logits",
-                IntegerOp::Stream { residual, .. } => {
-                    what[0] += ", stream";
-                    what.extend(residual.map(|r| shortcut(r.stride)));
+                (op @ IntegerOp::Sum(_), true) => {
+                    what.extend(without_product(op).map(|op| format!("{op} A{}", code_bits(layer))));
                 }
-                IntegerOp::Act { .. } => what.push(format!("act A{}", code_bits(layer))),
-                op => what.extend(without_product(op)),
+                (op, _) => what.extend(without_product(op)),
             }
             let (name, shape) = (layer.name.clone(), layer.shape.to_string());
             Drawn { name, shape, what: what.join(" + "), inputs: layer.op.inputs() }
@@ -209,6 +217,11 @@ fn product(graph: &Graph, id: usize) -> String {
 
 fn stride(graph: &Graph, id: usize) -> usize {
     if let Op::Subsample { stride, .. } = graph.node(id).op { stride } else { 1 }
+}
+
+fn stride_of(view: &IntegerView) -> usize {
+    let strides = view.moves.iter().map(|step| if let Move::Stride { rows, .. } = step { *rows } else { 1 });
+    strides.product()
 }
 
 fn shortcut(stride: usize) -> String {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow};
 use bitpact::IntegerModel;
-use bitpact::core::IntegerStep;
-use bitpact::graph::{Graph, QuantPlan, counts};
-use bitpact::model::{IntegerLayer, IntegerOp, IntegerProduct};
+use bitpact::core::Requantization;
+use bitpact::graph::{Graph, QuantPlan, Window, counts};
+use bitpact::model::{IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm};
 use bitpact::train::LayerStatistics;
 use serde_json::{Map, Value, json};
 
@@ -118,8 +118,8 @@ impl Layers {
             }
             let Some(op) = without_product(&layer.op) else { continue };
             let mut row = vec![Value::Null; COST.len() + RANGES.len()];
-            if let IntegerOp::Act { input, step } = &layer.op {
-                row = act_row(model, layer, *input, step, own);
+            if let Some(sum) = layer.op.sum() {
+                row = act_row(model, layer, sum, own)?;
             }
             row[0] = json!(op);
             row[1] = json!(layer.shape.to_string());
@@ -186,25 +186,20 @@ fn product_row(
     let most = ranges.iter().map(|r| r.1).max().unwrap_or(0);
     // What the layer makes stands in the row of its main product.
     let of_layer = |value: Option<Value>| value.filter(|_| is_main).unwrap_or(Value::Null);
-    let step = match &layer.op {
-        IntegerOp::Product { step, .. } | IntegerOp::Stream { step, .. } => Some(step),
-        _ => None,
-    };
+    let sum = layer.op.sum();
+    let own = sum.and_then(|sum| {
+        let is_own = |term: &IntegerTerm| term.product().is_some_and(|p| std::ptr::eq(p, product));
+        sum.terms.iter().position(is_own).map(|term| &sum.requant.mul[term])
+    });
+    let requant = sum.filter(|sum| sum.end != IntegerEnd::Output).map(|sum| &sum.requant);
     // A stream has no alpha, and no bits of an activation.
-    let coded = step.filter(|_| !is_stream(layer));
-    let multipliers = match (&layer.op, step) {
-        (IntegerOp::Logits { mul, .. }, _) => mul,
-        (_, Some(step)) if is_main => &step.mul,
-        (_, Some(step)) => &step.mul2,
-        _ => &Vec::new(),
-    };
+    let coded = requant.filter(|_| !layer.op.is_wide());
+    let multipliers = own.map_or(&[][..], Vec::as_slice);
     let mut read = vec![product.input];
-    if let (
-        IntegerOp::Product { residual: Some(residual), .. } | IntegerOp::Stream { residual: Some(residual), .. },
-        true,
-    ) = (&layer.op, is_main)
-    {
-        read.push(residual.input);
+    if is_main {
+        let views = sum.into_iter().flat_map(|sum| sum.terms.iter().filter(|term| term.product().is_none()));
+        read.extend(views.flat_map(IntegerTerm::inputs));
+        read.extend(sum.into_iter().flat_map(|sum| sum.base.iter().map(|(view, _)| view.input)));
     }
     let (used, possible) = weight_levels(product);
     let fraction = |of: fn(&LayerStatistics) -> f64| of_layer(statistics.map(|own| json!(of(own))));
@@ -214,15 +209,15 @@ fn product_row(
         json!(product.weight_bits),
         of_layer(coded.map(|_| json!(code_bits(layer)))),
         of_layer(coded.map(|_| json!(f64::from(layer.hi) * layer.scale))),
-        of_layer(coded.map(|step| least_alpha(layer, step))),
-        of_layer(step.map(|_| json!(layer.scale))),
+        of_layer(coded.map(|requant| least_alpha(layer, requant))),
+        of_layer(requant.map(|_| json!(layer.scale))),
         json!(macs(layer, product)),
         json!(packed_bytes(product)),
         inputs(model, &read),
         json!(least),
         json!(most),
         json!(signed_bits(least, most)),
-        of_layer(step.map(|step| json!(step.shift))),
+        of_layer(requant.map(|requant| json!(requant.shift))),
         possible.map_or(Value::Null, |possible| json!(format!("{used}/{possible}"))),
         of_layer(statistics.map(|own| json!(format!("{}/{}", levels(own), own.occupancy.len())))),
         of_layer(statistics.map(|own| json!(entropy(&own.occupancy)))),
@@ -237,16 +232,18 @@ fn product_row(
     ])
 }
 
-/// The row of an activation that reads a stream or an average pool: the range is that of what it reads.
+/// The row of a sum without products: the range is that of its terms.
 fn act_row(
     model: &IntegerModel,
     layer: &IntegerLayer,
-    input: usize,
-    step: &IntegerStep,
+    sum: &IntegerSum,
     statistics: Option<&LayerStatistics>,
-) -> Vec<Value> {
+) -> Result<Vec<Value>> {
     let mut row = vec![Value::Null; COST.len() + RANGES.len()];
-    let (least, most) = model.code_range(input);
+    let ranges = model.term_ranges(sum, layer.shape.c).map_err(|what| anyhow!("{what}"))?;
+    let ends = || ranges.iter().flatten();
+    let least = ends().map(|range| range.0).min().unwrap_or(0);
+    let most = ends().map(|range| range.1).max().unwrap_or(0);
     let mut set = |key: &str, value: Value| {
         if let Some(at) = COST.iter().chain(&RANGES).position(|column| column.0 == key) {
             row[at] = value;
@@ -254,14 +251,14 @@ fn act_row(
     };
     set("act_bits", json!(code_bits(layer)));
     set("alpha", json!(f64::from(layer.hi) * layer.scale));
-    set("alpha_min", least_alpha(layer, step));
+    set("alpha_min", least_alpha(layer, &sum.requant));
     set("step", json!(layer.scale));
     set("acc_min", json!(least));
     set("acc_max", json!(most));
     set("acc_bits", json!(signed_bits(least, most)));
-    set("shift", json!(step.shift));
-    set("multiplier_min", json!(step.mul.iter().min()));
-    set("multiplier_max", json!(step.mul.iter().max()));
+    set("shift", json!(sum.requant.shift));
+    set("multiplier_min", json!(sum.requant.mul.iter().flatten().min()));
+    set("multiplier_max", json!(sum.requant.mul.iter().flatten().max()));
     if let Some(own) = statistics {
         set("entropy", json!(entropy(&own.occupancy)));
         set("zero", json!(own.zero));
@@ -272,17 +269,13 @@ fn act_row(
             row[COST.len() + at] = json!(format!("{}/{}", levels(own), own.occupancy.len()));
         }
     }
-    row
+    Ok(row)
 }
 
 /// The least alpha of a channel, as codes have it; nothing where the layer has one alpha.
-fn least_alpha(layer: &IntegerLayer, step: &IntegerStep) -> Value {
-    let least = step.bounds.iter().map(|(lo, hi)| hi - lo).min();
+fn least_alpha(layer: &IntegerLayer, requant: &Requantization) -> Value {
+    let least = requant.bounds.iter().map(|(lo, hi)| hi - lo).min();
     least.map_or(Value::Null, |codes| json!(f64::from(codes) * layer.scale))
-}
-
-fn is_stream(layer: &IntegerLayer) -> bool {
-    matches!(layer.op, IntegerOp::Stream { .. })
 }
 
 /// Bits of the largest output code.
@@ -293,13 +286,24 @@ pub(super) fn code_bits(layer: &IntegerLayer) -> u32 {
 /// What a layer without a product computes.
 pub(super) fn without_product(op: &IntegerOp) -> Option<String> {
     Some(match op {
-        IntegerOp::MaxPool { kernel, stride, .. } => format!("max pool {kernel}x{kernel}/{stride}"),
-        IntegerOp::WindowSum { kernel, stride, .. } => format!("window sum {kernel}x{kernel}/{stride}"),
-        IntegerOp::SumPool { .. } => "sum pool".to_owned(),
-        IntegerOp::Act { .. } => "act".to_owned(),
+        IntegerOp::MaxPool { window, .. } => format!("max pool {}", window_text(window)),
+        IntegerOp::WindowSum { window, .. } => format!("window sum {}", window_text(window)),
         IntegerOp::Concat { .. } => "concat".to_owned(),
-        IntegerOp::Product { .. } | IntegerOp::Stream { .. } | IntegerOp::Logits { .. } => return None,
+        IntegerOp::View(_) => "view".to_owned(),
+        IntegerOp::Sum(sum) if sum.terms.iter().any(|term| term.product().is_some()) => return None,
+        IntegerOp::Sum(sum) if sum.end == IntegerEnd::Codes && sum.terms.len() == 1 => "act".to_owned(),
+        IntegerOp::Sum(_) => "sum".to_owned(),
     })
+}
+
+/// A window by its sides and stride.
+pub(super) fn window_text(window: &Window) -> String {
+    let pair = |[a, b]: [usize; 2]| if a == b { a.to_string() } else { format!("{a}x{b}") };
+    let [h, w] = window.kernel;
+    match window.stride {
+        [1, 1] => format!("{h}x{w}"),
+        stride => format!("{h}x{w}/{}", pair(stride)),
+    }
 }
 
 /// Names of the layers behind tensors.
@@ -337,11 +341,7 @@ fn entropy(parts: &[f64]) -> f64 {
 
 /// What a product computes: kernel, stride, channels.
 pub(super) fn operation(product: &IntegerProduct) -> String {
-    let [h, w] = product.kernel;
-    match product.stride {
-        1 => format!("{h}x{w} {} to {}", product.in_channels, product.out_channels),
-        stride => format!("{h}x{w}/{stride} {} to {}", product.in_channels, product.out_channels),
-    }
+    format!("{} {} to {}", window_text(&product.window), product.in_channels, product.out_channels)
 }
 
 #[cfg(test)]

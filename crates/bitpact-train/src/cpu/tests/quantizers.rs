@@ -194,12 +194,7 @@ fn clip_values_of_channels_convert_exactly_in_every_network() {
                 tensors: first.tensors(),
             };
             let integer = bitpact_model::convert(&model).unwrap().model;
-            let bounds = |op: &bitpact_model::IntegerOp| match op {
-                bitpact_model::IntegerOp::Product { step, .. } | bitpact_model::IntegerOp::Act { step, .. } => {
-                    !step.bounds.is_empty()
-                }
-                _ => false,
-            };
+            let bounds = |op: &bitpact_model::IntegerOp| op.sum().is_some_and(|sum| !sum.requant.bounds.is_empty());
             assert!(integer.layers.iter().any(|layer| bounds(&layer.op)), "{} {bits}", graph.name());
             agrees_with_the_engine(&first, &model, &format!("{} W{bits}A{bits} {act_quant}", graph.name()));
         }

@@ -1,0 +1,124 @@
+//! The window of a convolution or pool: which elements each output position sees.
+
+use crate::Shape;
+
+/// Rows and columns of padding beside a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same on every side.
+    pub const fn all(n: usize) -> Self {
+        Self { top: n, left: n, bottom: n, right: n }
+    }
+
+    /// The largest of the four.
+    pub fn most(&self) -> usize {
+        self.top.max(self.left).max(self.bottom).max(self.right)
+    }
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.most() == 0
+    }
+}
+
+/// A window of `kernel` rows and columns that moves over a padded tensor by `stride`, sees every `dilation`-th row and column,
+/// and takes the tensor as if `spread - 1` rows and columns of padding lay between each two of its own (a transposed
+/// convolution of that stride). Pairs are rows first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Rows and columns that are seen.
+    pub kernel: [usize; 2],
+    /// Distance from one output position to the next.
+    pub stride: [usize; 2],
+    /// Padding beside the tensor, after it was spread.
+    pub padding: Padding,
+    /// Distance from one row or column that is seen to the next.
+    pub dilation: [usize; 2],
+    /// Distance from one row or column of the tensor to the next.
+    pub spread: [usize; 2],
+}
+
+impl Window {
+    /// A square window with the same stride in both directions and the same padding on every side.
+    pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: Padding::all(padding),
+            dilation: [1; 2],
+            spread: [1; 2],
+        }
+    }
+
+    /// The window with one position over all of `shape`: of a linear layer or a global pool.
+    pub const fn whole(shape: Shape) -> Self {
+        Self { kernel: [shape.h, shape.w], ..Self::square(1, 1, 0) }
+    }
+
+    /// Rows and columns that the window covers, those between the ones it sees included.
+    pub fn extent(&self) -> [usize; 2] {
+        [0, 1].map(|i| (self.kernel[i] - 1) * self.dilation[i] + 1)
+    }
+
+    /// Rows and columns of a tensor once it is spread and padded.
+    pub fn padded(&self, shape: Shape) -> [usize; 2] {
+        let Padding { top, left, bottom, right } = self.padding;
+        let spread = |side: usize, by: usize| (side - 1) * by + 1;
+        [spread(shape.h, self.spread[0]) + top + bottom, spread(shape.w, self.spread[1]) + left + right]
+    }
+
+    /// Rows and columns of output positions over a tensor of `shape`; `None` where the window does not fit.
+    pub fn positions(&self, shape: Shape) -> Option<[usize; 2]> {
+        let (padded, extent) = (self.padded(shape), self.extent());
+        let side = |i: usize| padded[i].checked_sub(extent[i]).map(|left| left / self.stride[i] + 1);
+        Some([side(0)?, side(1)?])
+    }
+
+    /// The element of a tensor of `shape` that output position `(y, x)` sees at row and column `(ky, kx)` of the window; `None`
+    /// where that is padding.
+    pub fn source(&self, shape: Shape, (y, x): (usize, usize), (ky, kx): (usize, usize)) -> Option<(usize, usize)> {
+        let along = |i: usize, position: usize, k: usize, before: usize, side: usize| {
+            let at = (position * self.stride[i] + k * self.dilation[i]).checked_sub(before)?;
+            (at.is_multiple_of(self.spread[i]) && at / self.spread[i] < side).then(|| at / self.spread[i])
+        };
+        let Padding { top, left, .. } = self.padding;
+        Some((along(0, y, ky, top, shape.h)?, along(1, x, kx, left, shape.w)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_and_sources_of_known_windows() {
+        let shape = Shape::new(5, 4, 1);
+        assert_eq!(Window::square(3, 2, 1).positions(shape), Some([3, 2]));
+        assert_eq!(Window::whole(shape).positions(shape), Some([1, 1]));
+        assert_eq!(Window::square(6, 1, 0).positions(shape), None);
+        let window =
+            Window { dilation: [2, 1], padding: Padding { top: 1, ..Padding::default() }, ..Window::square(3, 1, 0) };
+        assert_eq!(window.positions(shape), Some([2, 2]));
+        assert_eq!(window.source(shape, (0, 1), (0, 0)), None);
+        assert_eq!(window.source(shape, (1, 1), (2, 2)), Some((4, 3)));
+        // A transposed convolution of stride 2 and kernel 2: every output sees one element.
+        let up = Window { spread: [2; 2], ..Window::square(2, 1, 1) };
+        assert_eq!(up.positions(shape), Some([10, 8]));
+        for (y, x) in (0..10).flat_map(|y| (0..8).map(move |x| (y, x))) {
+            let seen = (0..2).flat_map(|ky| (0..2).map(move |kx| (ky, kx)));
+            let seen: Vec<_> = seen.filter_map(|k| up.source(shape, (y, x), k)).collect();
+            assert_eq!(seen, [(y / 2, x / 2)]);
+        }
+    }
+}
