@@ -1,12 +1,13 @@
-//! Random integer networks of every shape the format allows: the executor equals the interpreter, and files keep them.
+//! Random integer networks of every form the format allows: the executor equals the interpreter, and files keep them.
 
 use bitpact_core::rng::Key;
-use bitpact_core::{Bits, Grid, IntegerStep};
+use bitpact_core::{Bits, Grid, Requantization};
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
-use bitpact_graph::Shape;
+use bitpact_graph::{Move, Padding, Shape, Window, moved_shape};
 use bitpact_kernels::Isa;
 use bitpact_model::{
-    InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerResidual, TensorId, TensorKind,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, TensorId, TensorKind,
 };
 use proptest::prelude::*;
 
@@ -34,35 +35,77 @@ impl Draw {
         from + (self.key.u64(self.counter) % (to - from + 1) as u64) as i64
     }
 
-    /// A product from `input` to an output of `out` channels; with the given output size where there is one.
-    fn product(&mut self, model: &IntegerModel, name: String, input: TensorId, size: Option<Shape>) -> IntegerProduct {
-        let from = model.shape(input);
-        let (kernel, stride, padding) = match size {
-            // One position a stride: the size of an option-A shortcut.
-            Some(size) if size.h != 1 || size.w != 1 => ([1, 1], from.h.div_ceil(size.h), 0),
-            Some(_) => self.one_position(from),
-            None => {
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// Kernel, stride, padding before and after, dilation and spread along a side of `from` elements; with the given number of
+    /// positions where there is one.
+    fn along(&mut self, from: usize, positions: Option<usize>, plain: bool) -> [usize; 6] {
+        loop {
+            let kernel = 1 + self.below(4);
+            let dilation = if plain || self.one_in(2) { 1 } else { 1 + self.below(3) };
+            let spread = if plain || !self.one_in(3) { 1 } else { 1 + self.below(3) };
+            // Now and then the window leaves the tensor with its first step.
+            let stride = if self.one_in(8) { from + self.below(9) } else { 1 + self.below(3) };
+            let (extent, spread_side) = ((kernel - 1) * dilation + 1, (from - 1) * spread + 1);
+            let Some(positions) = positions else {
                 let padding = self.below(4);
-                let side = |draw: &mut Self, side: usize| 1 + draw.below((side + 2 * padding).min(5));
-                let kernel = [side(self, from.h), side(self, from.w)];
-                // Now and then the window leaves the tensor with its first step.
-                let stride = if self.one_in(8) { from.h.max(from.w) + self.below(9) } else { 1 + self.below(3) };
-                (kernel, stride, padding)
+                let after = if plain { padding } else { self.below(4) };
+                if spread_side + padding + after >= extent {
+                    return [kernel, stride, padding, after, dilation, spread];
+                }
+                continue;
+            };
+            let least = extent + (positions - 1) * stride;
+            let padded = least + self.below(stride);
+            match padded.checked_sub(spread_side) {
+                Some(padding) if padding <= 12 || self.one_in(9) => {
+                    let before = self.below(padding + 1);
+                    return [kernel, stride, before, padding - before, dilation, spread];
+                }
+                // A window that covers what is too much.
+                None if positions == 1 || self.one_in(4) => {
+                    return [spread_side - positions + 1, 1, 0, 0, 1, spread];
+                }
+                _ => {}
             }
-        };
+        }
+    }
+
+    /// A window over `from`, with the given rows and columns of positions where there are any. `plain` ones have square strides
+    /// and the same padding on every side, which the kernels take.
+    fn window(&mut self, from: Shape, positions: Option<[usize; 2]>, plain: bool) -> Window {
+        if plain && positions.is_none() {
+            let (padding, stride) = (self.below(4), 1 + self.below(3));
+            let stride = if self.one_in(8) { from.h.max(from.w) + self.below(9) } else { stride };
+            let kernel = [from.h, from.w].map(|side| 1 + self.below((side + 2 * padding).min(5)));
+            return Window { kernel, ..Window::square(1, stride, padding) };
+        }
+        let rows = self.along(from.h, positions.map(|p| p[0]), plain);
+        let columns = self.along(from.w, positions.map(|p| p[1]), plain);
+        let pair = |i: usize| [rows[i], columns[i]];
+        let padding = Padding { top: rows[2], left: columns[2], bottom: rows[3], right: columns[3] };
+        Window { kernel: pair(0), stride: pair(1), padding, dilation: pair(4), spread: pair(5) }
+    }
+
+    /// A product of `input`, with the given shape of the output where there is one.
+    fn product(&mut self, model: &IntegerModel, input: TensorId, to: Option<Shape>) -> IntegerProduct {
+        let from = model.shape(input);
+        let plain = self.below(3) > 0;
+        let window = self.window(from, to.map(|to| [to.h, to.w]), plain && to.is_none());
         let any_channels = |draw: &mut Self| [1, 1 + draw.below(40), 1 + draw.below(40), 100][draw.below(4)];
-        let out_channels = size.map_or_else(|| any_channels(self), |size| size.c);
-        let (groups, out_channels) = match (size, self.below(4)) {
+        let out_channels = to.map_or_else(|| any_channels(self), |to| to.c);
+        let (groups, out_channels) = match (to, self.below(4)) {
             (None, 0) => (from.c, from.c * (1 + self.below(3))),
-            (None, 1) => {
-                let groups = [4, 3, 2, 1].into_iter().find(|g| from.c.is_multiple_of(*g)).unwrap_or(1);
+            (_, 1) => {
+                let divides =
+                    |g: &usize| from.c.is_multiple_of(*g) && (to.is_none() || out_channels.is_multiple_of(*g));
+                let groups = [4, 3, 2, 1].into_iter().find(divides).unwrap_or(1);
                 (groups, out_channels.next_multiple_of(groups))
             }
             _ => (1, out_channels),
         };
-        // One code for every reader of a tensor: a function of the tensor.
-        let largest = if padding > 0 && input > 0 { model.code_range(input).1 as u32 } else { 0 };
-        let padding_code = [0, largest / 2, largest][input % 3];
         let (weight_bits, grid) = match self.below(10) {
             0 | 1 => (16, Grid::WithZero),
             bits @ 2..6 => (bits as u8, Grid::WithZero),
@@ -73,7 +116,7 @@ impl Draw {
         let limit = Bits::new(weight_bits).map_or(32_639, |bits| i64::from(grid.code_limit(bits)));
         // Now and then every code is as large as can be, of either sign by channel.
         let extreme = self.one_in(2);
-        let n = from.c / groups * kernel[0] * kernel[1];
+        let n = from.c / groups * window.kernel[0] * window.kernel[1];
         let code = |draw: &mut Self, i: usize| {
             if extreme && draw.below(20) > 0 {
                 return if (i / n).is_multiple_of(2) { limit } else { -limit };
@@ -82,161 +125,228 @@ impl Draw {
             if grid == Grid::WithoutZero && code % 2 == 0 { (code - 1).clamp(-limit, limit) } else { code }
         };
         let codes = (0..n * out_channels).map(|i| code(self, i) as i16).collect();
+        let name = format!("product{}", self.counter);
         let in_channels = from.c;
-        IntegerProduct {
+        let mut product = IntegerProduct {
             name,
             input,
-            kernel,
-            stride,
-            padding,
-            padding_code,
+            window,
+            padding_code: 0,
             out_channels,
             in_channels,
             groups,
             weight_bits,
             grid,
             codes,
+        };
+        if product.reads_padding() && input > 0 {
+            product.padding_code = padding_code(model, input);
+        }
+        product
+    }
+
+    /// `input` with its elements moved, to the given shape where there is one.
+    fn view(&mut self, model: &IntegerModel, input: TensorId, to: Option<Shape>) -> IntegerView {
+        let from = model.shape(input);
+        let (mut shape, mut moves) = (from, Vec::new());
+        for _ in 0..self.below(3) {
+            let step = match self.below(5) {
+                0 => Move::Stride { rows: 1 + self.below(3), columns: 1 + self.below(3) },
+                1 => Move::PixelShuffle { factor: 2 },
+                2 => Move::PixelUnshuffle { factor: 2 },
+                3 => Move::Repeat { rows: 1 + self.below(2), columns: 1 + self.below(2) },
+                _ => {
+                    let padding = [(); 4].map(|()| self.below(3));
+                    let [top, left, bottom, right] = padding;
+                    Move::Insert { top, left, bottom, right, before: self.below(9), after: self.below(9) }
+                }
+            };
+            // Shuffles that do not divide, and tensors that grow without end, are left out.
+            if let Ok(moved) = step.shape(shape).map_err(drop)
+                && moved.elements() < 4000
+            {
+                (shape, _) = (moved, moves.push(step));
+            }
+        }
+        if let Some(to) = to {
+            if shape.h > to.h || shape.w > to.w {
+                let (height, width) = (shape.h.min(to.h), shape.w.min(to.w));
+                let (top, left) = (self.below(shape.h - height + 1), self.below(shape.w - width + 1));
+                moves.push(Move::Crop { top, left, height, width });
+            }
+            if shape.c > to.c {
+                moves.push(Move::Channels { first: self.below(shape.c - to.c + 1), count: to.c });
+            }
+            let shape = moved_shape(from, &moves).unwrap();
+            if shape != to {
+                let (h, w, c) = (to.h - shape.h, to.w - shape.w, to.c - shape.c);
+                let (top, left, before) = (self.below(h + 1), self.below(w + 1), self.below(c + 1));
+                let (bottom, right, after) = (h - top, w - left, c - before);
+                moves.push(Move::Insert { top, left, bottom, right, before, after });
+            }
+        }
+        let (lo, hi) = model.code_range(input);
+        let mut view = IntegerView { input, moves, fill: 0 };
+        if view.inserts() {
+            view.fill = [0, lo, hi][self.below(3)];
+        }
+        view
+    }
+
+    /// A term that reads `input`, with the given shape where there is one.
+    fn term(&mut self, model: &IntegerModel, input: TensorId, to: Option<Shape>) -> IntegerTerm {
+        let codes: Vec<TensorId> = (1..=model.layers.len()).filter(|&t| model.kind(t) == TensorKind::Codes).collect();
+        match model.kind(input) {
+            TensorKind::Wide => IntegerTerm::View(self.view(model, input, to)),
+            TensorKind::Image => IntegerTerm::Product(self.product(model, input, to)),
+            kind => match self.below(8) {
+                0 | 1 => IntegerTerm::View(self.view(model, input, to)),
+                2 if kind == TensorKind::Codes => {
+                    let a = self.view(model, input, to);
+                    let shape = moved_shape(model.shape(input), &a.moves).unwrap();
+                    let other = self.pick(&codes);
+                    let b = if self.one_in(2) { shape } else { Shape::new(1, 1, shape.c) };
+                    let b = self.view(model, other, Some(b));
+                    let zeros = [input, other].map(|t| self.between(0, model.code_range(t).1));
+                    IntegerTerm::Multiplication { a, b, zeros }
+                }
+                _ => IntegerTerm::Product(self.product(model, input, to)),
+            },
         }
     }
 
-    /// Kernel, stride and padding of a window that has one position over `from`: all of the tensor, or a part of it and of its
-    /// padding, with a stride that leaves it.
-    fn one_position(&mut self, from: Shape) -> ([usize; 2], usize, usize) {
-        if self.one_in(2) {
-            return ([from.h, from.w], 1, 0);
-        }
-        let padding = self.below(4);
-        let kernel = [from.h, from.w].map(|side| 1 + self.below((side + 2 * padding).min(5)));
-        let left = [from.h + 2 * padding - kernel[0], from.w + 2 * padding - kernel[1]];
-        (kernel, left[0].max(left[1]) + 1 + self.below(3), padding)
+    /// A requantization that spreads sums of these ranges over the codes from `lo` to `hi`.
+    fn requant(&mut self, ranges: &[Vec<(i64, i64)>], channels: usize, (lo, hi): (i32, i32)) -> Requantization {
+        let reach = |range: &Vec<(i64, i64)>| -> i64 {
+            range.iter().map(|r| r.0.saturating_abs().max(r.1.saturating_abs())).max().unwrap_or(0)
+        };
+        let total = ranges.iter().map(reach).fold(0i64, i64::saturating_add).max(1);
+        let bits = (1 + self.below(14)).min(61usize.saturating_sub(total.ilog2() as usize + 2));
+        let mul = ranges
+            .iter()
+            .map(|range| range.iter().map(|_| self.between(-(1 << bits), 1 << bits) as i32).collect())
+            .collect();
+        // The sums reach about eight times the codes, so that some clamp and some do not.
+        let spread = ((total << bits) / (8 * i64::from(hi.max(1)))).max(1);
+        let shift = 63 - spread.leading_zeros();
+        let add = (0..channels).map(|_| self.between(0, (total << bits) / 16)).collect();
+        Requantization { shift, mul, add, lo, hi, bounds: Vec::new() }
     }
 
-    /// A step that spreads the sums over the codes.
-    fn step(&mut self, terms: [Option<Vec<(i64, i64)>>; 3]) -> IntegerStep {
-        let channels = terms[0].as_ref().map_or(0, Vec::len);
+    /// A sum that reads the last tensor and others, with an end of its own.
+    fn sum(&mut self, model: &IntegerModel) -> IntegerSum {
+        let last = model.layers.len();
+        let mut terms = vec![self.term(model, last, None)];
+        let of = |terms: &[IntegerTerm]| match &terms[0] {
+            IntegerTerm::Product(product) => {
+                let [h, w] = product.window.positions(model.shape(product.input)).unwrap();
+                Shape::new(h, w, product.out_channels)
+            }
+            IntegerTerm::View(view) | IntegerTerm::Multiplication { a: view, .. } => {
+                moved_shape(model.shape(view.input), &view.moves).unwrap()
+            }
+        };
+        let shape = of(&terms);
+        let tensors: Vec<TensorId> = (0..=last).collect();
+        for _ in 0..[0, 0, 1, 1, 2, 3][self.below(6)] {
+            let input = self.pick(&tensors);
+            terms.push(self.term(model, input, Some(shape)));
+        }
+        if self.one_in(4) && terms.len() > 1 {
+            terms.rotate_left(1);
+        }
+        let mut base = Vec::new();
+        let is_wide = self.one_in(3);
+        for _ in 0..if is_wide { self.below(3) } else { 0 } {
+            let input = self.pick(&tensors);
+            if model.kind(input) != TensorKind::Image {
+                base.push((self.view(model, input, Some(shape)), self.pick(&[1, 1, -3, 1 << 9])));
+            }
+        }
+        if is_wide && !base.is_empty() && matches!(terms[0], IntegerTerm::View(_)) && self.one_in(2) {
+            let IntegerTerm::View(view) = terms.remove(0) else { unreachable!() };
+            base.push((view, 1));
+        }
+        let mut sum = IntegerSum {
+            terms,
+            requant: Requantization { shift: 0, mul: vec![], add: vec![], lo: 0, hi: 0, bounds: vec![] },
+            base,
+            end: IntegerEnd::Wide,
+        };
+        let ranges = model.term_ranges(&sum, shape.c).unwrap();
+        if is_wide {
+            sum.requant = self.requant(&ranges, shape.c, (0, 255));
+            (sum.requant.lo, sum.requant.hi) = (i32::MIN, i32::MAX);
+            sum.requant.shift = sum.requant.shift.saturating_sub([0, 8, 12][self.below(3)]);
+            sum.requant.add.iter_mut().for_each(|add| *add -= self.between(0, 1 << 20));
+            // Values that could leave 32 bits are none of a wide tensor.
+            if model.output_of(&IntegerOp::Sum(sum.clone())).is_ok() {
+                return sum;
+            }
+            // What was to be added after the shift becomes terms, so that the last tensor is read.
+            sum.terms.extend(sum.base.drain(..).map(|(view, _)| IntegerTerm::View(view)));
+        }
+        let ranges = model.term_ranges(&sum, shape.c).unwrap();
         let hi = [1, 15, 200, 255, 255][self.below(5)];
         let lo = if self.one_in(6) { 1 } else { 0 };
-        let bits = 1 + self.below(14);
-        let mul: Vec<Vec<i32>> = terms
-            .iter()
-            .map(|term| term.iter().flatten().map(|_| self.between(-(1 << bits), 1 << bits) as i32).collect())
-            .collect();
-        let reach = |term: &Option<Vec<(i64, i64)>>| -> i64 {
-            term.iter().flatten().map(|r| r.0.abs().max(r.1.abs())).max().unwrap_or(0)
-        };
-        let total: i64 = terms.iter().map(reach).sum();
-        // The sums reach about eight times the codes, so that some clamp and some do not.
-        let spread = (total.max(1) << bits) / (8 * hi);
-        let shift = 63 - spread.max(1).leading_zeros();
-        let add = (0..channels).map(|_| self.between(0, (total << bits) / 16)).collect();
-        let [mul, mul2, res_mul] = <[Vec<i32>; 3]>::try_from(mul).unwrap();
-        let mut bounds: Vec<(i32, i32)> = Vec::new();
-        if self.one_in(3) && channels > 1 && i64::from(lo) < hi {
-            let ends = |draw: &mut Self| [draw.between(lo.into(), hi), draw.between(lo.into(), hi)].map(|v| v as i32);
-            bounds = (0..channels).map(|_| ends(self)).map(|[a, b]| (a.min(b), a.max(b))).collect();
+        sum.requant = self.requant(&ranges, shape.c, (lo, hi));
+        sum.end = IntegerEnd::Codes;
+        if self.one_in(5) {
+            let shift = self.below(300) as i32 - 150;
+            (sum.requant.lo, sum.requant.hi) = (lo + shift, hi + shift);
+            let tables = if self.one_in(2) && shape.c > 1 { shape.c } else { 1 };
+            let table = |draw: &mut Self| (0..=hi - lo).map(|_| draw.below(256) as u8).collect();
+            let mut tables: Vec<Vec<u8>> = (0..tables).map(|_| table(self)).collect();
+            if tables.len() > 1 {
+                tables[0] = tables[1].iter().map(|code| code ^ 1).collect();
+            }
+            sum.end = IntegerEnd::Table(tables);
+        } else if self.one_in(3) && shape.c > 1 && lo < hi {
+            let ends = |draw: &mut Self| [(); 2].map(|()| draw.between(lo.into(), hi.into()) as i32);
+            let mut bounds: Vec<(i32, i32)> =
+                (0..shape.c).map(|_| ends(self)).map(|[a, b]| (a.min(b), a.max(b))).collect();
             // Channels reach the ends of the layer's range, and differ.
-            (bounds[0], bounds[channels - 1]) = ((lo, lo), (lo, hi as i32));
+            (bounds[0], bounds[shape.c - 1]) = ((lo, lo), (lo, hi));
+            sum.requant.bounds = bounds;
         }
-        IntegerStep { shift, mul, mul2, res_mul, add, lo, hi: hi as i32, bounds }
+        sum
     }
 
-    fn product_layer(&mut self, model: &IntegerModel, index: usize) -> (IntegerOp, Shape) {
-        let input = index;
-        let mut main = self.product(model, format!("main{index}"), input, None);
-        let shape_of = |p: &IntegerProduct, from: Shape| {
-            let side = |s: usize, k: usize| (s + 2 * p.padding - k) / p.stride + 1;
-            Shape::new(side(from.h, p.kernel[0]), side(from.w, p.kernel[1]), p.out_channels)
+    /// A pool of the last tensor, whose codes it reads.
+    fn pool(&mut self, model: &IntegerModel) -> IntegerOp {
+        let input = model.layers.len();
+        let from = model.shape(input);
+        let plain = self.one_in(2);
+        let mut window = self.window(from, None, plain);
+        window.spread = [1; 2];
+        let extent = window.extent();
+        let most = |padding: usize, side: usize| padding.min(extent[side] - 1);
+        window.padding = Padding {
+            top: most(window.padding.top, 0),
+            left: most(window.padding.left, 1),
+            bottom: most(window.padding.bottom, 0),
+            right: most(window.padding.right, 1),
         };
-        // A shortcut needs an earlier tensor of codes; main takes its shape.
-        let earlier: Vec<TensorId> = (1..=index).filter(|&t| model.kind(t) == TensorKind::Codes).collect();
-        let (mut residual, mut second) = (None, None);
-        if !earlier.is_empty() && !model.is_sum(input) && self.one_in(2) {
-            let from = earlier[self.below(earlier.len())];
-            let (source, target) = (model.shape(from), model.shape(input));
-            let stride = 1 + self.below(2);
-            let (pad_before, pad_after) = if self.one_in(2) { (self.below(9), self.below(9)) } else { (0, 0) };
-            let shape =
-                Shape::new(source.h.div_ceil(stride), source.w.div_ceil(stride), pad_before + source.c + pad_after);
-            // Same size as the input: a 1x1 window; otherwise a window of what is too much.
-            if shape.h <= target.h && shape.w <= target.w {
-                main = self.product(model, format!("main{index}"), input, Some(Shape::new(1, 1, shape.c)));
-                set_window(&mut main, [target.h - shape.h + 1, target.w - shape.w + 1], 1);
-                if self.one_in(2) {
-                    residual = Some(IntegerResidual { input: from, stride, pad_before, pad_after });
-                } else {
-                    let mut projection =
-                        self.product(model, format!("second{index}"), from, Some(Shape::new(1, 1, shape.c)));
-                    set_window(&mut projection, [1, 1], stride);
-                    second = Some(projection);
-                }
-            }
+        if plain {
+            window.padding = Padding::all(window.padding.top.min(window.padding.left));
+            window.kernel = if self.one_in(2) { [window.kernel[0].min(window.kernel[1]); 2] } else { window.kernel };
+            window.padding = Padding::all(window.padding.top.min(window.kernel[0].min(window.kernel[1]) - 1));
         }
-        let shape = shape_of(&main, model.shape(input));
-        let ranges = |p: &IntegerProduct| model.acc_ranges(p).unwrap();
-        if self.one_in(3) {
-            let op = self.stream(model, main.clone(), second.clone(), residual);
-            if model.output_of(&op).is_ok() {
-                return (op, shape);
-            }
+        if window.positions(from).is_none() || self.one_in(6) {
+            window = Window::whole(from);
         }
-        let res = residual.map(|r: IntegerResidual| vec![model.code_range(r.input); shape.c]);
-        let step = self.step([Some(ranges(&main)), second.as_ref().map(ranges), res]);
-        (IntegerOp::Product { main, second, residual, step }, shape)
+        if self.one_in(2) {
+            return IntegerOp::MaxPool { input, window };
+        }
+        let padding_code = if window.padding.is_none() { 0 } else { padding_code(model, input) };
+        IntegerOp::WindowSum { input, window, padding_code }
     }
 }
 
-impl Draw {
-    /// A stream whose values keep to some 20 bits, or to few.
-    fn stream(
-        &mut self,
-        model: &IntegerModel,
-        main: IntegerProduct,
-        second: Option<IntegerProduct>,
-        residual: Option<IntegerResidual>,
-    ) -> IntegerOp {
-        let ranges = |p: &IntegerProduct| model.acc_ranges(p).unwrap();
-        let mut step = self.step([Some(ranges(&main)), second.as_ref().map(ranges), None]);
-        (step.lo, step.hi, step.bounds) = (i32::MIN, i32::MAX, Vec::new());
-        step.shift = step.shift.saturating_sub([0, 8, 12][self.below(3)]);
-        step.add.iter_mut().for_each(|add| *add -= self.between(0, 1 << 20));
-        let res_mul = residual.map_or(0, |_| [1, -3, 1 << 12][self.below(3)]);
-        IntegerOp::Stream { main, second, residual, step, res_mul }
-    }
-
-    /// What may follow a stream: an activation, or another stream that is added to it or put beside it.
-    fn after_stream(&mut self, model: &IntegerModel) -> IntegerOp {
-        let last = model.layers.len();
-        let size = model.shape(last);
-        let beside: Vec<TensorId> = (1..last)
-            .filter(|&t| model.kind(t) == TensorKind::Codes && model.shape(t).h == size.h && model.shape(t).w == size.w)
-            .collect();
-        match self.below(3) {
-            0 if size.c < 200 => IntegerOp::Concat { inputs: vec![last; 2 + self.below(2)] },
-            1 if !beside.is_empty() => {
-                let input = beside[self.below(beside.len())];
-                let shape = Shape { c: size.c, ..model.shape(input) };
-                let mut main = self.product(model, format!("main{last}"), input, Some(Shape::new(1, 1, shape.c)));
-                set_window(&mut main, [1, 1], 1);
-                let residual = IntegerResidual { input: last, stride: 1, pad_before: 0, pad_after: 0 };
-                let op = self.stream(model, main, None, Some(residual));
-                // Values that could leave 32 bits are none of a stream.
-                if model.output_of(&op).is_ok() { op } else { self.act(model, last) }
-            }
-            _ => self.act(model, last),
-        }
-    }
-
-    fn act(&mut self, model: &IntegerModel, input: TensorId) -> IntegerOp {
-        let channels = model.shape(input).c;
-        IntegerOp::Act { input, step: self.step([Some(vec![model.code_range(input); channels]), None, None]) }
-    }
-}
-
-/// Gives a product of one group another window without padding, its codes repeated as often as it takes.
-fn set_window(product: &mut IntegerProduct, kernel: [usize; 2], stride: usize) {
-    (product.kernel, product.stride, product.padding, product.padding_code) = (kernel, stride, 0, 0);
-    let n = product.in_channels * kernel[0] * kernel[1] * product.out_channels;
-    product.codes = product.codes.iter().cycle().take(n).copied().collect();
+/// One code for every reader of a tensor that pads it: a function of the tensor.
+fn padding_code(model: &IntegerModel, tensor: TensorId) -> u32 {
+    let largest = model.code_range(tensor).1 as u32;
+    [0, largest / 2, largest][tensor % 3]
 }
 
 /// Pushes a layer whose shape and range follow from its op.
@@ -254,47 +364,30 @@ fn random_network(seed: u64) -> IntegerModel {
     let mut model =
         IntegerModel { arch: format!("random {seed}"), input, input_shape, class_names: vec![], layers: vec![] };
     for i in 0..1 + draw.below(7) {
-        let from = model.shape(i);
-        let (pools, kind) = (model.kind(i) == TensorKind::Codes, model.kind(i));
+        let (from, kind) = (model.shape(i), model.kind(i));
+        let same = |t: &TensorId| model.kind(*t) == kind && (model.shape(*t).h, model.shape(*t).w) == (from.h, from.w);
         let op = match draw.below(10) {
-            _ if kind == TensorKind::Stream => draw.after_stream(&model),
-            at @ (0 | 2) if pools && from.h.min(from.w) >= 2 => {
-                let (kernel, stride) = (2 + draw.below(2), [1, 2, from.h.max(from.w) + 1][draw.below(3)]);
-                let padding = draw.below(kernel);
-                let kernel = kernel.min(from.h + 2 * padding).min(from.w + 2 * padding);
-                // One code for every reader of a tensor: a function of the tensor.
-                let largest = if padding > 0 { model.code_range(i).1 as u32 } else { 0 };
-                match at {
-                    0 => IntegerOp::MaxPool { input: i, kernel, stride, padding },
-                    _ => {
-                        let padding_code = [0, largest / 2, largest][i % 3];
-                        IntegerOp::WindowSum { input: i, kernel, stride, padding, padding_code }
-                    }
-                }
-            }
-            1 if pools => IntegerOp::SumPool { input: i },
-            3 if pools => {
-                let same =
-                    |t: &TensorId| model.kind(*t) == kind && (model.shape(*t).h, model.shape(*t).w) == (from.h, from.w);
+            0 | 1 if kind == TensorKind::Codes => draw.pool(&model),
+            2 if matches!(kind, TensorKind::Codes | TensorKind::Wide) && from.c < 200 => {
                 IntegerOp::Concat { inputs: (1..=i).filter(same).chain([i]).collect() }
             }
-            4..=7 if kind == TensorKind::Sums => draw.act(&model, i),
-            _ => draw.product_layer(&model, i).0,
+            3 if kind != TensorKind::Image => IntegerOp::View(draw.view(&model, i, None)),
+            _ => IntegerOp::Sum(draw.sum(&model)),
         };
         push(&mut model, op);
     }
-    if model.kind(model.layers.len()) == TensorKind::Stream {
-        let op = draw.act(&model, model.layers.len());
-        push(&mut model, op);
+    let classes = [1, 1 + draw.below(12), 1 + draw.below(12), if draw.one_in(40) { 10_000 } else { 1000 }];
+    let classes = draw.pick(&classes);
+    let (last, to) = (model.layers.len(), Shape::new(1, 1, classes));
+    let mut terms = vec![draw.term(&model, last, Some(to))];
+    if draw.one_in(4) {
+        let input = draw.below(last + 1);
+        terms.push(draw.term(&model, input, Some(to)));
     }
-    let classes =
-        [1, 1 + draw.below(12), 1 + draw.below(12), if draw.one_in(40) { 10_000 } else { 1000 }][draw.below(4)];
-    let main = draw.product(&model, "fc".to_owned(), model.layers.len(), Some(Shape::new(1, 1, classes)));
-    let mul = (0..classes).map(|_| draw.between(-1000, 1000) as i32).collect();
+    let mul = terms.iter().map(|_| (0..classes).map(|_| draw.between(-1000, 1000) as i32).collect()).collect();
     let add = (0..classes).map(|_| draw.between(-(1 << 40), 1 << 40)).collect();
-    let op = IntegerOp::Logits { main, mul, add };
-    let shape = Shape::new(1, 1, classes);
-    model.layers.push(IntegerLayer { name: "fc".to_owned(), op, shape, lo: 0, hi: 0, scale: 0.5 });
+    let requant = Requantization { shift: 0, mul, add, lo: i32::MIN, hi: i32::MAX, bounds: vec![] };
+    push(&mut model, IntegerOp::Sum(IntegerSum { terms, requant, base: vec![], end: IntegerEnd::Output }));
     model.class_names = (0..classes).map(|c| c.to_string()).collect();
     model
 }
@@ -346,19 +439,17 @@ fn chain(input_shape: Shape, hi: i32, products: Vec<IntegerProduct>) -> IntegerM
     let class_names = (0..classes).map(|c| c.to_string()).collect();
     let mut model = IntegerModel { arch: "chain".to_owned(), input, input_shape, class_names, layers: vec![] };
     let last = products.len() - 1;
-    for (i, main) in products.into_iter().enumerate() {
-        let n = main.out_channels;
-        let op = if i == last {
-            IntegerOp::Logits { main, mul: vec![1; n], add: vec![0; n] }
-        } else {
-            let reach = model.acc_ranges(&main).unwrap().iter().map(|r| r.1 - r.0).max().unwrap_or(1);
-            let shift = (4 * reach / i64::from(hi)).ilog2();
-            let add = vec![i64::from(hi) << (shift - 1); n];
-            let step =
-                IntegerStep { shift, mul: vec![1; n], mul2: vec![], res_mul: vec![], add, lo: 0, hi, bounds: vec![] };
-            IntegerOp::Product { main, second: None, residual: None, step }
+    for (i, product) in products.into_iter().enumerate() {
+        let n = product.out_channels;
+        let reach = model.acc_ranges(&product).unwrap().iter().map(|r| r.1 - r.0).max().unwrap_or(1);
+        let (end, shift, lo, hi) = match i == last {
+            true => (IntegerEnd::Output, 0, i32::MIN, i32::MAX),
+            false => (IntegerEnd::Codes, (4 * reach / i64::from(hi)).ilog2(), 0, hi),
         };
-        push(&mut model, op);
+        let add = vec![if i == last { 0 } else { i64::from(hi) << (shift - 1) }; n];
+        let requant = Requantization { shift, mul: vec![vec![1; n]], add, lo, hi, bounds: vec![] };
+        let terms = vec![IntegerTerm::Product(product)];
+        push(&mut model, IntegerOp::Sum(IntegerSum { terms, requant, base: vec![], end }));
     }
     model
 }
@@ -368,9 +459,7 @@ fn product(name: &str, input: TensorId, from: Shape, out_channels: usize, kernel
     IntegerProduct {
         name: name.to_owned(),
         input,
-        kernel: [kernel; 2],
-        stride: 1,
-        padding: 0,
+        window: Window::square(kernel, 1, 0),
         padding_code: 0,
         out_channels,
         in_channels: from.c,
@@ -388,7 +477,7 @@ fn logits_of_a_padded_1x1_window() {
     for (side, padding, stride) in [(1, 1, 5), (3, 1, 5), (3, 0, 4), (1, 0, 3), (3, 2, 9)] {
         let first = product("first", 0, from, 16, 4 - side);
         let mut logits = product("logits", 1, Shape::new(side, side, 16), 10, 1);
-        (logits.padding, logits.stride) = (padding, stride);
+        logits.window = Window::square(1, stride, padding);
         check_model(&chain(from, 15, vec![first, logits]), 1, 2).unwrap();
     }
 }
@@ -414,43 +503,95 @@ fn the_random_networks_are_varied() {
     let count = |what: &dyn Fn(&IntegerModel, &IntegerOp) -> bool| {
         models.iter().filter(|m| m.layers.iter().any(|l| what(m, &l.op))).count()
     };
+    let of_sum =
+        |what: &dyn Fn(&IntegerModel, &IntegerSum) -> bool| count(&|m, op| op.sum().is_some_and(|s| what(m, s)));
+    let of_product =
+        |what: &dyn Fn(&IntegerModel, &IntegerProduct) -> bool| count(&|m, op| op.products().any(|p| what(m, p)));
+    let of_move = |what: &dyn Fn(&Move) -> bool| {
+        count(&|_, op| {
+            let views = |op: &IntegerOp| -> Vec<IntegerView> {
+                match op {
+                    IntegerOp::View(view) => vec![view.clone()],
+                    IntegerOp::Sum(sum) => {
+                        let of = |term: &IntegerTerm| match term {
+                            IntegerTerm::View(view) => vec![view.clone()],
+                            IntegerTerm::Multiplication { a, b, .. } => vec![a.clone(), b.clone()],
+                            IntegerTerm::Product(_) => vec![],
+                        };
+                        sum.terms.iter().flat_map(of).chain(sum.base.iter().map(|(view, _)| view.clone())).collect()
+                    }
+                    _ => vec![],
+                }
+            };
+            views(op).iter().flat_map(|view| &view.moves).any(what)
+        })
+    };
     let wide_sums = |m: &IntegerModel, p: &IntegerProduct| {
         m.acc_ranges(p).unwrap().iter().any(|r| r.0 < i32::MIN.into() || r.1 > i32::MAX.into())
     };
-    let stream = |m: &IntegerModel, op: &IntegerOp, kind| match op {
-        IntegerOp::Stream { residual, .. } => residual.map(|r| m.kind(r.input)) == kind,
-        _ => false,
+    let products = |s: &IntegerSum| s.terms.iter().filter(|term| term.product().is_some()).count();
+    let views = |s: &IntegerSum| s.terms.iter().filter(|term| matches!(term, IntegerTerm::View(_))).count();
+    let reads = |m: &IntegerModel, s: &IntegerSum, kind| {
+        s.terms.iter().any(|term| matches!(term, IntegerTerm::View(view) if m.kind(view.input) == kind))
     };
+    let of_base = |m: &IntegerModel, s: &IntegerSum, kind| s.base.iter().any(|(view, _)| m.kind(view.input) == kind);
     let window = |m: &IntegerModel, op: &IntegerOp, small: bool| match op {
         IntegerOp::WindowSum { .. } => m.output_of(op).is_ok_and(|(_, (_, hi))| (hi <= 255) == small),
         _ => false,
     };
-    let padded_logits =
-        |_: &IntegerModel, op: &IntegerOp| matches!(op, IntegerOp::Logits { main, .. } if main.padding > 0);
-    let cases: [(&str, usize); 20] = [
-        ("logits of a padded window", count(&padded_logits)),
-        ("a 1x1 window with padding", count(&|_, op| op.products().any(|p| p.kernel == [1, 1] && p.padding > 0))),
-        ("a stream without a shortcut", count(&|m, op| stream(m, op, None))),
-        ("a shortcut of a stream", count(&|m, op| stream(m, op, Some(TensorKind::Stream)))),
-        ("a shortcut of codes into a stream", count(&|m, op| stream(m, op, Some(TensorKind::Codes)))),
-        ("a projection into a stream", count(&|_, op| matches!(op, IntegerOp::Stream { second: Some(_), .. }))),
-        ("an activation of a stream", count(&|m, op| matches!(op, IntegerOp::Act { input, .. } if !m.is_sum(*input)))),
-        ("an activation of sums", count(&|m, op| matches!(op, IntegerOp::Act { input, .. } if m.is_sum(*input)))),
+    let is_square = |w: &Window| w.stride[0] == w.stride[1] && w.padding == Padding::all(w.padding.top);
+    let cases: [(&str, usize); 42] = [
+        (
+            "logits of a padded window",
+            of_sum(&|_, s| {
+                s.end == IntegerEnd::Output
+                    && s.terms.iter().any(|t| t.product().is_some_and(IntegerProduct::reads_padding))
+            }),
+        ),
+        ("a 1x1 window with padding", of_product(&|_, p| p.window.kernel == [1, 1] && !p.window.padding.is_none())),
+        ("a wide sum alone", of_sum(&|_, s| s.end == IntegerEnd::Wide && s.base.is_empty())),
+        ("a wide base of a wide sum", of_sum(&|m, s| of_base(m, s, TensorKind::Wide))),
+        ("a base of codes", of_sum(&|m, s| of_base(m, s, TensorKind::Codes))),
+        ("several bases", of_sum(&|_, s| s.base.len() > 1)),
+        ("bases alone", of_sum(&|_, s| s.terms.is_empty())),
+        ("two products into a wide sum", of_sum(&|_, s| s.end == IntegerEnd::Wide && products(s) == 2)),
+        ("codes of a wide tensor", of_sum(&|m, s| s.end == IntegerEnd::Codes && reads(m, s, TensorKind::Wide))),
+        ("codes of sums", of_sum(&|m, s| s.end == IntegerEnd::Codes && reads(m, s, TensorKind::Sums))),
+        ("a product and a shortcut", of_sum(&|_, s| s.terms.len() == 2 && products(s) == 1 && views(s) == 1)),
+        ("two products", of_sum(&|_, s| s.end == IntegerEnd::Codes && s.terms.len() == 2 && products(s) == 2)),
+        ("two products and a shortcut", of_sum(&|_, s| s.terms.len() == 3 && products(s) == 2 && views(s) == 1)),
+        ("three products", of_sum(&|_, s| products(s) > 2)),
+        ("two views", of_sum(&|_, s| views(s) > 1)),
+        ("a shortcut before its product", of_sum(&|_, s| s.terms.len() > 1 && s.terms[0].product().is_none())),
+        ("a multiplication", of_sum(&|_, s| s.terms.iter().any(|t| matches!(t, IntegerTerm::Multiplication { .. })))),
+        ("one table", of_sum(&|_, s| matches!(&s.end, IntegerEnd::Table(tables) if tables.len() == 1))),
+        ("tables of channels", of_sum(&|_, s| matches!(&s.end, IntegerEnd::Table(tables) if tables.len() > 1))),
+        ("codes by channel", of_sum(&|_, s| !s.requant.bounds.is_empty())),
         ("window sums that are codes", count(&|m, op| window(m, op, true))),
         ("wider window sums", count(&|m, op| window(m, op, false))),
+        ("a padded window sum", count(&|_, op| matches!(op, IntegerOp::WindowSum { padding_code: 1.., .. }))),
         ("concatenation", count(&|_, op| matches!(op, IntegerOp::Concat { .. }))),
-        ("groups", count(&|_, op| op.products().any(|p| p.groups > 1))),
-        ("padding other than 0", count(&|_, op| op.products().any(|p| p.padding_code > 0))),
-        ("second product", count(&|_, op| matches!(op, IntegerOp::Product { second: Some(_), .. }))),
-        ("shortcut", count(&|_, op| matches!(op, IntegerOp::Product { residual: Some(_), .. }))),
-        ("max pool", count(&|_, op| matches!(op, IntegerOp::MaxPool { .. }))),
-        ("codes from a sum", count(&|m, op| matches!(op, IntegerOp::Product { main, .. } if m.is_sum(main.input)))),
-        ("logits from a sum", count(&|m, op| matches!(op, IntegerOp::Logits { main, .. } if m.is_sum(main.input)))),
-        ("sums of more than 32 bits", count(&|m, op| op.products().any(|p| wide_sums(m, p)))),
+        ("max pool", count(&|_, op| matches!(op, IntegerOp::MaxPool { window, .. } if is_square(window)))),
         (
-            "8 bits without zero",
-            count(&|_, op| op.products().any(|p| p.weight_bits == 8 && p.grid == Grid::WithoutZero)),
+            "max pool of another window",
+            count(&|_, op| matches!(op, IntegerOp::MaxPool { window, .. } if !is_square(window))),
         ),
+        ("groups", of_product(&|_, p| p.groups > 1)),
+        ("padding other than 0", of_product(&|_, p| p.padding_code > 0)),
+        ("a spread window", of_product(&|_, p| p.window.spread != [1, 1])),
+        ("a dilated window", of_product(&|_, p| p.window.dilation != [1, 1])),
+        ("sides of a window that differ", of_product(&|_, p| !is_square(&p.window))),
+        ("a product of sums", of_product(&|m, p| m.is_sum(p.input))),
+        ("sums of more than 32 bits", of_product(&wide_sums)),
+        ("8 bits without zero", of_product(&|_, p| p.weight_bits == 8 && p.grid == Grid::WithoutZero)),
+        ("stride", of_move(&|m| matches!(m, Move::Stride { .. }))),
+        ("crop", of_move(&|m| matches!(m, Move::Crop { .. }))),
+        ("channels", of_move(&|m| matches!(m, Move::Channels { .. }))),
+        ("insert", of_move(&|m| matches!(m, Move::Insert { .. }))),
+        ("pixel shuffle", of_move(&|m| matches!(m, Move::PixelShuffle { .. }))),
+        ("pixel unshuffle", of_move(&|m| matches!(m, Move::PixelUnshuffle { .. }))),
+        ("repeat", of_move(&|m| matches!(m, Move::Repeat { .. }))),
+        ("a view alone", count(&|_, op| matches!(op, IntegerOp::View(_)))),
     ];
     for (what, models) in cases {
         assert!(models >= 10, "{what}: only {models} of {NETWORKS} networks");

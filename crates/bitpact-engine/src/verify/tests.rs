@@ -44,9 +44,9 @@ fn every_path_is_compared_and_nothing_differs() {
 fn a_fault_is_found_where_it_is() {
     let model = network();
     let mut faulty = model.clone();
-    let IntegerOp::Product { step, .. } = &mut faulty.layers[1].op else { panic!("a product") };
+    let IntegerOp::Sum(sum) = &mut faulty.layers[1].op else { panic!("a sum") };
     // Only channel 7 changes, and only where the sum was in reach of the next code.
-    step.add[7] += 1 << step.shift;
+    sum.requant.add[7] += 1 << sum.requant.shift;
     let options = VerifyOptions::up_to(2);
     let found = compare(&model, &faulty, &options, 5, load, |_| {}).unwrap();
     let first = found.first.clone().unwrap();
@@ -78,8 +78,8 @@ fn a_fault_in_one_logit_is_one_difference_a_form() {
     let model = network();
     let mut faulty = model.clone();
     let last = faulty.layers.len() - 1;
-    let IntegerOp::Logits { add, .. } = &mut faulty.layers[last].op else { panic!("logits") };
-    add[4] -= 1;
+    let IntegerOp::Sum(sum) = &mut faulty.layers[last].op else { panic!("logits") };
+    sum.requant.add[4] -= 1;
     let options = VerifyOptions { isas: vec![Isa::detect()], threads: vec![1] };
     let found = compare(&model, &faulty, &options, 1, load, |_| {}).unwrap();
     // In a batch, alone, and both again without a trace.
