@@ -1,11 +1,13 @@
 //! Ctrl-C and the signals that ask a process to end (SIGTERM, SIGHUP). Work that can be saved is stopped by the first one, after the
 //! step under way, and at once by the second; other work ends at once. In either case no half written file stays behind.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use bitpact::model::hold_writes;
+use tempfile::TempDir;
 
 use crate::out::say;
 
@@ -14,6 +16,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// What an end at once is told with.
 static FAREWELL: Mutex<String> = Mutex::new(String::new());
+/// The folder of [`scratch`].
+static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// Whether the first signal only sets [`STOP`].
 static SAVES: AtomicBool = AtomicBool::new(false);
 
@@ -42,6 +46,16 @@ pub(crate) fn farewell(text: String) -> impl Drop {
     Farewell
 }
 
+/// From now on temporary folders of this process are made in the returned one, which is gone when the process ends, however a signal
+/// ends it.
+pub(crate) fn scratch() -> Result<TempDir> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    // What was set before can only be by this function.
+    let _ = tempfile::env::override_temp_dir(folder.path());
+    *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.path().to_owned());
+    Ok(folder)
+}
+
 /// Exit status of a process that the signal ended, as shells have it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 pub(crate) fn exit_status() -> u8 {
     match SIGNAL.load(Ordering::SeqCst) {
@@ -61,6 +75,9 @@ fn came(signal: i32) {
     let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner);
     if !farewell.is_empty() {
         say!("\n{farewell}");
+    }
+    if let Some(folder) = &*SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = std::fs::remove_dir_all(folder);
     }
     std::process::exit(exit_status().into());
 }

@@ -211,3 +211,30 @@ fn signals_end_other_commands_and_nothing_stays_behind() {
     }
     assert_eq!(names(&place.path("run")), before);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_signal_while_another_program_works_leaves_no_folder_of_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    for folder in ["tmp", "programs"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
+    // Says its version, and for real work waits until the test writes to the pipe.
+    let script =
+        format!("#!/bin/sh\n[ \"$1\" = -V ] && echo Yosys 0.0 || read line < {}\n", place.path("pipe").display());
+    std::fs::write(place.path("programs/yosys"), script).unwrap();
+    std::fs::set_permissions(place.path("programs/yosys"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", place.path("programs").display(), std::env::var("PATH").unwrap());
+    let mut command = place.command(["accel", "area", "--bits", "2"]);
+    command.env("PATH", path).env("TMPDIR", place.path("tmp")).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let said = BufReader::new(child.stderr.take().unwrap());
+    // Opened when the other end is.
+    let mut pipe = std::fs::File::options().write(true).open(place.path("pipe")).unwrap();
+    assert_eq!(names(&place.path("tmp")).len(), 1);
+    end(child, said, "TERM", 143);
+    assert!(names(&place.path("tmp")).is_empty());
+    std::io::Write::write_all(&mut pipe, b"\n").unwrap();
+}
