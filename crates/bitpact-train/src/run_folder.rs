@@ -71,6 +71,14 @@ pub(crate) struct Fault {
     pub(crate) torn: bool,
 }
 
+/// Whether `path` names a file that a run writes, in the folder of a run.
+pub fn is_file_of_run(path: &Path) -> bool {
+    let own = [CONFIG, RECORDS, LAST, BEST, MODEL, lock::LOCK];
+    let name = path.file_name().and_then(OsStr::to_str);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    name.is_some_and(|name| own.contains(&name)) && RunFolder::open(folder).is_ok()
+}
+
 impl RunFolder {
     /// The folder of a new run. It is made, and owned, when the run writes its first file.
     ///
