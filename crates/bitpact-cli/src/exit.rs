@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use bitpact::train::{RecipeError, RunError, TrainError};
 
+use crate::interrupt;
 use crate::out::say;
 
 /// A command line that cannot be used, found after parsing.
@@ -18,7 +19,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// A run that Ctrl-C stopped and that can be resumed.
+/// A run that Ctrl-C or a signal stopped and that can be resumed.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -30,14 +31,11 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.
-pub(crate) const INTERRUPTED: u8 = 130;
-
-/// Tells the error on stderr and gives the exit status: 2 for what the user typed or wrote in a recipe, 130 for Ctrl-C,
-/// 1 for everything else.
+/// Tells the error on stderr and gives the exit status: 2 for what the user typed or wrote in a recipe, 128 and the signal's
+/// number for a signal, 1 for everything else.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
-        return ExitCode::from(INTERRUPTED);
+        return ExitCode::from(interrupt::exit_status());
     }
     say!("error: {}", printable(&message(error)));
     let usage = error.is::<Usage>()

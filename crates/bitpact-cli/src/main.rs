@@ -31,7 +31,8 @@ Examples:
   bitpact data fetch fashion-mnist                       an image set into data/
   bitpact accel paper                                    what low bits buy in hardware
 
-Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C."
+Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C,
+143 by SIGTERM, 129 by SIGHUP."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -54,7 +55,11 @@ enum Command {
 
 fn main() -> ExitCode {
     bitpact::never_keep_large_buffers();
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = interrupt::install() {
+        return exit::report(&error);
+    }
+    let result = match command {
         Command::Train(args) => commands::train::run(*args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),

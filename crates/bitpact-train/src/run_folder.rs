@@ -11,12 +11,22 @@
 //! `last.safetensors` is the truth and is written last. Whatever else a stopped process left behind is either older, and
 //! then complete, or newer, and then a resumed run writes the same bytes again; lines of `records.jsonl` beyond the
 //! checkpoint are cut off. So a run may be killed at any moment.
+//!
+//! Readers write nothing. A run owns its folder from its first write to its end, by a lock on the file `.lock` that a process
+//! cannot keep when it dies; a second owner is refused. So is one of the float run in `float/` while another process trains the run
+//! around it, and the other way round.
 
+mod lock;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bitpact_model::{Checkpoint, write_atomically};
+use bitpact_model::{Checkpoint, remove_leftovers, write_atomically};
+
+use self::lock::{Lock, Refused, other_owner};
 
 use crate::RunError;
 use crate::recipe::{Draft, Recipe};
@@ -33,19 +43,22 @@ pub const BEST: &str = "best.safetensors";
 /// The last epoch's integer network.
 pub const MODEL: &str = "model.bitpact";
 
+/// Folder of the float network's run inside the run that it is compared with.
+pub const FLOAT: &str = "float";
+
 /// What `best.safetensors` says about itself.
 pub const BEST_NOTE: &str = "the epoch with the highest top-1 on the test set: chosen on the test set, so its accuracy is \
                              optimistic; last.safetensors is the result of the run";
-
-/// Prefix of the temporary files of [`write_atomically`], which a killed process may leave behind.
-const TEMPORARY: &str = ".bitpact-";
 
 /// The folder of one run.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Whether there must be no run in it yet.
+    is_new: Cell<bool>,
+    lock: RefCell<Option<Lock>>,
     #[cfg(test)]
-    pub(crate) fault: std::cell::RefCell<Option<Fault>>,
+    pub(crate) fault: RefCell<Option<Fault>>,
 }
 
 /// Stops a run at a chosen write, as a kill would.
@@ -58,45 +71,109 @@ pub(crate) struct Fault {
     pub(crate) torn: bool,
 }
 
+/// Whether `path` names a file that a run writes, in the folder of a run.
+pub fn is_file_of_run(path: &Path) -> bool {
+    let own = [CONFIG, RECORDS, LAST, BEST, MODEL, lock::LOCK];
+    let name = path.file_name().and_then(OsStr::to_str);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    name.is_some_and(|name| own.contains(&name)) && RunFolder::open(folder).is_ok()
+}
+
 impl RunFolder {
-    /// The folder of a new run. It is made when the run writes its first file.
+    /// The folder of a new run. It is made, and owned, when the run writes its first file.
     ///
     /// # Errors
-    /// A folder that holds a run already.
+    /// A folder that holds a run already, or in which another process trains.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, RunError> {
-        let folder = Self::at(path.into());
-        if [LAST, BEST, MODEL, RECORDS].iter().any(|name| folder.file(name).exists()) {
-            return Err(RunError::HoldsRun { path: folder.path });
-        }
+        let folder = Self::at(path.into(), true);
+        folder.check_owner(&folder.path)?;
+        folder.check_relatives()?;
+        folder.check_new()?;
         Ok(folder)
     }
 
-    /// Opens the folder of a run to go on with, and removes what an interrupted write left in it.
+    /// Opens the folder of a run to read from. Nothing is written to it, unless a run goes on in it.
     ///
     /// # Errors
     /// A folder that does not exist or holds no run.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, RunError> {
-        let folder = Self::at(path.into());
-        let listed = fs::read_dir(&folder.path);
-        let listed =
-            listed.map_err(|source| RunError::Io { what: "read the folder", path: folder.path.clone(), source })?;
+        let folder = Self::at(path.into(), false);
+        fs::read_dir(&folder.path).map_err(|source| folder.io("read the folder", source))?;
         if ![CONFIG, LAST].iter().any(|name| folder.file(name).exists()) {
             return Err(RunError::NoRun { path: folder.path });
-        }
-        for entry in listed.flatten() {
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY)) {
-                // A leftover that cannot be removed harms nothing.
-                let _ = fs::remove_file(entry.path());
-            }
         }
         Ok(folder)
     }
 
-    fn at(path: PathBuf) -> Self {
+    /// Opens the folder of a run to go on with: owns it from now on, and removes what an interrupted write left in it.
+    ///
+    /// # Errors
+    /// A folder that does not exist, holds no run, or in which another process trains.
+    pub fn resume(path: impl Into<PathBuf>) -> Result<Self, RunError> {
+        let folder = Self::open(path)?;
+        folder.own()?;
+        Ok(folder)
+    }
+
+    /// Makes the folder, owns it and removes what an interrupted write left in it; nothing where it is owned already.
+    pub(crate) fn own(&self) -> Result<(), RunError> {
+        if self.lock.borrow().is_some() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.path).map_err(|source| self.io("make the folder", source))?;
+        let lock = Lock::take(&self.path).map_err(|refused| match refused {
+            Refused::Held(process) => RunError::Busy { path: self.path.clone(), process },
+            Refused::Io(source) => self.io("lock", source),
+        })?;
+        self.check_relatives()?;
+        if self.is_new.replace(false) {
+            // Another run may have come and gone since the folder was found free.
+            self.check_new().inspect_err(|_| self.is_new.set(true))?;
+        }
+        remove_leftovers(&self.path);
+        *self.lock.borrow_mut() = Some(lock);
+        Ok(())
+    }
+
+    fn check_new(&self) -> Result<(), RunError> {
+        match [LAST, BEST, MODEL, RECORDS].iter().any(|name| self.file(name).exists()) {
+            true => Err(RunError::HoldsRun { path: self.path.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Nobody else may train the float run inside, or the run that this is the float run of.
+    fn check_relatives(&self) -> Result<(), RunError> {
+        self.check_owner(&self.file(FLOAT))?;
+        match self.path.parent() {
+            Some(around) if self.path.file_name() == Some(OsStr::new(FLOAT)) => self.check_owner(around),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_owner(&self, path: &Path) -> Result<(), RunError> {
+        match other_owner(path) {
+            Some(process) => Err(RunError::Busy { path: path.to_owned(), process }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the folder up at the end of a run.
+    pub(crate) fn release(&self) {
+        self.lock.take();
+    }
+
+    fn io(&self, what: &'static str, source: io::Error) -> RunError {
+        RunError::Io { what, path: self.path.clone(), source }
+    }
+
+    fn at(path: PathBuf, is_new: bool) -> Self {
         Self {
             path,
+            is_new: Cell::new(is_new),
+            lock: RefCell::new(None),
             #[cfg(test)]
-            fault: std::cell::RefCell::new(None),
+            fault: RefCell::new(None),
         }
     }
 
@@ -171,11 +248,7 @@ impl RunFolder {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
         #[cfg(test)]
         self.strike(name)?;
-        fs::create_dir_all(&self.path).map_err(|source| RunError::Io {
-            what: "make the folder",
-            path: self.path.clone(),
-            source,
-        })?;
+        self.own()?;
         Ok(write_atomically(self.file(name), bytes)?)
     }
 

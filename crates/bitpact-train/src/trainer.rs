@@ -183,6 +183,12 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Anything that keeps the run from going on. The last checkpoint stays as it is.
     pub fn run(mut self, backend: &mut dyn TrainBackend, start: Start) -> Result<Outcome, RunError> {
+        let outcome = self.run_owned(backend, start);
+        self.folder.release();
+        outcome
+    }
+
+    fn run_owned(&mut self, backend: &mut dyn TrainBackend, start: Start) -> Result<Outcome, RunError> {
         let mut state = match start {
             Start::Fresh { weights } => self.start_fresh(backend, weights)?,
             Start::Resume(checkpoint) => self.start_from(backend, *checkpoint)?,

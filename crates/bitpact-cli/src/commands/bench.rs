@@ -209,9 +209,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// Measures one row in a process of its own, whose memory holds nothing else.
 fn measure(args: &Args, target: &Target, threads: u16, batch: u32) -> Result<Row> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    let output = Command::new(program)
-        .arg("bench")
-        .arg(target.file.path())
+    let mut command = Command::new(program);
+    command.arg("bench");
+    target.file.give_to(&mut command).context("cannot read a temporary file")?;
+    let output = command
         .args(["--row", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
         .args(["--isa", &args.isa.to_string(), "--seconds", &args.seconds.to_string()])
         .output()

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use bitpact::convert;
+use bitpact::train::run_folder::is_file_of_run;
 use serde_json::json;
 
 use crate::exit::Usage;
@@ -33,9 +34,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if same(&file, &args.output) {
         return Err(Usage(format!("--output {}: that is the checkpoint itself", args.output.display())).into());
     }
+    let ends_at = args.output.canonicalize().unwrap_or_else(|_| args.output.clone());
+    if is_file_of_run(&ends_at) || is_file_of_run(&args.output) {
+        return Err(Usage(format!("--output {}: that is a file of the run itself", args.output.display())).into());
+    }
     let conversion = convert(&checkpoint.model).with_context(|| file.display().to_string())?;
     conversion.model.save(&args.output)?;
-    let size = std::fs::metadata(&args.output).map_or(0, |metadata| metadata.len());
+    let size = conversion.model.to_bytes()?.len() as u64;
     let worst = conversion.worst_error();
     let output = args.output.display().to_string();
     if args.json {

@@ -1,16 +1,18 @@
 //! `bitpact train`: a recipe, flags over it, and the run they describe.
 
 mod args;
+mod output;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::load_weights;
 use bitpact::train::recipe::builtin_for_dataset;
+use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
 
 use crate::exit::{Interrupted, Usage};
@@ -20,9 +22,6 @@ use crate::out::say;
 use crate::progress::Display;
 
 pub(crate) use args::{Args, NetworkFlags};
-
-/// Folder of the float network's run inside the run it is compared with.
-const FLOAT: &str = "float";
 
 /// A command line that was found good.
 struct Plan {
@@ -40,7 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let limits = Limits { train: plan.recipe.limit_train, test: plan.recipe.limit_test };
     let split = load_images(plan.dataset, args.data.as_ref(), limits)?;
-    let stop = interrupt::install()?;
+    let stop = interrupt::stop_flag();
 
     let Plan { recipe, folder, start, .. } = plan;
     let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
@@ -56,22 +55,22 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.network.dataset.as_deref().and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset).unwrap_or("builtin"))?;
+    let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
-    let dataset = draft.known_dataset()?;
+    let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
     let recipe = draft.finish()?;
-    let path = args.output.clone().unwrap_or_else(|| default_output(&recipe));
+    let path = match &args.output {
+        Some(path) => path.clone(),
+        None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
+    };
+    let folder = RunFolder::create(path)?;
     let weights = args.init_from.as_ref().map(load_weights).transpose()?;
-    Ok(Plan { recipe, dataset, folder: RunFolder::create(path)?, start: Start::Fresh { weights } })
-}
-
-fn default_output(recipe: &Recipe) -> PathBuf {
-    let bits = recipe.bits.to_string().replace(',', "-");
-    PathBuf::from("runs").join(format!("{}-{bits}-seed{}", recipe.name, recipe.seed))
+    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights } })
 }
 
 /// A run from where it stopped.
 fn resume(args: &Args, path: &Path) -> Result<Plan> {
-    let folder = RunFolder::open(path)?;
+    let folder = RunFolder::resume(path)?;
     let (stored, start) = match folder.checkpoint()? {
         Some((checkpoint, recipe)) => (recipe, Start::Resume(Box::new(checkpoint))),
         None => (folder.config()?, Start::Fresh { weights: None }),
@@ -127,11 +126,18 @@ fn compare(
     machine: Machine,
     stop: &AtomicBool,
 ) -> Result<EpochRecord> {
-    let path = folder.file(FLOAT);
-    let (float, start) = (recipe.as_float(), RunFolder::open(&path).ok().and_then(|run| run.checkpoint().transpose()));
-    let (inner, start) = match start {
-        None => (RunFolder::create(&path)?, Start::Fresh { weights: None }),
-        Some(checkpoint) => (RunFolder::open(&path)?, Start::Resume(Box::new(checkpoint?.0))),
+    let (path, float) = (folder.file(FLOAT), recipe.as_float());
+    let began = [CONFIG, LAST].iter().any(|name| path.join(name).exists());
+    let inner = if began { RunFolder::resume(&path)? } else { RunFolder::create(&path)? };
+    let start = match inner.checkpoint()? {
+        None => Start::Fresh { weights: None },
+        Some((checkpoint, stored)) => {
+            if let Some((key, was, is)) = stored.differences(&float).into_iter().find(|(key, ..)| key != "epochs") {
+                let path = path.display();
+                bail!("{path}: holds another run than the float network of this one: `{key}` is {was} in it, not {is}");
+            }
+            Start::Resume(Box::new(checkpoint))
+        }
     };
     let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
     if !outcome.finished {

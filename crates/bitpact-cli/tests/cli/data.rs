@@ -160,3 +160,47 @@ fn files_that_are_there_are_not_fetched_again() {
     assert!(ended.stderr.contains("t10k-labels-idx1-ubyte.gz: already there"), "{}", ended.stderr);
     assert!(ended.stdout.contains("bitpact train --dataset fashion-mnist --data data"), "{}", ended.stdout);
 }
+
+/// Fetches from a server that sends a little and then nothing, until it has come.
+#[cfg(unix)]
+fn stalled_fetch(place: &Place) -> (std::process::Child, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = format!("data fetch fashion-mnist --mirror http://{}/", listener.local_addr().unwrap());
+    let child = place.command(line.split(' ')).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stream = listener.accept().unwrap().0;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 26421880\r\n\r\nhello").unwrap();
+    let part = place.path("data/fashion-mnist/train-images-idx3-ubyte.gz.part");
+    while !std::fs::read(&part).is_ok_and(|bytes| bytes == b"hello") {
+        std::thread::yield_now();
+    }
+    // Kept open by the process that is forgotten here, until the test ends.
+    std::mem::forget(stream);
+    (child, listener)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_fetch_that_a_signal_ends_says_how_to_go_on_and_keeps_what_came() {
+    let place = Place::new();
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let (mut child, _listener) = stalled_fetch(&place);
+        let said = std::io::BufReader::new(child.stderr.take().unwrap());
+        let rest = super::stops::end(child, said, signal, status);
+        assert!(rest.contains("the same command goes on from there"), "{rest}");
+        let left: Vec<_> =
+            std::fs::read_dir(place.path("data/fashion-mnist")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["train-images-idx3-ubyte.gz.part"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn two_fetches_of_one_file_do_not_mix() {
+    let place = Place::new();
+    let (mut child, listener) = stalled_fetch(&place);
+    let address = listener.local_addr().unwrap();
+    let second = place.run(&format!("data fetch fashion-mnist --mirror http://{address}/"));
+    second.failed(1, &["train-images-idx3-ubyte.gz.part: another process is fetching this file"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

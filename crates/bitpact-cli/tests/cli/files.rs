@@ -131,3 +131,51 @@ fn standard_output_that_is_full_or_closed_is_no_panic() {
         assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
     }
 }
+
+#[test]
+fn the_files_of_a_run_are_no_output() {
+    let place = Place::new();
+    place.run(&format!("{TRAIN} --epochs 1 --output run")).ok();
+    let before = (results(&place.path("run")), std::fs::read(place.path("run/records.jsonl")).unwrap());
+    std::fs::create_dir(place.path("other")).unwrap();
+    for name in ["best.safetensors", "last.safetensors", "model.bitpact", "config.toml", "records.jsonl", ".lock"] {
+        place.run(&format!("convert run -o run/{name}")).failed(2, &["--output", name]);
+        place.run(&format!("convert run/best.safetensors -o run/../run/{name}")).failed(2, &["--output", name]);
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("../run/records.jsonl", place.path("other/link")).unwrap();
+        place.run("convert run -o other/link").failed(2, &["--output other/link"]);
+    }
+    assert_eq!((results(&place.path("run")), std::fs::read(place.path("run/records.jsonl")).unwrap()), before);
+    place.run("convert run -o run/shipped.bitpact").ok();
+    place.run("convert run -o other/model.bitpact").ok();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn outputs_that_are_not_regular_files_stay_what_they_are() {
+    use std::os::unix::fs::FileTypeExt;
+    let place = Place::new();
+    let run = trained().path("run").display().to_string();
+    let expected = std::fs::read(trained().path("run/model.bitpact")).unwrap();
+    assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| std::fs::read(place.path("pipe")).unwrap());
+        let said = place.run(&format!("convert {run} -o pipe --json")).ok().json();
+        assert_eq!(said["bytes"], expected.len());
+        assert!(reader.join().unwrap() == expected);
+    });
+    assert!(std::fs::metadata(place.path("pipe")).unwrap().file_type().is_fifo());
+    place.run(&format!("convert {run} -o /dev/null")).ok();
+    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    place.run(&format!("convert {run} -o /dev/full")).failed(1, &["/dev/full: cannot write"]);
+    std::os::unix::fs::symlink("real.bitpact", place.path("link.bitpact")).unwrap();
+    place.run(&format!("convert {run} -o link.bitpact")).ok();
+    assert!(place.path("link.bitpact").is_symlink() && std::fs::read(place.path("real.bitpact")).unwrap() == expected);
+    std::os::unix::fs::symlink("charts/roofline.svg", place.path("charts.svg")).unwrap();
+    std::fs::create_dir(place.path("charts")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere.svg", place.path("charts/roofline.svg")).unwrap();
+    place.run(&format!("accel model {run} --device pact-4 --output charts")).ok();
+    assert!(place.path("charts/roofline.svg").is_symlink() && place.path("elsewhere.svg").is_file());
+}

@@ -6,6 +6,7 @@ mod data;
 mod engine;
 mod files;
 mod networks;
+mod owners;
 mod results;
 mod stops;
 mod usage;

@@ -25,7 +25,8 @@ fn train_and_eval_json_agree() {
     let place = Place::new();
     let line = format!("{TRAIN} --epochs 1 --json");
     let trained = place.run(&line).ok().json();
-    assert_eq!(trained["output"], "runs/builtin-W4A4-seed1");
+    let flags = "archtiny-batch_size16-compare_floatfalse-epochs1-limit_test30-limit_train70";
+    assert_eq!(trained["output"], format!("runs/builtin-W4A4-seed1-{flags}"));
     assert_eq!(trained["epochs"], 1);
     assert_eq!(trained["images"], 30);
     for key in ["top1", "top5", "simulated_top1"] {
@@ -34,7 +35,7 @@ fn train_and_eval_json_agree() {
     for key in ["images_per_s", "train_images_per_s"] {
         assert!(trained[key].as_f64().unwrap() > 0.0, "{key}");
     }
-    let run = "runs/builtin-W4A4-seed1";
+    let run = &format!("runs/builtin-W4A4-seed1-{flags}");
     for model in [run.to_owned(), format!("{run}/model.bitpact"), format!("{run}/last.safetensors")] {
         for flags in ["", " --threads 1 --isa scalar --batch-size 7"] {
             let found = place.run(&format!("eval {model} --limit-test 30 --json{flags}")).ok().json();

@@ -5,15 +5,15 @@ use std::process::Child;
 
 use super::*;
 
-const EPOCHS: u32 = 40;
+pub(super) const EPOCHS: u32 = 40;
 
 /// A run of many short epochs, long enough that a signal meets it at work.
-fn line(output: &str) -> String {
+pub(super) fn line(output: &str) -> String {
     format!("{} --epochs {EPOCHS} --output {output}", TRAIN.replace("--limit-train 70", "--limit-train 250"))
 }
 
 /// The results of such a run that nothing disturbs.
-fn undisturbed() -> &'static Vec<Vec<u8>> {
+pub(super) fn undisturbed() -> &'static Vec<Vec<u8>> {
     static RESULTS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     RESULTS.get_or_init(|| {
         let place = Place::new();
@@ -23,7 +23,12 @@ fn undisturbed() -> &'static Vec<Vec<u8>> {
 }
 
 /// Starts `line` and waits until it has said `times` lines with `part` on stderr; the rest of stderr is returned with it.
-fn start(place: &Place, line: &str, part: &str, times: usize) -> (Child, BufReader<std::process::ChildStderr>) {
+pub(super) fn start(
+    place: &Place,
+    line: &str,
+    part: &str,
+    times: usize,
+) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut child =
         place.command(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
@@ -46,19 +51,35 @@ fn two_threads_give_the_bytes_of_one() {
     assert_ne!(results(&place.path("one")), results(&place.path("other")), "{}", other.stderr);
 }
 
+/// Sends `signal` to a process and expects that it ends with `status`; what it still said comes back.
+#[cfg(unix)]
+pub(super) fn end(
+    mut child: Child,
+    mut said: BufReader<std::process::ChildStderr>,
+    signal: &str,
+    status: i32,
+) -> String {
+    send(&child, signal);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut said, &mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(status), "{rest}");
+    rest
+}
+
+#[cfg(unix)]
+fn send(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
 #[cfg(unix)]
 #[test]
-fn ctrl_c_saves_tells_how_to_go_on_and_loses_nothing() {
+fn ctrl_c_sigterm_and_sighup_save_tell_how_to_go_on_and_lose_nothing() {
     let place = Place::new();
     let mut resumed = line("run");
-    for stop_at in [1, 3] {
-        let (child, mut said) = start(&place, &resumed, "epoch ", stop_at);
-        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut said, &mut rest).unwrap();
-        let status = { child }.wait().unwrap();
-        assert_eq!(status.code(), Some(130), "{rest}");
+    for (stop_at, signal, status) in [(1, "INT", 130), (3, "TERM", 143), (2, "HUP", 129)] {
+        let (child, said) = start(&place, &resumed, "epoch ", stop_at);
+        let rest = end(child, said, signal, status);
         assert!(rest.contains("go on with: bitpact train --resume run") && !rest.contains("panicked"), "{rest}");
         resumed = "train --resume run".to_owned();
     }
@@ -130,4 +151,90 @@ fn resuming_takes_no_other_recipe_but_more_epochs() {
     std::fs::remove_file(place.path("run/last.safetensors")).unwrap();
     std::fs::write(place.path("run/last.safetensors"), "x").unwrap();
     place.run("train --resume run").failed(1, &["run/last.safetensors"]);
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let place = Place::new();
+    let script = format!("trap '' HUP; exec {} {}", env!("CARGO_BIN_EXE_bitpact"), line("run"));
+    let mut command = Command::new("sh");
+    command.current_dir(place.path(".")).args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("epoch ") {
+        assert_ne!(said.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    send(&child, "HUP");
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(&results(&place.path("run")), undisturbed());
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_end_other_commands_and_nothing_stays_behind() {
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129), ("KILL", -1)] {
+        let place = Place::new();
+        let folder = place.path("tmp");
+        std::fs::create_dir(&folder).unwrap();
+        let mut command = place.command("bench resnet20 --threads 1 --batch 1 --seconds 3600".split(' '));
+        let mut child = command.env("TMPDIR", &folder).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        said.read_line(&mut String::new()).unwrap();
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(status).filter(|&status| status > 0));
+        // The process of the row has this end of the pipe too and ends by itself.
+        assert_eq!(std::io::Read::read_to_end(&mut said, &mut Vec::new()).unwrap(), 0);
+        assert!(names(&folder).is_empty(), "{signal}: {:?}", names(&folder));
+    }
+    let place = Place::new();
+    place.run(&format!("{TRAIN} --epochs 1 --output run")).ok();
+    let before = names(&place.path("run"));
+    // A test set that is read from a pipe nobody writes to.
+    let status = Command::new("mkfifo").arg(place.path("pipe.bitpact")).status().unwrap();
+    assert!(status.success());
+    for line in ["eval pipe.bitpact", "verify pipe.bitpact", "convert pipe.bitpact -o run/new.bitpact"] {
+        let mut child = place.command(line.split(' ')).stderr(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let writer = std::fs::File::options().write(true).open(place.path("pipe.bitpact")).unwrap();
+        assert_eq!(end(child, said, "TERM", 143), "");
+        drop(writer);
+    }
+    assert_eq!(names(&place.path("run")), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_while_another_program_works_leaves_no_folder_of_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    for folder in ["tmp", "programs"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
+    // Says its version, and for real work waits until the test writes to the pipe.
+    let script =
+        format!("#!/bin/sh\n[ \"$1\" = -V ] && echo Yosys 0.0 || read line < {}\n", place.path("pipe").display());
+    std::fs::write(place.path("programs/yosys"), script).unwrap();
+    std::fs::set_permissions(place.path("programs/yosys"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", place.path("programs").display(), std::env::var("PATH").unwrap());
+    let mut command = place.command(["accel", "area", "--bits", "2"]);
+    command.env("PATH", path).env("TMPDIR", place.path("tmp")).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let said = BufReader::new(child.stderr.take().unwrap());
+    // Opened when the other end is.
+    let mut pipe = std::fs::File::options().write(true).open(place.path("pipe")).unwrap();
+    assert_eq!(names(&place.path("tmp")).len(), 1);
+    end(child, said, "TERM", 143);
+    assert!(names(&place.path("tmp")).is_empty());
+    std::io::Write::write_all(&mut pipe, b"\n").unwrap();
 }

@@ -158,6 +158,12 @@ impl Draft {
         Ok(())
     }
 
+    /// The keys that flags have set, in alphabetical order.
+    pub fn flagged(&self) -> Vec<String> {
+        let is_flag = |origin: &Origin| matches!(origin, Origin::Flag(_));
+        self.values.iter().filter(|(_, (origin, _))| is_flag(origin)).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Takes the value of `key`, if it was written anywhere.
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, RecipeError> {
         let Some((origin, value)) = self.values.get(key) else { return Ok(None) };

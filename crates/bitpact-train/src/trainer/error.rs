@@ -50,6 +50,18 @@ pub enum RunError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process trains in the folder.
+    #[error(
+        "{}: {} trains in this folder; wait for it, stop it, or name another folder (--output)",
+        path.display(),
+        process.map_or("another process".to_owned(), |id| format!("process {id}"))
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+        /// The id of the process, where it can be read.
+        process: Option<u32>,
+    },
     /// There is nothing to go on with.
     #[error("{}: holds no run: neither config.toml nor last.safetensors is there", path.display())]
     NoRun {

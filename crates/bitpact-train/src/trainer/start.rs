@@ -37,7 +37,6 @@ impl Trainer<'_> {
         if repeatable {
             self.folder.write_config(&self.setup.recipe)?;
         }
-        self.folder.cut_records(0)?;
         let mut tensors = self.initial_tensors();
         let mut taken = Vec::new();
         if let Some(weights) = weights {
@@ -46,6 +45,8 @@ impl Trainer<'_> {
             (self.options.observer)(Event::Initialized(&report));
             taken = report.loaded;
         }
+        self.folder.own()?;
+        self.folder.cut_records(0)?;
         self.settle_clip_values(backend, tensors, &taken)?;
         let progress = Progress {
             train_images: self.images.train.len() as u64,
@@ -123,6 +124,7 @@ impl Trainer<'_> {
         backend: &mut dyn TrainBackend,
         checkpoint: Checkpoint,
     ) -> Result<State, RunError> {
+        self.folder.own()?;
         let path = self.folder.file(LAST);
         let misfit = |what: &str| Err(RunError::Checkpoint { path: path.clone(), what: what.to_owned() });
         let Some(training) = checkpoint.training else { return Err(RunError::NotResumable { path }) };

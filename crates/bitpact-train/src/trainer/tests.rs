@@ -101,7 +101,7 @@ fn fresh() -> Start {
 
 /// What the command does for `--resume`.
 fn resume(path: &std::path::Path, stop_after: Option<u64>) -> Result<Outcome, RunError> {
-    let folder = RunFolder::open(path)?;
+    let folder = RunFolder::resume(path)?;
     match folder.checkpoint()? {
         Some((checkpoint, recipe)) => run(&recipe, &folder, Start::Resume(Box::new(checkpoint)), stop_after),
         None => run(&folder.config()?, &folder, fresh(), stop_after),
@@ -339,4 +339,55 @@ fn folders_that_hold_runs_or_nothing_are_told_apart() {
     let folder = RunFolder::create(file.join("run")).unwrap();
     let text = run(&recipe(|_| {}), &folder, fresh(), Some(0)).unwrap_err().to_string();
     assert!(text.contains("cannot make the folder") && text.contains("file/run"), "{text}");
+}
+
+#[test]
+fn reading_a_run_while_it_is_written_disturbs_nothing() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    let (path, mut reads) = (folder.path().to_owned(), 0);
+    let mut look = |event: &Event<'_>| {
+        if matches!(event, Event::Step { .. } | Event::Epoch(_)) {
+            std::fs::write(path.join(".bitpact-being-written"), "half").unwrap();
+            let read = RunFolder::open(&path).unwrap();
+            read.records().unwrap();
+            read.config().unwrap();
+            read.checkpoint().unwrap().unwrap();
+            assert!(path.join(".bitpact-being-written").exists(), "a reader removed a writer's file");
+            reads += 1;
+        }
+    };
+    run_observed(&recipe(|_| {}), &folder, fresh(), None, &mut look).unwrap();
+    assert_eq!(reads, 12);
+    RunFolder::resume(&path).unwrap();
+    assert!(!path.join(".bitpact-being-written").exists(), "its next owner does");
+    assert!(!path.join(".lock").exists());
+}
+
+#[test]
+fn a_run_has_one_owner_at_a_time() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    let path = folder.path().to_owned();
+    // Both were found free; the first to write gets it.
+    let late = RunFolder::create(&path).unwrap();
+    let mut tried = 0;
+    let mut intrude = |event: &Event<'_>| {
+        if let Event::Step { .. } = event {
+            for text in [
+                RunFolder::resume(&path).unwrap_err().to_string(),
+                resume(&path, None).unwrap_err().to_string(),
+                run(&recipe(|_| {}), &late, fresh(), None).unwrap_err().to_string(),
+            ] {
+                let process = format!("process {} trains in this folder", std::process::id());
+                assert!(text.contains(&process) && text.contains(path.to_str().unwrap()), "{text}");
+            }
+            tried += 1;
+        }
+    };
+    run_observed(&recipe(|_| {}), &folder, fresh(), None, &mut intrude).unwrap();
+    assert_eq!(tried, 9);
+    let text = run(&recipe(|_| {}), &late, fresh(), None).unwrap_err().to_string();
+    assert!(text.contains("holds a run already"), "{text}");
+    assert!(resume(&path, None).unwrap().finished);
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::write_files;
 use crate::exit::Usage;
+use crate::interrupt::scratch;
 use crate::loaded::{Network, open};
 use crate::out::{count, print, say, table};
 
@@ -47,6 +48,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    let _scratch = scratch()?;
     if args.simulate.is_some() {
         return simulate(&args);
     }

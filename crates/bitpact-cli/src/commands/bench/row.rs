@@ -1,16 +1,20 @@
 //! One row: a number of threads and a batch size, measured in this process.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bitpact::core::rng::Key;
 use bitpact::engine::ExecOptions;
-use bitpact::{Executor, Isa};
+use bitpact::{Executor, IntegerModel, Isa, release_freed};
 use serde_json::{Value, json};
 
 use super::memory::Memory;
 use crate::out::bytes;
+
+/// The argument that means standard input.
+pub(super) const STDIN: &str = "-";
 
 /// Runs of a row at least, however long they take, and at most.
 const LEAST_RUNS: usize = 3;
@@ -33,8 +37,12 @@ pub(super) struct Row {
 impl Row {
     /// Loads the file and runs batches of random pixels.
     pub(super) fn measure(file: &Path, isa: Isa, threads: usize, batch: usize, seconds: f64) -> Result<Self> {
-        let begin = Instant::now();
-        let mut executor = Executor::load(file, ExecOptions { isa, threads })?;
+        let (begin, parent) = (Instant::now(), parent());
+        let options = ExecOptions { isa, threads };
+        let mut executor = match file.as_os_str() == STDIN {
+            false => Executor::load(file, options)?,
+            true => from_stdin(options)?,
+        };
         let load_ms = begin.elapsed().as_secs_f64() * 1e3;
         let pixels = pixels(batch * executor.image_len());
         let mut logits = vec![0; batch * executor.classes()];
@@ -42,6 +50,9 @@ impl Row {
         let mut times = Vec::with_capacity(MOST_RUNS);
         let begin = Instant::now();
         while times.len() < LEAST_RUNS || (begin.elapsed().as_secs_f64() < seconds && times.len() < MOST_RUNS) {
+            if is_orphan(parent) {
+                bail!("nobody waits for this row");
+            }
             let begin = Instant::now();
             executor.run(&pixels, &mut logits);
             times.push(begin.elapsed().as_secs_f64() * 1e3);
@@ -103,6 +114,31 @@ impl Row {
             self.memory.resident_bytes.map_or("unknown".to_owned(), bytes),
         ]
     }
+}
+
+/// The network on standard input.
+fn from_stdin(options: ExecOptions) -> Result<Executor> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    let model = IntegerModel::from_bytes(&bytes, "standard input")?;
+    drop(bytes);
+    let executor = Executor::new(&model, options)?;
+    drop(model);
+    release_freed();
+    Ok(executor)
+}
+
+/// The process that waits for this one, where the system tells.
+fn parent() -> Option<u32> {
+    #[cfg(unix)]
+    return Some(std::os::unix::process::parent_id());
+    #[cfg(not(unix))]
+    None
+}
+
+/// Whether the process that waited for this one has ended.
+fn is_orphan(parent: Option<u32>) -> bool {
+    self::parent() != parent
 }
 
 /// Random pixels, the same every time.

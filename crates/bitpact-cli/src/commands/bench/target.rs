@@ -1,15 +1,18 @@
 //! What is measured: a model from a file, or an architecture with random weights, as a file that rows load.
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use bitpact::graph::{BitSpec, GraphError, QuantConfig, zoo};
 use bitpact::model::InputDescription;
 use bitpact::{Graph, IntegerModel, Model, QuantPlan, convert};
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
 
 use super::Args;
+use super::row::STDIN;
 use crate::exit::Usage;
 use crate::loaded::{architecture, open};
 
@@ -26,18 +29,26 @@ pub(super) struct Target {
     pub(super) file_bytes: u64,
 }
 
-/// A `.bitpact` file that is the user's, or a temporary one.
+/// A `.bitpact` file that is the user's, or one without a name, which no end of this process can leave behind.
 pub(super) enum ModelFile {
     Given(PathBuf),
-    Temporary(NamedTempFile),
+    Temporary(File),
 }
 
 impl ModelFile {
-    pub(super) fn path(&self) -> &Path {
+    /// Gives the file to a process as its argument, or as its standard input with [`STDIN`] as its argument.
+    pub(super) fn give_to(&self, command: &mut Command) -> std::io::Result<()> {
         match self {
-            ModelFile::Given(path) => path,
-            ModelFile::Temporary(file) => file.path(),
+            ModelFile::Given(path) => {
+                command.arg(path);
+            }
+            ModelFile::Temporary(file) => {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                command.arg(STDIN).stdin(file);
+            }
         }
+        Ok(())
     }
 }
 
@@ -115,10 +126,13 @@ impl Target {
     }
 
     fn temporary(name: String, bits: Option<String>, model: IntegerModel) -> Result<Self> {
-        let file = tempfile::Builder::new().prefix("bitpact-bench-").suffix(".bitpact").tempfile();
-        let file = file.context("cannot create a temporary file")?;
         let bytes = model.to_bytes()?;
-        std::fs::write(file.path(), &bytes).context("cannot write a temporary file")?;
+        let write = || -> std::io::Result<File> {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(&bytes)?;
+            Ok(file)
+        };
+        let file = write().context("cannot write a temporary file")?;
         Ok(Self { name, bits, model, file: ModelFile::Temporary(file), file_bytes: bytes.len() as u64 })
     }
 }

@@ -1,6 +1,6 @@
 //! One file over HTTP, into a partial file that a later call goes on with.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +31,8 @@ pub(super) fn agent(https_only: bool) -> ureq::Agent {
 }
 
 /// Downloads `source` into `part`, from where `part` ends, and compares its checksum. A connection that breaks is taken up
-/// again as long as each one brings something. `told` hears how many bytes of how many are there.
+/// again as long as each one brings something. `told` hears how many bytes of how many are there. While the returned file is open no
+/// other process downloads into `part`.
 ///
 /// # Errors
 /// A server that cannot be reached or answers otherwise than with the file: `part` keeps what has come, for the next
@@ -41,12 +42,8 @@ pub(super) fn download(
     source: &Source,
     part: &Path,
     told: &mut dyn FnMut(u64, u64),
-) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(part)
-        .with_context(|| format!("{}: cannot write", part.display()))?;
+) -> Result<File> {
+    let mut file = own(part)?;
     loop {
         let had = file.metadata()?.len();
         match attempt(agent, source, &mut file, had, told).with_context(|| source.url.to_owned()) {
@@ -68,13 +65,31 @@ pub(super) fn download(
         }
     }
     file.sync_all().with_context(|| format!("{}: cannot write", part.display()))?;
-    drop(file);
     let md5 = md5_of(part)?;
     if md5 != source.md5 {
         fs::remove_file(part).with_context(|| format!("{}: cannot remove", part.display()))?;
         bail!("{}: what came has the MD5 {md5}, published is {}; it was removed", source.url, source.md5);
     }
-    Ok(())
+    Ok(file)
+}
+
+/// Opens `part` to append to it, with a lock that only one process can have.
+fn own(part: &Path) -> Result<File> {
+    let wrong = || format!("{}: cannot write", part.display());
+    loop {
+        let file = OpenOptions::new().create(true).append(true).open(part).with_context(wrong)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => bail!("{}: another process is fetching this file", part.display()),
+            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
+                return Err(error).with_context(wrong);
+            }
+            _ => {}
+        }
+        // Its last owner may have come to the end and taken it away between the two.
+        if part.exists() {
+            return Ok(file);
+        }
+    }
 }
 
 /// The connection ended before the file did.

@@ -12,6 +12,7 @@ use super::download::{Source, agent, download};
 use super::named;
 use super::unpack::unpack;
 use crate::exit::Usage;
+use crate::interrupt::farewell;
 use crate::out::{bytes, print, say};
 use crate::progress::download_bar;
 
@@ -82,7 +83,8 @@ fn fetch(agent: &ureq::Agent, info: &SetInfo, file: &Download, mirror: Option<&s
     let part = folder.join(format!("{name}.part"));
     let bar = download_bar(name, file.bytes);
     let source = Source { url: &url, bytes: file.bytes, md5: file.md5 };
-    download(agent, &source, &part, &mut |done, total| {
+    let _farewell = farewell(format!("stopped fetching {name}; the same command goes on from there"));
+    let _owned = download(agent, &source, &part, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;

@@ -23,7 +23,8 @@ mnist-cnn, fashion-mnist-cnn, kmnist-cnn, emnist-cnn and svhn-resnet20; --datase
 made for the set. A recipe is a TOML file whose keys are the flags' names with underscores;
 config.toml in a run folder is one. Flags win over the recipe.
 
-Ctrl-C saves and stops; --resume goes on to the same bytes as if the run had never stopped.")]
+Ctrl-C, SIGTERM and SIGHUP save and stop; --resume goes on to the same bytes as if the run had never stopped.
+One process at a time trains in a folder; any number may read it meanwhile.")]
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
     pub(super) recipe: Option<String>,
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     /// Go on with the run in this folder; of the recipe only --epochs may change, and where the --teacher lies
     #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
     pub(super) resume: Option<PathBuf>,
-    /// Folder of the run; by default runs/RECIPE-BITS-seedSEED
+    /// Folder of the run; by default runs/RECIPE-BITS-seedSEED and the flags that change the recipe
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(super) output: Option<PathBuf>,
     /// Write one JSON object to standard output at the end

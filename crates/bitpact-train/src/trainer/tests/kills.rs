@@ -81,7 +81,7 @@ fn a_kill_at_any_write_loses_nothing() {
                     continue;
                 }
                 std::fs::write(path.join(".bitpact-half-written"), "x").unwrap();
-                let folder = RunFolder::open(&path).unwrap();
+                let folder = RunFolder::resume(&path).unwrap();
                 *folder.fault.borrow_mut() = Some(Fault { writes: first % 5, torn });
                 let start = match folder.checkpoint().unwrap() {
                     Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
