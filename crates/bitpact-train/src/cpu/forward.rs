@@ -5,12 +5,13 @@ use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
 use bitpact_model::InputDescription;
 
-use super::SAMPLED;
-use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{Path, Product};
-use super::profile::{Pass, Pool};
+use super::profile::Pool;
 use super::totals::Totals;
+use crate::backend::{CALIBRATION_VALUES, SAMPLED};
+use crate::params::Params;
+use crate::profile::Pass;
 
 /// Which forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,9 +25,6 @@ pub(super) enum Mode {
     /// Batch statistics; every clip value is set to this percentile of its inputs.
     Calibrate(f64),
 }
-
-/// Values looked at for one percentile, at the most.
-const CALIBRATION_VALUES: usize = 1 << 22;
 
 impl StepPlan {
     /// Runs the first `n` images of the batch to the logits.
