@@ -14,6 +14,8 @@ mod graph;
 mod op;
 mod plan;
 mod sources;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod zoo;
 
 pub use error::GraphError;
