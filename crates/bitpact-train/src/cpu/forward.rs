@@ -68,9 +68,13 @@ impl StepPlan {
                     let pixels = (x.layout.h * x.layout.w) as f32;
                     let (len, scale) = (x.layout.len(), x.source.step(&self.params) / pixels);
                     let zero = f32::from(x.source.zero_code()) * pixels;
-                    images(pool, n, to, y.len(), |i, to| match &x.store {
-                        Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, zero, to),
-                        _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, zero, to),
+                    let pixel = y.offset(0, 0)..y.offset(0, 0) + y.cs;
+                    images(pool, n, to, y.len(), |i, to| {
+                        let to = &mut to[pixel.clone()];
+                        match &x.store {
+                            Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, zero, to),
+                            _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, zero, to),
+                        }
                     });
                     self.values[*output].store = store;
                 }
@@ -216,7 +220,8 @@ fn product_forward(
     statistics: bool,
     (sums_int, sums_real, totals): &mut (&mut [i64], &mut [f64], &mut Totals),
 ) {
-    let (x_len, z_len, cs) = (input.layout.len(), product.z_layout.len(), product.z_layout.cs);
+    let z_layout = product.z_layout;
+    let (x_len, z_len, cs) = (input.layout.len(), z_layout.len(), z_layout.cs);
     let statistics = statistics && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
     let (zero, scale) = product.widening(params, pixels);
@@ -244,7 +249,10 @@ fn product_forward(
             let sums = Chunked::new(sums_real, 2 * cs);
             pool.run(n, &|i, _| {
                 let mut z = z.get(i);
-                z.copy_from_slice(input.store.real(i, x_len));
+                let x = input.store.real(i, x_len);
+                for (y, row) in z.chunks_exact_mut(z_layout.row()).enumerate() {
+                    row.copy_from_slice(&x[input.layout.offset(y, 0)..][..row.len()]);
+                }
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);

@@ -264,10 +264,6 @@ impl Builder<'_> {
         let name = self.graph.node(act).name.clone();
         let value = self.value(input);
         let Value { layout, source, .. } = self.values[value];
-        if layout.border > 0 || source != Source::Real {
-            let what = format!("`{}` is read by it and by a convolution with padding", self.graph.node(input).name);
-            return Err(TrainError::Unsupported { node: name, what });
-        }
         let c = layout.c;
         let spec = ProductSpec {
             name,
