@@ -8,6 +8,7 @@ use bitpact_kernels::Isa;
 use bitpact_model::InputDescription;
 
 use crate::cpu::CpuBackend;
+use crate::reference::ReferenceBackend;
 use crate::{Gradients, OptimizerConfig, TrainBackend, TrainError};
 
 /// What computes the steps of a run.
@@ -16,26 +17,30 @@ pub enum BackendKind {
     /// This computer's CPU: a plan of fused steps on all threads.
     #[default]
     Cpu,
+    /// The specification of a step: plain loops, node by node, on one thread. Slow.
+    Reference,
 }
 
 impl BackendKind {
     /// Every backend.
-    pub const ALL: [BackendKind; 1] = [BackendKind::Cpu];
+    pub const ALL: [BackendKind; 2] = [BackendKind::Cpu, BackendKind::Reference];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             BackendKind::Cpu => "cpu",
+            BackendKind::Reference => "reference",
         }
     }
 
     /// A backend of this kind. All tensors are zero until [`TrainBackend::load`].
     ///
     /// # Errors
-    /// A graph that cannot be trained, a plan that does not fit it, or an ISA this CPU lacks.
+    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the backend does not round.
     pub fn build(self, spec: &BackendSpec) -> Result<Box<dyn TrainBackend>, TrainError> {
         Ok(match self {
             BackendKind::Cpu => Box::new(CpuBackend::new(spec)?),
+            BackendKind::Reference => Box::new(ReferenceBackend::new(spec)?),
         })
     }
 }

@@ -33,6 +33,7 @@ mod params;
 mod profile;
 pub mod recipe;
 pub mod records;
+mod reference;
 mod rehearsal;
 pub mod run_folder;
 pub mod schedule;

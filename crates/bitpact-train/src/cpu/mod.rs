@@ -79,6 +79,35 @@ impl CpuBackend {
         &value.store.real(i, value.layout.len())[..self.plan.classes]
     }
 
+    /// One update by the gradients of `other`.
+    #[cfg(test)]
+    pub(crate) fn update_with(&mut self, other: &crate::params::Params, lr: f32) {
+        for (own, other) in self.plan.params.list.iter_mut().zip(&other.list) {
+            own.grad.clone_from(&other.grad);
+        }
+        self.plan.params.update(&self.pool, lr);
+        self.plan.params.move_average(&self.pool);
+    }
+
+    /// The codes that the activation `name` gave in the last forward, `[image][row][column][channel]`, signed ones with their sign.
+    #[cfg(test)]
+    pub(crate) fn codes(&self, name: &str) -> Vec<i32> {
+        let units = self.plan.stages.iter().filter_map(|stage| match &stage.kind {
+            StageKind::Unit(unit) => Some(unit),
+            _ => None,
+        });
+        let unit = units.into_iter().find(|unit| unit.act_name.as_deref() == Some(name)).expect("an activation");
+        let value = &self.plan.values[unit.output];
+        let (layout, zero) = (value.layout, i32::from(value.source.zero_code()));
+        let pixels = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
+        let images = (0..self.plan.batch).map(|i| value.store.codes(i, layout.len()));
+        images
+            .flat_map(|image| {
+                pixels.clone().flat_map(|at| image[at..at + layout.c].iter().map(|&q| i32::from(q) - zero))
+            })
+            .collect()
+    }
+
     /// Moves the running statistics by `momentum` towards those of the last forward.
     fn update_running(&mut self, momentum: f64) {
         for stage in &self.plan.stages {

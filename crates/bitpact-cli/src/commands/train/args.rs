@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Write one JSON object to standard output at the end
     #[arg(long)]
     pub(super) json: bool,
-    /// What computes the steps: cpu
+    /// What computes the steps: cpu, or reference, the slow specification of them
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     pub(super) backend: BackendKind,
     #[command(flatten)]
