@@ -24,6 +24,11 @@ impl Placement {
         Self { offset: 0, row_stride: shape.w * shape.c, pixel_stride: shape.c }
     }
 
+    /// Byte of channel 0 of pixel `(y, x)`.
+    pub fn pixel(&self, y: usize, x: usize) -> usize {
+        self.offset + y * self.row_stride + x * self.pixel_stride
+    }
+
     fn row(&self, y: usize, shape: ImageShape) -> std::ops::Range<usize> {
         let start = self.offset + y * self.row_stride;
         start..start + (shape.w - 1) * self.pixel_stride + shape.c

@@ -14,6 +14,8 @@ mod graph;
 mod op;
 mod plan;
 mod sources;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod view;
 mod window;
 pub mod zoo;

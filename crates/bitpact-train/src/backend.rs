@@ -6,10 +6,24 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::rng::Key;
-use bitpact_graph::QuantPlan;
-use bitpact_kernels::Layout;
+use bitpact_data::Placement;
+use bitpact_graph::{QuantPlan, Shape};
 use bitpact_model::Tensor;
 use serde::{Deserialize, Serialize};
+
+use crate::profile::{StepTimes, Work};
+
+/// Of this many images, one is counted for level occupancy.
+pub(crate) const SAMPLED: usize = 16;
+
+/// Momentum of clip values that follow the running maximum (`relu` with bits).
+pub(crate) const MAXIMUM_MOMENTUM: f32 = 0.1;
+
+/// Momentum of the running statistics, as in PyTorch.
+pub(crate) const STATISTICS_MOMENTUM: f64 = 0.1;
+
+/// Values looked at for one percentile, at the most.
+pub(crate) const CALIBRATION_VALUES: usize = 1 << 22;
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +85,9 @@ pub enum Gradients {
     Int8,
 }
 
-/// Writes image `i` of a batch into the interior of one bordered image buffer and returns its label.
-pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8]) -> usize + Sync);
+/// Writes image `i` of a batch to its place in the buffer of one image and returns its label. What the image does not cover holds what the
+/// backend needs there and is left alone.
+pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8], Placement) -> usize + Sync);
 
 /// What a step needs.
 pub struct StepInput<'a> {
@@ -89,7 +104,7 @@ pub struct StepInput<'a> {
 impl Default for StepInput<'_> {
     /// Black images of class 0, and nothing learned from them.
     fn default() -> Self {
-        Self { lr: 0.0, fill: &|_, _| 0, key: Key::new(0), loss: LossInput::default() }
+        Self { lr: 0.0, fill: &|_, _, _| 0, key: Key::new(0), loss: LossInput::default() }
     }
 }
 
@@ -169,8 +184,8 @@ pub trait TrainBackend {
     /// Images in a training batch.
     fn batch_size(&self) -> usize;
 
-    /// Layout of the image buffers that [`Fill`] writes: bordered u8 NHWC, the border preset to the zero point.
-    fn input_layout(&self) -> Layout;
+    /// Shape of the images that [`Fill`] writes.
+    fn input_shape(&self) -> Shape;
 
     /// Sets every clip value to the given percentile (0..100) of its inputs over one batch, layer by layer from the
     /// image on, each layer seeing the already calibrated ones before it. Returns the values by tensor name.
@@ -228,4 +243,17 @@ pub trait TrainBackend {
     /// Forward on one batch, dropout off, to estimate the running statistics anew: after call `batch` (0, 1, ...) each is the
     /// mean of those of the batches 0 to `batch`, variances unbiased (PyTorch's `momentum=None`).
     fn reestimate(&mut self, batch: u64, fill: Fill);
+
+    /// Starts to measure where the time of steps goes, or stops it and forgets what was measured; nothing where a backend cannot tell.
+    fn set_profile(&mut self, _on: bool) {}
+
+    /// What was measured since [`TrainBackend::set_profile`]; `None` where nothing is.
+    fn profile(&self) -> Option<StepTimes> {
+        None
+    }
+
+    /// The multiply-adds of every product of a step, where a backend counts them.
+    fn work(&self) -> Vec<Work> {
+        Vec::new()
+    }
 }

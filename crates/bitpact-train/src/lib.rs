@@ -9,7 +9,7 @@
 //! | [`records`] | what a run writes down |
 //!
 //! [`train()`] does the whole job; [`TrainBackend`] is the seam to the machine that does the arithmetic, and
-//! [`CpuBackend`] the one there is.
+//! [`BackendKind`] names those there are.
 //!
 //! A run is decided by its recipe:
 //!
@@ -25,20 +25,29 @@
 
 mod backend;
 mod cpu;
+mod factory;
+mod init;
+mod loss;
 mod optimizer;
+mod params;
+mod profile;
 pub mod recipe;
 pub mod records;
+mod reference;
 mod rehearsal;
 pub mod run_folder;
 pub mod schedule;
+mod soft_loss;
 pub mod trainer;
 
 pub use backend::{
     Fill, Gradients, LayerStatistics, LossInput, OptimizerState, StepInput, StepOutcome, TeacherInput, TrainBackend,
     TrainError,
 };
-pub use cpu::{CpuBackend, Pass, StepTimes, Work, initial_tensors};
+pub use factory::{BackendKind, BackendSpec};
+pub use init::initial_tensors;
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
+pub use profile::{Pass, StepTimes, Work};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use rehearsal::{Rehearsal, random_images};

@@ -7,7 +7,7 @@ use bitpact_kernels::Isa;
 use crate::recipe::ClipInit;
 use crate::trainer::{Batches, Setup};
 use crate::{
-    CpuBackend, Images, LossInput, Recipe, RunError, StepInput, StepOutcome, TrainBackend, TrainError, initial_tensors,
+    BackendKind, Images, LossInput, Recipe, RunError, StepInput, StepOutcome, TrainBackend, TrainError, initial_tensors,
 };
 
 /// Of the recipe's learning rate: labels at random teach nothing, and weights should stay about what they are.
@@ -18,7 +18,7 @@ const RATE_SCALE: f64 = 1.0 / 64.0;
 pub struct Rehearsal<'a> {
     setup: Setup,
     batches: Batches<'a>,
-    backend: CpuBackend,
+    backend: Box<dyn TrainBackend>,
     indices: Vec<u32>,
     steps: u64,
 }
@@ -27,11 +27,17 @@ impl<'a> Rehearsal<'a> {
     /// Plans and initializes the network of `recipe` for `images`, of which there must be a batch.
     ///
     /// # Errors
-    /// See [`Setup::new`] and [`CpuBackend::new`].
-    pub fn new(recipe: &Recipe, images: &'a dyn Dataset, isa: Isa, threads: usize) -> Result<Self, RunError> {
+    /// See [`Setup::new`] and [`BackendKind::build`].
+    pub fn new(
+        recipe: &Recipe,
+        images: &'a dyn Dataset,
+        kind: BackendKind,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, RunError> {
         let recipe = &Recipe { bits: recipe.bits.last().into(), teacher: None, ..recipe.clone() };
         let setup = Setup::new(recipe, &Images { train: images, test: images })?;
-        let mut backend = setup.cpu_backend(isa, threads)?;
+        let mut backend = setup.backend(kind, isa, threads)?;
         let clip = match recipe.clip_init {
             ClipInit::Fixed(value) => value as f32,
             ClipInit::Calibrate { .. } => 1.0,
@@ -39,8 +45,7 @@ impl<'a> Rehearsal<'a> {
         backend.load(&initial_tensors(&setup.graph, &setup.plan, recipe.seed, clip), None)?;
         let batches = Batches::new(&setup, images);
         if let ClipInit::Calibrate { percentile, .. } = recipe.clip_init {
-            let layout = backend.input_layout();
-            backend.calibrate(percentile, &|i, out| batches.fill(0, i, layout, out))?;
+            backend.calibrate(percentile, &|i, out, place| batches.fill(0, i, out, place))?;
         }
         let indices = (0..recipe.batch_size as u32).collect();
         Ok(Self { setup, batches, backend, indices, steps: 0 })
@@ -52,13 +57,13 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// The machine that trains it.
-    pub fn backend(&self) -> &CpuBackend {
-        &self.backend
+    pub fn backend(&self) -> &dyn TrainBackend {
+        &*self.backend
     }
 
     /// The machine that trains it.
-    pub fn backend_mut(&mut self) -> &mut CpuBackend {
-        &mut self.backend
+    pub fn backend_mut(&mut self) -> &mut dyn TrainBackend {
+        &mut *self.backend
     }
 
     /// The next step.
@@ -67,8 +72,8 @@ impl<'a> Rehearsal<'a> {
     /// See [`TrainBackend::step`].
     pub fn step(&mut self) -> Result<StepOutcome, TrainError> {
         let (batches, indices, epoch) = (&self.batches, &self.indices, self.steps);
-        let (layout, mixup) = (self.backend.input_layout(), batches.mixup(self.steps));
-        let fill = |i: usize, out: &mut [u8]| batches.fill_step(epoch, indices, i, mixup, layout, out);
+        let mixup = batches.mixup(self.steps);
+        let fill = |i: usize, out: &mut [u8], place| batches.fill_step(epoch, indices, i, mixup, out, place);
         let label_smoothing = self.setup.recipe.label_smoothing as f32;
         let key = Key::new(self.setup.recipe.seed).with("step").at(self.steps);
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
@@ -103,7 +108,7 @@ mod tests {
         let shape = ImageShape { h: 12, w: 8, c: 3 };
         let images = random_images(shape, 4, 6).unwrap();
         let run = |threads, profile| {
-            let mut rehearsal = Rehearsal::new(&recipe, &images, Isa::detect(), threads).unwrap();
+            let mut rehearsal = Rehearsal::new(&recipe, &images, BackendKind::Cpu, Isa::detect(), threads).unwrap();
             rehearsal.backend_mut().set_profile(profile);
             let losses: Vec<f64> = (0..3).map(|_| rehearsal.step().unwrap().loss).collect();
             (losses, rehearsal.backend().profile(), rehearsal.backend().work())

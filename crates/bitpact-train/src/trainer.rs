@@ -18,17 +18,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bitpact_core::rng::Key;
-use bitpact_data::{Dataset, epoch_order};
+use bitpact_data::{Dataset, Placement, epoch_order};
 use bitpact_engine::Accuracy;
 use bitpact_graph::BitSpec;
-use bitpact_kernels::{Isa, Layout};
+use bitpact_kernels::Isa;
 use bitpact_model::{Checkpoint, Model, Tensor, convert};
 
 use crate::recipe::Recipe;
 use crate::records::{EpochRecord, Record, WarningRecord};
 use crate::run_folder::{BEST, BEST_NOTE, MODEL, RunFolder};
 use crate::schedule::Schedule;
-use crate::{LossInput, StepInput, TrainBackend, TrainError};
+use crate::{BackendKind, LossInput, StepInput, TrainBackend, TrainError};
 
 pub(crate) use batches::Batches;
 use progress::{Progress, Sums};
@@ -62,6 +62,8 @@ pub enum Start {
 
 /// What does not change the result of a run.
 pub struct RunOptions<'a> {
+    /// What computes the steps.
+    pub backend: BackendKind,
     /// Instruction set of the integer network's evaluation.
     pub isa: Isa,
     /// Threads of the integer network's evaluation.
@@ -133,10 +135,10 @@ pub struct Outcome {
     pub last: Option<EpochRecord>,
 }
 
-/// Trains `recipe` on this machine's CPU: the whole job in one call.
+/// Trains `recipe` on the backend of `options`: the whole job in one call.
 ///
 /// # Errors
-/// See [`Setup::new`], [`CpuBackend::new`](crate::CpuBackend::new) and [`Trainer::run`].
+/// See [`Setup::new`], [`BackendKind::build`] and [`Trainer::run`].
 pub fn train<'a>(
     recipe: &Recipe,
     images: Images<'a>,
@@ -145,8 +147,8 @@ pub fn train<'a>(
     options: RunOptions<'a>,
 ) -> Result<Outcome, RunError> {
     let setup = Setup::new(recipe, &images)?;
-    let mut backend = setup.cpu_backend(options.isa, options.threads)?;
-    Trainer::new(setup, images, folder, options).run(&mut backend, start)
+    let mut backend = setup.backend(options.backend, options.isa, options.threads)?;
+    Trainer::new(setup, images, folder, options).run(&mut *backend, start)
 }
 
 /// One run: a recipe's network, its images and its folder.
@@ -225,8 +227,8 @@ impl<'a> Trainer<'a> {
     fn teaching(&self) -> Result<Option<Teaching>, RunError> {
         let recipe = &self.setup.recipe;
         let share = (recipe.distill_temperature, recipe.distill_weight);
-        let (isa, threads) = (self.options.isa, self.options.threads);
-        let new = |teacher| Teaching::new(teacher, share, recipe.batch_size, isa, threads);
+        let RunOptions { backend, isa, threads, .. } = self.options;
+        let new = |teacher| Teaching::new(teacher, share, recipe.batch_size, backend, isa, threads);
         self.setup.teacher.as_ref().map(new).transpose()
     }
 
@@ -249,14 +251,9 @@ impl<'a> Trainer<'a> {
             }
             let indices = &order[batch as usize * batch_size..][..batch_size];
             let (batches_of, mixup) = (&self.batches, self.batches.mixup(state.step));
-            let write =
-                |i: usize, layout: Layout, out: &mut [u8]| batches_of.fill_step(epoch, indices, i, mixup, layout, out);
-            let teacher = teaching.as_mut().map(|teaching| {
-                let layout = teaching.layout();
-                teaching.look(&|i, out| write(i, layout, out))
-            });
-            let layout = backend.input_layout();
-            let fill = |i: usize, out: &mut [u8]| write(i, layout, out);
+            let fill =
+                |i: usize, out: &mut [u8], place: Placement| batches_of.fill_step(epoch, indices, i, mixup, out, place);
+            let teacher = teaching.as_mut().map(|teaching| teaching.look(&fill));
             let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
             let loss = LossInput { label_smoothing: self.setup.recipe.label_smoothing as f32, mixup, teacher };
             let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill, key, loss };

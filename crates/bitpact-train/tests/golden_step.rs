@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::rng::Key;
+use bitpact_data::Placement;
 use bitpact_graph::{FirstLast, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
-use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, StepOutcome, TrainBackend};
+use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, StepOutcome};
 use serde_json::Value;
 
 const BATCH: usize = 16;
@@ -63,14 +64,14 @@ fn step(golden: &Value, bits: &str, decay: f32, isa: Isa) -> Stepped {
     let plan = QuantPlan::resolve(&graph, &config).unwrap();
     let optimizer = OptimizerConfig { weight_decay: decay, clip_weight_decay: decay, ..OptimizerConfig::default() };
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-    let mut backend = CpuBackend::new(&graph, &plan, &input, BATCH, optimizer, isa, 2).unwrap();
+    let spec = BackendSpec { optimizer, isa, threads: 2, ..BackendSpec::new(&graph, &plan, &input, BATCH) };
+    let mut backend = BackendKind::Cpu.build(&spec).unwrap();
     let start = start(golden, &graph, &plan);
     backend.load(&start, None).unwrap();
-    let layout = backend.input_layout();
-    let fill = |n: usize, image: &mut [u8]| {
+    let fill = |n: usize, image: &mut [u8], place: Placement| {
         for (y, x, c) in (0..32 * 32 * 3).map(|i| (i / 96, i / 3 % 32, i % 3)) {
             let index = ((n * 3 + c) * 32 + y) * 32 + x;
-            image[layout.offset(y, x) + c] = (hash("input", index as u64) >> 56) as u8;
+            image[place.pixel(y, x) + c] = (hash("input", index as u64) >> 56) as u8;
         }
         (hash("labels", n as u64) % 10) as usize
     };

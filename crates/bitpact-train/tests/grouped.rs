@@ -4,11 +4,12 @@
 mod common;
 
 use bitpact_core::rng::Key;
+use bitpact_data::Placement;
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::{QuantPlan, Shape};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
-use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
+use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initial_tensors};
 use common::{config, shrunk};
 
 const BATCH: usize = 8;
@@ -19,19 +20,19 @@ fn check(arch: &str, input: Shape, divisor: usize, bits: &str) {
     let plan = QuantPlan::resolve(&graph, &config(&format!(r#"{{"bits":"{bits}","weight_quant":"sawb"}}"#))).unwrap();
     let pixels = InputDescription::uniform(3, 128, 1.0 / 64.0);
     let optimizer = OptimizerConfig { weight_decay: 1e-4, clip_weight_decay: 1e-4, ..OptimizerConfig::default() };
-    let mut backend = CpuBackend::new(&graph, &plan, &pixels, BATCH, optimizer, Isa::detect(), 2).unwrap();
+    let spec = BackendSpec { optimizer, threads: 2, ..BackendSpec::new(&graph, &plan, &pixels, BATCH) };
+    let mut backend = BackendKind::Cpu.build(&spec).unwrap();
     backend.load(&initial_tensors(&graph, &plan, 3, 2.0), None).unwrap();
-    let layout = backend.input_layout();
     let row = input.w * input.c;
     let image = |i: usize| -> Vec<u8> {
         let key = Key::new(8).at(i as u64);
         // Blocks of colour, so that strides leave something to see.
         (0..input.h * row).map(|at| key.u64(((at / row / 8) * 64 + at % row / 24) as u64) as u8).collect()
     };
-    let fill = |i: usize, out: &mut [u8]| {
+    let fill = |i: usize, out: &mut [u8], place: Placement| {
         for (y, line) in image(i).chunks_exact(row).enumerate() {
             for (x, pixel) in line.chunks_exact(3).enumerate() {
-                out[layout.offset(y, x)..][..3].copy_from_slice(pixel);
+                out[place.pixel(y, x)..][..3].copy_from_slice(pixel);
             }
         }
         i % 5

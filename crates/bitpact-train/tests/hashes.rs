@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use bitpact_core::rng::Key;
 use bitpact_core::{Granularity, WeightQuant};
+use bitpact_data::Placement;
 use bitpact_engine::Interpreter;
 use bitpact_graph::{Graph, Override, QuantConfig, QuantPlan, Shape, zoo};
-use bitpact_kernels::{Isa, Layout};
+use bitpact_kernels::Isa;
 use bitpact_model::{Conversion, InputDescription, Model, convert};
-use bitpact_train::{CpuBackend, Gradients, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
+use bitpact_train::{BackendKind, BackendSpec, Gradients, OptimizerConfig, StepInput, initial_tensors};
 
 const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hashes.txt");
 const BATCH: usize = 8;
@@ -76,13 +77,13 @@ fn settings(graph: &Graph) -> [(&'static str, QuantConfig, Gradients); 4] {
     ]
 }
 
-fn fill(layout: Layout, i: usize, image: &mut [u8]) -> usize {
+fn fill(shape: Shape, i: usize, image: &mut [u8], place: Placement) -> usize {
     let key = Key::new(17).at(i as u64);
     let class = i % CLASSES;
-    for y in 0..layout.h {
-        for x in 0..layout.w {
-            for c in 0..layout.c {
-                let at = layout.offset(y, x) + c;
+    for y in 0..shape.h {
+        for x in 0..shape.w {
+            for c in 0..shape.c {
+                let at = place.pixel(y, x) + c;
                 image[at] = (40 + 40 * class as u32 + key.below(at as u64, 70)) as u8;
             }
         }
@@ -94,10 +95,10 @@ fn trained(graph: &Graph, config: &QuantConfig, gradients: Gradients, isa: Isa) 
     let plan = QuantPlan::resolve(graph, config).unwrap_or_else(|error| panic!("{}: {error}", graph.name()));
     let input = InputDescription { zero_point: vec![128, 120, 131], scale: vec![1.0 / 64.0, 0.02, 0.013] };
     let optimizer = OptimizerConfig { weight_decay: 1e-4, clip_weight_decay: 1e-4, ..OptimizerConfig::default() };
-    let mut backend = CpuBackend::with_gradients(graph, &plan, &input, BATCH, optimizer, gradients, isa, 2).unwrap();
+    let spec = BackendSpec::new(graph, &plan, &input, BATCH);
+    let mut backend = BackendKind::Cpu.build(&BackendSpec { optimizer, gradients, isa, threads: 2, ..spec }).unwrap();
     backend.load(&initial_tensors(graph, &plan, 3, 6.0), None).unwrap();
-    let layout = backend.input_layout();
-    let fill = |i: usize, image: &mut [u8]| fill(layout, i, image);
+    let fill = |i: usize, image: &mut [u8], place| fill(graph.input(), i, image, place);
     backend.calibrate(99.0, &fill).unwrap();
     for step in 0..STEPS {
         let input = StepInput { lr: 0.002, fill: &fill, key: Key::new(step), ..StepInput::default() };

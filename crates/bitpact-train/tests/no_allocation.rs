@@ -3,9 +3,10 @@
 use std::alloc::System;
 
 use bitpact_core::rng::Key;
+use bitpact_data::Placement;
 use bitpact_graph::Shape;
 use bitpact_kernels::Isa;
-use bitpact_train::{CpuBackend, Draft, LossInput, Recipe, StepInput, TrainBackend, initial_tensors};
+use bitpact_train::{BackendKind, BackendSpec, Draft, LossInput, Recipe, StepInput, initial_tensors};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -34,18 +35,14 @@ fn allocations(recipe: &Recipe, side: usize, divisor: usize) -> Vec<(Isa, usize,
     let start = initial_tensors(&graph, &plan, 1, 6.0);
     let mut counts = Vec::new();
     for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
-        let (batch, optimizer, gradients) = (recipe.batch_size, recipe.optimizer_config(), recipe.gradients());
-        let mut backend =
-            CpuBackend::with_gradients(&graph, &plan, &input, batch, optimizer, gradients, isa, threads).unwrap();
+        let (optimizer, gradients) = (recipe.optimizer_config(), recipe.gradients());
+        let spec = BackendSpec::new(&graph, &plan, &input, recipe.batch_size);
+        let mut backend = BackendKind::Cpu.build(&BackendSpec { optimizer, gradients, isa, threads, ..spec }).unwrap();
         backend.load(&start, None).unwrap();
-        let layout = backend.input_layout();
-        let fill = |i: usize, image: &mut [u8]| {
-            for y in 0..layout.h {
-                let row = &mut image[layout.offset(y, 0)..][..layout.w * layout.cs];
-                for (x, pixel) in row.chunks_exact_mut(layout.cs).enumerate() {
-                    let key = Key::new(1).at(i as u64).at((y * layout.w + x) as u64);
-                    pixel[..layout.c].iter_mut().zip(0..).for_each(|(p, c)| *p = key.u64(c) as u8);
-                }
+        let fill = |i: usize, image: &mut [u8], place: Placement| {
+            for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
+                let key = Key::new(1).at(i as u64).at((y * side + x) as u64);
+                image[place.pixel(y, x)..][..3].iter_mut().zip(0..).for_each(|(p, c)| *p = key.u64(c) as u8);
             }
             i % CLASSES
         };

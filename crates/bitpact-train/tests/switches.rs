@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitpact_data::{DatasetName, Limits, Split, load};
 use bitpact_kernels::Isa;
 use bitpact_train::run_folder::{BEST, LAST, MODEL};
-use bitpact_train::{Draft, Event, Images, Recipe, RunFolder, RunOptions, Start, train};
+use bitpact_train::{BackendKind, Draft, Event, Images, Recipe, RunFolder, RunOptions, Start, train};
 
 const RECIPE: &str = r#"
 dataset = "builtin"
@@ -59,7 +59,8 @@ fn run(recipe: &Recipe, split: &Split, folder: &RunFolder, start: Start, threads
             stop.store(stop_after == Some(steps), Ordering::Relaxed);
         }
     };
-    let options = RunOptions { isa: Isa::detect(), threads, stop: &stop, observer: &mut observer };
+    let options =
+        RunOptions { backend: BackendKind::Cpu, isa: Isa::detect(), threads, stop: &stop, observer: &mut observer };
     let images = Images { train: &*split.train, test: &*split.test };
     train(recipe, images, folder, start, options).unwrap();
 }

@@ -8,11 +8,12 @@
 
 use bitpact_core::Granularity;
 use bitpact_core::rng::Key;
+use bitpact_data::Placement;
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
-use bitpact_kernels::{Isa, Layout};
+use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
-use bitpact_train::{CpuBackend, OptimizerConfig, StepInput, TrainBackend, initial_tensors};
+use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initial_tensors};
 
 const BATCH: usize = 8;
 const CLASSES: usize = 4;
@@ -34,13 +35,13 @@ fn small(name: &str) -> Graph {
 }
 
 /// Writes image `i`: noise around a brightness that tells its class.
-fn fill(layout: Layout, i: usize, image: &mut [u8]) -> usize {
+fn fill(shape: Shape, i: usize, image: &mut [u8], place: Placement) -> usize {
     let key = Key::new(17).at(i as u64);
     let class = i % CLASSES;
-    for y in 0..layout.h {
-        for x in 0..layout.w {
-            for c in 0..layout.c {
-                let at = layout.offset(y, x) + c;
+    for y in 0..shape.h {
+        for x in 0..shape.w {
+            for c in 0..shape.c {
+                let at = place.pixel(y, x) + c;
                 image[at] = (40 + 40 * class as u32 + key.below(at as u64, 70)) as u8;
             }
         }
@@ -53,10 +54,10 @@ fn trained(graph: &Graph, bits: &str, clip_scale: Granularity, steps: usize, lr:
     let plan = QuantPlan::resolve(graph, &config).unwrap();
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
     let optimizer = OptimizerConfig { weight_decay: 1e-4, clip_weight_decay: 1e-4, ..OptimizerConfig::default() };
-    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), 2).unwrap();
+    let spec = BackendSpec { optimizer, threads: 2, ..BackendSpec::new(graph, &plan, &input, BATCH) };
+    let mut backend = BackendKind::Cpu.build(&spec).unwrap();
     backend.load(&initial_tensors(graph, &plan, 3, 6.0), None).unwrap();
-    let layout = backend.input_layout();
-    let fill = |i: usize, image: &mut [u8]| fill(layout, i, image);
+    let fill = |i: usize, image: &mut [u8], place| fill(graph.input(), i, image, place);
     backend.calibrate(99.0, &fill).unwrap();
     for step in 0..steps {
         let input = StepInput { lr, fill: &fill, key: Key::new(step as u64), ..StepInput::default() };
@@ -80,11 +81,11 @@ fn check(name: &str) {
         let conversion = convert(&model).unwrap_or_else(|error| panic!("{name} {bits}: {error}"));
         assert!(conversion.worst_error() < 0.1, "{name} {bits}: {}", conversion.worst_error());
         let input = graph.input();
-        let layout = Layout::with_cs(input.h, input.w, input.c, input.c, 0);
+        let place = Placement { offset: 0, row_stride: input.w * input.c, pixel_stride: input.c };
         let options = VerifyOptions { isas: Isa::available(), threads: vec![1, 2] };
         let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
             for (i, image) in range.zip(pixels.chunks_exact_mut(input.elements())) {
-                fill(layout, i, image);
+                fill(input, i, image, place);
             }
         };
         let verified = verify(&conversion.model, &options, 3, load, |_| {}).unwrap();

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
 use bitpact::data::{Dataset, ImageShape};
-use bitpact::train::{Draft, Event, Images, RunFolder, RunOptions, Start};
+use bitpact::train::{BackendKind, Draft, Event, Images, RunFolder, RunOptions, Start};
 use bitpact::{Executor, IntegerModel, Isa};
 
 /// 12 x 12 grey images of one bright line on noise: lying, standing or slanting.
@@ -104,7 +104,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("epoch {}: loss {:.3}, integer accuracy {:.3}", record.epoch, record.loss, record.top1());
         }
     };
-    let options = RunOptions { isa: Isa::detect(), threads: 2, stop: &stop, observer: &mut observer };
+    let (backend, isa) = (BackendKind::default(), Isa::detect());
+    let options = RunOptions { backend, isa, threads: 2, stop: &stop, observer: &mut observer };
     let images = Images { train: &train, test: &test };
     let outcome = bitpact::train::train(&recipe, images, &folder, Start::Fresh { weights: None }, options)?;
 

@@ -43,7 +43,7 @@
 //! use std::sync::atomic::AtomicBool;
 //!
 //! use bitpact::data::{DatasetName, Limits, load};
-//! use bitpact::train::{Draft, Images, RunFolder, RunOptions, Start};
+//! use bitpact::train::{BackendKind, Draft, Images, RunFolder, RunOptions, Start};
 //! use bitpact::{IntegerModel, Isa};
 //!
 //! let mut draft = Draft::open("builtin")?;
@@ -56,7 +56,8 @@
 //! let home = std::env::temp_dir().join(format!("bitpact-tour-{}", std::process::id()));
 //! let folder = RunFolder::create(&home)?;
 //! let stop = AtomicBool::new(false);
-//! let options = RunOptions { isa: Isa::detect(), threads: 1, stop: &stop, observer: &mut |_| {} };
+//! let (backend, isa) = (BackendKind::default(), Isa::detect());
+//! let options = RunOptions { backend, isa, threads: 1, stop: &stop, observer: &mut |_| {} };
 //! let outcome = bitpact::train::train(&recipe, images, &folder, Start::Fresh { weights: None }, options)?;
 //! assert_eq!(outcome.last.unwrap().test_images, 10);
 //!

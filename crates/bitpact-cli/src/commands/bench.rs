@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// Instruction set: auto, amx, avx512, avxvnni, avx2 or scalar
     #[arg(long, value_name = "ISA", default_value = "auto", value_parser = parse_isa)]
     isa: bitpact::Isa,
+    /// With --train, what computes the steps: cpu or reference
+    #[arg(long, value_name = "NAME", default_value_t)]
+    backend: bitpact::train::BackendKind,
     /// Time measured for each row and for the layers
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     seconds: f64,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bitpact::Dataset;
 use bitpact::engine::Accuracy;
-use bitpact::train::{CpuBackend, OptimizerConfig, TrainBackend, evaluate_integer, evaluate_simulated};
+use bitpact::train::{BackendKind, BackendSpec, evaluate_integer, evaluate_simulated};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Images computed at once
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
+    /// What computes a float network: cpu or reference
+    #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
+    backend: BackendKind,
     #[command(flatten)]
     machine: MachineArgs,
     /// Write one JSON object to standard output
@@ -72,12 +75,13 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
         }
         Network::Float(checkpoint) => {
             let model = &checkpoint.model;
-            let optimizer = OptimizerConfig::default();
             let batch_size = batch_size.min(test.len());
             let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
-            let mut backend = CpuBackend::new(graph, plan, input, batch_size, optimizer, machine.isa, machine.threads)?;
+            let (isa, threads) = (machine.isa, machine.threads);
+            let spec = BackendSpec { isa, threads, ..BackendSpec::new(graph, plan, input, batch_size) };
+            let mut backend = args.backend.build(&spec)?;
             backend.load(&model.tensors, None)?;
-            evaluate_simulated(&mut backend, test, &mut told)
+            evaluate_simulated(&mut *backend, test, &mut told)
         }
     }?;
     bar.finish_and_clear();

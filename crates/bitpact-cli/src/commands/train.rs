@@ -13,7 +13,7 @@ use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::load_weights;
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::train::{BackendKind, Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
 
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
@@ -32,7 +32,7 @@ struct Plan {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let machine = args.machine.resolve();
+    let machine = (args.backend, args.machine.resolve());
     let plan = match &args.resume {
         Some(path) => resume(&args, path)?,
         None => fresh(&args)?,
@@ -98,13 +98,14 @@ fn run_one(
     folder: &RunFolder,
     start: Start,
     split: &Split,
-    machine: Machine,
+    (backend, machine): (BackendKind, Machine),
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
     let mut observer = |event: bitpact::train::Event<'_>| display.show(&event);
-    let options = RunOptions { isa: machine.isa, threads: machine.threads, stop, observer: &mut observer };
+    let Machine { isa, threads } = machine;
+    let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
 }
 
@@ -123,7 +124,7 @@ fn compare(
     recipe: &Recipe,
     folder: &RunFolder,
     split: &Split,
-    machine: Machine,
+    machine: (BackendKind, Machine),
     stop: &AtomicBool,
 ) -> Result<EpochRecord> {
     let (path, float) = (folder.file(FLOAT), recipe.as_float());

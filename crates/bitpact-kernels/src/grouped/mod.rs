@@ -125,7 +125,7 @@ impl GroupConvU8S8 {
                 let part_x = &mut scratch.codes[..read.part.len()];
                 let (part_y, part_init) = scratch.sums.split_at_mut(written.part.len());
                 let part_init = &mut part_init[..written.part.cs];
-                for (g, packed) in packed.chunks_exact(packed.len() / groups).enumerate() {
+                for (g, packed) in parts(packed, *groups).enumerate() {
                     read.gather(g, x, part_x);
                     part_init.fill(0);
                     let first = g * written.part.c;
@@ -194,7 +194,7 @@ impl GroupConvF32 {
             Plan::Groups { groups, conv, read, written } => {
                 let part_x = &mut scratch.read[..read.part.len()];
                 let part_y = &mut scratch.written[..written.part.len()];
-                for (g, packed) in packed.chunks_exact(packed.len() / groups).enumerate() {
+                for (g, packed) in parts(packed, *groups).enumerate() {
                     read.gather(g, x, part_x);
                     conv.run(part_x, packed, part_y);
                     written.scatter(g, part_y, y);
@@ -265,7 +265,7 @@ impl GroupInputGradF32 {
                 if !accumulate {
                     written.clear_beyond(dx);
                 }
-                for (g, packed) in packed.chunks_exact(packed.len() / groups).enumerate() {
+                for (g, packed) in parts(packed, *groups).enumerate() {
                     read.gather(g, dy, part_dy);
                     conv.run(part_dy, packed, part_dx, false);
                     if accumulate {
@@ -357,6 +357,14 @@ impl GroupWeightGradF32 {
 
 /// Calls `f` on the parts of every group of two slices.
 fn each_group<A, B>(groups: usize, from: &[A], to: &mut [B], f: impl Fn(&[A], &mut [B])) {
-    let (from, to) = (from.chunks_exact(from.len() / groups), to.chunks_exact_mut(to.len() / groups));
-    from.zip(to).for_each(|(from, to)| f(from, to));
+    let len = to.len() / groups;
+    for (g, from) in parts(from, groups).enumerate() {
+        f(from, &mut to[g * len..(g + 1) * len]);
+    }
+}
+
+/// The part of every group, empty ones too: no input takes a gradient where windows see only padding.
+fn parts<T>(all: &[T], groups: usize) -> impl Iterator<Item = &[T]> {
+    let len = all.len() / groups;
+    (0..groups).map(move |g| &all[g * len..(g + 1) * len])
 }

@@ -2,8 +2,8 @@
 
 use bitpact_kernels::Chunked;
 
-use super::params::Params;
 use super::profile::Pool;
+use crate::params::Params;
 
 impl Params {
     /// Moves the average towards the tensors as they are after the update; see [`crate::OptimizerConfig`].

@@ -6,12 +6,13 @@ use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Layout, pool2d};
 use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
-use super::params::{ParamId, Params};
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::backward::{BatchImages, Image};
 use super::product::{Product, WeightSums};
-use super::profile::{Pass, Pool};
+use super::profile::Pool;
 use super::slabs::{Slabs, Target};
+use crate::params::{ParamId, Params};
+use crate::profile::Pass;
 
 impl StepPlan {
     /// Gradients of every parameter, from the gradient of the logits in the output's slab.

@@ -5,12 +5,13 @@ use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
 use bitpact_model::InputDescription;
 
-use super::SAMPLED;
-use super::params::Params;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{Path, Product};
-use super::profile::{Pass, Pool};
+use super::profile::Pool;
 use super::totals::Totals;
+use crate::backend::{CALIBRATION_VALUES, SAMPLED};
+use crate::params::Params;
+use crate::profile::Pass;
 
 /// Which forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,9 +25,6 @@ pub(super) enum Mode {
     /// Batch statistics; every clip value is set to this percentile of its inputs.
     Calibrate(f64),
 }
-
-/// Values looked at for one percentile, at the most.
-const CALIBRATION_VALUES: usize = 1 << 22;
 
 impl StepPlan {
     /// Runs the first `n` images of the batch to the logits.
@@ -70,9 +68,13 @@ impl StepPlan {
                     let pixels = (x.layout.h * x.layout.w) as f32;
                     let (len, scale) = (x.layout.len(), x.source.step(&self.params) / pixels);
                     let zero = f32::from(x.source.zero_code()) * pixels;
-                    images(pool, n, to, y.len(), |i, to| match &x.store {
-                        Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, zero, to),
-                        _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, zero, to),
+                    let pixel = y.offset(0, 0)..y.offset(0, 0) + y.cs;
+                    images(pool, n, to, y.len(), |i, to| {
+                        let to = &mut to[pixel.clone()];
+                        match &x.store {
+                            Store::Codes(_) => pool2d::mean_forward(x.store.codes(i, len), x.layout, scale, zero, to),
+                            _ => pool2d::mean_forward(x.store.real(i, len), x.layout, scale, zero, to),
+                        }
                     });
                     self.values[*output].store = store;
                 }
@@ -218,7 +220,8 @@ fn product_forward(
     statistics: bool,
     (sums_int, sums_real, totals): &mut (&mut [i64], &mut [f64], &mut Totals),
 ) {
-    let (x_len, z_len, cs) = (input.layout.len(), product.z_layout.len(), product.z_layout.cs);
+    let z_layout = product.z_layout;
+    let (x_len, z_len, cs) = (input.layout.len(), z_layout.len(), z_layout.cs);
     let statistics = statistics && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
     let (zero, scale) = product.widening(params, pixels);
@@ -246,7 +249,10 @@ fn product_forward(
             let sums = Chunked::new(sums_real, 2 * cs);
             pool.run(n, &|i, _| {
                 let mut z = z.get(i);
-                z.copy_from_slice(input.store.real(i, x_len));
+                let x = input.store.real(i, x_len);
+                for (y, row) in z.chunks_exact_mut(z_layout.row()).enumerate() {
+                    row.copy_from_slice(&x[input.layout.offset(y, 0)..][..row.len()]);
+                }
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);

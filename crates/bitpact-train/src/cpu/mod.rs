@@ -7,16 +7,12 @@
 mod average;
 mod backward;
 mod forward;
-mod init;
-mod loss;
 mod optimizer;
-mod params;
 mod plan;
 mod product;
 mod profile;
 mod shape_ops;
 mod slabs;
-mod soft_loss;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -25,31 +21,23 @@ mod weights;
 use std::collections::BTreeMap;
 
 use bitpact_core::ActQuant;
-use bitpact_graph::{Graph, QuantPlan};
-use bitpact_kernels::{Chunked, Isa, Layout};
-use bitpact_model::{InputDescription, Tensor};
+use bitpact_data::Placement;
+use bitpact_graph::{Graph, QuantPlan, Shape};
+use bitpact_kernels::{Chunked, Isa};
+use bitpact_model::Tensor;
 
 use crate::{
-    Fill, Gradients, LayerStatistics, OptimizerConfig, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError,
+    BackendSpec, Fill, Gradients, LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError,
 };
 use forward::Mode;
 use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
 use profile::Pool;
 
-pub use init::initial_tensors;
-pub use profile::{Pass, StepTimes, Work};
-
-/// Of this many images, one is counted for level occupancy.
-const SAMPLED: usize = 16;
-
-/// Momentum of clip values that follow the running maximum (`relu` with bits).
-const MAXIMUM_MOMENTUM: f32 = 0.1;
-
-/// Momentum of the running statistics, as in PyTorch.
-const STATISTICS_MOMENTUM: f64 = 0.1;
+use crate::backend::{MAXIMUM_MOMENTUM, STATISTICS_MOMENTUM};
+use crate::profile::{Pass, StepTimes, Work};
 
 /// A network in training on this CPU.
-pub struct CpuBackend {
+pub(crate) struct CpuBackend {
     isa: Isa,
     gradients: Gradients,
     pool: Pool,
@@ -60,73 +48,64 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Plans every step for batches of `batch_size` images. All tensors are zero until [`TrainBackend::load`].
+    /// Plans every step for the batches of `spec`. All tensors are zero until [`TrainBackend::load`].
     ///
     /// # Errors
     /// A graph that cannot be fused or trained, a plan that does not fit it, or an ISA this CPU lacks.
-    pub fn new(
-        graph: &Graph,
-        plan: &QuantPlan,
-        input: &InputDescription,
-        batch_size: usize,
-        optimizer: OptimizerConfig,
-        isa: Isa,
-        threads: usize,
-    ) -> Result<Self, TrainError> {
-        Self::with_gradients(graph, plan, input, batch_size, optimizer, Gradients::Fp32, isa, threads)
-    }
-
-    /// As [`CpuBackend::new`], with gradients of accumulators rounded before the backward products read them.
-    ///
-    /// # Errors
-    /// As [`CpuBackend::new`].
-    pub fn with_gradients(
-        graph: &Graph,
-        plan: &QuantPlan,
-        input: &InputDescription,
-        batch_size: usize,
-        optimizer: OptimizerConfig,
-        gradients: Gradients,
-        isa: Isa,
-        threads: usize,
-    ) -> Result<Self, TrainError> {
+    pub(crate) fn new(spec: &BackendSpec) -> Result<Self, TrainError> {
+        let (isa, gradients, batch) = (spec.isa, spec.gradients, spec.batch_size);
+        let BackendSpec { graph, plan, input, optimizer, threads, .. } = spec.clone();
         if !isa.is_available() {
             let available = Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
             return Err(TrainError::Isa { isa: isa.to_string(), available });
         }
         let pool = Pool::new(threads);
-        let plan = StepPlan::build(graph, plan, input, batch_size, optimizer, gradients, isa, pool.threads())?;
+        let plan = StepPlan::build(graph, plan, input, batch, optimizer, gradients, isa, pool.threads())?;
         let graph = graph.clone();
-        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch_size], steps: 0 })
-    }
-
-    /// Starts to measure where the time of steps goes, or stops it and forgets what was measured.
-    pub fn set_profile(&mut self, on: bool) {
-        self.pool.set_profile(on);
-    }
-
-    /// What was measured since [`CpuBackend::set_profile`]; `None` where nothing is.
-    pub fn profile(&self) -> Option<StepTimes> {
-        self.pool.times()
-    }
-
-    /// The multiply-adds of every product of a step.
-    pub fn work(&self) -> Vec<Work> {
-        let products = self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind));
-        products.flat_map(|product| product.work(self.plan.batch)).collect()
+        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch], steps: 0 })
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {
         let layout = self.plan.values[0].layout;
         let Store::Codes(pixels) = &mut self.plan.values[0].store else { unreachable!("images are pixels") };
         let (pixels, labels) = (Chunked::new(pixels, layout.len()), Chunked::new(&mut self.labels, 1));
-        self.pool.run(n, &|i, _| labels.get(i)[0] = fill(i, &mut pixels.get(i)));
+        let place = Placement { offset: layout.offset(0, 0), row_stride: layout.row(), pixel_stride: layout.cs };
+        self.pool.run(n, &|i, _| labels.get(i)[0] = fill(i, &mut pixels.get(i), place));
     }
 
     /// Logits of image `i`.
     fn logits(&self, i: usize) -> &[f32] {
         let value = &self.plan.values[self.plan.output];
         &value.store.real(i, value.layout.len())[..self.plan.classes]
+    }
+
+    /// One update by the gradients of `other`.
+    #[cfg(test)]
+    pub(crate) fn update_with(&mut self, other: &crate::params::Params, lr: f32) {
+        for (own, other) in self.plan.params.list.iter_mut().zip(&other.list) {
+            own.grad.clone_from(&other.grad);
+        }
+        self.plan.params.update(&self.pool, lr);
+        self.plan.params.move_average(&self.pool);
+    }
+
+    /// The codes that the activation `name` gave in the last forward, `[image][row][column][channel]`, signed ones with their sign.
+    #[cfg(test)]
+    pub(crate) fn codes(&self, name: &str) -> Vec<i32> {
+        let units = self.plan.stages.iter().filter_map(|stage| match &stage.kind {
+            StageKind::Unit(unit) => Some(unit),
+            _ => None,
+        });
+        let unit = units.into_iter().find(|unit| unit.act_name.as_deref() == Some(name)).expect("an activation");
+        let value = &self.plan.values[unit.output];
+        let (layout, zero) = (value.layout, i32::from(value.source.zero_code()));
+        let pixels = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
+        let images = (0..self.plan.batch).map(|i| value.store.codes(i, layout.len()));
+        images
+            .flat_map(|image| {
+                pixels.clone().flat_map(|at| image[at..at + layout.c].iter().map(|&q| i32::from(q) - zero))
+            })
+            .collect()
     }
 
     /// Moves the running statistics by `momentum` towards those of the last forward.
@@ -168,8 +147,8 @@ impl TrainBackend for CpuBackend {
         self.plan.batch
     }
 
-    fn input_layout(&self) -> Layout {
-        self.plan.values[0].layout
+    fn input_shape(&self) -> Shape {
+        self.graph.input()
     }
 
     fn calibrate(&mut self, percentile: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {
@@ -205,7 +184,7 @@ impl TrainBackend for CpuBackend {
         for (i, g) in gradient[..n * layout.cs].chunks_exact_mut(layout.cs).enumerate() {
             g.fill(0.0);
             let g = &mut g[..self.plan.classes];
-            let (l, hit) = soft_loss::loss(self.logits(i), &self.labels, i, &input.loss, g);
+            let (l, hit) = crate::soft_loss::loss(self.logits(i), &self.labels, i, &input.loss, g);
             loss += l;
             correct += usize::from(hit);
         }
@@ -299,5 +278,18 @@ impl TrainBackend for CpuBackend {
         self.fill(n, fill);
         self.plan.forward(self.isa, &self.pool, n, Mode::Statistics);
         self.update_running(1.0 / (batch + 1) as f64);
+    }
+
+    fn set_profile(&mut self, on: bool) {
+        self.pool.set_profile(on);
+    }
+
+    fn profile(&self) -> Option<StepTimes> {
+        self.pool.times()
+    }
+
+    fn work(&self) -> Vec<Work> {
+        let products = self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind));
+        products.flat_map(|product| product.work(self.plan.batch)).collect()
     }
 }

@@ -3,9 +3,9 @@
 use bitpact_core::{ALPHA_MIN, WEIGHT_STEP_MIN};
 use bitpact_kernels::Chunked;
 
-use super::params::{Param, Params, Role};
 use super::profile::Pool;
 use crate::OptimizerKind;
+use crate::params::{Param, Params, Role};
 
 impl Params {
     /// One update of everything that is trained, tensors in parallel.

@@ -8,11 +8,11 @@ use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{Aligned, GroupScratch, Layout};
 use bitpact_model::InputDescription;
 
-use super::params::{ParamId, Params};
 use super::product::backward::{BackwardScratch, BatchMemory};
 use super::product::{Path, Product, Source};
 use super::slabs::{Slabs, Target};
 use super::totals::Totals;
+use crate::params::{ParamId, Params};
 
 /// Position of a tensor between stages in [`StepPlan::values`].
 pub(super) type ValueId = usize;

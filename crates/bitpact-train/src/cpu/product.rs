@@ -12,9 +12,9 @@ use bitpact_kernels::{
 };
 use bitpact_model::InputDescription;
 
-use super::params::{ParamId, Params};
-use super::profile::{Pass, Work};
 use crate::Gradients;
+use crate::params::{ParamId, Params};
+use crate::profile::{Pass, Work};
 use backward::Backward;
 use channels::Channels;
 

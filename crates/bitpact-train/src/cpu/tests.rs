@@ -9,8 +9,10 @@ use bitpact_core::rng::Key;
 use bitpact_core::{ActQuant, Granularity, WeightQuant};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::norm::{self, Output};
-use bitpact_kernels::{Aligned, Isa};
+use bitpact_kernels::{Aligned, Isa, Layout};
 use bitpact_model::{InputDescription, Model, Tensor};
+
+use crate::{OptimizerConfig, initial_tensors};
 
 use super::forward::residual_view;
 use super::plan::UnitStep;
@@ -88,18 +90,19 @@ fn quant(bits: &str) -> QuantConfig {
 fn backend(graph: &Graph, config: &QuantConfig, isa: Isa, threads: usize) -> CpuBackend {
     let plan = QuantPlan::resolve(graph, config).unwrap();
     let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
-    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, OptimizerConfig::default(), isa, threads).unwrap();
+    let mut backend =
+        CpuBackend::new(&BackendSpec { isa, threads, ..BackendSpec::new(graph, &plan, &input, BATCH) }).unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     backend
 }
 
-fn filler(layout: Layout, classes: usize) -> impl Fn(usize, &mut [u8]) -> usize + Sync {
-    move |i, image| {
+fn filler(shape: Shape, classes: usize) -> impl Fn(usize, &mut [u8], Placement) -> usize + Sync {
+    move |i, image, place| {
         let key = Key::new(99).at(i as u64);
-        for y in 0..layout.h {
-            for x in 0..layout.w {
-                for c in 0..layout.c {
-                    image[layout.offset(y, x) + c] = key.below(((y * 64 + x) * 4 + c) as u64, 256) as u8;
+        for y in 0..shape.h {
+            for x in 0..shape.w {
+                for c in 0..shape.c {
+                    image[place.pixel(y, x) + c] = key.below(((y * 64 + x) * 4 + c) as u64, 256) as u8;
                 }
             }
         }
@@ -107,8 +110,13 @@ fn filler(layout: Layout, classes: usize) -> impl Fn(usize, &mut [u8]) -> usize 
     }
 }
 
+/// Pixels one after the other.
+fn in_a_row(shape: Shape) -> Placement {
+    Placement { offset: 0, row_stride: shape.w * shape.c, pixel_stride: shape.c }
+}
+
 fn step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
-    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.plan.classes);
     backend.step(&StepInput { lr, fill: &fill, key: Key::new(3), ..StepInput::default() }).unwrap()
 }
 
@@ -209,8 +217,8 @@ fn simulated_codes_are_the_integers_but_for_ties() {
             for _ in 0..5 {
                 step(&mut backend, 0.02);
             }
-            let layout = backend.input_layout();
-            let fill = filler(layout, backend.plan.classes);
+            let shape = backend.input_shape();
+            let fill = filler(shape, backend.plan.classes);
             backend.simulate(BATCH, &fill, &mut Vec::new());
             let (plan, input) = (QuantPlan::resolve(&graph, &config).unwrap(), backend.plan.pixels.clone());
             let class_names = (0..graph.classes()).map(|c| c.to_string()).collect();
@@ -219,9 +227,9 @@ fn simulated_codes_are_the_integers_but_for_ties() {
             let integer = conversion.model;
             let mut compared = 0;
             for n in 0..BATCH {
-                let mut image = vec![0; layout.len()];
-                fill(n, &mut image);
-                let trace = bitpact_engine::Interpreter::new(&integer).run(&dense(&image, layout));
+                let mut image = vec![0; shape.elements()];
+                fill(n, &mut image, in_a_row(shape));
+                let trace = bitpact_engine::Interpreter::new(&integer).run(&image);
                 let mut same = vec![true; backend.plan.values.len()];
                 for stage in &backend.plan.stages {
                     let unit = match &stage.kind {
@@ -332,7 +340,7 @@ fn statistics_count_what_the_step_saw() {
 fn calibration_at_the_hundredth_percentile_clips_nothing_and_lower_ones_clip_their_share() {
     let graph = &networks()[0];
     let mut backend = backend(graph, &quant("W4A4"), Isa::detect(), 2);
-    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.plan.classes);
     for (percentile, most) in [(100.0, 0.01), (90.0, 0.115)] {
         let clips = backend.calibrate(percentile, &fill).unwrap();
         assert_eq!(clips.len(), 4);
@@ -356,7 +364,7 @@ fn relu_clip_values_follow_the_running_maximum() {
     for _ in 0..80 {
         step(&mut backend, 0.0);
     }
-    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.plan.classes);
     let followed = backend.tensors()["a1.clip_val"].data[0];
     let maximum = backend.calibrate(100.0, &fill).unwrap()["a1.clip_val"];
     assert!((followed - maximum).abs() < 1e-3 * maximum, "{followed} against {maximum}");
@@ -369,7 +377,8 @@ fn a_clip_value_never_falls_below_its_smallest() {
     let plan = QuantPlan::resolve(graph, &quant("W4A4")).unwrap();
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
     let optimizer = OptimizerConfig { clip_weight_decay: 100.0, ..OptimizerConfig::default() };
-    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), 1).unwrap();
+    let mut backend =
+        CpuBackend::new(&BackendSpec { optimizer, ..BackendSpec::new(graph, &plan, &input, BATCH) }).unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     step(&mut backend, 0.1);
     for s in backend.statistics() {
@@ -384,7 +393,7 @@ fn a_loss_that_is_no_number_leaves_the_parameters_alone() {
     let mut tensors = backend.tensors();
     tensors.get_mut("fc.weight").unwrap().data[3] = f32::NAN;
     backend.load(&tensors, None).unwrap();
-    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.plan.classes);
     let error = backend.step(&StepInput { lr: 0.1, fill: &fill, ..StepInput::default() }).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { step: 0, .. }), "{error}");
     let same = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits());
@@ -411,7 +420,7 @@ fn the_zoo_can_be_planned_at_every_width() {
         for bits in ["float", "W1A1", "W8A8"] {
             let plan = QuantPlan::resolve(&graph, &quant(bits)).unwrap();
             let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-            CpuBackend::new(&graph, &plan, &input, 1, OptimizerConfig::default(), Isa::detect(), 1).unwrap();
+            CpuBackend::new(&BackendSpec::new(&graph, &plan, &input, 1)).unwrap();
         }
     }
 }

@@ -5,7 +5,8 @@ use bitpact_kernels::{Chunked, Isa, elements};
 
 use super::plan::{Shortcut, StageKind, StageStep, StepPlan};
 use super::product::Product;
-use super::profile::{Pass, Pool};
+use super::profile::Pool;
+use crate::profile::Pass;
 
 /// Values of a block of partial sums at the least, and blocks of a layer at the most.
 const BLOCK: usize = 4096;

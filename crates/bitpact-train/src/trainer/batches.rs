@@ -4,7 +4,6 @@ use std::cell::RefCell;
 
 use bitpact_core::rng::Key;
 use bitpact_data::{Augment, Cutout, Dataset, ImageShape, Placement, augment_key, copy_plain, mix};
-use bitpact_kernels::Layout;
 
 use super::Setup;
 
@@ -38,9 +37,9 @@ impl<'a> Batches<'a> {
         (self.mixup > 0.0).then(draw)
     }
 
-    /// Writes image `index` as it is in epoch `epoch`, cropped and flipped, to the interior of `out`; returns its label.
-    pub(crate) fn fill(&self, epoch: u64, index: usize, layout: Layout, out: &mut [u8]) -> usize {
-        self.write(epoch, index, out, placement(layout));
+    /// Writes image `index` as it is in epoch `epoch`, cropped and flipped, to its place in `out`; returns its label.
+    pub(crate) fn fill(&self, epoch: u64, index: usize, out: &mut [u8], place: Placement) -> usize {
+        self.write(epoch, index, out, place);
         self.dataset.label(index)
     }
 
@@ -52,8 +51,8 @@ impl<'a> Batches<'a> {
         indices: &[u32],
         i: usize,
         mixup: Option<u16>,
-        layout: Layout,
         out: &mut [u8],
+        place: Placement,
     ) -> usize {
         let write = |i: usize, out: &mut [u8], place: Placement| {
             let index = indices[i] as usize;
@@ -61,13 +60,13 @@ impl<'a> Batches<'a> {
             let shape = self.dataset.image_shape();
             self.cutout.apply(augment_key(self.seed, epoch, index as u64), shape, out, place);
         };
-        write(i, out, placement(layout));
+        write(i, out, place);
         if let Some(share) = mixup {
             let shape = self.dataset.image_shape();
             PARTNER.with_borrow_mut(|partner| {
                 partner.resize(shape.len(), 0);
                 write(indices.len() - 1 - i, partner, Placement::dense(shape));
-                mix(share, partner, shape, out, placement(layout));
+                mix(share, partner, shape, out, place);
             });
         }
         self.dataset.label(indices[i] as usize)
@@ -85,9 +84,9 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Writes image `index` as it is to the interior of `out`; returns its label.
-pub(super) fn fill_plain(dataset: &dyn Dataset, index: usize, layout: Layout, out: &mut [u8]) -> usize {
-    with_image(dataset, index, |image, shape| copy_plain(image, shape, out, placement(layout)));
+/// Writes image `index` as it is to its place in `out`; returns its label.
+pub(super) fn fill_plain(dataset: &dyn Dataset, index: usize, out: &mut [u8], place: Placement) -> usize {
+    with_image(dataset, index, |image, shape| copy_plain(image, shape, out, place));
     dataset.label(index)
 }
 
@@ -98,8 +97,4 @@ fn with_image(dataset: &dyn Dataset, index: usize, f: impl FnOnce(&[u8], ImageSh
         dataset.image(index, image);
         f(image, shape);
     });
-}
-
-fn placement(layout: Layout) -> Placement {
-    Placement { offset: layout.offset(0, 0), row_stride: layout.row(), pixel_stride: layout.cs }
 }

@@ -24,9 +24,9 @@ impl Trainer<'_> {
             return;
         }
         let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
-        let (layout, augmented) = (backend.input_layout(), &self.batches);
+        let augmented = &self.batches;
         for (batch, indices) in (0..batches).zip(order.chunks_exact(self.setup.recipe.batch_size)) {
-            let fill = |i: usize, out: &mut [u8]| augmented.fill(epoch, indices[i] as usize, layout, out);
+            let fill = |i: usize, out: &mut [u8], place| augmented.fill(epoch, indices[i] as usize, out, place);
             backend.reestimate(batch, &fill);
         }
     }

@@ -73,10 +73,9 @@ pub fn evaluate_simulated(
     dataset: &dyn Dataset,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Accuracy, RunError> {
-    let (shape, images, layout) = (dataset.image_shape(), dataset.len(), backend.input_layout());
+    let (shape, images, reads) = (dataset.image_shape(), dataset.len(), backend.input_shape());
     let misfit = |what: String| Err(RunError::Images { half: "test", what });
-    if (layout.h, layout.w, layout.c) != (shape.h, shape.w, shape.c) {
-        let reads = format!("{}x{}x{}", layout.h, layout.w, layout.c);
+    if (reads.h, reads.w, reads.c) != (shape.h, shape.w, shape.c) {
         return misfit(format!("{}x{}x{}, but the network reads {reads}", shape.h, shape.w, shape.c));
     }
     let classes = dataset.class_names().len();
@@ -85,7 +84,7 @@ pub fn evaluate_simulated(
     let (mut first, mut among_five) = (0usize, 0usize);
     for from in (0..images).step_by(backend.batch_size()) {
         let count = backend.batch_size().min(images - from);
-        let fill = |i: usize, out: &mut [u8]| fill_plain(dataset, from + i, layout, out);
+        let fill = |i: usize, out: &mut [u8], place| fill_plain(dataset, from + i, out, place);
         backend.simulate(count, &fill, &mut logits);
         if logits.len() != count * classes {
             return misfit(format!("{classes} classes, but the network knows {}", logits.len() / count));

@@ -9,8 +9,8 @@ use bitpact_model::{InputDescription, Model, Tensor, convert};
 
 use super::teacher::Teacher;
 use super::{Images, RunError};
-use crate::CpuBackend;
 use crate::recipe::{Recipe, RecipeError};
+use crate::{BackendKind, BackendSpec, TrainBackend};
 
 /// What a run trains, resolved.
 #[derive(Debug, Clone)]
@@ -75,15 +75,14 @@ impl Setup {
         Ok(self.recipe.plan_of(&self.graph, self.recipe.bits.at(epoch))?)
     }
 
-    /// This machine's CPU, ready to train the network.
+    /// A backend of this kind, ready to train the network.
     ///
     /// # Errors
-    /// See [`CpuBackend::new`].
-    pub fn cpu_backend(&self, isa: Isa, threads: usize) -> Result<CpuBackend, RunError> {
-        let (batch, optimizer, gradients) =
-            (self.recipe.batch_size, self.recipe.optimizer_config(), self.recipe.gradients());
-        let (graph, plan, input) = (&self.graph, &self.plan, &self.input);
-        Ok(CpuBackend::with_gradients(graph, plan, input, batch, optimizer, gradients, isa, threads)?)
+    /// See [`BackendKind::build`].
+    pub fn backend(&self, kind: BackendKind, isa: Isa, threads: usize) -> Result<Box<dyn TrainBackend>, RunError> {
+        let (optimizer, gradients) = (self.recipe.optimizer_config(), self.recipe.gradients());
+        let spec = BackendSpec::new(&self.graph, &self.plan, &self.input, self.recipe.batch_size);
+        Ok(kind.build(&BackendSpec { optimizer, gradients, isa, threads, ..spec })?)
     }
 
     /// The network with these tensors.

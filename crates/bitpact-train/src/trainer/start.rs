@@ -109,8 +109,8 @@ impl Trainer<'_> {
         let order = epoch_order(self.setup.recipe.seed, 0, self.images.train.len());
         let mut sums: BTreeMap<String, f64> = BTreeMap::new();
         for indices in order.chunks_exact(batch_size).take(batches as usize) {
-            let (layout, augmented) = (backend.input_layout(), &self.batches);
-            let fill = |i: usize, out: &mut [u8]| augmented.fill(0, indices[i] as usize, layout, out);
+            let augmented = &self.batches;
+            let fill = |i: usize, out: &mut [u8], place| augmented.fill(0, indices[i] as usize, out, place);
             for (name, value) in backend.calibrate(percentile, &fill)? {
                 *sums.entry(name).or_default() += f64::from(value);
             }

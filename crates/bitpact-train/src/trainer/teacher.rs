@@ -9,7 +9,7 @@ use bitpact_model::{Checkpoint, Model};
 
 use super::RunError;
 use crate::run_folder::LAST;
-use crate::{CpuBackend, Fill, OptimizerConfig, TeacherInput, TrainBackend};
+use crate::{BackendKind, BackendSpec, Fill, TeacherInput, TrainBackend};
 
 /// A trained network whose logits are learned.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Teacher {
 
 /// A teacher at work: its simulated view of every batch.
 pub(super) struct Teaching {
-    backend: CpuBackend,
+    backend: Box<dyn TrainBackend>,
     logits: Vec<f32>,
     temperature: f32,
     weight: f32,
@@ -57,18 +57,15 @@ impl Teaching {
         teacher: &Teacher,
         (temperature, weight): (f64, f64),
         batch_size: usize,
+        kind: BackendKind,
         isa: Isa,
         threads: usize,
     ) -> Result<Self, RunError> {
         let Model { graph, plan, input, tensors, .. } = &teacher.model;
-        let mut backend = CpuBackend::new(graph, plan, input, batch_size, OptimizerConfig::default(), isa, threads)?;
+        let mut backend =
+            kind.build(&BackendSpec { isa, threads, ..BackendSpec::new(graph, plan, input, batch_size) })?;
         backend.load(tensors, None)?;
         Ok(Self { backend, logits: Vec::new(), temperature: temperature as f32, weight: weight as f32 })
-    }
-
-    /// Layout of the images that [`Teaching::look`] fills.
-    pub(super) fn layout(&self) -> bitpact_kernels::Layout {
-        self.backend.input_layout()
     }
 
     /// What the teacher says about a batch.

@@ -91,7 +91,8 @@ fn run_observed(
         }
         observer(&event);
     };
-    let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut observer };
+    let options =
+        RunOptions { backend: BackendKind::Cpu, isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut observer };
     Trainer::new(setup, sets.images(), folder, options).run(&mut backend, start)
 }
 
@@ -184,8 +185,7 @@ fn calibration_averages_the_first_batches_and_keeps_loaded_clip_values() {
     let order = epoch_order(1, 0, 27);
     let mut values = Vec::new();
     for batch in order.chunks_exact(8).take(2) {
-        let layout = backend.input_layout();
-        let fill = |i: usize, out: &mut [u8]| batches.fill(0, batch[i] as usize, layout, out);
+        let fill = |i: usize, out: &mut [u8], place| batches.fill(0, batch[i] as usize, out, place);
         values.push(f64::from(backend.calibrate(99.0, &fill).unwrap()["act1.clip_val"]));
     }
     assert_ne!(values[0], values[1]);

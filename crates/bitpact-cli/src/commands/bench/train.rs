@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, recipe: &str) -> Result<()> {
     let ImageShape { h, w, c } = info.image_shape;
     let shape = ImageShape { h: side(h), w: side(w), c };
     let images = random_images(shape, info.class_names.len(), recipe.batch_size)?;
-    let mut rehearsal = Rehearsal::new(&recipe, &images, args.isa, threads.into())?;
+    let mut rehearsal = Rehearsal::new(&recipe, &images, args.backend, args.isa, threads.into())?;
     let recipe = rehearsal.setup().recipe.clone();
     let network = rehearsal.setup().graph.name().to_owned();
     say!("training {network} at {} in batches of {} on {threads} threads", recipe.bits, recipe.batch_size);

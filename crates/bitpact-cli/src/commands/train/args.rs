@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::train::Draft;
+use bitpact::train::{BackendKind, Draft};
 
 use crate::machine::MachineArgs;
 
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Write one JSON object to standard output at the end
     #[arg(long)]
     pub(super) json: bool,
+    /// What computes the steps: cpu, or reference, the slow specification of them
+    #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
+    pub(super) backend: BackendKind,
     #[command(flatten)]
     pub(super) machine: MachineArgs,
     #[command(flatten)]

@@ -1,7 +1,7 @@
 use bitpact_core::ALPHA_MIN;
 
-use super::super::params::Params;
 use super::super::profile::Pool;
+use crate::params::Params;
 
 use crate::{OptimizerConfig, OptimizerKind, ParamGroup};
 

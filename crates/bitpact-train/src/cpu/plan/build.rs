@@ -11,12 +11,12 @@ use super::{
     Activation, ChannelClips, ClipPlace, Counts, Scratch, Shortcut, StageKind, StageStep, StepPlan, Store, UnitStep,
     Value, ValueId, products_of,
 };
-use crate::cpu::params::{ParamId, Params};
 use crate::cpu::product::backward::{BackwardScratch, BatchMemory};
 use crate::cpu::product::{Norm, Product, ProductSpec, Source, WeightSums};
 use crate::cpu::slabs::{self, Slabs};
 use crate::cpu::totals::Totals;
 use crate::cpu::weights;
+use crate::params::{ParamId, Params};
 use crate::{Gradients, OptimizerConfig, TrainError};
 
 struct Builder<'a> {
@@ -133,7 +133,7 @@ impl StepPlan {
             clip_sums: vec![(0.0, 0); batch],
             channel_sums: vec![0.0; batch * clip_channels],
             maxima: vec![0.0; batch],
-            histogram: vec![0; batch.div_ceil(crate::cpu::SAMPLED) * 256],
+            histogram: vec![0; batch.div_ceil(crate::backend::SAMPLED) * 256],
             partials,
             kept,
             totals: Totals::new(cs),
@@ -264,10 +264,6 @@ impl Builder<'_> {
         let name = self.graph.node(act).name.clone();
         let value = self.value(input);
         let Value { layout, source, .. } = self.values[value];
-        if layout.border > 0 || source != Source::Real {
-            let what = format!("`{}` is read by it and by a convolution with padding", self.graph.node(input).name);
-            return Err(TrainError::Unsupported { node: name, what });
-        }
         let c = layout.c;
         let spec = ProductSpec {
             name,

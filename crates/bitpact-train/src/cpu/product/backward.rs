@@ -11,7 +11,8 @@ use bitpact_kernels::{
 };
 
 use crate::Gradients;
-use crate::cpu::profile::{Clock, Pass};
+use crate::cpu::profile::Clock;
+use crate::profile::Pass;
 
 /// Kernels of the two backward products.
 pub(in crate::cpu) struct Backward {

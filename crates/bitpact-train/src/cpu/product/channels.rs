@@ -3,8 +3,8 @@
 use bitpact_kernels::norm::Coefficients;
 
 use super::Product;
-use crate::cpu::params::{ParamId, Params};
 use crate::cpu::totals::Found;
+use crate::params::{ParamId, Params};
 
 /// eps of batch norm.
 const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;

@@ -5,7 +5,7 @@ use bitpact_kernels::{ConvGeometry, Isa, elements};
 use bitpact_model::InputDescription;
 
 use super::{Path, Product, Source};
-use crate::cpu::params::{Param, Params};
+use crate::params::{Param, Params};
 
 impl Product {
     /// The input channel of every weight, in OIHW order.

@@ -43,14 +43,12 @@ fn converts_exactly(graph: &Graph, config: &QuantConfig, what: &str) {
 
 /// Every code of the converted network, over the images of `backend`, is the same on every path of this machine.
 fn agrees_with_the_engine(backend: &CpuBackend, model: &Model, what: &str) {
-    let layout = backend.input_layout();
-    let fill = filler(layout, backend.plan.classes);
+    let shape = backend.input_shape();
+    let fill = filler(shape, backend.plan.classes);
     let integer = bitpact_model::convert(model).unwrap_or_else(|e| panic!("{what}: {e}")).model;
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
-        for (i, out) in range.zip(pixels.chunks_exact_mut(layout.h * layout.w * layout.c)) {
-            let mut image = vec![0; layout.len()];
-            fill(i, &mut image);
-            out.copy_from_slice(&dense(&image, layout));
+        for (i, out) in range.zip(pixels.chunks_exact_mut(shape.elements())) {
+            fill(i, out, in_a_row(shape));
         }
     };
     let verification = verify(&integer, &VerifyOptions::up_to(2), BATCH, load, |_| {}).unwrap();

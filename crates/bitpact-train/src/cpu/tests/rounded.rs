@@ -11,7 +11,7 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
     let plan = QuantPlan::resolve(graph, &quant(bits)).unwrap();
     let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
     let mut backend =
-        CpuBackend::with_gradients(graph, &plan, &input, BATCH, OptimizerConfig::default(), gradients, isa, threads)
+        CpuBackend::new(&BackendSpec { gradients, isa, threads, ..BackendSpec::new(graph, &plan, &input, BATCH) })
             .unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     backend
@@ -21,7 +21,7 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
 /// much cancels, are taken together.
 fn gradients(backend: &mut CpuBackend, start: &BTreeMap<String, Tensor>, key: u64) -> BTreeMap<String, Vec<f32>> {
     backend.load(start, None).unwrap();
-    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.plan.classes);
     backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key), loss: LossInput::default() }).unwrap();
     let mut all: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for (name, tensor) in backend.optimizer_state().momentum {

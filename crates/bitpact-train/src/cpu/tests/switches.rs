@@ -6,7 +6,8 @@ use crate::{LossInput, OptimizerKind, ParamGroup, TeacherInput};
 fn tuned(graph: &Graph, config: &QuantConfig, optimizer: OptimizerConfig, threads: usize) -> CpuBackend {
     let plan = QuantPlan::resolve(graph, config).unwrap();
     let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
-    let mut backend = CpuBackend::new(graph, &plan, &input, BATCH, optimizer, Isa::detect(), threads).unwrap();
+    let spec = BackendSpec { optimizer, threads, ..BackendSpec::new(graph, &plan, &input, BATCH) };
+    let mut backend = CpuBackend::new(&spec).unwrap();
     backend.load(&initial_tensors(graph, &plan, 7, 2.0), None).unwrap();
     backend
 }
@@ -24,7 +25,7 @@ fn optimizers() -> Vec<OptimizerConfig> {
 
 /// A step with every part of the loss.
 fn soft_step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
-    let fill = filler(backend.input_layout(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.plan.classes);
     let logits: Vec<f32> = (0..BATCH * backend.plan.classes).map(|i| Key::new(4).normal(i as u64)).collect();
     let teacher = Some(TeacherInput { logits: &logits, temperature: 3.0, weight: 0.4 });
     let loss = LossInput { label_smoothing: 0.1, mixup: Some(200), teacher };
@@ -44,7 +45,7 @@ fn bits_depend_neither_on_threads_nor_on_a_stop() {
             resumed.load(&one.tensors(), Some(&one.optimizer_state())).unwrap();
             for backend in [&mut one, &mut two, &mut resumed] {
                 soft_step(backend, 0.01);
-                let fill = filler(backend.input_layout(), backend.plan.classes);
+                let fill = filler(backend.input_shape(), backend.plan.classes);
                 backend.swap_average();
                 (0..2).for_each(|batch| backend.reestimate(batch, &fill));
                 backend.swap_average();
@@ -96,10 +97,10 @@ fn clipping_bounds_the_length_of_a_step() {
 fn statistics_estimated_anew_are_the_means_over_the_batches() {
     let graph = &networks()[1];
     let mut backend = tuned(graph, &quant("W4A4"), OptimizerConfig::default(), 2);
-    let layout = backend.input_layout();
+    let shape = backend.input_shape();
     let images = |batch: usize| {
-        let fill = filler(layout, 5);
-        move |i: usize, out: &mut [u8]| fill(batch * BATCH + i, out)
+        let fill = filler(shape, 5);
+        move |i: usize, out: &mut [u8], place| fill(batch * BATCH + i, out, place)
     };
     let statistics = |backend: &CpuBackend| -> Vec<f32> {
         let tensors = backend.tensors();
@@ -138,7 +139,7 @@ fn losses_lead_where_they_should() {
     let taught: Vec<f32> = (0..BATCH * classes).map(|i| 2.0 * Key::new(4).normal(i as u64)).collect();
     let after = |loss: LossInput| {
         let mut backend = tuned(graph, &quant("W8A8"), OptimizerConfig::default(), 2);
-        let fill = filler(backend.input_layout(), classes);
+        let fill = filler(backend.input_shape(), classes);
         for _ in 0..80 {
             backend.step(&StepInput { lr: 0.05, fill: &fill, loss, ..StepInput::default() }).unwrap();
         }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_graph::QuantPlan;
-use bitpact_kernels::Layout;
+use bitpact_data::Placement;
+use bitpact_graph::{QuantPlan, Shape};
 use bitpact_model::Tensor;
 
 use super::Setup;
@@ -11,7 +11,7 @@ use crate::{Fill, LayerStatistics, OptimizerState, StepInput, StepOutcome, Train
 
 pub(super) struct FakeBackend {
     batch_size: usize,
-    layout: Layout,
+    shape: Shape,
     classes: usize,
     zero_point: u8,
     is_float: bool,
@@ -28,7 +28,7 @@ impl FakeBackend {
         let input = setup.graph.input();
         Self {
             batch_size: setup.recipe.batch_size,
-            layout: Layout::with_cs(input.h, input.w, input.c, 4, 1),
+            shape: input,
             classes: setup.graph.classes(),
             zero_point: setup.input.zero_point[0],
             is_float: setup.plan.is_float(),
@@ -45,8 +45,11 @@ impl FakeBackend {
     fn digest(&self, images: usize, fill: Fill) -> (u64, u64) {
         let (mut digest, mut sum) = (0u64, 0u64);
         for i in 0..images {
-            let mut image = vec![self.zero_point; self.layout.len()];
-            let label = fill(i, &mut image);
+            // Pixels of four bytes with one pixel of border.
+            let (h, w) = (self.shape.h + 2, self.shape.w + 2);
+            let place = Placement { offset: 4 * (w + 1), row_stride: 4 * w, pixel_stride: 4 };
+            let mut image = vec![self.zero_point; 4 * h * w];
+            let label = fill(i, &mut image, place);
             for &byte in image.iter().chain([&(label as u8)]) {
                 digest = (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
                 sum += u64::from(byte);
@@ -61,8 +64,8 @@ impl TrainBackend for FakeBackend {
         self.batch_size
     }
 
-    fn input_layout(&self) -> Layout {
-        self.layout
+    fn input_shape(&self) -> Shape {
+        self.shape
     }
 
     fn calibrate(&mut self, _: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {

@@ -59,10 +59,9 @@ fn running_statistics_come_from_the_first_batches_of_the_epoch() {
         backend.load(&none.tensors, None).unwrap();
         let sets = Sets::new();
         let order = epoch_order(1, 0, 27);
-        let layout = backend.input_layout();
         let source = Batches::new(&setup, &sets.train);
         for (batch, indices) in order.chunks_exact(8).take(batches).enumerate() {
-            backend.reestimate(batch as u64, &|i, out| source.fill(0, indices[i] as usize, layout, out));
+            backend.reestimate(batch as u64, &|i, out, place| source.fill(0, indices[i] as usize, out, place));
         }
         assert_eq!(backend.tensors(), model.tensors, "{batches} batches");
     }
@@ -189,11 +188,12 @@ fn batches_are_mixed_with_themselves_backwards() {
     });
     let setup = Setup::new(&mixed, &sets.images()).unwrap();
     let batches = Batches::new(&setup, &sets.train);
-    let layout = FakeBackend::new(&setup).input_layout();
+    let shape = sets.train.image_shape();
+    let place = Placement::dense(shape);
     let order = epoch_order(1, 0, 27);
     let image = |i: usize, mixup| {
-        let mut out = vec![128; layout.len()];
-        let label = batches.fill_step(0, &order[..8], i, mixup, layout, &mut out);
+        let mut out = vec![128; shape.len()];
+        let label = batches.fill_step(0, &order[..8], i, mixup, &mut out, place);
         (out, label)
     };
     let shares: Vec<u16> = (0..500).map(|step| batches.mixup(step).unwrap()).collect();
@@ -212,8 +212,8 @@ fn batches_are_mixed_with_themselves_backwards() {
     }
     let plain = Batches::new(&Setup::new(&recipe(|_| {}), &sets.images()).unwrap(), &sets.train);
     assert_eq!(plain.mixup(3), None);
-    let mut out = vec![128; layout.len()];
-    plain.fill_step(0, &order[..8], 5, None, layout, &mut out);
+    let mut out = vec![128; shape.len()];
+    plain.fill_step(0, &order[..8], 5, None, &mut out, place);
     let different = out.iter().zip(image(5, None).0).filter(|(a, b)| **a != *b).count();
     assert!((1..=4).contains(&different), "{different} pixels were cut out");
 }

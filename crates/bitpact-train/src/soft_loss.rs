@@ -1,7 +1,7 @@
 //! The loss of one image whose target is no single class, or that has a teacher.
 
-use super::loss::cross_entropy;
 use crate::LossInput;
+use crate::loss::cross_entropy;
 
 /// Loss of `logits` as `input` says ([`LossInput`]) for image `i` of the batch with these `labels`, and whether the largest
 /// logit (the lowest index winning ties) is the label's, of two mixed images the one's with the larger share.
@@ -131,7 +131,7 @@ mod tests {
     /// Losses and gradients as PyTorch has them (tests/golden/switches.py).
     #[test]
     fn every_loss_is_pytorchs() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/switches.json")).unwrap();
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../tests/golden/switches.json")).unwrap();
         let value = |seed: usize, factor: f64| (factor * (0.9 * seed as f64 + 0.3).sin()) as f32;
         let logits: Vec<f32> = (100..120).map(|seed| value(seed, 2.0)).collect();
         let taught: Vec<f32> = (200..220).map(|seed| value(seed, 3.0)).collect();

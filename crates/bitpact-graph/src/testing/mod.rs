@@ -1,0 +1,63 @@
+//! Random networks for the tests of every crate that computes them: every op, every parameter at its edges.
+//!
+//! A network is a function of a list of numbers, its choices, and the simplest one where they are zero or run out. A property test draws the
+//! list, so that its counterexample shrinks to a small network:
+//!
+//! ```
+//! use bitpact_graph::testing::{Choices, network};
+//!
+//! let mut choices = Choices::of_seed(7);
+//! let (graph, plan) = network(&mut choices);
+//! plan.check(&graph).unwrap();
+//! ```
+
+mod bits;
+mod grow;
+
+use bitpact_core::rng::Key;
+
+use crate::{Graph, QuantPlan};
+
+/// A list of choices that is read from its beginning.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    list: Vec<u32>,
+    read: usize,
+}
+
+impl Choices {
+    /// These choices, then zeros.
+    pub fn new(list: Vec<u32>) -> Self {
+        Self { list, read: 0 }
+    }
+
+    /// Choices enough for a large network, a function of `seed`.
+    pub fn of_seed(seed: u64) -> Self {
+        let key = Key::new(seed).with("choices");
+        Self::new((0..1000).map(|i| key.u64(i) as u32).collect())
+    }
+
+    /// One of `0..n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        let choice = self.list.get(self.read).copied().unwrap_or(0);
+        self.read += 1;
+        ((u64::from(choice) * n as u64) >> 32) as usize
+    }
+
+    /// True for one choice in `n`, false where choices have run out.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == n - 1
+    }
+
+    /// One of `all`; of no choice, the first.
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// A network and its bits. It fits the form that integers can follow, and its tensors are small enough for plain loops.
+pub fn network(choices: &mut Choices) -> (Graph, QuantPlan) {
+    let graph = grow::graph(choices);
+    let plan = bits::plan(choices, &graph);
+    (graph, plan)
+}

@@ -1,0 +1,217 @@
+//! Convolution and linear layer.
+
+use bitpact_core::{quantize_weights, weights_backward};
+use bitpact_graph::{NodeId, Op, Shape, WeightPlan};
+
+use super::ReferenceBackend;
+use super::value::Value;
+use crate::Gradients;
+
+/// How a window moves over an image.
+pub(super) struct Window {
+    kernel: [usize; 2],
+    stride: usize,
+    padding: usize,
+    groups: usize,
+    /// Shapes of an image before and after.
+    shapes: [Shape; 2],
+}
+
+impl Window {
+    /// Calls `f(y, x, w)` for every product of `images` images: element y of the output is the sum of the products of input x and
+    /// weight w.
+    pub(super) fn each_product(&self, images: usize, mut f: impl FnMut(usize, usize, usize)) {
+        let ([kh, kw], [from, to]) = (self.kernel, self.shapes);
+        let (inputs, outputs) = (from.c / self.groups, to.c / self.groups);
+        for y in 0..images * to.elements() {
+            let (o, column, row) = (y % to.c, y / to.c % to.w, y / to.c / to.w % to.h);
+            let (image, first) = (y / to.elements(), o / outputs * inputs);
+            for ky in 0..kh {
+                for kx in 0..kw {
+                    let at = |out: usize, k: usize| (out * self.stride + k).checked_sub(self.padding);
+                    let (Some(iy), Some(ix)) = (at(row, ky), at(column, kx)) else { continue };
+                    if iy >= from.h || ix >= from.w {
+                        continue;
+                    }
+                    let pixel = ((image * from.h + iy) * from.w + ix) * from.c + first;
+                    for i in 0..inputs {
+                        f(y, pixel + i, ((o * inputs + i) * kh + ky) * kw + kx);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The weights of a step.
+struct Weights {
+    /// What the quantizer reads: for a layer that reads the image, with the scale of the pixels.
+    real: Vec<f32>,
+    /// Learned steps in the units of `real`.
+    steps: Vec<f32>,
+    /// What is multiplied: codes, or real numbers.
+    numbers: Vec<f32>,
+    /// Real value of one of them, for every output channel.
+    scales: Vec<f32>,
+}
+
+impl ReferenceBackend {
+    pub(super) fn product(&self, id: NodeId) -> Value {
+        let (window, Weights { numbers, scales, .. }) = (self.window(id), self.weights(id));
+        let (x, x_scale) = self.factors(id);
+        let mut sums = vec![0f64; self.images * window.shapes[1].elements()];
+        window.each_product(self.images, |y, x_at, w| sums[y] += f64::from(x[x_at]) * f64::from(numbers[w]));
+        self.disturb_sums(id, &window, &x, &numbers, &mut sums);
+        let is_exact = self.reads_codes(id);
+        if !is_exact {
+            sums.iter_mut().for_each(|sum| *sum = f64::from(*sum as f32));
+        }
+        let unit = scales.iter().map(|&s| f64::from(x_scale) * f64::from(s)).collect();
+        let bias = match self.graph.node(id).op {
+            Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } => {
+                self.params.value(self.param(id, "bias")).to_vec()
+            }
+            _ => vec![0.0; window.shapes[1].c],
+        };
+        let value = Value::Sums { sums, unit, bias, is_exact };
+        match self.is_normalized(id) {
+            true => value,
+            false => Value::Real(self.real(&value)),
+        }
+    }
+
+    /// `g` is dL/dz of the sums z where a batch norm reads them, else dL/dy of `y = unit * z + bias`.
+    pub(super) fn product_backward(&mut self, id: NodeId, mut g: Vec<f32>) -> Vec<Vec<f32>> {
+        let (window, weights) = (self.window(id), self.weights(id));
+        let (x, x_scale) = self.factors(id);
+        let channels = window.shapes[1].c;
+        if let Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } = self.graph.node(id).op {
+            let bias = self.param(id, "bias");
+            // A norm takes the mean away, and with it the bias.
+            let of_channel = |c: usize| -> f64 { g[c..].iter().step_by(channels).map(|&g| f64::from(g)).sum() };
+            let sums = (0..channels).map(|c| if self.is_normalized(id) { 0.0 } else { of_channel(c) as f32 }).collect();
+            self.params.get_mut(bias).grad = sums;
+        }
+        if !self.is_normalized(id) {
+            let units = weights.scales.iter().map(|&s| (f64::from(x_scale) * f64::from(s)) as f32).cycle();
+            g.iter_mut().zip(units).for_each(|(g, unit)| *g *= unit);
+        }
+        if self.gradients == Gradients::Bf16 {
+            g.iter_mut().for_each(|g| *g = to_bf16(*g));
+        }
+        let mut dw = vec![0f64; weights.numbers.len()];
+        let mut dx = vec![0f64; x.len()];
+        window.each_product(self.images, |y, x_at, w| {
+            dw[w] += f64::from(g[y]) * f64::from(x[x_at]);
+            dx[x_at] += f64::from(g[y]) * f64::from(weights.numbers[w]);
+        });
+        let of_channel = dw.len() / channels;
+        // Weights that are all zero have no scale; their gradient is zero.
+        let by_scale = |(i, dw): (usize, f64)| match weights.scales[i / of_channel] {
+            scale if scale > 0.0 => (dw / f64::from(scale)) as f32,
+            _ => 0.0,
+        };
+        let dw: Vec<f32> = dw.into_iter().enumerate().map(by_scale).collect();
+        self.weights_backward(id, &weights, dw);
+        vec![dx.into_iter().map(|dx| (dx / f64::from(x_scale)) as f32).collect()]
+    }
+
+    /// The gradients of weights and steps, through the quantizer, from that of the real value of what is multiplied.
+    fn weights_backward(&mut self, id: NodeId, weights: &Weights, dw: Vec<f32>) {
+        let (mut grad, mut dsteps) = (dw.clone(), vec![0.0; weights.steps.len()]);
+        if let WeightPlan::Quantized(spec) = self.plan.weights[&self.graph.node(id).name] {
+            let channels = self.graph.shape(id).c;
+            weights_backward(&spec, &weights.real, channels, &weights.steps, &dw, &mut grad, &mut dsteps);
+        }
+        if self.reads_image(id) {
+            let scales: Vec<f32> = self.pixel_scales(id);
+            grad.iter_mut().zip(scales).for_each(|(g, scale)| *g *= scale);
+            dsteps.iter_mut().for_each(|d| *d *= self.pixels.mean_scale());
+        }
+        let weight = self.param(id, "weight");
+        self.params.get_mut(weight).grad = grad;
+        if !dsteps.is_empty() {
+            let step = self.param(id, "weight_step");
+            self.params.get_mut(step).grad = dsteps;
+        }
+    }
+
+    fn weights(&self, id: NodeId) -> Weights {
+        let channels = self.graph.shape(id).c;
+        let mut real = self.params.value(self.param(id, "weight")).to_vec();
+        if self.reads_image(id) {
+            real.iter_mut().zip(self.pixel_scales(id)).for_each(|(w, scale)| *w *= scale);
+        }
+        let WeightPlan::Quantized(spec) = self.plan.weights[&self.graph.node(id).name] else {
+            let (numbers, scales) = (real.clone(), vec![1.0; channels]);
+            return Weights { real, steps: Vec::new(), numbers, scales };
+        };
+        let mut steps = Vec::new();
+        if spec.quant.is_learned() {
+            let unit = if self.reads_image(id) { self.pixels.mean_scale() } else { 1.0 };
+            steps = self.params.value(self.param(id, "weight_step")).iter().map(|step| step * unit).collect();
+        }
+        let (mut codes, mut scales) = (vec![0; real.len()], vec![0.0; spec.scales_len(channels)]);
+        quantize_weights(&spec, &real, channels, &steps, &mut codes, &mut scales);
+        if scales.len() == 1 {
+            scales = vec![scales[0]; channels];
+        }
+        let mut numbers: Vec<f32> = codes.into_iter().map(f32::from).collect();
+        if !self.reads_codes(id) {
+            let of_channel = real.len() / channels;
+            numbers.iter_mut().enumerate().for_each(|(i, w)| *w *= scales[i / of_channel]);
+            scales.fill(1.0);
+        }
+        Weights { real, steps, numbers, scales }
+    }
+
+    /// What a layer multiplies its weights with, and the real value of one of it.
+    fn factors(&self, id: NodeId) -> (Vec<f32>, f32) {
+        match self.input(id) {
+            Value::Codes { codes, scale } if self.reads_codes(id) => {
+                (codes.iter().map(|&q| q as f32).collect(), *scale)
+            }
+            value => (self.real(value), 1.0),
+        }
+    }
+
+    fn window(&self, id: NodeId) -> Window {
+        let shapes = [self.graph.input_shape(id), self.graph.shape(id)];
+        match self.graph.node(id).op {
+            Op::Conv { kernel, stride, padding, groups, .. } => {
+                Window { kernel: [kernel; 2], stride, padding, groups, shapes }
+            }
+            _ => Window { kernel: [shapes[0].h, shapes[0].w], stride: 1, padding: 0, groups: 1, shapes },
+        }
+    }
+
+    /// Whether both factors of a layer are codes, so that its sums are exact.
+    fn reads_codes(&self, id: NodeId) -> bool {
+        let is_quantized = self.plan.weights[&self.graph.node(id).name] != WeightPlan::Float;
+        is_quantized && matches!(self.input(id), Value::Codes { .. })
+    }
+
+    fn reads_image(&self, id: NodeId) -> bool {
+        self.graph.node(id).inputs[0] == 0
+    }
+
+    /// Whether a batch norm reads a layer, and nothing else.
+    fn is_normalized(&self, id: NodeId) -> bool {
+        matches!(self.graph.consumers(id), [reader] if self.graph.node(*reader).op == Op::BatchNorm)
+    }
+
+    /// The scale of the pixels that each weight is multiplied with.
+    fn pixel_scales(&self, id: NodeId) -> Vec<f32> {
+        let Window { kernel: [kh, kw], groups, shapes: [from, to], .. } = self.window(id);
+        let (inputs, outputs) = (from.c / groups, to.c / groups);
+        let channel = |w: usize| w / (inputs * kh * kw) / outputs * inputs + w / (kh * kw) % inputs;
+        (0..to.c * inputs * kh * kw).map(|w| self.pixels.scale[channel(w)]).collect()
+    }
+}
+
+/// The nearest bfloat16, ties to even.
+fn to_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    if x.is_nan() { x } else { f32::from_bits(rounded) }
+}
