@@ -15,4 +15,6 @@ pub use executor::{EngineError, ExecOptions, Executor};
 pub use interpreter::{Interpreter, Trace};
 pub use predict::{Accuracy, predict, top_k, top_k_hits};
 pub use profile::LayerProfile;
-pub use verify::{Difference, PathCount, Verification, VerifyOptions, verify};
+pub use verify::{
+    Difference, FormulaCheck, FormulaDifference, PathCount, Verification, VerifyOptions, check_formula, verify,
+};

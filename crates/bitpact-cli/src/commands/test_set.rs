@@ -31,6 +31,11 @@ impl TestSetArgs {
         open(&self.model)
     }
 
+    /// The network as it was named.
+    pub(crate) fn model(&self) -> &std::path::Path {
+        &self.model
+    }
+
     /// The test images for `loaded`, with the name of their set.
     pub(crate) fn images(&self, loaded: &Loaded) -> Result<(DatasetName, Box<dyn Dataset>)> {
         let name = self.name(loaded)?;

@@ -20,6 +20,10 @@ fn verify_compares_every_path_and_says_so() {
         assert!(path["different"] == 0 && path["codes"].as_u64().unwrap() > 0, "{path}");
         assert!(path["isa"].is_string() && path["threads"].is_u64(), "{path}");
     }
+    let formula = &object["formula"];
+    assert!(formula["values"].as_u64().unwrap() > 0 && formula["wrong"].as_u64() == Some(0), "{formula}");
+    let told = place.run("verify run --limit-test 3 --threads 1").ok().stdout;
+    assert!(told.contains("follow the formula of training"), "{told}");
     let told = place.run("verify run/model.bitpact --limit-test 3 --threads 1").ok().stdout;
     assert!(told.contains("\n0 of ") && told.contains("codes differ: 3 images of builtin"), "{told}");
     place.run("verify run/best.safetensors --limit-test 2 --threads 1").ok();

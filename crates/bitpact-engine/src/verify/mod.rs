@@ -1,12 +1,17 @@
 //! Proof on real images: every path of this machine gives the interpreter's codes, layer by layer.
 
+mod formula;
+mod probes;
 #[cfg(test)]
 mod tests;
+
+pub use formula::{FormulaCheck, FormulaDifference, check_formula};
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bitpact_core::rng::Key;
 use bitpact_kernels::{Isa, Pool};
 use bitpact_model::IntegerModel;
 
@@ -28,13 +33,15 @@ pub struct VerifyOptions {
     pub isas: Vec<Isa>,
     /// Numbers of threads.
     pub threads: Vec<usize>,
+    /// Whether each kind of layer is computed on inputs of odd sizes and with other padding, too.
+    pub probes: bool,
 }
 
 impl VerifyOptions {
-    /// Every instruction set of this machine, with 1 to `most` threads; above 4, every doubling and `most` itself.
+    /// Every instruction set of this machine, with 1 to `most` threads; above 4, every doubling and `most` itself. With probes.
     pub fn up_to(most: usize) -> Self {
         let threads = (1..=most.max(1)).filter(|&n| n <= 4 || n.is_power_of_two() || n == most).collect();
-        Self { isas: Isa::available(), threads }
+        Self { isas: Isa::available(), threads, probes: true }
     }
 }
 
@@ -101,11 +108,14 @@ pub struct Verification {
     pub paths: Vec<PathCount>,
     /// The first difference, by image, then path, then layer and position.
     pub first: Option<Difference>,
+    /// Codes of the network's layers at sizes and with padding of [`verify`]'s own; counted in `codes` too.
+    pub probed: u64,
 }
 
 /// Compares the interpreter of `model` with executors of the same network written to bytes and read again, on `images`
 /// images: every code of every layer, on every path of `options`, for half of the images computed in a batch and for the
-/// other half alone. Paths take turns in which half is which.
+/// other half alone. Paths take turns in which half is which. Before them, where the options say so, each kind of layer is computed on inputs of odd
+/// sizes, with padding of 0 and of the middle of its range, in networks of a few pixels.
 ///
 /// `load(range, pixels)` writes the images numbered `range`, HWC; `progress(done)` is called with the number of images done.
 ///
@@ -119,7 +129,39 @@ pub fn verify(
     progress: impl FnMut(usize),
 ) -> Result<Verification, EngineError> {
     let reloaded = IntegerModel::from_bytes(&model.to_bytes()?, "the network written and read again")?;
-    compare(model, &reloaded, options, images, load, progress)
+    let probed = probe(model, options)?;
+    let mut found = compare(model, &reloaded, options, images, load, progress)?;
+    if probed.first.is_some() {
+        found.first = probed.first;
+    }
+    found.probed = probed.codes;
+    found.codes += probed.codes;
+    found.different += probed.different;
+    Ok(found)
+}
+
+/// Images of each probe.
+const PROBE_IMAGES: usize = 2;
+
+/// Compares the probes of `model` on every path; they count as one path more.
+fn probe(model: &IntegerModel, options: &VerifyOptions) -> Result<Verification, EngineError> {
+    let mut all = Verification { images: 0, codes: 0, different: 0, paths: Vec::new(), first: None, probed: 0 };
+    if !options.probes {
+        return Ok(all);
+    }
+    for probes::Probe { layer, model } in probes::probes(model) {
+        let load = |range: Range<usize>, pixels: &mut [u8]| {
+            let key = Key::new(range.start as u64).with("probe");
+            pixels.iter_mut().enumerate().for_each(|(i, pixel)| *pixel = key.u64(i as u64) as u8);
+        };
+        let found = compare(&model, &model, options, PROBE_IMAGES, load, |_| ())?;
+        all.codes += found.codes;
+        all.different += found.different;
+        let input = model.input_shape;
+        let named = |first: Difference| Difference { layer: format!("{layer} in a probe of {input}"), ..first };
+        all.first = all.first.or(found.first.map(named));
+    }
+    Ok(all)
 }
 
 /// Compares the interpreter of `reference` with executors of `candidate`, which has the same shapes.
@@ -175,6 +217,7 @@ fn compare(
         different: paths.iter().map(|path| path.different).sum(),
         paths,
         first,
+        probed: 0,
     })
 }
 

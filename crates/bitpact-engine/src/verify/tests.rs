@@ -33,10 +33,11 @@ fn every_path_is_compared_and_nothing_differs() {
     // The first chunk is computed in both forms, with the logits of `run` for each.
     let each = (images + CHUNK_IMAGES) * codes + 2 * CHUNK_IMAGES * 5;
     assert!(found.paths.iter().all(|path| path.codes == each as u64), "{:?}, expected {each}", found.paths);
-    assert_eq!(found.codes, (each * found.paths.len()) as u64);
+    assert_eq!(found.codes - found.probed, (each * found.paths.len()) as u64);
+    assert!(found.probed > 0);
     assert_eq!(done, [CHUNK_IMAGES, 2 * CHUNK_IMAGES, images]);
     let none = verify(&model, &options, 0, |_, _| panic!("nothing to load"), |_| {}).unwrap();
-    assert_eq!((none.codes, none.different), (0, 0));
+    assert_eq!((none.codes, none.different), (none.probed, 0));
 }
 
 /// A candidate whose every path is wrong in a known place is found there.
@@ -80,7 +81,7 @@ fn a_fault_in_one_logit_is_one_difference_a_form() {
     let last = faulty.layers.len() - 1;
     let IntegerOp::Sum(sum) = &mut faulty.layers[last].op else { panic!("logits") };
     sum.requant.add[4] -= 1;
-    let options = VerifyOptions { isas: vec![Isa::detect()], threads: vec![1] };
+    let options = VerifyOptions { isas: vec![Isa::detect()], threads: vec![1], probes: false };
     let found = compare(&model, &faulty, &options, 1, load, |_| {}).unwrap();
     // In a batch, alone, and both again without a trace.
     assert_eq!(found.different, 4);
@@ -94,4 +95,77 @@ fn numbers_of_threads() {
     assert_eq!(VerifyOptions::up_to(0).threads, [1]);
     assert_eq!(VerifyOptions::up_to(3).threads, [1, 2, 3]);
     assert_eq!(VerifyOptions::up_to(12).threads, [1, 2, 3, 4, 8, 12]);
+}
+
+/// A network whose batch norms have variances around eps in some channels.
+fn trained(name: &str, bits: &str) -> Model {
+    let graph = zoo::build(name, Shape::new(8, 8, 3), 5).unwrap().unwrap().narrowed(4).unwrap();
+    let plan = QuantPlan::resolve(&graph, &QuantConfig::new(bits.parse().unwrap())).unwrap();
+    let names = (0..5).map(|c| c.to_string()).collect();
+    let mut model = Model::random(graph, plan, InputDescription::uniform(3, 120, 0.02), names, 4).unwrap();
+    for (name, tensor) in &mut model.tensors {
+        if name.ends_with(".running_var") {
+            tensor.data.iter_mut().step_by(3).for_each(|var| *var *= 1e-4);
+        }
+    }
+    model
+}
+
+#[test]
+fn converted_networks_follow_the_formula_of_training() {
+    for name in ["cnn", "resnet20", "resnet20-b", "preact_resnet20", "mobilenet_v2"] {
+        for bits in ["W2A2", "W4A4", "W8A8"] {
+            let model = trained(name, bits);
+            let conversion = convert(&model).unwrap();
+            let found = check_formula(&model, &conversion, 2, load).unwrap();
+            assert_eq!((found.wrong, &found.first), (0, &None), "{name} {bits}");
+            let sums: usize =
+                conversion.model.layers.iter().filter(|l| l.op.sum().is_some()).map(|l| l.shape.elements()).sum();
+            assert_eq!(found.values, 2 * sums as u64, "{name} {bits}");
+            assert!(found.at_boundaries * 100 < found.values, "{name} {bits}: {} at boundaries", found.at_boundaries);
+        }
+    }
+}
+
+#[test]
+fn a_conversion_without_eps_or_without_the_half_of_rounding_is_wrong() {
+    for name in ["resnet20", "preact_resnet20", "mobilenet_v2"] {
+        let model = trained(name, "W4A4");
+        // Conversion adds eps to what is less by it.
+        let mut without = model.clone();
+        for (name, tensor) in &mut without.tensors {
+            if name.ends_with(".running_var") {
+                tensor.data.iter_mut().for_each(|var| *var = (*var - 1e-5).max(0.0));
+            }
+        }
+        let found = check_formula(&model, &convert(&without).unwrap(), 2, load).unwrap();
+        assert!(found.wrong > 0, "{name}: eps");
+        let mut floored = convert(&model).unwrap();
+        for layer in &mut floored.model.layers {
+            if let IntegerOp::Sum(sum) = &mut layer.op {
+                let half = 1i64 << sum.requant.shift >> 1;
+                sum.requant.add.iter_mut().for_each(|add| *add -= half);
+            }
+        }
+        let found = check_formula(&model, &floored, 2, load).unwrap();
+        assert!(found.wrong * 20 > found.values, "{name}: half, {} of {}", found.wrong, found.values);
+        let told = found.first.unwrap().to_string();
+        assert!(told.contains("layer `") && told.contains("the formula of training gives"), "{told}");
+    }
+}
+
+#[test]
+fn every_kind_of_layer_is_probed_at_odd_sizes_with_padding_of_its_range() {
+    for name in ["resnet20", "resnet20-b", "preact_resnet20", "mobilenet_v2", "cnn"] {
+        let model = convert(&trained(name, "W3A4")).unwrap().model;
+        let probes = probes::probes(&model);
+        let kinds: std::collections::BTreeSet<&str> = probes.iter().map(|probe| probe.layer.as_str()).collect();
+        assert!(kinds.len() >= 4, "{name}: {kinds:?}");
+        assert!(probes.iter().any(|probe| probe.model.layers.iter().any(|l| (l.shape.h, l.shape.w) == (7, 17))));
+        let padded = |layer: &bitpact_model::IntegerLayer| layer.op.products().any(|p| p.padding_code > 0);
+        assert!(probes.iter().any(|probe| probe.model.layers.iter().any(padded)), "{name}");
+        let found = probe(&model, &VerifyOptions::up_to(2)).unwrap();
+        assert_eq!((found.different, &found.first), (0, &None), "{name}");
+        assert!(found.codes > 0);
+    }
 }

@@ -51,7 +51,7 @@ pub fn evaluate_integer(
     let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
         range.zip(pixels.chunks_exact_mut(shape.len())).for_each(|(i, image)| dataset.image(i, image));
     };
-    let path = VerifyOptions { isas: vec![isa], threads: vec![threads] };
+    let path = VerifyOptions { isas: vec![isa], threads: vec![threads], probes: false };
     if let Some(difference) = verify(model, &path, proved, fill, |_| ())?.first {
         return Err(RunError::Differs(difference));
     }
