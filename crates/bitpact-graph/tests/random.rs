@@ -1,7 +1,7 @@
 //! The random networks of the tests: all of them are valid, and between them they use everything.
 
 use bitpact_core::{ActQuant, Granularity, Grid, WeightQuant};
-use bitpact_graph::testing::{Choices, network};
+use bitpact_graph::testing::{Choices, Form, network, network_of};
 use bitpact_graph::{Graph, Op, QuantPlan, WeightPlan, fuse};
 use proptest::prelude::*;
 
@@ -10,9 +10,14 @@ proptest! {
 
     #[test]
     fn random_networks_are_valid(choices in prop::collection::vec(any::<u32>(), 0..200)) {
-        let (graph, plan) = network(&mut Choices::new(choices));
-        plan.check(&graph).unwrap();
-        prop_assert!(fuse(&graph).is_ok(), "{:?}: {:?}", graph, fuse(&graph));
+        for terms in [2, 5] {
+            let (graph, plan) = network_of(Form { terms }, &mut Choices::new(choices.clone()));
+            plan.check(&graph).unwrap();
+            let sums = fuse(&graph);
+            prop_assert!(sums.is_ok(), "{:?}: {:?}", graph, sums);
+            let longest = sums.unwrap().iter().filter_map(|layer| layer.sum()).map(|sum| sum.terms.len()).max();
+            prop_assert!(terms > 2 || longest <= Some(2), "{:?}", graph);
+        }
     }
 }
 
@@ -121,6 +126,11 @@ fn random_networks_use_everything() {
         ));
         cases.push(("bits of activations", acts(&|_, b, _| b == bits)));
     }
+    let many = |seed| {
+        let (graph, _) = network_of(Form { terms: 5 }, &mut Choices::of_seed(seed));
+        fuse(&graph).unwrap().iter().filter_map(|layer| layer.sum()).any(|sum| sum.terms.len() > 3)
+    };
+    cases.push(("sums of more than three terms", (0..2000).filter(|&seed| many(seed)).count()));
     for (what, networks) in cases {
         assert!(networks >= 10, "{what}: only {networks} of {} networks", all.len());
     }

@@ -384,6 +384,9 @@ impl Shortcut {
         let row = layout.offset(r * stride, 0);
         for (q, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             *to = [U::default(); BLOCK];
+            if from == until {
+                continue;
+            }
             let pixel = &x[row + q * stride * layout.cs..][..layout.cs];
             let pixel = &pixel[from - pad_before..until - pad_before];
             to[from - first..until - first].iter_mut().zip(pixel).for_each(|(to, &x)| *to = f(x));

@@ -1,6 +1,6 @@
 //! Networks that grow node by node from the image to the logits.
 
-use super::Choices;
+use super::{Choices, Form};
 use crate::{Graph, Node, NodeId, Op, Rate, Shape};
 
 /// What a tensor is to those that may read it.
@@ -18,6 +18,7 @@ enum Kind {
 }
 
 struct Grower<'a> {
+    form: Form,
     choices: &'a mut Choices,
     nodes: Vec<Node>,
     shapes: Vec<Shape>,
@@ -31,8 +32,8 @@ const LAYERS: usize = 7;
 /// Elements of a tensor, at the most.
 const ELEMENTS: usize = 1500;
 
-pub(super) fn graph(choices: &mut Choices) -> Graph {
-    let mut g = Grower { choices, nodes: Vec::new(), shapes: Vec::new(), kinds: Vec::new() };
+pub(super) fn graph(form: Form, choices: &mut Choices) -> Graph {
+    let mut g = Grower { form, choices, nodes: Vec::new(), shapes: Vec::new(), kinds: Vec::new() };
     let [height, width] = [(); 2].map(|()| g.choices.of(&[4, 1, 2, 3, 5, 6, 7, 8, 9, 12]));
     let [height, width] = if g.choices.one_in(20) { [1, 1] } else { [height, width] };
     let channels = g.choices.of(&[3, 1, 2, 4, 5, 16]);
@@ -144,7 +145,42 @@ impl Grower<'_> {
         if self.choices.one_in(3) {
             last = self.shortcut(input, last);
         }
+        for _ in 2..self.form.terms {
+            if self.choices.one_in(3) {
+                last = self.another_term(last);
+            }
+        }
         self.act_or_stream(last)
+    }
+
+    /// Adds a tensor of the same shape or a product of any tensor to a sum.
+    fn another_term(&mut self, sum: NodeId) -> NodeId {
+        let to = self.shapes[sum];
+        // What is added to a stream is a stream itself, and ends the sum.
+        if self.adds_stream(sum) {
+            return sum;
+        }
+        let view = self.readable(|kind| matches!(kind, Kind::Codes(_) | Kind::Stream));
+        let view: Vec<NodeId> = view.into_iter().filter(|&id| self.shapes[id] == to).collect();
+        let input = self.readable(|kind| kind != Kind::Stream);
+        let term = match self.choices.below(3) {
+            0 if !view.is_empty() => Some(view[self.choices.below(view.len())]),
+            _ => {
+                let input = input[self.choices.below(input.len().min(4))];
+                self.product_to(input, to).map(|product| self.norm(product))
+            }
+        };
+        match term {
+            None => sum,
+            Some(term) if self.choices.one_in(2) => self.push(Op::Add, &[term, sum], None),
+            Some(term) => self.push(Op::Add, &[sum, term], None),
+        }
+    }
+
+    fn adds_stream(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id];
+        let moves = matches!(node.op, Op::Add | Op::Subsample { .. });
+        moves && node.inputs.iter().any(|&input| self.kinds[input] == Some(Kind::Stream) || self.adds_stream(input))
     }
 
     fn act_or_stream(&mut self, last: NodeId) -> NodeId {
@@ -267,8 +303,8 @@ impl Grower<'_> {
             3 | 4 => {
                 let mut from = self.readable(|kind| matches!(kind, Kind::Codes(_) | Kind::Sums));
                 from.truncate(4);
-                // A product is a stream only where something else reads it too.
-                if self.nodes[last].op != Op::Add || from.is_empty() || self.choices.one_in(2) {
+                // A sum is a stream only where something else reads it too; else its terms are those of this one.
+                if self.form.terms == 2 || from.is_empty() || self.choices.one_in(2) {
                     from = vec![self.act_of_stream(last)];
                 }
                 let input = from[self.choices.below(from.len())];

@@ -55,9 +55,23 @@ impl Choices {
     }
 }
 
-/// A network and its bits. It fits the form that integers can follow, and its tensors are small enough for plain loops.
+/// Which networks are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Terms of a sum at the most, at least 2. With 2 they are a product and a shortcut, or a branch of products and the projection
+    /// of the tensor that it starts from.
+    pub terms: usize,
+}
+
+/// A network of sums of two terms, and its bits. It fits the form that integers can follow, and its tensors are small enough for plain
+/// loops.
 pub fn network(choices: &mut Choices) -> (Graph, QuantPlan) {
-    let graph = grow::graph(choices);
+    network_of(Form { terms: 2 }, choices)
+}
+
+/// A network of the given form, and its bits.
+pub fn network_of(form: Form, choices: &mut Choices) -> (Graph, QuantPlan) {
+    let graph = grow::graph(form, choices);
     let plan = bits::plan(choices, &graph);
     (graph, plan)
 }
