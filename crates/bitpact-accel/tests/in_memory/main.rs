@@ -1,0 +1,3 @@
+//! The in-memory model against physics that is known otherwise, exact integers and the interpreter.
+
+mod wires;
