@@ -1,3 +1,4 @@
 //! The in-memory model against physics that is known otherwise, exact integers and the interpreter.
 
+mod cells;
 mod wires;
