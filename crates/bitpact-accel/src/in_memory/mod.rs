@@ -3,15 +3,23 @@
 //! - A [`Cell`] is data: its currents follow from stated physics, every parameter has a spread, every constant a source.
 //! - [`exact`] solves the wires' network of resistors, [`Droop`] is its linear stand-in; [`margins`], [`read_disturb`] and
 //!   [`count_error_rate`] are what a designer of arrays asks first.
-//!
+//! - [`layers`] are the products of an integer network, [`Slices`] their bits, and a [`ChipLayer`] one of them on the arrays of a chip
+//!   whose cells have been drawn.
 
 mod cell;
 mod check;
+mod chip;
+mod encoding;
 mod ladder;
+mod layers;
 mod margin;
+mod patterns;
 mod reader;
 
 pub use cell::{Adc, Array, CELL_NAMES, Cell, Encoding, Law, Spread, Storage, Stored};
+pub use chip::{ChipLayer, ReadErrors};
+pub use encoding::Slices;
 pub use ladder::{Droop, exact, word_line_share};
+pub use layers::{Layer, layers};
 pub use margin::{Margins, ReadDisturb, count_error_rate, margins, read_disturb};
 pub use reader::Reader;

@@ -1,4 +1,5 @@
 //! The in-memory model against physics that is known otherwise, exact integers and the interpreter.
 
 mod cells;
+mod encodings;
 mod wires;
