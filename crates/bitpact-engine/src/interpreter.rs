@@ -24,6 +24,29 @@ pub struct Interpreter<'a> {
     model: &'a IntegerModel,
 }
 
+/// What computes sums of products in the interpreter's place, such as a model of hardware.
+pub trait Sums {
+    /// Whether product `which` of layer `layer` is computed here: 0 is the layer's main product, 1 its second.
+    fn computes(&self, layer: usize, which: usize) -> bool;
+
+    /// The sums of that product, `out_channels` for each pixel of its output, row by row. `windows` holds the codes that every pixel
+    /// reads: `[pixel][in_channels][kernel rows][kernel columns]`, those of all groups.
+    fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64>;
+}
+
+/// Leaves every product to the interpreter.
+struct Nothing;
+
+impl Sums for Nothing {
+    fn computes(&self, _: usize, _: usize) -> bool {
+        false
+    }
+
+    fn sums(&mut self, _: usize, _: usize, _: &[i64]) -> Vec<i64> {
+        Vec::new()
+    }
+}
+
 /// Codes of one tensor with its shape.
 struct Codes<'a> {
     shape: Shape,
@@ -51,13 +74,27 @@ impl<'a> Interpreter<'a> {
     /// # Panics
     /// If the number of pixels is wrong.
     pub fn run(&self, pixels: &[u8]) -> Trace {
+        self.run_with(pixels, &mut Nothing)
+    }
+
+    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a product.
+    ///
+    /// # Panics
+    /// If the number of pixels is wrong, or a product has too few sums.
+    pub fn run_with(&self, pixels: &[u8], other: &mut dyn Sums) -> Trace {
         assert_eq!(pixels.len(), self.model.input_shape.elements(), "pixels of one image");
         let mut tensors: Vec<Vec<i64>> = vec![pixels.iter().map(|&p| i64::from(p)).collect()];
-        for layer in &self.model.layers {
+        for (i, layer) in self.model.layers.iter().enumerate() {
             let mut out = Vec::with_capacity(layer.shape.elements());
+            let others = |(which, product): (usize, &IntegerProduct)| {
+                let places = || (0..layer.shape.h).flat_map(|y| (0..layer.shape.w).map(move |x| (y, x)));
+                let windows = || places().flat_map(|(y, x)| self.window(&tensors, product, y, x)).collect::<Vec<_>>();
+                other.computes(i, which).then(|| other.sums(i, which, &windows()))
+            };
+            let others: Vec<Option<Vec<i64>>> = layer.op.products().enumerate().map(others).collect();
             for y in 0..layer.shape.h {
                 for x in 0..layer.shape.w {
-                    self.pixel(&tensors, layer, y, x, &mut out);
+                    self.pixel(&tensors, layer, &others, y, x, &mut out);
                 }
             }
             tensors.push(out);
@@ -71,22 +108,35 @@ impl<'a> Interpreter<'a> {
     }
 
     /// Appends the output of a layer at row `y`, column `x`, channel by channel.
-    fn pixel(&self, tensors: &[Vec<i64>], layer: &IntegerLayer, y: usize, x: usize, out: &mut Vec<i64>) {
+    fn pixel(
+        &self,
+        tensors: &[Vec<i64>],
+        layer: &IntegerLayer,
+        others: &[Option<Vec<i64>>],
+        y: usize,
+        x: usize,
+        out: &mut Vec<i64>,
+    ) {
         let channels = 0..layer.shape.c;
+        let sums = |which: usize, product: &IntegerProduct| match &others[which] {
+            Some(sums) => sums[(y * layer.shape.w + x) * layer.shape.c..][..layer.shape.c].to_vec(),
+            None => {
+                let window = self.window(tensors, product, y, x);
+                (0..layer.shape.c).map(|c| sum(product, &window, c)).collect()
+            }
+        };
         match &layer.op {
             IntegerOp::Product { main, second, residual, step } => {
-                let window = self.window(tensors, main, y, x);
-                let second = second.as_ref().map(|second| (second, self.window(tensors, second, y, x)));
+                let (acc, acc2) = (sums(0, main), second.as_ref().map(|second| sums(1, second)));
                 out.extend(channels.map(|c| {
-                    let acc = sum(main, &window, c);
-                    let acc2 = second.as_ref().map_or(0, |(second, window)| sum(second, window, c));
+                    let (acc, acc2) = (acc[c], acc2.as_ref().map_or(0, |acc2| acc2[c]));
                     let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
                     i64::from(step.apply(c, acc, acc2, res))
                 }));
             }
             IntegerOp::Logits { main, mul, add } => {
-                let window = self.window(tensors, main, y, x);
-                out.extend(channels.map(|c| sum(main, &window, c) * i64::from(mul[c]) + add[c]));
+                let acc = sums(0, main);
+                out.extend(channels.map(|c| acc[c] * i64::from(mul[c]) + add[c]));
             }
             &IntegerOp::MaxPool { input, kernel, stride, padding } => {
                 let codes = self.codes(tensors, input);
@@ -99,11 +149,9 @@ impl<'a> Interpreter<'a> {
                 }));
             }
             IntegerOp::Stream { main, second, residual, step, res_mul } => {
-                let window = self.window(tensors, main, y, x);
-                let second = second.as_ref().map(|second| (second, self.window(tensors, second, y, x)));
+                let (acc, acc2) = (sums(0, main), second.as_ref().map(|second| sums(1, second)));
                 out.extend(channels.map(|c| {
-                    let acc = sum(main, &window, c);
-                    let acc2 = second.as_ref().map_or(0, |(second, window)| sum(second, window, c));
+                    let (acc, acc2) = (acc[c], acc2.as_ref().map_or(0, |acc2| acc2[c]));
                     let res = residual.map_or(0, |residual| self.shortcut(tensors, residual, y, x, c));
                     i64::from(step.apply(c, acc, acc2, 0)) + res * i64::from(*res_mul)
                 }));
