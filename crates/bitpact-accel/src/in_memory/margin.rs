@@ -6,8 +6,8 @@ use super::cell::{Array, Cell, Encoding, Storage, Stored};
 use super::ladder::{Droop, exact};
 use super::reader::Reader;
 
-/// Cells drawn for the moments of a spread.
-const MOMENT_CELLS: u64 = 4000;
+/// Cells drawn for the moments of a spread: means of 64 rows are then right within a hundredth of a count.
+const MOMENT_CELLS: u64 = 1 << 16;
 
 /// Half of the smallest distance between the currents of neighbouring counts, in microamperes, over all the data that give them. Below 0
 /// they overlap.
@@ -85,7 +85,7 @@ pub fn margins(cell: &Cell) -> Margins {
     let differences = data.iter().zip(&exact).flat_map(|(one, ends)| ends.map(|e| (e - drooped(one)).abs() / step));
     let moments = [Stored::High, Stored::Low].map(|stored| moments(cell, stored));
     let sigma = |one: &Data| {
-        let variance = |(h, l): (usize, usize)| h as f64 * moments[0].1 + l as f64 * moments[1].1;
+        let variance = |(h, l): (usize, usize)| h as f64 * moments[0].variance + l as f64 * moments[1].variance;
         let minus = if cell.encoding == Encoding::Match { 0.0 } else { variance(one.minus) };
         (variance(one.plus) + minus).sqrt()
     };
@@ -122,13 +122,20 @@ fn exact_ends(cell: &Cell, array: &Array, one: &Data) -> [f64; 2] {
     [true, false].map(|near| line(one.plus, near) - line(one.minus, !near))
 }
 
-/// Mean and variance of a cell's current in microamperes, over drawn cells.
-pub(crate) fn moments(cell: &Cell, stored: Stored) -> (f64, f64) {
+/// Mean and variance of a cell's current, in microamperes and their square.
+#[derive(Clone, Copy)]
+pub(crate) struct Moments {
+    pub(crate) mean: f64,
+    pub(crate) variance: f64,
+}
+
+/// The moments over drawn cells.
+pub(crate) fn moments(cell: &Cell, stored: Stored) -> Moments {
     let key = Key::new(1).with("moments").at(stored as u64);
     let n = MOMENT_CELLS as f64;
     let drawn: Vec<f64> = (0..MOMENT_CELLS).map(|i| cell.sample(stored, key.at(i))).collect();
     let mean = drawn.iter().sum::<f64>() / n;
-    (mean, drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0))
+    Moments { mean, variance: drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) }
 }
 
 /// The read-disturb margins of a magnetic cell; `None` where reads do not disturb.

@@ -23,8 +23,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The converter's reference is that of a column of nominal cells with half of its rows on, read through the middle of the
-    /// array's wires.
+    /// The converter's reference is the current of a count of nominal cells through the wires of the middle of the array, where fair bits
+    /// put a read: at a quarter of the rows for ANDs, at half of them for matches, and at half of them for differences too, whose two lines carry a
+    /// quarter each, so that a count changes both loads.
     pub fn new(cell: &Cell) -> Self {
         let array = &cell.array;
         let (rows, at_once) = (array.rows, array.rows_at_once);
@@ -44,10 +45,13 @@ impl Reader {
             most: (1 << cell.adc.bits) - 1,
             droops,
         };
-        let half = at_once.div_ceil(2);
-        let (h, high, low) = (half as f64, cell.high_ua(), cell.low_ua());
+        let on = match cell.encoding {
+            Encoding::And => at_once.div_ceil(4),
+            Encoding::Differential | Encoding::Match => at_once.div_ceil(2),
+        };
+        let (h, high, low) = (on as f64, cell.high_ua(), cell.low_ua());
         let plus = match cell.encoding {
-            Encoding::Match => h * high + (at_once - half) as f64 * low,
+            Encoding::Match => h * high + (at_once - on) as f64 * low,
             _ => h * high,
         };
         let (middle, group) = (array.columns / 2, reader.droops.len() / 2);
