@@ -6,11 +6,10 @@ use bitpact_core::rng::Key;
 use super::cell::{Cell, Encoding, Stored};
 use super::encoding::Slices;
 use super::layers::Layer;
-use super::patterns::Patterns;
+use super::patterns::{CHUNK, Patterns};
 use super::reader::Reader;
 
-/// Rows whose currents are tabulated together: a table has an entry for each of their patterns.
-const CHUNK: usize = 8;
+/// A table of a chunk has an entry for each pattern of its rows.
 const PATTERNS: usize = 1 << CHUNK;
 
 /// How often a count was read wrongly.
@@ -73,6 +72,14 @@ pub struct ChipLayer {
 }
 
 impl ChipLayer {
+    /// Bytes that the tables of `layer` take.
+    pub fn bytes(cell: &Cell, layer: &Layer) -> usize {
+        let at_once = cell.array.rows_at_once;
+        let entry = if at_once > CHUNK { size_of::<[f32; 2]>() } else { 1 };
+        let chunks = layer.inputs.div_ceil(at_once.min(CHUNK));
+        layer.out_channels * usize::from(layer.weight_bits) * chunks * PATTERNS * entry
+    }
+
     /// Draws the cells of `layer`; `chip` is the chip's key.
     pub fn new(cell: &Cell, layer: &Layer, chip: Key) -> Self {
         let key = chip.with(&layer.name);

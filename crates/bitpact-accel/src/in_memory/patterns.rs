@@ -2,6 +2,9 @@
 
 use super::layers::Layer;
 
+/// Rows that are looked at together: a pattern of them is a byte.
+pub(crate) const CHUNK: usize = 8;
+
 /// Bits of the inputs of one group of channels, for all pixels.
 pub(crate) struct Patterns {
     pub(crate) pixels: usize,

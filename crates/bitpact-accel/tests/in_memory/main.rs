@@ -2,4 +2,5 @@
 
 mod cells;
 mod encodings;
+mod networks;
 mod wires;
