@@ -8,6 +8,7 @@
 //! - A [`study`] is a whole network on many chips.
 
 mod cell;
+pub mod charts;
 mod check;
 mod chip;
 mod cost;
