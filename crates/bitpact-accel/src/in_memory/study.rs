@@ -121,7 +121,6 @@ enum ChipOf {
 /// A chip: every layer's cells, or what draws its reads.
 pub struct Chip {
     layers: Vec<ChipOf>,
-    key: Key,
 }
 
 /// Errors and activity of a layer's reads.
@@ -159,22 +158,22 @@ impl<'a> Simulation<'a> {
     pub fn chip(&self, number: usize, pool: &Pool) -> Chip {
         let key = Key::new(self.seed).with("chip").at(number as u64);
         let layers = in_parallel(pool, self.layers.len(), |i| match &self.table {
-            Some(table) => ChipOf::Counts(Box::new(CountLayer::new(table, &self.layers[i]))),
+            Some(table) => ChipOf::Counts(Box::new(CountLayer::new(table, &self.layers[i], key))),
             None => ChipOf::Cells(Box::new(ChipLayer::new(self.cell, &self.layers[i], key))),
         });
-        Chip { layers, key }
+        Chip { layers }
     }
 
-    /// Every code of image `image`, whose number decides what a table of errors by count draws.
+    /// Every code of an image.
     ///
     /// # Panics
     /// If the number of pixels is wrong.
-    pub fn trace(&self, chip: &Chip, image: usize, pixels: &[u8]) -> Trace {
-        self.run(chip, image, pixels, None).0
+    pub fn trace(&self, chip: &Chip, pixels: &[u8]) -> Trace {
+        self.run(chip, pixels, None).0
     }
 
-    fn run(&self, chip: &Chip, image: usize, pixels: &[u8], found: Option<Vec<Found>>) -> (Trace, Option<Vec<Found>>) {
-        let mut view = View { of: self, chip, key: chip.key.with("image").at(image as u64), found };
+    fn run(&self, chip: &Chip, pixels: &[u8], found: Option<Vec<Found>>) -> (Trace, Option<Vec<Found>>) {
+        let mut view = View { of: self, chip, found };
         let trace = Interpreter::new(self.model).run_with(pixels, &mut view);
         (trace, view.found)
     }
@@ -184,7 +183,6 @@ impl<'a> Simulation<'a> {
 struct View<'a> {
     of: &'a Simulation<'a>,
     chip: &'a Chip,
-    key: Key,
     /// Errors and activity of every layer, where they are wanted.
     found: Option<Vec<Found>>,
 }
@@ -202,7 +200,7 @@ impl Sums for View<'_> {
                 if let Some(found) = found {
                     found.1 = layer.activity(windows);
                 }
-                layer.sums(table, windows, self.key.at(place as u64))
+                layer.sums(table, windows)
             }
             (ChipOf::Cells(layer), _) => {
                 if let Some(found) = found {
@@ -244,7 +242,7 @@ pub fn study(
         let chip = simulation.chip(number, &pool);
         let results = in_parallel(&pool, images, |image| {
             let wanted = (image < ERROR_IMAGES).then(|| vec![(ReadErrors::default(), 0.0); simulation.layers.len()]);
-            let (trace, found) = simulation.run(&chip, image, &pixels[image * length..][..length], wanted);
+            let (trace, found) = simulation.run(&chip, &pixels[image * length..][..length], wanted);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             (bitpact_engine::predict(trace.logits()), found)
         });

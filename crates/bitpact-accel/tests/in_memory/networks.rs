@@ -1,6 +1,8 @@
 //! Whole networks: bit-exact on ideal arrays, the same for any number of threads, and by both methods.
 
-use bitpact_accel::in_memory::{Cell, CountTable, Encoding, Layer, Method, Options, Simulation, array_layers, study};
+use bitpact_accel::in_memory::{
+    Cell, ChipLayer, CountLayer, CountTable, Encoding, Layer, Method, Options, Simulation, array_layers, study,
+};
 use bitpact_core::rng::Key;
 use bitpact_engine::{Interpreter, predict};
 use bitpact_graph::{QuantConfig, QuantPlan, Shape, zoo};
@@ -39,7 +41,7 @@ fn networks_on_ideal_arrays_give_the_engines_codes() {
                 let simulation = Simulation::new(&model, &cell, &options(method, true)).unwrap();
                 let chip = simulation.chip(0, &Pool::new(1));
                 assert!(
-                    simulation.trace(&chip, 0, &pixels) == expected,
+                    simulation.trace(&chip, &pixels) == expected,
                     "{arch} {bits}, {encoding:?}, {rows} rows, {method:?}"
                 );
             }
@@ -100,6 +102,59 @@ fn the_table_of_errors_by_count_is_that_of_drawn_columns() {
             let expected: f64 = pairs.map(|(p, m)| share(p, m) * table.error_rate(p, m)).sum();
             let got = bitpact_accel::in_memory::count_error_rate(&cell, 4000, Key::new(2));
             assert!((got - expected).abs() < 0.025, "{name}, {rows} rows, {encoding:?}: {got}, expected {expected}");
+        }
+    }
+}
+
+/// With fair inputs the two methods' sums are off by as much, over all reads and in the mean over inputs, which is what a chip's frozen cells leave.
+#[test]
+fn both_methods_have_the_same_errors_frozen_and_fresh() {
+    let key = Key::new(4);
+    let (inputs, channels, windows) = (64, 40, 300);
+    let bit = |key: Key, i: usize| key.u64(i as u64) >> 63 == 1;
+    let layer = Layer {
+        name: "linear".to_owned(),
+        layer: 0,
+        which: 0,
+        out_channels: channels,
+        inputs,
+        window: inputs,
+        group_channels: channels,
+        pixels: 1,
+        codes: (0..channels * inputs).map(|i| if bit(key.with("w"), i) { 1 } else { -1 }).collect(),
+        grid: bitpact_core::Grid::WithoutZero,
+        weight_bits: 1,
+        input_bits: 1,
+        bounds: vec![(i64::MIN, i64::MAX); channels],
+        is_end: false,
+    };
+    let windows: Vec<i64> = (0..windows * inputs).map(|i| i64::from(bit(key.with("x"), i))).collect();
+    let sum = |x: &[i64], o: usize| x.iter().zip(layer.channel(o)).map(|(a, &q)| a * i64::from(q)).sum::<i64>();
+    let exact: Vec<i64> = windows.chunks(inputs).flat_map(|x| (0..channels).map(move |o| sum(x, o))).collect();
+    let errors = |sums: &[i64]| {
+        let off: Vec<f64> = sums.iter().zip(&exact).map(|(a, b)| (a - b) as f64).collect();
+        let mean = |o: usize| off.iter().skip(o).step_by(channels).sum::<f64>() / (off.len() / channels) as f64;
+        let frozen = (0..channels).map(|o| mean(o).powi(2)).sum::<f64>() / channels as f64;
+        [off.iter().map(|x| x * x).sum::<f64>() / off.len() as f64, frozen]
+    };
+    for (name, encoding) in [("2t2mtj", Encoding::Differential), ("1t1mtj", Encoding::And), ("2t2mtj", Encoding::Match)]
+    {
+        let mut cell = Cell::open(name).unwrap().with_sigma(0.05).unwrap();
+        cell.encoding = encoding;
+        let cell = cell.with_rows(64).unwrap().with_adc_bits(7).unwrap();
+        let table = CountTable::new(&cell).unwrap();
+        let (mut cells, mut counts) = ([0.0; 2], [0.0; 2]);
+        for chip in 0..120 {
+            let key = Key::new(9).at(chip);
+            for (sums, add) in [
+                (ChipLayer::new(&cell, &layer, key).sums(&windows), &mut cells),
+                (CountLayer::new(&table, &layer, key).sums(&table, &windows), &mut counts),
+            ] {
+                errors(&sums).iter().zip(add.iter_mut()).for_each(|(e, sum)| *sum += e);
+            }
+        }
+        for (a, b) in cells.iter().zip(counts) {
+            assert!((a / b - 1.0).abs() < 0.12, "{encoding:?}: {cells:?} {counts:?}");
         }
     }
 }
