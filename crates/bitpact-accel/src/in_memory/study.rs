@@ -69,6 +69,8 @@ pub struct Study {
     pub chips: Vec<f64>,
     /// Share of images whose prediction is the exact one, over all chips.
     pub agreement: f64,
+    /// Share of images whose logits are the exact ones.
+    pub identical: f64,
     /// Layers that are on arrays.
     pub layers: Vec<LayerStudy>,
 }
@@ -213,29 +215,33 @@ impl Sums for View<'_> {
     }
 }
 
-/// Runs `model` on `options.chips` chips of `cell`'s arrays: `pixels` are images one after the other, `exact` the classes that the
-/// exact integers predict, `labels` the right ones. `progress` is told how many images of all chips are done. The seed alone
+/// Runs `model` on `options.chips` chips of `cell`'s arrays: `pixels` are images one after the other, `exact` the logits of the
+/// exact integers, `labels` the right classes. `progress` is told how many images of all chips are done. The seed alone
 /// decides the result, for any number of threads.
 ///
 /// # Errors
 /// Those of [`Simulation::new`].
 ///
 /// # Panics
-/// If there are not as many labels and predictions as images, or none.
+/// If there are not as many labels and logits as images, or none.
 pub fn study(
     model: &IntegerModel,
     cell: &Cell,
     options: &Options,
     pixels: &[u8],
-    [exact, labels]: [&[usize]; 2],
+    exact: &[i64],
+    labels: &[usize],
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Study, AccelError> {
     let (images, length) = (labels.len(), model.input_shape.elements());
-    assert!(images > 0 && exact.len() == images, "a prediction and a label for each image");
+    let classes = model.classes();
+    assert!(images > 0 && exact.len() == images * classes, "logits and a label for each image");
     assert_eq!(pixels.len(), images * length, "pixels of whole images");
     let simulation = Simulation::new(model, cell, options)?;
     let pool = Pool::new(options.threads);
-    let (done, mut agree) = (AtomicUsize::new(0), 0);
+    let exact: Vec<(usize, &[i64])> =
+        exact.chunks(classes).map(|logits| (bitpact_engine::predict(logits), logits)).collect();
+    let (done, mut agree, mut identical) = (AtomicUsize::new(0), 0, 0);
     let mut chips = Vec::new();
     let mut found = vec![(ReadErrors::default(), 0.0); simulation.layers.len()];
     for number in 0..options.chips {
@@ -244,12 +250,13 @@ pub fn study(
             let wanted = (image < ERROR_IMAGES).then(|| vec![(ReadErrors::default(), 0.0); simulation.layers.len()]);
             let (trace, found) = simulation.run(&chip, &pixels[image * length..][..length], wanted);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-            (bitpact_engine::predict(trace.logits()), found)
+            (bitpact_engine::predict(trace.logits()), trace.logits() == exact[image].1, found)
         });
-        let hits = |classes: &[usize]| results.iter().zip(classes).filter(|((got, _), class)| got == *class).count();
-        agree += hits(exact);
-        chips.push(hits(labels) as f64 / images as f64);
-        for (image, (_, one)) in results.into_iter().enumerate() {
+        let right = results.iter().zip(labels).filter(|((class, ..), label)| class == *label).count();
+        chips.push(right as f64 / images as f64);
+        agree += results.iter().zip(&exact).filter(|((class, ..), exact)| *class == exact.0).count();
+        identical += results.iter().filter(|(_, same, _)| *same).count();
+        for (image, (.., one)) in results.into_iter().enumerate() {
             for (sum, (errors, activity)) in found.iter_mut().zip(one.unwrap_or_default()) {
                 sum.0.add(errors);
                 if number == 0 && image == 0 {
@@ -266,8 +273,9 @@ pub fn study(
     });
     Ok(Study {
         images,
-        exact: exact.iter().zip(labels).filter(|(a, b)| a == b).count() as f64 / images as f64,
+        exact: exact.iter().zip(labels).filter(|(exact, label)| exact.0 == **label).count() as f64 / images as f64,
         agreement: agree as f64 / (images * options.chips) as f64,
+        identical: identical as f64 / (images * options.chips) as f64,
         chips,
         layers: layers.collect(),
     })

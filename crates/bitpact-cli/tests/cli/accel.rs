@@ -64,7 +64,7 @@ fn a_network_runs_on_in_memory_arrays() {
     let line = format!("accel in-memory {} --limit-test 20 --chips 2 --threads 1", run.display());
     let ideal = place.run(&format!("{line} --ideal --cell 1t1mtj --cell crest --json")).ok().json();
     for cell in ideal["cells"].as_array().unwrap() {
-        assert_eq!((&cell["accuracy"]["agreement"], &cell["accuracy"]["count_error_rate"]), (&1.0.into(), &0.0.into()));
+        assert_eq!((&cell["accuracy"]["identical"], &cell["accuracy"]["count_error_rate"]), (&1.0.into(), &0.0.into()));
         assert_eq!(cell["accuracy"]["mean"], ideal["exact"]);
     }
     let spread = format!("{line} --cell 2t2mtj --sigma 5% --exact-ends --sweep rows,ratio --json --output charts");

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use bitpact::accel::in_memory::{
     CELL_NAMES, Cell, Margins, Method, Options, ReadDisturb, Study, array_layers, charts, margins, read_disturb, study,
 };
-use bitpact::engine::{ExecOptions, predict};
+use bitpact::engine::ExecOptions;
 use bitpact::{Dataset, Engine, IntegerModel};
 
 use super::write_files;
@@ -106,11 +106,11 @@ struct Swept {
     study: Study,
 }
 
-/// The images and what is right.
+/// The images, their classes and the exact integers' logits.
 struct Images {
     pixels: Vec<u8>,
     labels: Vec<usize>,
-    exact: Vec<usize>,
+    exact: Vec<i64>,
 }
 
 /// Everything that stays the same from cell to cell.
@@ -174,15 +174,15 @@ fn cell(args: &Args, name: &str) -> Result<Cell> {
     Ok(if args.ideal { cell.ideal() } else { cell })
 }
 
-/// All images, their labels and what the exact integers predict.
+/// All images, their classes and the exact integers' logits.
 fn images(model: &IntegerModel, test: &dyn Dataset, machine: Machine) -> Result<Images> {
     let length = model.input_shape.elements();
     let mut pixels = vec![0; test.len() * length];
     pixels.chunks_exact_mut(length).enumerate().for_each(|(i, image)| test.image(i, image));
     let engine = Engine::new(model, ExecOptions { isa: machine.isa, threads: machine.threads })?;
-    let mut exact = Vec::with_capacity(test.len());
+    let mut exact = Vec::with_capacity(test.len() * model.classes());
     for batch in pixels.chunks(100 * length) {
-        exact.extend(engine.logits(batch)?.chunks(model.classes()).map(predict));
+        exact.extend(engine.logits(batch)?);
     }
     Ok(Images { pixels, labels: (0..test.len()).map(|i| test.label(i)).collect(), exact })
 }
@@ -215,7 +215,7 @@ impl Bench<'_> {
         let Images { pixels, labels, exact } = &self.images;
         let bar = image_bar(doing, labels.len() * self.options.chips);
         let told = |done: usize| bar.set_position(done as u64);
-        let study = study(self.model, cell, &self.options, pixels, [exact, labels], &told)?;
+        let study = study(self.model, cell, &self.options, pixels, exact, labels, &told)?;
         bar.finish_and_clear();
         Ok(study)
     }

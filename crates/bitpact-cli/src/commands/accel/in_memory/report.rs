@@ -14,6 +14,7 @@ pub(super) fn json(head: &str, bench: &Bench<'_>, found: &[Found]) -> Value {
             "worst": study.worst(),
             "chips": study.chips,
             "agreement": study.agreement,
+            "identical": study.identical,
             "count_error_rate": study.errors().rate(),
         })
     };
@@ -74,8 +75,19 @@ fn rate(study: &Study) -> String {
 }
 
 fn accuracy(found: &[Found]) -> String {
-    let mut rows =
-        vec![row(["cell", "rows", "bits", "ratio", "exact", "mean", "deviation", "worst", "as exact", "wrong reads"])];
+    let mut rows = vec![row([
+        "cell",
+        "rows",
+        "bits",
+        "ratio",
+        "exact",
+        "mean",
+        "deviation",
+        "worst",
+        "as exact",
+        "same logits",
+        "wrong reads",
+    ])];
     for Found { cell, study, .. } in found {
         rows.push(vec![
             cell.name.clone(),
@@ -87,6 +99,7 @@ fn accuracy(found: &[Found]) -> String {
             percent(study.deviation()),
             percent(study.worst()),
             percent(study.agreement),
+            percent(study.identical),
             rate(study),
         ]);
     }
