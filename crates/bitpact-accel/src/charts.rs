@@ -15,10 +15,10 @@ const COLOURS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
 /// Points of one line with its name; a dashed look is made of points without a line.
-struct Series {
-    name: String,
-    points: Vec<(f64, f64)>,
-    line: bool,
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
+    pub(crate) line: bool,
 }
 
 /// Relative area of a multiply-accumulate unit against bits, both operands alike: synthesized, and the paper's.
@@ -97,7 +97,7 @@ pub fn roofline(device: &Device, network: &str, estimate: &Estimate) -> Result<S
     draw("roofline", labels, x.clone().log_scale(), y.log_scale(), &series, (10, SeriesLabelPosition::LowerMiddle))
 }
 
-fn draw<X, Y>(
+pub(crate) fn draw<X, Y>(
     chart: &'static str,
     [title, x_label, y_label]: [&str; 3],
     x: X,

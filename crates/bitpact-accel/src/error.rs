@@ -103,6 +103,14 @@ pub enum AccelError {
         /// Their width.
         bits: u8,
     },
+    /// A layer that in-memory arrays cannot compute.
+    #[error("layer `{layer}` cannot be mapped on arrays: {what}")]
+    Array {
+        /// The layer.
+        layer: String,
+        /// Why.
+        what: String,
+    },
     /// The graph cannot be grouped into steps.
     #[error(transparent)]
     Graph(#[from] GraphError),

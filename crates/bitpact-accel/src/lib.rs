@@ -15,6 +15,7 @@ pub mod charts;
 mod device;
 mod error;
 mod estimate;
+pub mod in_memory;
 mod mapping;
 mod measured;
 pub mod paper;

@@ -1,5 +1,9 @@
 //! Activation quantizers: PACT forward, and its two backward modes.
 
+mod sign;
+
+pub use sign::{act_sign_backward, act_sign_value, quantize_act_sign, sign_sum};
+
 use crate::round::round_to_code;
 use crate::{Bits, NameError, round_half_even};
 use serde::{Deserialize, Serialize};

@@ -26,6 +26,29 @@ pub struct Interpreter<'a> {
     model: &'a IntegerModel,
 }
 
+/// What computes sums of products in the interpreter's place, such as a model of hardware.
+pub trait Sums {
+    /// Whether product `which` of layer `layer`, counted among the products of its terms, is computed here.
+    fn computes(&self, layer: usize, which: usize) -> bool;
+
+    /// The sums of that product, `out_channels` for each pixel of its output, row by row. `windows` holds the codes that every pixel
+    /// reads: `[pixel][in_channels][kernel rows][kernel columns]`, those of all groups.
+    fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64>;
+}
+
+/// Leaves every product to the interpreter.
+struct Nothing;
+
+impl Sums for Nothing {
+    fn computes(&self, _: usize, _: usize) -> bool {
+        false
+    }
+
+    fn sums(&mut self, _: usize, _: usize, _: &[i64]) -> Vec<i64> {
+        Vec::new()
+    }
+}
+
 /// Codes of one tensor with its shape.
 struct Codes<'a> {
     shape: Shape,
@@ -50,13 +73,27 @@ impl<'a> Interpreter<'a> {
     /// # Panics
     /// If the number of pixels is wrong.
     pub fn run(&self, pixels: &[u8]) -> Trace {
+        self.run_with(pixels, &mut Nothing)
+    }
+
+    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a product.
+    ///
+    /// # Panics
+    /// If the number of pixels is wrong, or a product has too few sums.
+    pub fn run_with(&self, pixels: &[u8], other: &mut dyn Sums) -> Trace {
         assert_eq!(pixels.len(), self.model.input_shape.elements(), "pixels of one image");
         let mut tensors: Vec<Vec<i64>> = vec![pixels.iter().map(|&p| i64::from(p)).collect()];
-        for layer in &self.model.layers {
+        for (i, layer) in self.model.layers.iter().enumerate() {
             let mut out = Vec::with_capacity(layer.shape.elements());
+            let others = |(which, product): (usize, &IntegerProduct)| {
+                let places = || (0..layer.shape.h).flat_map(|y| (0..layer.shape.w).map(move |x| (y, x)));
+                let windows = || places().flat_map(|(y, x)| self.window(&tensors, product, y, x)).collect::<Vec<_>>();
+                other.computes(i, which).then(|| other.sums(i, which, &windows()))
+            };
+            let others: Vec<Option<Vec<i64>>> = layer.op.products().enumerate().map(others).collect();
             for y in 0..layer.shape.h {
                 for x in 0..layer.shape.w {
-                    self.pixel(&tensors, layer, y, x, &mut out);
+                    self.pixel(&tensors, layer, &others, y, x, &mut out);
                 }
             }
             tensors.push(out);
@@ -70,10 +107,22 @@ impl<'a> Interpreter<'a> {
     }
 
     /// Appends the output of a layer at row `y`, column `x`, channel by channel.
-    fn pixel(&self, tensors: &[Vec<i64>], layer: &IntegerLayer, y: usize, x: usize, out: &mut Vec<i64>) {
+    fn pixel(
+        &self,
+        tensors: &[Vec<i64>],
+        layer: &IntegerLayer,
+        others: &[Option<Vec<i64>>],
+        y: usize,
+        x: usize,
+        out: &mut Vec<i64>,
+    ) {
         let channels = 0..layer.shape.c;
         match &layer.op {
-            IntegerOp::Sum(sum) => self.sum(tensors, sum, y, x, channels, out),
+            IntegerOp::Sum(sum) => {
+                let at = (y * layer.shape.w + x) * layer.shape.c;
+                let others: Vec<_> = others.iter().map(|sums| sums.as_ref().map(|sums| &sums[at..])).collect();
+                self.sum(tensors, sum, &others, (y, x), channels, out);
+            }
             IntegerOp::MaxPool { input, window } => {
                 let codes = self.codes(tensors, *input);
                 out.extend(channels.map(|c| {
@@ -99,25 +148,28 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// Appends the output of a sum at row `y`, column `x`.
+    /// Appends the output of a sum at row `y`, column `x`; `others` are sums of products that were computed elsewhere.
     fn sum(
         &self,
         tensors: &[Vec<i64>],
         sum: &IntegerSum,
-        y: usize,
-        x: usize,
+        others: &[Option<&[i64]>],
+        (y, x): (usize, usize),
         channels: std::ops::Range<usize>,
         out: &mut Vec<i64>,
     ) {
         // The codes under the window of each product.
-        let windows: Vec<Vec<i64>> = sum
-            .terms
-            .iter()
-            .map(|term| term.product().map_or(Vec::new(), |product| self.window(tensors, product, y, x)))
+        let products = sum.terms.iter().filter_map(IntegerTerm::product).zip(others);
+        let windows: Vec<Vec<i64>> = products
+            .map(|(product, other)| other.map_or_else(|| self.window(tensors, product, y, x), |_| Vec::new()))
             .collect();
         out.extend(channels.map(|c| {
-            let values = sum.terms.iter().zip(&windows).map(|(term, window)| match term {
-                IntegerTerm::Product(product) => product_sum(product, window, c),
+            let mut which = 0..windows.len();
+            let values = sum.terms.iter().map(|term| match term {
+                IntegerTerm::Product(product) => {
+                    let which = which.next().expect("a window for each product");
+                    others[which].map_or_else(|| product_sum(product, &windows[which], c), |sums| sums[c])
+                }
                 IntegerTerm::View(view) => self.view(tensors, view, y, x, c),
                 IntegerTerm::Multiplication { a, b, zeros } => {
                     let is_one_pixel = self.shape_of(b) != self.shape_of(a);

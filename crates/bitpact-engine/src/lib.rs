@@ -12,7 +12,7 @@ mod verify;
 pub use engine::Engine;
 pub use evaluate::evaluate;
 pub use executor::{EngineError, ExecOptions, Executor};
-pub use interpreter::{Interpreter, Trace};
+pub use interpreter::{Interpreter, Sums, Trace};
 pub use predict::{Accuracy, predict, top_k, top_k_hits};
 pub use profile::LayerProfile;
 pub use verify::{

@@ -2,6 +2,7 @@
 
 mod area;
 mod compare;
+mod in_memory;
 mod model;
 mod paper;
 
@@ -24,7 +25,8 @@ Examples:
   bitpact accel model resnet50 --bits W4A4 --device pact-4 --bandwidth 32
   bitpact accel model run/model.bitpact --device this-cpu --measured bench.json
   bitpact accel compare resnet18 --bits W8A8 --bits W2A2 --device pact-8 --device my.toml
-  bitpact accel area                                     gates of every pair of widths (needs yosys)")]
+  bitpact accel area                                     gates of every pair of widths (needs yosys)
+  bitpact accel in-memory run/model.bitpact --data DIR --cell stride-xnor --sigma 5%")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +38,7 @@ enum Command {
     Model(model::Args),
     Compare(compare::Args),
     Area(area::Args),
+    InMemory(in_memory::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -44,6 +47,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Model(args) => model::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Area(args) => area::run(args),
+        Command::InMemory(args) => in_memory::run(args),
     };
     // A device or width that cannot be is the command line's fault; files and programs are not.
     result.map_err(|error| match error.downcast::<AccelError>() {

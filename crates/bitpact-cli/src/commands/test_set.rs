@@ -36,6 +36,12 @@ impl TestSetArgs {
         &self.model
     }
 
+    /// The same with at most `n` images where no number was asked for.
+    pub(crate) fn usually(mut self, n: u64) -> Self {
+        self.limit_test.get_or_insert(n);
+        self
+    }
+
     /// The test images for `loaded`, with the name of their set.
     pub(crate) fn images(&self, loaded: &Loaded) -> Result<(DatasetName, Box<dyn Dataset>)> {
         let name = self.name(loaded)?;

@@ -58,6 +58,45 @@ fn a_network_of_the_zoo_or_of_a_file_is_estimated() {
 }
 
 #[test]
+fn a_network_runs_on_in_memory_arrays() {
+    let place = Place::new();
+    let run = trained().path("run");
+    let line = format!("accel in-memory {} --limit-test 20 --chips 2 --threads 1", run.display());
+    let ideal = place.run(&format!("{line} --ideal --cell 1t1mtj --cell crest --json")).ok().json();
+    for cell in ideal["cells"].as_array().unwrap() {
+        assert_eq!((&cell["accuracy"]["identical"], &cell["accuracy"]["count_error_rate"]), (&1.0.into(), &0.0.into()));
+        assert_eq!(cell["accuracy"]["mean"], ideal["exact"]);
+    }
+    let spread = format!("{line} --cell 2t2mtj --sigma 5% --exact-ends --sweep rows,ratio --json --output charts");
+    let ended = place.run(&spread).ok();
+    let cell = &ended.json()["cells"][0];
+    assert!(cell["accuracy"]["count_error_rate"].as_f64().unwrap() > 0.01, "{cell}");
+    assert_eq!(cell["layers"].as_array().unwrap().len(), 1);
+    assert_eq!(cell["sweep"].as_array().unwrap().len(), 12);
+    for chart in ["charts/margin.svg", "charts/accuracy.svg"] {
+        assert!(std::fs::read_to_string(place.path(chart)).unwrap().starts_with("<svg"));
+    }
+    assert_eq!(place.run(&spread.replace("--threads 1", "--threads 3")).ok().stdout, ended.stdout);
+    let text = place.run(&format!("{line} --by-count --sigma 0.1")).ok().stdout;
+    assert!(text.contains("stride-xnor") && text.contains("an image: "), "{text}");
+    for (flags, code, parts) in [
+        ("--cell mram", 2, &["`mram` is neither a built-in device nor a file", "stride-xnor"][..]),
+        ("--sigma much", 2, &["expected a share such as 5% or 0.05"]),
+        ("--sigma -5%", 2, &["spread.current = -0.05, expected 0 to 1"]),
+        ("--ratio 1", 2, &["device `stride-xnor`: ratio = 1, expected more than 1"]),
+        ("--rows 12", 2, &["array.rows_at_once = 12, expected a power of two"]),
+        ("--adc-bits 0", 2, &["adc.bits = 0, expected 1 to 10"]),
+        ("--rows 128 --by-count", 2, &["at most 64 for a table of errors by count"]),
+        ("--sweep wires", 2, &["rows, sigma, ratio"]),
+        ("--ideal --ratio 2", 2, &["cannot be used with"]),
+    ] {
+        place.run(&format!("{line} {flags}")).failed(code, parts);
+    }
+    let float = trained().path("float").display().to_string();
+    place.run(&format!("accel in-memory {float}")).failed(1, &["is a float network, which has no integers"]);
+}
+
+#[test]
 fn areas_are_shown_without_yosys() {
     let place = Place::new();
     let object = place.run("accel area --committed --json").ok().json();

@@ -1,0 +1,65 @@
+//! The word lines of all pixels of a layer: which rows each read drives.
+
+use super::layers::Layer;
+
+/// Rows that are looked at together: a pattern of them is a byte.
+pub(crate) const CHUNK: usize = 8;
+
+/// Bits of the inputs of one group of channels, for all pixels.
+pub(crate) struct Patterns {
+    pub(crate) pixels: usize,
+    bits: usize,
+    /// `[chunk][input bit][pixel]`: bit `r` is row `chunk * chunk_rows + r`.
+    chunks: Vec<u8>,
+    /// Sum of the inputs of every pixel.
+    pub(crate) sums: Vec<i64>,
+}
+
+impl Patterns {
+    /// Those of the group whose first output channel is `channel`, `chunk_rows` rows together, of windows that lie one after the other.
+    pub(crate) fn new(layer: &Layer, channel: usize, chunk_rows: usize, windows: &[i64]) -> Self {
+        let first = channel / layer.group_channels * layer.inputs;
+        let (pixels, bits) = (windows.len() / layer.window, usize::from(layer.input_bits));
+        let mut chunks = vec![0u8; layer.inputs.div_ceil(chunk_rows) * bits * pixels];
+        let mut sums = vec![0; pixels];
+        for (pixel, window) in windows.chunks_exact(layer.window).enumerate() {
+            let inputs = &window[first..first + layer.inputs];
+            sums[pixel] = inputs.iter().sum();
+            for (c, codes) in inputs.chunks(chunk_rows).enumerate() {
+                for (row, &code) in codes.iter().enumerate() {
+                    for bit in 0..bits {
+                        chunks[(c * bits + bit) * pixels + pixel] |= ((code >> bit & 1) as u8) << row;
+                    }
+                }
+            }
+        }
+        Self { pixels, bits, chunks, sums }
+    }
+
+    /// Rows that are driven in chunk `chunk` for input bit `bit`, pixel by pixel.
+    #[inline]
+    pub(crate) fn of(&self, chunk: usize, bit: usize) -> &[u8] {
+        &self.chunks[(chunk * self.bits + bit) * self.pixels..][..self.pixels]
+    }
+
+    /// `[read][input bit][pixel]`: the rows of `chunks` chunks, at most 8, the first in the lowest bits.
+    pub(crate) fn words(&self, chunks: usize) -> Vec<u64> {
+        let all = self.chunks.len() / (self.bits * self.pixels).max(1);
+        let mut words = vec![0; all.div_ceil(chunks) * self.bits * self.pixels];
+        for chunk in 0..all {
+            for bit in 0..self.bits {
+                let read = &mut words[(chunk / chunks * self.bits + bit) * self.pixels..][..self.pixels];
+                for (word, &rows) in read.iter_mut().zip(self.of(chunk, bit)) {
+                    *word |= u64::from(rows) << (chunk % chunks * CHUNK);
+                }
+            }
+        }
+        words
+    }
+
+    /// Share of word lines that are driven.
+    pub(crate) fn activity(&self, layer: &Layer) -> f64 {
+        let driven: u64 = self.chunks.iter().map(|c| u64::from(c.count_ones())).sum();
+        driven as f64 / (layer.inputs * self.bits * self.pixels) as f64
+    }
+}
