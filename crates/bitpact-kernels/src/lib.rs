@@ -5,6 +5,7 @@ pub(crate) mod amx;
 pub mod conv;
 pub mod depthwise;
 pub mod elements;
+pub mod float;
 pub mod fused;
 pub mod grouped;
 pub mod isa;
