@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use crate::exit::INTERRUPTED;
 use crate::out::say;
 
-static STOP: AtomicBool = AtomicBool::new(false);
+/// Set by Ctrl-C once [`install`] was called.
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 /// From now on Ctrl-C sets the returned flag, and a second Ctrl-C ends the process.
 pub(crate) fn install() -> Result<&'static AtomicBool> {
