@@ -7,6 +7,7 @@ pub mod depthwise;
 pub mod elements;
 pub mod float;
 pub mod fused;
+pub mod gemv;
 pub mod grouped;
 pub mod isa;
 pub mod layout;
