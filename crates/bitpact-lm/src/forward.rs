@@ -7,6 +7,9 @@ use bitpact_ptq::Matrix;
 use crate::rope::Rotations;
 use crate::{Config, Layer, Linear, LmError, Model, Part, Weights};
 
+/// Elements that are one task where each is computed alone.
+const ELEMENTS: usize = 4096;
+
 /// Keys and values of the tokens seen so far, a layer.
 #[derive(Clone, Debug, Default)]
 pub struct LayerCache {
@@ -139,7 +142,12 @@ pub fn softmax(x: &mut [f32]) {
 /// What the feed-forward block gives to its down matrix: `silu(gate) * up`.
 pub fn gated(gate: &Linear, up: &Linear, x: &Matrix, pool: &Pool) -> Matrix {
     let (mut g, u) = (gate.apply(x, pool), up.apply(x, pool));
-    g.data_mut().iter_mut().zip(u.data()).for_each(|(g, u)| *g = *g / (1.0 + (-*g).exp()) * u);
+    let parts = Chunked::new(g.data_mut(), ELEMENTS);
+    pool.run(parts.chunks(), &|i, _| {
+        let part = &mut *parts.get(i);
+        part.iter_mut().zip(&u.data()[i * ELEMENTS..]).for_each(|(g, u)| *g = *g / (1.0 + (-*g).exp()) * u);
+    });
+    drop(parts);
     g
 }
 

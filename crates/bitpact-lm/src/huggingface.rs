@@ -155,3 +155,81 @@ fn parse_scaling(path: &Path, rope: &serde_json::Value, context: usize) -> Resul
         other => Err(LmError::file(path, format!("rope type \"{other}\": expected default, linear, llama3 or yarn"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+    use crate::testing::{config, model, tensors};
+    use crate::{Model, Weights};
+
+    const JSON: &str = r#"{ "model_type": "qwen3", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 44,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "hidden_act": "silu",
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false }"#;
+
+    /// Writes a folder of two files; tensors number 3, 6 .. as float16, 4, 7 .. as bfloat16.
+    fn write(folder: &Path, model: &Model) {
+        std::fs::write(folder.join("config.json"), JSON).unwrap();
+        let stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = tensors(model)
+            .into_iter()
+            .enumerate()
+            .map(|(i, (name, shape, data))| match i % 3 {
+                0 => (name, Dtype::F16, shape, data.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()),
+                1 => (name, Dtype::BF16, shape, data.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()),
+                _ => (name, Dtype::F32, shape, data.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            })
+            .collect();
+        for (i, part) in stored.chunks(stored.len() / 2 + 1).enumerate() {
+            let views = part.iter().map(|(n, d, s, b)| (n.clone(), TensorView::new(*d, s.clone(), b).unwrap()));
+            std::fs::write(folder.join(format!("{i}.safetensors")), safetensors::serialize(views, None).unwrap())
+                .unwrap();
+        }
+    }
+
+    fn untied() -> Model {
+        let mut model = model(Config { tied: false, ..config() }, true);
+        model.outer.head = Some(model.outer.embedding.clone());
+        model
+    }
+
+    #[test]
+    fn folders_of_several_files_and_types_are_read() {
+        let (folder, model) = (tempfile::tempdir().unwrap(), untied());
+        write(folder.path(), &model);
+        let found = HuggingFace::open(folder.path()).unwrap().load().unwrap();
+        assert_eq!(found.config, model.config);
+        for ((name, _, a), (_, _, b)) in tensors(&found).iter().zip(tensors(&model)) {
+            a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= b.abs() / 128.0 + 1e-7, "{name}: {a} {b}"));
+        }
+        assert!(matches!(found.outer.head, Some(Weights::Float(_))));
+    }
+
+    #[test]
+    fn what_is_missing_or_strange_is_told() {
+        let (folder, model) = (tempfile::tempdir().unwrap(), untied());
+        let path = folder.path();
+        let error = || HuggingFace::open(path).and_then(|f| f.load()).unwrap_err().to_string();
+        assert!(error().contains("config.json"));
+        write(path, &model);
+        for (from, to, expected) in [
+            ("qwen3", "bert", "model_type \"bert\""),
+            ("silu", "gelu", "hidden_act"),
+            ("\"num_attention_heads\": 2", "\"num_attention_heads\": 3", "shape"),
+            ("\"num_key_value_heads\": 1", "\"num_key_value_heads\": 0", "key and value heads"),
+            ("\"hidden_size\": 32", "\"hidden_size\": 4000000000", "hidden size"),
+            ("\"rope_theta\": 10000.0", "\"rope_theta\": 1e4, \"rope_scaling\": {\"rope_type\": \"odd\"}", "rope type"),
+        ] {
+            std::fs::write(path.join("config.json"), JSON.replace(from, to)).unwrap();
+            assert!(error().contains(expected), "{from}: {}", error());
+        }
+        std::fs::write(path.join("config.json"), JSON).unwrap();
+        std::fs::copy(path.join("0.safetensors"), path.join("2.safetensors")).unwrap();
+        assert!(error().contains("too"));
+        std::fs::remove_file(path.join("2.safetensors")).unwrap();
+        std::fs::remove_file(path.join("1.safetensors")).unwrap();
+        assert!(error().contains("missing"));
+    }
+}

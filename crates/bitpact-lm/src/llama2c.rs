@@ -222,3 +222,86 @@ impl ScoredPieces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{config, interleaved, model, tensors};
+    use crate::{Model, Part};
+
+    /// The bytes of a model file.
+    fn file(model: &Model) -> Vec<u8> {
+        let c = &model.config;
+        let header = [c.dim, c.hidden, c.layers, c.heads, c.kv_heads, c.vocab, c.context].map(|n| n as i32);
+        let mut out: Vec<u8> = header.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let named = tensors(model);
+        let mut put = |name: &str| {
+            let (_, _, data) = named.iter().find(|(n, ..)| n == name).unwrap();
+            let turned = name.contains("q_proj") || name.contains("k_proj");
+            let data = if turned { interleaved(data, c.head_dim, c.dim) } else { data.clone() };
+            out.extend(data.iter().flat_map(|v| v.to_le_bytes()));
+        };
+        put("model.embed_tokens.weight");
+        for name in ["input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+            .into_iter()
+            .chain(["post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj"])
+        {
+            (0..c.layers).for_each(|i| put(&format!("model.layers.{i}.{name}.weight")));
+        }
+        put("model.norm.weight");
+        out.resize(out.len() + 4 * c.context * c.head_dim, 0);
+        out
+    }
+
+    #[test]
+    fn models_come_back_and_wrong_sizes_are_told() {
+        let model = model(Config { head_dim: 16, ..config() }, false);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.bin");
+        let bytes = file(&model);
+        std::fs::write(&path, &bytes).unwrap();
+        let found = Llama2c::open(&path).unwrap().load().unwrap();
+        assert_eq!(found.layers[1].part(Part::Q), model.layers[1].part(Part::Q));
+        assert_eq!(found, model);
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(Llama2c::open(&path).unwrap_err().to_string().contains("the header means"));
+        for (at, value) in [(0, -1i32), (4, i32::MAX), (8, 0), (12, 5), (16, 9), (20, i32::MIN)] {
+            let mut bad = bytes.clone();
+            bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            std::fs::write(&path, &bad).unwrap();
+            assert!(Llama2c::open(&path).is_err(), "{value} at {at}");
+        }
+    }
+
+    fn pieces() -> Vec<u8> {
+        let mut all: Vec<(Vec<u8>, f32)> =
+            vec![(b"<unk>".to_vec(), 0.0), (b"<s>".to_vec(), 0.0), (b"</s>".to_vec(), 0.0)];
+        all.extend((0..256).map(|b| (format!("<0x{b:02X}>").into_bytes(), 0.0)));
+        all.extend(
+            [" ", "a", "b", "ab", " a", " ab"].iter().enumerate().map(|(i, p)| (p.as_bytes().to_vec(), i as f32)),
+        );
+        let piece = |(bytes, score): (Vec<u8>, f32)| {
+            [&score.to_le_bytes()[..], &(bytes.len() as u32).to_le_bytes(), &bytes].concat()
+        };
+        [vec![6, 0, 0, 0], all.into_iter().flat_map(piece).collect()].concat()
+    }
+
+    #[test]
+    fn pieces_merge_by_score_and_bytes_fall_back() {
+        let t = ScoredPieces::parse(Path::new("x"), &pieces()).unwrap();
+        assert_eq!(t.len(), 265);
+        // " a" (4) goes before "ab" (3); then nothing merges " a" and "b" but " ab".
+        assert_eq!(t.encode("ab"), [1, 264]);
+        assert_eq!(t.encode("\u{e9}"), [1, 259, 0xc3 + 3, 0xa9 + 3]);
+        assert_eq!(t.encode(""), [1]);
+        assert_eq!(
+            (t.bytes(1, 264), t.bytes(5, 264), t.bytes(5, 0xc3 + 3)),
+            (b"ab".to_vec(), b" ab".to_vec(), vec![0xc3])
+        );
+        let cut = ScoredPieces::parse(Path::new("x"), &pieces()[..pieces().len() - 1]).unwrap_err();
+        assert!(cut.to_string().contains("cut off"));
+        let mut huge = pieces();
+        huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(ScoredPieces::parse(Path::new("x"), &huge).is_err());
+    }
+}

@@ -1,6 +1,9 @@
 //! Networks in memory: matrices with or without codes, layers, and the whole.
 
-use bitpact_kernels::Pool;
+use std::sync::Arc;
+
+use bitpact_kernels::gemv::{GemvInputs, GemvWeights, Zeros};
+use bitpact_kernels::{Isa, Pool, begin_network};
 use bitpact_ptq::{Matrix, Quantized};
 
 use crate::{Config, LmError};
@@ -12,6 +15,58 @@ pub enum Weights {
     Float(Matrix),
     /// Codes; products use the weights they mean, in float32.
     Codes(Quantized),
+    /// Codes in the order of the kernels; products round activations to 8 bits a token.
+    Packed(Packed),
+}
+
+/// Codes in the order of the kernels.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    weights: Arc<GemvWeights>,
+    isa: Isa,
+}
+
+impl PartialEq for Packed {
+    /// Whether both are the same piece of memory.
+    fn eq(&self, other: &Packed) -> bool {
+        Arc::ptr_eq(&self.weights, &other.weights)
+    }
+}
+
+impl Packed {
+    /// Packs codes for the path `isa`. Codes of 5 to 7 bits take 8.
+    ///
+    /// # Errors
+    /// [`LmError::Unsupported`] for groups beyond what the kernels sum.
+    pub fn new(codes: &Quantized, isa: Isa) -> Result<Packed, LmError> {
+        let (grid, rows, cols) = (codes.grid(), codes.rows(), codes.cols());
+        let bits = match grid.width().stored_bits() {
+            bits @ 2..=4 => usize::from(bits),
+            _ => 8,
+        };
+        let group = grid.group_len(cols).next_multiple_of(32);
+        if group > GemvWeights::MAX_GROUP {
+            let most = GemvWeights::MAX_GROUP;
+            return Err(LmError::Unsupported(format!("groups of {group}: the kernels sum at most {most}")));
+        }
+        let steps: Vec<u16> = codes.params().iter().map(|p| p.step.to_bits()).collect();
+        let zeros: Vec<u8> = codes.params().iter().map(|p| p.zero).collect();
+        let zeros = if grid.symmetric() { Zeros::All(grid.width().middle()) } else { Zeros::Each(&zeros) };
+        let weights = Arc::new(GemvWeights::pack(rows, cols, bits, group, codes.codes(), &steps, zeros));
+        Ok(Packed { weights, isa })
+    }
+
+    /// Bytes that one token reads.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    fn apply(&self, x: &Matrix, pool: &Pool) -> Matrix {
+        let inputs = GemvInputs::round(x.data(), self.weights.cols(), self.weights.group(), pool);
+        let mut y = Matrix::zeros(x.rows(), self.weights.rows());
+        self.weights.multiply(&inputs, y.data_mut(), self.isa, pool);
+        y
+    }
 }
 
 impl Weights {
@@ -20,6 +75,7 @@ impl Weights {
         match self {
             Weights::Float(w) => w.rows(),
             Weights::Codes(q) => q.rows(),
+            Weights::Packed(p) => p.weights.rows(),
         }
     }
 
@@ -28,6 +84,7 @@ impl Weights {
         match self {
             Weights::Float(w) => w.cols(),
             Weights::Codes(q) => q.cols(),
+            Weights::Packed(p) => p.weights.cols(),
         }
     }
 
@@ -36,6 +93,22 @@ impl Weights {
         match self {
             Weights::Float(w) => w.clone(),
             Weights::Codes(q) => q.dequantize(),
+            Weights::Packed(p) => {
+                let mut w = Matrix::zeros(p.weights.rows(), p.weights.cols());
+                (0..w.rows()).for_each(|r| p.weights.row_to(r, w.row_mut(r)));
+                w
+            }
+        }
+    }
+
+    /// Codes packed for the kernels; floats as they are.
+    ///
+    /// # Errors
+    /// Those of [`Packed::new`].
+    pub fn packed(&self, isa: Isa) -> Result<Weights, LmError> {
+        match self {
+            Weights::Codes(q) => Packed::new(q, isa).map(Weights::Packed),
+            other => Ok(other.clone()),
         }
     }
 
@@ -47,6 +120,7 @@ impl Weights {
         match self {
             Weights::Float(w) => to.copy_from_slice(w.row(r)),
             Weights::Codes(q) => q.row_to(r, to),
+            Weights::Packed(p) => p.weights.row_to(r, to),
         }
     }
 
@@ -58,6 +132,7 @@ impl Weights {
         match self {
             Weights::Float(w) => x.times_transposed(w, pool),
             Weights::Codes(q) => x.times_transposed(&q.dequantize(), pool),
+            Weights::Packed(p) => p.apply(x, pool),
         }
     }
 }
@@ -171,6 +246,17 @@ impl Layer {
         &mut self.parts[part as usize]
     }
 
+    /// The same with codes packed for the kernels.
+    ///
+    /// # Errors
+    /// Those of [`Packed::new`].
+    pub fn packed(mut self, isa: Isa) -> Result<Layer, LmError> {
+        for linear in &mut self.parts {
+            linear.weights = linear.weights.packed(isa)?;
+        }
+        Ok(self)
+    }
+
     /// The same with float32 weights.
     pub fn dequantized(&self) -> Layer {
         Layer { parts: self.parts.each_ref().map(Linear::dequantized), ..self.clone() }
@@ -246,6 +332,19 @@ impl Model {
         let layers = self.layers.iter().map(Layer::dequantized).collect();
         Model { config: self.config.clone(), outer, layers }
     }
+}
+
+/// The network of `source` with codes packed for the kernels of `isa`, one layer after another. An embedding of codes is packed as the output matrix too.
+///
+/// # Errors
+/// Those of the source and of [`Packed::new`].
+pub fn load_packed(source: &dyn Source, isa: Isa) -> Result<Model, LmError> {
+    begin_network();
+    let config = source.config().clone();
+    let layers = (0..config.layers).map(|i| source.layer(i)?.packed(isa)).collect::<Result<_, _>>()?;
+    let mut outer = source.outer()?;
+    outer.head = Some(outer.head().packed(isa)?).filter(|head| matches!(head, Weights::Packed(_))).or(outer.head);
+    Ok(Model { config, outer, layers })
 }
 
 impl Source for Model {

@@ -113,6 +113,7 @@ fn matrix_bytes(weights: &Weights) -> Vec<u8> {
             }
             bytes
         }
+        Weights::Packed(_) => float_bytes(weights.to_float().data()),
     }
 }
 

@@ -450,6 +450,24 @@ mod tests {
     }
 
     #[test]
+    fn kernels_give_what_codes_mean_up_to_rounded_activations() {
+        let (pool, model) = (Pool::new(1), model(Config { hidden: 68, ..config() }, true));
+        for (width, symmetric) in
+            [(Width::Bits(4), false), (Width::Bits(3), true), (Width::Bits(6), false), (Width::Ternary, true)]
+        {
+            let grid = Grid::new(width, Group::Of(32), symmetric).unwrap();
+            let codes = quantized(&model, &Recipe::new(Method::RTN, grid), &pool);
+            let expected = logits(&codes.dequantized(), &pool);
+            let packed = crate::load_packed(&codes, bitpact_kernels::Isa::detect()).unwrap();
+            assert_eq!(packed.layers[1].dequantized(), codes.layers[1].dequantized());
+            let found = logits(&packed, &pool);
+            let size: f32 = expected.data().iter().map(|v| v * v).sum();
+            assert!(distance(&found, &expected) < 1e-3 * size, "{width}: {} of {size}", distance(&found, &expected));
+            assert_eq!(found, logits(&packed, &Pool::new(3)));
+        }
+    }
+
+    #[test]
     fn overrides_choose_grids_by_name_and_layer() {
         let (pool, model) = (Pool::new(1), model(config(), false));
         let grid = Grid::new(Width::Bits(4), Group::Row, true).unwrap();

@@ -52,3 +52,42 @@ pub(crate) fn model(config: Config, extras: bool) -> Model {
     let outer = Outer { embedding, norm: vec![1.0; config.dim], head: None };
     Model { config, outer, layers }
 }
+
+/// The tensors of a float network with their Hugging Face names and shapes.
+pub(crate) fn tensors(model: &Model) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let matrix = |w: &Weights| (vec![w.rows(), w.cols()], w.to_float().into_data());
+    let mut out = Vec::new();
+    let mut add = |name: String, (shape, data): (Vec<usize>, Vec<f32>)| out.push((name, shape, data));
+    let vector = |v: &[f32]| (vec![v.len()], v.to_vec());
+    add("model.embed_tokens.weight".into(), matrix(&model.outer.embedding));
+    add("model.norm.weight".into(), vector(&model.outer.norm));
+    if let Some(head) = &model.outer.head {
+        add("lm_head.weight".into(), matrix(head));
+    }
+    for (i, layer) in model.layers.iter().enumerate() {
+        let prefix = format!("model.layers.{i}");
+        add(format!("{prefix}.input_layernorm.weight"), vector(&layer.attention_norm));
+        add(format!("{prefix}.post_attention_layernorm.weight"), vector(&layer.mlp_norm));
+        for (name, norm) in [("q_norm", &layer.q_norm), ("k_norm", &layer.k_norm)] {
+            if let Some(norm) = norm {
+                add(format!("{prefix}.self_attn.{name}.weight"), vector(norm));
+            }
+        }
+        for part in Part::ALL {
+            let name = crate::tensors::part_name(i, part);
+            add(format!("{name}.weight"), matrix(&layer.part(part).weights));
+            if let Some(bias) = &layer.part(part).bias {
+                add(format!("{name}.bias"), vector(bias));
+            }
+        }
+    }
+    out
+}
+
+/// Rows of queries or keys in the order in which an element turns with its neighbour.
+pub(crate) fn interleaved(rows: &[f32], head_dim: usize, cols: usize) -> Vec<f32> {
+    let half = head_dim / 2;
+    let place = |r: usize| r % 2 * half + r / 2;
+    let heads = rows.chunks_exact(head_dim * cols);
+    heads.flat_map(|head| (0..head_dim).flat_map(move |r| head[place(r) * cols..][..cols].to_vec())).collect()
+}

@@ -1,5 +1,6 @@
 //! `bitpact lm`: language models at 2 to 8 bits.
 
+mod bench;
 mod compare;
 mod inspect;
 mod open;
@@ -22,8 +23,9 @@ Examples:
   bitpact lm compare MODEL --methods rtn,awq,gptq --bits 4,3 --calibrate a.txt --text b.txt
   bitpact lm inspect model.safetensors
   bitpact lm run model.safetensors \"Once upon a time\"
+  bitpact lm bench tinyllama-1.1b --bits 4
 
-MODEL is a Hugging Face folder, a llama2.c file (tok512.bin or tokenizer.bin beside it) or a file that `lm quantize` wrote.")]
+MODEL is a Hugging Face folder, a GGUF file, a llama2.c file (tok512.bin or tokenizer.bin beside it) or a file that `lm quantize` wrote.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +38,7 @@ enum Command {
     Compare(Box<compare::Args>),
     Inspect(inspect::Args),
     Run(run::Args),
+    Bench(bench::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -45,6 +48,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Compare(args) => compare::run(*args),
         Command::Inspect(args) => inspect::run(args),
         Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     result.map_err(|error| match error.downcast::<LmError>() {
         Ok(LmError::Stopped) => Interrupted.into(),

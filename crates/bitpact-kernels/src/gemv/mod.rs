@@ -179,18 +179,23 @@ impl GemvInputs {
     ///
     /// # Panics
     /// Where `x` is not whole tokens, or `group` is no multiple of 32.
-    pub fn round(x: &[f32], cols: usize, group: usize) -> GemvInputs {
+    pub fn round(x: &[f32], cols: usize, group: usize, pool: &Pool) -> GemvInputs {
         assert!(cols > 0 && x.len() % cols == 0, "{} numbers, tokens of {cols}", x.len());
         assert!(group > 0 && group % 32 == 0, "groups of {group}: expected a multiple of 32");
-        let mut tokens: Vec<&[f32]> = x.chunks_exact(cols).collect();
-        let mut tiles = Vec::new();
-        while !tokens.is_empty() {
-            let n = [8, 4, 2, 1].into_iter().find(|&n| n <= tokens.len()).unwrap_or(1);
-            let rest = tokens.split_off(n);
-            tiles.push(Tile::new(&tokens, group));
-            tokens = rest;
+        let tokens: Vec<&[f32]> = x.chunks_exact(cols).collect();
+        let mut parts = Vec::new();
+        let mut rest = &tokens[..];
+        while !rest.is_empty() {
+            let n = [8, 4, 2, 1].into_iter().find(|&n| n <= rest.len()).unwrap_or(1);
+            let part;
+            (part, rest) = rest.split_at(n);
+            parts.push(part);
         }
-        GemvInputs { cols, group, tiles }
+        let mut tiles: Vec<Option<Tile>> = vec![None; parts.len()];
+        let places = Chunked::new(&mut tiles, 1);
+        pool.run(parts.len(), &|i, _| places.get(i)[0] = Some(Tile::new(parts[i], group)));
+        drop(places);
+        GemvInputs { cols, group, tiles: tiles.into_iter().flatten().collect() }
     }
 
     /// Number of tokens.

@@ -60,7 +60,7 @@ impl Case {
         // Every fifth case is at the end of the range throughout.
         let value = |n: u64| if seed % 5 == 0 { 1.0 } else { n as f32 % 2001.0 / 1000.0 - 1.0 };
         let x: Vec<f32> = (0..tokens * self.cols).map(|_| value(next())).collect();
-        GemvInputs::round(&x, self.cols, self.group)
+        GemvInputs::round(&x, self.cols, self.group, &Pool::new(2))
     }
 }
 
@@ -152,14 +152,14 @@ fn codes_come_back_from_their_places() {
 #[test]
 fn inputs_round_to_nearest_with_ties_to_even() {
     let x: Vec<f32> = (0..32).map(|i| (i as f32 - 16.0) / 2.0).chain([127.0]).collect();
-    let inputs = GemvInputs::round(&x, 33, 64);
+    let inputs = GemvInputs::round(&x, 33, 64, &Pool::new(1));
     let tile = &inputs.tiles[0];
     assert_eq!(tile.steps[0], 1.0);
     for (k, v) in x.iter().enumerate() {
         assert_eq!(f32::from(tile.words[k / 4].to_le_bytes()[k % 4] as i8), v.round_ties_even());
     }
     assert_eq!(tile.sums, [x.iter().map(|v| v.round_ties_even() as i32).sum::<i32>()]);
-    let zeros = GemvInputs::round(&[0.0; 40], 40, 32);
+    let zeros = GemvInputs::round(&[0.0; 40], 40, 32, &Pool::new(1));
     assert_eq!((zeros.tiles[0].steps[0], zeros.tiles[0].sums[1]), (0.0, 0));
 }
 

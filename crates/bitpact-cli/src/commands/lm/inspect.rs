@@ -18,7 +18,7 @@ pub(crate) struct Args {
 /// Grid in words and bits a weight.
 fn describe(weights: &Weights) -> (String, f64) {
     match weights {
-        Weights::Float(_) => ("float32".to_owned(), 32.0),
+        Weights::Float(_) | Weights::Packed(_) => ("float32".to_owned(), 32.0),
         Weights::Codes(q) => {
             let grid = q.grid();
             let kind = if grid.symmetric() { "symmetric" } else { "asymmetric" };

@@ -4,12 +4,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::Pool;
-use bitpact::lm::{HuggingFace, Llama2c, LmError, PackedFile, Source, Tokenizer};
+use bitpact::lm::{Gguf, HuggingFace, Llama2c, LmError, PackedFile, Source, Tokenizer};
+
+/// A model of any kind, not yet read.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Source>> {
+    if path.is_dir() {
+        return Ok(Box::new(HuggingFace::open(path)?));
+    }
+    if path.extension().is_some_and(|e| e == "safetensors") {
+        return Ok(Box::new(PackedFile::open(path)?));
+    }
+    if Gguf::is_one(path) {
+        return Ok(Box::new(Gguf::open(path)?));
+    }
+    Ok(Box::new(Llama2c::open(path)?))
+}
 
 /// Which model, and how many threads work on it.
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
-    /// A Hugging Face folder, a llama2.c file or a packed file
+    /// A Hugging Face folder, a GGUF or llama2.c file or a packed file
     pub(super) model: PathBuf,
     /// The tokenizer, a tokenizer.json or a file of llama2.c; the one that comes with the model where not given
     #[arg(long, value_name = "FILE")]
@@ -28,14 +42,7 @@ impl ModelArgs {
 
     /// The model, not yet read.
     pub(super) fn source(&self) -> Result<Box<dyn Source>> {
-        let path = &self.model;
-        if path.is_dir() {
-            return Ok(Box::new(HuggingFace::open(path)?));
-        }
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            return Ok(Box::new(PackedFile::open(path)?));
-        }
-        Ok(Box::new(Llama2c::open(path)?))
+        open(&self.model)
     }
 
     /// The tokenizer's name in packed files, and its bytes.
@@ -52,6 +59,9 @@ impl ModelArgs {
             if let Some((name, bytes)) = PackedFile::open(&self.model)?.tokenizer()? {
                 return Ok((if name == "tokenizer.json" { "tokenizer.json" } else { "tokenizer.bin" }, bytes));
             }
+        }
+        if Gguf::is_one(&self.model) {
+            return Ok(("tokenizer.json", Gguf::open(&self.model)?.tokenizer_json()?));
         }
         let folder = if self.model.is_dir() { &self.model } else { self.model.parent().unwrap_or(Path::new(".")) };
         let names = ["tokenizer.json", "tokenizer.bin", "tok512.bin"];

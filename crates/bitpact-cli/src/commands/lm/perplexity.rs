@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use bitpact::Pool;
-use bitpact::lm::{LmError, Model, Score, Window, score};
+use bitpact::lm::{LmError, Model, Score, Window, load_packed, score};
+use bitpact::{Isa, Pool};
 
 use super::open::ModelArgs;
 use super::text::TextArgs;
@@ -19,6 +19,9 @@ pub(crate) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     text: TextArgs,
+    /// Run matrices of codes on the kernels, with activations of 8 bits, in place of the float32 weights they mean
+    #[arg(long)]
+    kernels: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +32,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let source = args.model.source()?;
     let tokenizer = args.model.tokenizer(source.config().vocab)?;
     let (windows, how) = args.text.windows(&tokenizer)?;
-    let model = source.load()?.dequantized();
+    let model = match args.kernels {
+        true => load_packed(&*source, Isa::detect())?,
+        false => source.load()?.dequantized(),
+    };
     interrupt::install()?;
     let score = scored("perplexity", &model, None, &windows, &pool)?;
     let (nll, perplexity) = (score.mean_nll(), score.perplexity());

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
-use bitpact::lm::{Cache, LmError, Sampler, Sampling};
+use bitpact::Isa;
+use bitpact::lm::{Cache, LmError, Sampler, Sampling, load_packed};
 
 use super::open::ModelArgs;
 use crate::interrupt;
@@ -60,7 +61,8 @@ pub(super) fn run(args: Args) -> Result<()> {
             LmError::Input(format!("a prompt of {} tokens: expected 1 to {}", prompt.len(), context - 1)).into()
         );
     }
-    let model = source.load()?.dequantized();
+    // Matrices of codes run on the kernels, with activations of 8 bits; others in float32.
+    let model = load_packed(&*source, Isa::detect())?;
     interrupt::install()?;
     let mut cache = Cache::new(&model.config);
     let mut tokens = prompt.clone();
