@@ -30,6 +30,7 @@ Examples:
   bitpact verify runs/builtin-W4A4-seed1                 every path gives the same integers
   bitpact data fetch fashion-mnist                       an image set into data/
   bitpact accel paper                                    what low bits buy in hardware
+  bitpact lm quantize DIR --method awq -o net.safetensors a language model at 4 bits
 
 Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C,
 143 by SIGTERM, 129 by SIGHUP."
@@ -51,6 +52,7 @@ enum Command {
     Kernels(commands::kernels::Args),
     Data(commands::data::Args),
     Accel(commands::accel::Args),
+    Lm(commands::lm::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => commands::kernels::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Accel(args) => commands::accel::run(args),
+        Command::Lm(args) => commands::lm::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -109,6 +109,15 @@ pub(crate) fn image_bar(doing: &str, images: usize) -> ProgressBar {
     bar
 }
 
+/// A bar over `count` of `what`; hidden where no one watches.
+pub(crate) fn bar(doing: &str, count: usize, what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(count as u64), target());
+    let template = format!("{{prefix}} [{{bar:30}}] {{pos}}/{{len}} {what}  {{eta}} left  {{msg}}");
+    bar.set_style(ProgressStyle::with_template(&template).expect("a valid template").progress_chars("=> "));
+    bar.set_prefix(doing.to_owned());
+    bar
+}
+
 /// A bar over `bytes` bytes of the file `name`; hidden where no one watches.
 pub(crate) fn download_bar(name: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), target());

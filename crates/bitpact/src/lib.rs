@@ -14,7 +14,7 @@
 //! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
 //! | [`engine`] | running integers | [`Engine`], [`Interpreter`], [`Executor`] |
 //!
-//! [`accel`] stands beside them: what a network takes on a machine that is only thought of, and the gates of such a machine.
+//! [`lm`] and [`ptq`] are a house of their own: language models quantized after training. [`accel`] stands beside them: what a network takes on a machine that is only thought of, and the gates of such a machine.
 //!
 //! ## A network, and its bits
 //!
@@ -104,13 +104,15 @@ pub use bitpact_core as core;
 pub use bitpact_data as data;
 pub use bitpact_engine as engine;
 pub use bitpact_graph as graph;
+pub use bitpact_lm as lm;
 pub use bitpact_model as model;
+pub use bitpact_ptq as ptq;
 pub use bitpact_train as train;
 
 pub use bitpact_data::Dataset;
 pub use bitpact_engine::{Engine, Executor, Interpreter};
 pub use bitpact_graph::{Graph, QuantPlan};
 pub use bitpact_kernels::memory::{never_keep_large_buffers, release_freed};
-pub use bitpact_kernels::{Isa, peak};
+pub use bitpact_kernels::{Isa, Pool, peak};
 pub use bitpact_model::{Checkpoint, IntegerModel, Model, convert};
 pub use bitpact_train::Recipe;
