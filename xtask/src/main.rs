@@ -3,11 +3,13 @@
 use std::process::{Command, ExitCode};
 
 /// Name, program and arguments of every check, cheapest first. The last one is README's test command.
-const CHECKS: [(&str, &[&str]); 5] = [
+const CHECKS: [(&str, &[&str]); 6] = [
     ("source files stay under 1,000 lines", &[]),
     ("formatting", &["fmt", "--all", "--check"]),
     ("clippy", &["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
     ("documentation", &["doc", "--release", "--workspace", "--no-deps", "--locked", "--quiet"]),
+    // Only debug builds check integers for overflow.
+    ("kernels with overflow checks", &["test", "--package", "bitpact-kernels", "--lib", "--locked", "--quiet"]),
     ("tests", &["test", "--release"]),
 ];
 

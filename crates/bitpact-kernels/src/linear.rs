@@ -145,7 +145,7 @@ mod tests {
             [(1, 32767, 32639), (17, 3000, 127), (1030, 20000, 101), (2500, 15, 127), (30_000, 15, 127)]
         {
             let x: Vec<i32> = (0..inputs).map(|i| (key.u64(i as u64) % (x_max + 1)) as i32).collect();
-            let draw = |i: usize| (key.with("w").u64(i as u64) % (2 * bound + 1)) as i16 - bound as i16;
+            let draw = |i: usize| ((key.with("w").u64(i as u64) % (2 * bound + 1)) as i64 - bound as i64) as i16;
             let codes: Vec<i16> = (0..7 * inputs).map(draw).collect();
             let expected: Vec<i64> = codes
                 .chunks_exact(inputs)

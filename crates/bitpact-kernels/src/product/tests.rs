@@ -20,11 +20,11 @@ enum Weights {
 }
 
 fn weights(kind: Weights, n: usize, key: Key) -> Vec<i16> {
-    let draw = |i: usize, span: u64| (key.u64(i as u64) % span) as i16;
+    let draw = |i: usize, span: i32| (key.u64(i as u64) % span as u64) as i32;
     (0..n)
         .map(|i| match kind {
-            Weights::Uniform(lo, hi) => lo + draw(i, (hi - lo + 1) as u64),
-            Weights::Odd(bits) => 2 * draw(i, 1 << bits) - (1 << bits) + 1,
+            Weights::Uniform(lo, hi) => (i32::from(lo) + draw(i, i32::from(hi) - i32::from(lo) + 1)) as i16,
+            Weights::Odd(bits) => (2 * draw(i, 1 << bits) - (1 << bits) + 1) as i16,
             Weights::All(w) => w,
         })
         .collect()
