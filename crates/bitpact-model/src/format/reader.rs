@@ -210,14 +210,16 @@ impl<'a> Reader<'a> {
         let channels = self.u32("channels")?;
         let count = self.u8("number of terms")?;
         let terms = (0..count).map(|i| self.term(model, i)).collect::<Result<Vec<_>, _>>()?;
-        let of_products = terms.iter().find_map(|term| term.product().map(|product| product.out_channels));
-        if let Some(expected) = of_products.filter(|&n| n != channels) {
-            return Err(self.error(offset, "channels", format!("{channels}, but a product has {expected}")));
+        let mut of_products = terms.iter().filter_map(|term| term.product().map(|product| product.out_channels));
+        if let Some(other) = of_products.clone().find(|&n| n != channels) {
+            return Err(self.error(offset, "channels", format!("{channels}, but a product has {other}")));
         }
-        let full = of_products.is_none();
+        let full = of_products.next().is_none();
         let shift = self.u8("shift")?.into();
-        let multipliers = |reader: &mut Self, i| reader.list_i32(&format!("multipliers of term {i}"), channels, full);
-        let mul = (0..count).map(|i| multipliers(self, i)).collect::<Result<_, _>>()?;
+        let multipliers = |(i, term): (usize, &IntegerTerm)| {
+            self.list_i32(&format!("multipliers of term {i}"), channels, term.product().is_none())
+        };
+        let mul = terms.iter().enumerate().map(multipliers).collect::<Result<_, _>>()?;
         let add = self.list("constants", channels, full)?;
         let bases = self.u8("number of tensors added")?;
         let base = |reader: &mut Self| {

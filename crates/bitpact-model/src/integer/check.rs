@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bitpact_core::{Bits, CODE_LIMIT_16BIT, Grid};
-use bitpact_graph::{Shape, Window, moved_shape};
+use bitpact_graph::{Move, Shape, Window, moved_shape};
 
 use super::layer::reads_padding;
 use super::{
@@ -22,6 +22,8 @@ const LARGEST_TENSOR: usize = 1 << 26;
 
 /// Moves of one view at the most.
 const MOST_MOVES: usize = 16;
+/// Terms of one sum at the most, and tensors that are added after its shift.
+const MOST_TERMS: usize = 255;
 
 type Checked<T = ()> = Result<T, String>;
 
@@ -236,6 +238,9 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
         IntegerOp::MaxPool { input, window } => {
             let from = pool_input(model, *input, window)?;
             let shape = window_shape(from, window)?;
+            if sees_padding_alone(window, from, [shape.h, shape.w]) {
+                return Err("a max pool with a window that sees only padding".to_owned());
+            }
             Ok((shape, model.code_range(*input)))
         }
         IntegerOp::WindowSum { input, window, padding_code } => {
@@ -257,6 +262,9 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
 
 /// Shape of a sum, which all its terms have.
 fn sum_shape(model: &IntegerModel, sum: &IntegerSum) -> Checked<Shape> {
+    if sum.terms.len().max(sum.base.len()) > MOST_TERMS {
+        return Err(format!("more than {MOST_TERMS} terms or tensors added after the shift"));
+    }
     let mut shape: Option<Shape> = None;
     let mut same = |what: &str, other: Shape| match *shape.get_or_insert(other) {
         first if first == other => Ok(()),
@@ -325,10 +333,6 @@ fn window_shape(from: Shape, window: &Window) -> Checked<Shape> {
 /// Checks the sizes of a window, so that what is computed from them stays far below 2^64.
 fn check_window(window: &Window) -> Checked {
     let Window { kernel, stride, padding, dilation, spread } = *window;
-    let bound = |what: &str, n: usize, least: usize| {
-        let ok = (least..=LARGEST_SIDE).contains(&n);
-        if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
-    };
     for (what, pair) in [("kernel", kernel), ("stride", stride), ("dilation", dilation), ("spread", spread)] {
         for (direction, n) in ["rows", "columns"].into_iter().zip(pair) {
             bound(&format!("{what} {direction}"), n, 1)?;
@@ -338,6 +342,26 @@ fn check_window(window: &Window) -> Checked {
         bound("padding", n, 0)?;
     }
     Ok(())
+}
+
+fn bound(what: &str, n: usize, least: usize) -> Checked {
+    let ok = (least..=LARGEST_SIDE).contains(&n);
+    if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
+}
+
+/// Whether some output position of a window that is not spread sees nothing but padding. With padding less than the extent,
+/// that takes dilation.
+fn sees_padding_alone(window: &Window, from: Shape, positions: [usize; 2]) -> bool {
+    let before = [window.padding.top, window.padding.left];
+    let along = |i: usize, side: usize| {
+        (0..positions[i]).any(|position| {
+            let at = position * window.stride[i];
+            // The first row or column of the window that lies behind the padding before the tensor.
+            let k = before[i].saturating_sub(at).div_ceil(window.dilation[i]);
+            k >= window.kernel[i] || at + k * window.dilation[i] >= before[i] + side
+        })
+    };
+    along(0, from.h) || along(1, from.w)
 }
 
 /// Shape of the codes that a pool with this window reads.
@@ -390,6 +414,10 @@ fn view_shape(model: &IntegerModel, view: &IntegerView) -> Checked<Shape> {
     }
     let mut shape = model.shape(view.input);
     for step in &view.moves {
+        if let Move::Stride { rows, columns } = *step {
+            bound("stride rows", rows, 1)?;
+            bound("stride columns", columns, 1)?;
+        }
         shape = moved_shape(shape, std::slice::from_ref(step))?;
         check_shape(shape)?;
     }
