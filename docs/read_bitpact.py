@@ -17,7 +17,7 @@ from types import SimpleNamespace as Fields
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-LIMIT, CHANNELS = 32768, 65536  # of sides and strides, and of channels
+LIMIT, CHANNELS, ELEMENTS = 32768, 65536, 1 << 26  # of sides and strides, of channels, of the elements of a tensor
 
 
 class FormatError(ValueError):
@@ -84,7 +84,7 @@ class Network:
     def __init__(self, data):
         need(data[:8] == b"BITPACT\n" and len(data) >= 24, "not a .bitpact file, or one that is cut off")
         version, length = struct.unpack("<IQ", data[8:20])
-        need(version in (2, 3, 4), f"version {version}, expected 2 to 4")
+        need(version == 1, f"version {version}, expected 1")
         need(length == len(data), f"{len(data)} bytes, expected {length}: the file is cut off, or something follows it")
         self.checksum = int.from_bytes(data[-4:], "little")
         need(zlib.crc32(data[:-4]) == self.checksum, "the checksum is wrong")
@@ -92,238 +92,346 @@ class Network:
         self.arch, self.layers = r.string(), []
         self.shapes, self.ranges, self.kinds, self.used = [], [], [], set()  # by tensor
         self.padding_codes = {}  # by tensor
-        self.add_tensor(r.numbers("3I"), (0, 255), "image")
+        self.add_tensor(fitting(r.numbers("3I")), (0, 255), "image")
         self.zero_points = np.frombuffer(r.take(self.shapes[0][2]), np.uint8)
         self.scales = r.numbers(f"{len(self.zero_points)}f")
         self.class_names = [r.string() for _ in range(*r.numbers("I"))]
         (count,) = r.numbers("I")
+        read = [self.read_sum, self.read_pool, self.read_pool, self.read_concat, self.read_view_op]
         for i in range(count):
-            layer = Fields(name=r.string(shortest=1), **dict(zip(("scale", "op"), r.numbers("dB"))))
-            need(layer.op < 9 and (layer.op == 1) == (i == count - 1), f"op {layer.op} of layer {i} of {count}")
-            read = {2: self.read_pool, 3: self.read_pool, 4: self.read_pool, 6: self.read_act, 7: self.read_concat,
-                    8: self.read_act}
-            read.get(layer.op, self.read_product_layer)(layer)
+            layer = Fields(name=r.string(shortest=1), **dict(zip(("scale", "op", "flags", "length"), r.numbers("d2BQ"))))
+            start = r.at
+            need(layer.op < len(read) and layer.flags == 0, f"op {layer.op}, flags {layer.flags}")
+            self.add_tensor(*read[layer.op](layer))
+            need(r.at - start == layer.length, f"an op of {r.at - start} bytes, but {layer.length} are announced")
+            need((self.kinds[-1] == "output") == (i == count - 1), f"layer {i} of {count} is {self.kinds[-1]}")
             self.layers.append(layer)
-        by_channel = any(getattr(layer, "by_channel", False) for layer in self.layers)
-        least = 4 if by_channel else 3 if any(layer.op > 3 for layer in self.layers) else 2
-        need(version == least, f"version {version} of other ops")
         need(r.at == len(r.data), "bytes between the last layer and the checksum")
-        need(count > 0 and self.shapes[-1] == (1, 1, len(self.class_names)), "one logit a class, at one position")
+        need(count > 0 and self.shapes[-1] == (1, 1, len(self.class_names)), "one output a class, at one position")
         need(self.used == set(range(count)), f"nobody reads the tensors {set(range(count)) - self.used}")
         need(len({layer.name for layer in self.layers}) == count, "two layers of one name")
         scales = [*self.scales, *(layer.scale for layer in self.layers)]
         need(all(0 < s < np.inf for s in scales), "a scale that is not a positive finite number")
 
-    def add_tensor(self, shape, code_range, kind="codes"):
-        """The image, or the output of the layer that has just been read; kind: image, codes, sums or stream."""
-        need(all(1 <= side <= LIMIT for side in shape[:2]) and 1 <= shape[2] <= CHANNELS, f"a tensor of shape {shape}")
-        self.output_sides(shape, (1, 1), 1, 0)
-        self.shapes.append(tuple(shape))
-        self.ranges.append(code_range)
+    def add_tensor(self, shape, values, kind):
+        """The image, or the output of a layer; kind: image, codes, sums, wide or output."""
+        self.shapes.append(fitting(shape))
+        self.ranges.append(values)
         self.kinds.append(kind)
 
-    def output_sides(self, shape, window, stride, padding):
-        """Rows and columns that a window has over a tensor."""
-        h, w, c = shape[0] + 2 * padding, shape[1] + 2 * padding, -(-shape[2] // 16) * 16
-        need(h * w * c <= 1 << 26, f"a tensor of shape {shape} with padding {padding} is too large")
-        need(all(1 <= r <= min(LIMIT, side) for r, side in zip(window, (h, w))), f"a window {window} over {h} x {w}")
-        need(1 <= stride <= LIMIT, f"stride {stride}")
-        return tuple((side - r) // stride + 1 for r, side in zip(window, (h, w)))
-
-    def input_shape(self, tensor, *kinds):
-        """Notes that a tensor of one of these kinds is read and gives its shape."""
+    def tensor(self, *kinds):
+        """Reads the number of a tensor of one of these kinds."""
+        (tensor,) = self.reader.numbers("I")
         need(tensor < len(self.shapes), f"layer {len(self.layers)} reads tensor {tensor}")
         need(self.kinds[tensor] in kinds, f"tensor {tensor} is {self.kinds[tensor]}, expected {' or '.join(kinds)}")
         self.used.add(tensor)
-        return self.shapes[tensor]
+        return tensor
 
-    def read_product(self):
-        """A product; its `most` is the largest |acc| that codes can give, per output channel."""
-        fields = ("tensor", "rows", "columns", "stride", "padding", "padding_code", "out", "groups", "bits", "grid")
-        p = Fields(name=self.reader.string(shortest=1), **dict(zip(fields, self.reader.numbers("8I2B"))))
-        need(p.grid in (0, 1) and (1 <= p.bits <= 8 or p.bits == 16 and p.grid == 0), f"{p.bits} bits, grid {p.grid}")
-        need(p.padding <= LIMIT and 1 <= p.out <= CHANNELS, f"padding {p.padding}, {p.out} output channels")
-        shape, p.window = self.input_shape(p.tensor, "image", "codes", "sums"), (p.rows, p.columns)
-        need(p.groups > 0 and shape[2] % p.groups == 0 == p.out % p.groups, f"{p.groups} groups")
-        p.shape = *self.output_sides(shape, p.window, p.stride, p.padding), p.out
-        p.weights = self.reader.weights(p.out * (shape[2] // p.groups) * p.rows * p.columns, p.bits, p.grid)
-        p.weights = p.weights.reshape(p.out, -1)
-        high = self.ranges[p.tensor][1]
-        low = self.padded(p.tensor, p.padding, p.padding_code)
-        plus, minus = np.maximum(p.weights, 0).sum(1).tolist(), np.minimum(p.weights, 0).sum(1).tolist()
-        p.reach = [(a * low + b * high, a * high + b * low) for a, b in zip(plus, minus)]
-        p.most = [max(hi, -lo) for lo, hi in p.reach]
-        return p
+    def read_window(self, shape):
+        """A window over a tensor of `shape`; its `sides` are rows and columns of positions."""
+        n = self.reader.numbers("12I")
+        w = Fields(kernel=n[:2], stride=n[2:4], before=n[4:6], after=n[6:8], dilation=n[8:10], spread=n[10:])
+        need(all(1 <= v <= LIMIT for pair in (w.kernel, w.stride, w.dilation, w.spread) for v in pair), f"window {n}")
+        need(max(n[4:8]) <= LIMIT, f"paddings {n[4:8]}")
+        w.pads = max(n[4:8]) > 0 or max(w.spread) > 1
+        w.padded = [(side - 1) * s + 1 + a + b for side, s, a, b in zip(shape, w.spread, w.before, w.after)]
+        w.extent = [(k - 1) * d + 1 for k, d in zip(w.kernel, w.dilation)]
+        need(all(e <= side for e, side in zip(w.extent, w.padded)), f"an extent of {w.extent} over {w.padded}")
+        most, channels = 2 * max(n[4:8]), rounded(shape[2])
+        need((shape[0] + most) * (shape[1] + most) * channels <= ELEMENTS, "a padded tensor is too large")
+        need(w.padded[0] * w.padded[1] * channels <= ELEMENTS, "a padded tensor is too large")
+        w.sides = tuple((side - e) // t + 1 for side, e, t in zip(w.padded, w.extent, w.stride))
+        return w
 
-    def padded(self, tensor, padding, code):
+    def padded(self, tensor, window, code):
         """Checks a padding code and gives the least number that a window over the tensor sees."""
         low, high = self.ranges[tensor]
-        need(code <= (high if padding and tensor else 0), f"padding code {code}")
-        if not padding:
+        need(code <= (high if window.pads and tensor else 0), f"padding code {code}")
+        if not window.pads:
             return low
         need(self.padding_codes.setdefault(tensor, code) == code, "two padding codes")
         return min(low, code)
 
-    def read_product_layer(self, layer):
-        """Ops 0, 1 and 5; logits are a product layer without the step, a stream one without the clamp."""
-        r, logits, stream = self.reader, layer.op == 1, layer.op == 5
-        (flags,) = (0,) if logits else r.numbers("B")
-        need(flags < 4 or flags < 8 and not stream, f"flags {flags}")
-        layer.products = [self.read_product() for _ in range(1 + (flags & 1))]
-        main = layer.products[0]
-        need(layer.products[-1].shape == main.shape, "two products of different shapes")
-        layer.shortcut = r.numbers("4I") if flags & 2 else None
-        (layer.shift,) = (0,) if logits else r.numbers("B")
-        need(layer.shift <= 62, f"shift {layer.shift}")
-        lo, hi = (0, 0) if logits or stream else self.read_codes(layer, flags & 4, main.out)
-        layer.muls = [r.integers(main.out, 32) for _ in layer.products]
-        terms = [(p.most, mul) for p, mul in zip(layer.products, layer.muls)]
-        if layer.shortcut:
-            tensor, stride, before, after = layer.shortcut
-            h, w, c = self.input_shape(tensor, "codes", *["stream"] * stream)
-            need(1 <= stride <= LIMIT, f"stride {stride}")
-            need((-(-h // stride), -(-w // stride), before + c + after) == main.shape, "a shortcut of another shape")
-            layer.res_mul = r.numbers("i")[0] if stream else r.integers(main.out, 32)
-            if not stream:
-                terms.append(([self.ranges[tensor][1]] * main.out, layer.res_mul))
-        layer.add = r.integers(main.out)
-        self.bounded(layer, terms)
-        if not stream:
-            return self.add_tensor(main.shape, (lo, hi), "logits" if logits else "codes")
-        ends = [[], []]
-        for o, add in enumerate(layer.add.tolist()):
-            acc = [sorted(int(mul[o]) * end for end in p.reach[o]) for p, mul in zip(layer.products, layer.muls)]
-            for side in (0, 1):
-                ends[side].append((sum(a[side] for a in acc) + add) >> layer.shift)
-        lo, hi = min(ends[0]), max(ends[1])
-        if layer.shortcut:
-            low, high = self.ranges[layer.shortcut[0]]
-            res = sorted((min(low, 0) * layer.res_mul, max(high, 0) * layer.res_mul))
-            lo, hi = lo + res[0], hi + res[1]
-        need(-(1 << 31) < lo and hi < 1 << 31, f"a stream from {lo} to {hi}")
-        self.add_tensor(main.shape, (lo, hi), "stream")
-
-    def bounded(self, layer, terms):
-        """Checks that the sums of a layer fit 64 bits; terms are the largest inputs and multipliers per channel."""
-        for o, add in enumerate(layer.add.tolist()):
-            most = abs(add) + sum(bound[o] * abs(int(mul[o])) for bound, mul in terms)
-            need(most < 1 << 63, f"the sums of channel {o} could pass 64 bits")
-
-    def read_codes(self, layer, by_channel, n):
-        """Smallest and largest code: the layer's, or those of n channels, of which the layer has the least and the most."""
-        layer.by_channel = bool(by_channel)
-        lo, hi = [self.reader.integers(n, 32) for _ in range(2)] if by_channel else self.reader.numbers("2B")
-        layer.codes = lo, hi
-        need(np.all(np.less_equal(lo, hi)) and np.min(lo) >= 0 and np.max(hi) <= 255, f"codes {lo} to {hi}")
-        need(not by_channel or len(set(zip(lo.tolist(), hi.tolist()))) > 1, "equal codes, channel by channel")
-        return int(np.min(lo)), int(np.max(hi))
-
-    def read_act(self, layer):
-        """Ops 6 and 8."""
+    def read_product(self, channels):
+        """A product."""
         r = self.reader
-        (layer.tensor,) = r.numbers("I")
-        shape = self.input_shape(layer.tensor, "sums", "stream")
+        p = Fields(kind=0, name=r.string(shortest=1), tensor=self.tensor("image", "codes", "sums"))
+        shape = self.shapes[p.tensor]
+        p.window = self.read_window(shape)
+        p.padding_code, p.out, p.groups, p.bits, p.grid = r.numbers("3I2B")
+        need(p.grid in (0, 1) and (1 <= p.bits <= 8 or p.bits == 16 and p.grid == 0), f"{p.bits} bits, grid {p.grid}")
+        need(1 <= p.out <= CHANNELS and p.out == channels, f"{p.out} output channels of {channels}")
+        need(p.groups > 0 and shape[2] % p.groups == 0 == p.out % p.groups, f"{p.groups} groups")
+        p.shape = (*p.window.sides, p.out)
+        kernel = p.window.kernel[0] * p.window.kernel[1]
+        p.weights = r.weights(p.out * (shape[2] // p.groups) * kernel, p.bits, p.grid).reshape(p.out, -1)
+        high = self.ranges[p.tensor][1]
+        low = self.padded(p.tensor, p.window, p.padding_code)
+        plus, minus = np.maximum(p.weights, 0).sum(1).tolist(), np.minimum(p.weights, 0).sum(1).tolist()
+        p.ranges = [(a * low + b * high, a * high + b * low) for a, b in zip(plus, minus)]
+        need(all(-(1 << 63) <= lo and hi < 1 << 63 for lo, hi in p.ranges), "an acc of more than 64 bits")
+        return p
+
+    def read_view(self, *kinds):
+        """A view of a tensor of one of these kinds; `range` is that of its values."""
+        v = Fields(kind=1, tensor=self.tensor(*kinds or ("codes", "sums", "wide")), moves=[])
+        v.fill, count = self.reader.numbers("iB")
+        need(count <= 16, f"{count} moves")
+        v.shape, (low, high) = self.shapes[v.tensor], self.ranges[v.tensor]
+        for _ in range(count):
+            (move,) = self.reader.numbers("B")
+            need(move < 7, f"move {move}")
+            numbers = self.reader.numbers(f"{(2, 4, 2, 6, 1, 1, 2)[move]}I")
+            v.shape = fitting(moved_shape(v.shape, move, numbers))
+            v.moves.append((move, numbers))
+        inserts = any(move == 3 for move, _ in v.moves)
+        need(v.fill == 0 or inserts and low <= v.fill <= high, f"a fill of {v.fill}")
+        v.range = (min(low, v.fill), max(high, v.fill)) if inserts else (low, high)
+        return v
+
+    def read_multiplication(self):
+        """A multiplication."""
+        m = Fields(kind=2, a=self.read_view("codes"), zero_a=self.reader.numbers("B")[0])
+        m.b, m.zero_b = self.read_view("codes"), self.reader.numbers("B")[0]
+        m.shape = m.a.shape
+        need(m.b.shape in (m.shape, (1, 1, m.shape[2])), f"factors of {m.shape} and {m.b.shape}")
+        ends = [(x - m.zero_a) * (y - m.zero_b) for x in m.a.range for y in m.b.range]
+        m.range = min(ends), max(ends)
+        return m
+
+    def read_term(self, channels):
+        """A term of a sum; `ranges` are those of its values, channel by channel."""
+        (kind,) = self.reader.numbers("B")
+        need(kind < 3, f"term {kind}")
+        if kind == 0:
+            return self.read_product(channels)
+        term = self.read_view() if kind == 1 else self.read_multiplication()
+        need(term.shape[2] == channels, f"a term of shape {term.shape} in a sum of {channels} channels")
+        term.ranges = [term.range] * channels
+        return term
+
+    def read_sum(self, layer):
+        """Op 0."""
+        r = self.reader
+        layer.channels, count = r.numbers("IB")
+        layer.terms = [self.read_term(layer.channels) for _ in range(count)]
+        full = all(term.kind for term in layer.terms)
         (layer.shift,) = r.numbers("B")
         need(layer.shift <= 62, f"shift {layer.shift}")
-        lo, hi = self.read_codes(layer, layer.op == 8, shape[2])
-        layer.mul, layer.add = r.integers(shape[2], 32, True), r.integers(shape[2], 64, True)
-        most = max(abs(end) for end in self.ranges[layer.tensor])
-        self.bounded(layer, [([most] * shape[2], layer.mul)])
-        self.add_tensor(shape, (lo, hi))
-
-    def read_concat(self, layer):
-        """Op 7."""
-        (count,) = self.reader.numbers("I")
-        need(count >= 2, f"{count} tensors to concatenate")
-        layer.tensors = self.reader.numbers(f"{count}I")
-        shapes = [self.input_shape(tensor, "codes", "stream") for tensor in layer.tensors]
-        need(len({self.kinds[tensor] for tensor in layer.tensors}) == 1, "a concatenation of codes and streams")
-        need(len({shape[:2] for shape in shapes}) == 1, "a concatenation of different sides")
-        ends = [self.ranges[tensor] for tensor in layer.tensors]
-        shape = (*shapes[0][:2], sum(shape[2] for shape in shapes))
-        self.add_tensor(shape, (min(e[0] for e in ends), max(e[1] for e in ends)), self.kinds[layer.tensors[0]])
+        layer.muls = [r.integers(layer.channels, 32, in_full=term.kind > 0) for term in layer.terms]
+        layer.add = r.integers(layer.channels, in_full=full)
+        layer.base = [(self.read_view(), *r.numbers("i")) for _ in range(*r.numbers("B"))]
+        shapes = {part.shape for part in [*layer.terms, *(view for view, _ in layer.base)]}
+        need(len(shapes) == 1 and (shape := shapes.pop())[2] == layer.channels, f"a sum of different shapes {shapes}")
+        (layer.end,) = r.numbers("B")
+        need(layer.end < 5 and (layer.end == 3 or not layer.base), f"end {layer.end}, {len(layer.base)} tensors added")
+        ends = [[], []]  # least and largest sum of every channel
+        for o, add in enumerate(layer.add.tolist()):
+            values = [sorted(int(mul[o]) * end for end in t.ranges[o]) for t, mul in zip(layer.terms, layer.muls)]
+            most = sum(max(map(abs, t.ranges[o])) * abs(int(mul[o])) for t, mul in zip(layer.terms, layer.muls))
+            need(abs(add) + most < 1 << 63, f"the sums of channel {o} could pass 64 bits")
+            for side in (0, 1):
+                ends[side].append((sum(v[side] for v in values) + add) >> layer.shift)
+        if layer.end == 4:
+            need(layer.shift == 0 and shape[:2] == (1, 1), f"an output of shape {shape} with shift {layer.shift}")
+            return shape, (0, 0), "output"
+        if layer.end == 3:
+            base = [sorted(mul * end for end in view.range) for view, mul in layer.base]
+            lo, hi = min(ends[0]) + sum(b[0] for b in base), max(ends[1]) + sum(b[1] for b in base)
+            need(-(1 << 31) < lo and hi < 1 << 31, f"wide values from {lo} to {hi}")
+            return shape, (lo, hi), "wide"
+        if layer.end == 2:
+            layer.lo, layer.hi, tables = r.numbers("2iI")
+            entries = layer.hi - layer.lo + 1
+            need(1 <= entries <= 256 and tables in (1, layer.channels), f"{tables} tables of {entries}")
+            layer.tables = np.frombuffer(r.take(tables * entries), np.uint8).reshape(tables, entries)
+            need(tables == 1 or np.any(layer.tables != layer.tables[0]), "equal tables, channel by channel")
+            return shape, (int(layer.tables.min()), int(layer.tables.max())), "codes"
+        if layer.end == 1:
+            layer.lo, layer.hi = (r.integers(layer.channels, 32, in_full=full) for _ in range(2))
+            need(len(set(zip(layer.lo.tolist(), layer.hi.tolist()))) > 1, "equal codes, channel by channel")
+        else:
+            layer.lo, layer.hi = r.numbers("2B")
+        lo, hi = int(np.min(layer.lo)), int(np.max(layer.hi))
+        need(np.all(np.less_equal(layer.lo, layer.hi)) and 0 <= lo and hi <= 255, f"codes {layer.lo} to {layer.hi}")
+        return shape, (lo, hi), "codes"
 
     def read_pool(self, layer):
-        """Ops 2, 3 and 4."""
-        layer.tensor, *layer.window = self.reader.numbers({2: "4I", 3: "I", 4: "5I"}[layer.op])
-        h, w, c = shape = self.input_shape(layer.tensor, "codes")
-        low, high = self.ranges[layer.tensor]
-        if layer.op == 3:
-            return self.add_tensor((1, 1, c), (low * h * w, high * h * w), "sums")
-        kernel, stride, padding = layer.window[:3]
-        need(padding < kernel, "padding of a pool that is not less than its kernel")
-        sides = self.output_sides(shape, (kernel, kernel), stride, padding)
-        if layer.op == 2:
-            return self.add_tensor((*sides, c), (low, high))
-        low = self.padded(layer.tensor, padding, layer.window[3])
-        self.add_tensor((*sides, c), (low * kernel ** 2, high * kernel ** 2), "sums")
+        """Ops 1 and 2."""
+        layer.tensor = self.tensor("codes")
+        shape, (low, high) = self.shapes[layer.tensor], self.ranges[layer.tensor]
+        w = layer.window = self.read_window(shape)
+        need(w.spread == (1, 1), f"a pool with spread {w.spread}")
+        paddings = [max(pair) for pair in zip(w.before, w.after)]
+        need(all(p < e for p, e in zip(paddings, w.extent)), f"paddings {paddings} of a pool over {w.extent}")
+        if layer.op == 1:
+            for side, t, k, d, before, n in zip(shape, w.stride, w.kernel, w.dilation, w.before, w.sides):
+                rows = np.arange(n)[:, None] * t + np.arange(k) * d - before
+                need(((rows >= 0) & (rows < side)).any(1).all(), "a max pool over padding alone")
+            return (*w.sides, shape[2]), (low, high), "codes"
+        (layer.padding_code,) = self.reader.numbers("I")
+        low, n = self.padded(layer.tensor, w, layer.padding_code), w.kernel[0] * w.kernel[1]
+        return (*w.sides, shape[2]), (low * n, high * n), "sums"
 
-    def acc(self, p, codes):
-        """acc of a product for codes [image][y][x][channel].
+    def read_concat(self, layer):
+        """Op 3."""
+        layer.tensors = [self.tensor("codes", "wide") for _ in range(*self.reader.numbers("I"))]
+        need(len(layer.tensors) >= 2, f"{len(layer.tensors)} tensors to concatenate")
+        shapes, kinds, ranges = ([of[t] for t in layer.tensors] for of in (self.shapes, self.kinds, self.ranges))
+        need(len(set(kinds)) == 1, "a concatenation of codes and wide tensors")
+        need(len({shape[:2] for shape in shapes}) == 1, "a concatenation of different sides")
+        shape = (*shapes[0][:2], sum(shape[2] for shape in shapes))
+        return shape, (min(r[0] for r in ranges), max(r[1] for r in ranges)), kinds[0]
 
-        float64 is fast and exact here: all partial sums are integers, and as no tensor has more than 2^26 numbers, even
-        those over sums of codes are at most 255 * 32639 * 2^26 < 2^53 in size.
-        """
-        value = p.padding_code if p.tensor else self.zero_points
-        seen = windows(codes.astype(np.float64), p.window, p.stride, p.padding, value)
-        seen = seen.reshape(-1, p.groups, p.weights.shape[1]).swapaxes(0, 1)
-        weights = p.weights.reshape(p.groups, -1, p.weights.shape[1]).astype(np.float64)
+    def read_view_op(self, layer):
+        """Op 4."""
+        layer.view = self.read_view()
+        return layer.view.shape, layer.view.range, self.kinds[layer.view.tensor]
+
+    def value(self, term, tensors):
+        """Values of a term, [image][y][x][channel]."""
+        if term.kind == 1:
+            return moved(tensors[term.tensor], term)
+        if term.kind == 2:
+            return (moved(tensors[term.a.tensor], term.a) - term.zero_a) * (
+                moved(tensors[term.b.tensor], term.b) - term.zero_b)
+        # float64 is fast, and exact where all partial sums are integers below 2^53.
+        number = np.float64 if max(max(map(abs, ends)) for ends in term.ranges) < 1 << 53 else np.int64
+        padding = term.padding_code if term.tensor else self.zero_points
+        seen = windows(tensors[term.tensor].astype(number), term.window, padding)
+        seen = seen.reshape(-1, term.groups, term.weights.shape[1]).swapaxes(0, 1)
+        weights = term.weights.reshape(term.groups, -1, term.weights.shape[1]).astype(number)
         acc = (seen @ weights.swapaxes(1, 2)).swapaxes(0, 1)  # [position][group][output of the group]
-        return acc.astype(np.int64).reshape(-1, *p.shape)
+        return acc.astype(np.int64).reshape(-1, *term.shape)
+
+    def sum(self, layer, tensors):
+        """Output of a sum."""
+        out = layer.add + sum(self.value(term, tensors) * mul for term, mul in zip(layer.terms, layer.muls))
+        out = (out >> layer.shift) + sum(moved(tensors[view.tensor], view) * mul for view, mul in layer.base)
+        if layer.end > 2:
+            return out
+        out = np.clip(out, layer.lo, layer.hi)
+        if layer.end < 2:
+            return out
+        channel = np.arange(layer.channels) % len(layer.tables)
+        return layer.tables[channel, out - layer.lo].astype(np.int64)
 
     def run(self, images):
-        """Outputs of all layers as int64 [image][y][x][channel] for pixels of that shape; the last are the logits."""
+        """Outputs of all layers as int64 [image][y][x][channel] for pixels of that shape; the last one is the network's."""
         need(images.shape[1:] == self.shapes[0], f"images of {images.shape[1:]}, expected {self.shapes[0]}")
         tensors = [images.astype(np.int64)]
         for layer in self.layers:
-            if layer.op == 2:
-                kernel, stride, padding = layer.window
-                out = windows(tensors[layer.tensor], (kernel, kernel), stride, padding, -1).max((-2, -1))
+            if layer.op == 0:
+                tensors.append(self.sum(layer, tensors))
+            elif layer.op == 1:
+                tensors.append(windows(tensors[layer.tensor], layer.window, -1).max((-2, -1)))
+            elif layer.op == 2:
+                tensors.append(windows(tensors[layer.tensor], layer.window, layer.padding_code).sum((-2, -1)))
             elif layer.op == 3:
-                out = tensors[layer.tensor].sum((1, 2), keepdims=True)
-            elif layer.op == 4:
-                kernel, stride, padding, code = layer.window
-                out = windows(tensors[layer.tensor], (kernel, kernel), stride, padding, code).sum((-2, -1))
-            elif layer.op in (6, 8):
-                out = np.clip(tensors[layer.tensor] * layer.mul + layer.add >> layer.shift, *layer.codes)
-            elif layer.op == 7:
-                out = np.concatenate([tensors[tensor] for tensor in layer.tensors], axis=-1)
+                tensors.append(np.concatenate([tensors[tensor] for tensor in layer.tensors], axis=-1))
             else:
-                accs = [self.acc(p, tensors[p.tensor]) for p in layer.products]
-                out = layer.add + sum(acc * mul for acc, mul in zip(accs, layer.muls))
-                if layer.shortcut:
-                    tensor, stride, *channels = layer.shortcut
-                    res = np.pad(tensors[tensor][:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), channels))
-                    out = (out >> layer.shift) + res * layer.res_mul if layer.op == 5 else out + res * layer.res_mul
-                elif layer.op == 5:
-                    out = out >> layer.shift
-                if layer.op == 0:
-                    out = np.clip(out >> layer.shift, *layer.codes)
-            tensors.append(out)
+                tensors.append(moved(tensors[layer.view.tensor], layer.view))
         return tensors[1:]
 
     def __str__(self):
         lines = [f"{self.arch}: {len(self.class_names)} classes, checksum {self.checksum:08X}, image {self.shapes[0]}"]
         for t, a in enumerate(self.layers, 1):
-            what = ["codes", "logits", "max pool", "sum pool", "window sum", "stream", "act", "concat", "act"][a.op]
-            what += ", by channel," if getattr(a, "by_channel", False) else ""
-            what += "" if a.op == 1 else " from {} to {}".format(*self.ranges[t])
-            read = getattr(a, "tensors", None) or getattr(a, "tensor", None)
-            lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}" + (f" of tensor {read}" if read is not None else ""))
-            lines += [f"      {p.name} of tensor {p.tensor}: {p.rows} x {p.columns} by {p.stride}, padding {p.padding}"
-                      f" with {p.padding_code}, {p.groups} groups, {p.bits} bits {['with', 'without'][p.grid]} zero" for p in getattr(a, "products", [])]
-            if getattr(a, "shortcut", None):
-                lines.append("      shortcut of tensor {}: stride {}, {} channels before, {} after".format(*a.shortcut))
+            what = ["sum", "max pool", "window sum", "concat", "view"][a.op]
+            lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}, {self.kinds[t]} from {self.ranges[t][0]} to {self.ranges[t][1]}")
+            if a.op in (1, 2):
+                lines.append(f"      of tensor {a.tensor}: {shown(a.window)}")
+            elif a.op == 3:
+                lines.append(f"      of tensors {a.tensors}")
+            elif a.op == 4:
+                lines.append(f"      {shown_view(a.view)}")
+            for p in getattr(a, "terms", []):
+                lines.append("    + " + (
+                    f"{p.name} of tensor {p.tensor}: {shown(p.window)} with {p.padding_code}, {p.groups} groups, "
+                    f"{p.bits} bits {['with', 'without'][p.grid]} zero" if p.kind == 0 else
+                    shown_view(p) if p.kind == 1 else f"{shown_view(p.a)} times {shown_view(p.b)}"))
+            lines += [f"   >> + {shown_view(view)} times {mul}" for view, mul in getattr(a, "base", [])]
         return "\n".join(lines)
 
 
-def windows(codes, window, stride, padding, value):
-    """What a window sees, [image][y][x][channel][row][column], where codes have a border of `value`."""
-    n, h, w, c = codes.shape
-    padded = np.empty((n, h + 2 * padding, w + 2 * padding, c), codes.dtype)
-    padded[:] = value
-    padded[:, padding:padding + h, padding:padding + w] = codes
-    return sliding_window_view(padded, window, axis=(1, 2))[:, ::stride, ::stride]
+def rounded(channels):
+    """Channels rounded up to a multiple of 16."""
+    return -(-channels // 16) * 16
+
+
+def fitting(shape):
+    """A shape, refused where it is too small or too large."""
+    h, w, c = shape
+    need(1 <= h <= LIMIT and 1 <= w <= LIMIT and 1 <= c <= CHANNELS, f"a tensor of shape {shape}")
+    need(h * w * rounded(c) <= ELEMENTS, f"a tensor of shape {shape}")
+    return tuple(shape)
+
+
+def moved_shape(shape, move, n):
+    """Shape after a move with the numbers n."""
+    h, w, c = shape
+    if move == 0:
+        need(all(1 <= v <= LIMIT for v in n), f"a stride of {n}")
+        return -(-h // n[0]), -(-w // n[1]), c
+    if move == 1:
+        need(n[0] + n[2] <= h and n[1] + n[3] <= w, f"a crop {n} of {shape}")
+        return n[2], n[3], c
+    if move == 2:
+        need(sum(n) <= c, f"channels {n} of {shape}")
+        return h, w, n[1]
+    if move == 3:
+        return n[0] + h + n[2], n[1] + w + n[3], n[4] + c + n[5]
+    if move == 6:
+        return h * n[0], w * n[1], c
+    f = n[0]
+    need(f > 0 and (c % f ** 2 == 0 if move == 4 else h % f == 0 == w % f), f"a factor of {f} for {shape}")
+    return (h * f, w * f, c // f ** 2) if move == 4 else (h // f, w // f, c * f ** 2)
+
+
+def moved(values, view):
+    """A view of values [image][y][x][channel]."""
+    for move, n in view.moves:
+        count, h, w, c = values.shape
+        if move == 0:
+            values = values[:, ::n[0], ::n[1]]
+        elif move == 1:
+            values = values[:, n[0]:n[0] + n[2], n[1]:n[1] + n[3]]
+        elif move == 2:
+            values = values[..., n[0]:n[0] + n[1]]
+        elif move == 3:
+            values = np.pad(values, ((0, 0), (n[0], n[2]), (n[1], n[3]), n[4:]), constant_values=view.fill)
+        elif move == 4:  # channels [c][a][b] of pixel (y, x) go to the pixel (y * f + a, x * f + b)
+            f = n[0]
+            values = values.reshape(count, h, w, c // f ** 2, f, f).transpose(0, 1, 4, 2, 5, 3)
+            values = values.reshape(count, h * f, w * f, c // f ** 2)
+        elif move == 5:
+            f = n[0]
+            values = values.reshape(count, h // f, f, w // f, f, c).transpose(0, 1, 3, 5, 2, 4)
+            values = values.reshape(count, h // f, w // f, c * f ** 2)
+        else:
+            values = values.repeat(n[0], 1).repeat(n[1], 2)
+    return values
+
+
+def windows(values, window, padding):
+    """What a window sees, [image][y][x][channel][row][column]; padding is a number, or one a channel."""
+    w, (n, h, _, c) = window, values.shape
+    padded = np.empty((n, *w.padded, c), values.dtype)
+    padded[:] = padding
+    inner = padded[:, w.before[0]:w.padded[0] - w.after[0], w.before[1]:w.padded[1] - w.after[1]]
+    inner[:, ::w.spread[0], ::w.spread[1]] = values
+    seen = sliding_window_view(padded, w.extent, axis=(1, 2))[:, ::w.stride[0], ::w.stride[1]]
+    return seen[..., ::w.dilation[0], ::w.dilation[1]]
+
+
+def shown(w):
+    """A window for people."""
+    return f"{w.kernel} by {w.stride}, padding {w.before + w.after}, dilation {w.dilation}, spread {w.spread}"
+
+
+def shown_view(view):
+    """A view for people."""
+    names = ("stride", "crop", "channels", "insert", "shuffle", "unshuffle", "repeat")
+    return f"tensor {view.tensor}" + "".join(f", {names[move]} {n}" for move, n in view.moves)
 
 
 def formula_images(shape, count, seed=2024):

@@ -6,11 +6,12 @@
 #![no_main]
 
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
+use bitpact_graph::Window;
 use bitpact_kernels::Isa;
-use bitpact_model::IntegerModel;
+use bitpact_model::{IntegerLayer, IntegerModel, IntegerOp, IntegerTerm};
 use libfuzzer_sys::fuzz_target;
 
-/// Multiply-adds of the largest network that is run.
+/// Multiply-adds and moves of the largest network that is run.
 const MOST_MACS: usize = 1 << 20;
 
 fuzz_target!(|data: &[u8]| {
@@ -24,9 +25,20 @@ fuzz_target!(|data: &[u8]| {
     }
     let Ok(model) = IntegerModel::from_bytes(&bytes, "fuzz") else { return };
     assert_eq!(model.to_bytes().expect("what was read can be written"), bytes);
-    let work = |layer: &bitpact_model::IntegerLayer| {
-        let weights: usize = layer.op.products().map(|product| product.codes.len()).sum();
-        layer.shape.elements().saturating_add(weights.saturating_mul(layer.shape.h * layer.shape.w))
+    // What the interpreter does for one pixel, times the pixels.
+    let taps = |window: &Window| window.kernel[0].saturating_mul(window.kernel[1]);
+    let work = |layer: &IntegerLayer| {
+        let c = layer.shape.c;
+        let term = |term: &IntegerTerm| match term.product() {
+            Some(p) => p.in_channels.saturating_mul(taps(&p.window)).saturating_add(p.codes.len()),
+            None => c,
+        };
+        let pixel = match &layer.op {
+            IntegerOp::Sum(sum) => sum.terms.iter().map(term).fold(sum.base.len() * c, usize::saturating_add),
+            IntegerOp::MaxPool { window, .. } | IntegerOp::WindowSum { window, .. } => taps(window).saturating_mul(c),
+            IntegerOp::Concat { .. } | IntegerOp::View(_) => c,
+        };
+        pixel.saturating_mul(layer.shape.h * layer.shape.w)
     };
     let macs = model.layers.iter().map(work).fold(model.input_shape.elements(), usize::saturating_add);
     if macs > MOST_MACS {

@@ -9,7 +9,7 @@ use bitpact_core::requant::TOLERANCE;
 use bitpact_core::{quantize_weights, quantize_weights_16bit};
 use bitpact_engine::{Interpreter, Trace};
 use bitpact_graph::{ActPlan, Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
-use bitpact_model::{BATCH_NORM_EPS, Conversion, IntegerOp, Model, convert};
+use bitpact_model::{BATCH_NORM_EPS, Conversion, IntegerOp, IntegerProduct, Model, convert};
 use common::{config, pixels, random_model, shrunk};
 
 /// Real values of one node, [y][x][channel].
@@ -219,8 +219,9 @@ fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace)
         } else if let Some(&layer) = layers.get(node.name.as_str()) {
             let scale = integer.layers[layer].scale;
             rounded[id] = match &integer.layers[layer].op {
-                IntegerOp::Stream { main, .. } => {
-                    conversion.report.iter().find(|r| r.name == main.name).map_or(0.0, |r| r.worst_error * scale)
+                op if op.is_wide() => {
+                    let of_product = |p: &IntegerProduct| conversion.report.iter().find(|r| r.name == p.name);
+                    op.products().find_map(of_product).map_or(0.0, |r| r.worst_error * scale)
                 }
                 IntegerOp::Concat { .. } => node.inputs.iter().map(|&i| rounded[i]).fold(0.0, f64::max),
                 _ => 0.0,
@@ -248,7 +249,7 @@ fn check(graph: Graph, differences: &str, seed: u64) {
     assert!(near_ties * 25 < codes, "{near_ties} of {codes} codes are near a tie, {differences}");
     for layer in &conversion.report {
         let what = format!("{differences}: {layer:?}");
-        let streams = integer.layers.iter().filter(|l| matches!(l.op, IntegerOp::Stream { .. }));
+        let streams = integer.layers.iter().filter(|l| l.op.is_wide());
         let is_stream = streams.flat_map(|l| l.op.products()).any(|p| p.name == layer.name);
         let most = if is_stream { 64.0 } else { TOLERANCE };
         assert!(layer.worst_error <= most && layer.acc_range.0 < 0 && layer.acc_range.1 > 0, "{what}");

@@ -1,9 +1,11 @@
 //! The example of docs/format.md is what this program writes and computes.
 
-use bitpact_core::{Grid, IntegerStep};
+use bitpact_core::{Grid, Requantization};
 use bitpact_engine::{ExecOptions, Executor, Interpreter, predict};
-use bitpact_graph::Shape;
-use bitpact_model::{InputDescription, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct};
+use bitpact_graph::{Shape, Window};
+use bitpact_model::{
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+};
 
 const PAGE: &str = include_str!("../../../docs/format.md");
 
@@ -11,9 +13,7 @@ fn example() -> IntegerModel {
     let conv = IntegerProduct {
         name: "conv".to_owned(),
         input: 0,
-        kernel: [2, 2],
-        stride: 1,
-        padding: 0,
+        window: Window::square(2, 1, 0),
         padding_code: 0,
         out_channels: 2,
         in_channels: 1,
@@ -25,25 +25,21 @@ fn example() -> IntegerModel {
     let fc = IntegerProduct {
         name: "fc".to_owned(),
         input: 2,
-        kernel: [1, 1],
+        window: Window::square(1, 1, 0),
         in_channels: 2,
         weight_bits: 3,
         grid: Grid::WithZero,
         codes: vec![3, -2, -1, 1],
         ..conv.clone()
     };
-    let step = IntegerStep {
-        shift: 8,
-        mul: vec![5, 5],
-        mul2: vec![],
-        res_mul: vec![],
-        add: vec![1500, -200],
-        lo: 0,
-        hi: 15,
-        bounds: vec![],
+    let sum = |product, shift, mul, add, [lo, hi]: [i32; 2], end| {
+        let requant = Requantization { shift, mul: vec![mul], add, lo, hi, bounds: vec![] };
+        IntegerOp::Sum(IntegerSum { terms: vec![IntegerTerm::Product(product)], requant, base: vec![], end })
     };
+    let act = sum(conv, 8, vec![5, 5], vec![1500, -200], [0, 15], IntegerEnd::Codes);
+    let pool = IntegerOp::WindowSum { input: 1, window: Window::whole(Shape::new(1, 2, 2)), padding_code: 0 };
+    let fc = sum(fc, 0, vec![1000, 1000], vec![-70, 3000], [i32::MIN, i32::MAX], IntegerEnd::Output);
     let layer = |name: &str, op, shape, hi, scale| IntegerLayer { name: name.to_owned(), op, shape, lo: 0, hi, scale };
-    let act = IntegerOp::Product { main: conv, second: None, residual: None, step };
     IntegerModel {
         arch: "example".to_owned(),
         input: InputDescription { zero_point: vec![128], scale: vec![1.0 / 64.0] },
@@ -51,14 +47,8 @@ fn example() -> IntegerModel {
         class_names: vec!["no".to_owned(), "yes".to_owned()],
         layers: vec![
             layer("act", act, Shape::new(1, 2, 2), 15, 0.125),
-            layer("pool", IntegerOp::SumPool { input: 1 }, Shape::new(1, 1, 2), 30, 0.0625),
-            layer(
-                "fc",
-                IntegerOp::Logits { main: fc, mul: vec![1000, 1000], add: vec![-70, 3000] },
-                Shape::new(1, 1, 2),
-                0,
-                0.0009765625,
-            ),
+            layer("pool", pool, Shape::new(1, 1, 2), 30, 0.0625),
+            layer("fc", fc, Shape::new(1, 1, 2), 0, 0.0009765625),
         ],
     }
 }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use bitpact_engine::{Interpreter, predict};
 use bitpact_graph::Shape;
-use bitpact_model::{IntegerModel, IntegerOp};
+use bitpact_model::{IntegerModel, IntegerOp, IntegerTerm};
 use serde_json::{Value, json};
 
 fn file(name: &str) -> PathBuf {
@@ -129,9 +129,10 @@ fn clip_values_of_channels() {
 #[test]
 fn one_weight_flipped_is_seen() {
     let (mut model, golden) = load("cnn");
-    let IntegerOp::Product { main, .. } = &mut model.layers[3].op else { panic!("a product") };
-    assert_eq!(main.name, "conv3");
-    main.codes[1000] = -main.codes[1000];
+    let IntegerOp::Sum(sum) = &mut model.layers[3].op else { panic!("a sum") };
+    let IntegerTerm::Product(product) = &mut sum.terms[0] else { panic!("a product") };
+    assert_eq!(product.name, "conv3");
+    product.codes[1000] = -product.codes[1000];
     let results = results(&model, &golden["checksum"]);
     for i in 0..model.layers.len() {
         assert_eq!(results["crcs"][i] == golden["crcs"][i], i < 3, "layer {i}");

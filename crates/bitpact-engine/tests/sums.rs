@@ -28,7 +28,7 @@ impl Sums for Own<'_> {
     fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64> {
         self.calls += 1;
         let product = self.product(layer, which);
-        let area = product.kernel[0] * product.kernel[1];
+        let area = product.window.kernel[0] * product.window.kernel[1];
         let window = product.in_channels * area;
         assert_eq!(windows.len() / window, self.model.layers[layer].shape.h * self.model.layers[layer].shape.w);
         let sum = |window: &[i64], o: usize| {

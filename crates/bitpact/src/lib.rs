@@ -7,7 +7,7 @@
 //!
 //! | module | holds | to begin with |
 //! |---|---|---|
-//! | [`core`] | the arithmetic: widths, rounding, quantizers, the integer step | [`Bits`](core::Bits) |
+//! | [`core`] | the arithmetic: widths, rounding, quantizers, requantization | [`Bits`](core::Bits) |
 //! | [`graph`] | what a network is, the model zoo, bits per layer | [`Graph`], [`QuantPlan`] |
 //! | [`data`] | images, the built-in set, order and augmentation | [`Dataset`] |
 //! | [`train`] | recipes and the training loop | [`Recipe`], [`train::train`] |

@@ -92,7 +92,7 @@ fn channels(real: &RealRequantization, ranges: &Ranges) -> Result<Vec<Channel>, 
             if *range == (0, 0) && scales[c].is_finite() { 0.0 } else { scales[c] }
         };
         let scale: Vec<f64> = real.scale.iter().zip(&range).map(of).collect();
-        for (term, &value) in scale.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
+        if let Some((term, &value)) = scale.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             return Err(StepError::NotFinite { what: format!("the scale of term {term}"), channel: c, value });
         }
         if !real.offset[c].is_finite() {

@@ -1,4 +1,4 @@
-//! Rows of the integer step on AVX2: 16 channels a pixel in two registers of 32-bit integers or four of float64.
+//! Rows of requantization on AVX2: 16 channels a pixel in two registers of 32-bit integers or four of float64.
 
 use std::arch::x86_64::*;
 

@@ -1,4 +1,4 @@
-//! Rows of the integer step on AVX-512: 16 channels a pixel in one register of 32-bit integers or two of float64, codes of four
+//! Rows of requantization on AVX-512: 16 channels a pixel in one register of 32-bit integers or two of float64, codes of four
 //! pixels packed together.
 
 use std::arch::x86_64::*;

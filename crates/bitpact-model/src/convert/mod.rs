@@ -261,7 +261,7 @@ impl Converter<'_> {
     /// Pushes a layer whose code range follows from its inputs.
     fn push_checked(&mut self, node: NodeId, op: IntegerOp, zero: i64, scale: f64) -> Result<(), ConvertError> {
         let fail = |what| ConvertError::Layer { layer: self.name(node).to_owned(), what };
-        let (_, range) = crate::integer::layer_output(&self.out, &op).map_err(fail)?;
+        let (_, range) = self.out.output_of(&op).map_err(fail)?;
         self.push(node, op, range, zero, scale);
         Ok(())
     }

@@ -4,10 +4,10 @@ use bitpact_core::{Bits, Grid, Requantization, pack};
 use bitpact_graph::{Move, Padding, Shape, Window};
 
 use super::{CRC_BYTES, HEADER_BYTES, KIND, MAGIC, VERSION, list_head, tag};
-use crate::integer::{check_shape, layer_output};
+use crate::integer::{Known, check_shape, layer_output};
 use crate::{
     InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
-    IntegerView, ModelError, TensorId,
+    IntegerView, ModelError, TensorId, TensorKind,
 };
 
 /// Bytes of the smallest layer, a concatenation of nothing without a name.
@@ -30,6 +30,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
     let input = InputDescription { zero_point, scale };
     let mut model =
         IntegerModel { arch, input, input_shape: Shape::new(h, w, c), class_names, layers: Vec::with_capacity(layers) };
+    let mut kinds = vec![TensorKind::Image];
     for i in 0..layers {
         r.place = format!("layer {i}");
         let name = r.string("name")?;
@@ -37,7 +38,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
         let scale = f64::from_le_bytes(r.array("scale")?);
         let offset = r.at;
         let op = r.op(&model)?;
-        let (shape, (lo, hi)) = layer_output(&model, &op).map_err(|what| r.error(offset, "op", what))?;
+        let (shape, (lo, hi)) =
+            layer_output(Known { model: &model, kinds: &kinds }, &op).map_err(|what| r.error(offset, "op", what))?;
+        kinds.push(op.kind(&kinds));
         model.layers.push(IntegerLayer { name, op, shape, lo: lo as i32, hi: hi as i32, scale });
     }
     r.place.clear();
@@ -210,14 +213,16 @@ impl<'a> Reader<'a> {
         let channels = self.u32("channels")?;
         let count = self.u8("number of terms")?;
         let terms = (0..count).map(|i| self.term(model, i)).collect::<Result<Vec<_>, _>>()?;
-        let of_products = terms.iter().find_map(|term| term.product().map(|product| product.out_channels));
-        if let Some(expected) = of_products.filter(|&n| n != channels) {
-            return Err(self.error(offset, "channels", format!("{channels}, but a product has {expected}")));
+        let mut of_products = terms.iter().filter_map(|term| term.product().map(|product| product.out_channels));
+        if let Some(other) = of_products.clone().find(|&n| n != channels) {
+            return Err(self.error(offset, "channels", format!("{channels}, but a product has {other}")));
         }
-        let full = of_products.is_none();
+        let full = of_products.next().is_none();
         let shift = self.u8("shift")?.into();
-        let multipliers = |reader: &mut Self, i| reader.list_i32(&format!("multipliers of term {i}"), channels, full);
-        let mul = (0..count).map(|i| multipliers(self, i)).collect::<Result<_, _>>()?;
+        let multipliers = |(i, term): (usize, &IntegerTerm)| {
+            self.list_i32(&format!("multipliers of term {i}"), channels, term.product().is_none())
+        };
+        let mul = terms.iter().enumerate().map(multipliers).collect::<Result<_, _>>()?;
         let add = self.list("constants", channels, full)?;
         let bases = self.u8("number of tensors added")?;
         let base = |reader: &mut Self| {

@@ -102,7 +102,7 @@ impl Writer {
 
     fn sum(&mut self, sum: &IntegerSum) {
         let requant = &sum.requant;
-        // Without weights, nothing in the file grows with the channels but the lists.
+        // Where no weights stand for the channels, what grows with them in memory grows with them in the file too.
         let full = !sum.terms.iter().any(|term| term.product().is_some());
         self.u32(requant.channels());
         self.u8(sum.terms.len() as u8);
@@ -126,7 +126,9 @@ impl Writer {
             }
         }
         self.u8(requant.shift as u8);
-        requant.mul.iter().for_each(|mul| self.list(full, mul.iter().copied()));
+        for (term, mul) in sum.terms.iter().zip(&requant.mul) {
+            self.list(term.product().is_none(), mul.iter().copied());
+        }
         self.list(full, requant.add.iter().copied());
         self.u8(sum.base.len() as u8);
         for (view, mul) in &sum.base {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bitpact_core::{Bits, CODE_LIMIT_16BIT, Grid};
-use bitpact_graph::{Shape, Window, moved_shape};
+use bitpact_graph::{Move, Shape, Window, moved_shape};
 
 use super::layer::reads_padding;
 use super::{
@@ -22,8 +22,29 @@ const LARGEST_TENSOR: usize = 1 << 26;
 
 /// Moves of one view at the most.
 const MOST_MOVES: usize = 16;
+/// Terms of one sum at the most, and tensors that are added after its shift.
+const MOST_TERMS: usize = 255;
 
 type Checked<T = ()> = Result<T, String>;
+
+/// The layers so far, and what every tensor holds: looked up, because views of views can be many.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// The network.
+    pub(crate) model: &'a IntegerModel,
+    /// Of every tensor that a layer can read.
+    pub(crate) kinds: &'a [TensorKind],
+}
+
+impl Known<'_> {
+    fn shape(self, tensor: TensorId) -> Shape {
+        self.model.shape(tensor)
+    }
+
+    fn kind(self, tensor: TensorId) -> TensorKind {
+        self.kinds[tensor]
+    }
+}
 
 pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
     let description = |place, what| Err(ModelError::Description { place, what });
@@ -40,6 +61,7 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
     let mut names = HashSet::new();
     let mut read = vec![false; model.layers.len() + 1];
     let mut padding_codes: Vec<Option<u32>> = vec![None; model.layers.len() + 1];
+    let mut kinds = vec![TensorKind::Image];
     for (i, layer) in model.layers.iter().enumerate() {
         let fail = |what: String| ModelError::layer(&layer.name, what);
         if layer.name.is_empty() || !names.insert(layer.name.as_str()) {
@@ -54,7 +76,8 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
         if layer.op.is_output() != (i == last) {
             return Err(fail("the last layer, and no other, is the output of the network".to_owned()));
         }
-        check_layer(model, layer).map_err(fail)?;
+        check_layer(Known { model, kinds: &kinds }, layer).map_err(fail)?;
+        kinds.push(layer.op.kind(&kinds));
         for (name, tensor, code) in layer.paddings() {
             let first = *padding_codes[tensor].get_or_insert(code);
             if first != code {
@@ -88,11 +111,11 @@ fn fits(shape: Shape, padding: usize) -> bool {
     (shape.h + 2 * padding) * (shape.w + 2 * padding) * shape.c.next_multiple_of(16) <= LARGEST_TENSOR
 }
 
-fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
+fn check_layer(known: Known<'_>, layer: &IntegerLayer) -> Checked {
     if !(layer.scale.is_finite() && layer.scale > 0.0) {
         return Err(format!("scale {}, expected a positive number", layer.scale));
     }
-    let (shape, (lo, hi)) = output(model, &layer.op)?;
+    let (shape, (lo, hi)) = output(known, &layer.op)?;
     if layer.shape != shape {
         return Err(format!("shape {}, but its inputs give {shape}", layer.shape));
     }
@@ -103,7 +126,7 @@ fn check_layer(model: &IntegerModel, layer: &IntegerLayer) -> Checked {
     match &layer.op {
         IntegerOp::Sum(sum) => {
             check_end(sum, shape.c)?;
-            let ranges = model.term_ranges(sum, shape.c)?;
+            let ranges = known.model.term_ranges(sum, shape.c)?;
             sum.requant.largest_sum(&ranges).map(drop).map_err(|e| e.to_string())
         }
         _ => Ok(()),
@@ -183,16 +206,16 @@ impl IntegerLayer {
 }
 
 /// Shape and code range that follow from the inputs, which are checked already.
-pub(crate) fn output(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
-    let (shape, range) = output_of(model, op)?;
+pub(crate) fn output(known: Known<'_>, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
+    let (shape, range) = output_of(known, op)?;
     check_shape(shape)?;
     Ok((shape, range))
 }
 
-fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
+fn output_of(known: Known<'_>, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
     match op {
         IntegerOp::Sum(sum) => {
-            let shape = sum_shape(model, sum)?;
+            let shape = sum_shape(known, sum)?;
             check_lengths(sum, shape.c)?;
             let range = match &sum.end {
                 IntegerEnd::Codes => (sum.requant.lo.into(), sum.requant.hi.into()),
@@ -201,7 +224,7 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
                     let ends = codes().min().zip(codes().max());
                     ends.map(|(lo, hi)| ((*lo).into(), (*hi).into())).ok_or("a table without codes")?
                 }
-                IntegerEnd::Wide => model.wide_range(sum, shape.c)?,
+                IntegerEnd::Wide => known.model.wide_range(sum, shape.c)?,
                 IntegerEnd::Output if (shape.h, shape.w) == (1, 1) => (0, 0),
                 IntegerEnd::Output => return Err(format!("shape {shape}, but an output is one value a class")),
             };
@@ -211,12 +234,12 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
             let [first, _, ..] = inputs[..] else {
                 return Err(format!("{} inputs of a concatenation, expected two or more", inputs.len()));
             };
-            let mut shape = Shape { c: 0, ..model.shape(first) };
-            let (mut lo, mut hi) = model.code_range(first);
+            let mut shape = Shape { c: 0, ..known.shape(first) };
+            let (mut lo, mut hi) = known.model.code_range(first);
             for &input in inputs {
-                let from = model.shape(input);
-                if !matches!(model.kind(input), TensorKind::Codes | TensorKind::Wide)
-                    || model.kind(input) != model.kind(first)
+                let from = known.shape(input);
+                if !matches!(known.kind(input), TensorKind::Codes | TensorKind::Wide)
+                    || known.kind(input) != known.kind(first)
                 {
                     return Err("a concatenation reads codes alone or streams alone".to_owned());
                 }
@@ -224,23 +247,26 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
                     return Err(format!("an input of {from}, but the first has {}x{} pixels", shape.h, shape.w));
                 }
                 shape.c += from.c;
-                let (low, high) = model.code_range(input);
+                let (low, high) = known.model.code_range(input);
                 (lo, hi) = (lo.min(low), hi.max(high));
             }
             Ok((shape, (lo, hi)))
         }
         IntegerOp::View(view) => {
-            let shape = view_shape(model, view)?;
-            Ok((shape, model.view_range(view)))
+            let shape = view_shape(known, view)?;
+            Ok((shape, known.model.view_range(view)))
         }
         IntegerOp::MaxPool { input, window } => {
-            let from = pool_input(model, *input, window)?;
+            let from = pool_input(known, *input, window)?;
             let shape = window_shape(from, window)?;
-            Ok((shape, model.code_range(*input)))
+            if sees_padding_alone(window, from, [shape.h, shape.w]) {
+                return Err("a max pool with a window that sees only padding".to_owned());
+            }
+            Ok((shape, known.model.code_range(*input)))
         }
         IntegerOp::WindowSum { input, window, padding_code } => {
-            let from = pool_input(model, *input, window)?;
-            let (lo, hi) = model.code_range(*input);
+            let from = pool_input(known, *input, window)?;
+            let (lo, hi) = known.model.code_range(*input);
             let pad = i64::from(*padding_code);
             let largest = if reads_padding(window) { hi } else { 0 };
             if pad > largest {
@@ -256,7 +282,10 @@ fn output_of(model: &IntegerModel, op: &IntegerOp) -> Checked<(Shape, (i64, i64)
 }
 
 /// Shape of a sum, which all its terms have.
-fn sum_shape(model: &IntegerModel, sum: &IntegerSum) -> Checked<Shape> {
+fn sum_shape(known: Known<'_>, sum: &IntegerSum) -> Checked<Shape> {
+    if sum.terms.len().max(sum.base.len()) > MOST_TERMS {
+        return Err(format!("more than {MOST_TERMS} terms or tensors added after the shift"));
+    }
     let mut shape: Option<Shape> = None;
     let mut same = |what: &str, other: Shape| match *shape.get_or_insert(other) {
         first if first == other => Ok(()),
@@ -264,29 +293,29 @@ fn sum_shape(model: &IntegerModel, sum: &IntegerSum) -> Checked<Shape> {
     };
     for (i, term) in sum.terms.iter().enumerate() {
         match term {
-            IntegerTerm::Product(product) => same(&format!("`{}`", product.name), product_shape(model, product)?)?,
-            IntegerTerm::View(view) => same(&format!("term {i}"), view_shape(model, view)?)?,
+            IntegerTerm::Product(product) => same(&format!("`{}`", product.name), product_shape(known, product)?)?,
+            IntegerTerm::View(view) => same(&format!("term {i}"), view_shape(known, view)?)?,
             IntegerTerm::Multiplication { a, b, zeros } => {
-                same(&format!("term {i}"), multiplication_shape(model, [a, b], *zeros)?)?;
+                same(&format!("term {i}"), multiplication_shape(known, [a, b], *zeros)?)?;
             }
         }
     }
     for (view, _) in &sum.base {
-        same("what is added after the shift", view_shape(model, view)?)?;
+        same("what is added after the shift", view_shape(known, view)?)?;
     }
     shape.ok_or_else(|| "a sum without terms".to_owned())
 }
 
-fn multiplication_shape(model: &IntegerModel, factors: [&IntegerView; 2], zeros: [i64; 2]) -> Checked<Shape> {
+fn multiplication_shape(known: Known<'_>, factors: [&IntegerView; 2], zeros: [i64; 2]) -> Checked<Shape> {
     for (view, zero) in factors.into_iter().zip(zeros) {
-        if model.kind(view.input) != TensorKind::Codes {
+        if known.kind(view.input) != TensorKind::Codes {
             return Err("only codes are multiplied".to_owned());
         }
         if !(0..=255).contains(&zero) {
             return Err(format!("a zero of {zero}, expected a code of 0 to 255"));
         }
     }
-    let [a, b] = factors.map(|view| view_shape(model, view));
+    let [a, b] = factors.map(|view| view_shape(known, view));
     let (a, b) = (a?, b?);
     if a != b && b != Shape::new(1, 1, a.c) {
         return Err(format!("factors of {a} and {b}, expected one shape or a second factor of 1x1x{}", a.c));
@@ -325,10 +354,6 @@ fn window_shape(from: Shape, window: &Window) -> Checked<Shape> {
 /// Checks the sizes of a window, so that what is computed from them stays far below 2^64.
 fn check_window(window: &Window) -> Checked {
     let Window { kernel, stride, padding, dilation, spread } = *window;
-    let bound = |what: &str, n: usize, least: usize| {
-        let ok = (least..=LARGEST_SIDE).contains(&n);
-        if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
-    };
     for (what, pair) in [("kernel", kernel), ("stride", stride), ("dilation", dilation), ("spread", spread)] {
         for (direction, n) in ["rows", "columns"].into_iter().zip(pair) {
             bound(&format!("{what} {direction}"), n, 1)?;
@@ -340,9 +365,29 @@ fn check_window(window: &Window) -> Checked {
     Ok(())
 }
 
+fn bound(what: &str, n: usize, least: usize) -> Checked {
+    let ok = (least..=LARGEST_SIDE).contains(&n);
+    if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
+}
+
+/// Whether some output position of a window that is not spread sees nothing but padding. With padding less than the extent,
+/// that takes dilation.
+fn sees_padding_alone(window: &Window, from: Shape, positions: [usize; 2]) -> bool {
+    let before = [window.padding.top, window.padding.left];
+    let along = |i: usize, side: usize| {
+        (0..positions[i]).any(|position| {
+            let at = position * window.stride[i];
+            // The first row or column of the window that lies behind the padding before the tensor.
+            let k = before[i].saturating_sub(at).div_ceil(window.dilation[i]);
+            k >= window.kernel[i] || at + k * window.dilation[i] >= before[i] + side
+        })
+    };
+    along(0, from.h) || along(1, from.w)
+}
+
 /// Shape of the codes that a pool with this window reads.
-fn pool_input(model: &IntegerModel, input: TensorId, window: &Window) -> Checked<Shape> {
-    match model.kind(input) {
+fn pool_input(known: Known<'_>, input: TensorId, window: &Window) -> Checked<Shape> {
+    match known.kind(input) {
         TensorKind::Codes => {}
         TensorKind::Image => return Err("only a product can read the image".to_owned()),
         kind => return Err(format!("a pool reads codes, not {}", name(kind))),
@@ -358,7 +403,7 @@ fn pool_input(model: &IntegerModel, input: TensorId, window: &Window) -> Checked
             return Err(format!("padding {side}, expected less than the kernel, {kernel}"));
         }
     }
-    Ok(model.shape(input))
+    Ok(known.shape(input))
 }
 
 fn name(kind: TensorKind) -> &'static str {
@@ -372,8 +417,8 @@ fn name(kind: TensorKind) -> &'static str {
 }
 
 /// Shape of a view.
-fn view_shape(model: &IntegerModel, view: &IntegerView) -> Checked<Shape> {
-    match model.kind(view.input) {
+fn view_shape(known: Known<'_>, view: &IntegerView) -> Checked<Shape> {
+    match known.kind(view.input) {
         TensorKind::Image => return Err("only a product can read the image".to_owned()),
         TensorKind::Output => return Err("nothing reads an output of the network".to_owned()),
         TensorKind::Codes | TensorKind::Sums | TensorKind::Wide => {}
@@ -381,28 +426,32 @@ fn view_shape(model: &IntegerModel, view: &IntegerView) -> Checked<Shape> {
     if view.moves.len() > MOST_MOVES {
         return Err(format!("{} moves of one tensor, expected at most {MOST_MOVES}", view.moves.len()));
     }
-    let (lo, hi) = model.code_range(view.input);
+    let (lo, hi) = known.model.code_range(view.input);
     match (view.inserts(), view.fill) {
         (false, 0) => {}
         (true, fill) if fill == 0 || (lo..=hi).contains(&fill) => {}
         (true, fill) => return Err(format!("inserted elements of {fill}, expected 0 or a value from {lo} to {hi}")),
         (false, fill) => return Err(format!("inserted elements of {fill}, but none are inserted")),
     }
-    let mut shape = model.shape(view.input);
+    let mut shape = known.shape(view.input);
     for step in &view.moves {
+        if let Move::Stride { rows, columns } = *step {
+            bound("stride rows", rows, 1)?;
+            bound("stride columns", columns, 1)?;
+        }
         shape = moved_shape(shape, std::slice::from_ref(step))?;
         check_shape(shape)?;
     }
     Ok(shape)
 }
 
-fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shape> {
-    let from = model.shape(product.input);
+fn product_shape(known: Known<'_>, product: &IntegerProduct) -> Checked<Shape> {
+    let from = known.shape(product.input);
     let name = &product.name;
     if name.is_empty() {
         return Err("a product without a name".to_owned());
     }
-    match model.kind(product.input) {
+    match known.kind(product.input) {
         TensorKind::Wide => return Err(format!("`{name}` reads a residual stream, which only other terms can")),
         TensorKind::Output => return Err("nothing reads an output of the network".to_owned()),
         TensorKind::Image | TensorKind::Codes | TensorKind::Sums => {}
@@ -419,7 +468,8 @@ fn product_shape(model: &IntegerModel, product: &IntegerProduct) -> Checked<Shap
             "`{name}`: {groups} groups do not divide {in_channels} input and {out_channels} output channels"
         ));
     }
-    let largest = if !product.reads_padding() || product.input == 0 { 0 } else { model.code_range(product.input).1 };
+    let largest =
+        if !product.reads_padding() || product.input == 0 { 0 } else { known.model.code_range(product.input).1 };
     if i64::from(padding_code) > largest {
         return Err(format!("`{name}` pads with code {padding_code}, expected 0 to {largest}"));
     }

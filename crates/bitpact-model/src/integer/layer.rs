@@ -234,6 +234,23 @@ impl IntegerOp {
         self.sum().into_iter().flat_map(|sum| sum.terms.iter().filter_map(IntegerTerm::product))
     }
 
+    /// What the layer's output holds, `kinds` being what the tensors before it do.
+    pub(crate) fn kind(&self, kinds: &[TensorKind]) -> TensorKind {
+        let of = |input: TensorId| kinds.get(input).copied().unwrap_or(TensorKind::Codes);
+        match self {
+            IntegerOp::Sum(sum) => match sum.end {
+                IntegerEnd::Codes | IntegerEnd::Table(_) => TensorKind::Codes,
+                IntegerEnd::Wide => TensorKind::Wide,
+                IntegerEnd::Output => TensorKind::Output,
+            },
+            IntegerOp::MaxPool { .. } => TensorKind::Codes,
+            IntegerOp::WindowSum { .. } => TensorKind::Sums,
+            // All inputs of a concatenation are of one kind.
+            IntegerOp::Concat { inputs } => inputs.first().map_or(TensorKind::Codes, |&input| of(input)),
+            IntegerOp::View(view) => of(view.input),
+        }
+    }
+
     /// Whether the layer is an output of the network.
     pub fn is_output(&self) -> bool {
         self.sum().is_some_and(|sum| sum.end == IntegerEnd::Output)

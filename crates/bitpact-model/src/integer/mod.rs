@@ -4,7 +4,7 @@ mod check;
 mod layer;
 mod ranges;
 
-pub(crate) use check::{check_shape, output as layer_output};
+pub(crate) use check::{Known, check_shape, output as layer_output};
 pub(crate) use layer::reads_padding;
 pub use layer::{
     IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind,
@@ -65,25 +65,25 @@ impl IntegerModel {
         let mut tensor = tensor;
         loop {
             let Some(layer) = tensor.checked_sub(1) else { return TensorKind::Image };
-            let first = match &self.layers[layer].op {
-                IntegerOp::Sum(sum) => {
-                    return match sum.end {
-                        IntegerEnd::Codes | IntegerEnd::Table(_) => TensorKind::Codes,
-                        IntegerEnd::Wide => TensorKind::Wide,
-                        IntegerEnd::Output => TensorKind::Output,
-                    };
-                }
-                IntegerOp::MaxPool { .. } => return TensorKind::Codes,
-                IntegerOp::WindowSum { .. } => return TensorKind::Sums,
-                // All inputs, which come before the layer, are of one kind.
+            let op = &self.layers[layer].op;
+            let input = match op {
                 IntegerOp::Concat { inputs } => inputs.first().copied(),
                 IntegerOp::View(view) => Some(view.input),
+                _ => None,
             };
-            match first {
-                Some(first) if first < tensor => tensor = first,
-                _ => return TensorKind::Codes,
+            match input.filter(|&input| input < tensor) {
+                Some(input) => tensor = input,
+                None => return op.kind(&[]),
             }
         }
+    }
+
+    /// What every tensor holds.
+    fn kinds(&self) -> Vec<TensorKind> {
+        self.layers.iter().fold(vec![TensorKind::Image], |mut kinds, layer| {
+            kinds.push(layer.op.kind(&kinds));
+            kinds
+        })
     }
 
     /// Shape and range of values of a layer with this op, if it came after those there are.
@@ -93,7 +93,7 @@ impl IntegerModel {
     pub fn output_of(&self, op: &IntegerOp) -> Result<(Shape, (i64, i64)), String> {
         match op.inputs().into_iter().find(|&input| input > self.layers.len()) {
             Some(input) => Err(format!("reads tensor {input}, but only 0 to {} exist", self.layers.len())),
-            None => check::output(self, op),
+            None => check::output(Known { model: self, kinds: &self.kinds() }, op),
         }
     }
 
