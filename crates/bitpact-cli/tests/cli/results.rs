@@ -81,7 +81,8 @@ fn inspect_shows_every_layer_of_every_kind_of_file() {
     let place = trained();
     for file in ["run", "run/model.bitpact", "run/last.safetensors", "run/best.safetensors"] {
         let shown = place.run(&format!("inspect {file}")).ok().stdout;
-        for part in ["tiny in integers", "conv1", "3x3/2 3 to 4", "16x16x4", "window sum", "linear", "acc max", "alpha"] {
+        for part in ["tiny in integers", "conv1", "3x3/2 3 to 4", "16x16x4", "window sum", "linear", "acc max", "alpha"]
+        {
             assert!(shown.contains(part), "{file}: no {part:?} in {shown}");
         }
         assert!(
