@@ -213,7 +213,8 @@ impl Builder {
                 // Sums of many products fill little of their range.
                 let gain = if is_product { 4 } else { 1 } + i64::from(key.below(o as u64, 3));
                 let wanted = gain * unit * (i64::from(hi) - i64::from(lo)) / (to - from).max(1);
-                let factor = wanted.min(i32::MAX.into()) * if key.u64(99 + o as u64) % 3 == 0 { -1 } else { 1 };
+                let factor =
+                    wanted.min(i32::MAX.into()) * if key.u64(99 + o as u64).is_multiple_of(3) { -1 } else { 1 };
                 sum.requant.add[o] -= factor * ((from + to) / 2);
                 mul.push(factor as i32);
             }
