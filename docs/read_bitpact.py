@@ -99,7 +99,8 @@ class Network:
         (count,) = r.numbers("I")
         read = [self.read_sum, self.read_pool, self.read_pool, self.read_concat, self.read_view_op]
         for i in range(count):
-            layer = Fields(name=r.string(shortest=1), **dict(zip(("scale", "op", "flags", "length"), r.numbers("d2BQ"))))
+            layer = Fields(name=r.string(shortest=1))
+            layer.scale, layer.op, layer.flags, layer.length = r.numbers("d2BQ")
             start = r.at
             need(layer.op < len(read) and layer.flags == 0, f"op {layer.op}, flags {layer.flags}")
             self.add_tensor(*read[layer.op](layer))
@@ -317,7 +318,7 @@ class Network:
         return layer.tables[channel, out - layer.lo].astype(np.int64)
 
     def run(self, images):
-        """Outputs of all layers as int64 [image][y][x][channel] for pixels of that shape; the last one is the network's."""
+        """Outputs of all layers as int64 [image][y][x][channel] for pixels of that shape."""
         need(images.shape[1:] == self.shapes[0], f"images of {images.shape[1:]}, expected {self.shapes[0]}")
         tensors = [images.astype(np.int64)]
         for layer in self.layers:
@@ -337,7 +338,8 @@ class Network:
         lines = [f"{self.arch}: {len(self.class_names)} classes, checksum {self.checksum:08X}, image {self.shapes[0]}"]
         for t, a in enumerate(self.layers, 1):
             what = ["sum", "max pool", "window sum", "concat", "view"][a.op]
-            lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}, {self.kinds[t]} from {self.ranges[t][0]} to {self.ranges[t][1]}")
+            low, high = self.ranges[t]
+            lines.append(f"{t:3} {a.name} {self.shapes[t]}: {what}, {self.kinds[t]} from {low} to {high}")
             if a.op in (1, 2):
                 lines.append(f"      of tensor {a.tensor}: {shown(a.window)}")
             elif a.op == 3:

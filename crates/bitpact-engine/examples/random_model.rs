@@ -1,8 +1,9 @@
 //! Writes the .bitpact file of a random network: `random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC] [channel]`.
 //!
-//! ARCH is a network of the zoo or a JSON file with one, whose shape then counts, converted from random weights, or [`corners`], a small network of integers that holds what
-//! conversion never makes and for which BITS, FIRST_LAST and the shape count for nothing. FIRST_LAST is `float`, `8bit`
-//! or `same`; with `channel`, channels have clip values of their own.
+//! ARCH is a network of the zoo or a JSON file with one, whose shape then counts, converted from random weights, or
+//! [`corners`], a small network of integers that holds what conversion never makes and for which BITS, FIRST_LAST and the
+//! shape count for nothing. FIRST_LAST is `float`, `8bit` or `same`; with `channel`, channels have clip values of their
+//! own.
 
 use bitpact_core::rng::Key;
 use bitpact_core::{Granularity, Grid, Requantization};
@@ -57,9 +58,9 @@ fn of_the_zoo(
 }
 
 /// Sides, strides, dilation, spread and padding that differ, zero points far from the middle, 1 bit, 16 bits and both
-/// grids, windows over sums of codes, groups, padding codes, sums of up to four terms of every kind, codes that do not start
-/// at 0, those bounded by channel, tables of the layer and of channels, every move, several tensors added after the shift,
-/// negative factors, a shift of 62, and two classes that always tie.
+/// grids, windows over sums of codes, groups, padding codes, sums of up to four terms of every kind, codes that do not
+/// start at 0, those bounded by channel, tables of the layer and of channels, every move, several tensors added after the
+/// shift, negative factors, a shift of 62, and two classes that always tie.
 fn corners(seed: u64) -> IntegerModel {
     let input = InputDescription { zero_point: vec![3, 250], scale: vec![0.5, 0.125] };
     let model = IntegerModel {
@@ -212,7 +213,8 @@ impl Builder {
                 // Sums of many products fill little of their range.
                 let gain = if is_product { 4 } else { 1 } + i64::from(key.below(o as u64, 3));
                 let wanted = gain * unit * (i64::from(hi) - i64::from(lo)) / (to - from).max(1);
-                let factor = wanted.min(i32::MAX.into()) * if key.u64(99 + o as u64) % 3 == 0 { -1 } else { 1 };
+                let factor =
+                    wanted.min(i32::MAX.into()) * if key.u64(99 + o as u64).is_multiple_of(3) { -1 } else { 1 };
                 sum.requant.add[o] -= factor * ((from + to) / 2);
                 mul.push(factor as i32);
             }

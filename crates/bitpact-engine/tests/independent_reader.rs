@@ -18,8 +18,9 @@
 
 use std::path::PathBuf;
 
-use bitpact_engine::{Interpreter, predict};
+use bitpact_engine::{ExecOptions, Executor, Interpreter, predict};
 use bitpact_graph::Shape;
+use bitpact_kernels::Isa;
 use bitpact_model::{IntegerModel, IntegerOp, IntegerTerm};
 use serde_json::{Value, json};
 
@@ -107,6 +108,14 @@ fn resnet20_with_projections() {
 #[test]
 fn corners() {
     check("corners");
+    let (model, _) = load("corners");
+    for isa in Isa::available() {
+        let mut executor = Executor::new(&model, ExecOptions { isa, threads: 1 }).unwrap();
+        for i in 0..20 {
+            let image = formula_image(model.input_shape, i);
+            assert_eq!(executor.trace(&image), Interpreter::new(&model).run(&image), "{isa}, image {i}");
+        }
+    }
 }
 
 #[test]

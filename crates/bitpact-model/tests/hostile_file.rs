@@ -1,6 +1,6 @@
-//! Hostile `.bitpact` files behind a right checksum: every field of a file with every kind of layer changed in every way,
-//! and random mutations. Nothing panics, nothing reserves memory beyond a multiple of the file's size, and what is accepted
-//! is written again byte by byte.
+//! Hostile `.bitpact` files behind a right checksum: every field of files with every op, term and end changed in every way,
+//! and random mutations. Nothing panics, nothing reserves memory beyond a multiple of the file's size, and what is
+//! accepted is written again byte by byte.
 //!
 //! Fields are found by cutting the file short: the error names the field that no longer fits and where it begins.
 
@@ -101,7 +101,8 @@ impl<'a> File<'a> {
         }
         let ends: Vec<usize> = starts.iter().skip(1).map(|(at, _)| *at).chain([body.len()]).collect();
         let found = starts.into_iter().zip(ends).map(|((at, name), end)| (name, at..end));
-        // A count that promises more than is left hides the first fields behind it; their bytes count as fields of their own.
+        // A count that promises more than is left hides the first fields behind it; their bytes count as fields of their
+        // own.
         let split = |(name, place): (String, Range<usize>)| {
             let own = if COUNTS.iter().any(|count| name.ends_with(count)) { place.start + 4 } else { place.end };
             let rest = (own..place.end).map(|at| (format!("behind the {name}"), at..at + 1));
@@ -236,8 +237,8 @@ fn truncated_and_enlarged(file: &File, name: &str, place: Range<usize>) {
     read(&file.body[..place.end], name);
 }
 
-/// A sum of 255 terms of 65536 channels, of which the weights of one alone take 8 KiB: the lists of the others are refused,
-/// be they views or products of one channel.
+/// A sum of 255 terms of 65536 channels, of which the weights of one alone take 8 KiB: the lists of the others are
+/// refused, be they views or products of one channel.
 fn many_channels() {
     let u32s = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
     let window = u32s(&[1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]);

@@ -370,8 +370,8 @@ fn bound(what: &str, n: usize, least: usize) -> Checked {
     if ok { Ok(()) } else { Err(format!("{what} {n}, expected {least} to {LARGEST_SIDE}")) }
 }
 
-/// Whether some output position of a window that is not spread sees nothing but padding. With padding less than the extent,
-/// that takes dilation.
+/// Whether some output position of a window that is not spread sees nothing but padding. With padding less than the
+/// extent, that takes dilation.
 fn sees_padding_alone(window: &Window, from: Shape, positions: [usize; 2]) -> bool {
     let before = [window.padding.top, window.padding.left];
     let along = |i: usize, side: usize| {

@@ -178,3 +178,25 @@ pub(crate) fn everything() -> IntegerModel {
     push(&mut model, "out", codes(last));
     model
 }
+
+/// The sum that a layer is.
+pub(crate) fn sum_of(model: &mut IntegerModel, layer: usize) -> &mut IntegerSum {
+    match &mut model.layers[layer].op {
+        IntegerOp::Sum(sum) => sum,
+        other => panic!("no sum: {other:?}"),
+    }
+}
+
+/// The first product of a layer.
+pub(crate) fn main(model: &mut IntegerModel, layer: usize) -> &mut IntegerProduct {
+    let products = sum_of(model, layer).terms.iter_mut().filter_map(|term| match term {
+        IntegerTerm::Product(product) => Some(product),
+        _ => None,
+    });
+    products.into_iter().next().expect("a product")
+}
+
+/// The requantization of the second layer.
+pub(crate) fn requant(model: &mut IntegerModel) -> &mut Requantization {
+    &mut sum_of(model, 1).requant
+}
