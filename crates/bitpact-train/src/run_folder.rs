@@ -192,8 +192,7 @@ impl RunFolder {
     /// # Errors
     /// A file that is missing or no recipe.
     pub fn config(&self) -> Result<Recipe, RunError> {
-        let path = self.file(CONFIG);
-        Ok(Recipe::open(path.to_str().unwrap_or(CONFIG))?)
+        Ok(Draft::read(&self.file(CONFIG))?.finish()?)
     }
 
     /// The checkpoint, if the run got as far as its first one, with the recipe in it.
@@ -235,13 +234,42 @@ impl RunFolder {
             .collect()
     }
 
-    /// Writes `config.toml` unless it already says the same.
+    /// Writes `config.toml` unless it already says the same, in whatever words.
     pub(crate) fn write_config(&self, recipe: &Recipe) -> Result<(), RunError> {
-        let text = recipe.to_toml();
-        if fs::read_to_string(self.file(CONFIG)).is_ok_and(|old| old == text) {
+        if self.config().is_ok_and(|old| old == *recipe) {
+            return self.own();
+        }
+        self.write(CONFIG, recipe.to_toml().as_bytes())
+    }
+
+    /// Whether `config.toml`, where there is one, says what the run `began` with, or one of the numbers of epochs that it had `before`.
+    pub(crate) fn check_config(&self, began: &Recipe, before: impl Iterator<Item = u32>) -> Result<(), RunError> {
+        let path = self.file(CONFIG);
+        if !path.exists() {
             return Ok(());
         }
-        self.write(CONFIG, text.as_bytes())
+        let mut written = self.config()?;
+        if before.into_iter().any(|epochs| epochs == written.epochs) {
+            written.epochs = began.epochs;
+        }
+        let changes = began.differences(&written);
+        let changes = changes.iter().filter(|(key, ..)| key != "teacher");
+        let changes: Vec<String> = changes.map(|(key, was, is)| format!("`{key}` is {is}, not {was}")).collect();
+        match changes.is_empty() {
+            true => Ok(()),
+            false => Err(RunError::Edited { path, changes: changes.join("; ") }),
+        }
+    }
+
+    /// Owns the folder for a run of `recipe` from its beginning: where nothing is that a checkpoint would have to stand beside, and no
+    /// other recipe.
+    pub(crate) fn begin(&self, recipe: &Recipe) -> Result<(), RunError> {
+        self.own()?;
+        self.check_config(recipe, std::iter::empty())?;
+        match [RECORDS, BEST, MODEL].into_iter().find(|name| self.file(name).exists()) {
+            Some(found) if !self.file(LAST).exists() => Err(RunError::NoCheckpoint { path: self.file(LAST), found }),
+            _ => self.check_new(),
+        }
     }
 
     /// Writes one of the files that are replaced as a whole.

@@ -6,6 +6,7 @@ mod deploy;
 mod error;
 mod evaluate;
 mod progress;
+mod resume;
 mod setup;
 mod start;
 mod teacher;
@@ -85,6 +86,15 @@ pub enum Event<'a> {
     },
     /// Weights of another network were taken.
     Initialized(&'a InitReport),
+    /// The run goes on for more epochs than it was to have.
+    Lengthened {
+        /// Epochs it was to have.
+        from: u32,
+        /// Epochs it now has.
+        to: u32,
+        /// Learning rate of its last step, and of its next one.
+        lr: [f64; 2],
+    },
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
     /// The bits change.

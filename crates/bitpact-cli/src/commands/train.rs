@@ -40,11 +40,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let limits = Limits { train: plan.recipe.limit_train, test: plan.recipe.limit_test };
     let split = load_images(plan.dataset, args.data.as_ref(), limits)?;
     let stop = interrupt::stop_flag();
+    let compares = plan.recipe.compare_float && !plan.recipe.bits.is_float();
+    if compares {
+        check_float(&plan.recipe, &plan.folder)?;
+    }
 
     let Plan { recipe, folder, start, .. } = plan;
     let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
     let last = finished(&folder, outcome)?;
-    let float = match recipe.compare_float && !recipe.bits.is_float() {
+    let float = match compares {
         true => Some(compare(&recipe, &folder, &split, machine, stop)?),
         false => None,
     };
@@ -118,6 +122,26 @@ fn finished(folder: &RunFolder, outcome: Outcome) -> Result<EpochRecord> {
     outcome.last.with_context(|| format!("{path}: records.jsonl has no epoch"))
 }
 
+/// A float run that is there already must be that of the recipe; better said before the training than after it.
+fn check_float(recipe: &Recipe, folder: &RunFolder) -> Result<()> {
+    let path = folder.file(FLOAT);
+    if !path.join(LAST).exists() {
+        return Ok(());
+    }
+    let Some((_, stored)) = RunFolder::open(&path)?.checkpoint()? else { return Ok(()) };
+    let changes: Vec<String> = stored
+        .differences(&recipe.as_float())
+        .into_iter()
+        .filter(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()))
+        .map(|(key, was, is)| format!("`{key}` is {was}, not {is}"))
+        .collect();
+    if !changes.is_empty() {
+        let (path, changes) = (path.display(), changes.join("; "));
+        bail!("{path}: holds another run than the float network of this one: {changes}");
+    }
+    Ok(())
+}
+
 /// Trains the float network beside a run, or goes on with it.
 fn compare(
     recipe: &Recipe,
@@ -131,13 +155,7 @@ fn compare(
     let inner = if began { RunFolder::resume(&path)? } else { RunFolder::create(&path)? };
     let start = match inner.checkpoint()? {
         None => Start::Fresh { weights: None },
-        Some((checkpoint, stored)) => {
-            if let Some((key, was, is)) = stored.differences(&float).into_iter().find(|(key, ..)| key != "epochs") {
-                let path = path.display();
-                bail!("{path}: holds another run than the float network of this one: `{key}` is {was} in it, not {is}");
-            }
-            Start::Resume(Box::new(checkpoint))
-        }
+        Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
     let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
     if !outcome.finished {

@@ -69,6 +69,14 @@ impl Draft {
                 known: BUILTIN_NAMES.join(", "),
             });
         }
+        Self::read(path)
+    }
+
+    /// The TOML file at `path`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or the errors of [`Draft::parse`].
+    pub fn read(path: &Path) -> Result<Self, RecipeError> {
         let mut draft = Self::parse(&read_text(path)?, &path.display().to_string())?;
         draft.folder = path.parent().unwrap_or(Path::new("")).to_owned();
         draft.stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("recipe").to_owned();

@@ -59,6 +59,29 @@ pub enum RunError {
         /// The id of the process, where it can be read.
         process: Option<u32>,
     },
+    /// A config.toml that is not what the run began with.
+    #[error(
+        "{}: {changes}, as the run in this folder began; put that back to go on, or begin another run with this recipe \
+         (--output)",
+        path.display()
+    )]
+    Edited {
+        /// The file.
+        path: PathBuf,
+        /// Keys with what they are and were.
+        changes: String,
+    },
+    /// The checkpoint of a run is gone, and other files of it are there.
+    #[error(
+        "{}: missing, though {found} is there: without it the run cannot go on; put it back, or begin another run (--output)",
+        path.display()
+    )]
+    NoCheckpoint {
+        /// The file that is missing.
+        path: PathBuf,
+        /// A file that a run writes after it.
+        found: &'static str,
+    },
     /// There is nothing to go on with.
     #[error("{}: holds no run: neither config.toml nor last.safetensors is there", path.display())]
     NoRun {
