@@ -19,7 +19,7 @@ use self::candidates::Candidates;
 use self::row::Row;
 use self::target::Target;
 use super::train::NetworkFlags;
-use crate::exit::Usage;
+use crate::exit::{Usage, report_part};
 use crate::machine::parse_isa;
 use crate::out::{bytes, count, print, say, table};
 
@@ -125,12 +125,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let target = Target::open(&args)?;
     let mut threads = args.threads();
     threads.dedup();
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), 0);
     for &threads in &threads {
         for &batch in &args.batch {
             say!("measuring {} with {threads} threads, batch {batch}", target.name);
-            rows.push(measure(&args, &target, threads, batch)?);
+            match measure(&args, &target, threads, batch) {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    failed += 1;
+                    report_part(&error);
+                }
+            }
         }
+    }
+    if rows.is_empty() {
+        bail!("no row could be measured");
     }
     let peak = int8_rate(args.isa, 1);
     let layers = profile(&target.model, &args, 0)?;
@@ -168,7 +177,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
             "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
             "layers": layers.collect::<Vec<Value>>(),
         });
-        return print(&object.to_string());
+        print(&object.to_string())?;
+        return all_measured(failed);
     }
     let mut text = format!(
         "{}{}, images of {}, {}; {} multiply-adds an image, a file of {}\n\n",
@@ -203,7 +213,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
         text +=
             &format!("\nevery kernel of the layers that have several, the one picked marked *\n{}", candidates.table());
     }
-    print(&text)
+    print(&text)?;
+    all_measured(failed)
+}
+
+fn all_measured(failed: usize) -> Result<()> {
+    match failed {
+        0 => Ok(()),
+        failed => bail!("{failed} rows could not be measured"),
+    }
 }
 
 /// Measures one row in a process of its own, whose memory holds nothing else.
