@@ -13,6 +13,7 @@ mod tests;
 mod values;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bitpact_core::{ActQuant, Granularity, Grid, WeightQuant};
 use bitpact_graph::{BitSpec, FirstLast, Graph, Override, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
@@ -204,7 +205,7 @@ impl Recipe {
     ///
     /// # Errors
     /// Neither a built-in nor a readable file, or whatever [`Draft::finish`] finds.
-    pub fn open(name: &str) -> Result<Self, RecipeError> {
+    pub fn open(name: impl AsRef<Path>) -> Result<Self, RecipeError> {
         Draft::open(name)?.finish()
     }
 

@@ -6,6 +6,7 @@ mod row;
 mod target;
 mod train;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -48,10 +49,10 @@ rate of its kind of number on as many threads. Busy is the share of the step tha
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a network
     #[arg(required_unless_present = "train")]
-    model: Option<String>,
+    model: Option<PathBuf>,
     /// Measure training steps of this recipe, a built-in one or a TOML file
     #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "batch", "all_kernels"])]
-    train: Option<String>,
+    train: Option<PathBuf>,
     /// Show the passes of every layer of a training step
     #[arg(long)]
     layers: bool,
@@ -86,8 +87,8 @@ pub(crate) struct Args {
 
 impl Args {
     /// What is measured, where it is not training.
-    fn model(&self) -> &str {
-        self.model.as_deref().unwrap_or_default()
+    fn model(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(""))
     }
 
     /// The numbers of threads.
@@ -119,7 +120,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     if args.row {
         let (&[threads], &[batch]) = (&args.threads[..], &args.batch[..]) else { bail!("one row is one combination") };
-        let row = Row::measure(args.model().as_ref(), args.isa, threads.into(), batch as usize, args.seconds)?;
+        let row = Row::measure(args.model(), args.isa, threads.into(), batch as usize, args.seconds)?;
         return print(&row.to_json().to_string());
     }
     let target = Target::open(&args)?;

@@ -18,7 +18,7 @@ use bitpact::train::{Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions,
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
 use crate::machine::{Machine, load_images};
-use crate::out::say;
+use crate::out::{pasted, say};
 use crate::progress::Display;
 
 pub(crate) use args::{Args, NetworkFlags};
@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.network.dataset.as_deref().and_then(builtin_for_dataset);
-    let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset).unwrap_or("builtin"))?;
+    let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
@@ -114,7 +114,7 @@ fn run_one(
 
 /// The last epoch of a run that went to its end; an error that says how to go on where it did not.
 fn finished(folder: &RunFolder, outcome: Outcome) -> Result<EpochRecord> {
-    let path = folder.path().display();
+    let path = pasted(folder.path());
     if !outcome.finished {
         say!("saved after step {}; go on with: bitpact train --resume {path}", outcome.step);
         return Err(Interrupted.into());
@@ -159,7 +159,7 @@ fn compare(
     };
     let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
     if !outcome.finished {
-        let run = folder.path().display();
+        let run = pasted(folder.path());
         say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);
         return Err(Interrupted.into());
     }

@@ -29,9 +29,21 @@ pub enum Origin {
     Default,
 }
 
+impl Origin {
+    /// What begins an error about a value from here: the place and a colon, or nothing.
+    pub(super) fn prefix(&self) -> String {
+        match self {
+            Origin::Default => String::new(),
+            place => format!("{place}: "),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A parser that does not know says 0.
+            Origin::Line { file, line: 0 } => f.write_str(file),
             Origin::Line { file, line } => write!(f, "{file}, line {line}"),
             Origin::Flag(flag) => f.write_str(flag),
             Origin::Default => f.write_str("default"),
@@ -55,13 +67,14 @@ impl Draft {
     ///
     /// # Errors
     /// Neither of the two, a file that cannot be read, or the errors of [`Draft::parse`].
-    pub fn open(name: &str) -> Result<Self, RecipeError> {
-        if let Some(text) = builtin_text(name) {
+    pub fn open(name: impl AsRef<Path>) -> Result<Self, RecipeError> {
+        let path = name.as_ref();
+        let name = &*path.to_string_lossy();
+        if let Some(text) = path.to_str().and_then(builtin_text) {
             let mut draft = Self::parse(text, &format!("built-in recipe {name}"))?;
             draft.stem = name.to_owned();
             return Ok(draft);
         }
-        let path = Path::new(name);
         if !path.exists() {
             return Err(RecipeError::Unknown {
                 name: name.to_owned(),
@@ -125,9 +138,10 @@ impl Draft {
     ///
     /// # Errors
     /// A file that is no network.
-    pub fn set_arch(&mut self, name: &str, flag: &str) -> Result<(), RecipeError> {
-        self.set("arch", name, flag);
-        if let Some(graph) = super::resolve::network_file(name, Path::new(""), &Origin::Flag(flag.to_owned()))? {
+    pub fn set_arch(&mut self, name: impl AsRef<Path>, flag: &str) -> Result<(), RecipeError> {
+        self.set("arch", &*name.as_ref().to_string_lossy(), flag);
+        if let Some(graph) = super::resolve::network_file(name.as_ref(), Path::new(""), &Origin::Flag(flag.to_owned()))?
+        {
             let origin = Origin::Flag(flag.to_owned());
             self.values.insert("arch".to_owned(), (origin.clone(), graph.name().into()));
             let graph = toml::Value::try_from(&graph).expect("a graph is TOML");

@@ -57,7 +57,7 @@ pub enum RecipeError {
         key: &'static str,
     },
     /// A value that its key cannot have.
-    #[error("{origin}: `{key}` {message}")]
+    #[error("{}`{key}` {message}", origin.prefix())]
     Value {
         /// File and line, or the flag.
         origin: Origin,

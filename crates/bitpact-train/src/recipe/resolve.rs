@@ -183,7 +183,7 @@ impl Draft {
             };
         }
         let origin = self.values.get("arch").map_or(Origin::Default, |(origin, _)| origin.clone());
-        let graph = network_file(&arch, &self.folder, &origin)?;
+        let graph = network_file(Path::new(&arch), &self.folder, &origin)?;
         Ok((graph.as_ref().map_or(arch, |g| g.name().to_owned()), graph))
     }
 
@@ -315,12 +315,13 @@ impl Draft {
 ///
 /// # Errors
 /// Neither a network of the zoo nor a file, or a file that is no network.
-pub(super) fn network_file(name: &str, folder: &Path, origin: &Origin) -> Result<Option<Graph>, RecipeError> {
-    if zoo::NAMES.contains(&name) {
+pub(super) fn network_file(file: &Path, folder: &Path, origin: &Origin) -> Result<Option<Graph>, RecipeError> {
+    if file.to_str().is_some_and(|name| zoo::NAMES.contains(&name)) {
         return Ok(None);
     }
-    let path = folder.join(name);
+    let path = folder.join(file);
     if !path.exists() {
+        let name = &*file.to_string_lossy();
         let hint = hint(name, zoo::NAMES);
         let known = quoted(&zoo::NAMES);
         let message = format!("= \"{name}\": expected a TOML or JSON file with a network, or one of {known}{hint}");

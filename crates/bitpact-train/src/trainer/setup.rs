@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_data::Dataset;
+use bitpact_data::{Dataset, ImageShape};
 use bitpact_graph::{Graph, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
@@ -10,7 +10,7 @@ use bitpact_model::{InputDescription, Model, Tensor};
 use super::teacher::Teacher;
 use super::{Images, RunError};
 use crate::CpuBackend;
-use crate::recipe::{Recipe, RecipeError};
+use crate::recipe::{Origin, Recipe, RecipeError};
 
 /// What a run trains, resolved.
 #[derive(Debug, Clone)]
@@ -50,7 +50,11 @@ impl Setup {
         let teacher = recipe.teacher.as_ref().map(|path| Teacher::load(path, images.train)).transpose()?;
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
         let plans = recipe.bits.all().map(|bits| recipe.plan_of(&graph, bits)).collect::<Result<Vec<_>, _>>()?;
+        for plan in &plans {
+            Model::check_names(&graph, plan)?;
+        }
         check_groups(recipe, &graph, &plans)?;
+        check_sizes(recipe, shape)?;
         let (batch_size, count) = (recipe.batch_size, images.train.len());
         if batch_size > count {
             return Err(RunError::Batch { batch_size, images: count });
@@ -97,12 +101,32 @@ impl Setup {
 /// Every pattern of a group must match something that is trained at some bits.
 fn check_groups(recipe: &Recipe, graph: &Graph, plans: &[QuantPlan]) -> Result<(), RecipeError> {
     let shapes: BTreeMap<_, _> = plans.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)).collect();
-    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| !name.contains(".running_")).collect();
+    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| is_trained(name)).collect();
     let matches = |pattern: &String| names.iter().any(|name| name_matches(pattern, name));
     match recipe.param_groups.keys().find(|pattern| !matches(pattern)) {
         Some(pattern) => Err(RecipeError::EmptyGroup { pattern: pattern.clone(), tensors: names.join(", ") }),
         None => Ok(()),
     }
+}
+
+fn is_trained(name: &str) -> bool {
+    !name.ends_with(".running_mean") && !name.ends_with(".running_var")
+}
+
+/// A square or a crop that may leave nothing of an image.
+fn check_sizes(recipe: &Recipe, shape: ImageShape) -> Result<(), RecipeError> {
+    let (h, w) = (shape.h, shape.w);
+    let wrong =
+        |key: &str, message: String| Err(RecipeError::Value { origin: Origin::Default, key: key.to_owned(), message });
+    if recipe.cutout > h.max(w) {
+        let most = h.max(w);
+        return wrong("cutout", format!("= {}: expected at most {most}, the side of images of {h}x{w}", recipe.cutout));
+    }
+    if recipe.augment.pad >= h.min(w) {
+        let pad = recipe.augment.pad;
+        return wrong("augment", format!("has pad = {pad}: expected less than the side of images of {h}x{w}"));
+    }
+    Ok(())
 }
 
 /// A trait anyone can implement deserves a look before an index goes out of range deep in a step.

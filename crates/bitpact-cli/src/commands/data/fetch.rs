@@ -17,7 +17,7 @@ use super::named;
 use super::unpack::unpack;
 use crate::exit::Usage;
 use crate::interrupt::farewell;
-use crate::out::{bytes, print, say};
+use crate::out::{bytes, pasted, print, say};
 use crate::progress::download_bar;
 
 /// Fetches an image set from its publisher, with its published checksums; goes on where it was stopped
@@ -65,9 +65,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         return print(&object.to_string());
     }
     print(&format!(
-        "{}: {}\n\nnext        bitpact data check {output}\n            bitpact train --dataset {name} --data {output}",
+        "{}: {}\n\nnext        bitpact data check {pasted}\n            bitpact train --dataset {name} --data {pasted}",
         folder.display(),
-        info.title
+        info.title,
+        pasted = pasted(&args.output)
     ))
 }
 
@@ -152,10 +153,10 @@ fn is_whole_gzip(path: &Path) -> bool {
 
 /// How to do it without this command.
 fn by_hand(info: &SetInfo, folder: &Path) -> String {
-    let folder = folder.display();
+    let (check, folder) = (pasted(folder), folder.display());
     let mut text = format!("By hand: {}, as {folder} (see {}).", info.by_hand, info.homepage);
     for file in info.downloads {
         text += &format!("\n  {}  (MD5 {})", file.url, file.md5);
     }
-    text + &format!("\nThen `bitpact data check {folder}` tells whether all is there.")
+    text + &format!("\nThen `bitpact data check {check}` tells whether all is there.")
 }

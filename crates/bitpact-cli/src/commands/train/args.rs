@@ -27,7 +27,7 @@ Ctrl-C, SIGTERM and SIGHUP save and stop; --resume goes on to the same bytes as 
 One process at a time trains in a folder; any number may read it meanwhile.")]
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
-    pub(super) recipe: Option<String>,
+    pub(super) recipe: Option<PathBuf>,
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
@@ -59,7 +59,7 @@ pub(crate) struct NetworkFlags {
     pub(crate) dataset: Option<String>,
     /// Network: a name such as resnet20, or a TOML or JSON file
     #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) arch: Option<String>,
+    pub(crate) arch: Option<PathBuf>,
     /// Bits of weights and activations, such as W4A4, or float; W8A8@10,W4A4: W8A8 up to epoch 10, then W4A4
     #[arg(long, value_name = "BITS")]
     pub(crate) bits: Option<String>,

@@ -67,6 +67,7 @@ fn text(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option<&
     }
     text += &format!("checkpoint  {} ({})\n", folder.file(LAST).display(), out::bytes(size(LAST)));
     text += &format!("all files   {path}\n");
-    text += &format!("\nnext        bitpact eval {path}\n            bitpact inspect {path}\n");
+    let pasted = out::pasted(folder.path());
+    text += &format!("\nnext        bitpact eval {pasted}\n            bitpact inspect {pasted}\n");
     text
 }
