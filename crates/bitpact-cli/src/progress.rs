@@ -156,6 +156,9 @@ fn epoch_line(label: &str, epochs: u32, record: &EpochRecord) -> String {
             line += &format!("  {name} {:>7}", percent(value));
         }
     }
+    if let Some(value) = record.holdout_top1 {
+        line += &format!("  held out {:>7}", percent(value));
+    }
     line + &format!("  {:.0} images/s  {:.1} s", record.images_per_s, record.seconds)
 }
 

@@ -25,6 +25,7 @@
 
 mod backend;
 mod cpu;
+pub mod memory;
 mod optimizer;
 pub mod recipe;
 pub mod records;

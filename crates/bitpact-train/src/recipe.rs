@@ -124,6 +124,9 @@ pub struct Recipe {
     /// First N training images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
+    /// Training images that are held out to choose the best epoch by; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub holdout: usize,
     /// First N test images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<usize>,
@@ -144,13 +147,17 @@ pub struct Recipe {
     pub graph: Option<Graph>,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 fn is_layer(scale: &Granularity) -> bool {
     *scale == Granularity::Layer
 }
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 48] = [
+    pub const KEYS: [&str; 49] = [
         "name",
         "dataset",
         "arch",
@@ -194,6 +201,7 @@ impl Recipe {
         "simulated_every",
         "limit_train",
         "limit_test",
+        "holdout",
         "compare_float",
         "input",
         "augment",

@@ -52,6 +52,9 @@ pub struct EpochRecord {
     /// The same, label among the five largest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_top5: Option<f64>,
+    /// Accuracy on the held-out training images, of the integer network where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout_top1: Option<f64>,
     /// Test images evaluated.
     pub test_images: usize,
     /// Test images a second, integer where there is an integer network.

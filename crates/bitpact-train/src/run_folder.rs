@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config.toml` | the resolved recipe |
 //! | `records.jsonl` | one [`Record`] a line |
-//! | `best.safetensors` | the network of the best epoch, chosen on the test set |
+//! | `best.safetensors` | the network of the best epoch, chosen on the held-out images, or else on the test set |
 //! | `model.bitpact` | the integer network of the last epoch |
 //! | `last.safetensors` | the checkpoint: everything needed to go on |
 //!
@@ -78,6 +78,10 @@ pub fn is_file_of_run(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     name.is_some_and(|name| own.contains(&name)) && RunFolder::open(folder).is_ok()
 }
+
+/// What `best.safetensors` says about itself in a run with held-out training images.
+pub const BEST_HELD_OUT_NOTE: &str =
+    "the epoch with the highest top-1 on the held-out training images; the test set had no part in the choice";
 
 impl RunFolder {
     /// The folder of a new run. It is made, and owned, when the run writes its first file.

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use bitpact::Dataset;
 use bitpact::engine::Accuracy;
-use bitpact::train::{CpuBackend, OptimizerConfig, TrainBackend, evaluate_integer, evaluate_simulated};
+use bitpact::train::memory;
+use bitpact::train::{CpuBackend, OptimizerConfig, RunError, TrainBackend, evaluate_integer, evaluate_simulated};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
@@ -75,6 +76,8 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
             let optimizer = OptimizerConfig::default();
             let batch_size = batch_size.min(test.len());
             let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
+            memory::check(&[(graph, plan)], batch_size, memory::free())
+                .map_err(|too_much| RunError::Memory { batch_size, too_much })?;
             let mut backend = CpuBackend::new(graph, plan, input, batch_size, optimizer, machine.isa, machine.threads)?;
             backend.load(&model.tensors, None)?;
             evaluate_simulated(&mut backend, test, &mut told)

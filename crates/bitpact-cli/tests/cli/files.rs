@@ -290,3 +290,28 @@ fn messages_say_what_is_meant_and_can_be_pasted() {
     let examples: Vec<&str> = help.lines().filter(|line| line.starts_with("  bitpact ")).collect();
     assert!(examples.len() > 8 && examples.iter().all(|line| line.trim_start().contains("  ")), "{help}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn batches_that_do_not_fit_into_memory_are_refused_with_what_would() {
+    let place = Place::new();
+    let float = trained().path("float").display().to_string();
+    let limited = |line: &str| {
+        let script = format!("ulimit -v 450000; exec {} {line}", env!("CARGO_BIN_EXE_bitpact"));
+        let output = Command::new("sh").current_dir(place.path(".")).args(["-c", &script]).output().unwrap();
+        Ended::new(output, line)
+    };
+    for line in [
+        "train --arch resnet20 --batch-size 9000 --compare-float false --output run",
+        "bench --train builtin --arch resnet20 --batch-size 9000 --threads 1",
+    ] {
+        limited(line)
+            .failed(1, &["batches of 9000 images need about", "can be had here; a batch size of", "would fit"]);
+    }
+    assert!(!place.path("run").exists());
+    limited(&format!("eval {float} --limit-test 30 --batch-size 65536")).ok();
+    // What is said to fit does.
+    let said = limited("bench --train builtin --arch resnet20 --batch-size 9000 --threads 1").stderr;
+    let fits = said.split("a batch size of ").nth(1).unwrap().split(' ').next().unwrap();
+    limited(&format!("bench --train builtin --arch resnet20 --batch-size {fits} --threads 1 --seconds 0")).ok();
+}

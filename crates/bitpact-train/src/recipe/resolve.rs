@@ -29,7 +29,7 @@ impl Draft {
     /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr` as `lr`,
     /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `precision = "fp32"`, no `gradient_bits`, `lr = 0.1`, with Adam 1e-3, `optimizer = "sgd"`,
     /// `momentum = 0.9`, `nesterov = false`, `betas = [0.9, 0.999]`, `eps = 1e-8`, `weight_decay = 2e-4`, the training switches off, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
-    /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `compare_float = false`,
+    /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `holdout = 0`, `compare_float = false`,
     /// `input = { zero_point = 128, scale = 0.015625 }`, `augment = { pad = 0, flip = false }`. The keys `dataset`,
     /// `arch` and `epochs` must be written.
     ///
@@ -90,6 +90,7 @@ impl Draft {
             simulated_every: self.whole("simulated_every", Some(0), 0, 1_000_000)? as u32,
             limit_train: self.limit("limit_train")?,
             limit_test: self.limit("limit_test")?,
+            holdout: self.whole("holdout", Some(0), 0, i64::MAX)? as usize,
             compare_float: self.take("compare_float")?.unwrap_or(false),
             input: self.input()?,
             augment: self.augment()?,

@@ -7,6 +7,7 @@ use bitpact_engine::EngineError;
 use bitpact_model::{ConvertError, ModelError};
 
 use crate::TrainError;
+use crate::memory::TooMuch;
 use crate::recipe::RecipeError;
 
 /// Why a run cannot start or go on.
@@ -120,6 +121,22 @@ pub enum RunError {
         /// Images there are.
         images: usize,
     },
+    /// Batches that do not fit into memory.
+    #[error(
+        "batches of {batch_size} images need about {}, and {} can be had here; {}",
+        megabytes(too_much.needed),
+        megabytes(too_much.free),
+        match too_much.fits {
+            0 => "not even one image fits".to_owned(),
+            fits => format!("a batch size of {fits} would fit"),
+        }
+    )]
+    Memory {
+        /// Images in a batch.
+        batch_size: usize,
+        /// What is needed and what there is.
+        too_much: TooMuch,
+    },
     /// A set that cannot be trained or tested on.
     #[error("the {half} images: {what}")]
     Images {
@@ -142,4 +159,8 @@ pub enum RunError {
         /// What does not fit.
         what: String,
     },
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
 }

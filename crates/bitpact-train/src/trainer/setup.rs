@@ -10,6 +10,7 @@ use bitpact_model::{InputDescription, Model, Tensor};
 use super::teacher::Teacher;
 use super::{Images, RunError};
 use crate::CpuBackend;
+use crate::memory;
 use crate::recipe::{Origin, Recipe, RecipeError};
 
 /// What a run trains, resolved.
@@ -78,11 +79,15 @@ impl Setup {
     /// This machine's CPU, ready to train the network.
     ///
     /// # Errors
-    /// See [`CpuBackend::new`].
+    /// Batches that need more memory than can be had; see also [`CpuBackend::new`].
     pub fn cpu_backend(&self, isa: Isa, threads: usize) -> Result<CpuBackend, RunError> {
         let (batch, optimizer, gradients) =
             (self.recipe.batch_size, self.recipe.optimizer_config(), self.recipe.gradients());
         let (graph, plan, input) = (&self.graph, &self.plan, &self.input);
+        let teacher = self.teacher.as_ref().map(|teacher| (&teacher.model.graph, &teacher.model.plan));
+        let networks: Vec<_> = [(graph, plan)].into_iter().chain(teacher).collect();
+        memory::check(&networks, batch, memory::free())
+            .map_err(|too_much| RunError::Memory { batch_size: batch, too_much })?;
         Ok(CpuBackend::with_gradients(graph, plan, input, batch, optimizer, gradients, isa, threads)?)
     }
 

@@ -155,6 +155,9 @@ pub(super) struct RecipeFlags {
     /// Only the first N test images
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit_test: Option<i64>,
+    /// Training images that are held out to choose the best epoch by, the same for every seed
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    holdout: Option<i64>,
     /// Whether the float network is trained too, to compare with
     #[arg(long, value_name = "BOOL")]
     compare_float: Option<bool>,
@@ -224,6 +227,7 @@ impl RecipeFlags {
             ("seed", "--seed", self.seed),
             ("limit_train", "--limit-train", self.limit_train),
             ("limit_test", "--limit-test", self.limit_test),
+            ("holdout", "--holdout", self.holdout),
         ];
         for (key, flag, value) in whole {
             if let Some(value) = value {

@@ -30,6 +30,9 @@ fn object(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option
     put("images", json!(last.test_images));
     put("images_per_s", json!(last.test_images_per_s));
     put("simulated_top1", json!(last.simulated_top1));
+    if let Some(held) = last.holdout_top1 {
+        put("holdout_top1", json!(held));
+    }
     put("epochs", json!(last.epoch));
     put("output", json!(folder.path().display().to_string()));
     put("train_images_per_s", json!(last.images_per_s));
