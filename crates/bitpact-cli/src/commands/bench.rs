@@ -78,9 +78,9 @@ pub(crate) struct Args {
     /// Write one JSON object to standard output
     #[arg(long)]
     json: bool,
-    /// Measure one row in this process and write it as JSON: how the command calls itself
+    /// Measure one row for the process of this id and write it as JSON: how the command calls itself
     #[arg(long, hide = true)]
-    row: bool,
+    row: Option<u32>,
     #[command(flatten)]
     flags: NetworkFlags,
 }
@@ -118,9 +118,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(flag) = args.flags.given().iter().find(|flag| !random.contains(flag)) {
         return Err(Usage(format!("{flag}: only bench --train takes it")).into());
     }
-    if args.row {
+    if let Some(waiting) = args.row {
         let (&[threads], &[batch]) = (&args.threads[..], &args.batch[..]) else { bail!("one row is one combination") };
-        let row = Row::measure(args.model(), args.isa, threads.into(), batch as usize, args.seconds)?;
+        let row = Row::measure(args.model(), args.isa, threads.into(), batch as usize, args.seconds, waiting)?;
         return print(&row.to_json().to_string());
     }
     let target = Target::open(&args)?;
@@ -232,7 +232,14 @@ fn measure(args: &Args, target: &Target, threads: u16, batch: u32) -> Result<Row
     command.arg("bench");
     target.file.give_to(&mut command).context("cannot read a temporary file")?;
     let output = command
-        .args(["--row", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
+        .args([
+            "--row",
+            &std::process::id().to_string(),
+            "--threads",
+            &threads.to_string(),
+            "--batch",
+            &batch.to_string(),
+        ])
         .args(["--isa", &args.isa.to_string(), "--seconds", &args.seconds.to_string()])
         .output()
         .context("cannot start a process for a row")?;

@@ -179,6 +179,16 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(&results(&place.path("run")), undisturbed());
 }
 
+/// Whether a process measures a row for the process `id`.
+#[cfg(target_os = "linux")]
+fn has_row_of(id: u32) -> bool {
+    let part = format!("\0--row\0{id}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| line.windows(part.len()).any(|window| window == part.as_bytes()))
+}
+
 #[cfg(unix)]
 #[test]
 fn signals_end_other_commands_and_nothing_stays_behind() {
@@ -192,8 +202,10 @@ fn signals_end_other_commands_and_nothing_stays_behind() {
         said.read_line(&mut String::new()).unwrap();
         send(&child, signal);
         assert_eq!(child.wait().unwrap().code(), Some(status).filter(|&status| status > 0));
-        // The process of the row has this end of the pipe too and ends by itself.
         assert_eq!(std::io::Read::read_to_end(&mut said, &mut Vec::new()).unwrap(), 0);
+        // The process of the row notices by itself.
+        #[cfg(target_os = "linux")]
+        assert!((0..20_000).any(|_| !has_row_of(child.id())), "{signal}: a row is measured for nobody");
         assert!(names(&folder).is_empty(), "{signal}: {:?}", names(&folder));
     }
     let place = Place::new();
