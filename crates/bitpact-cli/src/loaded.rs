@@ -88,7 +88,10 @@ fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
         return Ok(Loaded { file: file.to_owned(), recipe, network });
     }
     let checkpoint = Checkpoint::load(file)?;
-    let stored = checkpoint.training.as_ref().map(|t| Draft::parse(&t.recipe, "stored recipe").and_then(Draft::finish));
+    let stored = checkpoint
+        .training
+        .as_ref()
+        .map(|t| Draft::parse(&t.recipe, "stored recipe").and_then(|draft| draft.stored().finish()));
     let recipe = match (recipe, stored) {
         (None, Some(stored)) => Some(stored.with_context(|| file.display().to_string())?),
         (recipe, _) => recipe,

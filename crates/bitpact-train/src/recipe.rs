@@ -6,6 +6,7 @@
 mod bits;
 mod builtin;
 mod draft;
+mod effect;
 mod error;
 mod resolve;
 #[cfg(test)]

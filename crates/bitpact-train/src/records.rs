@@ -93,6 +93,12 @@ pub enum WarningKind {
     Clipping,
     /// A clip value was held at its smallest value.
     AlphaMin,
+    /// A layer gives almost nothing but zeros.
+    Dead,
+    /// The loss is far above that of guessing.
+    Diverged,
+    /// The accuracy in training is far above the evaluated one.
+    Gap,
 }
 
 /// A warning about one layer.
@@ -104,7 +110,7 @@ pub struct WarningRecord {
     pub step: u64,
     /// What it is about.
     pub warning: WarningKind,
-    /// Name of the activation.
+    /// Name of the activation; empty where it is about the epoch.
     pub layer: String,
     /// The same for people.
     pub message: String,

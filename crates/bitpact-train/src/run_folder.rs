@@ -196,7 +196,7 @@ impl RunFolder {
     /// # Errors
     /// A file that is missing or no recipe.
     pub fn config(&self) -> Result<Recipe, RunError> {
-        Ok(Draft::read(&self.file(CONFIG))?.finish()?)
+        Ok(Draft::read(&self.file(CONFIG))?.stored().finish()?)
     }
 
     /// The checkpoint, if the run got as far as its first one, with the recipe in it.
@@ -210,7 +210,7 @@ impl RunFolder {
         }
         let checkpoint = Checkpoint::load(&path)?;
         let Some(training) = &checkpoint.training else { return Err(RunError::NotResumable { path }) };
-        let recipe = Draft::parse(&training.recipe, &format!("{}, recipe", path.display()))?.finish()?;
+        let recipe = Draft::parse(&training.recipe, &format!("{}, recipe", path.display()))?.stored().finish()?;
         Ok(Some((checkpoint, recipe)))
     }
 

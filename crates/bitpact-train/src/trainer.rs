@@ -364,7 +364,15 @@ impl<'a> Trainer<'a> {
         let recipe = &self.setup.recipe;
         let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr > 0.0;
         let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant.is_learned());
-        let warnings = warnings::of_epoch(progress, &record.layers, state.step, |name| fast && learned(name));
+        let course = warnings::Course {
+            loss: record.loss,
+            classes: self.setup.class_names.len(),
+            train_top1: record.train_top1,
+            top1: counted.map(|e| e.top1),
+            reestimates: recipe.bn_reestimate > 0,
+            clips_decay: recipe.clip_weight_decay > 0.0,
+        };
+        let warnings = warnings::of_epoch(progress, &record.layers, &course, state.step, |name| fast && learned(name));
         let hits = held.as_ref().or(counted).map(|e| (e.top1 * e.images as f64).round() as u64);
         let is_best = hits.is_some() && hits > progress.best_hits;
         if is_best {

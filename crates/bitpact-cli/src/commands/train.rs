@@ -62,7 +62,10 @@ fn fresh(args: &Args) -> Result<Plan> {
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
-    let recipe = draft.finish()?;
+    let (recipe, warnings) = draft.finish_with_warnings()?;
+    for warning in warnings {
+        say!("warning: {warning}");
+    }
     let path = match &args.output {
         Some(path) => path.clone(),
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
@@ -79,7 +82,7 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
         Some((checkpoint, recipe)) => (recipe, Start::Resume(Box::new(checkpoint))),
         None => (folder.config()?, Start::Fresh { weights: None }),
     };
-    let mut draft = Draft::parse(&stored.to_toml(), "the run's recipe")?;
+    let mut draft = Draft::parse(&stored.to_toml(), "the run's recipe")?.stored();
     args.recipe_flags.apply(&mut draft)?;
     let dataset = draft.known_dataset()?;
     let recipe = draft.finish()?;

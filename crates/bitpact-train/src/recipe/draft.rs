@@ -60,6 +60,8 @@ pub struct Draft {
     /// Name of the recipe where no key says it.
     pub(super) stem: String,
     pub(super) values: BTreeMap<String, (Origin, toml::Value)>,
+    /// Whether it is what a run has stored, of whatever version.
+    pub(super) is_stored: bool,
 }
 
 impl Draft {
@@ -122,7 +124,7 @@ impl Draft {
                 values.insert(name.to_owned(), (origin, value));
             }
         }
-        Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values })
+        Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values, is_stored: false })
     }
 
     /// Sets `key` as the flag `flag` says, over what the file says.
@@ -178,6 +180,12 @@ impl Draft {
         groups.insert(pattern, rates);
         self.values.insert("param_groups".to_owned(), (origin, groups.into()));
         Ok(())
+    }
+
+    /// The same as what a run has stored: values without effect are left as they are.
+    pub fn stored(mut self) -> Self {
+        self.is_stored = true;
+        self
     }
 
     /// The keys that flags have set, in alphabetical order.

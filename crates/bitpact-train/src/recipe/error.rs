@@ -77,8 +77,10 @@ pub enum RecipeError {
         message: String,
     },
     /// A group of tensors that is empty.
-    #[error("`param_groups`.\"{pattern}\": no trained tensor has a name like this; there are {tensors}")]
+    #[error("`{key}`.\"{pattern}\": no trained tensor has a name like this; there are {tensors}")]
     EmptyGroup {
+        /// The key that the pattern belongs to.
+        key: &'static str,
         /// The pattern.
         pattern: String,
         /// Names it could have matched.

@@ -8,6 +8,7 @@ use bitpact_data::DatasetName;
 use bitpact_graph::{BitSpec, FirstLast, Graph, Override, ShortcutBits, zoo};
 
 use super::draft::{line_of, quoted, read_text, short};
+use super::effect;
 use super::error::hint;
 use super::values::Calibration;
 use super::{Augmentation, BitSchedule, ClipInit, Draft, GroupRates, InputScale, Origin, Recipe, RecipeError};
@@ -34,8 +35,16 @@ impl Draft {
     /// `arch` and `epochs` must be written.
     ///
     /// # Errors
-    /// The first value that its key cannot have.
-    pub fn finish(mut self) -> Result<Recipe, RecipeError> {
+    /// The first value that its key cannot have, and a value of a file that changes nothing beside the file's others.
+    pub fn finish(self) -> Result<Recipe, RecipeError> {
+        self.finish_with_warnings().map(|(recipe, _)| recipe)
+    }
+
+    /// The same, with a line for every flag that changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Draft::finish`].
+    pub fn finish_with_warnings(mut self) -> Result<(Recipe, Vec<String>), RecipeError> {
         let (arch, graph) = self.architecture()?;
         let weight_decay = self.number("weight_decay", 2e-4, "a number of 0 or more", |v| v >= 0.0)?;
         let bits = self.bits()?;
@@ -43,7 +52,7 @@ impl Draft {
         let usual_lr = if optimizer == OptimizerKind::Sgd { 0.1 } else { 1e-3 };
         let lr = self.number("lr", usual_lr, "a number above 0", |v| v > 0.0)?;
         let clip_init = self.clip_init(bits.first_quantized())?;
-        let recipe = Recipe {
+        let mut recipe = Recipe {
             name: self.name()?,
             dataset: self.dataset()?,
             arch,
@@ -112,7 +121,27 @@ impl Draft {
         if recipe.nesterov && recipe.optimizer != OptimizerKind::Sgd {
             return Err(self.wrong("nesterov", "= true: expected the optimizer \"sgd\" with it".to_owned()));
         }
-        Ok(recipe)
+        let warnings = if self.is_stored { Vec::new() } else { self.drop_without_effect(&mut recipe)? };
+        Ok((recipe, warnings))
+    }
+
+    /// Sets values without effect to the usual ones, so that recipes that train the same are the same.
+    fn drop_without_effect(&self, recipe: &mut Recipe) -> Result<Vec<String>, RecipeError> {
+        let mut warnings = Vec::new();
+        for rule in effect::void(&recipe.clone()) {
+            let by_flag = matches!(self.values.get(rule.by), Some((Origin::Flag(_), _)));
+            match self.values.get(rule.key) {
+                Some((Origin::Flag(flag), _)) => warnings.push(format!("{flag} changes nothing: {}", rule.because)),
+                Some((_, value)) if !by_flag => {
+                    let message = format!("= {} changes nothing: {}", short(value), rule.because);
+                    return Err(self.wrong(rule.key, message));
+                }
+                // A flag over a recipe that has more to say.
+                _ => {}
+            }
+            (rule.reset)(recipe);
+        }
+        Ok(warnings)
     }
 
     fn act_quant(&mut self) -> Result<ActQuant, RecipeError> {

@@ -42,7 +42,7 @@ impl Trainer<'_> {
         let progress: Progress = serde_json::from_value(training.progress.clone())
             .map_err(|error| misfit(format!("training progress: {error}")))?;
         let mut state = State { step: training.step, progress };
-        let began = Draft::parse(&training.recipe, &format!("{}, recipe", path.display()))?.finish()?;
+        let began = Draft::parse(&training.recipe, &format!("{}, recipe", path.display()))?.stored().finish()?;
         self.folder.check_config(&began, state.progress.lengthened.iter().map(|lengthening| lengthening.from))?;
         self.check_recipe(&began, &state.progress).map_err(misfit)?;
         self.check_images(&state.progress).map_err(misfit)?;

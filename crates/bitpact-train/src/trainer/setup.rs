@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bitpact_data::{Dataset, ImageShape};
-use bitpact_graph::{Graph, QuantPlan, Shape, name_matches};
+use bitpact_graph::{Graph, Op, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
 
@@ -55,6 +55,7 @@ impl Setup {
             Model::check_names(&graph, plan)?;
         }
         check_groups(recipe, &graph, &plans)?;
+        check_overrides(recipe, &graph)?;
         check_sizes(recipe, shape)?;
         let (batch_size, count) = (recipe.batch_size, images.train.len());
         if batch_size > count {
@@ -103,15 +104,60 @@ impl Setup {
     }
 }
 
-/// Every pattern of a group must match something that is trained at some bits.
+/// Every pattern of tensors must match something that is trained at some bits.
 fn check_groups(recipe: &Recipe, graph: &Graph, plans: &[QuantPlan]) -> Result<(), RecipeError> {
-    let shapes: BTreeMap<_, _> = plans.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)).collect();
-    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| is_trained(name)).collect();
-    let matches = |pattern: &String| names.iter().any(|name| name_matches(pattern, name));
-    match recipe.param_groups.keys().find(|pattern| !matches(pattern)) {
-        Some(pattern) => Err(RecipeError::EmptyGroup { pattern: pattern.clone(), tensors: names.join(", ") }),
-        None => Ok(()),
+    let mut shapes: BTreeMap<_, _> = plans.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)).collect();
+    if plans.iter().all(QuantPlan::is_float) {
+        // The float network beside a run has the patterns of the run.
+        let quantized = recipe.plan_of(graph, "W4A4".parse().expect("a form like W4A4"));
+        shapes.extend(quantized.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)));
     }
+    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| is_trained(name)).collect();
+    let is_empty = |pattern: &&String| !names.iter().any(|name| name_matches(pattern, name));
+    let empty = |key: &'static str, pattern: &String| {
+        Err(RecipeError::EmptyGroup { key, pattern: pattern.clone(), tensors: names.join(", ") })
+    };
+    match (recipe.param_groups.keys().find(is_empty), recipe.no_weight_decay.iter().find(is_empty)) {
+        (Some(pattern), _) => empty("param_groups", pattern),
+        (None, Some(pattern)) => empty("no_weight_decay", pattern),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Every key of an override must mean something to a node that the override's pattern matches.
+fn check_overrides(recipe: &Recipe, graph: &Graph) -> Result<(), RecipeError> {
+    let has_weights = |op: &Op| matches!(op, Op::Conv { .. } | Op::Linear { .. });
+    let is_act = |op: &Op| matches!(op, Op::Act { .. });
+    for (pattern, keys) in &recipe.overrides {
+        let of_weights = [
+            ("weight_bits", keys.weight_bits.is_some()),
+            ("weight_quant", keys.weight_quant.is_some()),
+            ("weight_grid", keys.weight_grid.is_some()),
+            ("weight_scale", keys.weight_scale.is_some()),
+        ];
+        let of_acts = [
+            ("activation_bits", keys.activation_bits.is_some()),
+            ("act_quant", keys.act_quant.is_some()),
+            ("clip_scale", keys.clip_scale.is_some()),
+        ];
+        let given = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, given)| *given).map(|(key, _)| *key);
+        let matched = |id: &usize| name_matches(pattern, &graph.nodes()[*id].name);
+        let ids = || 0..graph.nodes().len();
+        for (key, takes) in [(given(&of_weights), &has_weights as &dyn Fn(&Op) -> bool), (given(&of_acts), &is_act)] {
+            let (Some(key), Some(first)) = (key, ids().find(matched)) else { continue };
+            if ids().filter(matched).any(|id| takes(&graph.nodes()[id].op)) {
+                continue;
+            }
+            let near = ids().skip(first).chain(ids()).find(|&id| takes(&graph.nodes()[id].op));
+            let near = near.map_or_else(String::new, |id| format!("; `{}` would take it", graph.nodes()[id].name));
+            return Err(RecipeError::Value {
+                origin: Origin::Default,
+                key: "overrides".to_owned(),
+                message: format!(".\"{pattern}\": `{key}` changes nothing in `{}`{near}", graph.nodes()[first].name),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn is_trained(name: &str) -> bool {

@@ -269,3 +269,35 @@ fn images_that_are_held_out_must_leave_some_and_be_there() {
         assert!(!folder.path().exists());
     }
 }
+
+#[test]
+fn overrides_and_patterns_that_change_nothing_name_what_would() {
+    let sets = Sets::new();
+    let attempt = |text: &str| {
+        let recipe = Draft::parse(&text_of(text), "test").unwrap().finish().unwrap();
+        Setup::new(&recipe, &sets.images()).map(drop)
+    };
+    for (text, says) in [
+        (
+            "[overrides.conv1]\nactivation_bits = 3",
+            "`activation_bits` changes nothing in `conv1`; `act1` would take it",
+        ),
+        ("[overrides.act1]\nweight_bits = 3", "`weight_bits` changes nothing in `act1`; `linear` would take it"),
+        ("[overrides.conv1]\nclip_scale = \"channel\"", "`clip_scale` changes nothing in `conv1`"),
+        ("[overrides.act1]\nweight_quant = \"sawb\"", "`weight_quant` changes nothing in `act1`"),
+    ] {
+        let error = attempt(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    attempt("[overrides.\"*1\"]\nactivation_bits = 3\nweight_bits = 3").unwrap();
+    let undecayed = |pattern: &str| recipe(|d| d.set("no_weight_decay", vec![pattern.to_owned()], ""));
+    let text = Setup::new(&undecayed("*.biass"), &sets.images()).unwrap_err().to_string();
+    assert!(text.contains("`no_weight_decay`.\"*.biass\": no trained tensor has a name like this"), "{text}");
+    Setup::new(&undecayed("*.clip_val"), &sets.images()).unwrap();
+    Setup::new(&undecayed("*.clip_val").as_float(), &sets.images()).expect("the float network beside it");
+}
+
+/// The recipe of these tests with tables behind it.
+fn text_of(tables: &str) -> String {
+    format!("{RECIPE}\n{tables}\n")
+}
