@@ -37,14 +37,24 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(interrupt::exit_status());
     }
-    say!("error: {}", printable(&message(error)));
+    report_part(error);
     let usage = error.is::<Usage>()
         || error.is::<RecipeError>()
         || matches!(
             error.downcast_ref::<RunError>(),
-            Some(RunError::Recipe(_) | RunError::Batch { .. } | RunError::Train(TrainError::Isa { .. }))
+            Some(
+                RunError::Recipe(_)
+                    | RunError::Edited { .. }
+                    | RunError::Batch { .. }
+                    | RunError::Train(TrainError::Isa { .. })
+            )
         );
     ExitCode::from(if usage { 2 } else { 1 })
+}
+
+/// Tells an error on stderr that does not end the command.
+pub(crate) fn report_part(error: &anyhow::Error) {
+    say!("error: {}", printable(&message(error)));
 }
 
 /// Without the characters by which text from a file could steer a terminal.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bitpact::graph::{Graph, Shape, zoo};
 use bitpact::model::ConvertError;
-use bitpact::train::recipe::read_network;
+use bitpact::train::recipe::{nearest, read_network};
 use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
 use bitpact::train::{Draft, Recipe, RunFolder};
 use bitpact::{Checkpoint, IntegerModel, convert};
@@ -42,6 +42,11 @@ pub(crate) enum Network {
 
 /// Opens a MODEL. A run folder means its `model.bitpact`, or its `last.safetensors` where it is a float run.
 pub(crate) fn open(path: &Path) -> Result<Loaded> {
+    if !path.exists()
+        && let Some(near) = path.to_str().and_then(|name| nearest(name, zoo::NAMES))
+    {
+        bail!("{}: neither a file nor an architecture (did you mean `{near}`?)", path.display());
+    }
     if !path.is_dir() {
         return open_file(path, None);
     }
@@ -54,11 +59,11 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
 
 /// The network that `name` says without weights: of a TOML or JSON file with its nodes, or, where no file or folder has the
 /// name, of the zoo, at its usual size or for square images of `side` rows.
-pub(crate) fn architecture(name: &str, side: Option<usize>) -> Result<Option<Graph>> {
-    let path = Path::new(name);
+pub(crate) fn architecture(path: &Path, side: Option<usize>) -> Result<Option<Graph>> {
     if path.extension().is_some_and(|extension| extension == "toml" || extension == "json") {
         return Ok(Some(read_network(path)?));
     }
+    let name = path.to_str().unwrap_or_default();
     let (usual, classes) = zoo::usual_input(name);
     let side = side.unwrap_or(usual);
     match zoo::build(name, Shape::new(side, side, 3), classes) {
@@ -83,7 +88,10 @@ fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
         return Ok(Loaded { file: file.to_owned(), recipe, network });
     }
     let checkpoint = Checkpoint::load(file)?;
-    let stored = checkpoint.training.as_ref().map(|t| Draft::parse(&t.recipe, "stored recipe").and_then(Draft::finish));
+    let stored = checkpoint
+        .training
+        .as_ref()
+        .map(|t| Draft::parse(&t.recipe, "stored recipe").and_then(|draft| draft.stored().finish()));
     let recipe = match (recipe, stored) {
         (None, Some(stored)) => Some(stored.with_context(|| file.display().to_string())?),
         (recipe, _) => recipe,

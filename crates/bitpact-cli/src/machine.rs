@@ -1,9 +1,10 @@
 //! Flags about this machine and about the images, shared by the commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::Isa;
+use bitpact::data::check::other_version;
 use bitpact::data::{DatasetName, Limits, Split, load};
 
 use crate::exit::Usage;
@@ -52,6 +53,18 @@ pub(crate) fn load_images(name: DatasetName, data: Option<&PathBuf>, limits: Lim
         Err(error @ (DataError::NeedsFolder { .. } | DataError::UnusedFolder { .. })) => {
             Err(Usage(error.to_string()).into())
         }
+        Err(error @ DataError::MissingFile { .. }) => {
+            let hint = data.map_or_else(String::new, |dir| other_version_hint(dir));
+            Err(anyhow::anyhow!("{error}{hint}"))
+        }
         other => Ok(other?),
     }
+}
+
+/// What the end of an error says where `dir` holds a version of a set that is not read; nothing else.
+pub(crate) fn other_version_hint(dir: &Path) -> String {
+    let hint = |(version, set)| {
+        format!("; what lies there is {version}, expected its binary version (bitpact data fetch {set})")
+    };
+    other_version(dir).map_or_else(String::new, hint)
 }

@@ -20,17 +20,17 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  bitpact train                                          the built-in set at W4A4, about a minute
-  bitpact train --dataset cifar10 --data DIR --bits W2A2 ResNet-20 on CIFAR-10
-  bitpact train --resume runs/builtin-W4A4-seed1         go on where a run stopped
-  bitpact eval runs/builtin-W4A4-seed1                   accuracy of the integers
-  bitpact inspect runs/builtin-W4A4-seed1/model.bitpact  what is in the file
-  bitpact run runs/builtin-W4A4-seed1 photo.png          the classes of a picture
-  bitpact bench resnet18 --bits W4A4                     speed with random weights
-  bitpact verify runs/builtin-W4A4-seed1                 every path gives the same integers
-  bitpact data fetch fashion-mnist                       an image set into data/
-  bitpact accel paper                                    what low bits buy in hardware
-  bitpact lm quantize DIR --method awq -o net.safetensors a language model at 4 bits
+  bitpact train                                           the built-in set at W4A4, about a minute
+  bitpact train --dataset cifar10 --data DIR --bits W2A2  ResNet-20 on CIFAR-10
+  bitpact train --resume runs/builtin-W4A4-seed1          go on where a run stopped
+  bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
+  bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
+  bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
+  bitpact bench resnet18 --bits W4A4                      speed with random weights
+  bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
+  bitpact data fetch fashion-mnist                        an image set into data/
+  bitpact accel paper                                     what low bits buy in hardware
+  bitpact lm quantize DIR --method awq -o net.safetensors  a language model at 4 bits
 
 Exit status: 0 done, 1 failed, 2 the command line or recipe cannot be used, 130 stopped by Ctrl-C,
 143 by SIGTERM, 129 by SIGHUP."

@@ -1,6 +1,7 @@
 //! Standard output for results, standard error for everything else; a reader that goes away is not an error.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -38,6 +39,17 @@ pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     text
 }
 
+/// A path as a word of a shell's command line.
+pub(crate) fn pasted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
+    match !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain) {
+        true => text,
+        false if text.starts_with('-') => format!("'./{}'", text.replace('\'', "'\\''")),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 /// A fraction as a percentage.
 pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.2} %", fraction * 100.0)
@@ -71,6 +83,20 @@ mod tests {
         let rows = [["layer", "macs"], ["a", "12345"], ["longer", "1"]].map(|r| r.map(str::to_owned).to_vec());
         assert_eq!(table(&rows, &[0]), "layer    macs\na       12345\nlonger      1\n");
         assert_eq!(table(&[], &[]), "");
+    }
+
+    #[test]
+    fn paths_can_be_pasted_into_a_shell() {
+        for (path, word) in [
+            ("runs/builtin-W8A8@10-W2A2", "runs/builtin-W8A8@10-W2A2"),
+            ("my runs/a", "'my runs/a'"),
+            ("it's", r"'it'\''s'"),
+            ("$(rm)", "'$(rm)'"),
+            ("-x", "'./-x'"),
+            ("", "''"),
+        ] {
+            assert_eq!(pasted(Path::new(path)), word);
+        }
     }
 
     #[test]

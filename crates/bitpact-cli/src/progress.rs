@@ -53,6 +53,12 @@ impl Display {
                 let n = values.len();
                 self.line(format!("{}: {n} clip values calibrated, from {least:.3} to {most:.3}", self.label));
             }
+            Event::Lengthened { from, to, lr: [had, has] } => {
+                self.line(format!("{}: {to} epochs instead of {from}", self.label));
+                if (had / has).ln().abs() > 1.05f64.ln() {
+                    self.line(format!("warning: the learning rate goes on at {has:.2e}, after {had:.2e}"));
+                }
+            }
             Event::Bits { epoch, bits } => self.line(format!("{}: {bits} from epoch {epoch} on", self.label)),
             Event::Step { epoch, batch, batches, loss } => {
                 let images = self.batch_size;
@@ -158,6 +164,9 @@ fn epoch_line(label: &str, epochs: u32, record: &EpochRecord) -> String {
         if let Some(value) = value {
             line += &format!("  {name} {:>7}", percent(value));
         }
+    }
+    if let Some(value) = record.holdout_top1 {
+        line += &format!("  held out {:>7}", percent(value));
     }
     line + &format!("  {:.0} images/s  {:.1} s", record.images_per_s, record.seconds)
 }

@@ -120,6 +120,22 @@ fn tell_apart(entry: &mut Found) -> Result<(), DataError> {
     Ok(())
 }
 
+/// What lies in `dir`, or in a folder in it, where that is a version of a set that is not read: its name, and the name of the set to fetch
+/// instead.
+pub fn other_version(dir: &Path) -> Option<(&'static str, DatasetName)> {
+    let has = |folder: &str, names: &[&str]| {
+        let all = |place: &Path| names.iter().all(|name| place.join(name).is_file());
+        all(dir) || all(&dir.join(folder))
+    };
+    if has("cifar-10-batches-py", &["data_batch_1", "test_batch"]) || has("", &["cifar-10-python.tar.gz"]) {
+        return Some(("the Python version of CIFAR-10", DatasetName::Cifar10));
+    }
+    if has("cifar-100-python", &["train", "test", "meta"]) || has("", &["cifar-100-python.tar.gz"]) {
+        return Some(("the Python version of CIFAR-100", DatasetName::Cifar100));
+    }
+    None
+}
+
 /// Reads the whole set `name` from `dir` as [`load`] does and reports what is there.
 ///
 /// # Errors

@@ -71,13 +71,16 @@ pub mod mnist;
 mod name;
 mod picture;
 pub mod sampler;
+mod subset;
 pub mod svhn;
 pub mod synthetic;
+mod whole;
 
 pub use augment::{Augment, Placement, augment_key, copy_plain};
 pub use cutout::{Cutout, mix};
 pub use dataset::{Dataset, ImageShape, InMemory, Limited, Split, limit};
 pub use error::DataError;
 pub use name::{DatasetName, Limits, load};
-pub use picture::{PictureError, load_picture};
+pub use picture::{PictureError, load_picture, load_picture_on};
 pub use sampler::epoch_order;
+pub use subset::Subset;

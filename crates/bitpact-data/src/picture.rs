@@ -5,9 +5,9 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Pixel};
+use image::{DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Pixel, Rgb, RgbImage, Rgba};
 
-use crate::ImageShape;
+use crate::{ImageShape, whole};
 
 /// Bytes of the largest file that is read.
 const LARGEST_FILE: u64 = 1 << 26;
@@ -63,7 +63,8 @@ pub enum PictureError {
 /// Reads a PNG or JPEG file as an image of `shape`, HWC.
 ///
 /// 1. The picture is turned as its EXIF orientation says.
-/// 2. It becomes 8-bit RGB for 3 channels (grey is repeated, transparency ignored) or 8-bit grey for 1 (ITU-R BT.709 luma).
+/// 2. It becomes 8-bit RGB for 3 channels (grey is repeated) or 8-bit grey for 1 (ITU-R BT.709 luma). What is transparent shows
+///    `background`: (alpha * value + (255 - alpha) * background) / 255, to the nearest.
 /// 3. The largest rectangle in its middle with the sides' ratio of `shape` is cut out, and
 /// 4. scaled to `shape` with a triangle filter as wide as the scale (bilinear, with antialiasing where it shrinks). A
 ///    picture of the right size is taken as it is.
@@ -73,15 +74,23 @@ pub enum PictureError {
 /// # Errors
 /// A file that cannot be read, is too large, of another kind or damaged, also where only its end is missing; a number of
 /// channels other than 1 and 3.
-pub fn load_picture(path: &Path, shape: ImageShape) -> Result<Vec<u8>, PictureError> {
+pub fn load_picture_on(path: &Path, shape: ImageShape, background: [u8; 3]) -> Result<Vec<u8>, PictureError> {
     if !matches!(shape.c, 1 | 3) {
         return Err(PictureError::Channels { channels: shape.c });
     }
-    let picture = decode(path, &read(path)?)?;
+    let picture = opaque(decode(path, &read(path)?)?, background);
     Ok(match shape.c {
         1 => fit(&picture.into_luma8(), shape),
         _ => fit(&picture.into_rgb8(), shape),
     })
+}
+
+/// Reads a PNG or JPEG file as [`load_picture_on`] does, on white.
+///
+/// # Errors
+/// Those of [`load_picture_on`].
+pub fn load_picture(path: &Path, shape: ImageShape) -> Result<Vec<u8>, PictureError> {
+    load_picture_on(path, shape, [255; 3])
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PictureError> {
@@ -97,17 +106,16 @@ fn read(path: &Path) -> Result<Vec<u8>, PictureError> {
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, PictureError> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let mut reader = reader.map_err(|source| PictureError::Read { path: path.to_owned(), source })?;
-    let kind = match reader.format() {
-        Some(ImageFormat::Png) => "PNG",
-        Some(ImageFormat::Jpeg) => "JPEG",
+    let reader = reader.map_err(|source| PictureError::Read { path: path.to_owned(), source })?;
+    let (kind, format) = match reader.format() {
+        Some(format @ ImageFormat::Png) => ("PNG", format),
+        Some(format @ ImageFormat::Jpeg) => ("JPEG", format),
         _ => return Err(PictureError::Kind { path: path.to_owned() }),
     };
     let damaged = |what: String| PictureError::Damaged { path: path.to_owned(), kind, what };
-    let is_whole = if kind == "JPEG" { is_whole_jpeg(bytes) } else { bytes.windows(8).any(|end| end == PNG_END) };
-    if !is_whole {
-        return Err(damaged("its end is missing".to_owned()));
-    }
+    let whole = if kind == "JPEG" { whole::jpeg(bytes) } else { whole::png(bytes) };
+    let Some(bytes) = whole else { return Err(damaged("its end is missing".to_owned())) };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MOST_MEMORY);
     reader.limits(limits);
@@ -126,14 +134,21 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, PictureError> {
     Ok(picture)
 }
 
-/// Type and checksum of a PNG's last chunk.
-const PNG_END: &[u8; 8] = b"IEND\xaeB`\x82";
-
-/// Whether an end marker follows the last scan; the decoder would fill what is missing with grey. Within a scan, 0xFF is
-/// never followed by either marker's byte.
-fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    let last_scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]);
-    last_scan.is_some_and(|at| bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]))
+/// Lays what is transparent on `background`, in 8 bits a channel.
+fn opaque(picture: DynamicImage, background: [u8; 3]) -> DynamicImage {
+    if !picture.color().has_alpha() {
+        return picture;
+    }
+    let laid = |value: u8, under: u8, alpha: u8| {
+        let (alpha, value, under) = (u32::from(alpha), u32::from(value), u32::from(under));
+        ((value * alpha + under * (255 - alpha) + 127) / 255) as u8
+    };
+    let picture = picture.into_rgba8();
+    RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let Rgba([r, g, b, alpha]) = *picture.get_pixel(x, y);
+        Rgb([laid(r, background[0], alpha), laid(g, background[1], alpha), laid(b, background[2], alpha)])
+    })
+    .into()
 }
 
 /// Steps 3 and 4.

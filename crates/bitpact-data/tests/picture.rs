@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bitpact_data::{ImageShape, load_picture};
+use bitpact_data::{ImageShape, load_picture, load_picture_on};
 use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use tempfile::TempDir;
 
@@ -59,9 +59,44 @@ fn grey_is_repeated_and_colour_made_grey() {
     let green = RgbImage::from_pixel(4, 4, Rgb([0, 200, 0]));
     let path = folder.write("green.png", &encoded(green, ImageFormat::Png));
     assert_eq!(load_picture(&path, GREY).unwrap(), [(0.7152f32 * 200.0) as u8; 16]);
-    let glass = RgbaImage::from_pixel(4, 4, Rgba([7, 8, 9, 0]));
-    let path = folder.write("glass.png", &encoded(glass, ImageFormat::Png));
-    assert_eq!(load_picture(&path, RGB).unwrap(), [7, 8, 9].repeat(16));
+}
+
+#[test]
+fn transparent_pictures_are_laid_on_white_or_a_colour() {
+    let folder = Folder::new();
+    for (alpha, on_white, on_black) in
+        [(0, [255, 255, 255], [0, 0, 0]), (255, [7, 8, 9], [7, 8, 9]), (51, [205, 206, 206], [1, 2, 2])]
+    {
+        let glass = RgbaImage::from_pixel(4, 4, Rgba([7, 8, 9, alpha]));
+        let path = folder.write("glass.png", &encoded(glass, ImageFormat::Png));
+        assert_eq!(load_picture(&path, RGB).unwrap(), on_white.repeat(16));
+        assert_eq!(load_picture_on(&path, RGB, [0; 3]).unwrap(), on_black.repeat(16));
+    }
+    // Grey with alpha, and 16 bits a channel.
+    let grey = image::GrayAlphaImage::from_pixel(4, 4, image::LumaA([10, 0]));
+    let path = folder.write("grey.png", &encoded(grey, ImageFormat::Png));
+    assert_eq!(load_picture_on(&path, GREY, [99; 3]).unwrap(), [99; 16]);
+    let deep = image::ImageBuffer::<Rgba<u16>, _>::from_pixel(4, 4, Rgba([65_535, 0, 0, 0]));
+    let path = folder.write("deep.png", &encoded(deep, ImageFormat::Png));
+    assert_eq!(load_picture_on(&path, RGB, [1, 2, 3]).unwrap(), [1, 2, 3].repeat(16));
+}
+
+#[test]
+fn a_picture_with_something_behind_it_is_whole_and_a_cut_one_is_not() {
+    let folder = Folder::new();
+    for (name, format) in [("a.jpg", ImageFormat::Jpeg), ("a.png", ImageFormat::Png)] {
+        let bytes = encoded(gradient(30, 20), format);
+        let alone = load_picture(&folder.write(name, &bytes), RGB).unwrap();
+        // A film has the bytes of any marker in it.
+        let film = [&b"....ftypmp42"[..], &[0xff, 0xda, 0, 9, 0xff, 0xd8, 0xff], &[7; 100]].concat();
+        for behind in [&film, &bytes, &b"\0\0".to_vec()] {
+            let path = folder.write(name, &[&bytes[..], behind].concat());
+            assert_eq!(load_picture(&path, RGB).unwrap(), alone);
+        }
+        for cut in [bytes.len() / 2, bytes.len() - 20, bytes.len() - 2] {
+            folder.fails(name, &[&bytes[..cut], &bytes[..]].concat(), "damaged");
+        }
+    }
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Checkpoint {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ModelError> {
         let kind = |what: String| ModelError::Kind { kind: KIND, what };
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| kind(e.to_string()))?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| kind(not_safetensors(bytes, &e)))?;
         let Some(text) = metadata.metadata().as_ref().and_then(|m| m.get(KEY)) else {
             return Err(kind(format!("a safetensors file without the metadata entry `{KEY}`")));
         };
@@ -245,6 +245,11 @@ fn take_prefixed(tensors: &mut BTreeMap<String, Tensor>, prefix: &str) -> BTreeM
 #[derive(Deserialize)]
 struct VersionOnly {
     version: u64,
+}
+
+/// Why `bytes` are no safetensors file: what they are, where that is known, else what the reader says.
+pub(crate) fn not_safetensors(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
+    crate::kind::of(bytes).map_or_else(|| error.to_string(), str::to_owned)
 }
 
 /// Whether `bytes` are a safetensors file with bitpact's metadata.

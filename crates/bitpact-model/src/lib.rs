@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod format;
 mod integer;
+mod kind;
 mod model;
 mod random;
 mod weights;

@@ -7,6 +7,7 @@ use bitpact_graph::{Graph, Op, QuantPlan, WeightPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::checkpoint::PREFIXES;
 
 /// Bound on the bytes of a name, so that its length fits 16 bits in a file.
 const LONGEST_TEXT: usize = 1 << 12;
@@ -125,6 +126,21 @@ impl Model {
         shapes
     }
 
+    /// Checks that no tensor has a name that a checkpoint keeps for the optimizer's.
+    ///
+    /// # Errors
+    /// Names the tensor.
+    pub fn check_names(graph: &Graph, plan: &QuantPlan) -> Result<(), ModelError> {
+        for name in Self::tensor_shapes(graph, plan).keys() {
+            if let Some(prefix) = PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
+                let what =
+                    format!("names that begin with `{prefix}` have a meaning of their own in files; rename its node");
+                return Err(ModelError::tensor(name, what));
+            }
+        }
+        Ok(())
+    }
+
     /// Where the learned steps of `layer` start for its weight ([`lsq_start`]); `None` where `plan` has none.
     pub fn first_weight_step(plan: &QuantPlan, layer: &str, weight: &Tensor) -> Option<Tensor> {
         let Some(WeightPlan::Quantized(spec)) = plan.weights.get(layer) else { return None };
@@ -157,6 +173,7 @@ impl Model {
         self.input.check(self.graph.input().c)?;
         check_texts("names", self.class_names.iter().map(String::as_str).chain([self.graph.name()]))?;
         check_class_names(&self.class_names, self.graph.classes())?;
+        Self::check_names(&self.graph, &self.plan)?;
         check_tensors(&self.tensors, &Self::tensor_shapes(&self.graph, &self.plan))?;
         for (name, tensor) in &self.tensors {
             let least = |least: f32| tensor.data.iter().position(|&v| v < least);

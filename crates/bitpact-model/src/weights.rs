@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-use crate::checkpoint::{PREFIXES, floats, is_checkpoint};
+use crate::checkpoint::{PREFIXES, floats, is_checkpoint, not_safetensors};
 use crate::model::check_texts;
 use crate::{Checkpoint, ModelError, Tensor, file};
 
@@ -25,7 +25,7 @@ fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
         return Ok(Checkpoint::decode(bytes)?.model.tensors);
     }
     let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| ModelError::Kind { kind: "safetensors file", what: e.to_string() })?;
+        .map_err(|e| ModelError::Kind { kind: "safetensors file", what: not_safetensors(bytes, &e) })?;
     check_texts("tensor names", file.names())?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {

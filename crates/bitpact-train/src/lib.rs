@@ -28,6 +28,7 @@ mod cpu;
 mod factory;
 mod init;
 mod loss;
+pub mod memory;
 mod optimizer;
 mod params;
 mod profile;

@@ -6,6 +6,7 @@
 mod bits;
 mod builtin;
 mod draft;
+mod effect;
 mod error;
 mod resolve;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 mod values;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bitpact_core::{ActQuant, Granularity, Grid, WeightQuant};
 use bitpact_graph::{BitSpec, FirstLast, Graph, Override, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
@@ -123,6 +125,9 @@ pub struct Recipe {
     /// First N training images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
+    /// Training images that are held out to choose the best epoch by; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub holdout: usize,
     /// First N test images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<usize>,
@@ -143,13 +148,17 @@ pub struct Recipe {
     pub graph: Option<Graph>,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 fn is_layer(scale: &Granularity) -> bool {
     *scale == Granularity::Layer
 }
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 48] = [
+    pub const KEYS: [&str; 49] = [
         "name",
         "dataset",
         "arch",
@@ -193,6 +202,7 @@ impl Recipe {
         "simulated_every",
         "limit_train",
         "limit_test",
+        "holdout",
         "compare_float",
         "input",
         "augment",
@@ -204,7 +214,7 @@ impl Recipe {
     ///
     /// # Errors
     /// Neither a built-in nor a readable file, or whatever [`Draft::finish`] finds.
-    pub fn open(name: &str) -> Result<Self, RecipeError> {
+    pub fn open(name: impl AsRef<Path>) -> Result<Self, RecipeError> {
         Draft::open(name)?.finish()
     }
 

@@ -52,6 +52,9 @@ pub struct EpochRecord {
     /// The same, label among the five largest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_top5: Option<f64>,
+    /// Accuracy on the held-out training images, of the integer network where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout_top1: Option<f64>,
     /// Test images evaluated.
     pub test_images: usize,
     /// Test images a second, integer where there is an integer network.
@@ -90,6 +93,12 @@ pub enum WarningKind {
     Clipping,
     /// A clip value was held at its smallest value.
     AlphaMin,
+    /// A layer gives almost nothing but zeros.
+    Dead,
+    /// The loss is far above that of guessing.
+    Diverged,
+    /// The accuracy in training is far above the evaluated one.
+    Gap,
 }
 
 /// A warning about one layer.
@@ -101,7 +110,7 @@ pub struct WarningRecord {
     pub step: u64,
     /// What it is about.
     pub warning: WarningKind,
-    /// Name of the activation.
+    /// Name of the activation; empty where it is about the epoch.
     pub layer: String,
     /// The same for people.
     pub message: String,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config.toml` | the resolved recipe |
 //! | `records.jsonl` | one [`Record`] a line |
-//! | `best.safetensors` | the network of the best epoch, chosen on the test set |
+//! | `best.safetensors` | the network of the best epoch, chosen on the held-out images, or else on the test set |
 //! | `model.bitpact` | the integer network of the last epoch |
 //! | `last.safetensors` | the checkpoint: everything needed to go on |
 //!
@@ -78,6 +78,10 @@ pub fn is_file_of_run(path: &Path) -> bool {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     name.is_some_and(|name| own.contains(&name)) && RunFolder::open(folder).is_ok()
 }
+
+/// What `best.safetensors` says about itself in a run with held-out training images.
+pub const BEST_HELD_OUT_NOTE: &str =
+    "the epoch with the highest top-1 on the held-out training images; the test set had no part in the choice";
 
 impl RunFolder {
     /// The folder of a new run. It is made, and owned, when the run writes its first file.
@@ -192,8 +196,7 @@ impl RunFolder {
     /// # Errors
     /// A file that is missing or no recipe.
     pub fn config(&self) -> Result<Recipe, RunError> {
-        let path = self.file(CONFIG);
-        Ok(Recipe::open(path.to_str().unwrap_or(CONFIG))?)
+        Ok(Draft::read(&self.file(CONFIG))?.stored().finish()?)
     }
 
     /// The checkpoint, if the run got as far as its first one, with the recipe in it.
@@ -207,7 +210,7 @@ impl RunFolder {
         }
         let checkpoint = Checkpoint::load(&path)?;
         let Some(training) = &checkpoint.training else { return Err(RunError::NotResumable { path }) };
-        let recipe = Draft::parse(&training.recipe, &format!("{}, recipe", path.display()))?.finish()?;
+        let recipe = Draft::parse(&training.recipe, &format!("{}, recipe", path.display()))?.stored().finish()?;
         Ok(Some((checkpoint, recipe)))
     }
 
@@ -235,13 +238,42 @@ impl RunFolder {
             .collect()
     }
 
-    /// Writes `config.toml` unless it already says the same.
+    /// Writes `config.toml` unless it already says the same, in whatever words.
     pub(crate) fn write_config(&self, recipe: &Recipe) -> Result<(), RunError> {
-        let text = recipe.to_toml();
-        if fs::read_to_string(self.file(CONFIG)).is_ok_and(|old| old == text) {
+        if self.config().is_ok_and(|old| old == *recipe) {
+            return self.own();
+        }
+        self.write(CONFIG, recipe.to_toml().as_bytes())
+    }
+
+    /// Whether `config.toml`, where there is one, says what the run `began` with, or one of the numbers of epochs that it had `before`.
+    pub(crate) fn check_config(&self, began: &Recipe, before: impl Iterator<Item = u32>) -> Result<(), RunError> {
+        let path = self.file(CONFIG);
+        if !path.exists() {
             return Ok(());
         }
-        self.write(CONFIG, text.as_bytes())
+        let mut written = self.config()?;
+        if before.into_iter().any(|epochs| epochs == written.epochs) {
+            written.epochs = began.epochs;
+        }
+        let changes = began.differences(&written);
+        let changes = changes.iter().filter(|(key, ..)| key != "teacher");
+        let changes: Vec<String> = changes.map(|(key, was, is)| format!("`{key}` is {is}, not {was}")).collect();
+        match changes.is_empty() {
+            true => Ok(()),
+            false => Err(RunError::Edited { path, changes: changes.join("; ") }),
+        }
+    }
+
+    /// Owns the folder for a run of `recipe` from its beginning: where nothing is that a checkpoint would have to stand beside, and no
+    /// other recipe.
+    pub(crate) fn begin(&self, recipe: &Recipe) -> Result<(), RunError> {
+        self.own()?;
+        self.check_config(recipe, std::iter::empty())?;
+        match [RECORDS, BEST, MODEL].into_iter().find(|name| self.file(name).exists()) {
+            Some(found) if !self.file(LAST).exists() => Err(RunError::NoCheckpoint { path: self.file(LAST), found }),
+            _ => self.check_new(),
+        }
     }
 
     /// Writes one of the files that are replaced as a whole.

@@ -6,6 +6,7 @@ mod deploy;
 mod error;
 mod evaluate;
 mod progress;
+mod resume;
 mod setup;
 mod start;
 mod teacher;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bitpact_core::rng::Key;
-use bitpact_data::{Dataset, Placement, epoch_order};
+use bitpact_data::{Dataset, Placement, Subset, epoch_order};
 use bitpact_engine::Accuracy;
 use bitpact_graph::BitSpec;
 use bitpact_kernels::Isa;
@@ -26,7 +27,7 @@ use bitpact_model::{Checkpoint, Model, Tensor, convert};
 
 use crate::recipe::Recipe;
 use crate::records::{EpochRecord, Record, WarningRecord};
-use crate::run_folder::{BEST, BEST_NOTE, MODEL, RunFolder};
+use crate::run_folder::{BEST, BEST_HELD_OUT_NOTE, BEST_NOTE, MODEL, RunFolder};
 use crate::schedule::Schedule;
 use crate::{BackendKind, LossInput, StepInput, TrainBackend, TrainError};
 
@@ -87,6 +88,15 @@ pub enum Event<'a> {
     },
     /// Weights of another network were taken.
     Initialized(&'a InitReport),
+    /// The run goes on for more epochs than it was to have.
+    Lengthened {
+        /// Epochs it was to have.
+        from: u32,
+        /// Epochs it now has.
+        to: u32,
+        /// Learning rate of its last step, and of its next one.
+        lr: [f64; 2],
+    },
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
     /// The bits change.
@@ -146,15 +156,35 @@ pub fn train<'a>(
     start: Start,
     options: RunOptions<'a>,
 ) -> Result<Outcome, RunError> {
+    let RunOptions { backend, isa, threads, stop, observer } = options;
+    let options = RunOptions { backend, isa, threads, stop, observer };
+    let parts = hold_out(recipe, images.train)?;
+    let images = Images { train: parts.as_ref().map_or(images.train, |(kept, _)| kept), test: images.test };
     let setup = Setup::new(recipe, &images)?;
-    let mut backend = setup.backend(options.backend, options.isa, options.threads)?;
-    Trainer::new(setup, images, folder, options).run(&mut *backend, start)
+    let mut backend = setup.backend(backend, isa, threads)?;
+    let mut trainer = Trainer::new(setup, images, folder, options);
+    if let Some((_, held)) = &parts {
+        trainer = trainer.with_held_out(held);
+    }
+    trainer.run(&mut *backend, start)
+}
+
+/// The training images in two parts, where the recipe holds some out.
+fn hold_out<'a>(recipe: &Recipe, train: &'a dyn Dataset) -> Result<Option<(Subset<'a>, Subset<'a>)>, RunError> {
+    if recipe.holdout == 0 {
+        return Ok(None);
+    }
+    let what = || format!("{} are to be held out of {}, which leaves none", recipe.holdout, train.len());
+    let parts = Subset::hold_out(train, recipe.holdout);
+    parts.map(Some).ok_or_else(|| RunError::Images { half: "training", what: what() })
 }
 
 /// One run: a recipe's network, its images and its folder.
 pub struct Trainer<'a> {
     setup: Setup,
     images: Images<'a>,
+    /// Images to choose the best epoch by.
+    held_out: Option<&'a dyn Dataset>,
     folder: &'a RunFolder,
     options: RunOptions<'a>,
     schedule: Schedule,
@@ -177,7 +207,13 @@ impl<'a> Trainer<'a> {
     pub fn new(setup: Setup, images: Images<'a>, folder: &'a RunFolder, options: RunOptions<'a>) -> Self {
         let schedule = setup.recipe.schedule(setup.steps_per_epoch);
         let batches = Batches::new(&setup, images.train);
-        Self { setup, images, folder, options, schedule, batches }
+        Self { setup, images, held_out: None, folder, options, schedule, batches }
+    }
+
+    /// The same with images to choose the best epoch by: those that the recipe's `holdout` keeps out of `images`.
+    pub fn with_held_out(mut self, images: &'a dyn Dataset) -> Self {
+        self.held_out = Some(images);
+        self
     }
 
     /// Trains on `backend` until all epochs are done or the stop flag is set.
@@ -185,6 +221,11 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Anything that keeps the run from going on. The last checkpoint stays as it is.
     pub fn run(mut self, backend: &mut dyn TrainBackend, start: Start) -> Result<Outcome, RunError> {
+        let held = self.held_out.map_or(0, Dataset::len);
+        if held != self.setup.recipe.holdout {
+            let what = format!("{held} of them are held out, the recipe says {}", self.setup.recipe.holdout);
+            return Err(RunError::Images { half: "training", what });
+        }
         let outcome = self.run_owned(backend, start);
         self.folder.release();
         outcome
@@ -284,7 +325,7 @@ impl<'a> Trainer<'a> {
         let model = self.deploy(backend, state.progress.epochs_done);
         let evaluated = self.evaluate(backend, &model, state.progress.epochs_done + 1);
         backend.swap_average();
-        let (integer, simulated) = match evaluated {
+        let (integer, simulated, held) = match evaluated {
             Ok(evaluated) => evaluated,
             Err(error) => {
                 // The training is worth keeping even where the network cannot be evaluated.
@@ -307,6 +348,7 @@ impl<'a> Trainer<'a> {
             integer_top5: integer.as_ref().map(|(e, ..)| e.top5),
             simulated_top1: simulated.as_ref().map(|e| e.top1),
             simulated_top5: simulated.as_ref().map(|e| e.top5),
+            holdout_top1: held.as_ref().map(|e| e.top1),
             test_images: self.images.test.len(),
             test_images_per_s: counted.map_or(0.0, |e| e.images_per_s),
             images_per_s: if seconds > 0.0 { images as f64 / seconds } else { 0.0 },
@@ -319,8 +361,16 @@ impl<'a> Trainer<'a> {
         let recipe = &self.setup.recipe;
         let fast = record.lr > 0.5 * recipe.lr && recipe.clip_lr > 0.0;
         let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant.is_learned());
-        let warnings = warnings::of_epoch(progress, &record.layers, state.step, |name| fast && learned(name));
-        let hits = counted.map(|e| (e.top1 * e.images as f64).round() as u64);
+        let course = warnings::Course {
+            loss: record.loss,
+            classes: self.setup.class_names.len(),
+            train_top1: record.train_top1,
+            top1: counted.map(|e| e.top1),
+            reestimates: recipe.bn_reestimate > 0,
+            clips_decay: recipe.clip_weight_decay > 0.0,
+        };
+        let warnings = warnings::of_epoch(progress, &record.layers, &course, state.step, |name| fast && learned(name));
+        let hits = held.as_ref().or(counted).map(|e| (e.top1 * e.images as f64).round() as u64);
         let is_best = hits.is_some() && hits > progress.best_hits;
         if is_best {
             progress.best_hits = hits;
@@ -331,7 +381,8 @@ impl<'a> Trainer<'a> {
             self.folder.append(&Record::Warning(warning.clone()))?;
         }
         if is_best {
-            let best = Checkpoint { model, training: None, note: Some(BEST_NOTE.to_owned()) };
+            let note = if self.held_out.is_some() { BEST_HELD_OUT_NOTE } else { BEST_NOTE };
+            let best = Checkpoint { model, training: None, note: Some(note.to_owned()) };
             self.folder.write(BEST, &best.to_bytes()?)?;
         }
         if let Some((_, bytes, _)) = integer {
@@ -345,23 +396,27 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The integer network's accuracy with its file and its worst error, and the simulated one where it is due.
+    /// The integer network's accuracy with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
     #[allow(clippy::type_complexity)]
     fn evaluate(
         &mut self,
         backend: &mut dyn TrainBackend,
         model: &Model,
         epoch: u32,
-    ) -> Result<(Option<(Accuracy, Vec<u8>, f64)>, Option<Accuracy>), RunError> {
+    ) -> Result<(Option<(Accuracy, Vec<u8>, f64)>, Option<Accuracy>, Option<Accuracy>), RunError> {
         let test = self.images.test;
         let is_float = self.setup.plan.is_float();
         let observer = &mut *self.options.observer;
-        let mut integer = None;
+        let (mut integer, mut held) = (None, None);
         if !is_float {
             let conversion = convert(model)?;
             let mut told = |done, images| observer(Event::Evaluating { simulated: false, done, images });
             let (isa, threads) = (self.options.isa, self.options.threads);
             let evaluation = evaluate_integer(&conversion.model, test, isa, threads, evaluate::CHUNK, &mut told)?;
+            if let Some(images) = self.held_out {
+                let model = &conversion.model;
+                held = Some(evaluate_integer(model, images, isa, threads, evaluate::CHUNK, &mut |_, _| {})?);
+            }
             let worst = conversion.report.iter().fold(0.0f64, |worst, layer| worst.max(layer.worst_error));
             integer = Some((evaluation, conversion.model.to_bytes()?, worst));
         }
@@ -369,6 +424,9 @@ impl<'a> Trainer<'a> {
         let due = is_float || epoch == self.setup.recipe.epochs || (every > 0 && epoch.is_multiple_of(every));
         let mut told = |done, images| observer(Event::Evaluating { simulated: true, done, images });
         let simulated = if due { Some(evaluate_simulated(backend, test, &mut told)?) } else { None };
-        Ok((integer, simulated))
+        if let (true, Some(images)) = (is_float, self.held_out) {
+            held = Some(evaluate_simulated(backend, images, &mut |_, _| {})?);
+        }
+        Ok((integer, simulated, held))
     }
 }

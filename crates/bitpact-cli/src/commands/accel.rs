@@ -6,12 +6,14 @@ mod in_memory;
 mod model;
 mod paper;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use bitpact::Graph;
 use bitpact::accel::{AccelError, DEVICE_NAMES, Device, Widths, Workload};
 use bitpact::graph::{FirstLast, Shape, zoo};
 use bitpact::model::write_atomically;
+use bitpact::train::recipe::read_network;
 
 use crate::exit::Usage;
 use crate::loaded::{Network, open};
@@ -71,9 +73,9 @@ fn is_usage(error: &AccelError) -> bool {
 /// Which network.
 #[derive(clap::Args)]
 struct NetworkArgs {
-    /// A network of the zoo, a .bitpact file, a checkpoint or the folder of a run
+    /// A network of the zoo, a TOML or JSON file with a network, a .bitpact file, a checkpoint or the folder of a run
     #[arg(value_name = "MODEL|ARCH")]
-    network: String,
+    network: PathBuf,
     /// Size of the image of a network of the zoo, as HxWxC; the usual one where not given
     #[arg(long, value_name = "HxWxC", value_parser = parse_shape)]
     input: Option<Shape>,
@@ -92,20 +94,21 @@ impl NetworkArgs {
     /// The network at each of `bits`. A file has its own, and no other can be asked for.
     fn workloads(&self, bits: &[Widths]) -> Result<Vec<Workload>> {
         let usual = || USUAL_BITS.parse().map_err(Usage);
-        if zoo::NAMES.contains(&self.network.as_str()) {
+        if self.has_no_bits() {
             let bits = if bits.is_empty() { vec![usual()?] } else { bits.to_vec() };
-            return bits.into_iter().map(|bits| self.zoo(bits)).collect();
+            return bits.into_iter().map(|bits| self.at(bits)).collect();
         }
-        if !Path::new(&self.network).exists() {
+        if !self.network.as_path().exists() {
             let known = zoo::NAMES.join(", ");
-            let message = format!("`{}` is neither a network of the zoo nor a file; the zoo has {known}", self.network);
+            let name = self.network.display();
+            let message = format!("`{name}` is neither a network of the zoo nor a file; the zoo has {known}");
             return Err(Usage(message).into());
         }
         if !bits.is_empty() || self.input.is_some() || self.classes.is_some() {
-            let message = format!("{}: a file has its own bits, input and classes", self.network);
+            let message = format!("{}: a file has its own bits, input and classes", self.network.display());
             return Err(Usage(message).into());
         }
-        match open(Path::new(&self.network))?.network {
+        match open(self.network.as_path())?.network {
             Network::Integer { model, .. } => Ok(vec![Workload::integer(&model)?]),
             Network::Float(checkpoint) => {
                 Err(AccelError::Float { network: checkpoint.model.graph.name().to_owned() }.into())
@@ -113,17 +116,33 @@ impl NetworkArgs {
         }
     }
 
-    /// The network of the zoo at `bits`.
-    fn zoo(&self, bits: Widths) -> Result<Workload> {
-        let (usual, usual_classes) = usual_sizes(&self.network);
-        let input = self.input.unwrap_or(usual);
-        let classes = self.classes.map_or(usual_classes, usize::from);
-        let graph = zoo::build(&self.network, input, classes).expect("checked").map_err(|e| Usage(e.to_string()))?;
-        Ok(Workload::uniform(&graph, bits, self.first_last)?)
+    /// The network of the zoo, or of a file that says no bits, at `bits`.
+    fn at(&self, bits: Widths) -> Result<Workload> {
+        Ok(Workload::uniform(&self.graph()?, bits, self.first_last)?)
     }
 
-    fn is_zoo(&self) -> bool {
-        zoo::NAMES.contains(&self.network.as_str())
+    fn graph(&self) -> Result<Graph> {
+        let Some(name) = self.zoo_name() else {
+            if self.input.is_some() || self.classes.is_some() {
+                let message = format!("{}: a file has its own input and classes", self.network.display());
+                return Err(Usage(message).into());
+            }
+            return Ok(read_network(&self.network)?);
+        };
+        let (usual, usual_classes) = usual_sizes(name);
+        let input = self.input.unwrap_or(usual);
+        let classes = self.classes.map_or(usual_classes, usize::from);
+        Ok(zoo::build(name, input, classes).expect("checked").map_err(|e| Usage(e.to_string()))?)
+    }
+
+    fn zoo_name(&self) -> Option<&str> {
+        self.network.to_str().filter(|name| zoo::NAMES.contains(name))
+    }
+
+    /// Whether any bits can be asked for.
+    fn has_no_bits(&self) -> bool {
+        let is_description = |extension: &std::ffi::OsStr| extension == "toml" || extension == "json";
+        self.zoo_name().is_some() || self.network.is_file() && self.network.extension().is_some_and(is_description)
     }
 }
 

@@ -6,6 +6,7 @@ mod row;
 mod target;
 mod train;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use self::candidates::Candidates;
 use self::row::Row;
 use self::target::Target;
 use super::train::NetworkFlags;
-use crate::exit::Usage;
+use crate::exit::{Usage, report_part};
 use crate::machine::parse_isa;
 use crate::out::{bytes, count, print, say, table};
 
@@ -48,10 +49,10 @@ rate of its kind of number on as many threads. Busy is the share of the step tha
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a network
     #[arg(required_unless_present = "train")]
-    model: Option<String>,
+    model: Option<PathBuf>,
     /// Measure training steps of this recipe, a built-in one or a TOML file
     #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "batch", "all_kernels"])]
-    train: Option<String>,
+    train: Option<PathBuf>,
     /// Show the passes of every layer of a training step
     #[arg(long)]
     layers: bool,
@@ -80,17 +81,17 @@ pub(crate) struct Args {
     /// Write one JSON object to standard output
     #[arg(long)]
     json: bool,
-    /// Measure one row in this process and write it as JSON: how the command calls itself
+    /// Measure one row for the process of this id and write it as JSON: how the command calls itself
     #[arg(long, hide = true)]
-    row: bool,
+    row: Option<u32>,
     #[command(flatten)]
     flags: NetworkFlags,
 }
 
 impl Args {
     /// What is measured, where it is not training.
-    fn model(&self) -> &str {
-        self.model.as_deref().unwrap_or_default()
+    fn model(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(""))
     }
 
     /// The numbers of threads.
@@ -120,20 +121,29 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(flag) = args.flags.given().iter().find(|flag| !random.contains(flag)) {
         return Err(Usage(format!("{flag}: only bench --train takes it")).into());
     }
-    if args.row {
+    if let Some(waiting) = args.row {
         let (&[threads], &[batch]) = (&args.threads[..], &args.batch[..]) else { bail!("one row is one combination") };
-        let row = Row::measure(args.model().as_ref(), args.isa, threads.into(), batch as usize, args.seconds)?;
+        let row = Row::measure(args.model(), args.isa, threads.into(), batch as usize, args.seconds, waiting)?;
         return print(&row.to_json().to_string());
     }
     let target = Target::open(&args)?;
     let mut threads = args.threads();
     threads.dedup();
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), 0);
     for &threads in &threads {
         for &batch in &args.batch {
             say!("measuring {} with {threads} threads, batch {batch}", target.name);
-            rows.push(measure(&args, &target, threads, batch)?);
+            match measure(&args, &target, threads, batch) {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    failed += 1;
+                    report_part(&error);
+                }
+            }
         }
+    }
+    if rows.is_empty() {
+        bail!("no row could be measured");
     }
     let peak = int8_rate(args.isa, 1);
     let layers = profile(&target.model, &args, 0)?;
@@ -171,7 +181,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
             "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
             "layers": layers.collect::<Vec<Value>>(),
         });
-        return print(&object.to_string());
+        print(&object.to_string())?;
+        return all_measured(failed);
     }
     let mut text = format!(
         "{}{}, images of {}, {}; {} multiply-adds an image, a file of {}\n\n",
@@ -206,7 +217,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
         text +=
             &format!("\nevery kernel of the layers that have several, the one picked marked *\n{}", candidates.table());
     }
-    print(&text)
+    print(&text)?;
+    all_measured(failed)
+}
+
+fn all_measured(failed: usize) -> Result<()> {
+    match failed {
+        0 => Ok(()),
+        failed => bail!("{failed} rows could not be measured"),
+    }
 }
 
 /// Measures one row in a process of its own, whose memory holds nothing else.
@@ -216,7 +235,14 @@ fn measure(args: &Args, target: &Target, threads: u16, batch: u32) -> Result<Row
     command.arg("bench");
     target.file.give_to(&mut command).context("cannot read a temporary file")?;
     let output = command
-        .args(["--row", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
+        .args([
+            "--row",
+            &std::process::id().to_string(),
+            "--threads",
+            &threads.to_string(),
+            "--batch",
+            &batch.to_string(),
+        ])
         .args(["--isa", &args.isa.to_string(), "--seconds", &args.seconds.to_string()])
         .output()
         .context("cannot start a process for a row")?;

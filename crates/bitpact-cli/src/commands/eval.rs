@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bitpact::Dataset;
 use bitpact::engine::Accuracy;
-use bitpact::train::{BackendKind, BackendSpec, evaluate_integer, evaluate_simulated};
+use bitpact::train::{BackendKind, BackendSpec, RunError, evaluate_integer, evaluate_simulated, memory};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
@@ -77,6 +77,8 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
             let model = &checkpoint.model;
             let batch_size = batch_size.min(test.len());
             let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
+            memory::check(&[(graph, plan)], batch_size, memory::free())
+                .map_err(|too_much| RunError::Memory { batch_size, too_much })?;
             let (isa, threads) = (machine.isa, machine.threads);
             let spec = BackendSpec { isa, threads, ..BackendSpec::new(graph, plan, input, batch_size) };
             let mut backend = args.backend.build(&spec)?;

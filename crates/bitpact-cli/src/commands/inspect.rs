@@ -3,7 +3,7 @@
 mod drawing;
 mod layers;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::graph::{BitSpec, QuantConfig, counts};
@@ -34,7 +34,7 @@ Examples:
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint (.safetensors, converted on the fly), the folder of a run, the name of an architecture,
     /// or a TOML or JSON file with a network
-    model: String,
+    model: PathBuf,
     /// Only the drawing of the graph
     #[arg(long, conflicts_with = "json")]
     graph: bool,
@@ -49,7 +49,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let layers = Layers::of_floats(&graph, &plan);
         return show(&args, &graph_head(&graph, &plan), &Drawing::of_graph(&graph)?, &layers);
     }
-    let path = Path::new(&args.model);
+    let path = args.model.as_path();
     let loaded = open(path)?;
     let statistics = match path.is_dir() {
         true => last_statistics(&RunFolder::open(path)?)?,

@@ -1,14 +1,16 @@
 //! `bitpact run`: what a network sees in pictures.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bitpact::Engine;
-use bitpact::data::{ImageShape, load_picture};
+use bitpact::data::{ImageShape, PictureError, load_picture_on};
 use bitpact::engine::{ExecOptions, top_k};
 use serde_json::{Value, json};
 
-use crate::loaded::open;
+use crate::exit::report_part;
+use crate::loaded::{Loaded, open};
 use crate::machine::MachineArgs;
 use crate::out::{percent, print, table};
 
@@ -21,13 +23,18 @@ Examples:
 
 A picture is turned as its EXIF orientation says and made RGB or grey as the network reads; the largest rectangle in its
 middle with the ratio of the network's input is cut out and scaled to it (bilinear, with antialiasing). Pixels enter the
-network as they are: their zero point and scale are part of the model. Probabilities are the softmax of the logits.")]
+network as they are: their zero point and scale are part of the model. What is transparent shows the background, white
+where --background names no other. A picture that cannot be used is reported, the others are shown, and the exit status is 1.
+Probabilities are the softmax of the logits.")]
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
     model: PathBuf,
     /// PNG or JPEG files
     #[arg(required = true)]
     image: Vec<PathBuf>,
+    /// What shows behind transparent pixels: white, black or a colour as RRGGBB
+    #[arg(long, value_name = "COLOUR", default_value = "white")]
+    background: Background,
     #[command(flatten)]
     machine: MachineArgs,
     /// Write one JSON object to standard output
@@ -46,28 +53,69 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let engine = Engine::new(loaded.integers()?, ExecOptions { isa: machine.isa, threads })?;
     let reads = engine.input_shape();
     let shape = ImageShape { h: reads.h, w: reads.w, c: reads.c };
-    let mut results = Vec::new();
-    // One bad picture is an error before anything is shown.
+    let (mut results, mut bad) = (Vec::new(), 0);
     for paths in args.image.chunks(64) {
         let mut pixels = Vec::with_capacity(paths.len() * shape.len());
+        let mut good = Vec::new();
         for path in paths {
-            pixels.extend(load_picture(path, shape)?);
+            match load_picture_on(path, shape, args.background.0) {
+                Ok(image) => {
+                    pixels.extend(image);
+                    good.push(path);
+                }
+                Err(error @ PictureError::Channels { .. }) => return Err(error.into()),
+                Err(error) => {
+                    bad += 1;
+                    report_part(&error.into());
+                }
+            }
         }
-        let logits = engine.logits(&pixels)?;
-        let rows = logits.chunks_exact(engine.class_names().len());
-        results.extend(paths.iter().zip(rows.map(<[i64]>::to_vec)));
+        if !good.is_empty() {
+            let logits = engine.logits(&pixels)?;
+            let rows = logits.chunks_exact(engine.class_names().len());
+            results.extend(good.into_iter().zip(rows.map(<[i64]>::to_vec)));
+        }
     }
+    if !results.is_empty() {
+        show(&args, &loaded, &engine, &results)?;
+    }
+    match bad {
+        0 => Ok(()),
+        bad => bail!("{bad} of {} pictures cannot be used", args.image.len()),
+    }
+}
+
+fn show(args: &Args, loaded: &Loaded, engine: &Engine, results: &[(&PathBuf, Vec<i64>)]) -> Result<()> {
     if args.json {
         let images: Vec<Value> = results
             .iter()
-            .map(|(path, logits)| json!({ "file": path.display().to_string(), "top": top_json(&engine, logits) }))
+            .map(|(path, logits)| json!({ "file": path.display().to_string(), "top": top_json(engine, logits) }))
             .collect();
         let model = loaded.file.display().to_string();
         return print(&json!({ "model": model, "images": images }).to_string());
     }
     let text: Vec<String> =
-        results.iter().map(|(path, logits)| format!("{}\n{}", path.display(), top_text(&engine, logits))).collect();
+        results.iter().map(|(path, logits)| format!("{}\n{}", path.display(), top_text(engine, logits))).collect();
     print(&text.join("\n"))
+}
+
+/// What shows behind transparent pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Background([u8; 3]);
+
+impl FromStr for Background {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = match text {
+            "white" => "ffffff",
+            "black" => "000000",
+            other => other.strip_prefix('#').unwrap_or(other),
+        };
+        let is_hex = digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let byte = |i: usize| u8::from_str_radix(&digits[i..i + 2], 16).expect("two hexadecimal digits");
+        if is_hex { Ok(Self([byte(0), byte(2), byte(4)])) } else { Err("expected white, black or RRGGBB".to_owned()) }
+    }
 }
 
 fn top_json(engine: &Engine, logits: &[i64]) -> Vec<Value> {
@@ -105,12 +153,20 @@ fn softmax(logits: &[i64], scale: f64) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::softmax;
+    use super::{Background, softmax};
 
     #[test]
     fn probabilities_sum_to_one_and_follow_the_logits() {
         let shares = softmax(&[0, 100, 100, i64::MIN], 0.01);
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12 && shares[3] == 0.0);
         assert!(shares[1] == shares[2] && (shares[1] / shares[0] - std::f64::consts::E).abs() < 1e-9);
+    }
+
+    #[test]
+    fn backgrounds_are_names_or_hexadecimal() {
+        let parsed = |text: &str| text.parse::<Background>().map(|background| background.0);
+        assert_eq!(parsed("black"), Ok([0; 3]));
+        assert_eq!([parsed("#01fF80"), parsed("01ff80")], [Ok([1, 255, 128]), Ok([1, 255, 128])]);
+        assert!(["", "grey", "12345", "#1234567", "+1+2+3", "äöü"].iter().all(|text| parsed(text).is_err()));
     }
 }

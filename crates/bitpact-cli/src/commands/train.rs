@@ -18,7 +18,7 @@ use bitpact::train::{BackendKind, Draft, EpochRecord, Images, Outcome, RunFolder
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
 use crate::machine::{Machine, load_images};
-use crate::out::say;
+use crate::out::{pasted, say};
 use crate::progress::Display;
 
 pub(crate) use args::{Args, NetworkFlags};
@@ -40,11 +40,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let limits = Limits { train: plan.recipe.limit_train, test: plan.recipe.limit_test };
     let split = load_images(plan.dataset, args.data.as_ref(), limits)?;
     let stop = interrupt::stop_flag();
+    let compares = plan.recipe.compare_float && !plan.recipe.bits.is_float();
+    if compares {
+        check_float(&plan.recipe, &plan.folder)?;
+    }
 
     let Plan { recipe, folder, start, .. } = plan;
     let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
     let last = finished(&folder, outcome)?;
-    let float = match recipe.compare_float && !recipe.bits.is_float() {
+    let float = match compares {
         true => Some(compare(&recipe, &folder, &split, machine, stop)?),
         false => None,
     };
@@ -54,11 +58,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.network.dataset.as_deref().and_then(builtin_for_dataset);
-    let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset).unwrap_or("builtin"))?;
+    let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
-    let recipe = draft.finish()?;
+    let (recipe, warnings) = draft.finish_with_warnings()?;
+    for warning in warnings {
+        say!("warning: {warning}");
+    }
     let path = match &args.output {
         Some(path) => path.clone(),
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
@@ -75,7 +82,7 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
         Some((checkpoint, recipe)) => (recipe, Start::Resume(Box::new(checkpoint))),
         None => (folder.config()?, Start::Fresh { weights: None }),
     };
-    let mut draft = Draft::parse(&stored.to_toml(), "the run's recipe")?;
+    let mut draft = Draft::parse(&stored.to_toml(), "the run's recipe")?.stored();
     args.recipe_flags.apply(&mut draft)?;
     let dataset = draft.known_dataset()?;
     let recipe = draft.finish()?;
@@ -111,12 +118,32 @@ fn run_one(
 
 /// The last epoch of a run that went to its end; an error that says how to go on where it did not.
 fn finished(folder: &RunFolder, outcome: Outcome) -> Result<EpochRecord> {
-    let path = folder.path().display();
+    let path = pasted(folder.path());
     if !outcome.finished {
         say!("saved after step {}; go on with: bitpact train --resume {path}", outcome.step);
         return Err(Interrupted.into());
     }
     outcome.last.with_context(|| format!("{path}: records.jsonl has no epoch"))
+}
+
+/// A float run that is there already must be that of the recipe; better said before the training than after it.
+fn check_float(recipe: &Recipe, folder: &RunFolder) -> Result<()> {
+    let path = folder.file(FLOAT);
+    if !path.join(LAST).exists() {
+        return Ok(());
+    }
+    let Some((_, stored)) = RunFolder::open(&path)?.checkpoint()? else { return Ok(()) };
+    let changes: Vec<String> = stored
+        .differences(&recipe.as_float())
+        .into_iter()
+        .filter(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()))
+        .map(|(key, was, is)| format!("`{key}` is {was}, not {is}"))
+        .collect();
+    if !changes.is_empty() {
+        let (path, changes) = (path.display(), changes.join("; "));
+        bail!("{path}: holds another run than the float network of this one: {changes}");
+    }
+    Ok(())
 }
 
 /// Trains the float network beside a run, or goes on with it.
@@ -132,17 +159,11 @@ fn compare(
     let inner = if began { RunFolder::resume(&path)? } else { RunFolder::create(&path)? };
     let start = match inner.checkpoint()? {
         None => Start::Fresh { weights: None },
-        Some((checkpoint, stored)) => {
-            if let Some((key, was, is)) = stored.differences(&float).into_iter().find(|(key, ..)| key != "epochs") {
-                let path = path.display();
-                bail!("{path}: holds another run than the float network of this one: `{key}` is {was} in it, not {is}");
-            }
-            Start::Resume(Box::new(checkpoint))
-        }
+        Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
     let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
     if !outcome.finished {
-        let run = folder.path().display();
+        let run = pasted(folder.path());
         say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);
         return Err(Interrupted.into());
     }

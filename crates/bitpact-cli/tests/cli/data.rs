@@ -146,6 +146,34 @@ fn a_fetch_that_fails_says_how_to_do_it_by_hand() {
     place.run(&format!("data fetch svhn --output file --mirror {missing}")).failed(1, &["file/svhn"]);
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn damaged_files_are_put_aside_and_fetched_again() {
+    let name = "train-images-idx3-ubyte.gz";
+    let whole = gzip(&vec![7; 10_000]);
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 6] ^= 1;
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (bytes, kept) in
+        [(Vec::new(), false), (whole[..whole.len() / 2].to_vec(), true), (flipped, true), (b"<html>".to_vec(), true)]
+    {
+        let place = Place::new();
+        let folder = place.path("data/fashion-mnist");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), &bytes).unwrap();
+        let ended = place.run(&format!("data fetch fashion-mnist --mirror http://{closed}/"));
+        let ended = ended.failed(1, &["By hand"]);
+        assert!(!ended.stderr.contains("already there"), "{}", ended.stderr);
+        let aside = folder.join(format!("{name}.damaged"));
+        assert_eq!(std::fs::read(aside).ok(), kept.then_some(bytes));
+    }
+}
+
 #[test]
 fn files_that_are_there_are_not_fetched_again() {
     let place = Place::new();
@@ -153,7 +181,7 @@ fn files_that_are_there_are_not_fetched_again() {
     std::fs::create_dir_all(&folder).unwrap();
     for half in MNIST {
         for kind in ["images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"] {
-            std::fs::write(folder.join(format!("{half}-{kind}")), "one's own").unwrap();
+            std::fs::write(folder.join(format!("{half}-{kind}")), gzip(b"one's own")).unwrap();
         }
     }
     let ended = place.run("data fetch fashion-mnist --mirror http://127.0.0.1:1/").ok();

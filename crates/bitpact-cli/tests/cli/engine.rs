@@ -88,7 +88,7 @@ fn run_shows_the_five_most_likely_classes_of_every_picture() {
 }
 
 #[test]
-fn pictures_that_are_none_are_errors_and_nothing_is_shown() {
+fn pictures_that_are_none_are_errors_beside_the_others() {
     let place = Place::new();
     random_model(32).save(place.path("model.bitpact")).unwrap();
     let good = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * 6) as u8, (y * 6) as u8, 1]));
@@ -102,8 +102,32 @@ fn pictures_that_are_none_are_errors_and_nothing_is_shown() {
         ("missing.png good.png", ["missing.png", "cannot read"]),
     ] {
         for json in ["", " --json"] {
-            place.run(&format!("run model.bitpact {files}{json}")).failed(1, &parts);
+            let ended = place.run(&format!("run model.bitpact {files}{json}"));
+            assert_eq!(ended.code, Some(1));
+            for part in parts.iter().chain(&["1 of 2 pictures cannot be used"]) {
+                assert!(ended.stderr.contains(part), "{}", ended.stderr);
+            }
+            let alone = place.run(&format!("run model.bitpact good.png{json}")).ok();
+            assert_eq!(ended.stdout, alone.stdout, "the good one is shown");
         }
+    }
+    place.run("run model.bitpact cut.png text.jpg --json").failed(1, &["2 of 2", "cut.png", "text.jpg"]);
+    // A batch that a row cannot hold loses no other row.
+    #[cfg(target_os = "linux")]
+    {
+        let script = format!(
+            "ulimit -v 190000; exec {} bench model.bitpact --seconds 0 --threads 1 --batch 1,65536 --json",
+            env!("CARGO_BIN_EXE_bitpact")
+        );
+        let output = Command::new("sh").current_dir(place.path(".")).args(["-c", &script]).output().unwrap();
+        let ended = Ended::new(output, &script);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("1 threads, batch 65536") && ended.stderr.contains("1 rows could not"),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(ended.json()["rows"].as_array().unwrap().len(), 1);
     }
     place.run("run model.bitpact").failed(2, &["<IMAGE>"]);
     place.run("run good.png good.png").failed(1, &["good.png"]);

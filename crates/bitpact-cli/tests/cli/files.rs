@@ -179,3 +179,139 @@ fn outputs_that_are_not_regular_files_stay_what_they_are() {
     place.run(&format!("accel model {run} --device pact-4 --output charts")).ok();
     assert!(place.path("charts/roofline.svg").is_symlink() && place.path("elsewhere.svg").is_file());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_that_are_not_utf_8_are_paths() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let odd = |name: &[u8]| std::ffi::OsString::from(OsStr::from_bytes(&[b"\xff-", name].concat()));
+    // A recipe of the working folder must not be taken for that of the run.
+    std::fs::write(place.path("config.toml"), "dataset = \"cifar10\"\narch = \"resnet20\"\nepochs = 1\n").unwrap();
+    std::fs::copy(place.path("tiny.toml"), place.0.path().join(odd(b"net.toml"))).unwrap();
+    std::fs::write(place.0.path().join(odd(b"recipe.toml")), "dataset = \"builtin\"\narch = \"cnn\"\nepochs = 1\n")
+        .unwrap();
+    let words = |words: &[&str], paths: &[(&str, &[u8])]| {
+        let mut all: Vec<std::ffi::OsString> = words.iter().map(Into::into).collect();
+        for (flag, path) in paths {
+            all.extend((!flag.is_empty()).then(|| flag.into()));
+            all.push(odd(path));
+        }
+        Ended::new(place.command(&all).output().unwrap(), &format!("{words:?}")).ok()
+    };
+    let limits = ["--limit-train", "70", "--limit-test", "30", "--batch-size", "16", "--compare-float", "false"];
+    let train = [&["train", "--epochs", "1"], &limits[..]].concat();
+    words(&train, &[("--arch", b"net.toml"), ("--output", b"run"), ("", b"recipe.toml")]);
+    words(&["eval", "--limit-test", "30"], &[("", b"run")]);
+    words(&["inspect"], &[("", b"run")]);
+    words(&["inspect"], &[("", b"net.toml")]);
+    words(&["bench", "--seconds", "0", "--threads", "1", "--batch", "1"], &[("", b"run")]);
+    words(&["bench", "--seconds", "0", "--threads", "1", "--batch", "1"], &[("", b"net.toml")]);
+    words(&["bench", "--seconds", "0", "--threads", "1", "--batch-size", "2", "--train"], &[("", b"recipe.toml")]);
+    words(&["convert"], &[("", b"run"), ("--output", b"shipped.bitpact")]);
+    words(&["verify", "--threads", "1", "--dataset", "builtin", "--limit-test", "2"], &[("", b"shipped.bitpact")]);
+    words(&["accel", "model", "--device", "pact-4"], &[("", b"run"), ("--output", b"charts")]);
+    words(&["train"], &[("--resume", b"run")]);
+    image::RgbImage::new(8, 8).save(place.path("picture.png")).unwrap();
+    std::fs::rename(place.path("picture.png"), place.0.path().join(odd(b"picture.png"))).unwrap();
+    words(&["run"], &[("", b"run"), ("", b"picture.png")]);
+}
+
+#[test]
+fn names_that_a_checkpoint_keeps_for_itself_are_refused_before_training() {
+    let place = Place::new();
+    for name in ["optimizer.momentum.conv1", "optimizer.raw.x", "optimizer.second_moment.y"] {
+        std::fs::write(place.path("tiny.toml"), TINY.replace("conv1", name)).unwrap();
+        let ended = place.run(&format!("{TRAIN} --epochs 1 --output run"));
+        ended.failed(1, &[&format!("tensor `{name}.weight`"), "have a meaning of their own", "rename its node"]);
+        assert!(!place.path("run").exists());
+    }
+    // What only looks like one is a name like any other, also where its tensors are grouped.
+    let odd = TINY.replace("conv1", "optimizer.conv1").replace("bn1", "a.running_mean");
+    std::fs::write(place.path("tiny.toml"), odd).unwrap();
+    place.run(&format!("{TRAIN} --epochs 1 --output run --param-group a.running_mean.weight:lr=0.01")).ok();
+    place.run("train --resume run --epochs 2").ok();
+    place.run("eval run --limit-test 30").ok();
+}
+
+#[test]
+fn files_that_are_often_taken_for_weights_are_named() {
+    let place = Place::new();
+    for (bytes, part) in [
+        (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"[..], "git lfs pull"),
+        (b"PK\x03\x04archive/data.pkl", "state_dict"),
+        (b"\x08\x08\x12\x07pytorch", "ONNX"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ] {
+        std::fs::write(place.path("weights"), bytes).unwrap();
+        for line in
+            ["eval weights", "train --init-from weights", "inspect weights", "train --teacher weights --epochs 1"]
+        {
+            place.run(line).failed(1, &["weights", part]);
+        }
+    }
+    let model = trained().path("run/model.bitpact").display().to_string();
+    place.run(&format!("train --init-from {model}")).failed(1, &[".bitpact", "take its checkpoint"]);
+}
+
+#[test]
+fn messages_say_what_is_meant_and_can_be_pasted() {
+    let place = Place::new();
+    place.run("inspect resnet200").failed(1, &["neither a file nor an architecture (did you mean `resnet20`?)"]);
+    std::fs::write(place.path("graph.json"), "{\"name\": \"x\", \"nodes\": []}").unwrap();
+    let said = place.run("inspect graph.json");
+    assert!(said.code != Some(0) && !said.stderr.contains("line 0"), "{}", said.stderr);
+    std::fs::create_dir_all(place.path("sets/cifar-10-batches-py")).unwrap();
+    for name in ["data_batch_1", "test_batch", "batches.meta"] {
+        std::fs::write(place.path("sets/cifar-10-batches-py").join(name), "\u{80}").unwrap();
+    }
+    let python = ["the Python version of CIFAR-10", "bitpact data fetch cifar10"];
+    place.run("data check sets").failed(1, &python);
+    place.run("train --dataset cifar10 --data sets").failed(1, &python);
+    for (flag, says) in [("--cutout 33", "`cutout` = 33: expected at most 32"), ("pad = 32", "`augment` has pad = 32")]
+    {
+        let line = match flag.strip_prefix("pad") {
+            None => format!("{TRAIN} --epochs 1 {flag}"),
+            Some(_) => {
+                let recipe = format!("dataset = \"builtin\"\narch = \"cnn\"\nepochs = 1\naugment = {{ {flag} }}\n");
+                std::fs::write(place.path("recipe.toml"), recipe).unwrap();
+                "train recipe.toml --limit-train 200 --limit-test 10".to_owned()
+            }
+        };
+        place.run(&line).failed(2, &[says]);
+    }
+    let mut words: Vec<&str> = TRAIN.split(' ').collect();
+    words.extend(["--epochs", "1", "--output", "my run"]);
+    let shown = Ended::new(place.command(&words).output().unwrap(), "a space").ok().stdout;
+    assert!(shown.contains("bitpact eval 'my run'\n") && shown.contains("bitpact inspect 'my run'\n"), "{shown}");
+    let estimated = place.run("accel model tiny.toml --device pact-4 --bits W2A2 --json").ok().json();
+    assert_eq!(estimated["network"], "tiny");
+    let help = place.run("--help").ok().stdout;
+    let examples: Vec<&str> = help.lines().filter(|line| line.starts_with("  bitpact ")).collect();
+    assert!(examples.len() > 8 && examples.iter().all(|line| line.trim_start().contains("  ")), "{help}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn batches_that_do_not_fit_into_memory_are_refused_with_what_would() {
+    let place = Place::new();
+    let float = trained().path("float").display().to_string();
+    let limited = |line: &str| {
+        let script = format!("ulimit -v 450000; exec {} {line}", env!("CARGO_BIN_EXE_bitpact"));
+        let output = Command::new("sh").current_dir(place.path(".")).args(["-c", &script]).output().unwrap();
+        Ended::new(output, line)
+    };
+    for line in [
+        "train --arch resnet20 --batch-size 9000 --compare-float false --output run",
+        "bench --train builtin --arch resnet20 --batch-size 9000 --threads 1",
+    ] {
+        limited(line)
+            .failed(1, &["batches of 9000 images need about", "can be had here; a batch size of", "would fit"]);
+    }
+    assert!(!place.path("run").exists());
+    limited(&format!("eval {float} --limit-test 30 --batch-size 65536")).ok();
+    // What is said to fit does.
+    let said = limited("bench --train builtin --arch resnet20 --batch-size 9000 --threads 1").stderr;
+    let fits = said.split("a batch size of ").nth(1).unwrap().split(' ').next().unwrap();
+    limited(&format!("bench --train builtin --arch resnet20 --batch-size {fits} --threads 1 --seconds 0")).ok();
+}

@@ -179,6 +179,16 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(&results(&place.path("run")), undisturbed());
 }
 
+/// Whether a process measures a row for the process `id`.
+#[cfg(target_os = "linux")]
+fn has_row_of(id: u32) -> bool {
+    let part = format!("\0--row\0{id}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| line.windows(part.len()).any(|window| window == part.as_bytes()))
+}
+
 #[cfg(unix)]
 #[test]
 fn signals_end_other_commands_and_nothing_stays_behind() {
@@ -192,8 +202,10 @@ fn signals_end_other_commands_and_nothing_stays_behind() {
         said.read_line(&mut String::new()).unwrap();
         send(&child, signal);
         assert_eq!(child.wait().unwrap().code(), Some(status).filter(|&status| status > 0));
-        // The process of the row has this end of the pipe too and ends by itself.
         assert_eq!(std::io::Read::read_to_end(&mut said, &mut Vec::new()).unwrap(), 0);
+        // The process of the row notices by itself.
+        #[cfg(target_os = "linux")]
+        assert!((0..20_000).any(|_| !has_row_of(child.id())), "{signal}: a row is measured for nobody");
         assert!(names(&folder).is_empty(), "{signal}: {:?}", names(&folder));
     }
     let place = Place::new();
@@ -237,4 +249,34 @@ fn a_signal_while_another_program_works_leaves_no_folder_of_it() {
     end(child, said, "TERM", 143);
     assert!(names(&place.path("tmp")).is_empty());
     std::io::Write::write_all(&mut pipe, b"\n").unwrap();
+}
+
+#[test]
+fn a_resumed_run_goes_on_with_what_it_began_with_or_says_what_differs() {
+    let place = Place::new();
+    place.run(&format!("{TRAIN} --epochs 2 --schedule cosine --output run")).ok();
+    let config = std::fs::read_to_string(place.path("run/config.toml")).unwrap();
+    std::fs::write(place.path("run/config.toml"), config.replace("momentum = 0.9", "momentum = 0.5")).unwrap();
+    place.run("train --resume run --epochs 3").failed(2, &["run/config.toml: `momentum` is 0.5, not 0.9", "--output"]);
+    std::fs::write(place.path("run/config.toml"), &config).unwrap();
+    let said = place.run("train --resume run --epochs 3").ok().stderr;
+    assert!(said.contains("3 epochs instead of 2") && said.contains("warning: the learning rate goes on at"), "{said}");
+    let said = place.run("train --resume run").ok().stderr;
+    assert!(!said.contains("instead of"), "{said}");
+    let records = std::fs::read(place.path("run/records.jsonl")).unwrap();
+    std::fs::remove_file(place.path("run/last.safetensors")).unwrap();
+    place.run("train --resume run").failed(1, &["run/last.safetensors: missing, though records.jsonl is there"]);
+    assert!(std::fs::read(place.path("run/records.jsonl")).unwrap() == records);
+}
+
+#[test]
+fn a_float_run_of_other_settings_is_not_taken_for_the_one_beside() {
+    let place = Place::new();
+    let both = TRAIN.replace("--compare-float false", "--compare-float true --epochs 1");
+    place.run(&format!("{TRAIN} --bits float --epochs 1 --lr 0.2 --output run/float")).ok();
+    let before = std::fs::read(place.path("run/float/last.safetensors")).unwrap();
+    let ended = place.run(&format!("{both} --output run"));
+    ended.failed(1, &["run/float: holds another run than the float network of this one", "`lr` is 0.2, not 0.05"]);
+    assert!(!place.path("run/last.safetensors").exists(), "told before the training");
+    assert!(std::fs::read(place.path("run/float/last.safetensors")).unwrap() == before);
 }

@@ -29,9 +29,21 @@ pub enum Origin {
     Default,
 }
 
+impl Origin {
+    /// What begins an error about a value from here: the place and a colon, or nothing.
+    pub(super) fn prefix(&self) -> String {
+        match self {
+            Origin::Default => String::new(),
+            place => format!("{place}: "),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A parser that does not know says 0.
+            Origin::Line { file, line: 0 } => f.write_str(file),
             Origin::Line { file, line } => write!(f, "{file}, line {line}"),
             Origin::Flag(flag) => f.write_str(flag),
             Origin::Default => f.write_str("default"),
@@ -48,6 +60,8 @@ pub struct Draft {
     /// Name of the recipe where no key says it.
     pub(super) stem: String,
     pub(super) values: BTreeMap<String, (Origin, toml::Value)>,
+    /// Whether it is what a run has stored, of whatever version.
+    pub(super) is_stored: bool,
 }
 
 impl Draft {
@@ -55,13 +69,14 @@ impl Draft {
     ///
     /// # Errors
     /// Neither of the two, a file that cannot be read, or the errors of [`Draft::parse`].
-    pub fn open(name: &str) -> Result<Self, RecipeError> {
-        if let Some(text) = builtin_text(name) {
+    pub fn open(name: impl AsRef<Path>) -> Result<Self, RecipeError> {
+        let path = name.as_ref();
+        let name = &*path.to_string_lossy();
+        if let Some(text) = path.to_str().and_then(builtin_text) {
             let mut draft = Self::parse(text, &format!("built-in recipe {name}"))?;
             draft.stem = name.to_owned();
             return Ok(draft);
         }
-        let path = Path::new(name);
         if !path.exists() {
             return Err(RecipeError::Unknown {
                 name: name.to_owned(),
@@ -69,6 +84,14 @@ impl Draft {
                 known: BUILTIN_NAMES.join(", "),
             });
         }
+        Self::read(path)
+    }
+
+    /// The TOML file at `path`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or the errors of [`Draft::parse`].
+    pub fn read(path: &Path) -> Result<Self, RecipeError> {
         let mut draft = Self::parse(&read_text(path)?, &path.display().to_string())?;
         draft.folder = path.parent().unwrap_or(Path::new("")).to_owned();
         draft.stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("recipe").to_owned();
@@ -101,7 +124,7 @@ impl Draft {
                 values.insert(name.to_owned(), (origin, value));
             }
         }
-        Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values })
+        Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values, is_stored: false })
     }
 
     /// Sets `key` as the flag `flag` says, over what the file says.
@@ -117,9 +140,10 @@ impl Draft {
     ///
     /// # Errors
     /// A file that is no network.
-    pub fn set_arch(&mut self, name: &str, flag: &str) -> Result<(), RecipeError> {
-        self.set("arch", name, flag);
-        if let Some(graph) = super::resolve::network_file(name, Path::new(""), &Origin::Flag(flag.to_owned()))? {
+    pub fn set_arch(&mut self, name: impl AsRef<Path>, flag: &str) -> Result<(), RecipeError> {
+        self.set("arch", &*name.as_ref().to_string_lossy(), flag);
+        if let Some(graph) = super::resolve::network_file(name.as_ref(), Path::new(""), &Origin::Flag(flag.to_owned()))?
+        {
             let origin = Origin::Flag(flag.to_owned());
             self.values.insert("arch".to_owned(), (origin.clone(), graph.name().into()));
             let graph = toml::Value::try_from(&graph).expect("a graph is TOML");
@@ -156,6 +180,12 @@ impl Draft {
         groups.insert(pattern, rates);
         self.values.insert("param_groups".to_owned(), (origin, groups.into()));
         Ok(())
+    }
+
+    /// The same as what a run has stored: values without effect are left as they are.
+    pub fn stored(mut self) -> Self {
+        self.is_stored = true;
+        self
     }
 
     /// The keys that flags have set, in alphabetical order.

@@ -57,7 +57,7 @@ pub enum RecipeError {
         key: &'static str,
     },
     /// A value that its key cannot have.
-    #[error("{origin}: `{key}` {message}")]
+    #[error("{}`{key}` {message}", origin.prefix())]
     Value {
         /// File and line, or the flag.
         origin: Origin,
@@ -77,8 +77,10 @@ pub enum RecipeError {
         message: String,
     },
     /// A group of tensors that is empty.
-    #[error("`param_groups`.\"{pattern}\": no trained tensor has a name like this; there are {tensors}")]
+    #[error("`{key}`.\"{pattern}\": no trained tensor has a name like this; there are {tensors}")]
     EmptyGroup {
+        /// The key that the pattern belongs to.
+        key: &'static str,
         /// The pattern.
         pattern: String,
         /// Names it could have matched.

@@ -8,6 +8,7 @@ use bitpact_data::DatasetName;
 use bitpact_graph::{BitSpec, FirstLast, Graph, Override, ShortcutBits, zoo};
 
 use super::draft::{line_of, quoted, read_text, short};
+use super::effect;
 use super::error::hint;
 use super::values::Calibration;
 use super::{Augmentation, BitSchedule, ClipInit, Draft, GroupRates, InputScale, Origin, Recipe, RecipeError};
@@ -29,13 +30,21 @@ impl Draft {
     /// `first_last = "8bit"`, `shortcut = "same"`, `clip_init = "calibrate"`, `clip_lr` as `lr`,
     /// `clip_weight_decay` as `weight_decay`, `batch_size = 128`, `precision = "fp32"`, no `gradient_bits`, `lr = 0.1`, with Adam 1e-3, `optimizer = "sgd"`,
     /// `momentum = 0.9`, `nesterov = false`, `betas = [0.9, 0.999]`, `eps = 1e-8`, `weight_decay = 2e-4`, the training switches off, `no_weight_decay = []`, `schedule = "constant"`, `milestones = []`, `lr_decay = 0.1`,
-    /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `compare_float = false`,
+    /// `warmup_epochs = 0`, `seed = 1`, `simulated_every = 0`, no limits, `holdout = 0`, `compare_float = false`,
     /// `input = { zero_point = 128, scale = 0.015625 }`, `augment = { pad = 0, flip = false }`. The keys `dataset`,
     /// `arch` and `epochs` must be written.
     ///
     /// # Errors
-    /// The first value that its key cannot have.
-    pub fn finish(mut self) -> Result<Recipe, RecipeError> {
+    /// The first value that its key cannot have, and a value of a file that changes nothing beside the file's others.
+    pub fn finish(self) -> Result<Recipe, RecipeError> {
+        self.finish_with_warnings().map(|(recipe, _)| recipe)
+    }
+
+    /// The same, with a line for every flag that changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Draft::finish`].
+    pub fn finish_with_warnings(mut self) -> Result<(Recipe, Vec<String>), RecipeError> {
         let (arch, graph) = self.architecture()?;
         let weight_decay = self.number("weight_decay", 2e-4, "a number of 0 or more", |v| v >= 0.0)?;
         let bits = self.bits()?;
@@ -43,7 +52,7 @@ impl Draft {
         let usual_lr = if optimizer == OptimizerKind::Sgd { 0.1 } else { 1e-3 };
         let lr = self.number("lr", usual_lr, "a number above 0", |v| v > 0.0)?;
         let clip_init = self.clip_init(bits.first_quantized())?;
-        let recipe = Recipe {
+        let mut recipe = Recipe {
             name: self.name()?,
             dataset: self.dataset()?,
             arch,
@@ -90,6 +99,7 @@ impl Draft {
             simulated_every: self.whole("simulated_every", Some(0), 0, 1_000_000)? as u32,
             limit_train: self.limit("limit_train")?,
             limit_test: self.limit("limit_test")?,
+            holdout: self.whole("holdout", Some(0), 0, i64::MAX)? as usize,
             compare_float: self.take("compare_float")?.unwrap_or(false),
             input: self.input()?,
             augment: self.augment()?,
@@ -111,7 +121,27 @@ impl Draft {
         if recipe.nesterov && recipe.optimizer != OptimizerKind::Sgd {
             return Err(self.wrong("nesterov", "= true: expected the optimizer \"sgd\" with it".to_owned()));
         }
-        Ok(recipe)
+        let warnings = if self.is_stored { Vec::new() } else { self.drop_without_effect(&mut recipe)? };
+        Ok((recipe, warnings))
+    }
+
+    /// Sets values without effect to the usual ones, so that recipes that train the same are the same.
+    fn drop_without_effect(&self, recipe: &mut Recipe) -> Result<Vec<String>, RecipeError> {
+        let mut warnings = Vec::new();
+        for rule in effect::void(&recipe.clone()) {
+            let by_flag = matches!(self.values.get(rule.by), Some((Origin::Flag(_), _)));
+            match self.values.get(rule.key) {
+                Some((Origin::Flag(flag), _)) => warnings.push(format!("{flag} changes nothing: {}", rule.because)),
+                Some((_, value)) if !by_flag => {
+                    let message = format!("= {} changes nothing: {}", short(value), rule.because);
+                    return Err(self.wrong(rule.key, message));
+                }
+                // A flag over a recipe that has more to say.
+                _ => {}
+            }
+            (rule.reset)(recipe);
+        }
+        Ok(warnings)
     }
 
     fn act_quant(&mut self) -> Result<ActQuant, RecipeError> {
@@ -183,7 +213,7 @@ impl Draft {
             };
         }
         let origin = self.values.get("arch").map_or(Origin::Default, |(origin, _)| origin.clone());
-        let graph = network_file(&arch, &self.folder, &origin)?;
+        let graph = network_file(Path::new(&arch), &self.folder, &origin)?;
         Ok((graph.as_ref().map_or(arch, |g| g.name().to_owned()), graph))
     }
 
@@ -315,12 +345,13 @@ impl Draft {
 ///
 /// # Errors
 /// Neither a network of the zoo nor a file, or a file that is no network.
-pub(super) fn network_file(name: &str, folder: &Path, origin: &Origin) -> Result<Option<Graph>, RecipeError> {
-    if zoo::NAMES.contains(&name) {
+pub(super) fn network_file(file: &Path, folder: &Path, origin: &Origin) -> Result<Option<Graph>, RecipeError> {
+    if file.to_str().is_some_and(|name| zoo::NAMES.contains(&name)) {
         return Ok(None);
     }
-    let path = folder.join(name);
+    let path = folder.join(file);
     if !path.exists() {
+        let name = &*file.to_string_lossy();
         let hint = hint(name, zoo::NAMES);
         let known = quoted(&zoo::NAMES);
         let message = format!("= \"{name}\": expected a TOML or JSON file with a network, or one of {known}{hint}");

@@ -396,3 +396,56 @@ fn the_page_of_recipes_names_every_key_and_its_examples_work() {
     let graph: Graph = toml::from_str(blocks[2]).unwrap();
     bitpact_graph::fuse(&graph).unwrap();
 }
+
+#[test]
+fn a_value_that_changes_nothing_is_an_error_that_names_what_would() {
+    for (lines, says) in [
+        (
+            "milestones = [0.5]",
+            "r.toml, line 4: `milestones` = [0.5] changes nothing: only `schedule = \"step\"` has them",
+        ),
+        ("lr_decay = 0.5", "`lr_decay` = 0.5 changes nothing"),
+        ("schedule = \"step\"", "`schedule` = \"step\" changes nothing: a step schedule without `milestones`"),
+        ("betas = [0.8, 0.9]", "SGD has `momentum`"),
+        ("eps = 1e-6", "SGD has `momentum`"),
+        ("momentum = 0.5\noptimizer = \"adam\"", "`momentum` = 0.5 changes nothing: only SGD has it; Adam has `betas`"),
+        ("distill_weight = 0.3", "it needs a `teacher`"),
+        ("distill_temperature = 2.0", "it needs a `teacher`"),
+        ("distill_weight = 0\nteacher = \"runs/a\"", "r.toml, line 5: `teacher` = \"runs/a\" changes nothing"),
+        (
+            "precision = \"bf16\"\ngradient_bits = 8",
+            "`precision` = \"bf16\" changes nothing: `gradient_bits = 8` decides",
+        ),
+        ("no_weight_decay = [\"*.bias\"]\nweight_decay = 0", "so no tensor decays"),
+    ] {
+        let text = error_of(lines);
+        assert!(text.contains(says), "{text}");
+        // A run of before there was this check goes on.
+        Draft::parse(&format!("{SMALL}{lines}\n"), "r.toml").unwrap().stored().finish().expect(lines);
+    }
+    for lines in [
+        "milestones = [0.5]\nschedule = \"step\"\nlr_decay = 0.5",
+        "betas = [0.8, 0.9]\noptimizer = \"adamw\"",
+        "no_weight_decay = [\"*.bias\"]\nweight_decay = 0\nclip_weight_decay = 0.1",
+        "momentum = 0.9\noptimizer = \"adam\"",
+    ] {
+        Draft::parse(&format!("{SMALL}{lines}\n"), "r.toml").unwrap().finish().expect(lines);
+    }
+}
+
+#[test]
+fn a_flag_that_changes_nothing_is_a_warning_and_leaves_no_trace() {
+    let mut draft = small();
+    draft.set("betas", vec![0.5, 0.6], "--betas");
+    draft.set("distill_weight", 0.1, "--distill-weight");
+    let (recipe, warnings) = draft.finish_with_warnings().unwrap();
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].starts_with("--betas changes nothing") && warnings[1].starts_with("--distill-weight changes"));
+    assert_eq!(recipe, small().finish().unwrap());
+    // A flag over a recipe that has more to say: no word.
+    let mut draft = Draft::open("cifar10-resnet20").unwrap();
+    draft.set("schedule", "cosine", "--schedule");
+    let (recipe, warnings) = draft.finish_with_warnings().unwrap();
+    assert!(warnings.is_empty() && recipe.milestones.is_empty(), "{warnings:?}");
+    recipe.check().unwrap();
+}

@@ -7,6 +7,7 @@ use bitpact_engine::{Difference, EngineError};
 use bitpact_model::{ConvertError, ModelError};
 
 use crate::TrainError;
+use crate::memory::TooMuch;
 use crate::recipe::RecipeError;
 
 /// Why a run cannot start or go on.
@@ -62,6 +63,29 @@ pub enum RunError {
         /// The id of the process, where it can be read.
         process: Option<u32>,
     },
+    /// A config.toml that is not what the run began with.
+    #[error(
+        "{}: {changes}, as the run in this folder began; put that back to go on, or begin another run with this recipe \
+         (--output)",
+        path.display()
+    )]
+    Edited {
+        /// The file.
+        path: PathBuf,
+        /// Keys with what they are and were.
+        changes: String,
+    },
+    /// The checkpoint of a run is gone, and other files of it are there.
+    #[error(
+        "{}: missing, though {found} is there: without it the run cannot go on; put it back, or begin another run (--output)",
+        path.display()
+    )]
+    NoCheckpoint {
+        /// The file that is missing.
+        path: PathBuf,
+        /// A file that a run writes after it.
+        found: &'static str,
+    },
     /// There is nothing to go on with.
     #[error("{}: holds no run: neither config.toml nor last.safetensors is there", path.display())]
     NoRun {
@@ -100,6 +124,22 @@ pub enum RunError {
         /// Images there are.
         images: usize,
     },
+    /// Batches that do not fit into memory.
+    #[error(
+        "batches of {batch_size} images need about {}, and {} can be had here; {}",
+        megabytes(too_much.needed),
+        megabytes(too_much.free),
+        match too_much.fits {
+            0 => "not even one image fits".to_owned(),
+            fits => format!("a batch size of {fits} would fit"),
+        }
+    )]
+    Memory {
+        /// Images in a batch.
+        batch_size: usize,
+        /// What is needed and what there is.
+        too_much: TooMuch,
+    },
     /// A set that cannot be trained or tested on.
     #[error("the {half} images: {what}")]
     Images {
@@ -122,4 +162,8 @@ pub enum RunError {
         /// What does not fit.
         what: String,
     },
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
 }

@@ -35,6 +35,12 @@ pub(super) struct Progress {
     pub(super) train_images: u64,
     /// Test images.
     pub(super) test_images: u64,
+    /// Checksums of the training and the test images, to notice others of the same number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<[u32; 2]>,
+    /// Changes of the number of epochs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) lengthened: Vec<Lengthening>,
     /// Epochs trained, evaluated and recorded.
     pub(super) epochs_done: u32,
     /// Test images the best epoch had right.
@@ -48,6 +54,18 @@ pub(super) struct Progress {
     pub(super) teacher: Option<u32>,
     /// Warnings given.
     pub(super) warned: BTreeSet<(WarningKind, String)>,
+}
+
+/// A change of the number of epochs of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lengthening {
+    /// Steps that were done.
+    pub(super) step: u64,
+    /// Epochs the run was to have.
+    pub(super) from: u32,
+    /// Epochs it has from then on.
+    pub(super) to: u32,
 }
 
 /// Sums over the steps of an epoch.

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_data::Dataset;
-use bitpact_graph::{Graph, QuantPlan, Shape, name_matches};
+use bitpact_data::{Dataset, ImageShape};
+use bitpact_graph::{Graph, Op, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor, convert};
 
 use super::teacher::Teacher;
 use super::{Images, RunError};
-use crate::recipe::{Recipe, RecipeError};
+use crate::memory;
+use crate::recipe::{Origin, Recipe, RecipeError};
 use crate::{BackendKind, BackendSpec, TrainBackend};
 
 /// What a run trains, resolved.
@@ -50,7 +51,12 @@ impl Setup {
         let teacher = recipe.teacher.as_ref().map(|path| Teacher::load(path, images.train)).transpose()?;
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
         let plans = recipe.bits.all().map(|bits| recipe.plan_of(&graph, bits)).collect::<Result<Vec<_>, _>>()?;
+        for plan in &plans {
+            Model::check_names(&graph, plan)?;
+        }
         check_groups(recipe, &graph, &plans)?;
+        check_overrides(recipe, &graph)?;
+        check_sizes(recipe, shape)?;
         let input = recipe.input_description(shape.c);
         for plan in plans.iter().filter(|plan| !plan.is_float()) {
             check_integer_form(&graph, plan, &input, &class_names, recipe.seed)?;
@@ -78,10 +84,15 @@ impl Setup {
     /// A backend of this kind, ready to train the network.
     ///
     /// # Errors
-    /// See [`BackendKind::build`].
+    /// Batches that need more memory than can be had; see also [`BackendKind::build`].
     pub fn backend(&self, kind: BackendKind, isa: Isa, threads: usize) -> Result<Box<dyn TrainBackend>, RunError> {
         let (optimizer, gradients) = (self.recipe.optimizer_config(), self.recipe.gradients());
-        let spec = BackendSpec::new(&self.graph, &self.plan, &self.input, self.recipe.batch_size);
+        let (graph, plan, batch_size) = (&self.graph, &self.plan, self.recipe.batch_size);
+        let teacher = self.teacher.as_ref().map(|teacher| (&teacher.model.graph, &teacher.model.plan));
+        let networks: Vec<_> = [(graph, plan)].into_iter().chain(teacher).collect();
+        memory::check(&networks, batch_size, memory::free())
+            .map_err(|too_much| RunError::Memory { batch_size, too_much })?;
+        let spec = BackendSpec::new(graph, plan, &self.input, batch_size);
         Ok(kind.build(&BackendSpec { optimizer, gradients, isa, threads, ..spec })?)
     }
 
@@ -110,15 +121,80 @@ fn check_integer_form(
     Ok(())
 }
 
-/// Every pattern of a group must match something that is trained at some bits.
+/// Every pattern of tensors must match something that is trained at some bits.
 fn check_groups(recipe: &Recipe, graph: &Graph, plans: &[QuantPlan]) -> Result<(), RecipeError> {
-    let shapes: BTreeMap<_, _> = plans.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)).collect();
-    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| !name.contains(".running_")).collect();
-    let matches = |pattern: &String| names.iter().any(|name| name_matches(pattern, name));
-    match recipe.param_groups.keys().find(|pattern| !matches(pattern)) {
-        Some(pattern) => Err(RecipeError::EmptyGroup { pattern: pattern.clone(), tensors: names.join(", ") }),
-        None => Ok(()),
+    let mut shapes: BTreeMap<_, _> = plans.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)).collect();
+    if plans.iter().all(QuantPlan::is_float) {
+        // The float network beside a run has the patterns of the run.
+        let quantized = recipe.plan_of(graph, "W4A4".parse().expect("a form like W4A4"));
+        shapes.extend(quantized.iter().flat_map(|plan| Model::tensor_shapes(graph, plan)));
     }
+    let names: Vec<&str> = shapes.keys().map(String::as_str).filter(|name| is_trained(name)).collect();
+    let is_empty = |pattern: &&String| !names.iter().any(|name| name_matches(pattern, name));
+    let empty = |key: &'static str, pattern: &String| {
+        Err(RecipeError::EmptyGroup { key, pattern: pattern.clone(), tensors: names.join(", ") })
+    };
+    match (recipe.param_groups.keys().find(is_empty), recipe.no_weight_decay.iter().find(is_empty)) {
+        (Some(pattern), _) => empty("param_groups", pattern),
+        (None, Some(pattern)) => empty("no_weight_decay", pattern),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Every key of an override must mean something to a node that the override's pattern matches.
+fn check_overrides(recipe: &Recipe, graph: &Graph) -> Result<(), RecipeError> {
+    let has_weights = |op: &Op| matches!(op, Op::Conv { .. } | Op::Linear { .. });
+    let is_act = |op: &Op| matches!(op, Op::Act { .. });
+    for (pattern, keys) in &recipe.overrides {
+        let of_weights = [
+            ("weight_bits", keys.weight_bits.is_some()),
+            ("weight_quant", keys.weight_quant.is_some()),
+            ("weight_grid", keys.weight_grid.is_some()),
+            ("weight_scale", keys.weight_scale.is_some()),
+        ];
+        let of_acts = [
+            ("activation_bits", keys.activation_bits.is_some()),
+            ("act_quant", keys.act_quant.is_some()),
+            ("clip_scale", keys.clip_scale.is_some()),
+        ];
+        let given = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, given)| *given).map(|(key, _)| *key);
+        let matched = |id: &usize| name_matches(pattern, &graph.nodes()[*id].name);
+        let ids = || 0..graph.nodes().len();
+        for (key, takes) in [(given(&of_weights), &has_weights as &dyn Fn(&Op) -> bool), (given(&of_acts), &is_act)] {
+            let (Some(key), Some(first)) = (key, ids().find(matched)) else { continue };
+            if ids().filter(matched).any(|id| takes(&graph.nodes()[id].op)) {
+                continue;
+            }
+            let near = ids().skip(first).chain(ids()).find(|&id| takes(&graph.nodes()[id].op));
+            let near = near.map_or_else(String::new, |id| format!("; `{}` would take it", graph.nodes()[id].name));
+            return Err(RecipeError::Value {
+                origin: Origin::Default,
+                key: "overrides".to_owned(),
+                message: format!(".\"{pattern}\": `{key}` changes nothing in `{}`{near}", graph.nodes()[first].name),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_trained(name: &str) -> bool {
+    !name.ends_with(".running_mean") && !name.ends_with(".running_var")
+}
+
+/// A square or a crop that may leave nothing of an image.
+fn check_sizes(recipe: &Recipe, shape: ImageShape) -> Result<(), RecipeError> {
+    let (h, w) = (shape.h, shape.w);
+    let wrong =
+        |key: &str, message: String| Err(RecipeError::Value { origin: Origin::Default, key: key.to_owned(), message });
+    if recipe.cutout > h.max(w) {
+        let most = h.max(w);
+        return wrong("cutout", format!("= {}: expected at most {most}, the side of images of {h}x{w}", recipe.cutout));
+    }
+    if recipe.augment.pad >= h.min(w) {
+        let pad = recipe.augment.pad;
+        return wrong("augment", format!("has pad = {pad}: expected less than the side of images of {h}x{w}"));
+    }
+    Ok(())
 }
 
 /// A trait anyone can implement deserves a look before an index goes out of range deep in a step.

@@ -1,16 +1,16 @@
-//! The first checkpoint of a run, and going on from a later one.
+//! The first checkpoint of a run.
 
 use std::collections::BTreeMap;
 
 use bitpact_core::{ALPHA_MIN, largest_clip};
 use bitpact_data::epoch_order;
-use bitpact_model::{Checkpoint, Tensor};
+use bitpact_model::Tensor;
 
 use super::progress::Progress;
+use super::resume::fingerprint;
 use super::{Event, RunError, State, Trainer};
 use crate::recipe::ClipInit;
-use crate::run_folder::LAST;
-use crate::{OptimizerState, TrainBackend, initial_tensors};
+use crate::{TrainBackend, initial_tensors};
 
 /// Clip value before calibration sets it.
 const BEFORE_CALIBRATION: f32 = 10.0;
@@ -35,6 +35,7 @@ impl Trainer<'_> {
         // Before its first checkpoint a run can be repeated from its recipe, unless it starts from other weights.
         let repeatable = weights.is_none();
         if repeatable {
+            self.folder.begin(&self.setup.recipe)?;
             self.folder.write_config(&self.setup.recipe)?;
         }
         let mut tensors = self.initial_tensors();
@@ -45,12 +46,12 @@ impl Trainer<'_> {
             (self.options.observer)(Event::Initialized(&report));
             taken = report.loaded;
         }
-        self.folder.own()?;
-        self.folder.cut_records(0)?;
+        self.folder.begin(&self.setup.recipe)?;
         self.settle_clip_values(backend, tensors, &taken)?;
         let progress = Progress {
             train_images: self.images.train.len() as u64,
             test_images: self.images.test.len() as u64,
+            data: Some([fingerprint(self.images.train), fingerprint(self.images.test)]),
             teacher: self.setup.teacher.as_ref().map(|teacher| teacher.checksum),
             ..Progress::default()
         };
@@ -117,68 +118,6 @@ impl Trainer<'_> {
         }
         let mean = |sum: f64| ((sum / batches as f64) as f32).max(ALPHA_MIN);
         Ok(sums.into_iter().map(|(name, sum)| (name, mean(sum))).collect())
-    }
-
-    pub(super) fn start_from(
-        &mut self,
-        backend: &mut dyn TrainBackend,
-        checkpoint: Checkpoint,
-    ) -> Result<State, RunError> {
-        self.folder.own()?;
-        let path = self.folder.file(LAST);
-        let misfit = |what: &str| Err(RunError::Checkpoint { path: path.clone(), what: what.to_owned() });
-        let Some(training) = checkpoint.training else { return Err(RunError::NotResumable { path }) };
-        let progress: Progress = serde_json::from_value(training.progress)
-            .map_err(|e| RunError::Checkpoint { path: path.clone(), what: format!("training progress: {e}") })?;
-        let state = State { step: training.step, progress };
-        let (train, test) = (self.images.train.len() as u64, self.images.test.len() as u64);
-        if (state.progress.train_images, state.progress.test_images) != (train, test) {
-            return misfit(&format!(
-                "the run began with {} training and {} test images, now there are {train} and {test}",
-                state.progress.train_images, state.progress.test_images
-            ));
-        }
-        let teacher = self.setup.teacher.as_ref().map(|teacher| teacher.checksum);
-        if state.progress.teacher != teacher {
-            let shown = |sum: Option<u32>| sum.map_or("none".to_owned(), |sum| format!("one with checksum {sum:08x}"));
-            let (began, now) = (shown(state.progress.teacher), shown(teacher));
-            return misfit(&format!("the run began with another teacher: {began}, now there is {now}"));
-        }
-        let (done, steps) = (u64::from(state.progress.epochs_done), self.setup.steps_per_epoch);
-        // The bits of the last step; those of the epoch to come are changed to when it begins.
-        let trained = state.progress.epochs_done - u32::from(done > 0 && state.step <= done * steps);
-        let plan = self.setup.plan_at(trained)?;
-        if plan != self.setup.plan {
-            backend.replan(&plan)?;
-            self.setup.plan = plan;
-        }
-        let model = &checkpoint.model;
-        if model.graph != self.setup.graph || model.plan != self.setup.plan || model.input != self.setup.input {
-            return misfit("its network is not the one of its recipe");
-        }
-        if model.class_names != self.setup.class_names {
-            return misfit("its class names are not those of the images");
-        }
-        if state.step < done * steps || state.step > (done + 1) * steps {
-            return misfit(&format!("step {} does not lie in epoch {}", state.step, done + 1));
-        }
-        if done > u64::from(self.setup.recipe.epochs) {
-            return misfit(&format!("{done} epochs are done, more than the {} asked for", self.setup.recipe.epochs));
-        }
-        self.folder.cut_records(state.step)?;
-        self.folder.write_config(&self.setup.recipe)?;
-        let (tensors, average) = match self.setup.recipe.ema_decay > 0.0 {
-            true => (training.raw, Some(checkpoint.model.tensors)),
-            false => (checkpoint.model.tensors, None),
-        };
-        let optimizer = OptimizerState {
-            steps: training.optimizer_steps,
-            momentum: training.momentum,
-            second_moment: training.second_moment,
-            average,
-        };
-        backend.load(&tensors, Some(&optimizer))?;
-        Ok(state)
     }
 }
 

@@ -9,16 +9,73 @@ const STILL: f64 = 0.01;
 /// A layer that clips more than this fraction clips too much.
 const MUCH: f64 = 0.3;
 
+/// A layer that gives more than this fraction of zeros is dead.
+const DEAD: f64 = 0.99;
+/// A loss of more than this times that of guessing diverges.
+const DIVERGED: f64 = 10.0;
+/// An evaluated accuracy of less than this part of the one in training has another reason than the images.
+const GAP: f64 = 0.5;
+
+/// What an epoch came to, beside its layers.
+pub(super) struct Course {
+    /// Mean loss.
+    pub(super) loss: f64,
+    /// Classes.
+    pub(super) classes: usize,
+    /// Accuracy in training.
+    pub(super) train_top1: f64,
+    /// Accuracy of the network that is evaluated.
+    pub(super) top1: Option<f64>,
+    /// Whether batch norm's statistics are estimated anew before it.
+    pub(super) reestimates: bool,
+    /// Whether clip values decay.
+    pub(super) clips_decay: bool,
+}
+
+impl Course {
+    /// What is wrong with the epoch as a whole.
+    fn wrong(&self) -> Vec<(WarningKind, String)> {
+        let mut found = Vec::new();
+        let guessing = (self.classes as f64).ln().max(1.0);
+        if self.loss > DIVERGED * guessing {
+            let text = "the run diverges; lower lr, or bound the gradients (max_grad_norm)";
+            found.push((
+                WarningKind::Diverged,
+                format!("the loss is {:.3}, and {guessing:.3} by guessing: {text}", self.loss),
+            ));
+        }
+        let top1 = self.top1.filter(|top1| !self.reestimates && *top1 < GAP * self.train_top1);
+        if let Some(top1) = top1.filter(|_| self.train_top1 > 3.0 / self.classes as f64) {
+            let (trained, evaluated) = (self.train_top1 * 100.0, top1 * 100.0);
+            found.push((
+                WarningKind::Gap,
+                format!(
+                    "{trained:.1} % are right in training and {evaluated:.1} % when evaluated: batch norm's running statistics may not \
+                     fit the weights; estimate them anew (bn_reestimate)"
+                ),
+            ));
+        }
+        found
+    }
+}
+
 /// The warnings an epoch gives rise to; each kind once a layer. `learning` says whether the clip values are learned and
 /// the learning rate has not yet fallen so far that they may well stand still.
 pub(super) fn of_epoch(
     progress: &mut Progress,
     layers: &[LayerStatistics],
+    course: &Course,
     step: u64,
     learning: impl Fn(&str) -> bool,
 ) -> Vec<WarningRecord> {
     let mut warnings = Vec::new();
     let epoch = progress.epochs_done;
+    for (warning, message) in course.wrong() {
+        let layer = String::new();
+        if progress.warned.insert((warning, layer.clone())) {
+            warnings.push(WarningRecord { epoch, step, warning, layer, message });
+        }
+    }
     for layer in layers {
         let mut warn = |warning: WarningKind, message: String| {
             if progress.warned.insert((warning, layer.name.clone())) {
@@ -31,10 +88,19 @@ pub(super) fn of_epoch(
             let message = format!("{name} clips {percent:.0} % of its values at {alpha}; start its clip value higher");
             warn(WarningKind::Clipping, message);
         }
+        if layer.zero > DEAD {
+            let percent = layer.zero * 100.0;
+            let message = format!(
+                "{percent:.1} % of the codes of {name} are 0: it sees little above 0, or its clip value {alpha} is far above what it sees; \
+                 lower lr, or start the clip value lower (clip_init)"
+            );
+            warn(WarningKind::Dead, message);
+        }
         if layer.alpha_clamped > 0 {
             let steps = layer.alpha_clamped;
+            let remedy = if course.clips_decay { "lower clip_weight_decay, or clip_lr" } else { "lower clip_lr" };
             let message = format!(
-                "the clip value of {name} was held at its smallest value, {}, in {steps} steps; lower clip_weight_decay",
+                "the clip value of {name} was held at its smallest value, {}, in {steps} steps; {remedy}",
                 bitpact_core::ALPHA_MIN
             );
             warn(WarningKind::AlphaMin, message);
@@ -65,9 +131,13 @@ mod tests {
         vec![LayerStatistics { name, alpha, alpha_gradient: 0.0, clipped, zero: 0.5, occupancy, alpha_clamped }]
     }
 
+    fn course() -> Course {
+        Course { loss: 2.0, classes: 10, train_top1: 0.5, top1: Some(0.4), reestimates: false, clips_decay: true }
+    }
+
     fn kinds(progress: &mut Progress, layers: &[LayerStatistics], learning: bool) -> Vec<WarningKind> {
         progress.remember_alphas(layers);
-        of_epoch(progress, layers, 1, |_| learning).into_iter().map(|w| w.warning).collect()
+        of_epoch(progress, layers, &course(), 1, |_| learning).into_iter().map(|w| w.warning).collect()
     }
 
     #[test]
@@ -87,5 +157,33 @@ mod tests {
                 (0..6).map(|_| kinds(&mut progress, &layer(0.1, 2.0, 0), learning).len()).collect();
             assert_eq!(counts, if learning { [0, 0, 0, 1, 0, 0] } else { [0; 6] });
         }
+    }
+
+    #[test]
+    fn warnings_name_the_cause_that_holds() {
+        let told = |layers: &[LayerStatistics], course: &Course| {
+            let all = of_epoch(&mut Progress::default(), layers, course, 1, |_| false);
+            all.into_iter().map(|warning| (warning.warning, warning.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&layer(0.1, 2.0, 0), &course()), []);
+        let clamped = |clips_decay| told(&layer(0.1, 0.01, 5), &Course { clips_decay, ..course() }).remove(0).1;
+        assert!(clamped(true).ends_with("lower clip_weight_decay, or clip_lr"));
+        assert!(clamped(false).ends_with("steps; lower clip_lr"));
+        let mut dead = layer(0.0, 30.0, 0);
+        dead[0].zero = 0.998;
+        let (kind, text) = told(&dead, &course()).remove(0);
+        assert!(kind == WarningKind::Dead && text.contains("99.8 %") && text.contains("clip value 30"), "{text}");
+        let (kind, text) = told(&[], &Course { loss: 624.0, ..course() }).remove(0);
+        assert!(kind == WarningKind::Diverged && text.contains("624.000") && text.contains("lower lr"), "{text}");
+        assert_eq!(told(&[], &Course { loss: 2.31, ..course() }), []);
+        let gap = Course { train_top1: 0.85, top1: Some(0.107), ..course() };
+        let (kind, text) = told(&[], &gap).remove(0);
+        assert!(kind == WarningKind::Gap && text.contains("85.0 %") && text.contains("bn_reestimate"), "{text}");
+        assert_eq!(told(&[], &Course { reestimates: true, ..gap }), []);
+        assert_eq!(
+            told(&[], &Course { train_top1: 0.25, top1: Some(0.1), ..course() }),
+            [],
+            "hardly more than guessing"
+        );
     }
 }

@@ -43,7 +43,7 @@ struct Cell {
 pub(crate) fn run(args: Args) -> Result<()> {
     let names: Vec<String> =
         if args.device.is_empty() { DEVICE_NAMES.map(str::to_owned).to_vec() } else { args.device.clone() };
-    let bits = match (args.network.is_zoo(), args.bits.is_empty()) {
+    let bits = match (args.network.has_no_bits(), args.bits.is_empty()) {
         (true, true) => ["W16A16", "W8A8", "W4A4", "W2A2"].map(|b| b.parse().expect("a pair of widths")).to_vec(),
         _ => args.bits.clone(),
     };
@@ -59,7 +59,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             estimate: Estimate::new(&device, workload, args.batch).map_err(|e| e.to_string()),
         });
         let cells: Vec<Cell> = cells.collect();
-        let fits = if args.network.is_zoo() { fits(&args.network, &device, args.batch)? } else { None };
+        let fits = if args.network.has_no_bits() { fits(&args.network, &device, args.batch)? } else { None };
         rows.push((device, cells, fits));
     }
     let network = &workloads[0].name;
@@ -72,7 +72,7 @@ type Row = (Device, Vec<Cell>, Option<u8>);
 fn fits(network: &NetworkArgs, device: &Device, batch: u64) -> Result<Option<u8>> {
     let mut workloads = Vec::new();
     for bits in 1..=16 {
-        workloads.push(network.zoo(Widths::same(bits).expect("1 to 16"))?);
+        workloads.push(network.at(Widths::same(bits).expect("1 to 16"))?);
     }
     Ok(resident_width(device, batch, |widths| Ok(workloads[usize::from(widths.weights()) - 1].clone()))?)
 }

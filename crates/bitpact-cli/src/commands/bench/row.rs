@@ -35,9 +35,16 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Loads the file and runs batches of random pixels.
-    pub(super) fn measure(file: &Path, isa: Isa, threads: usize, batch: usize, seconds: f64) -> Result<Self> {
-        let (begin, parent) = (Instant::now(), parent());
+    /// Loads the file and runs batches of random pixels, as long as the process `waiting` waits for it.
+    pub(super) fn measure(
+        file: &Path,
+        isa: Isa,
+        threads: usize,
+        batch: usize,
+        seconds: f64,
+        waiting: u32,
+    ) -> Result<Self> {
+        let begin = Instant::now();
         let options = ExecOptions { isa, threads };
         let mut executor = match file.as_os_str() == STDIN {
             false => Executor::load(file, options)?,
@@ -50,7 +57,7 @@ impl Row {
         let mut times = Vec::with_capacity(MOST_RUNS);
         let begin = Instant::now();
         while times.len() < LEAST_RUNS || (begin.elapsed().as_secs_f64() < seconds && times.len() < MOST_RUNS) {
-            if is_orphan(parent) {
+            if is_orphan(waiting) {
                 bail!("nobody waits for this row");
             }
             let begin = Instant::now();
@@ -128,17 +135,15 @@ fn from_stdin(options: ExecOptions) -> Result<Executor> {
     Ok(executor)
 }
 
-/// The process that waits for this one, where the system tells.
-fn parent() -> Option<u32> {
+/// Whether the process `waiting`, which began this one, has ended.
+fn is_orphan(waiting: u32) -> bool {
     #[cfg(unix)]
-    return Some(std::os::unix::process::parent_id());
+    return std::os::unix::process::parent_id() != waiting;
     #[cfg(not(unix))]
-    None
-}
-
-/// Whether the process that waited for this one has ended.
-fn is_orphan(parent: Option<u32>) -> bool {
-    self::parent() != parent
+    {
+        let _ = waiting;
+        false
+    }
 }
 
 /// Random pixels, the same every time.

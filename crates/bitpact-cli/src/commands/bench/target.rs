@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -61,14 +61,12 @@ fn named<T: DeserializeOwned>(flag: &str, name: Option<&String>, default: T) -> 
 
 impl Target {
     pub(super) fn open(args: &Args) -> Result<Self> {
-        let path = Path::new(args.model());
+        let (path, shown) = (args.model(), args.model().display());
         let is_file = path.exists();
         if let (true, Some(_)) = (is_file, args.image_size) {
-            return Err(Usage(format!(
-                "--image-size: only an architecture's name takes it, and {} is a file",
-                args.model()
-            ))
-            .into());
+            return Err(
+                Usage(format!("--image-size: only an architecture's name takes it, and {shown} is a file")).into()
+            );
         }
         let side = args.image_size.map(|side| side as usize);
         let usage = |error: anyhow::Error| match error.downcast::<GraphError>() {
@@ -80,9 +78,7 @@ impl Target {
         }
         if !is_file {
             let names = zoo::NAMES.join(", ");
-            return Err(
-                Usage(format!("`{}` is neither a file nor one of the architectures {names}", args.model())).into()
-            );
+            return Err(Usage(format!("`{shown}` is neither a file nor one of the architectures {names}")).into());
         }
         let given = [
             ("--bits", args.flags.bits.is_some()),
@@ -90,9 +86,7 @@ impl Target {
             ("--weight-quant", args.flags.weight_quant.is_some()),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
-            return Err(
-                Usage(format!("{flag}: only an architecture's name takes it, and {} is a file", args.model())).into()
-            );
+            return Err(Usage(format!("{flag}: only an architecture's name takes it, and {shown} is a file")).into());
         }
         let loaded = open(path)?;
         let model = loaded.integers()?.clone();
@@ -122,7 +116,7 @@ impl Target {
         let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
         let model = Model::random(graph, plan, input, names, 1)?;
         let integers = convert(&model)?.model;
-        Self::temporary(args.model().to_owned(), Some(spec.to_string()), integers)
+        Self::temporary(args.model().display().to_string(), Some(spec.to_string()), integers)
     }
 
     fn temporary(name: String, bits: Option<String>, model: IntegerModel) -> Result<Self> {

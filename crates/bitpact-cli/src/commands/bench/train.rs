@@ -1,6 +1,7 @@
 //! Training steps of a recipe on random pixels: speed, memory, and what the time of a step consists of.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -21,7 +22,7 @@ const WARM_UP: usize = 2;
 const LEAST_STEPS: usize = 5;
 const MOST_STEPS: usize = 100_000;
 
-pub(super) fn run(args: &Args, recipe: &str) -> Result<()> {
+pub(super) fn run(args: &Args, recipe: &Path) -> Result<()> {
     let &[threads] = &args.threads()[..] else {
         return Err(Usage("--threads: with --train it takes one number".to_owned()).into());
     };

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::named;
 use crate::exit::Usage;
+use crate::machine::other_version_hint;
 use crate::out::{bytes, print, say, table};
 
 /// Reads the image sets in a folder: files, checksums, images, labels
@@ -67,8 +68,9 @@ fn found(args: &Args) -> Result<Vec<DatasetName>> {
     if found.is_empty() {
         let known = DatasetName::ALL.into_iter().filter(|name| !name.info().files.is_empty());
         let known = known.map(DatasetName::as_str).collect::<Vec<_>>().join(", ");
+        let other = other_version_hint(&args.dir);
         bail!(
-            "{}: holds no file of a known set ({known}), here or in a folder with its usual name",
+            "{}: holds no file of a known set ({known}), here or in a folder with its usual name{other}",
             args.dir.display()
         );
     }

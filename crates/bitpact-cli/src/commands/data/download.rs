@@ -18,13 +18,17 @@ pub(super) struct Source<'a> {
 }
 
 /// The HTTP client. Without `https_only` a mirror in one's own network may be used.
-pub(super) fn agent(https_only: bool) -> ureq::Agent {
-    const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
+/// A server that is silent for `patience` is gone.
+pub(super) fn agent(https_only: bool, patience: Duration) -> ureq::Agent {
+    let patience = Some(patience);
     ureq::Agent::config_builder()
         .https_only(https_only)
         .http_status_as_error(false)
-        .timeout_connect(PATIENCE)
-        .timeout_recv_response(PATIENCE)
+        .timeout_resolve(patience)
+        .timeout_connect(patience)
+        .timeout_send_request(patience)
+        .timeout_recv_response(patience)
+        .timeout_per_read(patience)
         .user_agent(concat!("bitpact/", env!("CARGO_PKG_VERSION")))
         .build()
         .into()

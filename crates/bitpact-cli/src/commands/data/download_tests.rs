@@ -74,7 +74,8 @@ fn run(answers: Vec<Answer>, before: &[u8], md5: &str) -> (Result<()>, Vec<Optio
     let (url, server) = serve(answers);
     let mut last = (0, 0);
     let source = Source { url: &url, bytes: content().len() as u64, md5 };
-    let result = download(&agent(false), &source, &part, &mut |done, total| last = (done, total));
+    let result =
+        download(&agent(false, Duration::from_secs(20)), &source, &part, &mut |done, total| last = (done, total));
     assert!(last.0 <= last.1);
     (result.map(drop), server.join().unwrap(), fs::read(&part).ok())
 }
@@ -156,7 +157,7 @@ fn more_than_twice_the_published_size_is_cut_off() {
     let part = home.path().join("part");
     let (url, server) = serve(vec![Answer::Serve]);
     let source = Source { url: &url, bytes: 10_000, md5: &good_md5() };
-    let error = download(&agent(false), &source, &part, &mut |_, _| {}).unwrap_err();
+    let error = download(&agent(false, Duration::from_secs(20)), &source, &part, &mut |_, _| {}).unwrap_err();
     assert!(format!("{error:#}").contains("more than 20000 bytes"), "{error:#}");
     server.join().unwrap();
     assert!(!part.exists());
@@ -166,5 +167,45 @@ fn more_than_twice_the_published_size_is_cut_off() {
 fn without_a_mirror_only_https_is_spoken() {
     let home = tempfile::tempdir().unwrap();
     let source = Source { url: "http://127.0.0.1:9/file.bin", bytes: 1, md5: "" };
-    assert!(download(&agent(true), &source, &home.path().join("part"), &mut |_, _| {}).is_err());
+    assert!(
+        download(&agent(true, Duration::from_secs(20)), &source, &home.path().join("part"), &mut |_, _| {}).is_err()
+    );
+}
+
+#[test]
+fn a_server_that_goes_silent_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/file.bin", listener.local_addr().unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let (part, md5) = (home.path().join("file.bin.part"), good_md5());
+    let source = Source { url: &url, bytes: content().len() as u64, md5: &md5 };
+    // It says nothing at all, or stops within the file; the connection stays open.
+    for sends in [
+        &b""[..],
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhello",
+    ] {
+        let text = std::thread::scope(|scope| {
+            let (done, wait) = std::sync::mpsc::channel::<()>();
+            let listener = &listener;
+            scope.spawn(move || {
+                let mut streams = Vec::new();
+                listener.set_nonblocking(true).unwrap();
+                while let Err(std::sync::mpsc::TryRecvError::Empty) = wait.try_recv() {
+                    if let Ok((mut stream, _)) = listener.accept() {
+                        stream.write_all(sends).unwrap();
+                        streams.push(stream);
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            let agent = agent(false, Duration::from_millis(100));
+            let error = download(&agent, &source, &part, &mut |_, _| {}).unwrap_err();
+            drop(done);
+            format!("{error:#}")
+        });
+        assert!(text.contains("timeout") || text.contains("timed out"), "{text}");
+    }
+    assert_eq!(fs::read(&part).unwrap(), b"hello", "what came is kept");
 }

@@ -1,11 +1,15 @@
 //! `bitpact data fetch`: a set from its publisher.
 
 use std::fs;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bitpact::data::DatasetName;
 use bitpact::data::catalog::{Download, SetInfo};
+use bitpact::data::check::md5_of;
+use bitpact::data::{DatasetName, Limits, load};
+use flate2::bufread::GzDecoder;
 use serde_json::json;
 
 use super::download::{Source, agent, download};
@@ -13,7 +17,7 @@ use super::named;
 use super::unpack::unpack;
 use crate::exit::Usage;
 use crate::interrupt::farewell;
-use crate::out::{bytes, print, say};
+use crate::out::{bytes, pasted, print, say};
 use crate::progress::download_bar;
 
 /// Fetches an image set from its publisher, with its published checksums; goes on where it was stopped
@@ -31,6 +35,9 @@ pub(crate) struct Args {
     /// Take the publisher's files from this address instead, such as http://mirror.example/sets/
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
+    /// Seconds in which a server that sends nothing counts as gone
+    #[arg(long, value_name = "S", default_value = "30", value_parser = clap::value_parser!(u32).range(1..=86400))]
+    timeout: u32,
     /// Write one JSON object to standard output at the end
     #[arg(long)]
     json: bool,
@@ -47,7 +54,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         bail!("{} cannot be fetched. {}", info.title, by_hand(info, &folder));
     }
     fs::create_dir_all(&folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
-    let agent = agent(args.mirror.is_none());
+    let agent = agent(args.mirror.is_none(), Duration::from_secs(args.timeout.into()));
     for file in info.downloads {
         let result = fetch(&agent, info, file, args.mirror.as_deref(), &folder);
         result.map_err(|error| anyhow!("{error:#}\n{}", by_hand(info, &folder)))?;
@@ -58,9 +65,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         return print(&object.to_string());
     }
     print(&format!(
-        "{}: {}\n\nnext        bitpact data check {output}\n            bitpact train --dataset {name} --data {output}",
+        "{}: {}\n\nnext        bitpact data check {pasted}\n            bitpact train --dataset {name} --data {pasted}",
         folder.display(),
-        info.title
+        info.title,
+        pasted = pasted(&args.output)
     ))
 }
 
@@ -71,7 +79,22 @@ fn fetch(agent: &ureq::Agent, info: &SetInfo, file: &Download, mirror: Option<&s
         true => info.files.iter().map(|file| file.name).collect(),
         false => vec![name],
     };
-    if brings.iter().all(|name| folder.join(name).exists()) {
+    let md5 = |name: &str| match file.is_archive() {
+        true => info.files.iter().find(|file| file.name == name).and_then(|file| file.md5),
+        false => Some(file.md5),
+    };
+    let mut is_there = true;
+    for name in &brings {
+        is_there &= keep(&folder.join(name), md5(name))?;
+    }
+    if is_there && file.is_archive() {
+        // What it brings has no published checksums.
+        if let Err(error) = load(info.name, Some(folder), Limits::default()) {
+            say!("{error}; fetching it again");
+            is_there = false;
+        }
+    }
+    if is_there {
         say!("{name}: already there");
         return Ok(());
     }
@@ -97,12 +120,43 @@ fn fetch(agent: &ureq::Agent, info: &SetInfo, file: &Download, mirror: Option<&s
     fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))
 }
 
+/// Whether the file at `path` is to be kept: it is the published one, or another whole one. A damaged one is put aside, as it may be the
+/// only one there is.
+fn keep(path: &Path, published: Option<&str>) -> Result<bool> {
+    let shown = path.display();
+    let Ok(metadata) = fs::metadata(path) else { return Ok(false) };
+    if metadata.len() == 0 {
+        return Ok(false);
+    }
+    let Some(published) = published else { return Ok(true) };
+    let md5 = md5_of(path)?;
+    if md5 == published {
+        return Ok(true);
+    }
+    if is_whole_gzip(path) {
+        say!("{shown}: kept, though it is not the published file (MD5 {md5}, published {published})");
+        return Ok(true);
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    fs::rename(path, &aside).with_context(|| format!("{shown}: cannot rename"))?;
+    say!("{shown}: damaged (MD5 {md5}, published {published}); put aside as {}", aside.display());
+    Ok(false)
+}
+
+/// Whether a file can be unpacked to its end, with the checksum that stands there.
+fn is_whole_gzip(path: &Path) -> bool {
+    let is_gzip = path.extension().is_some_and(|extension| extension == "gz");
+    let unpack = || std::io::copy(&mut GzDecoder::new(BufReader::new(fs::File::open(path)?)), &mut std::io::sink());
+    is_gzip && unpack().is_ok()
+}
+
 /// How to do it without this command.
 fn by_hand(info: &SetInfo, folder: &Path) -> String {
-    let folder = folder.display();
+    let (check, folder) = (pasted(folder), folder.display());
     let mut text = format!("By hand: {}, as {folder} (see {}).", info.by_hand, info.homepage);
     for file in info.downloads {
         text += &format!("\n  {}  (MD5 {})", file.url, file.md5);
     }
-    text + &format!("\nThen `bitpact data check {folder}` tells whether all is there.")
+    text + &format!("\nThen `bitpact data check {check}` tells whether all is there.")
 }

@@ -27,7 +27,7 @@ Ctrl-C, SIGTERM and SIGHUP save and stop; --resume goes on to the same bytes as 
 One process at a time trains in a folder; any number may read it meanwhile.")]
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
-    pub(super) recipe: Option<String>,
+    pub(super) recipe: Option<PathBuf>,
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub(crate) struct NetworkFlags {
     pub(crate) dataset: Option<String>,
     /// Network: a name such as resnet20, or a TOML or JSON file
     #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) arch: Option<String>,
+    pub(crate) arch: Option<PathBuf>,
     /// Bits of weights and activations, such as W4A4, or float; W8A8@10,W4A4: W8A8 up to epoch 10, then W4A4
     #[arg(long, value_name = "BITS")]
     pub(crate) bits: Option<String>,
@@ -158,6 +158,9 @@ pub(super) struct RecipeFlags {
     /// Only the first N test images
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit_test: Option<i64>,
+    /// Training images that are held out to choose the best epoch by, the same for every seed
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    holdout: Option<i64>,
     /// Whether the float network is trained too, to compare with
     #[arg(long, value_name = "BOOL")]
     compare_float: Option<bool>,
@@ -227,6 +230,7 @@ impl RecipeFlags {
             ("seed", "--seed", self.seed),
             ("limit_train", "--limit-train", self.limit_train),
             ("limit_test", "--limit-test", self.limit_test),
+            ("holdout", "--holdout", self.holdout),
         ];
         for (key, flag, value) in whole {
             if let Some(value) = value {

@@ -30,6 +30,9 @@ fn object(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option
     put("images", json!(last.test_images));
     put("images_per_s", json!(last.test_images_per_s));
     put("simulated_top1", json!(last.simulated_top1));
+    if let Some(held) = last.holdout_top1 {
+        put("holdout_top1", json!(held));
+    }
     put("epochs", json!(last.epoch));
     put("output", json!(folder.path().display().to_string()));
     put("train_images_per_s", json!(last.images_per_s));
@@ -67,6 +70,7 @@ fn text(recipe: &Recipe, folder: &RunFolder, last: &EpochRecord, float: Option<&
     }
     text += &format!("checkpoint  {} ({})\n", folder.file(LAST).display(), out::bytes(size(LAST)));
     text += &format!("all files   {path}\n");
-    text += &format!("\nnext        bitpact eval {path}\n            bitpact inspect {path}\n");
+    let pasted = out::pasted(folder.path());
+    text += &format!("\nnext        bitpact eval {pasted}\n            bitpact inspect {pasted}\n");
     text
 }

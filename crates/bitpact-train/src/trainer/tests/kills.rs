@@ -146,6 +146,8 @@ fn a_checkpoint_of_something_else_is_refused() {
         run(&recipe, &folder, Start::Resume(Box::new(checkpoint)), None).unwrap_err().to_string()
     };
     let text = attempt(&|_, r| r.first_last = bitpact_graph::FirstLast::Same);
+    assert!(text.contains("the run began with `first_last` as \"8bit\", now it is \"same\""), "{text}");
+    let text = attempt(&|c, _| c.model.input.zero_point[0] = 7);
     assert!(text.contains("its network is not the one of its recipe"), "{text}");
     let text = attempt(&|c, _| c.training.as_mut().unwrap().step = 7);
     assert!(text.contains("step 7 does not lie in epoch 2"), "{text}");
@@ -165,4 +167,137 @@ fn a_checkpoint_of_something_else_is_refused() {
     }
     std::fs::write(folder.file(RECORDS), "{\"kind\":\"epoch\"}\n").unwrap();
     assert!(folder.records().unwrap_err().to_string().contains("records.jsonl, line 1: not a record"));
+}
+
+/// All files of a folder.
+fn files(path: &std::path::Path) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
+}
+
+#[test]
+fn an_edited_config_is_told_and_kept() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    run(&recipe(|_| {}), &folder, fresh(), Some(4)).unwrap();
+    let config = std::fs::read_to_string(folder.file(CONFIG)).unwrap();
+    for (from, to, says) in [
+        ("\nlr = 0.1", "\nlr = 0.2", "`lr` is 0.2, not 0.1"),
+        ("epochs = 3", "epochs = 5", "`epochs` is 5, not 3"),
+        ("dataset = \"own\"", "dataset = \"other\"", "`dataset` is \"other\", not \"own\""),
+        ("epochs = 3", "epochs = three", "config.toml, line"),
+    ] {
+        assert!(config.contains(from), "{config}");
+        std::fs::write(folder.file(CONFIG), config.replacen(from, to, 1)).unwrap();
+        let before = files(folder.path());
+        let text = resume(folder.path(), None).unwrap_err().to_string();
+        assert!(text.contains("config.toml") && text.contains(says), "{text}");
+        assert!(files(folder.path()) == before, "something was written");
+    }
+    let commented = format!("# a note of one's own\n{config}");
+    std::fs::write(folder.file(CONFIG), &commented).unwrap();
+    assert!(resume(folder.path(), None).unwrap().finished);
+    assert_eq!(std::fs::read_to_string(folder.file(CONFIG)).unwrap(), commented, "it says the same");
+}
+
+#[test]
+fn a_recipe_that_stands_in_the_folder_of_a_new_run_is_not_overwritten() {
+    let at = tempfile::tempdir().unwrap();
+    let path = at.path().join("run");
+    std::fs::create_dir(&path).unwrap();
+    let own = recipe(|d| d.set("lr", 0.3, "")).to_toml();
+    std::fs::write(path.join(CONFIG), &own).unwrap();
+    let text = run(&recipe(|_| {}), &RunFolder::create(&path).unwrap(), fresh(), None).unwrap_err().to_string();
+    assert!(text.contains("config.toml: ") && text.contains("`lr` is 0.3, not 0.1"), "{text}");
+    assert_eq!(files(&path).into_iter().collect::<Vec<_>>(), [(CONFIG.into(), own.into_bytes())]);
+}
+
+#[test]
+fn a_run_whose_checkpoint_is_gone_is_not_begun_again() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    run(&recipe(|_| {}), &folder, fresh(), Some(4)).unwrap();
+    let last = std::fs::read(folder.file(LAST)).unwrap();
+    for left in [&[RECORDS, BEST, MODEL][..], &[BEST], &[MODEL], &[RECORDS]] {
+        std::fs::remove_file(folder.file(LAST)).unwrap();
+        let all = files(folder.path());
+        for name in [RECORDS, BEST, MODEL].iter().filter(|name| !left.contains(name)) {
+            std::fs::remove_file(folder.file(name)).unwrap();
+        }
+        let before = files(folder.path());
+        let text = resume(folder.path(), None).unwrap_err().to_string();
+        assert!(text.contains("last.safetensors: missing") && text.contains(left[0]), "{text}");
+        assert!(files(folder.path()) == before, "something was written or emptied");
+        all.into_iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+        std::fs::write(folder.file(LAST), &last).unwrap();
+    }
+    assert!(resume(folder.path(), None).unwrap().finished);
+}
+
+#[test]
+fn other_images_of_the_same_number_are_noticed() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    run(&recipe(|_| {}), &folder, fresh(), Some(4)).unwrap();
+    let attempt = |sets: &Sets| {
+        let (checkpoint, recipe) = folder.checkpoint().unwrap().unwrap();
+        let setup = Setup::new(&recipe, &sets.images()).unwrap();
+        let (mut backend, stop) = (FakeBackend::new(&setup), AtomicBool::new(false));
+        let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
+        Trainer::new(setup, sets.images(), &folder, options).run(&mut backend, Start::Resume(Box::new(checkpoint)))
+    };
+    let before = files(folder.path());
+    let pixels = |n: usize, seed: u64| {
+        let key = bitpact_core::rng::Key::new(seed);
+        (0..n as u64 * 36).map(|i| key.below(i, 256) as u8).collect::<Vec<u8>>()
+    };
+    let made = |pixels, labels: Vec<u16>| {
+        InMemory::new(pixels, labels, ImageShape { h: 6, w: 6, c: 1 }, ["a", "b", "c"].map(str::to_owned).to_vec())
+            .unwrap()
+    };
+    let labels = |n: u16| (0..n).map(|i| i % 3).collect::<Vec<u16>>();
+    let mut relabelled = labels(27);
+    relabelled[26] = 1;
+    let mut repainted = pixels(13, 2);
+    repainted[13 * 36 - 1] ^= 1;
+    for (half, sets) in [
+        ("training", Sets { train: images(27, 9), test: images(13, 2) }),
+        ("test", Sets { train: images(27, 1), test: images(13, 9) }),
+        ("training", Sets { train: made(pixels(27, 1), relabelled), test: images(13, 2) }),
+        ("test", Sets { train: images(27, 1), test: made(repainted, labels(13)) }),
+    ] {
+        let text = attempt(&sets).unwrap_err().to_string();
+        assert!(text.contains(&format!("the run began with other {half} images")), "{text}");
+        assert!(files(folder.path()) == before, "something was written");
+    }
+    assert!(attempt(&Sets::new()).unwrap().finished);
+}
+
+#[test]
+fn a_lengthened_run_says_so_and_remembers_it() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    run(&recipe(|_| {}), &folder, fresh(), None).unwrap();
+    let (checkpoint, mut longer) = folder.checkpoint().unwrap().unwrap();
+    longer.epochs = 4;
+    let mut told = Vec::new();
+    let mut observer = |event: &Event<'_>| {
+        if let Event::Lengthened { from, to, lr } = event {
+            told.push((*from, *to, *lr));
+        }
+    };
+    // Killed when config.toml is about to be written.
+    *folder.fault.borrow_mut() = Some(Fault { writes: 1, torn: false });
+    run_observed(&longer, &folder, Start::Resume(Box::new(checkpoint)), None, &mut observer).unwrap_err();
+    *folder.fault.borrow_mut() = None;
+    let (from, to, [had, has]) = told[0];
+    assert_eq!((told.len(), from, to), (1, 3, 4));
+    assert_eq!((had, has), (longer.schedule(3).lr(8).min(had), longer.schedule(3).lr(9)));
+    assert!(has > 2.0 * had, "a cosine that jumps back");
+    assert_eq!(folder.config().unwrap().epochs, 3);
+    assert_eq!(resume(folder.path(), None).unwrap().epochs, 4);
+    assert_eq!(folder.config().unwrap().epochs, 4);
+    let (checkpoint, _) = folder.checkpoint().unwrap().unwrap();
+    let lengthened = &checkpoint.training.unwrap().progress["lengthened"];
+    assert_eq!(*lengthened, serde_json::json!([{ "step": 9, "from": 3, "to": 4 }]));
 }

@@ -217,3 +217,87 @@ fn batches_are_mixed_with_themselves_backwards() {
     let different = out.iter().zip(image(5, None).0).filter(|(a, b)| **a != *b).count();
     assert!((1..=4).contains(&different), "{different} pixels were cut out");
 }
+
+#[test]
+fn the_best_epoch_follows_the_held_out_images_and_the_test_set_has_no_part_in_it() {
+    let recipe = recipe(|d| {
+        d.set("holdout", 7, "");
+        d.set("batch_size", 5, "");
+    });
+    let sets = Sets::new();
+    let images = |test| Images { train: &sets.train, test };
+    let other = super::images(13, 77);
+    let train_on = |test, at: &std::path::Path| {
+        let folder = RunFolder::create(at).unwrap();
+        let stop = AtomicBool::new(false);
+        let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
+        crate::train(&recipe, images(test), &folder, fresh(), options).unwrap();
+        (std::fs::read(folder.file(BEST)).unwrap(), folder.records().unwrap())
+    };
+    let at = tempfile::tempdir().unwrap();
+    let (best, records) = train_on(&sets.test, &at.path().join("a"));
+    let (again, others) = train_on(&other, &at.path().join("b"));
+    assert!(best == again, "the test set had a part in the choice");
+    let held = |records: &[Record]| -> Vec<f64> {
+        let epochs = records.iter().filter_map(|r| if let Record::Epoch(e) = r { Some(e) } else { None });
+        epochs.map(|epoch| epoch.holdout_top1.unwrap()).collect()
+    };
+    assert_eq!(held(&records), held(&others));
+    assert!(held(&records).iter().all(|top1| (top1 * 7.0 - (top1 * 7.0).round()).abs() < 1e-9));
+    let note = Checkpoint::load(at.path().join("a").join(BEST)).unwrap().note.unwrap();
+    assert!(note.contains("held-out"), "{note}");
+    // Four batches of 20 images, not five of 27.
+    assert_eq!(records.last().unwrap().step(), 12);
+}
+
+#[test]
+fn images_that_are_held_out_must_leave_some_and_be_there() {
+    let sets = Sets::new();
+    for (holdout, says) in
+        [(27, "27 are to be held out of 27, which leaves none"), (9, "0 of them are held out, the recipe says 9")]
+    {
+        let recipe = recipe(|d| d.set("holdout", holdout, ""));
+        let at = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(at.path().join("run")).unwrap();
+        let stop = AtomicBool::new(false);
+        let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
+        let text = match holdout {
+            27 => crate::train(&recipe, sets.images(), &folder, fresh(), options).unwrap_err().to_string(),
+            _ => run(&recipe, &folder, fresh(), None).unwrap_err().to_string(),
+        };
+        assert!(text.contains(says), "{text}");
+        assert!(!folder.path().exists());
+    }
+}
+
+#[test]
+fn overrides_and_patterns_that_change_nothing_name_what_would() {
+    let sets = Sets::new();
+    let attempt = |text: &str| {
+        let recipe = Draft::parse(&text_of(text), "test").unwrap().finish().unwrap();
+        Setup::new(&recipe, &sets.images()).map(drop)
+    };
+    for (text, says) in [
+        (
+            "[overrides.conv1]\nactivation_bits = 3",
+            "`activation_bits` changes nothing in `conv1`; `act1` would take it",
+        ),
+        ("[overrides.act1]\nweight_bits = 3", "`weight_bits` changes nothing in `act1`; `linear` would take it"),
+        ("[overrides.conv1]\nclip_scale = \"channel\"", "`clip_scale` changes nothing in `conv1`"),
+        ("[overrides.act1]\nweight_quant = \"sawb\"", "`weight_quant` changes nothing in `act1`"),
+    ] {
+        let error = attempt(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    attempt("[overrides.\"*1\"]\nactivation_bits = 3\nweight_bits = 3").unwrap();
+    let undecayed = |pattern: &str| recipe(|d| d.set("no_weight_decay", vec![pattern.to_owned()], ""));
+    let text = Setup::new(&undecayed("*.biass"), &sets.images()).unwrap_err().to_string();
+    assert!(text.contains("`no_weight_decay`.\"*.biass\": no trained tensor has a name like this"), "{text}");
+    Setup::new(&undecayed("*.clip_val"), &sets.images()).unwrap();
+    Setup::new(&undecayed("*.clip_val").as_float(), &sets.images()).expect("the float network beside it");
+}
+
+/// The recipe of these tests with tables behind it.
+fn text_of(tables: &str) -> String {
+    format!("{RECIPE}\n{tables}\n")
+}

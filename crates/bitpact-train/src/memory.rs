@@ -1,0 +1,130 @@
+//! How much memory training takes, estimated before it is asked for, and how much there is.
+
+use std::fs;
+
+use bitpact_graph::{Graph, Op, QuantPlan};
+
+/// Share by which an estimate may be too low.
+const MARGIN: f64 = 1.1;
+
+/// Bytes that a training plan needs for one image of a batch, estimated from its graph: 32-bit accumulators and what is made of them for every
+/// product, codes of one byte (floats of four without quantizers) for every other node, and three gradients as large as the largest tensor.
+pub fn image_bytes(graph: &Graph, plan: &QuantPlan) -> u64 {
+    let code = if plan.is_float() { 4 } else { 1 };
+    let (mut sum, mut largest) = (0, 0);
+    for (id, node) in graph.nodes().iter().enumerate() {
+        let shape = graph.shape(id);
+        let values = (shape.h * shape.w * shape.c) as u64;
+        largest = values.max(largest);
+        sum += match node.op {
+            Op::Conv { .. } | Op::Linear { .. } => 4 * values,
+            // Normalized, added and clipped in one pass over the accumulators.
+            Op::BatchNorm | Op::Add => 0,
+            _ => code * values,
+        };
+    }
+    sum + 12 * largest
+}
+
+/// Bytes for the tensors themselves: values, gradients, two moments and packed copies.
+fn tensor_bytes(graph: &Graph) -> u64 {
+    let weights = (0..graph.nodes().len()).filter_map(|id| graph.weight_shape(id));
+    24 * weights.map(|shape| shape.iter().product::<usize>() as u64).sum::<u64>()
+}
+
+/// What a batch needs, what there is, and what would fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMuch {
+    /// Bytes estimated.
+    pub needed: u64,
+    /// Bytes that this process can still have.
+    pub free: u64,
+    /// Images in a batch that would fit; 0 where not even one does.
+    pub fits: u64,
+}
+
+/// Whether batches of `batch_size` images through all of `networks` fit into `free` bytes.
+///
+/// # Errors
+/// They do not.
+pub fn check(networks: &[(&Graph, &QuantPlan)], batch_size: usize, free: Option<u64>) -> Result<(), TooMuch> {
+    let Some(free) = free else { return Ok(()) };
+    let fixed: u64 = networks.iter().map(|(graph, _)| tensor_bytes(graph)).sum();
+    let image: u64 = networks.iter().map(|(graph, plan)| image_bytes(graph, plan)).sum();
+    let estimate = |images: u64| (fixed.saturating_add(images.saturating_mul(image)) as f64 * MARGIN) as u64;
+    let needed = estimate(batch_size as u64);
+    if needed <= free {
+        return Ok(());
+    }
+    let fits = ((free as f64 / MARGIN) as u64).saturating_sub(fixed) / image.max(1);
+    Err(TooMuch { needed, free, fits })
+}
+
+/// Bytes that this process can still have, as far as Linux tells: the least of what the machine has left, the limit of the process's
+/// addresses and that of its control group.
+pub fn free() -> Option<u64> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let machine = machine_free(&read("/proc/meminfo"));
+    let addresses = addresses_free(&read("/proc/self/limits"), &read("/proc/self/status"));
+    let group = group_free(&read("/sys/fs/cgroup/memory.max"), &read("/sys/fs/cgroup/memory.current"));
+    [machine, addresses, group].into_iter().flatten().min()
+}
+
+/// A field such as `MemAvailable:   23 kB`, in bytes.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn machine_free(meminfo: &str) -> Option<u64> {
+    Some(kilobytes(meminfo, "MemAvailable:")? + kilobytes(meminfo, "SwapFree:").unwrap_or(0))
+}
+
+fn addresses_free(limits: &str, status: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let most: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(most.saturating_sub(kilobytes(status, "VmSize:")?))
+}
+
+fn group_free(most: &str, current: &str) -> Option<u64> {
+    let (most, current): (u64, u64) = (most.trim().parse().ok()?, current.trim().parse().ok()?);
+    Some(most.saturating_sub(current))
+}
+
+#[cfg(test)]
+mod tests {
+    use bitpact_graph::{QuantConfig, Shape, zoo};
+
+    use super::*;
+
+    #[test]
+    fn what_is_free_as_linux_tells_it() {
+        let meminfo = "MemTotal: 100 kB\nMemAvailable:   24 kB\nSwapFree: 2 kB\n";
+        assert_eq!(machine_free(meminfo), Some(26 * 1024));
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax address space   5000000   unlimited   bytes\n";
+        assert_eq!(addresses_free(limits, "VmSize:\t1000 kB\n"), Some(5_000_000 - 1_024_000));
+        assert_eq!(addresses_free(&limits.replace("5000000", "unlimited"), "VmSize:\t1000 kB\n"), None);
+        assert_eq!(
+            [group_free("900\n", "1000\n"), group_free("max\n", "5\n"), group_free("", "")],
+            [Some(0), None, None]
+        );
+        assert_eq!(machine_free(""), None);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_says_what_would() {
+        let graph = zoo::build("resnet20", Shape::new(32, 32, 3), 10).unwrap().unwrap();
+        let plan = QuantPlan::resolve(&graph, &QuantConfig::new("W4A4".parse().unwrap())).unwrap();
+        let networks = [(&graph, &plan)];
+        // 169 MB were measured for 128 images, the whole process.
+        let TooMuch { needed, .. } = check(&networks, 128, Some(0)).unwrap_err();
+        assert!((120_000_000..220_000_000).contains(&needed), "{needed}");
+        let free = 1 << 30;
+        let found = check(&networks, 20_000, Some(free)).unwrap_err();
+        assert!(found.needed > free && found.free == free);
+        check(&networks, found.fits as usize, Some(free)).unwrap();
+        check(&networks, found.fits as usize + 2, Some(free)).unwrap_err();
+        check(&networks, 1 << 20, None).unwrap();
+        assert_eq!(check(&networks, 1, Some(1000)).unwrap_err().fits, 0);
+    }
+}
