@@ -225,6 +225,7 @@ fn product_forward(
     let statistics = statistics && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
     let (zero, scale) = product.widening(params, pixels);
+    product.set_unit(params);
     pool.enter(Pass::Product, &product.name);
     match &mut product.path {
         Path::Int { conv, packed, init, z, .. } => {

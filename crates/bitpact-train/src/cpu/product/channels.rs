@@ -2,7 +2,7 @@
 
 use bitpact_kernels::norm::Coefficients;
 
-use super::Product;
+use super::{Path, Product};
 use crate::cpu::totals::Found;
 use crate::params::{ParamId, Params};
 
@@ -49,6 +49,17 @@ impl Channels {
 }
 
 impl Product {
+    /// Takes the real value of an accumulator unit from the clip value of the codes, which calibration has changed since the weights
+    /// were quantized.
+    pub(in crate::cpu) fn set_unit(&mut self, params: &Params) {
+        if matches!(self.path, Path::Int { .. }) {
+            let x_step = f64::from(self.source.step(params));
+            for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
+                *unit = x_step * f64::from(s);
+            }
+        }
+    }
+
     /// Coefficients of a training forward from sums over the batch: per channel the exact or float64 mean and
     /// variance of z over `count` pixels.
     pub(in crate::cpu) fn normalize(&mut self, params: &Params, count: usize, moments: impl Fn(usize) -> (f64, f64)) {

@@ -59,9 +59,6 @@ impl Product {
                         init[i / per_out] -= i32::from(q) * i32::from(zero);
                     }
                 }
-                for (unit, &s) in self.channels.unit.iter_mut().zip(&self.scales) {
-                    *unit = f64::from(x_step) * f64::from(s);
-                }
                 if !self.backward.reads_codes() {
                     for (to, &q) in self.real.iter_mut().zip(&*codes) {
                         *to = f32::from(q) / x_step;
