@@ -9,6 +9,7 @@ mod backward;
 mod forward;
 mod init;
 mod loss;
+mod noise;
 mod optimizer;
 mod params;
 mod plan;
@@ -196,6 +197,7 @@ impl TrainBackend for CpuBackend {
         self.pool.enter(Pass::Images, "");
         self.fill(n, input.fill);
         self.plan.key = input.key;
+        self.plan.sum_noise = input.sum_noise;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
         self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;
