@@ -95,8 +95,12 @@ pub struct StepInput<'a> {
     pub lr: f32,
     /// The batch.
     pub fill: Fill<'a>,
-    /// Random numbers of this step and no other: what dropout draws from.
+    /// Random numbers of this step and no other: what dropout and errors of sums draw from.
     pub key: Key,
+    /// Relative error of sums, as of an array that computes them in memory; 0 for none. Every sum of N codes of a bits times weights of w bits, but for
+    /// layers that read the image or give the logits, is off by a random integer of standard deviation
+    /// `sum_noise * sqrt(N (4^a - 1) / 3 (4^w - 1) / 3)`; gradients are those without it.
+    pub sum_noise: f32,
     /// What the loss compares the logits with beside the labels.
     pub loss: LossInput<'a>,
 }
@@ -104,7 +108,7 @@ pub struct StepInput<'a> {
 impl Default for StepInput<'_> {
     /// Black images of class 0, and nothing learned from them.
     fn default() -> Self {
-        Self { lr: 0.0, fill: &|_, _, _| 0, key: Key::new(0), loss: LossInput::default() }
+        Self { lr: 0.0, fill: &|_, _, _| 0, key: Key::new(0), sum_noise: 0.0, loss: LossInput::default() }
     }
 }
 

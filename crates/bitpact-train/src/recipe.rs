@@ -103,6 +103,8 @@ pub struct Recipe {
     pub warmup_epochs: f64,
     /// Share of a target that is spread over all classes.
     pub label_smoothing: f64,
+    /// Relative error of sums in training, as of an array that computes them in memory; 0 for none.
+    pub sum_noise: f64,
     /// Side of the square that is cut out of training images, in pixels; 0 for none.
     pub cutout: usize,
     /// Parameter of the distribution of the shares in which training images are mixed; 0 for none.
@@ -158,7 +160,7 @@ fn is_layer(scale: &Granularity) -> bool {
 
 impl Recipe {
     /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 49] = [
+    pub const KEYS: [&str; 50] = [
         "name",
         "dataset",
         "arch",
@@ -191,6 +193,7 @@ impl Recipe {
         "lr_decay",
         "warmup_epochs",
         "label_smoothing",
+        "sum_noise",
         "cutout",
         "mixup",
         "teacher",

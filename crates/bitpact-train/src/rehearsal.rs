@@ -79,7 +79,8 @@ impl<'a> Rehearsal<'a> {
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
         self.steps += 1;
         let loss = LossInput { label_smoothing, mixup, teacher: None };
-        self.backend.step(&StepInput { lr, fill: &fill, key, loss })
+        let sum_noise = self.setup.recipe.sum_noise as f32;
+        self.backend.step(&StepInput { lr, fill: &fill, key, sum_noise, loss })
     }
 }
 

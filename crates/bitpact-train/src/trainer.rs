@@ -297,7 +297,9 @@ impl<'a> Trainer<'a> {
             let teacher = teaching.as_mut().map(|teaching| teaching.look(&fill));
             let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
             let loss = LossInput { label_smoothing: self.setup.recipe.label_smoothing as f32, mixup, teacher };
-            let input = StepInput { lr: self.schedule.lr(state.step) as f32, fill: &fill, key, loss };
+            let sum_noise = self.setup.recipe.sum_noise as f32;
+            let lr = self.schedule.lr(state.step) as f32;
+            let input = StepInput { lr, fill: &fill, key, sum_noise, loss };
             let outcome = backend.step(&input).map_err(|error| match error {
                 // A resumed backend counts from where it was resumed.
                 TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },

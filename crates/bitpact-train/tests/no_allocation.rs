@@ -48,7 +48,8 @@ fn allocations(recipe: &Recipe, side: usize, divisor: usize) -> Vec<(Isa, usize,
         };
         let mut statistics = Vec::new();
         let mut step = |key: u64| {
-            let input = StepInput { lr: 1e-4, fill: &fill, key: Key::new(key), loss: LossInput::default() };
+            let input =
+                StepInput { lr: 1e-4, fill: &fill, key: Key::new(key), sum_noise: 0.1, loss: LossInput::default() };
             backend.step(&input).unwrap();
             backend.write_statistics(&mut statistics);
             backend.reset_statistics();

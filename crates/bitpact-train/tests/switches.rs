@@ -87,6 +87,7 @@ fn every_switch_changes_the_result_and_no_thread_or_stop_does() {
         "max_grad_norm = 0.5",
         "[param_groups.\"conv*\"]\nlr = 0.01\nweight_decay = 0.01",
         "label_smoothing = 0.1",
+        "sum_noise = 0.3",
         "cutout = 8",
         "mixup = 0.4",
         &teacher,

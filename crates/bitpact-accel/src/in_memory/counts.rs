@@ -22,7 +22,7 @@ const QUANTILES: usize = 1 << 12;
 /// and `b` of the low ones, normal with variances `v / P` and `w / M`. A read that drives some of them at random is off by
 /// `p a + m b` and a normal number of variance `v p (1 - p / P) + w m (1 - m / M)`, what is left when a part of a finite population is drawn. That number is drawn once for every pattern of driven rows: the same cells give the same
 /// current again. The dummy
-/// column of ANDs adds the same with all rows, once for a sub-array.
+/// column of ANDs adds the same with all rows; all columns of a sub-array see the same of it.
 ///
 /// What it leaves out is that rows differ in how often they are driven, and that patterns that have rows in common have their cells' deviations in common.
 #[derive(Debug, Clone)]
@@ -107,19 +107,22 @@ impl CountTable {
         &self.entries[read % self.reader.groups() * n..][..n]
     }
 
-    /// The level of a read of `p` and `m` driven rows, by 32 random bits.
+    /// The level of a read of `p` and `m` driven rows, by 32 random bits of the column's cells and 32 of the dummy column's.
     #[inline]
-    fn draw(&self, entries: &[[f32; 2]], frozen: &Frozen, p: u8, m: u8, random: u32) -> i32 {
+    fn draw(&self, entries: &[[f32; 2]], frozen: &Frozen, p: u8, m: u8, random: [u32; 2]) -> i32 {
         let [mean, slope] = entries[usize::from(p) * (self.rows + 1) + usize::from(m)];
         let (p, m, [high_rows, low_rows]) = (f32::from(p), f32::from(m), frozen.rows);
         let [a, b, dummy] = frozen.deviations;
         let left = |n: f32, of: f32| n * (1.0 - n / of.max(1.0));
-        let variance = self.high as f32 * left(p, high_rows)
-            + self.low as f32 * left(m, low_rows)
-            + self.dummy as f32 * left(p + m, high_rows + low_rows)
-            + self.offset_variance as f32;
-        let drawn = variance.sqrt() * self.quantiles[random as usize >> (32 - QUANTILES.ilog2())];
-        self.reader.level(f64::from(mean + slope * (p * a + m * b - (p + m) * dummy + drawn)))
+        let normal = |random: u32| self.quantiles[random as usize >> (32 - QUANTILES.ilog2())];
+        let own =
+            self.high as f32 * left(p, high_rows) + self.low as f32 * left(m, low_rows) + self.offset_variance as f32;
+        let mut off = p * a + m * b + own.sqrt() * normal(random[0]);
+        if self.dummy > 0.0 {
+            let variance = self.dummy as f32 * left(p + m, high_rows + low_rows);
+            off -= (p + m) * dummy + variance.sqrt() * normal(random[1]);
+        }
+        self.reader.level(f64::from(mean + slope * off))
     }
 
     /// Share of reads of `p` high and `m` low driven rows of the middle group that are wrong, for cells that are new at every read.
@@ -159,6 +162,7 @@ pub struct CountLayer {
     slices: Slices,
     rows: usize,
     key: Key,
+    dummy: Key,
     /// `[output channel][plane][read]`: the rows that store the high current, and what is frozen.
     reads: Vec<(u64, Frozen)>,
 }
@@ -180,7 +184,14 @@ impl CountLayer {
                 reads.push((stored, table.freeze(high, codes.len() - high, place("column", column), dummy)));
             }
         }
-        Self { layer: layer.clone(), rows: table.rows, key: key.with("reads"), reads, slices }
+        Self {
+            layer: layer.clone(),
+            rows: table.rows,
+            key: key.with("reads"),
+            dummy: key.with("dummy reads"),
+            reads,
+            slices,
+        }
     }
 
     /// Share of word lines that are driven.
@@ -211,6 +222,7 @@ impl CountLayer {
                     let (stored, frozen) = &self.reads[column * reads + read];
                     let entries = table.group(read);
                     let key = self.key.at((column * reads + read) as u64);
+                    let dummy = self.dummy.at((column / table.cell_columns * reads + read) as u64);
                     let used = u64::MAX >> (64 - (layer.inputs - read * self.rows).min(self.rows));
                     // Matches drive every row, and count those that store -1 where no input is 1.
                     let (is_match, known) = match table.encoding {
@@ -222,7 +234,7 @@ impl CountLayer {
                         for (total, &word) in totals.iter_mut().zip(words) {
                             let (driven, high) = if is_match { (used, !(word ^ stored)) } else { (word, *stored) };
                             let ones = |mask: u64| mask.count_ones() as u8;
-                            let random = (key.u64(word) >> 32) as u32;
+                            let random = [key, dummy].map(|key| (key.u64(word) >> 32) as u32);
                             let level = table.draw(entries, frozen, ones(driven & high), ones(driven & !high), random);
                             *total += multiplier * ((i64::from(level) - known) << bit);
                         }

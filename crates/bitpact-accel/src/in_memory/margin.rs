@@ -4,7 +4,7 @@ use bitpact_core::rng::Key;
 
 use super::cell::{Array, Cell, Encoding, Storage, Stored};
 use super::ladder::{Droop, exact};
-use super::reader::Reader;
+use super::reader::{self, Reader};
 
 /// Cells drawn for the moments of a spread: means of 64 rows are then right within a hundredth of a count.
 const MOMENT_CELLS: u64 = 1 << 16;
@@ -23,6 +23,9 @@ pub struct Margins {
     pub three_sigma_ua: f64,
     /// Largest difference of exact ladder and linear droop over those data, in counts.
     pub droop_error_counts: f64,
+    /// Largest difference of the exact network of a whole sub-array and the droops of its word and bit lines, in counts, over its columns, in a read of
+    /// fair random data in the rows farthest from the sense circuits.
+    pub array_error_counts: f64,
 }
 
 /// `1 - I / I_c`: what is left before a read current switches a junction.
@@ -103,6 +106,7 @@ pub fn margins(cell: &Cell) -> Margins {
             (at - reach, at + reach)
         }),
         droop_error_counts: differences.fold(0.0, f64::max),
+        array_error_counts: array_error(cell, droop) / step,
     }
 }
 
@@ -120,6 +124,36 @@ fn exact_ends(cell: &Cell, array: &Array, one: &Data) -> [f64; 2] {
     };
     // The rows whose cell on one line is high have the low one on the other.
     [true, false].map(|near| line(one.plus, near) - line(one.minus, !near))
+}
+
+/// Largest difference, in microamperes, of what the columns of a sub-array of nominal cells carry exactly and by the droops.
+fn array_error(cell: &Cell, droop: Droop) -> f64 {
+    let array = &cell.array;
+    let (rows, columns, lines_of) = (array.rows_at_once, array.columns, reader::lines(cell.encoding));
+    let (inputs, weights) = (Key::new(1).with("inputs"), Key::new(1).with("weights"));
+    let current = |row: usize, line: usize| {
+        let input = inputs.u64(row as u64) >> 63 == 1;
+        let weight = weights.u64((row * columns + line / lines_of) as u64) >> 63 == 1;
+        let (driven, high) = match cell.encoding {
+            Encoding::Match => (true, input == weight),
+            _ => (input, weight != (lines_of == 2 && line % 2 == 1)),
+        };
+        let ua = if high { cell.high_ua() } else { cell.low_ua() };
+        if driven { ua } else { 0.0 }
+    };
+    let cells: Vec<Vec<f64>> =
+        (0..rows).map(|r| (0..lines_of * columns).map(|line| current(r, line)).collect()).collect();
+    // The rows that are not driven are wire.
+    let driver_ohm = array.driver_ohm + array.bit_line_ohm * (array.rows - rows) as f64;
+    let exact = exact(&cells, cell.read_v, &Array { driver_ohm, ..*array });
+    let shares = reader::shares(cell);
+    let off = |line: usize| {
+        let whole: f64 = cells.iter().map(|row| row[line]).sum();
+        exact[line] - droop.apply(shares[line / lines_of] * whole)
+    };
+    let column =
+        |c: usize| (0..lines_of).map(|l| if l == 0 { off(lines_of * c) } else { -off(lines_of * c + l) }).sum::<f64>();
+    (0..columns).map(|c| column(c).abs()).fold(0.0, f64::max)
 }
 
 /// Mean and variance of a cell's current, in microamperes and their square.

@@ -5,6 +5,19 @@ use bitpact_core::rng::Key;
 use super::cell::{Cell, Encoding};
 use super::ladder::{Droop, word_line_share};
 
+/// Bit lines of a column.
+pub(crate) fn lines(encoding: Encoding) -> usize {
+    if encoding == Encoding::Differential { 2 } else { 1 }
+}
+
+/// Share of the read voltage at every column of a sub-array: of a row that is driven, half of the cells store the high current.
+pub(crate) fn shares(cell: &Cell) -> Vec<f64> {
+    let (array, lines) = (&cell.array, lines(cell.encoding));
+    let mean = 0.5 * (cell.high_ua() + cell.low_ua());
+    let share = |column| word_line_share(array, cell.read_v, mean, lines * column + lines / 2, lines * array.columns);
+    (0..array.columns).map(share).collect()
+}
+
 /// Reads groups of rows of a cell's columns.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -31,16 +44,11 @@ impl Reader {
         let (rows, at_once) = (array.rows, array.rows_at_once);
         let droop = |first| Droop::new(array, cell.read_v, first, at_once);
         let droops: Vec<Droop> = (0..rows).step_by(at_once).map(droop).collect();
-        let lines = if cell.encoding == Encoding::Differential { 2 } else { 1 };
-        let mean = 0.25 * (cell.high_ua() + cell.low_ua());
-        let share = |column: usize| {
-            word_line_share(array, cell.read_v, mean, lines * column + lines / 2, lines * array.columns)
-        };
         let mut reader = Self {
             encoding: cell.encoding,
             low_ua: cell.low_ua(),
             step_ua: 1.0,
-            shares: (0..array.columns).map(share).collect(),
+            shares: shares(cell),
             counts_per_code: cell.adc.counts_per_code,
             most: (1 << cell.adc.bits) - 1,
             droops,

@@ -147,6 +147,8 @@ fn margins_shrink_with_wires_rows_and_spread() {
         let many = margins(&cell.with_rows(64).unwrap());
         assert!(many.droop_ua < few.droop_ua && many.exact_ua < few.exact_ua, "{name}: {few:?} {many:?}");
         assert!(many.droop_error_counts > few.droop_error_counts, "{name}: {few:?} {many:?}");
+        let none = margins(&without_wires(Cell::open(name).unwrap()));
+        assert!(none.array_error_counts < 1e-6 && none.array_error_counts < few.array_error_counts, "{name}: {none:?}");
     }
 }
 

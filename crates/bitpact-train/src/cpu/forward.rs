@@ -1,10 +1,12 @@
 //! The forward half of a step, for training, evaluation and calibration.
 
+use bitpact_core::rng::Key;
 use bitpact_core::{ALPHA_MIN, ActQuant};
 use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
 use bitpact_model::InputDescription;
 
+use super::noise::SumNoise;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{Path, Product};
 use super::profile::Pool;
@@ -89,10 +91,12 @@ impl StepPlan {
         let scratch = Chunked::new(&mut self.scratch, 1);
         let (params, pixels) = (&self.params, &self.pixels);
         let statistics = mode != Mode::Evaluate;
-        product_forward(isa, pool, n, &mut unit.main, input, params, pixels, &scratch, statistics, &mut sums);
+        let noisy = mode == Mode::Train && self.sum_noise > 0.0 && unit.output != self.output;
+        let noise = noisy.then_some((self.key, self.sum_noise));
+        product_forward(isa, pool, n, &mut unit.main, input, params, pixels, &scratch, statistics, noise, &mut sums);
         if let Shortcut::Projection { value, product } = &mut unit.shortcut {
             let input = &self.values[*value];
-            product_forward(isa, pool, n, product, input, params, pixels, &scratch, statistics, &mut sums);
+            product_forward(isa, pool, n, product, input, params, pixels, &scratch, statistics, noise, &mut sums);
         }
         drop(scratch);
         if let (Mode::Calibrate(percentile), Activation::Quantized { clip, .. }) = (mode, unit.activation) {
@@ -207,7 +211,7 @@ fn images<T: Send + Sync>(pool: &Pool, n: usize, data: &mut [T], len: usize, f: 
     pool.run(n, &|i, _| f(i, &mut data.get(i)));
 }
 
-/// Accumulators of every image, then the norm's coefficients.
+/// Accumulators of every image, off by the errors of `noise`, then the norm's coefficients.
 fn product_forward(
     isa: Isa,
     pool: &Pool,
@@ -218,6 +222,7 @@ fn product_forward(
     pixels: &InputDescription,
     scratch: &Chunked<Scratch>,
     statistics: bool,
+    noise: Option<(Key, f32)>,
     (sums_int, sums_real, totals): &mut (&mut [i64], &mut [f64], &mut Totals),
 ) {
     let z_layout = product.z_layout;
@@ -227,6 +232,8 @@ fn product_forward(
     let (zero, scale) = product.widening(params, pixels);
     product.set_unit(params);
     pool.enter(Pass::Product, &product.name);
+    let noise = noise.and_then(|(key, rate)| SumNoise::new(key, rate, product));
+    let layout = product.z_layout;
     match &mut product.path {
         Path::Int { conv, packed, init, z, .. } => {
             let z = Chunked::new(z, z_len);
@@ -236,6 +243,9 @@ fn product_forward(
                 let mut clock = pool.clock(worker);
                 let groups = &mut scratch.get(worker)[0].groups;
                 conv.run(input.store.codes(i, x_len), packed, init, &mut z, groups);
+                if let Some(noise) = noise {
+                    noise.add(i, &mut z, layout);
+                }
                 clock.lap(Pass::Product);
                 if statistics {
                     let mut sums = sums.get(i);

@@ -7,6 +7,7 @@
 mod average;
 mod backward;
 mod forward;
+mod noise;
 mod optimizer;
 mod plan;
 mod product;
@@ -175,6 +176,7 @@ impl TrainBackend for CpuBackend {
         self.pool.enter(Pass::Images, "");
         self.fill(n, input.fill);
         self.plan.key = input.key;
+        self.plan.sum_noise = input.sum_noise;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
         self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;

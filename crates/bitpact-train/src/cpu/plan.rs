@@ -191,6 +191,8 @@ pub(super) struct StepPlan {
     pub(super) batch: usize,
     /// Random numbers of the step.
     pub(super) key: Key,
+    /// Relative error of the step's sums.
+    pub(super) sum_noise: f32,
 }
 
 /// Products of a stage, the shortcut's included.

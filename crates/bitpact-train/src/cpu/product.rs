@@ -203,6 +203,16 @@ impl Product {
         }
     }
 
+    /// Inputs of one sum.
+    pub(super) fn inputs(&self) -> usize {
+        self.geometry.kh * self.geometry.kw * self.geometry.cin / self.groups
+    }
+
+    /// Bits of the weight codes of the integer path.
+    pub(super) fn weight_bits(&self) -> Option<u8> {
+        self.spec.filter(|_| matches!(self.path, Path::Int { .. })).map(|spec| spec.bits.get())
+    }
+
     /// Largest |z| of the integer path, for the proof that its sums are exact.
     pub(super) fn largest_accumulator(&self) -> Option<u64> {
         let spec = self.spec.filter(|_| matches!(self.path, Path::Int { .. }))?;
@@ -210,8 +220,7 @@ impl Product {
             Source::Codes { bits, quant, .. } => quant.q_max(bits) as u64,
             _ => 255,
         };
-        let taps = (self.geometry.kh * self.geometry.kw * self.geometry.cin / self.groups) as u64;
-        Some(taps * q_max * spec.grid.code_limit(spec.bits) as u64)
+        Some(self.inputs() as u64 * q_max * spec.grid.code_limit(spec.bits) as u64)
     }
 
     /// What the products of a step on `batch` images multiply.

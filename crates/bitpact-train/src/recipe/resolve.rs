@@ -88,6 +88,7 @@ impl Draft {
             lr_decay: self.number("lr_decay", 0.1, "a number above 0 and at most 1", |v| v > 0.0 && v <= 1.0)?,
             warmup_epochs: self.number("warmup_epochs", 0.0, "a number of 0 or more", |v| v >= 0.0)?,
             label_smoothing: self.number("label_smoothing", 0.0, FRACTION, is_fraction)?,
+            sum_noise: self.number("sum_noise", 0.0, "a number from 0 to 1", |v| (0.0..=1.0).contains(&v))?,
             cutout: self.whole("cutout", Some(0), 0, 1024)? as usize,
             mixup: self.number("mixup", 0.0, "a number from 0 to 4", |v| (0.0..=4.0).contains(&v))?,
             teacher: self.take("teacher")?,

@@ -369,6 +369,7 @@ fn groups_are_written_in_files_and_flags_and_checked() {
         ("betas = [0.9]", "`betas` = [0.9]: expected two numbers of at least 0 and below 1"),
         ("ema_decay = 1.0", "`ema_decay` = 1: expected a number of at least 0 and below 1"),
         ("label_smoothing = -0.1", "`label_smoothing` = -0.1"),
+        ("sum_noise = 1.5", "`sum_noise` = 1.5"),
         ("max_grad_norm = -1", "`max_grad_norm` = -1"),
         ("bn_reestimate = -1", "`bn_reestimate` = -1: expected a whole number"),
         ("optimizer = \"adamax\"", "(did you mean `adam`?)"),

@@ -136,7 +136,7 @@ fn check_step(choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseE
         mixup: choices.of(&[None, Some(200)]),
         teacher: choices.one_in(3).then_some(teacher),
     };
-    let input = StepInput { lr: 0.0, fill: &fill, key: Key::new(3), loss };
+    let input = StepInput { lr: 0.0, fill: &fill, key: Key::new(3), sum_noise: 0.0, loss };
     let (fused, reference) = (pair.fused.step(&input).unwrap(), pair.reference.step(&input).unwrap());
     let what = || format!("{} {:?}", serde_json::to_string(&pair.graph).unwrap(), pair.plan);
     for (act, [fused, reference]) in pair.codes() {

@@ -11,7 +11,7 @@ use super::teacher::Teacher;
 use super::{Images, RunError};
 use crate::memory;
 use crate::recipe::{Origin, Recipe, RecipeError};
-use crate::{BackendKind, BackendSpec, TrainBackend};
+use crate::{BackendKind, BackendSpec, TrainBackend, TrainError};
 
 /// What a run trains, resolved.
 #[derive(Debug, Clone)]
@@ -86,6 +86,10 @@ impl Setup {
     /// # Errors
     /// Batches that need more memory than can be had; see also [`BackendKind::build`].
     pub fn backend(&self, kind: BackendKind, isa: Isa, threads: usize) -> Result<Box<dyn TrainBackend>, RunError> {
+        if kind == BackendKind::Reference && self.recipe.sum_noise > 0.0 {
+            let what = "sum_noise has no meaning in the specification of a step; train with `--backend cpu`".to_owned();
+            return Err(TrainError::Unsupported { node: self.graph.node(0).name.clone(), what }.into());
+        }
         let (optimizer, gradients) = (self.recipe.optimizer_config(), self.recipe.gradients());
         let (graph, plan, batch_size) = (&self.graph, &self.plan, self.recipe.batch_size);
         let teacher = self.teacher.as_ref().map(|teacher| (&teacher.model.graph, &teacher.model.plan));

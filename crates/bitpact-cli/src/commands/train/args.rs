@@ -128,6 +128,9 @@ pub(super) struct RecipeFlags {
     /// Share of a label that is spread over all classes
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
+    /// Relative error of sums, as of in-memory arrays: the rms of `accel in-memory` over the root of its rows
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    sum_noise: Option<f64>,
     /// Side of the square that is cut out of training images, in pixels
     #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     cutout: Option<i64>,
@@ -244,6 +247,7 @@ impl RecipeFlags {
             ("max_grad_norm", "--max-grad-norm", self.max_grad_norm),
             ("weight_decay", "--weight-decay", self.weight_decay),
             ("label_smoothing", "--label-smoothing", self.label_smoothing),
+            ("sum_noise", "--sum-noise", self.sum_noise),
             ("mixup", "--mixup", self.mixup),
             ("distill_temperature", "--distill-temperature", self.distill_temperature),
             ("distill_weight", "--distill-weight", self.distill_weight),

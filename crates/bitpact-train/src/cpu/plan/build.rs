@@ -148,6 +148,7 @@ impl StepPlan {
             batch,
             params,
             key: Key::new(0),
+            sum_noise: 0.0,
         })
     }
 }

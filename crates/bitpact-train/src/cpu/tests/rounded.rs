@@ -3,7 +3,6 @@
 use super::super::plan::{Shortcut, StageKind};
 use super::super::product::{Product, WeightSums};
 use super::*;
-use crate::LossInput;
 
 const FORMATS: [Gradients; 2] = [Gradients::Bf16, Gradients::Int8];
 
@@ -22,7 +21,7 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
 fn gradients(backend: &mut CpuBackend, start: &BTreeMap<String, Tensor>, key: u64) -> BTreeMap<String, Vec<f32>> {
     backend.load(start, None).unwrap();
     let fill = filler(backend.input_shape(), backend.plan.classes);
-    backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key), loss: LossInput::default() }).unwrap();
+    backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key), ..StepInput::default() }).unwrap();
     let mut all: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for (name, tensor) in backend.optimizer_state().momentum {
         let name = if name.ends_with(".clip_val") { "clip values".to_owned() } else { name };

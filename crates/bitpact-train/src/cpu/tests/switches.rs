@@ -29,7 +29,7 @@ fn soft_step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
     let logits: Vec<f32> = (0..BATCH * backend.plan.classes).map(|i| Key::new(4).normal(i as u64)).collect();
     let teacher = Some(TeacherInput { logits: &logits, temperature: 3.0, weight: 0.4 });
     let loss = LossInput { label_smoothing: 0.1, mixup: Some(200), teacher };
-    backend.step(&StepInput { lr, fill: &fill, key: Key::new(3), loss }).unwrap()
+    backend.step(&StepInput { lr, fill: &fill, key: Key::new(3), loss, ..StepInput::default() }).unwrap()
 }
 
 #[test]

@@ -243,7 +243,8 @@ fn other_images_of_the_same_number_are_noticed() {
         let (checkpoint, recipe) = folder.checkpoint().unwrap().unwrap();
         let setup = Setup::new(&recipe, &sets.images()).unwrap();
         let (mut backend, stop) = (FakeBackend::new(&setup), AtomicBool::new(false));
-        let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
+        let options =
+            RunOptions { backend: BackendKind::Cpu, isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
         Trainer::new(setup, sets.images(), &folder, options).run(&mut backend, Start::Resume(Box::new(checkpoint)))
     };
     let before = files(folder.path());

@@ -230,7 +230,8 @@ fn the_best_epoch_follows_the_held_out_images_and_the_test_set_has_no_part_in_it
     let train_on = |test, at: &std::path::Path| {
         let folder = RunFolder::create(at).unwrap();
         let stop = AtomicBool::new(false);
-        let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
+        let options =
+            RunOptions { backend: BackendKind::Cpu, isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
         crate::train(&recipe, images(test), &folder, fresh(), options).unwrap();
         (std::fs::read(folder.file(BEST)).unwrap(), folder.records().unwrap())
     };
@@ -260,7 +261,8 @@ fn images_that_are_held_out_must_leave_some_and_be_there() {
         let at = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(at.path().join("run")).unwrap();
         let stop = AtomicBool::new(false);
-        let options = RunOptions { isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
+        let options =
+            RunOptions { backend: BackendKind::Cpu, isa: Isa::Scalar, threads: 1, stop: &stop, observer: &mut |_| {} };
         let text = match holdout {
             27 => crate::train(&recipe, sets.images(), &folder, fresh(), options).unwrap_err().to_string(),
             _ => run(&recipe, &folder, fresh(), None).unwrap_err().to_string(),

@@ -111,7 +111,7 @@ fn ratio(cell: &Cell) -> String {
     if ratio < 100.0 { format!("{ratio:.3}") } else { format!("{ratio:.0}") }
 }
 
-fn margin_cells(margins: &Margins) -> [String; 5] {
+fn margin_cells(margins: &Margins) -> [String; 6] {
     let ua = |x: f64| format!("{x:.3}");
     [
         ua(margins.ideal_ua),
@@ -119,10 +119,11 @@ fn margin_cells(margins: &Margins) -> [String; 5] {
         ua(margins.exact_ua),
         ua(margins.three_sigma_ua),
         format!("{:.3}", margins.droop_error_counts),
+        format!("{:.3}", margins.array_error_counts),
     ]
 }
 
-const MARGIN_HEAD: [&str; 5] = ["no wires", "droop", "ladder", "3 sigma", "droop - ladder, counts"];
+const MARGIN_HEAD: [&str; 6] = ["no wires", "droop", "ladder", "3 sigma", "droop - ladder, counts", "- array"];
 
 fn margin_table(found: &[Found]) -> String {
     let head = ["cell", "high", "low"].into_iter().chain(MARGIN_HEAD).chain(["read disturb P", "AP"]);
