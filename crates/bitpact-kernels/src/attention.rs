@@ -48,7 +48,10 @@ pub fn attend(
     scores: &mut Vec<f32>,
     isa: Isa,
 ) {
-    assert!(queries.len() == out.len() && queries.len() % keys.width == 0 && keys.width == values.width, "queries");
+    assert!(
+        queries.len() == out.len() && queries.len().is_multiple_of(keys.width) && keys.width == values.width,
+        "queries"
+    );
     assert!(seen > 0, "no keys");
     scores.clear();
     scores.resize(queries.len() / keys.width * seen, 0.0);

@@ -53,7 +53,7 @@ fn matrix(layout: Layout, name: &str, q: &Quantized) -> Result<Tensors, LmError>
         (_, width) => return Err(fail(format!("width {width} has no place in this layout"))),
     };
     let (len, groups, each) = (grid.group_len(cols), grid.groups(cols), 32 / bits);
-    if cols % len != 0 || cols % each != 0 || rows % each != 0 {
+    if !cols.is_multiple_of(len) || !cols.is_multiple_of(each) || !rows.is_multiple_of(each) {
         return Err(fail(format!("{rows} x {cols} in groups of {len}: the layout needs whole groups and words")));
     }
     let code = |r: usize, k: usize| u32::from(q.codes()[r * cols + k]);
@@ -169,11 +169,11 @@ pub fn export(source: &dyn Source, layout: Layout, folder: &Path, tokenizer: Opt
     for i in 0..config.layers {
         let current = source.layer(i)?;
         for part in Part::ALL {
-            if let Weights::Codes(q) = &current.part(part).weights {
-                if q.grid() != grid {
-                    let what = format!("layer {i}, {}: another grid than the first, the layout has one", part.name());
-                    return Err(LmError::Unsupported(what));
-                }
+            if let Weights::Codes(q) = &current.part(part).weights
+                && q.grid() != grid
+            {
+                let what = format!("layer {i}, {}: another grid than the first, the layout has one", part.name());
+                return Err(LmError::Unsupported(what));
             }
         }
         shard(i + 2, layer(layout, i, &current)?)?;

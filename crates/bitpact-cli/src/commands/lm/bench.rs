@@ -188,5 +188,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let size = bytes(weights as u64);
     let own = threads == 1 && own_nanoseconds().is_some();
     let clock = if own { "own processor time" } else { "time on the wall" };
-    print(&format!("{name}, {isa}, {threads} threads ({clock}), {size} a token, read {read:.1} GB/s\n{}", table(&rows, &[0])))
+    print(&format!(
+        "{name}, {isa}, {threads} threads ({clock}), {size} a token, read {read:.1} GB/s\n{}",
+        table(&rows, &[0])
+    ))
 }
