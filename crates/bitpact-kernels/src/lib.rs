@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+pub mod attention;
 pub mod conv;
 pub mod depthwise;
 pub mod elements;

@@ -102,11 +102,11 @@ impl Config {
         within("the number of key and value heads", self.kv_heads, self.heads)?;
         within("the width of a head", self.head_dim, 1 << 12)?;
         within("the context", self.context, 1 << 24)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let (h, kv) = (self.heads, self.kv_heads);
             return Err(LmError::Unsupported(format!("{h} heads cannot share {kv} key and value heads")));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(LmError::Unsupported(format!(
                 "the width of a head is {}: expected an even number",
                 self.head_dim

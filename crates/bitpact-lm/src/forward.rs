@@ -1,7 +1,8 @@
 //! The network computed in float32: short, and what everything else is compared with.
 
+use bitpact_kernels::attention::{Rows, attend};
 use bitpact_kernels::float::{View, ViewMut, multiply};
-use bitpact_kernels::{Chunked, Pool};
+use bitpact_kernels::{Chunked, Isa, Pool};
 use bitpact_ptq::Matrix;
 
 use crate::rope::Rotations;
@@ -108,9 +109,22 @@ pub fn attention(
     let past = seen - tokens;
     let scale = 1.0 / (width as f32).sqrt();
     let mut heads = vec![0.0f32; config.heads * tokens * width];
+    let group = config.heads / config.kv_heads;
+    if tokens == 1 {
+        let isa = Isa::detect();
+        let parts = Chunked::new(&mut heads, group * width);
+        pool.run(config.kv_heads, &|h, _| {
+            let rows = |data| Rows::new(data, seen, kv, width);
+            let (keys, values) = (rows(&cache.keys[h * width..]), rows(&cache.values[h * width..]));
+            let queries = &q.data()[h * group * width..][..group * width];
+            attend(queries, keys, values, seen, scale, &mut parts.get(h), &mut Vec::new(), isa);
+        });
+        drop(parts);
+        return Matrix::new(1, config.q_dim(), heads).expect("a row of heads");
+    }
     let parts = Chunked::new(&mut heads, tokens * width);
     pool.run(parts.chunks(), &|h, _| {
-        let at = h / (config.heads / config.kv_heads) * width;
+        let at = h / group * width;
         let mut scores = vec![0.0f32; tokens * seen];
         let queries = View::strided(&q.data()[h * width..], tokens, width, config.q_dim());
         let keys = View::strided(&cache.keys[at..], seen, width, kv);
@@ -219,5 +233,38 @@ impl Model {
     /// Logits of the tokens whose hidden states are the rows of `hidden`.
     pub fn logits(&self, hidden: &Matrix, pool: &Pool) -> Matrix {
         self.outer.head().apply(hidden, pool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{config, model};
+
+    #[test]
+    fn token_by_token_gives_the_logits_of_all_at_once_for_any_number_of_threads() {
+        let model = model(Config { heads: 4, kv_heads: 2, ..config() }, true);
+        let tokens: Vec<u32> = (0..30).map(|i| i * 13 % 40).collect();
+        let pool = Pool::new(1);
+        let whole = model.hidden(&tokens, &mut Cache::new(&model.config), &pool).unwrap();
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            assert_eq!(model.hidden(&tokens, &mut Cache::new(&model.config), &pool).unwrap(), whole);
+            let mut cache = Cache::new(&model.config);
+            model.hidden(&tokens[..7], &mut cache, &pool).unwrap();
+            for t in 7..30 {
+                let one = model.hidden(&tokens[t..=t], &mut cache, &pool).unwrap();
+                one.row(0).iter().zip(whole.row(t)).for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{t}: {a} {b}"));
+            }
+            assert_eq!(cache.len(), 30);
+        }
+    }
+
+    #[test]
+    fn tokens_beyond_vocabulary_or_context_are_refused() {
+        let (model, pool) = (model(config(), false), Pool::new(1));
+        let run = |tokens: &[u32]| model.hidden(tokens, &mut Cache::new(&model.config), &pool).unwrap_err().to_string();
+        assert!(run(&[40]).contains("token 40 is beyond the 40"));
+        assert!(run(&[0; 65]).contains("65 tokens are more than the model's context of 64"));
     }
 }

@@ -6,6 +6,7 @@
 
 mod config;
 mod error;
+mod export;
 pub mod forward;
 mod gguf;
 mod huggingface;
@@ -26,6 +27,7 @@ mod tokenizer;
 
 pub use config::{Config, RopeScaling};
 pub use error::LmError;
+pub use export::{Layout, export};
 pub use forward::Cache;
 pub use gguf::{Gguf, check_gguf};
 pub use huggingface::HuggingFace;

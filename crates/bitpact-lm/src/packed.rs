@@ -229,13 +229,13 @@ impl PackedWriter {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .filter(|s: &State| s.header == text && s.layers <= self.layers);
-        if let Some(state) = state {
-            if std::fs::metadata(&part).is_ok_and(|m| m.len() >= end(state.layers)) {
-                let file = OpenOptions::new().write(true).open(&part).map_err(write_error(&part))?;
-                file.set_len(end(state.layers)).map_err(write_error(&part))?;
-                self.done = state.layers;
-                return Ok(());
-            }
+        if let Some(state) = state
+            && std::fs::metadata(&part).is_ok_and(|m| m.len() >= end(state.layers))
+        {
+            let file = OpenOptions::new().write(true).open(&part).map_err(write_error(&part))?;
+            file.set_len(end(state.layers)).map_err(write_error(&part))?;
+            self.done = state.layers;
+            return Ok(());
         }
         let mut file = BufWriter::new(File::create(&part).map_err(write_error(&part))?);
         file.write_all(&self.header).map_err(write_error(&part))?;

@@ -5,7 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use bitpact_kernels::Pool;
-use bitpact_ptq::{Gptq, Gram, Grid, Matrix, Osaq, PtqError, Quantized, clip_search, guarded, scale_search};
+use bitpact_ptq::{
+    Gptq, Gram, Grid, Matrix, Osaq, PtqError, Quantized, clip_search, guarded, scale_search, smoothing_scales,
+};
 
 use crate::forward::{self, LayerCache, Site};
 use crate::rope::Rotations;
@@ -14,6 +16,8 @@ use crate::{Config, Layer, Linear, LmError, Part, Source, Weights};
 /// What is done before weights are rounded, and how they are rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Method {
+    /// Smoothing of activations, with its strength, for products with activations of 8 bits.
+    pub smooth: Option<f32>,
     /// AWQ's scales of input channels.
     pub scales: bool,
     /// AWQ's clipping of groups.
@@ -26,7 +30,7 @@ pub struct Method {
 
 impl Method {
     /// Round to nearest.
-    pub const RTN: Method = Method { scales: false, clip: false, osaq: None, gptq: None };
+    pub const RTN: Method = Method { smooth: None, scales: false, clip: false, osaq: None, gptq: None };
 
     /// Whether inputs of layers are needed.
     pub fn calibrated(&self) -> bool {
@@ -37,12 +41,13 @@ impl Method {
 impl FromStr for Method {
     type Err = LmError;
 
-    /// Names joined by `+`: `rtn`, `gptq`, `awq` (scales and clip), `awq-scales`, `osaq` (curvature), `osaq-paper` (guarded).
+    /// Names joined by `+`: `rtn`, `gptq`, `smooth` (strength 0.5), `awq` (scales and clip), `awq-scales`, `osaq` (curvature), `osaq-paper` (guarded).
     fn from_str(text: &str) -> Result<Method, LmError> {
         let mut method = Method::RTN;
         for name in text.split('+') {
             match name {
                 "rtn" => {}
+                "smooth" => method.smooth = Some(0.5),
                 "gptq" => method.gptq = Some(Gptq::default()),
                 "awq" => (method.scales, method.clip) = (true, true),
                 "awq-scales" => method.scales = true,
@@ -51,7 +56,7 @@ impl FromStr for Method {
                 "osaq-paper" => method.osaq = Some((Osaq::paper(), true)),
                 other => {
                     return Err(LmError::Input(format!(
-                        "unknown method \"{other}\": expected rtn, gptq, awq, awq-scales, osaq, osaq-guarded or osaq-paper, joined by +"
+                        "unknown method \"{other}\": expected rtn, gptq, smooth, awq, awq-scales, osaq, osaq-guarded or osaq-paper, joined by +"
                     )));
                 }
             }
@@ -208,6 +213,9 @@ pub fn quantize_layer(
     })?;
     let mut layer = layer;
     let mut alphas = BTreeMap::new();
+    if let Some(strength) = method.smooth {
+        smooth(config, index, &mut layer, strength, &mut grams, &mut samples)?;
+    }
     if method.scales {
         scale(config, index, &mut layer, recipe, &mut grams, &samples, &mut alphas, pool)?;
     }
@@ -220,6 +228,38 @@ fn site_width(config: &Config, site: Site) -> usize {
         Site::Output => config.q_dim(),
         Site::Down => config.hidden,
     }
+}
+
+/// Moves range from the inputs of every site to the weights that read them, and folds that into what comes before.
+fn smooth(
+    config: &Config,
+    index: usize,
+    layer: &mut Layer,
+    strength: f32,
+    grams: &mut [Gram],
+    samples: &mut [Vec<Matrix>; 2],
+) -> Result<(), LmError> {
+    for site in Site::ALL {
+        // With grouped queries a channel of values feeds several channels of the output matrix.
+        if site == Site::Output && config.heads != config.kv_heads {
+            continue;
+        }
+        let readers: Vec<Matrix> =
+            Part::ALL.into_iter().filter(|&p| Site::of(p) == site).map(|p| layer.part(p).weights.to_float()).collect();
+        let largest = grams[site as usize].largest_magnitude();
+        let named = |source| LmError::Layer { layer: format!("layer {index}, input {site:?}"), source };
+        let scales = smoothing_scales(largest, &readers.iter().collect::<Vec<_>>(), strength).map_err(named)?;
+        fold(layer, site, &scales);
+        grams[site as usize] = grams[site as usize].divided(&scales);
+        let inverse: Vec<f32> = scales.iter().map(|s| 1.0 / s).collect();
+        let own: &mut [Matrix] = match site {
+            Site::Attention => &mut samples[0],
+            Site::Mlp => &mut samples[1],
+            _ => &mut [],
+        };
+        own.iter_mut().for_each(|x| x.scale_cols(&inverse));
+    }
+    Ok(())
 }
 
 /// Searches AWQ's scales of all sites and folds them into what comes before: norms, values, the feed-forward block's other input.
@@ -443,7 +483,7 @@ mod tests {
             distance(&logits(&q, &pool), &float)
         };
         let rtn = error("rtn");
-        for method in ["gptq", "awq", "awq+gptq", "osaq-guarded+gptq"] {
+        for method in ["gptq", "awq", "smooth+awq+gptq", "osaq-guarded+gptq"] {
             let e = error(method);
             assert!(e < 1.1 * rtn, "{method}: {e} against {rtn}");
         }

@@ -141,7 +141,7 @@ fn rows_of(
             for i in start..end {
                 let column = order[i];
                 // In natural order a group begins here; the columns of its part of the block carry all earlier errors.
-                if !static_groups && i % len == 0 {
+                if !static_groups && i.is_multiple_of(len) {
                     params[r * groups + i / len] = grid.fit(&row[i..cols.min(i + len)]);
                 }
                 let p = params[r * groups + column / len];
@@ -214,8 +214,8 @@ mod tests {
         let mut row: Vec<f64> = w.row(7).iter().map(|&v| v.into()).collect();
         let mut differ = 0;
         let mut params = GroupParams { step: half::f16::ONE, zero: 0 };
-        for i in 0..300 {
-            if i % 64 == 0 {
+        for i in 0..300usize {
+            if i.is_multiple_of(64) {
                 let group: Vec<f32> = row[i..300.min(i + 64)].iter().map(|&v| v as f32).collect();
                 params = grid.fit(&group);
             }

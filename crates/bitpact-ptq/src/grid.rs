@@ -125,7 +125,7 @@ impl Grid {
     pub fn new(width: Width, group: Group, symmetric: bool) -> Result<Grid, PtqError> {
         match (width, group) {
             (Width::Bits(b), _) if !(2..=8).contains(&b) => Err(PtqError::Grid(format!("{b} bits: expected 2 to 8"))),
-            (_, Group::Of(n)) if n == 0 || n % 32 != 0 => {
+            (_, Group::Of(n)) if n == 0 || !n.is_multiple_of(32) => {
                 Err(PtqError::Grid(format!("groups of {n}: expected a multiple of 32")))
             }
             (Width::Ternary, _) if !symmetric => {

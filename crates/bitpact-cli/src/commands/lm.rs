@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod export;
 mod inspect;
 mod open;
 mod perplexity;
@@ -38,6 +39,7 @@ enum Command {
     Compare(Box<compare::Args>),
     Inspect(inspect::Args),
     Run(run::Args),
+    Export(export::Args),
     Bench(bench::Args),
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Compare(args) => compare::run(*args),
         Command::Inspect(args) => inspect::run(args),
         Command::Run(args) => run::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
     };
     result.map_err(|error| match error.downcast::<LmError>() {

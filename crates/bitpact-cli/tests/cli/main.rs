@@ -5,6 +5,7 @@ mod bench_train;
 mod data;
 mod engine;
 mod files;
+mod lm;
 mod networks;
 mod owners;
 mod results;

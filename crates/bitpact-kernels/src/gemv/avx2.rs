@@ -148,8 +148,9 @@ fn several<const B: usize, const T: usize>(p: &Panels, lines: &[Line], tile: &Ti
         let step = _mm256_set1_ps(tile.steps[t]);
         for half in 0..2 {
             let to = &mut y[t * OUTPUTS + 8 * half..][..8];
+            let value = _mm256_mul_ps(total[t][half], step);
             // SAFETY: 8 numbers.
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_mul_ps(total[t][half], step)) };
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) };
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Panels {
 impl Panels {
     pub(super) fn new(rows: usize, cols: usize, bits: usize, group: usize, zeros: Zeros<'_>) -> Panels {
         assert!(matches!(bits, 2 | 3 | 4 | 8), "{bits} bits: expected 2, 3, 4 or 8");
-        let fits = group > 0 && group % INPUTS == 0 && group <= MAX_GROUP;
+        let fits = group > 0 && group.is_multiple_of(INPUTS) && group <= MAX_GROUP;
         assert!(fits, "groups of {group}: expected a multiple of {INPUTS} up to {MAX_GROUP}");
         let groups = cols.div_ceil(group);
         let zero = if let Zeros::All(zero) = zeros { Some(zero) } else { None };

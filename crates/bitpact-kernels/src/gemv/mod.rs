@@ -180,8 +180,8 @@ impl GemvInputs {
     /// # Panics
     /// Where `x` is not whole tokens, or `group` is no multiple of 32.
     pub fn round(x: &[f32], cols: usize, group: usize, pool: &Pool) -> GemvInputs {
-        assert!(cols > 0 && x.len() % cols == 0, "{} numbers, tokens of {cols}", x.len());
-        assert!(group > 0 && group % 32 == 0, "groups of {group}: expected a multiple of 32");
+        assert!(cols > 0 && x.len().is_multiple_of(cols), "{} numbers, tokens of {cols}", x.len());
+        assert!(group > 0 && group.is_multiple_of(32), "groups of {group}: expected a multiple of 32");
         let tokens: Vec<&[f32]> = x.chunks_exact(cols).collect();
         let mut parts = Vec::new();
         let mut rest = &tokens[..];

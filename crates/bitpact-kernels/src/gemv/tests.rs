@@ -39,7 +39,9 @@ impl Case {
             bits,
             group,
             // Now and then the largest code everywhere, where sums of 16 bits are at their limit.
-            codes: (0..rows * cols).map(|_| if seed % 5 == 0 { max as u8 } else { (next() & max) as u8 }).collect(),
+            codes: (0..rows * cols)
+                .map(|_| if seed.is_multiple_of(5) { max as u8 } else { (next() & max) as u8 })
+                .collect(),
             // float16 from 2^-8 to 2^-1, and 0.
             steps: (0..groups).map(|i| if i % 17 == 3 { 0 } else { (next() % 0x1c00 + 0x1c00) as u16 }).collect(),
             zeros: (0..groups).map(|_| (next() & max) as u8).collect(),
@@ -58,7 +60,7 @@ impl Case {
     fn inputs(&self, tokens: usize, seed: u64) -> GemvInputs {
         let mut next = numbers(seed);
         // Every fifth case is at the end of the range throughout.
-        let value = |n: u64| if seed % 5 == 0 { 1.0 } else { n as f32 % 2001.0 / 1000.0 - 1.0 };
+        let value = |n: u64| if seed.is_multiple_of(5) { 1.0 } else { n as f32 % 2001.0 / 1000.0 - 1.0 };
         let x: Vec<f32> = (0..tokens * self.cols).map(|_| value(next())).collect();
         GemvInputs::round(&x, self.cols, self.group, &Pool::new(2))
     }

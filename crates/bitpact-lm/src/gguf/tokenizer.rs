@@ -36,9 +36,9 @@ pub(super) fn json(header: &Header) -> Result<Vec<u8>, String> {
     }
     let texts = |key: &str| -> Result<Vec<&str>, String> {
         let values = header.array(key).ok_or_else(|| format!("{key} is missing"))?;
-        let text =
-            |v| if let &Value::Text(ref t) = v { Ok(t.as_str()) } else { Err(format!("{key} is no list of texts")) };
-        values.iter().map(text).collect()
+        let found: Option<Vec<&str>> =
+            values.iter().map(|v| if let Value::Text(t) = v { Some(t.as_str()) } else { None }).collect();
+        found.ok_or_else(|| format!("{key} is no list of texts"))
     };
     let (tokens, merges) = (texts("tokenizer.ggml.tokens")?, texts("tokenizer.ggml.merges")?);
     let pairs = merges.iter().map(|m| m.split_once(' ').ok_or_else(|| format!("a merge \"{m}\" without a space")));

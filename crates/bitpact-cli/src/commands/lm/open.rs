@@ -55,10 +55,9 @@ impl ModelArgs {
         if let Some(path) = &self.tokenizer {
             return read(path);
         }
-        if !self.model.is_dir() && self.model.extension().is_some_and(|e| e == "safetensors") {
-            if let Some((name, bytes)) = PackedFile::open(&self.model)?.tokenizer()? {
-                return Ok((if name == "tokenizer.json" { "tokenizer.json" } else { "tokenizer.bin" }, bytes));
-            }
+        let packed = !self.model.is_dir() && self.model.extension().is_some_and(|e| e == "safetensors");
+        if packed && let Some((name, bytes)) = PackedFile::open(&self.model)?.tokenizer()? {
+            return Ok((if name == "tokenizer.json" { "tokenizer.json" } else { "tokenizer.bin" }, bytes));
         }
         if Gguf::is_one(&self.model) {
             return Ok(("tokenizer.json", Gguf::open(&self.model)?.tokenizer_json()?));

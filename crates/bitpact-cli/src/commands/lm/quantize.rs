@@ -20,7 +20,7 @@ use crate::progress::bar;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// rtn, gptq, awq, awq-scales, osaq, osaq-guarded, osaq-paper, or several joined by +, as awq+gptq
+    /// rtn, gptq, smooth, awq, awq-scales, osaq, osaq-guarded, osaq-paper, or several joined by +, as awq+gptq
     #[arg(long, default_value = "rtn")]
     method: String,
     #[command(flatten)]
