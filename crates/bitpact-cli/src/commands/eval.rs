@@ -1,6 +1,6 @@
 //! `bitpact eval`: the accuracy of a network on a test set.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bitpact::Dataset;
 use bitpact::engine::Accuracy;
 use bitpact::train::{BackendKind, BackendSpec, RunError, evaluate_integer, evaluate_simulated, memory};
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// What computes a float network: cpu or reference
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     backend: BackendKind,
+    /// Evaluate on a set with other classes than those the network was made for
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     machine: MachineArgs,
     /// Write one JSON object to standard output
@@ -37,6 +40,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     let loaded = args.on.network()?;
     let (name, test) = args.on.images(&loaded)?;
+    if let Some(difference) = other_classes(loaded.class_names(), test.class_names()) {
+        let text = format!("{}: made for other classes than those of {name}: {difference}", loaded.file.display());
+        match args.force {
+            true => say!("warning: {text}"),
+            false => bail!("{text}; --force evaluates it all the same"),
+        }
+    }
     let evaluation = evaluate(&args, &loaded, &*test)?;
     let is_integer = matches!(loaded.network, Network::Integer { .. });
     let view = if is_integer { "integer" } else { "float" };
@@ -64,6 +74,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
     ))
 }
 
+/// The first class in which two lists of names differ; nothing where one of them says nothing.
+fn other_classes(network: &[String], set: &[String]) -> Option<String> {
+    let says_nothing =
+        |names: &[String]| names.iter().enumerate().all(|(class, name)| name.is_empty() || *name == class.to_string());
+    if network.len() != set.len() {
+        return Some(format!("{} classes, and the set has {}", network.len(), set.len()));
+    }
+    if says_nothing(network) || says_nothing(set) {
+        return None;
+    }
+    let class = (0..set.len()).find(|&class| network[class] != set[class])?;
+    Some(format!("class {class} is `{}`, and that of the set `{}`", network[class], set[class]))
+}
+
 fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy> {
     let machine = args.machine.resolve();
     let bar = image_bar("evaluating", test.len());
@@ -88,4 +112,22 @@ fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy
     }?;
     bar.finish_and_clear();
     Ok(evaluation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::other_classes;
+
+    #[test]
+    fn classes_are_the_same_in_the_same_order_or_other_ones() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let animals = names(&["cat", "dog"]);
+        assert_eq!(other_classes(&animals, &animals), None);
+        let text = other_classes(&animals, &names(&["dog", "cat"])).unwrap();
+        assert_eq!(text, "class 0 is `cat`, and that of the set `dog`");
+        assert!(other_classes(&animals, &names(&["cat", "dog", "cow"])).unwrap().contains("2 classes"));
+        // Numbers and nothing are no names.
+        assert_eq!(other_classes(&names(&["0", "1"]), &animals), None);
+        assert_eq!(other_classes(&names(&["", ""]), &animals), None);
+    }
 }

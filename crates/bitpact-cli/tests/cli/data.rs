@@ -232,3 +232,24 @@ fn two_fetches_of_one_file_do_not_mix() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_network_is_not_evaluated_on_the_set_of_other_classes() {
+    let place = Place::new();
+    for set in ["kmnist", "fashion-mnist"] {
+        grey(&place.path("data").join(set), MNIST, [70, 30]);
+    }
+    let tiny = TINY.replace("height = 32, width = 32, channels = 3", "height = 28, width = 28, channels = 1");
+    std::fs::write(place.path("tiny.toml"), tiny).unwrap();
+    let line = "train --dataset kmnist --data data --arch tiny.toml --batch-size 14 --epochs 1 --output run";
+    place.run(line).ok();
+    for model in ["run", "run/model.bitpact", "run/best.safetensors"] {
+        let wrong = format!("eval {model} --data data --dataset fashion-mnist");
+        place
+            .run(&wrong)
+            .failed(1, &["made for other classes than those of fashion-mnist", "`T-shirt/top`", "--force"]);
+        let said = place.run(&format!("{wrong} --force")).ok();
+        assert!(said.stderr.contains("warning: ") && said.stdout.contains("top-1"), "{}", said.stderr);
+    }
+    place.run("eval run --data data").ok();
+}

@@ -156,6 +156,17 @@ fn take_weights(
         let known = tensors.keys().take(3).cloned().collect::<Vec<_>>().join(", ");
         return Err(RunError::Init { what: format!("no tensor has a name of this network, such as {known}") });
     }
+    // Convolutions and linear layers: norms and clip values of another network are no start for these.
+    let is_product = |name: &&String| name.ends_with(".weight") && tensors[*name].shape.len() > 1;
+    if !report.unused.is_empty() && !report.loaded.iter().any(|name| is_product(&name)) {
+        let first = |names: &mut dyn Iterator<Item = &String>| names.take(3).cloned().collect::<Vec<_>>().join(", ");
+        let (own, file) = (first(&mut tensors.keys().filter(is_product)), first(&mut report.unused.iter()));
+        let what = format!(
+            "only {} of the file's tensors have names of this network, and none is the weight of a layer such as {own}; the file has {file}",
+            report.loaded.len()
+        );
+        return Err(RunError::Init { what });
+    }
     report.missing = tensors.keys().filter(|name| !report.loaded.contains(name)).cloned().collect();
     Ok(report)
 }

@@ -303,3 +303,24 @@ fn overrides_and_patterns_that_change_nothing_name_what_would() {
 fn text_of(tables: &str) -> String {
     format!("{RECIPE}\n{tables}\n")
 }
+
+#[test]
+fn weights_of_which_no_layer_matches_are_refused() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    let norm = || Tensor::full(&[4], 1.0);
+    let weights =
+        [("bn1.weight", norm()), ("bn1.bias", norm()), ("features.0.weight", Tensor::full(&[4, 1, 3, 3], 0.1))];
+    let weights: BTreeMap<_, _> = weights.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+    let begun = |weights| run(&recipe(|_| {}), &folder, Start::Fresh { weights: Some(weights) }, Some(0));
+    let text = begun(weights.clone()).unwrap_err().to_string();
+    for part in
+        ["only 2 of the file's tensors", "such as conv1.weight, linear.weight", "the file has features.0.weight"]
+    {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(!folder.path().exists());
+    let mut some = weights;
+    some.insert("conv1.weight".to_owned(), Tensor::full(&[4, 1, 3, 3], 0.1));
+    begun(some).unwrap();
+}
