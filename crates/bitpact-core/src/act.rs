@@ -1,11 +1,7 @@
 //! Activation quantizers: PACT forward, and its two backward modes.
 
-mod sign;
-
-pub use sign::{act_sign_backward, act_sign_value, quantize_act_sign, sign_sum};
-
-use crate::round::round_to_code;
-use crate::{Bits, NameError, round_half_even};
+use crate::round::{round_code, round_to_code};
+use crate::{Bits, NameError};
 use serde::{Deserialize, Serialize};
 
 /// The clip value never falls below this, 2^-7; a step that would is clamped.
@@ -130,7 +126,7 @@ pub fn lsq_alpha_scale(n: usize, q_max: f32) -> f32 {
 /// The code of `x`: `clamp(round_half_even(x * inverse_step), 0, q_max)` (PACT, eq. 1 and 2), 0 for `NaN`.
 ///
 /// `inverse_step` from [`act_inverse_step`]; `q_max` is an integer in 1..=255. Zero and the clip value are codes.
-#[inline]
+#[inline(always)]
 pub fn quantize_act(x: f32, inverse_step: f32, q_max: f32) -> u8 {
     round_to_code(clamp(x * inverse_step, q_max)) as u8
 }
@@ -138,7 +134,7 @@ pub fn quantize_act(x: f32, inverse_step: f32, q_max: f32) -> u8 {
 /// The signed code of `x`: `clamp(round_half_even(x * inverse_step), -q_max, q_max)`, `-q_max` for `NaN`.
 ///
 /// `inverse_step` from [`ActQuant::inverse_step`] of `pact-sym`; `q_max` is an integer in 1..=127. Zero and both clip values are codes.
-#[inline]
+#[inline(always)]
 pub fn quantize_act_signed(x: f32, inverse_step: f32, q_max: f32) -> i8 {
     let v = x * inverse_step;
     let v = if v > -q_max { v } else { -q_max };
@@ -146,7 +142,7 @@ pub fn quantize_act_signed(x: f32, inverse_step: f32, q_max: f32) -> i8 {
 }
 
 /// `v` clamped to `[0, q_max]`, 0 for `NaN`; clamping before rounding changes nothing, as both bounds are integers.
-#[inline]
+#[inline(always)]
 fn clamp(v: f32, q_max: f32) -> f32 {
     let v = if v > 0.0 { v } else { 0.0 };
     if v < q_max { v } else { q_max }
@@ -162,7 +158,7 @@ pub fn largest_clip(alphas: &[f32]) -> f32 {
 ///
 /// Rounding is monotone, so to clamp the channel's codes at it is to clip its values at `alpha`:
 /// `round(min(x, alpha) / s) = min(round(x / s), round(alpha / s))`. A signed channel has its codes in plus and minus of it.
-#[inline]
+#[inline(always)]
 pub fn channel_q_max(alpha: f32, inverse_step: f32, q_max: f32) -> f32 {
     f32::from(quantize_act(alpha, inverse_step, q_max))
 }
@@ -180,49 +176,51 @@ pub struct ActGrad {
 ///
 /// - all: `dx = g` where `0 <= x < alpha`, else 0;
 /// - `pact` (arXiv 1805.06085, eq. 3): `dalpha = g` where `x >= alpha`, else 0;
-/// - `pact+`: the same, and `dalpha = g * (q - x * inverse_step) / q_max` where `0 <= x < alpha`. This is what automatic
+/// - `pact+`: the same, and `dalpha = g * ((q - x * inverse_step) / q_max)` where `0 <= x < alpha`. This is what automatic
 ///   differentiation makes of `alpha * round_ste(clip(x) / alpha * n) / n`;
 /// - `lsq` (arXiv 1902.08153, eq. 3, over `q_max`): as `pact+`; [`lsq_alpha_scale`] multiplies the sum;
 /// - `fixed`, `relu`: `dalpha = 0`;
 /// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <= -alpha`,
 ///   else 0.
-#[inline]
+#[inline(always)]
 pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f32, q_max: f32) -> ActGrad {
-    let below = quant.is_signed() && x <= -alpha;
-    let inside = x < alpha && if quant.is_signed() { x > -alpha } else { x >= 0.0 };
-    let clipped = x >= alpha;
-    let dx = if inside { g } else { 0.0 };
-    let dalpha = match quant {
-        ActQuant::Relu | ActQuant::Fixed => 0.0,
-        ActQuant::Pact => {
-            if clipped {
-                g
-            } else {
-                0.0
-            }
+    let (mut dx, mut dalpha) = ([g], [0.0]);
+    act_backward_lanes(quant, &[x], &[alpha], inverse_step, q_max, &mut dx, &mut dalpha, &mut [0]);
+    ActGrad { dx: dx[0], dalpha: dalpha[0] }
+}
+
+/// [`act_backward`] of N elements, each with its clip value: `g` becomes dL/dx, `dalpha` gains the terms of dL/dalpha, and `clipped` one
+/// where `x >= alpha`, or `x <= -alpha` in a signed quantizer.
+///
+/// Its form is one that compilers turn into vectors of every width.
+#[inline(always)]
+pub fn act_backward_lanes<const N: usize>(
+    quant: ActQuant,
+    x: &[f32; N],
+    alpha: &[f32; N],
+    inverse_step: f32,
+    q_max: f32,
+    g: &mut [f32; N],
+    dalpha: &mut [f32; N],
+    clipped: &mut [u32; N],
+) {
+    for i in 0..N {
+        let above = x[i] >= alpha[i];
+        let below = quant.is_signed() && x[i] <= -alpha[i];
+        let inside = if quant.is_signed() { !above && !below } else { x[i] >= 0.0 && !above };
+        let dx = if inside { g[i] } else { 0.0 };
+        let outside = if below { -g[i] } else { 0.0 };
+        let mut term = if above { g[i] } else { outside };
+        if matches!(quant, ActQuant::PactPlus | ActQuant::Lsq) {
+            let v = x[i] * inverse_step;
+            // Outside the range v may be anything, even infinite, so the product is selected, not masked by zero.
+            let residual = dx * ((round_code(clamp(v, q_max)) - v) / q_max);
+            term += if inside { residual } else { 0.0 };
         }
-        ActQuant::PactSym => {
-            if clipped {
-                g
-            } else if below {
-                -g
-            } else {
-                0.0
-            }
-        }
-        ActQuant::PactPlus | ActQuant::Lsq => {
-            let v = x * inverse_step;
-            let residual = g * (round_half_even(clamp(v, q_max)) - v) / q_max;
-            if clipped {
-                g
-            } else if inside {
-                residual
-            } else {
-                0.0
-            }
-        }
-    };
-    ActGrad { dx, dalpha }
+        dalpha[i] += if matches!(quant, ActQuant::Fixed | ActQuant::Relu) { 0.0 } else { term };
+        clipped[i] += u32::from(above || below);
+        g[i] = dx;
+    }
 }
 
 /// What one element of a channel with a clip value of its own contributes to the gradients.
@@ -247,7 +245,7 @@ pub struct ChannelActGrad {
 ///
 /// # Panics
 /// For `lsq`, which learns the step itself, and for quantizers that do not learn.
-#[inline]
+#[inline(always)]
 pub fn act_backward_channel(
     quant: ActQuant,
     g: f32,
@@ -256,16 +254,36 @@ pub fn act_backward_channel(
     inverse_step: f32,
     q_max: f32,
 ) -> ChannelActGrad {
+    let (mut dx, mut dalpha, mut dlargest) = ([g], [0.0], [0.0]);
+    let grads = (&mut dx, &mut dalpha, &mut dlargest, &mut [0]);
+    act_backward_channel_lanes(quant, &[x], &[alpha], inverse_step, q_max, grads);
+    ChannelActGrad { dx: dx[0], dalpha: dalpha[0], dlargest: dlargest[0] }
+}
+
+/// [`act_backward_channel`] of N elements, each of a channel of its own: of `grads`, the first becomes dL/dx from dL/dx_q, and the others
+/// gain the terms of dL/dalpha and of the largest clip value, and the counts of [`act_backward_lanes`].
+///
+/// # Panics
+/// As [`act_backward_channel`].
+#[inline(always)]
+pub fn act_backward_channel_lanes<const N: usize>(
+    quant: ActQuant,
+    x: &[f32; N],
+    alpha: &[f32; N],
+    inverse_step: f32,
+    q_max: f32,
+    (g, dalpha, dlargest, clipped): (&mut [f32; N], &mut [f32; N], &mut [f32; N], &mut [u32; N]),
+) {
     assert!(quant.has_channel_clips(), "{quant} has one clip value a layer");
+    if quant == ActQuant::PactPlus {
+        for i in 0..N {
+            let v = if x[i] < alpha[i] { x[i] } else { alpha[i] } * inverse_step;
+            let term = g[i] * ((round_code(clamp(v, q_max)) - v) / q_max);
+            dlargest[i] += if x[i] >= 0.0 { term } else { 0.0 };
+        }
+    }
     let own = if quant.is_signed() { ActQuant::PactSym } else { ActQuant::Pact };
-    let ActGrad { dx, dalpha } = act_backward(own, g, x, alpha, inverse_step, q_max);
-    let dlargest = if quant == ActQuant::PactPlus && x >= 0.0 {
-        let v = if x < alpha { x } else { alpha } * inverse_step;
-        g * (round_half_even(clamp(v, q_max)) - v) / q_max
-    } else {
-        0.0
-    };
-    ChannelActGrad { dx, dalpha, dlargest }
+    act_backward_lanes(own, x, alpha, inverse_step, q_max, g, dalpha, clipped);
 }
 
 #[cfg(test)]

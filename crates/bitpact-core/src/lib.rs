@@ -18,9 +18,9 @@ mod tanh;
 mod weights;
 
 pub use act::{
-    ALPHA_MIN, ActGrad, ActQuant, ChannelActGrad, act_backward, act_backward_channel, act_inverse_step,
-    act_sign_backward, act_sign_value, act_step, channel_q_max, largest_clip, lsq_alpha_scale, quantize_act,
-    quantize_act_sign, quantize_act_signed, sign_sum,
+    ALPHA_MIN, ActGrad, ActQuant, ChannelActGrad, act_backward, act_backward_channel, act_backward_channel_lanes,
+    act_backward_lanes, act_inverse_step, act_step, channel_q_max, largest_clip, lsq_alpha_scale, quantize_act,
+    quantize_act_signed,
 };
 pub use bits::Bits;
 pub use error::{NameError, PackError, SpecError, StepError};

@@ -12,13 +12,21 @@ pub fn round_half_even(x: f32) -> f32 {
     if magnitude < INTEGERS { rounded } else { x }
 }
 
+/// 1.5 * 2^23, whose sum with a small float is an integer.
+const ROUNDER: f32 = 12_582_912.0;
+
 /// `round_half_even(x)` as an integer, for `|x| <= 2^22`: the addition rounds, the low bits of the sum are the integer. Unlike a
 /// cast, which saturates, it costs one subtraction.
-#[inline]
+#[inline(always)]
 pub(crate) fn round_to_code(x: f32) -> i32 {
-    const INTEGERS: f32 = 12_582_912.0; // 1.5 * 2^23
     debug_assert!(x.abs() <= 4_194_304.0, "{x}");
-    (x + INTEGERS).to_bits().wrapping_sub(INTEGERS.to_bits()) as i32
+    (x + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
+}
+
+/// `round_half_even(x)` for `|x| <= 2^22`, in two additions.
+#[inline(always)]
+pub(crate) fn round_code(x: f32) -> f32 {
+    (x + ROUNDER) - ROUNDER
 }
 
 #[cfg(test)]
@@ -48,6 +56,7 @@ mod tests {
                 assert_eq!(round_half_even(x).to_bits(), x.round_ties_even().to_bits(), "{x}");
                 if x.abs() <= 4_194_304.0 {
                     assert_eq!(round_to_code(x), x.round_ties_even() as i32, "{x}");
+                    assert_eq!(round_code(x), x.round_ties_even(), "{x}");
                 }
             }
         }

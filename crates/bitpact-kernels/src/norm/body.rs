@@ -1,14 +1,13 @@
 //! The loops behind [`super`], written once and compiled for every instruction set. Blocks of 16 channels outside,
 //! pixels inside: the sums of a block stay in registers, and one pixel of a block is one cache line of float32.
 
+use bitpact_core::{ActQuant, act_backward_channel_lanes, act_backward_lanes, quantize_act, quantize_act_signed};
+
 use super::gradient::Gradient;
 use super::{BLOCK, Coefficients, UnitSums};
 use crate::layout::Layout;
 
 pub(super) type Lanes = [f32; BLOCK];
-
-/// 1.5 * 2^23: adding it to 0 <= x < 2^22 rounds x half to even into the lowest bits of the sum.
-pub(super) const ROUNDER: f32 = 12_582_912.0;
 
 /// `a*b + c`, in one rounding where the instruction set has it.
 #[inline(always)]
@@ -152,14 +151,6 @@ impl<'a, L> Codes<'a, L> {
     }
 }
 
-/// `clamp(x, 0, q_max) + ROUNDER`, whose lowest bits are the rounded code.
-#[inline(always)]
-fn rounded(x: f32, q_max: f32) -> f32 {
-    let x = if x > 0.0 { x } else { 0.0 };
-    let x = if x < q_max { x } else { q_max };
-    x + ROUNDER
-}
-
 impl<L: Limit> Sink for Codes<'_, L> {
     #[inline(always)]
     fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
@@ -167,7 +158,7 @@ impl<L: Limit> Sink for Codes<'_, L> {
         let out = &mut self.codes[start + x * step];
         let limit = self.limit.of(block);
         for i in 0..BLOCK {
-            out[i] = rounded(u[i] * self.inverse_step, limit[i]).to_bits() as u8;
+            out[i] = quantize_act(u[i], self.inverse_step, limit[i]);
         }
     }
 }
@@ -194,10 +185,7 @@ impl<L: Limit> Sink for SignedCodes<'_, L> {
         let out = &mut self.codes[start + x * step];
         let limit = self.limit.of(block);
         for i in 0..BLOCK {
-            let v = u[i] * self.inverse_step;
-            let v = if v > -limit[i] { v } else { -limit[i] };
-            let v = if v < limit[i] { v } else { limit[i] };
-            out[i] = ((v + ROUNDER).to_bits() as u8).wrapping_add(self.zero);
+            out[i] = (quantize_act_signed(u[i], self.inverse_step, limit[i]) as u8).wrapping_add(self.zero);
         }
     }
 }
@@ -260,80 +248,59 @@ impl AlphaSums for ChannelSums<'_> {
     }
 }
 
-/// Channels that clip at values of their own, with one step; `limits` are their largest codes.
+/// Channels that clip at values of their own, with one step.
 #[derive(Clone, Copy)]
-pub(super) struct ClipChannels<'a, const PLUS: bool, const SIGNED: bool> {
+pub(super) struct ClipChannels<'a, Q> {
+    pub(super) quant: Q,
     pub(super) alphas: &'a [Lanes],
-    pub(super) limits: &'a [Lanes],
     pub(super) inverse_step: f32,
     pub(super) q_max: f32,
 }
 
-impl<const PLUS: bool, const SIGNED: bool> Act for ClipChannels<'_, PLUS, SIGNED> {
+impl<Q: Quant> Act for ClipChannels<'_, Q> {
     #[inline(always)]
     fn mask(&self, block: usize, u: &Lanes, g: &mut Lanes, alpha: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
-        let (alphas, limits) = (&self.alphas[block], &self.limits[block]);
-        for i in 0..BLOCK {
-            let above = u[i] >= alphas[i];
-            let below = if SIGNED { u[i] <= -alphas[i] } else { false };
-            let inside = !above && if SIGNED { !below } else { u[i] >= 0.0 };
-            let term = if below { -g[i] } else { 0.0 };
-            alpha[0][i] += if above { g[i] } else { term };
-            clipped[i] += u32::from(above | below);
-            if PLUS {
-                let x = if u[i] < alphas[i] { u[i] } else { alphas[i] } * self.inverse_step;
-                let q = rounded(x, limits[i]) - ROUNDER;
-                let term = g[i] * ((q - x) / self.q_max);
-                alpha[1][i] += if u[i] >= 0.0 { term } else { 0.0 };
-            }
-            g[i] = if inside { g[i] } else { 0.0 };
-        }
+        let [own, largest] = alpha;
+        let (quant, alphas) = (self.quant.get(), &self.alphas[block]);
+        let grads = (g, own, largest, clipped);
+        act_backward_channel_lanes(quant, u, alphas, self.inverse_step, self.q_max, grads);
     }
 }
 
+/// An activation quantizer that is known when a loop is compiled.
+pub(super) trait Quant: Copy {
+    fn get(self) -> ActQuant;
+}
+
+macro_rules! quants {
+    ($($name:ident)*) => {$(
+        #[derive(Clone, Copy)]
+        pub(super) struct $name;
+
+        impl Quant for $name {
+            #[inline(always)]
+            fn get(self) -> ActQuant {
+                ActQuant::$name
+            }
+        }
+    )*};
+}
+quants!(Pact PactPlus PactSym);
+
+/// A layer that clips at one value.
 #[derive(Clone, Copy)]
-pub(super) struct Clip<const PLUS: bool> {
+pub(super) struct Clip<Q> {
+    pub(super) quant: Q,
     pub(super) alpha: f32,
     pub(super) inverse_step: f32,
     pub(super) q_max: f32,
 }
 
-impl<const PLUS: bool> Act for Clip<PLUS> {
+impl<Q: Quant> Act for Clip<Q> {
     #[inline(always)]
     fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, [alpha, _]: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
-        for i in 0..BLOCK {
-            let above = u[i] >= self.alpha;
-            let inside = u[i] >= 0.0 && !above;
-            alpha[i] += if above { g[i] } else { 0.0 };
-            clipped[i] += u32::from(above);
-            let masked = if inside { g[i] } else { 0.0 };
-            if PLUS {
-                let x = u[i] * self.inverse_step;
-                let q = rounded(x, self.q_max) - ROUNDER;
-                // Outside the range x may be anything, even infinite, so the product is selected, not masked by zero.
-                let term = masked * ((q - x) / self.q_max);
-                alpha[i] += if inside { term } else { 0.0 };
-            }
-            g[i] = masked;
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct ClipBoth {
-    pub(super) alpha: f32,
-}
-
-impl Act for ClipBoth {
-    #[inline(always)]
-    fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, [alpha, _]: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
-        for i in 0..BLOCK {
-            let (above, below) = (u[i] >= self.alpha, u[i] <= -self.alpha);
-            let term = if below { -g[i] } else { 0.0 };
-            alpha[i] += if above { g[i] } else { term };
-            clipped[i] += u32::from(above | below);
-            g[i] = if above | below { 0.0 } else { g[i] };
-        }
+        let alphas = &[self.alpha; BLOCK];
+        act_backward_lanes(self.quant.get(), u, alphas, self.inverse_step, self.q_max, g, alpha, clipped);
     }
 }
 

@@ -1,7 +1,10 @@
 //! How the gradient of accumulators is stored: float32, bfloat16, or 8 bits rounded at random.
 
 use super::BLOCK;
-use super::body::{Lanes, ROUNDER, lanes_mut};
+use super::body::{Lanes, lanes_mut};
+
+/// 1.5 * 2^23: adding it to |x| < 2^22 rounds x half to even into the lowest bits of the sum.
+const ROUNDER: f32 = 12_582_912.0;
 
 /// Where the gradient of accumulators goes: block `to` of the tensor, which is block `at` of the image without border.
 pub(super) trait Gradient {

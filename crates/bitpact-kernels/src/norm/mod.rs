@@ -20,7 +20,8 @@ mod tests;
 
 use crate::isa::Isa;
 use crate::layout::Layout;
-use body::{ChannelSums, Clip, ClipBoth, ClipChannels, Codes, Keep, NoResidual, Real, RealOut, Relu, SignedCodes};
+use bitpact_core::ActQuant;
+use body::{ChannelSums, Clip, ClipChannels, Codes, Keep, NoResidual, Real, RealOut, Relu, SignedCodes};
 
 /// Channels a block of the element-wise kernels holds; every channel stride is a multiple.
 pub const BLOCK: usize = 16;
@@ -107,13 +108,11 @@ pub enum Output<'a> {
 /// The activation, as its backward needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation<'a> {
-    /// Clip at alpha; the paper's gradient (eq. 3).
-    Pact {
-        /// The clip value.
-        alpha: f32,
-    },
-    /// Clip at alpha with the in-range term of alpha's gradient.
-    PactPlus {
+    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+` or `pact-sym`. `fixed` and `relu` are taken for `pact`, whose
+    /// sum nobody need read, and `lsq` for `pact+`.
+    Clip {
+        /// The quantizer.
+        quant: ActQuant,
         /// The clip value.
         alpha: f32,
         /// q_max / alpha.
@@ -121,25 +120,16 @@ pub enum Activation<'a> {
         /// Largest code.
         q_max: f32,
     },
-    /// Clip at alpha and -alpha; each side gives to alpha's gradient with its sign.
-    PactSym {
-        /// The clip value.
-        alpha: f32,
-    },
-    /// Channels that clip at values of their own, with the step of the largest.
+    /// Channels that clip at values of their own, with the step of the largest: [`bitpact_core::act_backward_channel`].
     Channels {
+        /// The quantizer, which has such clip values.
+        quant: ActQuant,
         /// The clip value of each channel.
         alphas: &'a [f32],
-        /// The largest code of each channel.
-        limits: &'a [f32],
         /// q_max over the largest clip value.
         inverse_step: f32,
         /// Largest code.
         q_max: f32,
-        /// Whether the gradient has the term of the step.
-        plus: bool,
-        /// Whether codes lie on both sides of zero; then there is no such term.
-        signed: bool,
     },
     /// max(u, 0).
     Relu,
@@ -374,38 +364,44 @@ pub fn backward_reduce(
             ));
         }};
     }
+    macro_rules! with_quant {
+        ($given:expr, |$quant:ident| $call:expr) => {
+            match $given {
+                ActQuant::Pact | ActQuant::Fixed | ActQuant::Relu => {
+                    let $quant = body::Pact;
+                    $call
+                }
+                ActQuant::PactPlus | ActQuant::Lsq => {
+                    let $quant = body::PactPlus;
+                    $call
+                }
+                ActQuant::PactSym => {
+                    let $quant = body::PactSym;
+                    $call
+                }
+            }
+        };
+    }
     macro_rules! with_activation {
         ($z:expr, $r:expr) => {
             match activation {
-                Activation::Pact { alpha } => {
-                    let act = Clip::<false> { alpha, inverse_step: 0.0, q_max: 1.0 };
-                    reduce!($z, $r, act, &mut sums.alpha_gradient)
+                Activation::Clip { quant, alpha, inverse_step, q_max } => {
+                    with_quant!(quant, |quant| {
+                        let act = Clip { quant, alpha, inverse_step, q_max };
+                        reduce!($z, $r, act, &mut sums.alpha_gradient)
+                    })
                 }
-                Activation::PactPlus { alpha, inverse_step, q_max } => {
-                    reduce!($z, $r, Clip::<true> { alpha, inverse_step, q_max }, &mut sums.alpha_gradient)
-                }
-                Activation::PactSym { alpha } => reduce!($z, $r, ClipBoth { alpha }, &mut sums.alpha_gradient),
                 Activation::Relu => reduce!($z, $r, Relu, &mut sums.alpha_gradient),
                 Activation::Keep => reduce!($z, $r, Keep, &mut sums.alpha_gradient),
-                Activation::Channels { alphas, limits, inverse_step, q_max, plus, signed } => {
-                    assert!([alphas.len(), limits.len(), alpha_gradients.len()] == [shape.cs; 3], "clip values");
+                Activation::Channels { quant, alphas, inverse_step, q_max } => {
+                    assert!([alphas.len(), alpha_gradients.len()] == [shape.cs; 2], "clip values");
                     alpha_gradients.fill(0.0);
-                    let (alphas, limits) = (body::lanes(alphas), body::lanes(limits));
+                    let alphas = body::lanes(alphas);
                     let mut alpha = ChannelSums { channels: &mut *alpha_gradients, step: 0.0 };
-                    match (plus, signed) {
-                        (_, true) => {
-                            let act = ClipChannels::<false, true> { alphas, limits, inverse_step, q_max };
-                            reduce!($z, $r, act, &mut alpha)
-                        }
-                        (true, false) => {
-                            let act = ClipChannels::<true, false> { alphas, limits, inverse_step, q_max };
-                            reduce!($z, $r, act, &mut alpha)
-                        }
-                        (false, false) => {
-                            let act = ClipChannels::<false, false> { alphas, limits, inverse_step, q_max };
-                            reduce!($z, $r, act, &mut alpha)
-                        }
-                    }
+                    with_quant!(quant, |quant| {
+                        let act = ClipChannels { quant, alphas, inverse_step, q_max };
+                        reduce!($z, $r, act, &mut alpha)
+                    });
                     sums.alpha_gradient = alpha.step;
                 }
             }

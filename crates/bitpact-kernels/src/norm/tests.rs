@@ -133,13 +133,9 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     let (alpha, q_max) = (1.5f32, 15.0f32);
     let inverse_step = q_max / alpha;
     let (xa, xb) = (vec![0.01f32; case.shape.cs], vec![0.3f32; case.shape.cs]);
-    let modes = [
-        (ActQuant::Pact, Activation::Pact { alpha }),
-        (ActQuant::PactPlus, Activation::PactPlus { alpha, inverse_step, q_max }),
-        (ActQuant::PactSym, Activation::PactSym { alpha }),
-    ];
     for isa in Isa::available() {
-        for (quant, activation) in modes {
+        for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
+            let activation = Activation::Clip { quant, alpha, inverse_step, q_max };
             let mut g = case.g.clone();
             let cs = case.shape.cs;
             let mut unit_sums = vec![0f32; UnitSums::PARTS * cs];
@@ -208,7 +204,7 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
             let mut alpha_gradients = vec![9.0; case.shape.cs];
             let k = Coefficients { a: &case.a, b: &case.b, xa: &ones, xb: &ones };
             let (plus, signed) = (quant == ActQuant::PactPlus, quant.is_signed());
-            let activation = Activation::Channels { alphas: &alphas, limits, inverse_step, q_max, plus, signed };
+            let activation = Activation::Channels { quant, alphas: &alphas, inverse_step, q_max };
             let unit = UnitSums::new(&mut unit_sums, case.shape.cs);
             let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, unit, &mut alpha_gradients);
             let (mut step, mut clipped, mut limited) = (0f64, 0u64, 0);

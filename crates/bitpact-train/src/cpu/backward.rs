@@ -135,22 +135,10 @@ impl StepPlan {
             Activation::Relu => Clip::Relu,
             Activation::Quantized { clip, bits, quant } => {
                 let alpha = params.clip(clip);
-                let clips = &unit.channel_clips;
-                match quant {
-                    _ if !clips.alphas.is_empty() => Clip::Channels {
-                        alphas: &clips.alphas,
-                        limits: &clips.limits,
-                        inverse_step: quant.inverse_step(alpha, bits),
-                        q_max: quant.q_max(bits) as f32,
-                        plus: quant == ActQuant::PactPlus,
-                        signed: quant.is_signed(),
-                    },
-                    ActQuant::PactPlus | ActQuant::Lsq => {
-                        let inverse_step = bitpact_core::act_inverse_step(alpha, bits);
-                        Clip::PactPlus { alpha, inverse_step, q_max: bits.q_max() as f32 }
-                    }
-                    ActQuant::Pact | ActQuant::Fixed | ActQuant::Relu => Clip::Pact { alpha },
-                    ActQuant::PactSym => Clip::PactSym { alpha },
+                let (inverse_step, q_max) = (quant.inverse_step(alpha, bits), quant.q_max(bits) as f32);
+                match &unit.channel_clips.alphas[..] {
+                    [] => Clip::Clip { quant, alpha, inverse_step, q_max },
+                    alphas => Clip::Channels { quant, alphas, inverse_step, q_max },
                 }
             }
         };
