@@ -112,6 +112,21 @@ fn own_nanoseconds() -> Option<u64> {
     std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
 }
 
+/// Bytes a second that the threads read, by the clock that decoding is measured with.
+fn read_bandwidth(threads: usize) -> f64 {
+    const WORDS: usize = 32 << 20;
+    if threads > 1 || own_nanoseconds().is_none() {
+        return peak::read_bandwidth(threads, 8 * WORDS);
+    }
+    let words = vec![1u64; WORDS];
+    let once = |_| {
+        let began = Clock::start(threads);
+        std::hint::black_box(words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
+        began.seconds()
+    };
+    8.0 * WORDS as f64 / (0..5).map(once).fold(f64::INFINITY, f64::min)
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -142,7 +157,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         let context = model.config.context;
         return Err(LmError::Input(format!("{longest} tokens: expected 1 to {context}, and none of 0")).into());
     }
-    let read = peak::read_bandwidth(threads, 256 << 20) / 1e9;
+    let read = read_bandwidth(threads) / 1e9;
     let token = |i: usize| (i * 7919 % model.config.vocab) as u32;
     let mut rows = vec![["what", "tokens/s", "ms", "weights read GB/s", "of the read"].map(str::to_owned).to_vec()];
     let weights = bytes_a_token(&model);
