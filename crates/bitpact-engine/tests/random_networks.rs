@@ -336,6 +336,9 @@ impl Draw {
             window = Window::whole(from);
         }
         if self.one_in(2) {
+            let op = IntegerOp::MaxPool { input, window };
+            // A dilated window that sees nothing but padding has no maximum.
+            let window = if model.output_of(&op).is_ok() { window } else { Window::whole(from) };
             return IntegerOp::MaxPool { input, window };
         }
         let padding_code = if window.padding.is_none() { 0 } else { padding_code(model, input) };

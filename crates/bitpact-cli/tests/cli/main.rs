@@ -35,6 +35,18 @@ nodes = [
 ]
 "#;
 
+/// The command with every signal as a shell gives it: whoever runs the tests may have SIGHUP ignored, as `nohup` has.
+fn program() -> Command {
+    let bitpact = env!("CARGO_BIN_EXE_bitpact");
+    if !cfg!(target_os = "linux") {
+        return Command::new(bitpact);
+    }
+    // By its path, as tests may empty PATH.
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=HUP", bitpact]);
+    command
+}
+
 /// A folder to work in, with the tiny network in it.
 struct Place(TempDir);
 
@@ -50,7 +62,7 @@ impl Place {
     }
 
     fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bitpact"));
+        let mut command = program();
         command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
         command
     }
