@@ -29,7 +29,7 @@ pub(crate) const CALIBRATION_VALUES: usize = 1 << 22;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The graph cannot be fused into stages.
+    /// The graph cannot be fused into layers.
     #[error(transparent)]
     Graph(#[from] bitpact_graph::GraphError),
     /// The plan does not fit the graph.
