@@ -65,8 +65,8 @@ pub fn resnet50() -> Result<Graph, GraphError> {
         for (layer, wanted) in [("conv1", 2), ("conv2", 1)] {
             let name = format!("layer{stage}.0.{layer}");
             let node = nodes.iter_mut().find(|n| n.name == name).expect("a layer of ResNet-50");
-            if let Op::Conv { stride, .. } = &mut node.op {
-                *stride = wanted;
+            if let Op::Conv(conv) = &mut node.op {
+                conv.stride = [wanted; 2];
             }
         }
     }

@@ -181,7 +181,7 @@ impl Workload {
             let node = layer.output();
             let (inputs, products, bits) = match &layer {
                 Layer::Sum(sum) => {
-                    let inputs = sum.terms.iter().map(|term| term.factor.tensor()).collect();
+                    let inputs = sum.terms.iter().flat_map(|term| stored(graph, term.factor.tensor())).collect();
                     let products = sum.products().map(|(_, id, _)| product(graph, id, widths(sum, id))).collect();
                     let bits = match sum.end {
                         End::Act(act) => act_bits(act),
@@ -190,7 +190,10 @@ impl Workload {
                     };
                     (inputs, products, bits)
                 }
-                Layer::MaxPool { input, .. } | Layer::AvgPool { input, .. } | Layer::GlobalAvgPool { input, .. } => {
+                Layer::MaxPool { input, .. }
+                | Layer::AvgPool { input, .. }
+                | Layer::GlobalAvgPool { input, .. }
+                | Layer::View { input, .. } => {
                     (vec![*input], Vec::new(), tensors[of_node[*input]].bits)
                 }
                 Layer::Concat { node } => {
@@ -198,6 +201,7 @@ impl Workload {
                     let bits = inputs.iter().map(|&i| tensors[of_node[i]].bits).max().unwrap_or(PIXEL_BITS);
                     (inputs, Vec::new(), bits)
                 }
+                Layer::Function { .. } | Layer::Mul { .. } => continue,
                 Layer::Dropout { input, node } => {
                     of_node[*node] = of_node[*input];
                     continue;
@@ -247,10 +251,22 @@ fn activation(name: &str, elements: usize, bits: u8) -> Activation {
     Activation { name: name.to_owned(), elements: elements as u64, bits }
 }
 
+/// The tensors in memory that a node is computed from where it is read: itself, or the inputs of a function or multiplication.
+fn stored(graph: &Graph, id: NodeId) -> Vec<NodeId> {
+    let node = graph.node(id);
+    match node.op {
+        Op::Function(_) | Op::Mul => node.inputs.iter().flat_map(|&input| stored(graph, input)).collect(),
+        _ => vec![id],
+    }
+}
+
 fn product(graph: &Graph, id: NodeId, widths: Widths) -> Product {
     let (input, output) = (graph.input_shape(id), graph.shape(id));
-    let (groups, in_channels, window) = match graph.node(id).op {
-        Op::Conv { kernel, groups, .. } => (groups, input.c / groups, kernel * kernel),
+    let op = graph.node(id).op;
+    let (groups, in_channels, window) = match (op, op.window(input)) {
+        (Op::Conv(_) | Op::ConvTranspose(_), Some(window)) => {
+            (op.groups(), input.c / op.groups(), window.kernel[0] * window.kernel[1])
+        }
         _ => (1, input.elements(), 1),
     };
     Product {

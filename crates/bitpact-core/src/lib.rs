@@ -8,6 +8,7 @@
 mod act;
 mod bits;
 mod error;
+mod function;
 pub mod pack;
 pub mod reduce;
 pub mod requant;
@@ -24,6 +25,7 @@ pub use act::{
 };
 pub use bits::Bits;
 pub use error::{NameError, PackError, SpecError, StepError};
+pub use function::Function;
 pub use requant::{Derived, Ranges, RealRequantization, Requantization};
 pub use round::round_half_even;
 pub use tanh::tanh;

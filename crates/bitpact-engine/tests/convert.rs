@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use bitpact_core::requant::TOLERANCE;
 use bitpact_core::{quantize_weights, quantize_weights_16bit};
 use bitpact_engine::{Interpreter, Trace};
-use bitpact_graph::{ActPlan, Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
-use bitpact_model::{BATCH_NORM_EPS, Conversion, IntegerOp, IntegerProduct, Model, convert};
+use bitpact_graph::{ActPlan, BatchNorm, Conv, Graph, Node, NodeId, Op, Shape, WeightPlan, zoo};
+use bitpact_model::{Conversion, IntegerOp, IntegerProduct, Model, convert};
 use common::{config, pixels, random_model, shrunk};
 
 /// Real values of one node, [y][x][channel].
@@ -73,9 +73,9 @@ impl Simulated<'_> {
     fn product(&self, id: NodeId) -> Values {
         let (graph, node) = (self.graph(), self.graph().node(id));
         let from = graph.input_shape(id);
-        let (rows, columns, stride, padding, bias, groups) = match node.op {
-            Op::Conv { kernel, stride, padding, bias, groups, .. } => (kernel, kernel, stride, padding, bias, groups),
-            Op::Linear { bias, .. } => (from.h, from.w, 1, 0, bias, 1),
+        let ([rows, columns], stride, padding, bias, groups) = match node.op {
+            Op::Conv(conv) => (conv.kernel, conv.stride[0], conv.padding.top, conv.bias, conv.groups),
+            Op::Linear { bias, .. } => ([from.h, from.w], 1, 0, bias, 1),
             _ => unreachable!(),
         };
         let w = self.weights(id, rows * columns);
@@ -102,11 +102,11 @@ impl Simulated<'_> {
         let plain = |y: usize, x: usize, c: usize| (y * shape.w + x) * shape.c + c;
         match node.op {
             Op::Input { .. } => unreachable!(),
-            Op::Conv { .. } | Op::Linear { .. } => self.product(id),
-            Op::BatchNorm => each(shape, |y, x, c| {
+            Op::Conv(_) | Op::Linear { .. } => self.product(id),
+            Op::BatchNorm(_) => each(shape, |y, x, c| {
                 let of = |name| f64::from(self.tensor(node, name)[c]);
                 let z = self.values[node.inputs[0]][plain(y, x, c)];
-                let deviation = (of("running_var") + f64::from(BATCH_NORM_EPS)).sqrt();
+                let deviation = (of("running_var") + f64::from(1e-5f32)).sqrt();
                 of("weight") * (z - of("running_mean")) / deviation + of("bias")
             }),
             Op::Act { .. } => self.values[node.inputs[0]].clone(),
@@ -120,7 +120,8 @@ impl Simulated<'_> {
                 }
                 _ => 0.0,
             }),
-            Op::MaxPool { kernel, stride, padding } => each(shape, |y, x, c| {
+            Op::MaxPool(pool) => each(shape, |y, x, c| {
+                let (kernel, stride, padding) = (pool.kernel[0], pool.stride[0], pool.padding.top);
                 let from = graph.input_shape(id);
                 let inside =
                     |y: isize, x: isize| (0..from.h as isize).contains(&y) && (0..from.w as isize).contains(&x);
@@ -132,7 +133,8 @@ impl Simulated<'_> {
                     .map(|(y, x)| self.input(id, y, x, c))
                     .fold(f64::MIN, f64::max)
             }),
-            Op::AvgPool { kernel, stride, padding } => each(shape, |y, x, c| {
+            Op::AvgPool(pool) => each(shape, |y, x, c| {
+                let (kernel, stride, padding) = (pool.kernel[0], pool.stride[0], pool.padding.top);
                 let at = |o: usize, k: usize| (o * stride + k) as isize - padding as isize;
                 let window = (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b)));
                 window.map(|(a, b)| self.input(id, at(y, a), at(x, b), c)).sum::<f64>() / (kernel * kernel) as f64
@@ -154,6 +156,7 @@ impl Simulated<'_> {
                 let pixels = from.h * from.w;
                 each(shape, |_, _, c| (0..pixels).map(|i| pixel(i, c)).sum::<f64>() / pixels as f64)
             }
+            other => unreachable!("the networks of this test have no {}", other.name()),
         }
     }
 }
@@ -180,8 +183,8 @@ fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace)
         let node = graph.node(id);
         let mut values = simulated.value(id);
         zeros[id] = match node.op {
-            Op::MaxPool { .. } | Op::Concat | Op::Dropout { .. } => zeros[node.inputs[0]],
-            Op::AvgPool { kernel, .. } => zeros[node.inputs[0]] * (kernel * kernel) as i64,
+            Op::MaxPool(_) | Op::Concat | Op::Dropout { .. } => zeros[node.inputs[0]],
+            Op::AvgPool(pool) => zeros[node.inputs[0]] * pool.kernel.iter().product::<usize>() as i64,
             Op::GlobalAvgPool => zeros[node.inputs[0]] * (graph.input_shape(id).h * graph.input_shape(id).w) as i64,
             _ => 0,
         };
@@ -392,18 +395,18 @@ fn signed_codes_meet_every_reader() {
 #[test]
 fn linear_layers_over_whole_images_and_biased_convolutions() {
     let node = |name: &str, op, inputs: &[usize]| Node { name: name.to_owned(), op, inputs: inputs.to_vec() };
-    let conv = Op::Conv { out_channels: 6, kernel: 5, stride: 2, padding: 1, bias: true, groups: 1 };
+    let conv = Op::Conv(Conv { bias: true, ..Conv::square(6, 5, 2, 1) });
     let graph = Graph::new(
         "mixed",
         vec![
             node("input", Op::Input { height: 7, width: 6, channels: 2 }, &[]),
             node("conv", conv, &[0]),
-            node("norm", Op::BatchNorm, &[1]),
+            node("norm", Op::BatchNorm(BatchNorm::default()), &[1]),
             node("act1", Op::Act { signed: false }, &[2]),
             node("fc1", Op::Linear { out_features: 20, bias: true }, &[3]),
             node("act2", Op::Act { signed: false }, &[4]),
             node("fc2", Op::Linear { out_features: 4, bias: false }, &[5]),
-            node("norm2", Op::BatchNorm, &[6]),
+            node("norm2", Op::BatchNorm(BatchNorm::default()), &[6]),
         ],
     )
     .unwrap();

@@ -9,7 +9,7 @@ pub struct LayerCount {
     pub name: String,
     /// Shape of its output.
     pub output: Shape,
-    /// Multiply-adds, padding included.
+    /// Multiply-adds, padding included, what falls off a transposed convolution too.
     pub macs: u64,
     /// Weights and biases.
     pub params: u64,
@@ -26,7 +26,10 @@ pub fn layers(graph: &Graph, plan: &QuantPlan) -> Vec<LayerCount> {
         let Some(shape) = graph.weight_shape(id) else { continue };
         let weights = shape.iter().map(|&n| n as u64).product::<u64>();
         let output = graph.shape(id);
-        let bias = matches!(node.op, Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. });
+        // Each weight of a transposed convolution meets each pixel of its input.
+        let at = if matches!(node.op, Op::ConvTranspose(_)) { graph.input_shape(id) } else { output };
+        let positions = at.h * at.w;
+        let bias = node.op.has_bias();
         let bits = match plan.weights.get(&node.name) {
             Some(WeightPlan::Quantized(spec)) => u64::from(spec.bits.get()),
             _ => 16,
@@ -34,7 +37,7 @@ pub fn layers(graph: &Graph, plan: &QuantPlan) -> Vec<LayerCount> {
         counts.push(LayerCount {
             name: node.name.clone(),
             output,
-            macs: weights * (output.h * output.w) as u64,
+            macs: weights * positions as u64,
             params: weights + if bias { output.c as u64 } else { 0 },
             float_bytes: weights * 4,
             packed_bytes: (weights * bits).div_ceil(8),
@@ -43,19 +46,18 @@ pub fn layers(graph: &Graph, plan: &QuantPlan) -> Vec<LayerCount> {
     counts
 }
 
-/// Parameters of the whole network as PyTorch counts them: weights, biases, and two a channel of every batch norm.
+/// Parameters of the whole network as PyTorch counts them: weights, biases, slopes, and two a channel of every batch norm.
 pub fn parameters(graph: &Graph) -> u64 {
     let mut total = 0;
     for (id, node) in graph.nodes().iter().enumerate() {
         let channels = graph.shape(id).c as u64;
-        total += match node.op {
-            Op::Conv { bias, .. } | Op::Linear { bias, .. } => {
-                let shape = graph.weight_shape(id).unwrap_or_default();
-                shape.iter().map(|&n| n as u64).product::<u64>() + if bias { channels } else { 0 }
-            }
-            Op::BatchNorm => 2 * channels,
-            _ => 0,
+        let weights = graph.weight_shape(id).map_or(0, |shape| shape.iter().map(|&n| n as u64).product());
+        let other = match node.op {
+            Op::BatchNorm(_) => 2,
+            Op::Function(function) => u64::from(function.is_learned()),
+            op => u64::from(op.has_bias()),
         };
+        total += weights + other * channels;
     }
     total
 }

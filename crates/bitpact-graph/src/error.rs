@@ -1,6 +1,6 @@
 //! The one error of graph building; every variant names the node at fault.
 
-use crate::op::Shape;
+use crate::{Shape, Window};
 
 /// Why a list of nodes is not a network. `node` is always the name of the node at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,14 +55,12 @@ pub enum GraphError {
         expected: &'static str,
     },
     /// The window of a convolution or pool does not fit its padded input.
-    #[error("node `{node}`: a {kernel}x{kernel} window with padding {padding} does not fit an input of {input}")]
+    #[error("node `{node}`: a window of {window} does not fit an input of {input}")]
     Window {
         /// The node.
         node: String,
-        /// Window size in pixels.
-        kernel: usize,
-        /// Padding in pixels on every side.
-        padding: usize,
+        /// The window.
+        window: Window,
         /// Shape of the input.
         input: Shape,
     },
@@ -78,15 +76,17 @@ pub enum GraphError {
         /// Its output channels.
         outputs: usize,
     },
-    /// The inputs of an addition differ in shape.
-    #[error("node `{node}`: inputs of {left} and {right} cannot be added")]
-    AddShapes {
+    /// The inputs of an addition or multiplication do not fit each other.
+    #[error("node `{node}`: inputs of {left} and {right} cannot be {op}")]
+    Shapes {
         /// The node.
         node: String,
         /// Shape of the first input.
         left: Shape,
         /// Shape of the first input that differs.
         right: Shape,
+        /// What cannot be done with them.
+        op: &'static str,
     },
     /// The inputs of a concatenation differ in height or width.
     #[error("node `{node}`: inputs of {first} and {other} cannot be concatenated, their sides differ")]

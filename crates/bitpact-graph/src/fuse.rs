@@ -8,7 +8,7 @@ use crate::{Graph, GraphError, NodeId, Op};
 pub struct View {
     /// Output node of the earlier layer, or the network's input.
     pub tensor: NodeId,
-    /// The [`Op::Subsample`] node that moves its elements; `None` for the tensor as it is.
+    /// The node that moves its elements ([`Op::moves`]); `None` for the tensor as it is.
     pub node: Option<NodeId>,
 }
 
@@ -144,6 +144,25 @@ pub enum Layer {
         /// The node.
         node: NodeId,
     },
+    /// A function of one number, element by element.
+    Function {
+        /// Output node of the layer that is read.
+        input: NodeId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The product of two tensors, element by element: the inputs of the node.
+    Mul {
+        /// The node.
+        node: NodeId,
+    },
+    /// A tensor with its elements moved.
+    View {
+        /// Output node of the layer that is read.
+        input: NodeId,
+        /// The node.
+        node: NodeId,
+    },
 }
 
 impl Layer {
@@ -155,7 +174,10 @@ impl Layer {
             | Layer::AvgPool { node, .. }
             | Layer::GlobalAvgPool { node, .. }
             | Layer::Concat { node }
-            | Layer::Dropout { node, .. } => node,
+            | Layer::Dropout { node, .. }
+            | Layer::Function { node, .. }
+            | Layer::Mul { node }
+            | Layer::View { node, .. } => node,
         }
     }
 
@@ -178,6 +200,10 @@ enum Kind {
     Sums,
     /// A sum of terms that no activation has cut: a residual stream.
     Wide,
+    /// A product of two tensors of codes.
+    Multiplied,
+    /// A function of codes.
+    Function,
     /// Behind a dropout.
     Dropped,
 }
@@ -192,87 +218,157 @@ enum Readers {
     Any,
 }
 
-/// Groups every node of `graph` into layers.
+/// Groups every node of `graph` into layers that have an integer form.
 ///
-/// A sum of products, each with its batch norm or not, and of shortcuts ends in the activation that alone reads it, in the
-/// output of the network, or, where anything else reads it, as a residual stream, which only shortcuts, concatenations and
+/// A sum of products and tensors, each with its batch norm or not, ends in the activation that alone reads it, in the
+/// output of the network, or, where anything else reads it, as a residual stream, which sums, maximum pools, views, concatenations and
 /// activations (through a batch norm or not) read.
 ///
 /// # Errors
 /// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image or
-/// average pools, pools read codes, what is added or concatenated is all codes or all streams, and the last node is that of
-/// a sum.
+/// average pools, average pools and functions read codes, only activations read functions, what is concatenated is all codes or all streams,
+/// and the last node is that of a sum.
 pub fn fuse(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
-    let n = graph.nodes().len();
-    let mut f = Fuser { graph, kinds: vec![None; n], taken: vec![false; n] };
-    f.kinds[0] = Some(Kind::Image);
-    f.taken[0] = true;
-    let mut layers: Vec<Layer> = Vec::new();
-    for (id, node) in graph.nodes().iter().enumerate().skip(1) {
-        let (layer, kind) = match node.op {
-            Op::MaxPool { .. } => (Layer::MaxPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Codes),
-            Op::AvgPool { .. } => (Layer::AvgPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Sums),
-            Op::GlobalAvgPool => (Layer::GlobalAvgPool { input: f.codes(id, node.inputs[0])?, node: id }, Kind::Sums),
-            Op::Dropout { .. } => {
-                let input = node.inputs[0];
-                if !matches!(f.kinds[input], Some(Kind::Codes | Kind::Sums)) {
-                    return Err(f.misread(id, input, "an activation or a pool"));
-                }
-                (Layer::Dropout { input, node: id }, Kind::Dropped)
-            }
-            Op::Concat => (Layer::Concat { node: id }, f.concat(id)?),
-            Op::Act { .. } => (Layer::Sum(f.act(id)?), Kind::Codes),
-            _ if id == graph.output() => (Layer::Sum(f.sum(id, End::Output, Readers::None)?), Kind::Codes),
-            _ if f.is_stream(id) => (Layer::Sum(f.sum(id, End::Wide, Readers::Any)?), Kind::Wide),
-            _ => continue,
-        };
-        f.taken[id] = true;
-        f.kinds[id] = Some(kind);
-        layers.push(layer);
-    }
-    if let Some(id) = f.taken.iter().position(|&t| !t) {
-        return Err(pattern(graph, id, "this node is not part of a product, norm, addition and activation chain"));
-    }
+    let layers = Fuser::run(graph, false)?;
     if !layers.last().and_then(Layer::sum).is_some_and(|sum| sum.end == End::Output) {
-        let what = "the last node gives the logits, so it must be a convolution or linear layer, or its batch norm";
+        let what = "the last node gives the output, so it must be a convolution or linear layer, its batch norm, or a sum";
         return Err(pattern(graph, graph.output(), what));
     }
     Ok(layers)
 }
 
+/// Groups every node of `graph` into layers of real numbers, as [`fuse`] does, but lets everything read everything.
+///
+/// # Errors
+/// Names a node that is not a layer with weights and reads the input.
+pub fn fuse_float(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
+    Fuser::run(graph, true)
+}
+
 struct Fuser<'a> {
     graph: &'a Graph,
+    is_float: bool,
     /// Of the nodes that are outputs of layers.
     kinds: Vec<Option<Kind>>,
     /// Nodes that are part of a layer.
     taken: Vec<bool>,
 }
 
-impl Fuser<'_> {
+impl<'a> Fuser<'a> {
+    fn run(graph: &'a Graph, is_float: bool) -> Result<Vec<Layer>, GraphError> {
+        let n = graph.nodes().len();
+        let mut f = Fuser { graph, is_float, kinds: vec![None; n], taken: vec![false; n] };
+        f.kinds[0] = Some(Kind::Image);
+        f.taken[0] = true;
+        let mut layers: Vec<Layer> = Vec::new();
+        for id in 1..n {
+            let Some((layer, kind)) = f.layer(id)? else { continue };
+            f.taken[id] = true;
+            f.kinds[id] = Some(kind);
+            layers.push(layer);
+        }
+        match f.taken.iter().position(|&t| !t) {
+            None => Ok(layers),
+            Some(id) => Err(pattern(graph, id, "this node is not part of a product, norm, addition and activation chain")),
+        }
+    }
+
+    /// The layer that ends in a node, and what it gives; `None` where a later node ends it.
+    fn layer(&mut self, id: NodeId) -> Result<Option<(Layer, Kind)>, GraphError> {
+        let graph = self.graph;
+        let node = graph.node(id);
+        let input = node.inputs.first().copied().unwrap_or(0);
+        Ok(Some(match node.op {
+            Op::MaxPool(_) => {
+                let kind = self.one_of(id, input, &[Kind::Codes, Kind::Wide], "an activation, a pool or a sum")?;
+                (Layer::MaxPool { input, node: id }, kind)
+            }
+            Op::AvgPool(_) | Op::GlobalAvgPool => {
+                self.one_of(id, input, &[Kind::Codes], "an activation or a pool")?;
+                let layer = match node.op {
+                    Op::AvgPool(_) => Layer::AvgPool { input, node: id },
+                    _ => Layer::GlobalAvgPool { input, node: id },
+                };
+                (layer, Kind::Sums)
+            }
+            Op::Dropout { .. } => {
+                self.one_of(id, input, &[Kind::Codes, Kind::Sums], "an activation or a pool")?;
+                (Layer::Dropout { input, node: id }, Kind::Dropped)
+            }
+            Op::Function(_) => {
+                self.one_of(id, input, &[Kind::Codes], "an activation (signed, where negative values count)")?;
+                (Layer::Function { input, node: id }, Kind::Function)
+            }
+            Op::Mul => {
+                for &factor in &node.inputs {
+                    self.one_of(id, factor, &[Kind::Codes], "activations")?;
+                }
+                (Layer::Mul { node: id }, Kind::Multiplied)
+            }
+            Op::View(_) | Op::Subsample { .. } => {
+                if self.is_shortcut(id) {
+                    return Ok(None);
+                }
+                let kinds = [Kind::Codes, Kind::Wide, Kind::Sums];
+                let kind = self.one_of(id, input, &kinds, "an activation, a pool or a sum of products")?;
+                (Layer::View { input, node: id }, kind)
+            }
+            Op::Concat => (Layer::Concat { node: id }, self.concat(id)?),
+            Op::Act { .. } => (Layer::Sum(self.act(id)?), Kind::Codes),
+            _ if id == graph.output() => (Layer::Sum(self.sum(id, End::Output, Readers::None)?), Kind::Codes),
+            _ if self.is_stream(id) => (Layer::Sum(self.sum(id, End::Wide, Readers::Any)?), Kind::Wide),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// What `input` gives, if `reader` can read it.
+    fn one_of(&self, reader: NodeId, input: NodeId, kinds: &[Kind], expected: &str) -> Result<Kind, GraphError> {
+        match self.kinds[input] {
+            Some(kind) if kinds.contains(&kind) || (self.is_float && kind != Kind::Image) => Ok(kind),
+            _ => Err(self.misread(reader, input, expected)),
+        }
+    }
+
+    /// Whether a node gives a tensor, and not a part of a sum.
+    fn is_tensor(&self, id: NodeId) -> bool {
+        self.kinds[id].is_some_and(|kind| kind != Kind::Image)
+    }
+
     /// Whether a product, its norm or a sum ends here without an activation of its own.
     fn is_stream(&self, id: NodeId) -> bool {
         let graph = self.graph;
         let node = graph.node(id);
-        let is_branch = |id: NodeId| match graph.node(id).op {
-            Op::BatchNorm => graph.node(graph.node(id).inputs[0]).op.is_product(),
-            op => op.is_product(),
+        let normalizes_tensor = node.op.is_norm() && self.is_tensor(node.inputs[0]);
+        let is_branch = |id: NodeId| {
+            let node = graph.node(id);
+            node.op.is_product() || (node.op.is_norm() && graph.node(node.inputs[0]).op.is_product())
         };
-        let [reader] = *graph.consumers(id) else { return node.op == Op::Add || is_branch(id) };
+        let [reader] = *graph.consumers(id) else { return node.op == Op::Add || normalizes_tensor || is_branch(id) };
         match (node.op, graph.node(reader).op) {
+            (_, Op::Act { .. }) if normalizes_tensor => false,
+            _ if normalizes_tensor => true,
             (Op::Add, Op::Act { .. } | Op::Add) => self.adds_stream(id),
             (Op::Add, _) => true,
             (_, Op::Act { .. } | Op::Add) => false,
-            (op, Op::BatchNorm) if op.is_product() => false,
+            (op, Op::BatchNorm(_)) if op.is_product() => false,
             _ => is_branch(id),
         }
     }
 
-    /// Whether a residual stream, subsampled or not, is among the terms of an addition: what is added to it keeps its scale.
+    /// Whether a view is read by an addition alone, which then reads the tensor itself.
+    fn is_shortcut(&self, id: NodeId) -> bool {
+        let from = self.graph.node(id).inputs[0];
+        matches!(*self.graph.consumers(id), [reader] if self.graph.node(reader).op == Op::Add)
+            && matches!(self.kinds[from], Some(Kind::Codes | Kind::Wide))
+    }
+
+    /// Whether a residual stream, moved or not, is among the terms of an addition: what is added to it keeps its scale.
     fn adds_stream(&self, add: NodeId) -> bool {
         self.graph.node(add).inputs.iter().any(|&id| {
-            let from = match self.graph.node(id).op {
-                Op::Subsample { .. } => self.graph.node(id).inputs[0],
-                _ => id,
+            let from = if self.kinds[id].is_none() && self.graph.node(id).op.moves().is_some() {
+                self.graph.node(id).inputs[0]
+            } else {
+                id
             };
             self.kinds[from] == Some(Kind::Wide)
         })
@@ -281,13 +377,15 @@ impl Fuser<'_> {
     /// The layer that an activation ends.
     fn act(&mut self, act: NodeId) -> Result<Sum, GraphError> {
         let graph = self.graph;
-        let wide = |id: NodeId| matches!(self.kinds[id], Some(Kind::Wide | Kind::Sums));
         let input = graph.node(act).inputs[0];
         let (tensor, norm) = match graph.node(input).op {
-            _ if wide(input) => (input, None),
-            Op::BatchNorm if wide(graph.node(input).inputs[0]) => (graph.node(input).inputs[0], Some(input)),
+            _ if self.is_tensor(input) => (input, None),
+            Op::BatchNorm(_) if self.is_tensor(graph.node(input).inputs[0]) => (graph.node(input).inputs[0], Some(input)),
             _ => return self.sum(input, End::Act(act), Readers::One(act)),
         };
+        let kinds = [Kind::Codes, Kind::Sums, Kind::Wide, Kind::Multiplied, Kind::Function];
+        let kinds = if norm.is_some() { &kinds[..4] } else { &kinds };
+        self.one_of(norm.unwrap_or(act), tensor, kinds, "an activation, a pool or a sum of products")?;
         if let Some(norm) = norm {
             only_reader(graph, norm, Readers::One(act))?;
             self.taken[norm] = true;
@@ -299,10 +397,14 @@ impl Fuser<'_> {
     fn concat(&self, id: NodeId) -> Result<Kind, GraphError> {
         let graph = self.graph;
         let inputs = &graph.node(id).inputs;
-        let kind = self.kinds[inputs[0]];
-        let Some(kind @ (Kind::Codes | Kind::Wide)) = kind else {
-            return Err(self.misread(id, inputs[0], "activations, max pools or sums of products"));
-        };
+        let expected = "activations, max pools or sums of products";
+        let kind = self.one_of(id, inputs[0], &[Kind::Codes, Kind::Wide], expected)?;
+        for &input in inputs {
+            self.one_of(id, input, &[Kind::Codes, Kind::Wide], expected)?;
+        }
+        if self.is_float {
+            return Ok(Kind::Wide);
+        }
         if let Some(&other) = inputs.iter().find(|&&i| self.kinds[i] != Some(kind)) {
             let what = "a concatenation reads activations and max pools, or sums of products, but not both";
             return Err(pattern(graph, other, what));
@@ -325,9 +427,6 @@ impl Fuser<'_> {
             Factor::View(_) => 2,
         };
         terms.sort_by_key(rank);
-        if terms.first().is_none_or(|term| term.product().is_none()) {
-            return Err(pattern(self.graph, last, "one branch of an addition must end in a product"));
-        }
         let output = if let End::Act(act) = end { act } else { last };
         Ok(Sum { terms, end, output })
     }
@@ -353,36 +452,33 @@ impl Fuser<'_> {
     /// The tensor that an addition reads at `id`, if it is one.
     fn shortcut(&mut self, id: NodeId, add: NodeId) -> Result<Option<View>, GraphError> {
         let graph = self.graph;
-        let view = match (self.kinds[id], graph.node(id).op) {
-            (Some(_), _) => View { tensor: id, node: None },
-            (None, Op::Subsample { .. }) if self.kinds[graph.node(id).inputs[0]].is_some() => {
+        let view = match self.kinds[id] {
+            Some(_) => View { tensor: id, node: None },
+            None if graph.node(id).op.moves().is_some() && self.is_shortcut(id) => {
                 View { tensor: graph.node(id).inputs[0], node: Some(id) }
             }
-            _ => return Ok(None),
+            None => return Ok(None),
         };
-        match self.kinds[view.tensor] {
-            Some(Kind::Codes | Kind::Wide) => {}
-            Some(Kind::Sums) => {
-                return Err(pattern(graph, view.node.unwrap_or(add), "a shortcut cannot start from an average pool"));
-            }
-            _ => {
-                let what = "a shortcut must start from an activation, not from the image";
-                return Err(pattern(graph, view.node.unwrap_or(add), what));
-            }
-        }
+        let kinds = [Kind::Codes, Kind::Wide, Kind::Sums, Kind::Multiplied];
+        self.one_of(view.node.unwrap_or(add), view.tensor, &kinds, "activations, pools or sums of products")?;
         if let Some(node) = view.node {
-            only_reader(graph, node, Readers::One(add))?;
             self.taken[node] = true;
         }
         Ok(Some(view))
     }
 
-    /// The product, and its batch norm, that end in `last`.
+    /// The product, and its batch norm, that end in `last`, or a batch norm of a tensor.
     fn branch(&mut self, last: NodeId, readers: Readers) -> Result<Term, GraphError> {
         let graph = self.graph;
         only_reader(graph, last, readers)?;
-        let norm = (graph.node(last).op == Op::BatchNorm).then_some(last);
+        let norm = graph.node(last).op.is_norm().then_some(last);
         let node = norm.map_or(last, |n| graph.node(n).inputs[0]);
+        if let (Some(norm), true) = (norm, self.is_tensor(node)) {
+            let kinds = [Kind::Codes, Kind::Wide, Kind::Sums, Kind::Multiplied];
+            self.one_of(norm, node, &kinds, "an activation, a pool or a sum of products")?;
+            self.taken[norm] = true;
+            return Ok(Term { factor: Factor::View(View { tensor: node, node: None }), norm: Some(norm) });
+        }
         if !graph.node(node).op.is_product() {
             let what = format!("expected a convolution or linear layer here, found {}", graph.node(node).op.name());
             return Err(pattern(graph, node, &what));
@@ -398,25 +494,20 @@ impl Fuser<'_> {
     /// What a layer with weights reads.
     fn product_input(&self, product: NodeId) -> Result<NodeId, GraphError> {
         let id = self.graph.node(product).inputs[0];
-        match self.kinds[id] {
-            Some(Kind::Image | Kind::Codes | Kind::Sums | Kind::Dropped) => Ok(id),
-            _ => Err(self.misread(product, id, "an activation or a pool")),
+        if self.kinds[id] != Some(Kind::Image) {
+            self.one_of(product, id, &[Kind::Codes, Kind::Sums, Kind::Dropped], "an activation or a pool")?;
         }
-    }
-
-    /// What a pool reads.
-    fn codes(&self, reader: NodeId, id: NodeId) -> Result<NodeId, GraphError> {
-        match self.kinds[id] {
-            Some(Kind::Codes) => Ok(id),
-            _ => Err(self.misread(reader, id, "an activation or a pool")),
-        }
+        Ok(id)
     }
 
     fn misread(&self, reader: NodeId, id: NodeId, expected: &str) -> GraphError {
         let found = match self.kinds[id] {
             Some(Kind::Wide) => "a sum of products that no activation follows",
-            Some(Kind::Sums) => "an average pool, which only layers with weights, dropout and activations read",
+            Some(Kind::Sums) => "an average pool, which only layers with weights, dropout, sums and activations read",
             Some(Kind::Dropped) => "a dropout, which only layers with weights read",
+            Some(Kind::Multiplied) => "a multiplication, which only sums and activations read",
+            Some(Kind::Function) => "a function, which only activations read",
+            Some(Kind::Image) => "the input, which only layers with weights read",
             _ => self.graph.node(id).op.name(),
         };
         pattern(self.graph, id, &format!("`{}` must read {expected}, found {found}", self.graph.node(reader).name))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{GraphError, Op, Shape};
+use crate::{Conv, ConvTranspose, GraphError, Op, Shape};
 
 /// Position of a node in its graph.
 pub type NodeId = usize;
@@ -36,9 +36,6 @@ impl Graph {
     pub fn new(name: impl Into<String>, nodes: Vec<Node>) -> Result<Self, GraphError> {
         let name = name.into();
         let empty = |what| Err(GraphError::Empty { graph: name.clone(), what });
-        if !nodes.iter().any(|n| n.op.is_product()) {
-            return empty("no layer with weights");
-        }
         let mut ids: HashMap<&str, NodeId> = HashMap::new();
         let mut shapes: Vec<Shape> = Vec::with_capacity(nodes.len());
         let mut consumers = vec![Vec::new(); nodes.len()];
@@ -75,6 +72,9 @@ impl Graph {
                 consumers[i].push(id);
             }
         }
+        if !nodes.iter().any(|n| n.op.is_product()) {
+            return empty("no layer with weights");
+        }
         if let Some(id) = (0..nodes.len() - 1).find(|&id| consumers[id].is_empty()) {
             let what = "nothing reads this node, and it is not the last one".to_owned();
             return Err(GraphError::Pattern { node: nodes[id].name.clone(), what });
@@ -100,7 +100,7 @@ impl Graph {
             let read = |channels: &[usize]| node.inputs.first().map_or(self.shapes[0].c, |&i| channels[i]);
             let mut c = read(&channels);
             match &mut node.op {
-                Op::Conv { out_channels, groups, .. } => {
+                Op::Conv(Conv { out_channels, groups, .. }) | Op::ConvTranspose(ConvTranspose { out_channels, groups, .. }) => {
                     if *groups == self.input_shape(id).c {
                         *groups = c;
                     }
@@ -176,23 +176,42 @@ impl Graph {
         self.shapes[self.output()].c
     }
 
-    /// Shape of a product's weight tensor in PyTorch's order: OIHW, with I the inputs of one group, or `[out, in]` of
-    /// a linear layer.
-    /// `None` for other ops.
+    /// Shape of a product's weight tensor in PyTorch's order: OIHW, with I the inputs of one group; IOHW of a transposed
+    /// convolution, with O the outputs of one group; `[out, in]` of a linear layer. `None` for other ops.
     pub fn weight_shape(&self, id: NodeId) -> Option<Vec<usize>> {
         match self.nodes[id].op {
-            Op::Conv { out_channels, kernel, groups, .. } => {
-                Some(vec![out_channels, self.input_shape(id).c / groups, kernel, kernel])
+            Op::Conv(Conv { out_channels, kernel: [kh, kw], groups, .. }) => {
+                Some(vec![out_channels, self.input_shape(id).c / groups, kh, kw])
+            }
+            Op::ConvTranspose(ConvTranspose { out_channels, kernel: [kh, kw], groups, .. }) => {
+                Some(vec![self.input_shape(id).c, out_channels / groups, kh, kw])
             }
             Op::Linear { out_features, .. } => Some(vec![out_features, self.input_shape(id).elements()]),
             _ => None,
         }
     }
 
+    /// Of a transposed convolution, the position in its weight tensor of every weight of the convolution that reads the spread
+    /// input ([`Op::window`]), in OIHW order: `[o][i][y][x]` is `[i][o][kh - 1 - y][kw - 1 - x]`. `None` where the tensor is in OIHW order
+    /// itself.
+    pub fn weight_order(&self, id: NodeId) -> Option<Vec<usize>> {
+        let Op::ConvTranspose(ConvTranspose { kernel, groups, .. }) = self.nodes[id].op else { return None };
+        let plane = kernel[0] * kernel[1];
+        let (inputs, outputs) = (self.input_shape(id).c / groups, self.shapes[id].c / groups);
+        let of_output = |o: usize| {
+            let (group, o) = (o / outputs, o % outputs);
+            (0..inputs * plane).map(move |i| {
+                let (input, tap) = (group * inputs + i / plane, i % plane);
+                (input * outputs + o) * plane + plane - 1 - tap
+            })
+        };
+        Some((0..self.shapes[id].c).flat_map(of_output).collect())
+    }
+
     /// Whether a product is a projection shortcut: its sum (through a batch norm, if any) is an [`Op::Add`] whose
     /// other branch starts from the same tensor and has more layers.
     pub fn is_projection(&self, id: NodeId) -> bool {
-        if !matches!(self.nodes[id].op, Op::Conv { .. }) {
+        if !matches!(self.nodes[id].op, Op::Conv(_)) {
             return false;
         }
         let Some((branch, add)) = self.sum_of(id) else { return false };
@@ -209,7 +228,7 @@ impl Graph {
         loop {
             let &[next] = self.consumers(branch) else { return None };
             match self.nodes[next].op {
-                Op::BatchNorm if branch == id => branch = next,
+                Op::BatchNorm(_) if branch == id => branch = next,
                 Op::Add => return Some((branch, next)),
                 _ => return None,
             }
@@ -243,11 +262,13 @@ impl Graph {
     }
 }
 
+/// Bytes of a node's name at the most.
+const LONGEST_NAME: usize = 1024;
+
 fn check_name(name: &str) -> Result<(), GraphError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
-        let what = "a name has 1 to 128 letters, digits, dots, dashes or underscores";
-        return Err(GraphError::Name { node: name.chars().take(128).collect(), what });
+    if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        let what = "a name has 1 to 1024 bytes and no control characters";
+        return Err(GraphError::Name { node: name.escape_debug().take(128).collect(), what });
     }
     Ok(())
 }

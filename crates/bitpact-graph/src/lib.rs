@@ -13,6 +13,7 @@ mod glob;
 mod graph;
 mod op;
 mod plan;
+mod shape;
 mod sources;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -21,10 +22,11 @@ mod window;
 pub mod zoo;
 
 pub use error::GraphError;
-pub use fuse::{End, Factor, Layer, Sum, Term, View, fuse};
+pub use fuse::{End, Factor, Layer, Sum, Term, View, fuse, fuse_float};
 pub use glob::matches as name_matches;
 pub use graph::{Graph, Node, NodeId};
-pub use op::{Op, Rate, Shape};
+pub use op::{AvgPool, BatchNorm, Conv, ConvTranspose, MaxPool, Op};
 pub use plan::{ActPlan, BitSpec, FirstLast, Override, PlanError, QuantConfig, QuantPlan, ShortcutBits, WeightPlan};
+pub use shape::Shape;
 pub use view::{Move, Place, moved_shape, moved_source};
 pub use window::{Padding, Window};

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bitpact_core::{ActQuant, Bits, Granularity, Grid, SpecError, WeightQuant, WeightSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{End, Graph, GraphError, Layer, NodeId, Op, fuse, glob};
+use crate::{End, Graph, GraphError, Layer, NodeId, Op, fuse, fuse_float, glob};
 
 /// The usual short form: `W4A4`, or `float` for a network without quantizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -285,18 +285,19 @@ impl QuantPlan {
     /// Resolves `config` for every layer of `graph`.
     ///
     /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the
-    /// first and last layer, the overrides from the shortest pattern to the longest. Signed activations have the
+    /// first and last layer and the activations that functions read (8 bits), the overrides from the shortest pattern to the longest. Signed activations have the
     /// quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would hold only zero.
     ///
     /// # Errors
     /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid or scale, `pact-sym` for
     /// an activation with a ReLU, clip values per channel for a quantizer without them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
-        let layers = fuse(graph)?;
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
+            fuse_float(graph)?;
             let weights = products(graph).map(|id| (graph.node(id).name.clone(), WeightPlan::Float)).collect();
             return Ok(Self { weights, activations: BTreeMap::new() });
         };
+        let layers = fuse(graph)?;
         let eight = Bits::new(8).expect("8 is a width");
         let mut patterns: Vec<(&String, &Override)> = config.overrides.iter().collect();
         patterns.sort_by_key(|(pattern, _)| pattern.len());
@@ -350,7 +351,8 @@ impl QuantPlan {
             outputs.iter().flat_map(|&(input, _)| graph.source_acts(input)).map(|act| owners[act]).collect();
         for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op.is_act()) {
             let mut act = ActPlan { bits: act_bits, quant: config.act_quant, clip_scale: config.clip_scale };
-            if config.first_last == FirstLast::Bits8 && into_last.contains(&owners[id]) {
+            let into_last = config.first_last == FirstLast::Bits8 && into_last.contains(&owners[id]);
+            if into_last || only_functions_read(graph, id) {
                 act.bits = eight;
             }
             for (pattern, o) in matching(&node.name) {
@@ -429,6 +431,12 @@ impl QuantPlan {
             }),
         }
     }
+}
+
+/// Whether an activation is read by functions and nothing else: what they look up in a table has 8 bits, as a rule.
+fn only_functions_read(graph: &Graph, act: NodeId) -> bool {
+    let readers = graph.consumers(act);
+    !readers.is_empty() && readers.iter().all(|&reader| matches!(graph.node(reader).op, Op::Function(_)))
 }
 
 /// Whether an activation shares its clip value with another.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{Graph, NodeId, Op};
 
 impl Graph {
-    /// The activations whose codes reach a node through pools, dropout and concatenations, in the order of computation;
+    /// The activations whose codes reach a node through pools, views, dropout and concatenations, in the order of computation;
     /// none for the image and for sums of products.
     pub fn source_acts(&self, id: NodeId) -> Vec<NodeId> {
         let mut acts = BTreeSet::new();
@@ -15,7 +15,13 @@ impl Graph {
                 Op::Act { .. } => {
                     acts.insert(id);
                 }
-                Op::MaxPool { .. } | Op::AvgPool { .. } | Op::GlobalAvgPool | Op::Concat | Op::Dropout { .. } => {
+                Op::MaxPool(_)
+                | Op::AvgPool(_)
+                | Op::GlobalAvgPool
+                | Op::Concat
+                | Op::Dropout { .. }
+                | Op::View(_)
+                | Op::Subsample { .. } => {
                     stack.extend(&self.node(id).inputs);
                 }
                 _ => {}

@@ -82,6 +82,19 @@ impl Move {
         Move::Insert { top: 0, left: 0, bottom: 0, right: 0, before, after }
     }
 
+    /// The move's name as it stands in files and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Move::Stride { .. } => "stride",
+            Move::Crop { .. } => "crop",
+            Move::Channels { .. } => "channels",
+            Move::Insert { .. } => "insert",
+            Move::PixelShuffle { .. } => "pixel_shuffle",
+            Move::PixelUnshuffle { .. } => "pixel_unshuffle",
+            Move::Repeat { .. } => "repeat",
+        }
+    }
+
     /// The padding that the move inserts beside the tensor; none for other moves.
     pub fn padding(&self) -> Padding {
         match *self {

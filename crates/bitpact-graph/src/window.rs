@@ -49,6 +49,27 @@ pub struct Window {
     pub spread: [usize; 2],
 }
 
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ([rows, columns], Padding { top, left, bottom, right }) = (self.kernel, self.padding);
+        write!(f, "{rows}x{columns}")?;
+        for (name, [rows, columns], none) in
+            [("stride", self.stride, 1), ("dilation", self.dilation, 1), ("spread", self.spread, 1)]
+        {
+            match rows == columns {
+                true if rows == none => {}
+                true => write!(f, ", {name} {rows}")?,
+                false => write!(f, ", {name} {rows}x{columns}")?,
+            }
+        }
+        match (top, left) == (bottom, right) && top == left {
+            true if top == 0 => Ok(()),
+            true => write!(f, ", padding {top}"),
+            false => write!(f, ", padding {top}, {left}, {bottom}, {right}"),
+        }
+    }
+}
+
 impl Window {
     /// A square window with the same stride in both directions and the same padding on every side.
     pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
@@ -59,6 +80,13 @@ impl Window {
             dilation: [1; 2],
             spread: [1; 2],
         }
+    }
+
+    /// Stride and padding where both directions and all sides are alike and nothing is dilated or spread.
+    pub fn plain(&self) -> Option<(usize, usize)> {
+        let (stride, padding) = (self.stride[0], self.padding.top);
+        let plain = Self { kernel: self.kernel, ..Self::square(1, stride, padding) };
+        (*self == plain).then_some((stride, padding))
     }
 
     /// The window with one position over all of `shape`: of a linear layer or a global pool.

@@ -20,7 +20,7 @@
 mod preact;
 mod small;
 
-use crate::{Graph, GraphError, Node, NodeId, Op, Shape};
+use crate::{BatchNorm, Conv, MaxPool, Graph, GraphError, Node, NodeId, Op, Shape};
 
 /// Every name [`build`] knows.
 pub const NAMES: [&str; 29] = [
@@ -146,9 +146,9 @@ impl Builder {
         stride: usize,
         groups: usize,
     ) -> NodeId {
-        let op = Op::Conv { out_channels, kernel, stride, padding: kernel / 2, bias: false, groups };
+        let op = Op::Conv(Conv { groups, ..Conv::square(out_channels, kernel, stride, kernel / 2) });
         let x = self.add(format!("{prefix}{conv}"), op, &[x]);
-        self.add(format!("{prefix}{norm}"), Op::BatchNorm, &[x])
+        self.add(format!("{prefix}{norm}"), Op::BatchNorm(BatchNorm::default()), &[x])
     }
 
     fn act(&mut self, name: impl Into<String>, x: NodeId) -> NodeId {
@@ -156,7 +156,7 @@ impl Builder {
     }
 
     fn max_pool(&mut self, name: &str, x: NodeId, kernel: usize, stride: usize, padding: usize) -> NodeId {
-        self.add(name, Op::MaxPool { kernel, stride, padding }, &[x])
+        self.add(name, Op::MaxPool(MaxPool::square(kernel, stride, padding)), &[x])
     }
 
     fn classifier(mut self, name: &str, layer: &str, x: NodeId, classes: usize) -> Result<Graph, GraphError> {
@@ -267,9 +267,9 @@ fn cnn(input: Shape, classes: usize) -> Result<Graph, GraphError> {
 /// pads at the far side only. 224x224 gives 54, 27, 14 and 6 rows.
 fn alexnet(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     let mut b = Builder::new(input);
-    let conv0 = Op::Conv { out_channels: 96, kernel: 12, stride: 4, padding: 0, bias: false, groups: 1 };
+    let conv0 = Op::Conv(Conv::square(96, 12, 4, 0));
     let mut x = b.add("conv0", conv0, &[0]);
-    x = b.add("bn0", Op::BatchNorm, &[x]);
+    x = b.add("bn0", Op::BatchNorm(BatchNorm::default()), &[x]);
     x = b.act("act0", x);
     for (n, channels, kernel, groups, pool) in
         [(1, 256, 5, 2, Some(1)), (2, 384, 3, 1, Some(1)), (3, 384, 3, 2, None), (4, 256, 3, 2, Some(0))]
@@ -283,7 +283,7 @@ fn alexnet(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     }
     for n in 0..2 {
         x = b.add(format!("fc{n}"), Op::Linear { out_features: 4096, bias: false }, &[x]);
-        x = b.add(format!("bnfc{n}"), Op::BatchNorm, &[x]);
+        x = b.add(format!("bnfc{n}"), Op::BatchNorm(BatchNorm::default()), &[x]);
         x = b.act(format!("actfc{n}"), x);
     }
     b.add("fct", Op::Linear { out_features: classes, bias: true }, &[x]);

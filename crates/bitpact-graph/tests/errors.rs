@@ -20,7 +20,7 @@ fn a_graph_that_cannot_be_is_refused_by_node() {
     let conv = r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"padding":1},{"name":"a","op":"act"}"#;
     assert!(parse(&format!("{conv},{HEAD}")).is_ok());
     for (nodes, wanted) in [
-        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":9}"#, "`c`: a 9x9 window with padding 0"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":9}"#, "`c`: a window of 9x9 does not fit an input of 8x8x3"),
         (r#"{"name":"c","op":"conv","out_channels":0,"kernel":3}"#, "`c`: out_channels = 0"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"stride":0}"#, "`c`: stride = 0"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"groups":0}"#, "`c`: groups = 0"),
@@ -32,7 +32,26 @@ fn a_graph_that_cannot_be_is_refused_by_node() {
         (r#"{"name":"c","op":"linear","out_features":2,"inputs":["nowhere"]}"#, "`c`: input `nowhere`"),
         (r#"{"name":"c","op":"linear","out_features":2,"inputs":["image","image"]}"#, "`c`: linear takes 1"),
         (r#"{"name":"image","op":"linear","out_features":2}"#, "`image`: a second node"),
-        (r#"{"name":"a b","op":"linear","out_features":2}"#, "`a b`: a name has"),
+        (r#"{"name":"a\u0007b","op":"linear","out_features":2}"#, "a name has"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":[3,9]}"#, "`c`: a window of 3x9 does not fit"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"dilation":[1,4]}"#, "3x3, dilation 1x4 does not fit"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"dilation":0}"#, "`c`: dilation = 0"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":[3,1,2]}"#, "expected a whole number, [rows, columns]"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":[1,2,3,4]}"#, "expected a whole number or [rows, columns]"),
+        (r#"{"name":"c","op":"conv_transpose","out_channels":4,"kernel":2,"padding":2}"#, "`c`: padding = 2, expected at most"),
+        (
+            r#"{"name":"c","op":"conv_transpose","out_channels":4,"kernel":2,"stride":2,"output_padding":2}"#,
+            "`c`: output_padding = 2, expected less than the stride",
+        ),
+        (r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","eps":0}"#, "`n`: eps = 0"),
+        (r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","momentum":2}"#, "`n`: momentum = 2"),
+        (r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","epz":1}"#, "epz"),
+        (r#"{"name":"v","op":"view","move":"crop","top":0,"left":5,"height":1,"width":4}"#, "`v`: a rectangle of 1x4"),
+        (r#"{"name":"v","op":"view","move":"pixel_shuffle","factor":2}"#, "`v`: factor 2, but its square"),
+        (r#"{"name":"v","op":"view","move":"turn"}"#, "unknown variant `turn`"),
+        (r#"{"name":"f","op":"function","function":"leaky_relu","slope":1e99}"#, "`f`: slope = "),
+        (r#"{"name":"f","op":"function","function":"relu7"}"#, "unknown variant `relu7`"),
+        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3},{"name":"m","op":"mul","inputs":["c","image"]}"#, "`m`: inputs of 6x6x4 and 8x8x3 cannot be multiplied"),
         (
             r#"{"name":"m","op":"max_pool","kernel":2,"stride":2,"padding":2},{"name":"c","op":"linear","out_features":2}"#,
             "`m`: padding = 2",
@@ -68,15 +87,19 @@ fn a_graph_that_integers_cannot_follow_is_refused_by_node() {
         (r#"{"name":"m","op":"max_pool","kernel":2,"stride":2}"#, "`m` must read an activation"),
         (
             r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"s","op":"add","inputs":["c","image"]},{"name":"a","op":"act"}"#,
-            "not from the image",
+            "found the input, which only layers with weights read",
         ),
         (
-            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"a","op":"act"},{"name":"s","op":"add","inputs":["a","a"]},{"name":"b","op":"act"}"#,
-            "must end in a product",
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"f","op":"function","function":"tanh"},{"name":"a","op":"act"}"#,
+            "`f` must read an activation (signed",
         ),
         (
-            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"n","op":"batch_norm"},{"name":"a","op":"act"},{"name":"b","op":"act"}"#,
-            "`a`: ",
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"a","op":"act"},{"name":"f","op":"function","function":"tanh"},{"name":"d","op":"conv","out_channels":3,"kernel":1},{"name":"b","op":"act"}"#,
+            "`d` must read an activation or a pool, found a function, which only activations read",
+        ),
+        (
+            r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"m","op":"mul","inputs":["c","c"]},{"name":"a","op":"act"}"#,
+            "`m` must read activations",
         ),
     ] {
         let graph = parse(&format!("{nodes},{HEAD}")).unwrap();
@@ -219,6 +242,21 @@ proptest! {
 
 /// Ops around residual streams, average pools, concatenations and dropout in places where integers cannot follow.
 #[test]
+fn sums_of_activations_and_activations_of_activations_are_layers() {
+    let conv = r#"{"name":"c","op":"conv","out_channels":3,"kernel":1},{"name":"a","op":"act"}"#;
+    for (nodes, terms) in [
+        (r#"{"name":"s","op":"add","inputs":["a","a"]},{"name":"b","op":"act"}"#, 2),
+        (r#"{"name":"b","op":"act","signed":true}"#, 1),
+        (r#"{"name":"n","op":"batch_norm"},{"name":"b","op":"act"}"#, 1),
+    ] {
+        let graph = parse(&format!("{conv},{nodes},{HEAD}")).unwrap();
+        let layers = fuse(&graph).unwrap();
+        let sum = layers.iter().filter_map(|layer| layer.sum()).find(|sum| sum.act() == graph.find("b")).unwrap();
+        assert_eq!((sum.terms.len(), sum.products().count()), (terms, 0), "{nodes}");
+    }
+}
+
+#[test]
 fn streams_pools_and_concatenations_out_of_place_are_named() {
     let message = |nodes: &str| {
         let text = format!(
@@ -240,7 +278,7 @@ fn streams_pools_and_concatenations_out_of_place_are_named() {
     for (nodes, words) in [
         (format!("{stream},{},{}", conv("c3", "s"), r#"{"name":"a3","op":"act"}"#), "node `s`: `c3` must read"),
         (
-            format!(r#"{stream},{{"name":"m","op":"max_pool","kernel":2,"stride":2,"inputs":["s"]}}"#),
+            format!(r#"{stream},{{"name":"m","op":"avg_pool","kernel":2,"stride":2,"inputs":["s"]}}"#),
             "node `s`: `m` must read",
         ),
         (
@@ -271,7 +309,6 @@ fn streams_pools_and_concatenations_out_of_place_are_named() {
         ),
         (r#"{"name":"d","op":"dropout","rate":1.0}"#.to_owned(), "node `d`: rate = 1, expected at least 0 and below 1"),
         (r#"{"name":"d","op":"dropout","rate":0.5}"#.to_owned(), "node `d`: `pool` must read"),
-        (r#"{"name":"n","op":"batch_norm"},{"name":"a2","op":"act"}"#.to_owned(), "node `a1`: expected a convolution"),
     ] {
         let message = message(&nodes);
         assert!(message.contains(words), "{message}, expected {words}");

@@ -21,7 +21,7 @@ mod random;
 mod weights;
 
 pub use checkpoint::{Checkpoint, TrainingState};
-pub use convert::{ActReport, BATCH_NORM_EPS, Conversion, ConvertError, LayerReport, convert};
+pub use convert::{ActReport, Conversion, ConvertError, LayerReport, convert};
 pub use error::ModelError;
 pub use file::{hold_writes, remove_leftovers, write_atomically};
 pub use format::VERSION as BITPACT_VERSION;

@@ -107,8 +107,9 @@ impl Model {
                 }
             }
             match node.op {
-                Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } => add("bias", channels),
-                Op::BatchNorm => {
+                op if op.has_bias() => add("bias", channels),
+                Op::Function(function) if function.is_learned() => add("weight", channels),
+                Op::BatchNorm(_) => {
                     for tensor in ["weight", "bias", "running_mean", "running_var"] {
                         add(tensor, channels.clone());
                     }
@@ -142,15 +143,20 @@ impl Model {
     }
 
     /// Where the learned steps of `layer` start for its weight ([`lsq_start`]); `None` where `plan` has none.
-    pub fn first_weight_step(plan: &QuantPlan, layer: &str, weight: &Tensor) -> Option<Tensor> {
+    pub fn first_weight_step(graph: &Graph, plan: &QuantPlan, layer: &str, weight: &Tensor) -> Option<Tensor> {
         let Some(WeightPlan::Quantized(spec)) = plan.weights.get(layer) else { return None };
         if !spec.quant.is_learned() {
             return None;
         }
-        let out_channels = weight.shape[0];
+        let product = graph.find(layer)?;
+        let out_channels = graph.shape(product).c;
+        let ordered: Vec<f32> = match graph.weight_order(product) {
+            None => weight.data.clone(),
+            Some(order) => order.into_iter().map(|at| weight.data[at]).collect(),
+        };
         let shape = if spec.scale == Granularity::Channel { vec![out_channels] } else { Vec::new() };
         let mut data = vec![0.0; spec.scales_len(out_channels)];
-        lsq_start(spec, &weight.data, out_channels, &mut data);
+        lsq_start(spec, &ordered, out_channels, &mut data);
         Some(Tensor { shape, data })
     }
 

@@ -19,9 +19,6 @@ pub(crate) const SAMPLED: usize = 16;
 /// Momentum of clip values that follow the running maximum (`relu` with bits).
 pub(crate) const MAXIMUM_MOMENTUM: f32 = 0.1;
 
-/// Momentum of the running statistics, as in PyTorch.
-pub(crate) const STATISTICS_MOMENTUM: f64 = 0.1;
-
 /// Values looked at for one percentile, at the most.
 pub(crate) const CALIBRATION_VALUES: usize = 1 << 22;
 

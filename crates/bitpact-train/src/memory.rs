@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bitpact_graph::{Graph, Op, QuantPlan};
+use bitpact_graph::{Graph, NodeId, Op, QuantPlan};
 
 /// Share by which an estimate may be too low.
 const MARGIN: f64 = 1.1;
@@ -17,13 +17,24 @@ pub fn image_bytes(graph: &Graph, plan: &QuantPlan) -> u64 {
         let values = (shape.h * shape.w * shape.c) as u64;
         largest = values.max(largest);
         sum += match node.op {
-            Op::Conv { .. } | Op::Linear { .. } => 4 * values,
+            op if op.is_product() => 4 * values + columns(graph, id),
+            // Kept as real numbers.
+            Op::Function(_) | Op::Mul => 4 * values,
             // Normalized, added and clipped in one pass over the accumulators.
-            Op::BatchNorm | Op::Add => 0,
+            Op::BatchNorm(_) | Op::Add => 0,
             _ => code * values,
         };
     }
     sum + 12 * largest
+}
+
+/// Codes of a convolution that reads a copy of every window.
+fn columns(graph: &Graph, id: NodeId) -> u64 {
+    let (op, from, to) = (graph.node(id).op, graph.input_shape(id), graph.shape(id));
+    match op.window(from) {
+        Some(window) if window.plain().is_none() => (to.h * to.w * from.c * window.kernel[0] * window.kernel[1]) as u64,
+        _ => 0,
+    }
 }
 
 /// Bytes for the tensors themselves: values, gradients, two moments and packed copies.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bitpact_core::{largest_clip, quantize_weights, quantize_weights_16bit};
 use bitpact_graph::{End, Factor, Graph, Layer, Move, NodeId, Op, Sum, WeightPlan, Window, fuse, moved_source};
-use bitpact_model::{BATCH_NORM_EPS, Conversion, IntegerLayer, Model, ModelError};
+use bitpact_model::{Conversion, IntegerLayer, Model, ModelError};
 
 use crate::{EngineError, Interpreter, Trace};
 
@@ -132,6 +132,8 @@ struct Formula<'a> {
     conversion: &'a Conversion,
     zero_points: Vec<f64>,
     meanings: BTreeMap<NodeId, Meaning>,
+    /// Learned slopes of functions.
+    slopes: BTreeMap<NodeId, &'a [f32]>,
     sums: Vec<Expected>,
 }
 
@@ -143,8 +145,13 @@ impl<'a> Formula<'a> {
         let layer_of = |node: NodeId| layers.iter().position(|layer| layer.name == graph.node(node).name);
         let zero_points = model.input.zero_point.iter().map(|&z| f64::from(z)).collect();
         let image = Meaning { layer: None, zero: 0.0, unit: 1.0 };
-        let mut formula =
-            Self { graph, conversion, zero_points, meanings: BTreeMap::from([(0, image)]), sums: Vec::new() };
+        let (meanings, mut slopes) = (BTreeMap::from([(0, image)]), BTreeMap::new());
+        for (id, node) in graph.nodes().iter().enumerate() {
+            if matches!(node.op, Op::Function(function) if function.is_learned()) {
+                slopes.insert(id, &model.tensor(&format!("{}.weight", node.name))?.data[..]);
+            }
+        }
+        let mut formula = Self { graph, conversion, zero_points, meanings, slopes, sums: Vec::new() };
         for layer in fuse(graph).map_err(|error| unfit(graph.name(), error.to_string()))? {
             let node = layer.output();
             let written = layer_of(node);
@@ -173,11 +180,12 @@ impl<'a> Formula<'a> {
                 Layer::Concat { node } => Meaning { layer: written, ..formula.meanings[&graph.node(*node).inputs[0]] },
                 // A dropout is no layer of the integer network.
                 Layer::Dropout { input, .. } => formula.meanings[input],
+                Layer::View { input, .. } => Meaning { layer: written, ..formula.meanings[input] },
+                // Computed where it is read.
+                Layer::Function { .. } | Layer::Mul { .. } => continue,
                 Layer::AvgPool { input, node } | Layer::GlobalAvgPool { input, node } => {
-                    let positions = match graph.node(*node).op {
-                        Op::AvgPool { kernel, .. } => (kernel * kernel) as f64,
-                        _ => (graph.shape(*input).h * graph.shape(*input).w) as f64,
-                    };
+                    let window = graph.node(*node).op.window(graph.shape(*input)).expect("a pool has a window");
+                    let positions = (window.kernel[0] * window.kernel[1]) as f64;
                     let Meaning { zero, unit, .. } = formula.meanings[input];
                     Meaning { layer: written, zero: zero * positions, unit: unit / positions }
                 }
@@ -201,12 +209,7 @@ impl<'a> Formula<'a> {
             let value = match term.factor {
                 Factor::Product { input, node } => Value::Product(product(model, input, node)?),
                 Factor::View(view) => {
-                    let moves = match view.node.map(|node| graph.node(node).op) {
-                        Some(Op::Subsample { stride, pad_before, pad_after }) => {
-                            vec![Move::stride(stride), Move::channels_inserted(pad_before, pad_after)]
-                        }
-                        _ => Vec::new(),
-                    };
+                    let moves = view.node.and_then(|node| graph.node(node).op.moves()).unwrap_or_default();
                     Value::View { tensor: view.tensor, moves }
                 }
             };
@@ -289,6 +292,20 @@ impl<'a> Formula<'a> {
     /// Real value of an element of a tensor; of the image in units of a pixel, because its scale is in the weights.
     fn real(&self, node: NodeId, pixels: &[u8], trace: &Trace, (y, x, c): (usize, usize, usize)) -> f64 {
         let shape = self.graph.shape(node);
+        let inputs = &self.graph.node(node).inputs;
+        match self.graph.node(node).op {
+            Op::Function(function) => {
+                let slope = self.slopes.get(&node).map_or(0.0, |slopes| slopes[c]);
+                return function.value(self.real(inputs[0], pixels, trace, (y, x, c)) as f32, slope).into();
+            }
+            Op::Mul => {
+                let second = self.graph.shape(inputs[1]);
+                let place = if (second.h, second.w) == (1, 1) { (0, 0, c) } else { (y, x, c) };
+                let [a, b] = [(inputs[0], (y, x, c)), (inputs[1], place)];
+                return self.real(a.0, pixels, trace, a.1) * self.real(b.0, pixels, trace, b.1);
+            }
+            _ => {}
+        }
         let at = (y * shape.w + x) * shape.c + c;
         let Meaning { layer, zero, unit } = self.meanings[&node];
         match layer {
@@ -306,16 +323,14 @@ fn unfit(layer: &str, what: String) -> EngineError {
 fn product(model: &Model, input: NodeId, node: NodeId) -> Result<Product, EngineError> {
     let (graph, name) = (&model.graph, &model.graph.node(node).name);
     let (from, out_channels) = (graph.shape(input), graph.shape(node).c);
-    let (window, groups, has_bias) = match graph.node(node).op {
-        Op::Conv { kernel, stride, padding, groups, bias, .. } => {
-            (Window::square(kernel, stride, padding), groups, bias)
-        }
-        Op::Linear { bias, .. } => (Window::whole(from), 1, bias),
-        ref other => return Err(unfit(name, format!("a product that is a {}", other.name()))),
-    };
-    let group = [from.c / groups, out_channels / groups];
+    let op = graph.node(node).op;
+    let Some(window) = op.window(from) else { return Err(unfit(name, format!("a product that is a {}", op.name()))) };
+    let group = [from.c / op.groups(), out_channels / op.groups()];
     let plane = window.kernel[0] * window.kernel[1];
     let mut w = model.tensor(&format!("{name}.weight"))?.data.clone();
+    if let Some(order) = graph.weight_order(node) {
+        w = order.into_iter().map(|at| w[at]).collect();
+    }
     let mut learned = model.tensors.get(&format!("{name}.weight_step")).map_or(Vec::new(), |step| step.data.clone());
     if input == 0 {
         // The scale of pixels is in the weights before they are quantized.
@@ -335,7 +350,7 @@ fn product(model: &Model, input: NodeId, node: NodeId) -> Result<Product, Engine
     let n = codes.len() / out_channels;
     let scale = |i: usize| f64::from(scales[(i / n).min(scales.len() - 1)]);
     let weights = codes.iter().enumerate().map(|(i, &code)| f64::from(code) * scale(i)).collect();
-    let bias = match has_bias {
+    let bias = match op.has_bias() {
         true => model.tensor(&format!("{name}.bias"))?.data.iter().map(|&b| f64::from(b)).collect(),
         false => vec![0.0; out_channels],
     };
@@ -345,12 +360,13 @@ fn product(model: &Model, input: NodeId, node: NodeId) -> Result<Product, Engine
 /// A batch norm in evaluation as `gain * x + shift` of each channel.
 fn norm(model: &Model, node: Option<NodeId>, channels: usize) -> Result<Vec<(f64, f64)>, EngineError> {
     let Some(node) = node else { return Ok(vec![(1.0, 0.0); channels]) };
+    let Op::BatchNorm(parameters) = model.graph.node(node).op else { unreachable!("a norm is a batch norm") };
     let name = &model.graph.node(node).name;
     let tensor = |part: &str| model.tensor(&format!("{name}.{part}")).map(|tensor| &tensor.data);
     let (gamma, beta, mean, var) =
         (tensor("weight")?, tensor("bias")?, tensor("running_mean")?, tensor("running_var")?);
     let of = |c: usize| {
-        let deviation = (f64::from(var[c]) + f64::from(BATCH_NORM_EPS)).sqrt();
+        let deviation = (f64::from(var[c]) + parameters.added()).sqrt();
         let gain = f64::from(gamma[c]) / deviation;
         (gain, f64::from(beta[c]) - f64::from(mean[c]) * gain)
     };

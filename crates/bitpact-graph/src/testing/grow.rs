@@ -1,7 +1,11 @@
 //! Networks that grow node by node from the image to the logits.
 
 use super::{Choices, Form};
-use crate::{Graph, Node, NodeId, Op, Rate, Shape};
+use bitpact_core::Function;
+
+use crate::{
+    AvgPool, BatchNorm, Conv, ConvTranspose, Graph, MaxPool, Move, Node, NodeId, Op, Padding, Shape,
+};
 
 /// What a tensor is to those that may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,14 @@ impl Grower<'_> {
 
     /// A batch norm, or nothing.
     fn norm(&mut self, input: NodeId) -> NodeId {
-        if self.choices.one_in(3) { input } else { self.push(Op::BatchNorm, &[input], None) }
+        if self.choices.one_in(3) {
+            return input;
+        }
+        let norm = match self.form.is_any && self.choices.one_in(4) {
+            true => BatchNorm { eps: self.choices.of(&[1e-3, 1e-5, 0.5]), momentum: self.choices.of(&[0.1, 0.01, 1.0]) },
+            false => BatchNorm::default(),
+        };
+        self.push(Op::BatchNorm(norm), &[input], None)
     }
 
     /// Output channels: few, about a block of 16, or one.
@@ -110,11 +121,98 @@ impl Grower<'_> {
             _ => 1,
         };
         out_channels = if groups > 1 { (out_channels.min(2 * from.c)).next_multiple_of(groups) } else { out_channels };
-        let mut op = Op::Conv { out_channels, kernel, stride, padding, bias, groups };
-        if op.output_shape("", &[from]).expect("the window fits").elements() > ELEMENTS {
-            op = Op::Conv { out_channels, kernel: 1, stride: 2, padding: 0, bias, groups };
+        let plain = |kernel, stride, padding| {
+            Op::Conv(Conv { bias, groups, ..Conv::square(out_channels, kernel, stride, padding) })
+        };
+        let mut op = plain(kernel, stride, padding);
+        if self.form.is_any && self.choices.one_in(2) {
+            op = self.any_window(op);
         }
-        self.push(op, &[input], None)
+        if op.output_shape("", &[from]).is_ok_and(|shape| shape.elements() <= ELEMENTS) {
+            return self.push(op, &[input], None);
+        }
+        self.push(plain(1, 2, 0), &[input], None)
+    }
+
+    /// The op with any window, which may not fit.
+    fn any_window(&mut self, op: Op) -> Op {
+        let choices = &mut *self.choices;
+        let mut pair = |from: &[usize]| [choices.of(from), choices.of(from)];
+        let (kernel, stride, dilation) = (pair(&[3, 1, 2, 4, 5]), pair(&[1, 2, 3, 5]), pair(&[1, 1, 2, 3]));
+        let [[top, left], [bottom, right]] = [pair(&[1, 0, 2, 3]), pair(&[1, 0, 2])];
+        let padding = Padding { top, left, bottom, right };
+        let flag = self.choices.one_in(2);
+        match op {
+            Op::Conv(conv) if self.choices.one_in(3) => Op::ConvTranspose(ConvTranspose {
+                out_channels: conv.out_channels,
+                kernel,
+                stride,
+                padding: if flag { Padding::default() } else { padding },
+                output_padding: if self.choices.one_in(3) { [stride[0] - 1, 0] } else { [0, 0] },
+                dilation,
+                bias: conv.bias,
+                groups: conv.groups,
+            }),
+            Op::Conv(conv) => Op::Conv(Conv { kernel, stride, padding, dilation, ..conv }),
+            Op::MaxPool(_) => Op::MaxPool(MaxPool { kernel, stride, padding, dilation, ceil_mode: flag }),
+            Op::AvgPool(pool) => Op::AvgPool(AvgPool { kernel, stride, padding, ceil_mode: flag, ..pool }),
+            other => other,
+        }
+    }
+
+    /// A view, a function or a multiplication that reads codes.
+    fn any_op(&mut self, last: NodeId) -> NodeId {
+        let shape = self.shapes[last];
+        match self.choices.below(4) {
+            0 | 1 => self.view(last),
+            2 => {
+                let functions = [
+                    Function::HardSwish,
+                    Function::Prelu,
+                    Function::LeakyRelu { slope: 0.2 },
+                    Function::Elu { scale: 1.0 },
+                    Function::HardSigmoid,
+                    Function::Sigmoid,
+                    Function::Tanh,
+                    Function::Gelu,
+                    Function::Silu,
+                ];
+                let function = self.choices.of(&functions);
+                let node = self.push(Op::Function(function), &[last], None);
+                self.act(node)
+            }
+            _ => {
+                let pixel = Shape::new(1, 1, shape.c);
+                let mut other = self.readable(|kind| matches!(kind, Kind::Codes(_)));
+                other.retain(|&id| self.shapes[id] == shape || self.shapes[id] == pixel);
+                let other = other[self.choices.below(other.len())];
+                let product = self.push(Op::Mul, &[last, other], None);
+                let norm = self.norm(product);
+                self.act(norm)
+            }
+        }
+    }
+
+    fn view(&mut self, last: NodeId) -> NodeId {
+        let Shape { h, w, c } = self.shapes[last];
+        let choices = &mut *self.choices;
+        let (height, width, count) = (1 + choices.below(h), 1 + choices.below(w), 1 + choices.below(c));
+        let (top, left, first) =
+            (choices.below(h - height + 1), choices.below(w - width + 1), choices.below(c - count + 1));
+        let moves = [
+            Move::Stride { rows: 1 + top, columns: 1 + left },
+            Move::Crop { top, left, height, width },
+            Move::Channels { first, count },
+            Move::Insert { top: 1, left: 0, bottom: 0, right: 2, before: first, after: 1 },
+            Move::PixelShuffle { factor: 2 },
+            Move::PixelUnshuffle { factor: 2 },
+            Move::Repeat { rows: 2, columns: 1 },
+        ];
+        let op = Op::View(choices.of(&moves));
+        match op.output_shape("", &[self.shapes[last]]).is_ok_and(|to| to.elements() <= ELEMENTS) {
+            true => self.push(op, &[last], self.kinds[last]),
+            false => self.layer(last),
+        }
     }
 
     /// A convolution from `input` to a tensor of shape `to`, if there is one.
@@ -124,7 +222,7 @@ impl Grower<'_> {
         for kernel in [3, 1, 2, 5] {
             for stride in 1..4 {
                 for padding in 0..4 {
-                    let op = Op::Conv { out_channels: to.c, kernel, stride, padding, bias, groups: 1 };
+                    let op = Op::Conv(Conv { bias, ..Conv::square(to.c, kernel, stride, padding) });
                     fits.extend(op.output_shape("", &[from]).ok().filter(|s| *s == to).map(|_| op));
                 }
             }
@@ -179,7 +277,7 @@ impl Grower<'_> {
 
     fn adds_stream(&self, id: NodeId) -> bool {
         let node = &self.nodes[id];
-        let moves = matches!(node.op, Op::Add | Op::Subsample { .. });
+        let moves = node.op == Op::Add || (self.kinds[id].is_none() && node.op.moves().is_some());
         moves && node.inputs.iter().any(|&input| self.kinds[input] == Some(Kind::Stream) || self.adds_stream(input))
     }
 
@@ -243,15 +341,16 @@ impl Grower<'_> {
         let kind = self.kinds[last].expect("a layer ends in a tensor that can be read");
         match kind {
             Kind::Stream => self.after_stream(last),
+            Kind::Codes(_) if self.form.is_any && self.choices.one_in(2) => self.any_op(last),
             Kind::Codes(signed) => match self.choices.below(12) {
                 6 | 7 => self.pool(last),
                 8 => self.push(Op::GlobalAvgPool, &[last], Some(Kind::Sums)),
-                9 => self.push(Op::Dropout { rate: Rate(0.3) }, &[last], Some(Kind::Dropped)),
+                9 => self.push(Op::Dropout { rate: 0.3 }, &[last], Some(Kind::Dropped)),
                 10 | 11 => self.concat(last, signed),
                 _ => self.layer(last),
             },
             Kind::Sums => match self.choices.below(4) {
-                2 => self.push(Op::Dropout { rate: Rate(0.5) }, &[last], Some(Kind::Dropped)),
+                2 => self.push(Op::Dropout { rate: 0.5 }, &[last], Some(Kind::Dropped)),
                 3 => {
                     let norm = self.norm(last);
                     self.act(norm)
@@ -264,10 +363,16 @@ impl Grower<'_> {
 
     fn pool(&mut self, last: NodeId) -> NodeId {
         let [kernel, stride, padding] = self.window(self.shapes[last], true);
-        match self.choices.one_in(2) {
-            true => self.push(Op::MaxPool { kernel, stride, padding }, &[last], self.kinds[last]),
-            false => self.push(Op::AvgPool { kernel, stride, padding }, &[last], Some(Kind::Sums)),
+        let mut op = match self.choices.one_in(2) {
+            true => Op::MaxPool(MaxPool::square(kernel, stride, padding)),
+            false => Op::AvgPool(AvgPool::square(kernel, stride, padding)),
+        };
+        if self.form.is_any && self.choices.one_in(2) {
+            let any = self.any_window(op);
+            op = if any.output_shape("", &[self.shapes[last]]).is_ok() { any } else { op };
         }
+        let kind = if matches!(op, Op::MaxPool(_)) { self.kinds[last] } else { Some(Kind::Sums) };
+        self.push(op, &[last], kind)
     }
 
     /// Channels of `last` beside those of other activations, or of a branch of their own.
@@ -354,11 +459,9 @@ impl Grower<'_> {
             2 => {
                 let (kernel, padding) = (1 + self.choices.below(from.h.min(from.w)), self.choices.below(3));
                 let stride = side + 2 * padding - kernel + 1;
-                Op::Conv { out_channels: classes, kernel, stride, padding, bias, groups: 1 }
+                Op::Conv(Conv { bias, ..Conv::square(classes, kernel, stride, padding) })
             }
-            3 if from.h == from.w => {
-                Op::Conv { out_channels: classes, kernel: side, stride: 1, padding: 0, bias, groups: 1 }
-            }
+            3 if from.h == from.w => Op::Conv(Conv { bias, ..Conv::square(classes, side, 1, 0) }),
             _ => Op::Linear { out_features: classes, bias },
         };
         if product.output_shape("", &[from]).expect("the window fits").h != 1 {
@@ -366,7 +469,7 @@ impl Grower<'_> {
         }
         let product = self.push(product, &[last], None);
         if self.choices.one_in(4) {
-            self.push(Op::BatchNorm, &[product], None);
+            self.push(Op::BatchNorm(BatchNorm::default()), &[product], None);
         }
     }
 }

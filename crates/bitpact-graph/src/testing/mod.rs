@@ -61,12 +61,15 @@ pub struct Form {
     /// Terms of a sum at the most, at least 2. With 2 they are a product and a shortcut, or a branch of products and the projection
     /// of the tensor that it starts from.
     pub terms: usize,
+    /// Whether windows are drawn that are not square or have other strides, dilation or uneven padding, and transposed convolutions,
+    /// views, functions and multiplications.
+    pub is_any: bool,
 }
 
 /// A network of sums of two terms, and its bits. It fits the form that integers can follow, and its tensors are small enough for plain
 /// loops.
 pub fn network(choices: &mut Choices) -> (Graph, QuantPlan) {
-    network_of(Form { terms: 2 }, choices)
+    network_of(Form { terms: 2, is_any: false }, choices)
 }
 
 /// A network of the given form, and its bits.

@@ -1,16 +1,16 @@
 //! Pre-activation ResNets: batch norm and activation before every convolution, and nothing on the residual stream.
 
 use super::Builder;
-use crate::{Graph, GraphError, NodeId, Op, Shape};
+use crate::{BatchNorm, Conv, Graph, GraphError, NodeId, Op, Shape};
 
 /// Batch norm and activation.
 fn norm_act(b: &mut Builder, prefix: &str, n: usize, x: NodeId) -> NodeId {
-    let x = b.add(format!("{prefix}bn{n}"), Op::BatchNorm, &[x]);
+    let x = b.add(format!("{prefix}bn{n}"), Op::BatchNorm(BatchNorm::default()), &[x]);
     b.act(format!("{prefix}act{n}"), x)
 }
 
 fn conv(b: &mut Builder, name: String, x: NodeId, out_channels: usize, kernel: usize, stride: usize) -> NodeId {
-    let op = Op::Conv { out_channels, kernel, stride, padding: kernel / 2, bias: false, groups: 1 };
+    let op = Op::Conv(Conv::square(out_channels, kernel, stride, kernel / 2));
     b.add(name, op, &[x])
 }
 
@@ -48,7 +48,7 @@ pub(super) fn cifar(
             width = out;
         }
     }
-    x = b.add("bn", Op::BatchNorm, &[x]);
+    x = b.add("bn", Op::BatchNorm(BatchNorm::default()), &[x]);
     x = b.act("act", x);
     b.classifier(name, "linear", x, classes)
 }
@@ -96,7 +96,7 @@ pub(super) fn imagenet(
             width = out;
         }
     }
-    x = b.add("bn", Op::BatchNorm, &[x]);
+    x = b.add("bn", Op::BatchNorm(BatchNorm::default()), &[x]);
     x = b.act("act", x);
     b.classifier(name, "fc", x, classes)
 }

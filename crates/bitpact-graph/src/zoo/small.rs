@@ -1,8 +1,7 @@
 //! Small networks of papers and benchmarks.
 
 use super::Builder;
-use crate::op::Rate;
-use crate::{Graph, GraphError, Node, NodeId, Op, Shape};
+use crate::{BatchNorm, Conv, Graph, GraphError, Node, NodeId, Op, Shape};
 
 /// Three stages of one basic block, 16, 32 and 64 channels, projections by 1x1 convolutions without a batch norm, as in
 /// MLCommons' Keras model. Convolutions before a batch norm have no bias there either that counts: the norm removes it.
@@ -17,7 +16,7 @@ pub(super) fn resnet8(input: Shape, classes: usize) -> Result<Graph, GraphError>
         y = b.act(format!("{prefix}act1"), y);
         y = b.conv_norm(["conv2", "bn2"], &prefix, y, out, 3, 1);
         let shortcut = if stage > 1 {
-            let op = Op::Conv { out_channels: out, kernel: 1, stride, padding: 0, bias: true, groups: 1 };
+            let op = Op::Conv(Conv { bias: true, ..Conv::square(out, 1, stride, 0) });
             b.add(format!("{prefix}shortcut"), op, &[x])
         } else {
             x
@@ -50,23 +49,23 @@ pub(super) fn vgg_small(input: Shape, classes: usize) -> Result<Graph, GraphErro
 pub(super) fn svhn_cnn(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     let mut b = Builder::new(input);
     let conv =
-        |out_channels, kernel, padding, bias| Op::Conv { out_channels, kernel, stride: 1, padding, bias, groups: 1 };
+        |out_channels, kernel, padding, bias| Op::Conv(Conv { bias, ..Conv::square(out_channels, kernel, 1, padding) });
     let mut x = b.add("conv0", conv(48, 5, 0, true), &[0]);
     x = b.act("act0", x);
     x = b.max_pool("pool0", x, 2, 2, 0);
     for (n, channels, padding) in [(1, 64, 1), (2, 64, 1), (3, 128, 0), (4, 128, 1), (5, 128, 0)] {
         x = b.add(format!("conv{n}"), conv(channels, 3, padding, false), &[x]);
-        x = b.add(format!("bn{n}"), Op::BatchNorm, &[x]);
+        x = b.add(format!("bn{n}"), Op::BatchNorm(BatchNorm::default()), &[x]);
         x = b.act(format!("act{n}"), x);
         if n == 2 {
             x = b.max_pool("pool1", x, 2, 2, 0);
         }
     }
-    x = b.add("dropout", Op::Dropout { rate: Rate(0.5) }, &[x]);
+    x = b.add("dropout", Op::Dropout { rate: 0.5 }, &[x]);
     // 40 - 4 = 36, 18, 9, 7, 7, 5.
     let left = (input.h.min(input.w).saturating_sub(4) / 4).saturating_sub(4).max(1);
     x = b.add("conv6", conv(512, left, 0, false), &[x]);
-    x = b.add("bn6", Op::BatchNorm, &[x]);
+    x = b.add("bn6", Op::BatchNorm(BatchNorm::default()), &[x]);
     x = b.act("act6", x);
     linear(b, "svhn_cnn", "fc1", x, classes)
 }

@@ -1,9 +1,9 @@
 //! One term in integers: quantized weights, and everything affine after it in one scale and one offset per channel.
 
 use bitpact_core::{Grid, quantize_weights, quantize_weights_16bit};
-use bitpact_graph::{Move, NodeId, Op, View, WeightPlan, Window, moved_source};
+use bitpact_graph::{Move, NodeId, Op, View, WeightPlan, moved_source};
 
-use super::{BATCH_NORM_EPS, ConvertError, Converter};
+use super::{Computed, ConvertError, Converter};
 use crate::integer::reads_padding;
 use crate::{IntegerProduct, IntegerTerm, IntegerView, Tensor};
 
@@ -21,6 +21,9 @@ pub(super) struct Folded {
 impl Converter<'_> {
     /// The integers of a view, through its batch norm where it has one.
     pub(super) fn fold_view(&self, view: View, norm: Option<NodeId>, reader: NodeId) -> Result<Folded, ConvertError> {
+        if let Some(Computed::Product(factors)) = self.computed.get(&view.tensor) {
+            return self.fold_multiplication(*factors, norm, view.tensor);
+        }
         let tensor = self.tensor_of(view.tensor, reader)?;
         let zero = self.zeros[tensor];
         let moves = self.moves(view);
@@ -28,10 +31,7 @@ impl Converter<'_> {
         let from = self.out.shape(tensor);
         let fill = if moves.iter().any(Move::inserts) { zero } else { 0 };
         let integers = IntegerView { input: tensor, moves, fill };
-        let affine = match norm {
-            Some(norm) => self.norm(norm, &vec![0.0; shape.c])?,
-            None => vec![(1.0, 0.0); shape.c],
-        };
+        let affine = self.affine_of(norm, shape.c)?;
         let unit = self.scale_of(tensor);
         // Channels that are inserted as a whole hold zero: they need no multiplier.
         let is_kept = |c: usize| {
@@ -44,16 +44,30 @@ impl Converter<'_> {
         Ok(Folded { term: IntegerTerm::View(integers), scale, offset, zero, ranges })
     }
 
+    /// The integers of a product of two tensors, through its batch norm where it has one.
+    fn fold_multiplication(&self, factors: [NodeId; 2], norm: Option<NodeId>, node: NodeId) -> Result<Folded, ConvertError> {
+        let tensors = [self.tensor_of(factors[0], node)?, self.tensor_of(factors[1], node)?];
+        let ([a, b], zeros) = (tensors.map(IntegerView::of), tensors.map(|tensor| self.zeros[tensor]));
+        let range = self.out.multiplication_range([&a, &b], zeros);
+        let term = IntegerTerm::Multiplication { a, b, zeros };
+        let unit = self.scale_of(tensors[0]) * self.scale_of(tensors[1]);
+        let affine = self.affine_of(norm, self.model.graph.shape(node).c)?;
+        let (scale, offset) = affine.into_iter().map(|(gain, shift)| (gain * unit, shift)).unzip();
+        let ranges = vec![range; self.model.graph.shape(node).c];
+        Ok(Folded { term, scale, offset, zero: 0, ranges })
+    }
+
+    /// `y = gain * x + shift` per channel of a batch norm, or of none.
+    fn affine_of(&self, norm: Option<NodeId>, channels: usize) -> Result<Vec<(f64, f64)>, ConvertError> {
+        match norm {
+            Some(norm) => self.norm(norm, &vec![0.0; channels]),
+            None => Ok(vec![(1.0, 0.0); channels]),
+        }
+    }
+
     /// What a view does to its tensor.
     fn moves(&self, view: View) -> Vec<Move> {
-        match view.node.map(|node| self.model.graph.node(node).op) {
-            Some(Op::Subsample { stride, pad_before, pad_after }) => {
-                let strided = (stride > 1).then(|| Move::stride(stride));
-                let inserted = (pad_before + pad_after > 0).then(|| Move::channels_inserted(pad_before, pad_after));
-                strided.into_iter().chain(inserted).collect()
-            }
-            _ => Vec::new(),
-        }
+        view.node.and_then(|node| self.model.graph.node(node).op.moves()).unwrap_or_default()
     }
 
     /// Quantizes the weights of a product and folds its scales, bias and batch norm.
@@ -62,15 +76,16 @@ impl Converter<'_> {
         let name = self.name(product).to_owned();
         let input = self.tensor_of(input, product)?;
         let from = self.out.shape(input);
-        let (window, groups) = match graph.node(product).op {
-            Op::Conv { kernel, stride, padding, groups, .. } => (Window::square(kernel, stride, padding), groups),
-            _ => (Window::whole(from), 1),
-        };
+        let op = graph.node(product).op;
+        let (window, groups) = (op.window(from).expect("a product has a window"), op.groups());
         let kernel = window.kernel;
         let out_channels = graph.shape(product).c;
         let weight = self.model.tensor(&format!("{name}.weight"))?;
         let plane = kernel[0] * kernel[1];
-        let mut w = weight.data.clone();
+        let mut w = match graph.weight_order(product) {
+            None => weight.data.clone(),
+            Some(order) => order.into_iter().map(|at| weight.data[at]).collect(),
+        };
         let in_channels = from.c;
         let (group_in, group_out) = (in_channels / groups, out_channels / groups);
         if input == 0 {
@@ -123,11 +138,9 @@ impl Converter<'_> {
     /// `y = gain * z + shift` per channel, of bias and batch norm.
     fn affine(&self, product: NodeId, norm: Option<NodeId>, channels: usize) -> Result<Vec<(f64, f64)>, ConvertError> {
         let tensor = |name: String| -> Result<&Tensor, ConvertError> { Ok(self.model.tensor(&name)?) };
-        let bias: Vec<f64> = match self.model.graph.node(product).op {
-            Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } => {
-                tensor(format!("{}.bias", self.name(product)))?.data.iter().map(|&b| f64::from(b)).collect()
-            }
-            _ => vec![0.0; channels],
+        let bias: Vec<f64> = match self.model.graph.node(product).op.has_bias() {
+            true => tensor(format!("{}.bias", self.name(product)))?.data.iter().map(|&b| f64::from(b)).collect(),
+            false => vec![0.0; channels],
         };
         match norm {
             None => Ok(bias.into_iter().map(|b| (1.0, b)).collect()),
@@ -138,13 +151,16 @@ impl Converter<'_> {
     /// `y = gain * x + shift` per channel of a batch norm, x coming without its `bias`.
     pub(super) fn norm(&self, norm: NodeId, bias: &[f64]) -> Result<Vec<(f64, f64)>, ConvertError> {
         let tensor = |name: String| -> Result<&Tensor, ConvertError> { Ok(self.model.tensor(&name)?) };
+        let Op::BatchNorm(parameters) = self.model.graph.node(norm).op else {
+            unreachable!("a norm is a batch norm");
+        };
         let norm = self.name(norm);
         let gamma = tensor(format!("{norm}.weight"))?;
         let beta = tensor(format!("{norm}.bias"))?;
         let mean = tensor(format!("{norm}.running_mean"))?;
         let var = tensor(format!("{norm}.running_var"))?;
         let fold = |(c, bias): (usize, &f64)| {
-            let deviation = (f64::from(var.data[c]) + f64::from(BATCH_NORM_EPS)).sqrt();
+            let deviation = (f64::from(var.data[c]) + parameters.added()).sqrt();
             let gain = f64::from(gamma.data[c]) / deviation;
             (gain, (bias - f64::from(mean.data[c])) * gain + f64::from(beta.data[c]))
         };

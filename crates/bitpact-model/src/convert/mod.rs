@@ -8,14 +8,11 @@ mod tests;
 
 use std::collections::HashMap;
 
-use bitpact_core::{StepError, channel_q_max, largest_clip};
-use bitpact_graph::{GraphError, Layer, NodeId, Op, Window, fuse};
+use bitpact_core::{StepError, channel_q_max, largest_clip, quantize_act, quantize_act_signed};
+use bitpact_graph::{GraphError, Layer, Move, NodeId, Window, fuse};
 
 use self::stream::Streams;
-use crate::{IntegerLayer, IntegerModel, IntegerOp, Model, ModelError, TensorId};
-
-/// The `eps` of every batch norm: `y = weight * (z - mean) / sqrt(var + eps) + bias`.
-pub const BATCH_NORM_EPS: f32 = 1e-5;
+use crate::{IntegerLayer, IntegerModel, IntegerOp, IntegerView, Model, ModelError, TensorId};
 
 /// Why a network has no integer form.
 #[derive(Debug, thiserror::Error)]
@@ -138,11 +135,20 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
     Ok(Conversion { model: out, report, acts })
 }
 
+/// What is not a tensor of the integer network, but a part of those that read it.
+enum Computed {
+    /// A function of the output of this node.
+    Function(NodeId),
+    /// The product of the outputs of two nodes.
+    Product([NodeId; 2]),
+}
+
 struct Converter<'a> {
     model: &'a Model,
     out: IntegerModel,
     /// The tensor that holds the output of a node.
     tensors: HashMap<NodeId, TensorId>,
+    computed: HashMap<NodeId, Computed>,
     /// The code of each tensor that stands for zero; the image's zero points are its own.
     zeros: Vec<i64>,
     report: Vec<LayerReport>,
@@ -165,6 +171,7 @@ impl<'a> Converter<'a> {
             model,
             out,
             tensors: HashMap::from([(0, 0)]),
+            computed: HashMap::new(),
             zeros: vec![0],
             report: Vec::new(),
             acts: Vec::new(),
@@ -187,6 +194,13 @@ struct Quantizer {
     bounds: Vec<(i32, i32)>,
     step: f64,
     bits: u8,
+}
+
+/// An activation as training computes it.
+struct Act<F> {
+    quantizer: Quantizer,
+    /// The stored code of a real number in a channel.
+    code: F,
 }
 
 impl Converter<'_> {
@@ -217,28 +231,35 @@ impl Converter<'_> {
         match *layer {
             Layer::Sum(ref sum) => self.sum(sum),
             Layer::MaxPool { input, node } => {
-                let Op::MaxPool { kernel, stride, padding } = self.model.graph.node(node).op else {
-                    return Ok(());
-                };
-                let input = self.tensor_of(input, node)?;
-                let op = IntegerOp::MaxPool { input, window: Window::square(kernel, stride, padding) };
-                self.push_checked(node, op, self.zeros[input], self.scale_of(input))
+                let tensor = self.tensor_of(input, node)?;
+                let op = IntegerOp::MaxPool { input: tensor, window: self.window(node) };
+                self.streams.pass(node, &[tensor], self.out.layers.len() + 1);
+                self.push_checked(node, op, self.zeros[tensor], self.scale_of(tensor))
             }
-            Layer::AvgPool { input, node } => {
-                let Op::AvgPool { kernel, stride, padding } = self.model.graph.node(node).op else {
-                    return Ok(());
-                };
-                self.window_sum(input, node, Window::square(kernel, stride, padding))
+            Layer::AvgPool { input, node } | Layer::GlobalAvgPool { input, node } => self.window_sum(input, node),
+            Layer::View { input, node } => {
+                let tensor = self.tensor_of(input, node)?;
+                let moves = self.model.graph.node(node).op.moves().unwrap_or_default();
+                let zero = self.zeros[tensor];
+                let fill = if moves.iter().any(Move::inserts) { zero } else { 0 };
+                self.streams.pass(node, &[tensor], self.out.layers.len() + 1);
+                let op = IntegerOp::View(IntegerView { input: tensor, moves, fill });
+                self.push_checked(node, op, zero, self.scale_of(tensor))
             }
-            Layer::GlobalAvgPool { input, node } => {
-                let from = self.model.graph.shape(input);
-                self.window_sum(input, node, Window::whole(from))
+            Layer::Function { input, node } => {
+                self.computed.insert(node, Computed::Function(input));
+                Ok(())
+            }
+            Layer::Mul { node } => {
+                let inputs = &self.model.graph.node(node).inputs;
+                self.computed.insert(node, Computed::Product([inputs[0], inputs[1]]));
+                Ok(())
             }
             Layer::Concat { node } => {
                 let inputs = &self.model.graph.node(node).inputs;
                 let inputs = inputs.iter().map(|&i| self.tensor_of(i, node)).collect::<Result<Vec<_>, _>>()?;
                 let (zero, scale) = (self.zeros[inputs[0]], self.scale_of(inputs[0]));
-                self.streams.concat(node, &inputs, self.out.layers.len() + 1);
+                self.streams.pass(node, &inputs, self.out.layers.len() + 1);
                 self.push_checked(node, IntegerOp::Concat { inputs }, zero, scale)
             }
             Layer::Dropout { input, node } => {
@@ -250,12 +271,25 @@ impl Converter<'_> {
     }
 
     /// An average pool: sums of codes whose divisor is in the scale.
-    fn window_sum(&mut self, input: NodeId, node: NodeId, window: Window) -> Result<(), ConvertError> {
+    fn window_sum(&mut self, input: NodeId, node: NodeId) -> Result<(), ConvertError> {
+        let divisors = self.model.graph.node(node).op.divisors(self.model.graph.shape(input)).unwrap_or_default();
+        let window = self.window(node);
+        if divisors.iter().any(|&n| n != window.kernel[0] * window.kernel[1]) {
+            let what = "an average that divides by another number at the border has no integer form; count the padding \
+                        (count_include_pad) and leave out ceil_mode";
+            return Err(ConvertError::Layer { layer: self.name(node).to_owned(), what: what.to_owned() });
+        }
         let input = self.tensor_of(input, node)?;
         let padding_code = if window.padding.is_none() { 0 } else { self.zeros[input] as u32 };
         let positions = (window.kernel[0] * window.kernel[1]) as i64;
         let (zero, scale) = (self.zeros[input] * positions, self.scale_of(input) / positions as f64);
         self.push_checked(node, IntegerOp::WindowSum { input, window, padding_code }, zero, scale)
+    }
+
+    /// The window of a pool.
+    fn window(&self, node: NodeId) -> Window {
+        let graph = &self.model.graph;
+        graph.node(node).op.window(graph.input_shape(node)).expect("a pool has a window")
     }
 
     /// Pushes a layer whose code range follows from its inputs.
@@ -264,6 +298,20 @@ impl Converter<'_> {
         let (_, range) = self.out.output_of(&op).map_err(fail)?;
         self.push(node, op, range, zero, scale);
         Ok(())
+    }
+
+    fn act_codes(&self, act: NodeId) -> Result<Act<impl Fn(f32, usize) -> u8 + use<>>, ConvertError> {
+        let quantizer = self.quantizer(act)?;
+        let (inverse, zero, hi) = (quantizer.inverse as f32, quantizer.zero, quantizer.hi);
+        let bounds = quantizer.bounds.clone();
+        let code = move |x: f32, c: usize| {
+            let limit = bounds.get(c).map_or(hi, |&(_, hi)| hi) - zero;
+            match zero {
+                0 => quantize_act(x, inverse, limit as f32),
+                _ => (i32::from(quantize_act_signed(x, inverse, limit as f32)) + zero) as u8,
+            }
+        };
+        Ok(Act { quantizer, code })
     }
 
     fn quantizer(&self, act: NodeId) -> Result<Quantizer, ConvertError> {

@@ -54,7 +54,9 @@ impl Streams {
         for (number, layer) in layers.iter().enumerate() {
             let joined: Vec<NodeId> = match layer {
                 Layer::Sum(sum) if sum.end == End::Wide => sum.views().map(|(view, _)| view.tensor).collect(),
-                Layer::Concat { node } if graph.node(*node).inputs.iter().all(|i| group_of.contains_key(i)) => {
+                Layer::Concat { node } | Layer::View { node, .. } | Layer::MaxPool { node, .. }
+                    if graph.node(*node).inputs.iter().all(|i| group_of.contains_key(i)) =>
+                {
                     graph.node(*node).inputs.clone()
                 }
                 _ => continue,
@@ -84,8 +86,8 @@ impl Streams {
         Self { group_of: self.group_of, groups, ..Self::default() }
     }
 
-    /// Takes down a concatenation, if it is one of streams.
-    pub(super) fn concat(&mut self, node: NodeId, inputs: &[TensorId], output: TensorId) {
+    /// Takes down a concatenation, view or pool, if it is one of streams.
+    pub(super) fn pass(&mut self, node: NodeId, inputs: &[TensorId], output: TensorId) {
         if !self.group_of.contains_key(&node) {
             return;
         }

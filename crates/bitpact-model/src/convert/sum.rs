@@ -1,11 +1,11 @@
 //! From a sum of terms to an integer layer.
 
 use bitpact_core::requant::{self, Derived, RealRequantization, Requantization};
-use bitpact_graph::{End, Factor, NodeId, Sum, Term};
+use bitpact_graph::{End, Factor, NodeId, Op, Sum, Term};
 
 use super::fold::Folded;
-use super::{ActReport, ConvertError, Converter, LayerReport, Quantizer};
-use crate::{IntegerEnd, IntegerOp, IntegerSum, IntegerTerm, TensorId, TensorKind};
+use super::{Act, ActReport, Computed, ConvertError, Converter, LayerReport, Quantizer};
+use crate::{IntegerEnd, IntegerOp, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind};
 
 /// A requantization that computes nothing, for the first look at a network, in which only ranges matter.
 pub(super) fn unmeasured(real: &RealRequantization) -> Derived {
@@ -18,6 +18,11 @@ pub(super) fn unmeasured(real: &RealRequantization) -> Derived {
 impl Converter<'_> {
     /// A sum of terms with its end.
     pub(super) fn sum(&mut self, sum: &Sum) -> Result<(), ConvertError> {
+        if let (End::Act(act), [Term { factor: Factor::View(view), .. }]) = (sum.end, &sum.terms[..])
+            && let Some(&Computed::Function(input)) = self.computed.get(&view.tensor)
+        {
+            return self.table(view.tensor, input, act);
+        }
         let fold = |term: &Term| match term.factor {
             Factor::Product { input, node } => self.fold(node, term.norm, input),
             Factor::View(view) => self.fold_view(view, term.norm, sum.output),
@@ -75,13 +80,17 @@ impl Converter<'_> {
         let Derived { requant, worst_error } = derived.map_err(|source| ConvertError::Step { layer, source })?;
         let shift = requant.shift;
         self.report(&terms, worst_error, shift as i32, Some(bits));
-        if let (None, [folded]) = (sum.products().next(), &terms[..]) {
-            let largest = real.scale[0].iter().fold(0.0, |most, gain| f64::max(most, gain.abs()));
-            let error = wide_view(folded).and_then(|tensor| self.streams.errors.get(&tensor)).copied().unwrap_or(0.0);
+        if sum.products().next().is_none() {
+            let of_stream = |(folded, scale): (&Folded, &Vec<f64>)| {
+                let largest = scale.iter().fold(0.0, |most, gain| f64::max(most, gain.abs()));
+                let error = wide_view(folded).and_then(|tensor| self.streams.errors.get(&tensor)).copied();
+                largest * error.unwrap_or(0.0)
+            };
+            let all: Vec<(i64, i64)> = terms.iter().flat_map(|folded| folded.ranges.clone()).collect();
             self.acts.push(ActReport {
                 name: self.name(act).to_owned(),
-                range: hull(&folded.ranges),
-                worst_error: worst_error + largest * error,
+                range: hull(&all),
+                worst_error: terms.iter().zip(&real.scale).map(of_stream).fold(worst_error, |sum, error| sum + error),
                 shift,
                 bits,
             });
@@ -89,6 +98,42 @@ impl Converter<'_> {
         let terms = terms.into_iter().map(|folded| folded.term).collect();
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Codes });
         self.push(act, op, (0, hi.into()), zero.into(), step);
+        Ok(())
+    }
+
+    /// The codes of an activation that reads a function of the codes of `input`, all of them from a table.
+    fn table(&mut self, function: NodeId, input: NodeId, act: NodeId) -> Result<(), ConvertError> {
+        let graph = &self.model.graph;
+        let Op::Function(of) = graph.node(function).op else { unreachable!("a function layer is a function node") };
+        let channels = graph.shape(act).c;
+        let tensor = self.tensor_of(input, function)?;
+        let (lo, hi) = self.out.code_range(tensor);
+        let (zero, step) = (self.zeros[tensor] as f32, self.scale_of(tensor) as f32);
+        let slopes = match of.is_learned() {
+            true => self.model.tensor(&format!("{}.weight", self.name(function)))?.data.clone(),
+            false => vec![0.0],
+        };
+        let Act { quantizer, code } = self.act_codes(act)?;
+        let tables = if slopes.len() > 1 || !quantizer.bounds.is_empty() { channels } else { 1 };
+        let of_channel = |c: usize| {
+            let slope = slopes[c % slopes.len()];
+            // As training computes it: float32, rounded in this order.
+            (lo..=hi).map(|q| code(of.value(step * (q as f32 - zero), slope), c)).collect()
+        };
+        let table = (0..tables).map(of_channel).collect();
+        let mul = vec![vec![1; channels]];
+        let (lo, hi) = (lo as i32, hi as i32);
+        let requant = Requantization { shift: 0, mul, add: vec![0; channels], lo, hi, bounds: Vec::new() };
+        self.acts.push(ActReport {
+            name: self.name(act).to_owned(),
+            range: (lo.into(), hi.into()),
+            worst_error: 0.0,
+            shift: 0,
+            bits: quantizer.bits,
+        });
+        let terms = vec![IntegerTerm::View(IntegerView::of(tensor))];
+        let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Table(table) });
+        self.push(act, op, (0, quantizer.hi.into()), quantizer.zero.into(), quantizer.step);
         Ok(())
     }
 

@@ -44,16 +44,19 @@ impl IntegerModel {
         let range = |term: &IntegerTerm| match term {
             IntegerTerm::Product(product) => self.acc_ranges(product),
             IntegerTerm::View(view) => Ok(vec![self.view_range(view); channels]),
-            IntegerTerm::Multiplication { a, b, zeros } => {
-                let [a, b] = [(a, zeros[0]), (b, zeros[1])].map(|(view, zero)| {
-                    let (lo, hi) = self.view_range(view);
-                    [lo - zero, hi - zero]
-                });
-                let ends = a.iter().flat_map(|a| b.iter().map(move |b| a * b));
-                Ok(vec![ends.fold((i64::MAX, i64::MIN), |(lo, hi), end| (lo.min(end), hi.max(end))); channels])
-            }
+            IntegerTerm::Multiplication { a, b, zeros } => Ok(vec![self.multiplication_range([a, b], *zeros); channels]),
         };
         sum.terms.iter().map(range).collect()
+    }
+
+    /// Smallest and largest product of two views less their zeros.
+    pub fn multiplication_range(&self, factors: [&IntegerView; 2], zeros: [i64; 2]) -> Range {
+        let [a, b] = [0, 1].map(|i| {
+            let (lo, hi) = self.view_range(factors[i]);
+            [lo - zeros[i], hi - zeros[i]]
+        });
+        let ends = a.iter().flat_map(|a| b.iter().map(move |b| a * b));
+        ends.fold((i64::MAX, i64::MIN), |(lo, hi), end| (lo.min(end), hi.max(end)))
     }
 
     /// Smallest and largest value of a wide sum: the extremes over the proved ranges of its terms, of all channels, and what

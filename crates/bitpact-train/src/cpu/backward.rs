@@ -52,6 +52,7 @@ impl StepPlan {
                 StageKind::AvgPool { window, input, output } => {
                     self.avg_pool_backward(pool, *window, *input, *output, slabs);
                 }
+                StageKind::General(step) => self.general_backward(pool, step, slabs.output),
                 StageKind::Concat { inputs, output, targets } => {
                     self.concat_backward(pool, inputs, targets, *output, slabs.output);
                 }

@@ -59,6 +59,7 @@ impl StepPlan {
                 }
                 StageKind::AvgPool { window, input, output } => self.avg_pool(pool, n, *window, *input, *output),
                 StageKind::Concat { inputs, output, .. } => self.concat(pool, n, inputs, *output),
+                StageKind::General(step) => self.general(pool, n, step),
                 StageKind::Dropout { name, rate, input, output } => {
                     let rate = if mode == Mode::Train { *rate } else { 0.0 };
                     self.dropout(pool, n, self.key.with("dropout").with(name), rate, *input, *output);
@@ -260,9 +261,12 @@ fn product_forward(
             let sums = Chunked::new(sums_real, 2 * cs);
             pool.run(n, &|i, _| {
                 let mut z = z.get(i);
-                let x = input.store.real(i, x_len);
                 for (y, row) in z.chunks_exact_mut(z_layout.row()).enumerate() {
-                    row.copy_from_slice(&x[input.layout.offset(y, 0)..][..row.len()]);
+                    let from = input.layout.offset(y, 0)..input.layout.offset(y, 0) + row.len();
+                    match &input.store {
+                        Store::Codes(_) => norm::widen(isa, &input.store.codes(i, x_len)[from], &zero, &scale, row),
+                        _ => row.copy_from_slice(&input.store.real(i, x_len)[from]),
+                    }
                 }
                 if statistics {
                     let mut sums = sums.get(i);

@@ -7,6 +7,7 @@
 mod average;
 mod backward;
 mod forward;
+mod general;
 mod noise;
 mod optimizer;
 mod plan;
@@ -31,10 +32,10 @@ use crate::{
     BackendSpec, Fill, Gradients, LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError,
 };
 use forward::Mode;
-use plan::{Activation, Shortcut, StageKind, StepPlan, Store};
+use plan::{Activation, StageKind, StepPlan, Store};
 use profile::Pool;
 
-use crate::backend::{MAXIMUM_MOMENTUM, STATISTICS_MOMENTUM};
+use crate::backend::MAXIMUM_MOMENTUM;
 use crate::profile::{Pass, StepTimes, Work};
 
 /// A network in training on this CPU.
@@ -109,14 +110,10 @@ impl CpuBackend {
             .collect()
     }
 
-    /// Moves the running statistics by `momentum` towards those of the last forward.
-    fn update_running(&mut self, momentum: f64) {
-        for stage in &self.plan.stages {
-            let StageKind::Unit(unit) = &stage.kind else { continue };
-            unit.main.update_running(&mut self.plan.params, momentum);
-            if let Shortcut::Projection { product, .. } = &unit.shortcut {
-                product.update_running(&mut self.plan.params, momentum);
-            }
+    /// Moves the running statistics towards those of the last forward, by `share` or each norm's momentum.
+    fn update_running(&mut self, share: Option<f64>) {
+        for product in self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind)) {
+            product.update_running(&mut self.plan.params, share);
         }
     }
 
@@ -199,7 +196,7 @@ impl TrainBackend for CpuBackend {
         self.plan.backward(self.isa, &self.pool);
         self.pool.enter(Pass::Optimizer, "");
         self.plan.params.update(&self.pool, input.lr);
-        self.update_running(STATISTICS_MOMENTUM);
+        self.update_running(None);
         self.update_maxima();
         self.plan.params.move_average(&self.pool);
         self.pool.leave();
@@ -279,7 +276,7 @@ impl TrainBackend for CpuBackend {
         let n = self.plan.batch;
         self.fill(n, fill);
         self.plan.forward(self.isa, &self.pool, n, Mode::Statistics);
-        self.update_running(1.0 / (batch + 1) as f64);
+        self.update_running(Some(1.0 / (batch + 1) as f64));
     }
 
     fn set_profile(&mut self, on: bool) {

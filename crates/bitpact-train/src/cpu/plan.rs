@@ -8,6 +8,7 @@ use bitpact_kernels::pool2d::Window;
 use bitpact_kernels::{Aligned, GroupScratch, Layout};
 use bitpact_model::InputDescription;
 
+use super::general::General;
 use super::product::backward::{BackwardScratch, BatchMemory};
 use super::product::{Path, Product, Source};
 use super::slabs::{Slabs, Target};
@@ -128,6 +129,7 @@ pub(super) enum StageKind {
     AvgPool { window: Window, input: ValueId, output: ValueId },
     Concat { inputs: Vec<ValueId>, output: ValueId, targets: Vec<Target> },
     Dropout { name: String, rate: f32, input: ValueId, output: ValueId },
+    General(Box<General>),
 }
 
 /// Where a unit stands among those that share its clip value, in the order of computation.

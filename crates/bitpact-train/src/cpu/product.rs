@@ -83,8 +83,12 @@ pub(super) struct Product {
     /// Learned steps of the folded weights, and their gradients.
     steps: Vec<f32>,
     dsteps: Vec<f32>,
-    /// Weights with the scale of the pixels folded in; empty where nothing is folded.
+    /// Weights in the order and with the scales that the quantizer reads; empty where those of the parameter are.
     folded: Vec<f32>,
+    /// Position in the parameter of every weight, where its order is another ([`bitpact_graph::Graph::weight_order`]).
+    order: Option<Vec<usize>>,
+    /// Channels of what is read for each channel of the image or activation: more than one where every window was copied.
+    taps: usize,
     /// tanh of the folded weights, where the quantizer reads it.
     tanh: Vec<f32>,
     /// Weights as real kernels pack them, tap-major.
@@ -143,6 +147,8 @@ pub(super) struct ProductSpec {
     pub(super) batch: usize,
     /// Whether there are no weights; then the geometry is a depthwise 1x1 convolution.
     pub(super) identity: bool,
+    pub(super) order: Option<Vec<usize>>,
+    pub(super) taps: usize,
     pub(super) gradients: Gradients,
 }
 
@@ -170,6 +176,7 @@ impl Product {
             let packed = Aligned::zeroed(conv.packed_len());
             Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
         };
+        let is_folded = source == Source::Pixels || s.order.is_some();
         let needs_input = source != Source::Pixels && !s.identity;
         let limits = limits.filter(|_| !s.identity);
         let backward = Backward::new(isa, gradients, geometry, groups, limits, needs_input, x, z_layout);
@@ -196,7 +203,9 @@ impl Product {
             scales: vec![0.0; geometry.cout],
             steps: vec![0.0; steps],
             dsteps: vec![0.0; steps],
-            folded: vec![0.0; if source == Source::Pixels { n } else { 0 }],
+            folded: vec![0.0; if is_folded { n } else { 0 }],
+            order: s.order,
+            taps: s.taps,
             tanh: vec![0.0; if spec.is_some_and(|s| s.needs_tanh()) { n } else { 0 }],
             real: vec![0.0; if reads_real { n } else { 0 }],
             channels: Channels::new(geometry.cout, z_layout.cs),
@@ -269,6 +278,7 @@ impl Product {
     /// The codes that stand for zero, repeating over 16 channels.
     pub(super) fn zero_codes(&self, pixels: &InputDescription) -> [u8; BLOCK] {
         match self.source {
+            Source::Pixels if self.taps > 1 => [pixels.zero_point[0]; BLOCK],
             Source::Pixels => {
                 let cs = pixels.zero_point.len().next_multiple_of(4).min(BLOCK);
                 std::array::from_fn(|i| pixels.zero_point.get(i % cs).copied().unwrap_or(0))
@@ -281,15 +291,10 @@ impl Product {
     pub(super) fn widening(&self, params: &Params, pixels: &InputDescription) -> ([f32; BLOCK], [f32; BLOCK]) {
         let (mut zero, mut scale) = ([0.0; BLOCK], [1.0; BLOCK]);
         match self.source {
-            Source::Pixels => {
-                let cs = pixels.zero_point.len().next_multiple_of(4).min(BLOCK);
-                for i in 0..BLOCK {
-                    zero[i] = pixels.zero_point.get(i % cs).map_or(0.0, |&z| f32::from(z));
-                }
-            }
+            Source::Pixels => zero = self.zero_codes(pixels).map(f32::from),
             Source::Codes { .. } => {
                 zero = [f32::from(self.source.zero_code()); BLOCK];
-                if matches!(self.path, Path::Real { .. }) {
+                if !matches!(self.path, Path::Int { .. }) {
                     scale = [self.source.step(params); BLOCK];
                 }
             }

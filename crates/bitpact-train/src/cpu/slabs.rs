@@ -39,11 +39,17 @@ pub(super) fn assign(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
         Target { slab, accumulate }
     };
     for stage in stages.iter_mut().rev() {
-        if let StageKind::Concat { inputs, output, targets } = &mut stage.kind {
-            let out = target(*output, &mut slab_of, &mut free).slab;
-            *targets = inputs.iter().map(|&input| target(input, &mut slab_of, &mut free)).collect();
+        let many = match &mut stage.kind {
+            StageKind::Concat { inputs, output, targets } => Some((inputs, *output, targets)),
+            StageKind::General(step) => Some((&mut step.inputs, step.output, &mut step.targets)),
+            _ => None,
+        };
+        if let Some((inputs, output, targets)) = many {
+            let out = target(output, &mut slab_of, &mut free).slab;
+            let trained = inputs.iter().filter(|&&input| values[input].source != Source::Pixels);
+            *targets = trained.map(|&input| target(input, &mut slab_of, &mut free)).collect();
             stage.slabs = Slabs { output: out, input: None, shortcut: None };
-            slab_of[*output] = None;
+            slab_of[output] = None;
             free.push(out);
         }
         let (input, output, shortcut) = match &stage.kind {
@@ -52,7 +58,7 @@ pub(super) fn assign(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
             | StageKind::AvgPool { input, output, .. }
             | StageKind::Dropout { input, output, .. }
             | StageKind::MeanPool { input, output } => (*input, *output, None),
-            StageKind::Concat { .. } => continue,
+            StageKind::Concat { .. } | StageKind::General(_) => continue,
         };
         let out = target(output, &mut slab_of, &mut free).slab;
         let mut keep = false;

@@ -15,7 +15,7 @@ use bitpact_model::{InputDescription, Model, Tensor};
 use crate::{OptimizerConfig, initial_tensors};
 
 use super::forward::residual_view;
-use super::plan::UnitStep;
+use super::plan::{Shortcut, UnitStep};
 use super::*;
 use more::{pools, streams};
 
@@ -239,6 +239,10 @@ fn simulated_codes_are_the_integers_but_for_ties() {
                         | StageKind::Dropout { input, output, .. }
                         | StageKind::MeanPool { input, output } => {
                             same[*output] = same[*input];
+                            continue;
+                        }
+                        StageKind::General(step) => {
+                            same[step.output] = step.inputs.iter().all(|&input| same[input]);
                             continue;
                         }
                         StageKind::Concat { inputs, output, .. } => {

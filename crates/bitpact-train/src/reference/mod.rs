@@ -8,6 +8,7 @@
 //! An operation is a function forward, which gives a [`Value`], and one in reverse, which takes dL/dvalue and gives that of its inputs.
 
 mod act;
+mod function;
 mod noise;
 mod norm;
 mod optimizer;
@@ -27,7 +28,7 @@ use bitpact_graph::{Graph, NodeId, Op, QuantPlan, Shape};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
 
-use crate::backend::{MAXIMUM_MOMENTUM, STATISTICS_MOMENTUM};
+use crate::backend::MAXIMUM_MOMENTUM;
 use crate::params::{ParamId, Params};
 use crate::{
     BackendSpec, Fill, Gradients, LayerStatistics, OptimizerConfig, OptimizerState, StepInput, StepOutcome,
@@ -62,6 +63,8 @@ pub(crate) struct ReferenceBackend {
     params: Params,
     /// The activation that holds the clip value of each.
     owners: Vec<NodeId>,
+    /// Of each addition that ends a sum, the nodes whose values are its terms, in their order; none of other nodes.
+    terms: Vec<Vec<NodeId>>,
     labels: Vec<usize>,
     key: Key,
     /// Images of the last forward.
@@ -103,6 +106,7 @@ impl ReferenceBackend {
             gradients: spec.gradients,
             fma: spec.isa != Isa::Scalar,
             owners: graph.clip_owners(),
+            terms: rearrange::terms(graph, spec.plan)?,
             labels: vec![0; batch],
             key: Key::new(0),
             images: 0,
@@ -123,13 +127,15 @@ impl ReferenceBackend {
         for id in 1..self.graph.nodes().len() {
             let value = match self.graph.node(id).op {
                 Op::Input { .. } => unreachable!("the image is the first node"),
-                Op::Conv { .. } | Op::Linear { .. } => self.product(id),
-                Op::BatchNorm => self.norm(id, mode),
+                Op::Conv(_) | Op::ConvTranspose(_) | Op::Linear { .. } => self.product(id),
+                Op::BatchNorm(_) => self.norm(id, mode),
                 Op::Act { .. } => self.act(id, mode),
                 Op::Add => self.add(id),
-                Op::Subsample { .. } => self.subsample(id),
-                Op::MaxPool { .. } => self.max_pool(id),
-                Op::AvgPool { .. } | Op::GlobalAvgPool => self.mean_pool(id),
+                Op::Mul => self.multiply(id),
+                Op::Function(function) => self.function(id, function),
+                Op::View(_) | Op::Subsample { .. } => self.view(id),
+                Op::MaxPool(_) => self.max_pool(id),
+                Op::AvgPool(_) | Op::GlobalAvgPool => self.mean_pool(id),
                 Op::Concat => self.concat(id),
                 Op::Dropout { .. } => self.dropout(id, mode),
             };
@@ -147,13 +153,18 @@ impl ReferenceBackend {
             self.disturb(id, &mut g);
             let of_inputs = match self.graph.node(id).op {
                 Op::Input { .. } => unreachable!("the image is the first node"),
-                Op::Conv { .. } | Op::Linear { .. } => self.product_backward(id, g),
-                Op::BatchNorm => self.norm_backward(id, &g),
+                Op::Conv(_) | Op::ConvTranspose(_) | Op::Linear { .. } => self.product_backward(id, g),
+                Op::BatchNorm(_) => self.norm_backward(id, &g),
                 Op::Act { .. } => self.act_backward(id, &g),
-                Op::Add => vec![g.clone(), g],
-                Op::Subsample { .. } => self.subsample_backward(id, &g),
-                Op::MaxPool { .. } => self.max_pool_backward(id, &g),
-                Op::AvgPool { .. } | Op::GlobalAvgPool => self.mean_pool_backward(id, &g),
+                Op::Add => {
+                    self.add_backward(id, &g, &mut gradients);
+                    continue;
+                }
+                Op::Mul => self.multiply_backward(id, &g),
+                Op::Function(function) => self.function_backward(id, function, &g),
+                Op::View(_) | Op::Subsample { .. } => self.view_backward(id, &g),
+                Op::MaxPool(_) => self.max_pool_backward(id, &g),
+                Op::AvgPool(_) | Op::GlobalAvgPool => self.mean_pool_backward(id, &g),
                 Op::Concat => self.concat_backward(id, &g),
                 Op::Dropout { .. } => self.dropout_backward(id, &g),
             };
@@ -254,7 +265,7 @@ impl TrainBackend for ReferenceBackend {
         }
         self.backward(gradient);
         optimizer::update(&mut self.params, input.lr);
-        self.update_running(STATISTICS_MOMENTUM);
+        self.update_running(None);
         self.update_maxima();
         optimizer::move_average(&mut self.params);
         self.steps += 1;
@@ -304,6 +315,6 @@ impl TrainBackend for ReferenceBackend {
 
     fn reestimate(&mut self, batch: u64, fill: Fill) {
         self.forward(self.batch, Mode::Statistics, fill);
-        self.update_running(1.0 / (batch + 1) as f64);
+        self.update_running(Some(1.0 / (batch + 1) as f64));
     }
 }

@@ -4,7 +4,7 @@
 use bitpact_graph::NodeId;
 
 use super::ReferenceBackend;
-use super::product::Window;
+use super::product::Moving;
 
 #[cfg(not(test))]
 impl ReferenceBackend {
@@ -17,7 +17,7 @@ impl ReferenceBackend {
     }
 
     /// Gives errors to the sums of a layer that are as large as those of its products.
-    pub(super) fn disturb_sums(&self, _id: NodeId, _window: &Window, _x: &[f32], _w: &[f32], _sums: &mut [f64]) {}
+    pub(super) fn disturb_sums(&self, _id: NodeId, _window: &Moving, _x: &[f32], _w: &[f32], _sums: &mut [f64]) {}
 
     /// Gives an error to `y = a z + b` where z has one.
     pub(super) fn disturb_norm(&self, _id: NodeId, _i: usize, _b: f32, y: f32) -> f32 {
@@ -44,7 +44,7 @@ impl ReferenceBackend {
         terms.into_iter().enumerate().map(|(k, term)| term * (1.0 + self.error(id, i + (k << 32)))).sum()
     }
 
-    pub(super) fn disturb_sums(&self, id: NodeId, window: &Window, x: &[f32], w: &[f32], sums: &mut [f64]) {
+    pub(super) fn disturb_sums(&self, id: NodeId, window: &Moving, x: &[f32], w: &[f32], sums: &mut [f64]) {
         if self.noise.inexact[id] && self.noise.key.is_some() {
             let mut sizes = vec![0f64; sums.len()];
             window.each_product(self.images, |y, x_at, w_at| sizes[y] += f64::from(x[x_at] * w[w_at]).abs());

@@ -1,7 +1,6 @@
 //! Batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 1).
 
-use bitpact_graph::{NodeId, Op};
-use bitpact_model::BATCH_NORM_EPS;
+use bitpact_graph::{BatchNorm, NodeId, Op};
 
 use super::value::Value;
 use super::{Mode, ReferenceBackend};
@@ -23,13 +22,13 @@ impl ReferenceBackend {
             ["weight", "bias", "running_mean", "running_var"].map(|tensor| self.params.value(self.param(id, tensor)));
         let (input, c) = (self.input(id), self.graph.shape(id).c);
         let z = self.normalized(input);
+        let eps = self.batch_norm(id).added();
         let count = z.len() / c;
         let channel = |i: usize| {
             let (unit, bias, is_exact) = match input {
                 Value::Sums { unit, bias, is_exact, .. } => (unit[i], f64::from(bias[i]), *is_exact),
                 _ => (1.0, 0.0, false),
             };
-            let eps = f64::from(BATCH_NORM_EPS);
             let (mean, var, statistics) = if mode == Mode::Evaluate {
                 (f64::from(mean[i]) - bias, f64::from(var[i]), (0.0, 0.0))
             } else {
@@ -78,9 +77,10 @@ impl ReferenceBackend {
         vec![gradient]
     }
 
-    /// Moves running statistics by `momentum` towards those of the last forward.
-    pub(super) fn update_running(&mut self, momentum: f64) {
-        for id in self.nodes(|op| *op == Op::BatchNorm) {
+    /// Moves running statistics towards those of the last forward, by `share` or each norm's momentum.
+    pub(super) fn update_running(&mut self, share: Option<f64>) {
+        for id in self.nodes(Op::is_norm) {
+            let momentum = share.unwrap_or(self.batch_norm(id).momentum);
             let [mean, var] = ["running_mean", "running_var"].map(|tensor| self.param(id, tensor));
             for (i, channel) in self.channels[id].iter().enumerate() {
                 for (param, new) in [(mean, channel.statistics.0), (var, channel.statistics.1)] {
@@ -88,6 +88,13 @@ impl ReferenceBackend {
                     *value = ((1.0 - momentum) * f64::from(*value) + momentum * new) as f32;
                 }
             }
+        }
+    }
+
+    fn batch_norm(&self, id: NodeId) -> BatchNorm {
+        match self.graph.node(id).op {
+            Op::BatchNorm(norm) => norm,
+            _ => unreachable!("a batch norm"),
         }
     }
 

@@ -1,38 +1,32 @@
 //! Convolution and linear layer.
 
 use bitpact_core::{quantize_weights, weights_backward};
-use bitpact_graph::{NodeId, Op, Shape, WeightPlan};
+use bitpact_graph::{NodeId, Shape, WeightPlan, Window};
 
 use super::ReferenceBackend;
 use super::value::Value;
 use crate::Gradients;
 
-/// How a window moves over an image.
-pub(super) struct Window {
-    kernel: [usize; 2],
-    stride: usize,
-    padding: usize,
+/// How the window of a layer moves over an image.
+pub(super) struct Moving {
+    window: Window,
     groups: usize,
     /// Shapes of an image before and after.
     shapes: [Shape; 2],
 }
 
-impl Window {
+impl Moving {
     /// Calls `f(y, x, w)` for every product of `images` images: element y of the output is the sum of the products of input x and
     /// weight w.
     pub(super) fn each_product(&self, images: usize, mut f: impl FnMut(usize, usize, usize)) {
-        let ([kh, kw], [from, to]) = (self.kernel, self.shapes);
+        let ([kh, kw], [from, to]) = (self.window.kernel, self.shapes);
         let (inputs, outputs) = (from.c / self.groups, to.c / self.groups);
         for y in 0..images * to.elements() {
             let (o, column, row) = (y % to.c, y / to.c % to.w, y / to.c / to.w % to.h);
             let (image, first) = (y / to.elements(), o / outputs * inputs);
             for ky in 0..kh {
                 for kx in 0..kw {
-                    let at = |out: usize, k: usize| (out * self.stride + k).checked_sub(self.padding);
-                    let (Some(iy), Some(ix)) = (at(row, ky), at(column, kx)) else { continue };
-                    if iy >= from.h || ix >= from.w {
-                        continue;
-                    }
+                    let Some((iy, ix)) = self.window.source(from, (row, column), (ky, kx)) else { continue };
                     let pixel = ((image * from.h + iy) * from.w + ix) * from.c + first;
                     for i in 0..inputs {
                         f(y, pixel + i, ((o * inputs + i) * kh + ky) * kw + kx);
@@ -67,11 +61,9 @@ impl ReferenceBackend {
             sums.iter_mut().for_each(|sum| *sum = f64::from(*sum as f32));
         }
         let unit = scales.iter().map(|&s| f64::from(x_scale) * f64::from(s)).collect();
-        let bias = match self.graph.node(id).op {
-            Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } => {
-                self.params.value(self.param(id, "bias")).to_vec()
-            }
-            _ => vec![0.0; window.shapes[1].c],
+        let bias = match self.graph.node(id).op.has_bias() {
+            true => self.params.value(self.param(id, "bias")).to_vec(),
+            false => vec![0.0; window.shapes[1].c],
         };
         let value = Value::Sums { sums, unit, bias, is_exact };
         match self.is_normalized(id) {
@@ -85,7 +77,7 @@ impl ReferenceBackend {
         let (window, weights) = (self.window(id), self.weights(id));
         let (x, x_scale) = self.factors(id);
         let channels = window.shapes[1].c;
-        if let Op::Conv { bias: true, .. } | Op::Linear { bias: true, .. } = self.graph.node(id).op {
+        if self.graph.node(id).op.has_bias() {
             let bias = self.param(id, "bias");
             // A norm takes the mean away, and with it the bias.
             let of_channel = |c: usize| -> f64 { g[c..].iter().step_by(channels).map(|&g| f64::from(g)).sum() };
@@ -129,7 +121,10 @@ impl ReferenceBackend {
             dsteps.iter_mut().for_each(|d| *d *= self.pixels.mean_scale());
         }
         let weight = self.param(id, "weight");
-        self.params.get_mut(weight).grad = grad;
+        match self.graph.weight_order(id) {
+            None => self.params.get_mut(weight).grad = grad,
+            Some(order) => order.into_iter().zip(grad).for_each(|(at, g)| self.params.get_mut(weight).grad[at] = g),
+        }
         if !dsteps.is_empty() {
             let step = self.param(id, "weight_step");
             self.params.get_mut(step).grad = dsteps;
@@ -139,6 +134,9 @@ impl ReferenceBackend {
     fn weights(&self, id: NodeId) -> Weights {
         let channels = self.graph.shape(id).c;
         let mut real = self.params.value(self.param(id, "weight")).to_vec();
+        if let Some(order) = self.graph.weight_order(id) {
+            real = order.into_iter().map(|at| real[at]).collect();
+        }
         if self.reads_image(id) {
             real.iter_mut().zip(self.pixel_scales(id)).for_each(|(w, scale)| *w *= scale);
         }
@@ -175,14 +173,10 @@ impl ReferenceBackend {
         }
     }
 
-    fn window(&self, id: NodeId) -> Window {
-        let shapes = [self.graph.input_shape(id), self.graph.shape(id)];
-        match self.graph.node(id).op {
-            Op::Conv { kernel, stride, padding, groups, .. } => {
-                Window { kernel: [kernel; 2], stride, padding, groups, shapes }
-            }
-            _ => Window { kernel: [shapes[0].h, shapes[0].w], stride: 1, padding: 0, groups: 1, shapes },
-        }
+    fn window(&self, id: NodeId) -> Moving {
+        let (shapes, op) = ([self.graph.input_shape(id), self.graph.shape(id)], self.graph.node(id).op);
+        let window = op.window(shapes[0]).expect("a product has a window");
+        Moving { window, groups: op.groups(), shapes }
     }
 
     /// Whether both factors of a layer are codes, so that its sums are exact.
@@ -197,12 +191,13 @@ impl ReferenceBackend {
 
     /// Whether a batch norm reads a layer, and nothing else.
     fn is_normalized(&self, id: NodeId) -> bool {
-        matches!(self.graph.consumers(id), [reader] if self.graph.node(*reader).op == Op::BatchNorm)
+        matches!(self.graph.consumers(id), [reader] if self.graph.node(*reader).op.is_norm())
     }
 
     /// The scale of the pixels that each weight is multiplied with.
     fn pixel_scales(&self, id: NodeId) -> Vec<f32> {
-        let Window { kernel: [kh, kw], groups, shapes: [from, to], .. } = self.window(id);
+        let Moving { window, groups, shapes: [from, to] } = self.window(id);
+        let [kh, kw] = window.kernel;
         let (inputs, outputs) = (from.c / groups, to.c / groups);
         let channel = |w: usize| w / (inputs * kh * kw) / outputs * inputs + w / (kh * kw) % inputs;
         (0..to.c * inputs * kh * kw).map(|w| self.pixels.scale[channel(w)]).collect()

@@ -48,7 +48,7 @@ impl Trainer<'_> {
     pub(super) fn start_weight_steps(&self, tensors: &mut BTreeMap<String, Tensor>, taken: &[String]) {
         for name in taken {
             let Some(layer) = name.strip_suffix(".weight") else { continue };
-            if let Some(step) = Model::first_weight_step(&self.setup.plan, layer, &tensors[name]) {
+            if let Some(step) = Model::first_weight_step(&self.setup.graph, &self.setup.plan, layer, &tensors[name]) {
                 tensors.insert(format!("{layer}.weight_step"), step);
             }
         }

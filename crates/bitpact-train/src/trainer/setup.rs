@@ -147,8 +147,7 @@ fn check_groups(recipe: &Recipe, graph: &Graph, plans: &[QuantPlan]) -> Result<(
 
 /// Every key of an override must mean something to a node that the override's pattern matches.
 fn check_overrides(recipe: &Recipe, graph: &Graph) -> Result<(), RecipeError> {
-    let has_weights = |op: &Op| matches!(op, Op::Conv { .. } | Op::Linear { .. });
-    let is_act = |op: &Op| matches!(op, Op::Act { .. });
+    let (has_weights, is_act) = (Op::is_product, Op::is_act);
     for (pattern, keys) in &recipe.overrides {
         let of_weights = [
             ("weight_bits", keys.weight_bits.is_some()),

@@ -10,7 +10,7 @@
 use anyhow::Result;
 use bitpact::IntegerModel;
 use bitpact::graph::Move;
-use bitpact::graph::{End, Graph, Layer, Op, Term, fuse};
+use bitpact::graph::{End, Graph, Layer, Op, Term, fuse_float};
 use bitpact::model::{IntegerEnd, IntegerOp, IntegerTerm, IntegerView};
 
 use super::layers::{code_bits, operation, without_product};
@@ -66,7 +66,7 @@ impl Drawing {
 
     /// Of a network without an integer form, layer by layer.
     pub(super) fn of_graph(graph: &Graph) -> Result<Self> {
-        let layers = fuse(graph)?;
+        let layers = fuse_float(graph)?;
         let mut place = vec![0; graph.nodes().len()];
         let mut drawn = vec![Drawn::image(graph.input().to_string())];
         let term = |term: &Term| match (term.product(), term.view()) {
@@ -93,21 +93,24 @@ impl Drawing {
                     };
                     (what, inputs)
                 }
-                Layer::MaxPool { input, node } => match graph.node(node).op {
-                    Op::MaxPool { kernel, stride, .. } => (max_pool(kernel, stride), vec![place[input]]),
-                    _ => ("max pool".to_owned(), vec![place[input]]),
+                Layer::MaxPool { input, node } => (format!("max pool {}", moving(graph, node)), vec![place[input]]),
+                Layer::AvgPool { input, node } => (format!("average pool {}", moving(graph, node)), vec![place[input]]),
+                Layer::Function { input, node } => match graph.node(node).op {
+                    Op::Function(function) => (function.name().replace('_', " "), vec![place[input]]),
+                    _ => ("function".to_owned(), vec![place[input]]),
                 },
-                Layer::AvgPool { input, node } => match graph.node(node).op {
-                    Op::AvgPool { kernel, stride, .. } => {
-                        (format!("average pool {kernel}x{kernel}/{stride}"), vec![place[input]])
-                    }
-                    _ => ("average pool".to_owned(), vec![place[input]]),
+                Layer::View { input, node } => match graph.node(node).op {
+                    Op::View(of) => (of.name().to_owned(), vec![place[input]]),
+                    _ => (shortcut(stride(graph, node)), vec![place[input]]),
                 },
+                Layer::Mul { node } => {
+                    ("product".to_owned(), graph.node(node).inputs.iter().map(|&i| place[i]).collect())
+                }
                 Layer::Concat { node } => {
                     ("concat".to_owned(), graph.node(node).inputs.iter().map(|&i| place[i]).collect())
                 }
                 Layer::Dropout { input, node } => match graph.node(node).op {
-                    Op::Dropout { rate } => (format!("dropout {}", rate.0), vec![place[input]]),
+                    Op::Dropout { rate } => (format!("dropout {rate}"), vec![place[input]]),
                     _ => ("dropout".to_owned(), vec![place[input]]),
                 },
                 Layer::GlobalAvgPool { input, .. } => ("global average pool".to_owned(), vec![place[input]]),
@@ -204,14 +207,26 @@ impl Line {
 fn product(graph: &Graph, id: usize) -> String {
     let channels = graph.shape(graph.node(id).inputs[0]).c;
     match graph.node(id).op {
-        Op::Conv { out_channels, kernel, stride: 1, .. } => format!("{kernel}x{kernel} {channels} to {out_channels}"),
-        Op::Conv { out_channels, kernel, stride, .. } => {
-            format!("{kernel}x{kernel}/{stride} {channels} to {out_channels}")
+        Op::Conv(conv) => format!("{} {channels} to {}", moving(graph, id), conv.out_channels),
+        Op::ConvTranspose(conv) => {
+            let ([rows, columns], [by, _]) = (conv.kernel, conv.stride);
+            format!("{rows}x{columns}*{by} {channels} to {}", conv.out_channels)
         }
         Op::Linear { out_features, .. } => {
             format!("linear {} to {out_features}", graph.shape(graph.node(id).inputs[0]).elements())
         }
         other => other.name().to_owned(),
+    }
+}
+
+/// The window of a node and its stride: `3x3/2`.
+fn moving(graph: &Graph, id: usize) -> String {
+    let Some(window) = graph.node(id).op.window(graph.input_shape(id)) else { return String::new() };
+    let ([rows, columns], stride) = (window.kernel, window.stride);
+    match stride {
+        [1, 1] => format!("{rows}x{columns}"),
+        [by, other] if by == other => format!("{rows}x{columns}/{by}"),
+        [by, other] => format!("{rows}x{columns}/{by}x{other}"),
     }
 }
 
@@ -226,10 +241,6 @@ fn stride_of(view: &IntegerView) -> usize {
 
 fn shortcut(stride: usize) -> String {
     if stride == 1 { "shortcut".to_owned() } else { format!("shortcut/{stride}") }
-}
-
-fn max_pool(kernel: usize, stride: usize) -> String {
-    format!("max pool {kernel}x{kernel}/{stride}")
 }
 
 /// A name that leaves room for the rest of the line.

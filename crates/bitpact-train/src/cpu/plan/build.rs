@@ -1,16 +1,18 @@
 //! From a network and its bits to the plan of a step.
 
 use bitpact_core::rng::Key;
-use bitpact_graph::{Graph, Layer, NodeId, Op, QuantPlan, Sum, WeightPlan, fuse};
+use bitpact_graph::{
+    Factor, Graph, Layer, NodeId, Op, QuantPlan, Shape, Sum, Term, View, WeightPlan, Window, fuse, fuse_float,
+};
 use bitpact_kernels::norm::UnitSums;
-use bitpact_kernels::pool2d::Window;
-use bitpact_kernels::{Aligned, ConvGeometry, GroupScratch, Isa, Layout};
+use bitpact_kernels::{Aligned, ConvGeometry, GroupScratch, Isa, Layout, pool2d};
 use bitpact_model::{InputDescription, Model};
 
 use super::{
     Activation, ChannelClips, ClipPlace, Counts, Scratch, Shortcut, StageKind, StageStep, StepPlan, Store, UnitStep,
     Value, ValueId, products_of,
 };
+use crate::cpu::general::{FunctionStep, Gather, General, Of, Taps};
 use crate::cpu::product::backward::{BackwardScratch, BatchMemory};
 use crate::cpu::product::{Norm, Product, ProductSpec, Source, WeightSums};
 use crate::cpu::slabs::{self, Slabs};
@@ -31,6 +33,8 @@ struct Builder<'a> {
     values: Vec<Value>,
     /// Value of each layer's output node.
     value_of: Vec<Option<ValueId>>,
+    steps: Vec<StageStep>,
+    zero_point: &'a [u8],
 }
 
 impl StepPlan {
@@ -45,7 +49,7 @@ impl StepPlan {
         threads: usize,
     ) -> Result<Self, TrainError> {
         plan.check(graph)?;
-        let layers = fuse(graph)?;
+        let layers = if plan.is_float() { fuse_float(graph)? } else { fuse(graph)? };
         let trained_clip = |name: &str| {
             let act = name.strip_suffix(".clip_val").unwrap_or(name);
             plan.activations.get(act).is_some_and(|a| a.quant.is_learned())
@@ -67,6 +71,8 @@ impl StepPlan {
             owners: graph.clip_owners(),
             values: Vec::new(),
             value_of: vec![None; graph.nodes().len()],
+            steps: Vec::with_capacity(layers.len()),
+            zero_point: &input.zero_point,
         };
         let shape = graph.input();
         let cs = if c <= 4 { 4 } else { c.next_multiple_of(16) };
@@ -76,12 +82,11 @@ impl StepPlan {
             pixel[..c].copy_from_slice(&input.zero_point);
         }
         b.add_value(0, layout, Source::Pixels, Store::Codes(pixels));
-        let mut steps = Vec::with_capacity(layers.len());
         for layer in &layers {
-            steps.push(StageStep { kind: b.layer(layer)?, slabs: Slabs::default() });
+            b.layer(layer)?;
         }
         let output = b.value_of[graph.output()].expect("the last stage has an output");
-        let values = b.values;
+        let Builder { values, mut steps, .. } = b;
         let sizes = slabs::assign(&mut steps, &values);
         let slabs = sizes.iter().map(|&n| Aligned::zeroed(batch * n)).collect();
         let products = || steps.iter().flat_map(|s| products_of(&s.kind));
@@ -157,7 +162,7 @@ impl Builder<'_> {
     /// Border that a tensor needs: the largest padding among the convolutions that read it.
     fn border(&self, node: NodeId) -> usize {
         let padding = |&reader: &NodeId| match self.graph.node(reader).op {
-            Op::Conv { padding, .. } => padding,
+            op if op.is_product() => op.window(self.graph.shape(node)).and_then(|w| w.plain()).map_or(0, |(_, pad)| pad),
             _ => 0,
         };
         self.graph.consumers(node).iter().map(padding).max().unwrap_or(0)
@@ -177,97 +182,180 @@ impl Builder<'_> {
     fn output(&mut self, node: NodeId, source: Source) -> ValueId {
         let shape = self.graph.shape(node);
         let layout = Layout::new(shape.h, shape.w, shape.c, self.border(node));
-        let n = self.batch * layout.len();
-        let store = match source {
-            Source::Real => Store::Real(Aligned::zeroed(n)),
-            _ => {
-                let mut codes = Aligned::zeroed(n);
-                codes.fill(source.zero_code());
-                Store::Codes(codes)
-            }
-        };
+        let store = self.store(source, layout, source.zero_code());
         self.add_value(node, layout, source, store)
     }
 
-    fn layer(&mut self, layer: &Layer) -> Result<StageKind, TrainError> {
-        Ok(match *layer {
-            Layer::Sum(ref sum) => StageKind::Unit(Box::new(self.sum(sum)?)),
-            Layer::AvgPool { input, node } => {
-                let Op::AvgPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
-                    unreachable!("an average pool stage is an average pool node");
-                };
-                let window = Window { kernel, stride, pad };
-                StageKind::AvgPool { window, input: self.value(input), output: self.output(node, Source::Real) }
-            }
-            Layer::Concat { node } => {
-                let inputs: Vec<ValueId> = self.graph.node(node).inputs.iter().map(|&i| self.value(i)).collect();
-                let output = self.output(node, self.values[inputs[0]].source);
-                StageKind::Concat { inputs, output, targets: Vec::new() }
-            }
-            Layer::Dropout { input, node } => {
-                let Op::Dropout { rate } = self.graph.node(node).op else {
-                    unreachable!("a dropout stage is a dropout node");
-                };
-                let (input, output) = (self.value(input), self.output(node, Source::Real));
-                StageKind::Dropout { name: self.graph.node(node).name.clone(), rate: rate.0 as f32, input, output }
-            }
-            Layer::MaxPool { input, node } => {
-                let Op::MaxPool { kernel, stride, padding: pad } = self.graph.node(node).op else {
-                    unreachable!("a max pool stage is a max pool node");
-                };
-                let input = self.value(input);
-                if self.values[input].source == Source::Pixels {
-                    let what = "a pool cannot read the image".to_owned();
-                    return Err(TrainError::Unsupported { node: self.graph.node(node).name.clone(), what });
-                }
-                let output = self.output(node, self.values[input].source);
-                StageKind::MaxPool { window: Window { kernel, stride, pad }, input, output }
-            }
-            Layer::GlobalAvgPool { input, node } => {
-                StageKind::MeanPool { input: self.value(input), output: self.output(node, Source::Real) }
-            }
-        })
+    /// A tensor inside a sum.
+    fn hidden(&mut self, layout: Layout) -> ValueId {
+        let store = self.store(Source::Real, layout, 0);
+        self.values.push(Value { layout, source: Source::Real, store });
+        self.values.len() - 1
     }
 
-    fn sum(&mut self, sum: &Sum) -> Result<UnitStep, TrainError> {
-        let (mut products, mut views) = (sum.products(), sum.views());
-        let (main, second) = (products.next(), products.next());
-        let view = views.next();
-        if products.next().is_some() || views.next().is_some() || (second.is_some() && view.is_some()) {
-            let what = "a sum of more than a product and a shortcut or of more than two products".to_owned();
-            return Err(TrainError::Unsupported { node: self.graph.node(sum.output).name.clone(), what });
+    /// Memory of a tensor whose codes are `zero`.
+    fn store(&self, source: Source, layout: Layout, zero: u8) -> Store {
+        let n = self.batch * layout.len();
+        if source == Source::Real {
+            return Store::Real(Aligned::zeroed(n));
         }
-        let Some((input, product, norm)) = main else {
-            let (view, norm) = view.expect("a sum has terms");
-            return self.act(view.tensor, norm, sum.output);
-        };
-        let input = self.value(input);
-        let main = self.product(product, norm, input);
-        let shortcut = match (second, view.map(|(view, _)| (self.value(view.tensor), view.node))) {
-            (Some((tensor, product, norm)), _) => {
-                let value = self.value(tensor);
-                Shortcut::Projection { value, product: Box::new(self.product(product, norm, value)) }
-            }
-            (None, Some((value, Some(node)))) => {
-                let Op::Subsample { stride, pad_before, .. } = self.graph.node(node).op else {
-                    unreachable!("a subsample shortcut is a subsample node");
-                };
-                Shortcut::Subsample { value, stride, pad_before }
-            }
-            (None, Some((value, None))) => Shortcut::Identity { value },
-            (None, None) => Shortcut::None,
-        };
-        Ok(self.end(main, input, shortcut, sum.act(), sum.output))
+        let mut codes = Aligned::zeroed(n);
+        codes.fill(zero);
+        Store::Codes(codes)
     }
 
-    /// `act(norm(x))` of a residual stream or an average pool.
-    fn act(&mut self, input: NodeId, norm: Option<NodeId>, act: NodeId) -> Result<UnitStep, TrainError> {
-        let name = self.graph.node(act).name.clone();
-        let value = self.value(input);
+    fn push(&mut self, kind: StageKind) {
+        self.steps.push(StageStep { kind, slabs: Slabs::default() });
+    }
+
+    /// A step of plain loops.
+    fn general(&mut self, of: Of, inputs: Vec<ValueId>, output: ValueId) {
+        self.push(StageKind::General(Box::new(General { of, inputs, output, targets: Vec::new() })));
+    }
+
+    fn layer(&mut self, layer: &Layer) -> Result<(), TrainError> {
+        let node = layer.output();
+        let graph = self.graph;
+        let op = graph.node(node).op;
+        match *layer {
+            Layer::Sum(ref sum) => return self.sum(sum),
+            Layer::AvgPool { input, .. } => {
+                let (input, output) = (self.value(input), self.output(node, Source::Real));
+                let window = op.window(graph.input_shape(node)).expect("a pool has a window");
+                let divisors = op.divisors(graph.input_shape(node)).expect("an average pool");
+                let whole = window.kernel[0] * window.kernel[1];
+                match square(&window).filter(|_| divisors.iter().all(|&n| n == whole)) {
+                    Some(window) => self.push(StageKind::AvgPool { window, input, output }),
+                    None => {
+                        let divisors = divisors.into_iter().map(|n| n as f32).collect();
+                        let taps = Taps::new(self.values[input].layout, &window);
+                        self.general(Of::AvgPool(taps, divisors), vec![input], output);
+                    }
+                }
+            }
+            Layer::Concat { .. } => {
+                let inputs: Vec<ValueId> = graph.node(node).inputs.iter().map(|&i| self.value(i)).collect();
+                let output = self.output(node, self.values[inputs[0]].source);
+                self.push(StageKind::Concat { inputs, output, targets: Vec::new() });
+            }
+            Layer::Dropout { input, .. } => {
+                let Op::Dropout { rate } = op else { unreachable!("a dropout layer is a dropout node") };
+                let (input, output) = (self.value(input), self.output(node, Source::Real));
+                let name = graph.node(node).name.clone();
+                self.push(StageKind::Dropout { name, rate: rate as f32, input, output });
+            }
+            Layer::MaxPool { input, .. } => {
+                let input = self.value(input);
+                let output = self.output(node, self.values[input].source);
+                let window = op.window(graph.input_shape(node)).expect("a pool has a window");
+                match square(&window) {
+                    Some(window) => self.push(StageKind::MaxPool { window, input, output }),
+                    None => {
+                        let taps = Taps::new(self.values[input].layout, &window);
+                        self.general(Of::MaxPool(taps), vec![input], output);
+                    }
+                }
+            }
+            Layer::GlobalAvgPool { input, .. } => {
+                let (input, output) = (self.value(input), self.output(node, Source::Real));
+                self.push(StageKind::MeanPool { input, output });
+            }
+            Layer::Function { input, .. } => {
+                let Op::Function(function) = op else { unreachable!("a function layer is a function node") };
+                let slopes = function.is_learned().then(|| self.params.id(&format!("{}.weight", graph.node(node).name)));
+                let step = FunctionStep::new(function, slopes, self.batch, graph.shape(node).c);
+                let (input, output) = (self.value(input), self.output(node, Source::Real));
+                self.general(Of::Function(step), vec![input], output);
+            }
+            Layer::Mul { .. } => {
+                let inputs = graph.node(node).inputs.iter().map(|&i| self.value(i)).collect();
+                let output = self.output(node, Source::Real);
+                self.general(Of::Multiply, inputs, output);
+            }
+            Layer::View { input, .. } => {
+                self.view(input, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensor that a node moves the elements of `tensor` to.
+    fn view(&mut self, tensor: NodeId, node: NodeId) -> ValueId {
+        let moves = self.graph.node(node).op.moves().expect("a view");
+        let input = self.value(tensor);
+        let gather = Gather::moved(&self.values[input], &moves, self.graph.shape(node));
+        let output = self.output(node, self.values[input].source);
+        self.general(Of::Gather(gather), vec![input], output);
+        output
+    }
+
+    /// The stages of a sum: the first adds two terms, each further one adds one to what the stage before it gave.
+    fn sum(&mut self, sum: &Sum) -> Result<(), TrainError> {
+        let mut terms = sum.terms.iter().peekable();
+        let mut partial: Option<ValueId> = None;
+        while let Some(&term) = terms.next() {
+            let plain_view = term.view().filter(|_| term.norm.is_none());
+            let (main, input, shortcut) = match (partial, plain_view) {
+                (Some(partial), Some(view)) => {
+                    let shortcut = self.shortcut(view);
+                    (self.identity(partial, None, sum.output), partial, shortcut)
+                }
+                (Some(value), None) => {
+                    let (main, input) = self.term(term, sum.output)?;
+                    (main, input, Shortcut::Identity { value })
+                }
+                (None, _) => {
+                    let (main, input) = self.term(term, sum.output)?;
+                    let second = terms.next_if(|next| next.product().is_some() || next.norm.is_none());
+                    let shortcut = match second.copied() {
+                        None => Shortcut::None,
+                        Some(Term { factor: Factor::View(view), .. }) => self.shortcut(view),
+                        Some(term) => {
+                            let (product, value) = self.term(term, sum.output)?;
+                            Shortcut::Projection { value, product: Box::new(product) }
+                        }
+                    };
+                    (main, input, shortcut)
+                }
+            };
+            let is_last = terms.peek().is_none();
+            let act = sum.act().filter(|_| is_last);
+            let unit = self.end(main, input, shortcut, act, is_last.then_some(sum.output));
+            partial = Some(unit.output);
+            self.push(StageKind::Unit(Box::new(unit)));
+        }
+        Ok(())
+    }
+
+    /// What the first product of a unit is for a term, and what it reads.
+    fn term(&mut self, term: Term, reader: NodeId) -> Result<(Product, ValueId), TrainError> {
+        match term.factor {
+            Factor::Product { input, node } => self.product(node, term.norm, self.value(input)),
+            Factor::View(View { tensor, node }) => {
+                let value = match node {
+                    Some(node) => self.view(tensor, node),
+                    None => self.value(tensor),
+                };
+                Ok((self.identity(value, term.norm, reader), value))
+            }
+        }
+    }
+
+    fn shortcut(&mut self, View { tensor, node }: View) -> Shortcut {
+        let value = self.value(tensor);
+        match node.map(|node| (node, self.graph.node(node).op)) {
+            None => Shortcut::Identity { value },
+            Some((_, Op::Subsample { stride, pad_before, .. })) => Shortcut::Subsample { value, stride, pad_before },
+            Some((node, _)) => Shortcut::Identity { value: self.view(tensor, node) },
+        }
+    }
+
+    /// A tensor itself, through its batch norm where it has one.
+    fn identity(&self, value: ValueId, norm: Option<NodeId>, reader: NodeId) -> Product {
         let Value { layout, source, .. } = self.values[value];
         let c = layout.c;
         let spec = ProductSpec {
-            name,
+            name: self.graph.node(reader).name.clone(),
             weight: ParamId::MAX,
             step: None,
             bias: None,
@@ -279,10 +367,11 @@ impl Builder<'_> {
             x: layout,
             batch: self.batch,
             identity: true,
+            order: None,
+            taps: 1,
             gradients: self.gradients,
         };
-        let main = Product::new(self.isa, spec);
-        Ok(self.end(main, value, Shortcut::None, Some(act), act))
+        Product::new(self.isa, spec)
     }
 
     fn end(
@@ -291,7 +380,7 @@ impl Builder<'_> {
         input: ValueId,
         shortcut: Shortcut,
         act: Option<NodeId>,
-        output: NodeId,
+        output: Option<NodeId>,
     ) -> UnitStep {
         let act_name = act.map(|id| self.graph.node(id).name.clone());
         let clip = ClipPlace {
@@ -317,7 +406,10 @@ impl Builder<'_> {
             }
             _ => (Source::Real, 0),
         };
-        let output = self.output(output, source);
+        let output = match output {
+            Some(node) => self.output(node, source),
+            None => self.hidden(main.z_layout),
+        };
         let counts = Counts { levels: vec![0; levels], ..Counts::default() };
         let own_clips = match activation {
             Activation::Quantized { clip, .. } if !self.params.is_scalar(clip) => main.z_layout.cs,
@@ -327,48 +419,80 @@ impl Builder<'_> {
         UnitStep { main, input, shortcut, activation, act_name, clip, channel_clips, output, counts, maximum: 0.0 }
     }
 
-    fn product(&self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> Product {
+    /// A product and what it reads: `input`, or a copy of everything that its windows see there.
+    fn product(&mut self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> Result<(Product, ValueId), TrainError> {
         let node = self.graph.node(id);
-        let value = &self.values[input];
-        let in_shape = self.graph.input_shape(id);
-        let (geometry, groups, bias) = match node.op {
-            Op::Conv { out_channels, kernel, stride, padding, bias, groups } => {
-                let geometry =
-                    ConvGeometry { kh: kernel, kw: kernel, stride, pad: padding, cin: in_shape.c, cout: out_channels };
-                (geometry, groups, bias)
+        let (from, to) = (self.graph.input_shape(id), self.graph.shape(id));
+        let window = node.op.window(from).expect("a product has a window");
+        let [kh, kw] = window.kernel;
+        let (geometry, taps, input) = match window.plain() {
+            Some((stride, pad)) => (ConvGeometry { kh, kw, stride, pad, cin: from.c, cout: to.c }, 1, input),
+            None => {
+                let columns = self.columns(id, &window, input)?;
+                let cin = from.c * kh * kw;
+                (ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin, cout: to.c }, kh * kw, columns)
             }
-            Op::Linear { out_features, bias } => {
-                let (kh, kw) = (in_shape.h, in_shape.w);
-                (ConvGeometry { kh, kw, stride: 1, pad: 0, cin: in_shape.c, cout: out_features }, 1, bias)
-            }
-            _ => unreachable!("a product is a convolution or a linear layer"),
         };
-        let id = |node: &str, tensor: &str| self.params.id(&format!("{node}.{tensor}"));
-        let norm = norm.map(|n| self.norm(n));
+        let id_of = |tensor: &str| self.params.id(&format!("{}.{tensor}", node.name));
         let spec = match self.plan.weights[&node.name] {
             WeightPlan::Quantized(spec) => Some(spec),
             WeightPlan::Float => None,
         };
+        let value = &self.values[input];
         let spec = ProductSpec {
             name: node.name.clone(),
-            weight: id(&node.name, "weight"),
-            step: spec.filter(|s| s.quant.is_learned()).map(|_| id(&node.name, "weight_step")),
-            bias: bias.then(|| id(&node.name, "bias")),
-            norm,
+            weight: id_of("weight"),
+            step: spec.filter(|s| s.quant.is_learned()).map(|_| id_of("weight_step")),
+            bias: node.op.has_bias().then(|| id_of("bias")),
+            norm: norm.map(|n| self.norm(n)),
             geometry,
-            groups,
+            groups: node.op.groups(),
             source: value.source,
             spec,
             x: value.layout,
             batch: self.batch,
             identity: false,
+            order: self.graph.weight_order(id),
+            taps,
             gradients: self.gradients,
         };
-        Product::new(self.isa, spec)
+        Ok((Product::new(self.isa, spec), input))
+    }
+
+    /// Everything that the windows of a product see, as the channels of its output's pixels.
+    fn columns(&mut self, id: NodeId, window: &Window, input: ValueId) -> Result<ValueId, TrainError> {
+        let value = &self.values[input];
+        let [kh, kw] = window.kernel;
+        let to = Shape { c: value.layout.c * kh * kw, ..self.graph.shape(id) };
+        let zeros = match value.source {
+            Source::Pixels => self.zero_point.to_vec(),
+            source => vec![source.zero_code(); value.layout.c],
+        };
+        if zeros.iter().any(|zero| *zero != zeros[0]) {
+            let what = "it reads the image by a window that is not square or has uneven padding, dilation or two strides, which \
+                        training supports for one zero point only, not one for each channel";
+            return Err(TrainError::Unsupported { node: self.graph.node(id).name.clone(), what: what.to_owned() });
+        }
+        let gather = Gather::columns(value, window, &zeros, to);
+        let (source, layout) = (value.source, Layout::new(to.h, to.w, to.c, 0));
+        let store = self.store(source, layout, zeros[0]);
+        self.values.push(Value { layout, source, store });
+        let output = self.values.len() - 1;
+        self.general(Of::Gather(gather), vec![input], output);
+        Ok(output)
     }
 
     fn norm(&self, node: NodeId) -> Norm {
         let id = |tensor: &str| self.params.id(&format!("{}.{tensor}", self.graph.node(node).name));
-        Norm { gamma: id("weight"), beta: id("bias"), mean: id("running_mean"), var: id("running_var") }
+        let Op::BatchNorm(norm) = self.graph.node(node).op else { unreachable!("a norm is a batch norm") };
+        let (eps, momentum) = (norm.added(), norm.momentum);
+        Norm { gamma: id("weight"), beta: id("bias"), mean: id("running_mean"), var: id("running_var"), eps, momentum }
     }
+}
+
+/// The window as the kernels of pools take it, where they can.
+fn square(window: &Window) -> Option<pool2d::Window> {
+    let (stride, pad) = window.plain()?;
+    let [kernel, columns] = window.kernel;
+    (kernel == columns).then_some(pool2d::Window { kernel, stride, pad })
 }

@@ -6,9 +6,6 @@ use super::{Path, Product};
 use crate::cpu::totals::Found;
 use crate::params::{ParamId, Params};
 
-/// eps of batch norm.
-const EPS: f64 = bitpact_model::BATCH_NORM_EPS as f64;
-
 /// Batch norm's parameters.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cpu) struct Norm {
@@ -16,6 +13,10 @@ pub(in crate::cpu) struct Norm {
     pub(in crate::cpu) beta: ParamId,
     pub(in crate::cpu) mean: ParamId,
     pub(in crate::cpu) var: ParamId,
+    /// Added to the variance.
+    pub(in crate::cpu) eps: f64,
+    /// Share of a step's statistics in the running ones.
+    pub(in crate::cpu) momentum: f64,
 }
 
 /// Per-channel numbers of a step, `cs` long, zero in padding channels.
@@ -67,7 +68,7 @@ impl Product {
         for c in 0..self.geometry.cout {
             let unit = self.channels.unit[c];
             let (mean, var) = moments(c);
-            let inverse = 1.0 / (var * unit * unit + EPS).sqrt();
+            let inverse = 1.0 / (var * unit * unit + norm.eps).sqrt();
             self.set_channel(params, norm, c, unit * inverse, -mean * unit * inverse);
             let bias = self.bias.map_or(0.0, |b| f64::from(params.value(b)[c]));
             let unbiased = var * count as f64 / count.saturating_sub(1).max(1) as f64;
@@ -81,7 +82,7 @@ impl Product {
         for c in 0..self.geometry.cout {
             let bias = self.bias.map_or(0.0, |b| f64::from(params.value(b)[c]));
             let mean = f64::from(params.value(norm.mean)[c]) - bias;
-            let inverse = 1.0 / (f64::from(params.value(norm.var)[c]) + EPS).sqrt();
+            let inverse = 1.0 / (f64::from(params.value(norm.var)[c]) + norm.eps).sqrt();
             self.set_channel(params, norm, c, self.channels.unit[c] * inverse, -mean * inverse);
         }
     }
@@ -130,9 +131,10 @@ impl Product {
         Coefficients { a: &ch.a, b: &ch.b, xa: &ch.xa, xb: &ch.xb }
     }
 
-    /// Moves the running statistics by `momentum` towards the step's.
-    pub(in crate::cpu) fn update_running(&self, params: &mut Params, momentum: f64) {
+    /// Moves the running statistics towards the step's, by `share` or the norm's momentum.
+    pub(in crate::cpu) fn update_running(&self, params: &mut Params, share: Option<f64>) {
         let Some(norm) = self.norm else { return };
+        let momentum = share.unwrap_or(norm.momentum);
         for (c, &(mean, var)) in self.channels.running.iter().enumerate() {
             for (id, new) in [(norm.mean, mean), (norm.var, var)] {
                 let value = &mut params.get_mut(id).value[c];

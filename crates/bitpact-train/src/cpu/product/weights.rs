@@ -8,11 +8,12 @@ use super::{Path, Product, Source};
 use crate::params::{Param, Params};
 
 impl Product {
-    /// The input channel of every weight, in OIHW order.
+    /// The channel of the image that every weight meets, in OIHW order.
     fn input_channels(&self) -> impl Iterator<Item = usize> + use<> {
         let ConvGeometry { kh, kw, cin, cout, .. } = self.geometry;
         let (plane, inputs, outputs) = (kh * kw, cin / self.groups, cout / self.groups);
-        (0..cout).flat_map(move |o| (0..inputs * plane).map(move |i| o / outputs * inputs + i / plane))
+        let taps = self.taps;
+        (0..cout).flat_map(move |o| (0..inputs * plane).map(move |i| (o / outputs * inputs + i / plane) / taps))
     }
 
     /// Weights of this step in every form: folded, quantized, packed forward and backward.
@@ -21,10 +22,15 @@ impl Product {
             return;
         }
         let mut w = params.value(self.weight);
+        let channels = self.input_channels();
+        match &self.order {
+            None => self.folded.iter_mut().zip(w).for_each(|(to, w)| *to = *w),
+            Some(order) => self.folded.iter_mut().zip(order).for_each(|(to, &at)| *to = w[at]),
+        }
         if self.source == Source::Pixels {
-            let channels = self.input_channels();
-            let folded = self.folded.iter_mut().zip(w);
-            folded.zip(channels).for_each(|((to, w), channel)| *to = w * pixels.scale[channel]);
+            self.folded.iter_mut().zip(channels).for_each(|(w, channel)| *w *= pixels.scale[channel]);
+        }
+        if !self.folded.is_empty() {
             w = &self.folded;
         }
         let cout = self.geometry.cout;
@@ -103,7 +109,7 @@ impl Product {
         let (value, grad) = (&w.value[..], &mut w.grad[..]);
         match &self.spec {
             Some(spec) => {
-                let value = if self.source == Source::Pixels { &self.folded } else { value };
+                let value = if self.folded.is_empty() { value } else { &self.folded };
                 let (cout, dsteps) = (self.geometry.cout, &mut self.dsteps);
                 weights_backward_given(spec, value, &self.tanh, cout, &self.steps, dwq, grad, dsteps);
             }
@@ -111,6 +117,10 @@ impl Product {
         }
         if self.source == Source::Pixels {
             grad.iter_mut().zip(self.input_channels()).for_each(|(g, channel)| *g *= pixels.scale[channel]);
+        }
+        if let Some(order) = &self.order {
+            dwq.copy_from_slice(grad);
+            order.iter().zip(&*dwq).for_each(|(&at, &g)| grad[at] = g);
         }
     }
 
