@@ -1,16 +1,20 @@
-//! Conversions of random networks: the executor equals the interpreter on every path, and files keep them.
+//! Conversions of random networks: the executor equals the interpreter on every path, the interpreter is the formula of training, and
+//! files keep them.
 
 use bitpact_core::rng::Key;
-use bitpact_engine::{VerifyOptions, verify};
-use bitpact_graph::testing::{Choices, network};
+use bitpact_engine::{VerifyOptions, check_formula, verify};
+use bitpact_graph::testing::{Choices, Form, network_of};
 use bitpact_model::{ConvertError, InputDescription, IntegerModel, Model, convert};
 use proptest::prelude::*;
 
 const IMAGES: usize = 3;
 
+const TWO: Form = Form { terms: 2, is_any: false };
+const ANY: Form = Form { terms: 5, is_any: true };
+
 /// Whether a network is converted; float networks have no integer form, and some networks none that is proved.
-fn check(choices: &mut Choices) -> Result<bool, TestCaseError> {
-    let (graph, plan) = network(choices);
+fn check(form: Form, choices: &mut Choices) -> Result<bool, TestCaseError> {
+    let (graph, plan) = network_of(form, choices);
     let (c, is_float) = (graph.input().c, plan.is_float());
     let zero_point = (0..c).map(|_| choices.below(256) as u8).collect();
     let scale = (0..c).map(|_| 0.005 + 0.002 * choices.below(10) as f32).collect();
@@ -18,22 +22,25 @@ fn check(choices: &mut Choices) -> Result<bool, TestCaseError> {
     let what = || format!("{} {:?}", serde_json::to_string(&graph).unwrap(), plan);
     let input = InputDescription { zero_point, scale };
     let model = Model::random(graph.clone(), plan.clone(), input, names, choices.below(1 << 20) as u64).unwrap();
-    let integers = match convert(&model) {
-        Ok(conversion) => conversion.model,
+    let conversion = match convert(&model) {
+        Ok(conversion) => conversion,
         Err(error) => {
             let expected = is_float || matches!(error, ConvertError::Step { .. });
             prop_assert!(expected, "{}: {}", error, what());
             return Ok(false);
         }
     };
+    let integers = &conversion.model;
     let bytes = integers.to_bytes().unwrap();
-    prop_assert!(IntegerModel::from_bytes(&bytes, "random").unwrap() == integers, "{}", what());
+    prop_assert!(IntegerModel::from_bytes(&bytes, "random").unwrap() == *integers, "{}", what());
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
         for (i, image) in range.zip(pixels.chunks_exact_mut(graph.input().elements())) {
             image.iter_mut().zip(0..).for_each(|(pixel, at)| *pixel = Key::new(8).at(i as u64).u64(at) as u8);
         }
     };
-    let verified = verify(&integers, &VerifyOptions::up_to(2), IMAGES, load, |_| {}).unwrap();
+    let formula = check_formula(&model, &conversion, 1, load).unwrap();
+    prop_assert!(formula.wrong == 0 && formula.values > 0, "{}: {}", formula.first.unwrap(), what());
+    let verified = verify(integers, &VerifyOptions::up_to(2), IMAGES, load, |_| {}).unwrap();
     prop_assert!(verified.different == 0 && verified.codes > 0, "{:?}: {}", verified.first, what());
     Ok(true)
 }
@@ -43,12 +50,19 @@ proptest! {
 
     #[test]
     fn every_path_gives_the_interpreters_codes(choices in prop::collection::vec(any::<u32>(), 1..200)) {
-        check(&mut Choices::new(choices))?;
+        check(TWO, &mut Choices::new(choices))?;
+    }
+
+    #[test]
+    fn every_path_gives_the_interpreters_codes_of_any_operations(choices in prop::collection::vec(any::<u32>(), 1..200)) {
+        check(ANY, &mut Choices::new(choices))?;
     }
 }
 
 #[test]
 fn most_random_networks_are_converted() {
-    let converted = (0..300).filter(|&seed| check(&mut Choices::of_seed(seed)).unwrap()).count();
-    assert!(converted >= 200, "{converted} of 300");
+    for form in [TWO, ANY] {
+        let converted = (0..300).filter(|&seed| check(form, &mut Choices::of_seed(seed)).unwrap()).count();
+        assert!(converted >= 200, "{form:?}: {converted} of 300");
+    }
 }

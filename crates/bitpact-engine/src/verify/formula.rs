@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use bitpact_core::{largest_clip, quantize_weights, quantize_weights_16bit};
+use bitpact_core::{channel_q_max, largest_clip, quantize_weights, quantize_weights_16bit};
 use bitpact_graph::{End, Factor, Graph, Layer, Move, NodeId, Op, Sum, WeightPlan, Window, fuse, moved_source};
 use bitpact_model::{Conversion, IntegerLayer, Model, ModelError};
 
@@ -123,8 +123,8 @@ struct Expected {
     zero: f64,
     /// Largest distance before rounding, in output units, of each channel.
     error: f64,
-    /// Whether the end rounds and clamps.
-    is_codes: bool,
+    /// What the end clamps to when it has rounded: of each channel, or of all; empty where it does neither.
+    bounds: Vec<(f64, f64)>,
 }
 
 struct Formula<'a> {
@@ -157,6 +157,7 @@ impl<'a> Formula<'a> {
             let written = layer_of(node);
             let meaning = match &layer {
                 Layer::Sum(sum) => {
+                    let mut bounds = Vec::new();
                     let (zero, unit, inverse) = match sum.end {
                         End::Act(act) => {
                             let plan = model.plan.activations[&graph.node(act).name];
@@ -164,7 +165,12 @@ impl<'a> Formula<'a> {
                             let alpha = largest_clip(alphas);
                             let zero = f64::from(plan.quant.zero_code(plan.bits));
                             let unit = f64::from(plan.quant.step(alpha, plan.bits));
-                            (zero, unit, f64::from(plan.quant.inverse_step(alpha, plan.bits)))
+                            let inverse = plan.quant.inverse_step(alpha, plan.bits);
+                            let q_max = plan.quant.q_max(plan.bits) as f32;
+                            let limits = alphas.iter().map(|&a| f64::from(channel_q_max(a, inverse, q_max)));
+                            let least = |limit: f64| if plan.quant.is_signed() { zero - limit } else { 0.0 };
+                            bounds = limits.map(|limit| (least(limit), zero + limit)).collect();
+                            (zero, unit, f64::from(inverse))
                         }
                         End::Wide | End::Output => {
                             let unit = written.map_or(1.0, |layer| layers[layer].scale);
@@ -172,7 +178,7 @@ impl<'a> Formula<'a> {
                         }
                     };
                     if let Some(layer) = written {
-                        formula.sums.push(formula.expected(model, sum, layer, (zero, inverse))?);
+                        formula.sums.push(formula.expected(model, sum, layer, (zero, inverse), bounds)?);
                     }
                     Meaning { layer: written, zero, unit }
                 }
@@ -201,6 +207,7 @@ impl<'a> Formula<'a> {
         sum: &Sum,
         layer: usize,
         (zero, inverse): (f64, f64),
+        bounds: Vec<(f64, f64)>,
     ) -> Result<Expected, EngineError> {
         let graph = self.graph;
         let channels = graph.shape(sum.output).c;
@@ -230,14 +237,12 @@ impl<'a> Formula<'a> {
             (_, Some(report)) => report.worst_error,
             (_, None) => self.conversion.acts.iter().find(|act| act.name == *name).map_or(0.0, |act| act.worst_error),
         };
-        let is_codes = matches!(sum.end, End::Act(_));
-        Ok(Expected { layer, terms, inverse, zero, error, is_codes })
+        Ok(Expected { layer, terms, inverse, zero, error, bounds })
     }
 
     /// Compares one layer of one image.
     fn compare(&self, sum: &Expected, image: usize, pixels: &[u8], trace: &Trace, check: &mut FormulaCheck) {
         let layer: &IntegerLayer = &self.conversion.model.layers[sum.layer];
-        let requant = layer.op.sum().map(|sum| &sum.requant);
         for (at, &got) in trace.tensors[sum.layer].iter().enumerate() {
             let (pixel, c) = (at / layer.shape.c, at % layer.shape.c);
             let (y, x) = (pixel / layer.shape.w, pixel % layer.shape.w);
@@ -247,11 +252,10 @@ impl<'a> Formula<'a> {
             });
             let real = terms.sum::<f64>() * sum.inverse + sum.zero;
             let (mut clamped, mut bound) = (real, sum.error + FLOAT_SLACK * real.abs().max(1.0));
-            if let Some(requant) = requant.filter(|_| sum.is_codes) {
-                let (lo, hi) = requant.bound(c);
-                clamped = real.clamp(lo.into(), hi.into());
+            if let Some(&(lo, hi)) = sum.bounds.get(c % sum.bounds.len().max(1)) {
+                clamped = real.clamp(lo, hi);
                 bound += 0.5;
-                let rounded = real.round_ties_even().clamp(lo.into(), hi.into());
+                let rounded = real.round_ties_even().clamp(lo, hi);
                 check.at_boundaries += u64::from(got as f64 != rounded);
             }
             check.values += 1;

@@ -120,7 +120,10 @@ impl Converter<'_> {
             // As training computes it: float32, rounded in this order.
             (lo..=hi).map(|q| code(of.value(step * (q as f32 - zero), slope), c)).collect()
         };
-        let table = (0..tables).map(of_channel).collect();
+        let mut table: Vec<Vec<u8>> = (0..tables).map(of_channel).collect();
+        if table.iter().all(|other| *other == table[0]) {
+            table.truncate(1);
+        }
         let mul = vec![vec![1; channels]];
         let (lo, hi) = (lo as i32, hi as i32);
         let requant = Requantization { shift: 0, mul, add: vec![0; channels], lo, hi, bounds: Vec::new() };
@@ -133,8 +136,7 @@ impl Converter<'_> {
         });
         let terms = vec![IntegerTerm::View(IntegerView::of(tensor))];
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Table(table) });
-        self.push(act, op, (0, quantizer.hi.into()), quantizer.zero.into(), quantizer.step);
-        Ok(())
+        self.push_checked(act, op, quantizer.zero.into(), quantizer.step)
     }
 
     /// Whether a term reads a residual stream whose scale is not known yet.

@@ -15,7 +15,7 @@ impl IntegerModel {
     pub fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<Range>, String> {
         let (lo, hi) = self.code_range(product.input);
         let pads = product.reads_padding() && product.input > 0;
-        let lo = if pads { lo.min(product.padding_code.into()) } else { lo };
+        let (lo, hi) = if pads { (lo.min(product.padding_code.into()), hi.max(product.padding_code.into())) } else { (lo, hi) };
         (0..product.out_channels)
             .map(|o| {
                 // Below 2^15 times the number of codes.
