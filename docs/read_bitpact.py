@@ -102,7 +102,7 @@ class Network:
             layer = Fields(name=r.string(shortest=1))
             layer.scale, layer.op, layer.flags, layer.length = r.numbers("d2BQ")
             start = r.at
-            need(layer.op < len(read) and layer.flags == 0, f"op {layer.op}, flags {layer.flags}")
+            need(layer.op < len(read) and layer.flags <= (layer.op == 2), f"op {layer.op}, flags {layer.flags}")
             self.add_tensor(*read[layer.op](layer))
             need(r.at - start == layer.length, f"an op of {r.at - start} bytes, but {layer.length} are announced")
             need((self.kinds[-1] == "output") == (i == count - 1), f"layer {i} of {count} is {self.kinds[-1]}")
@@ -259,7 +259,7 @@ class Network:
 
     def read_pool(self, layer):
         """Ops 1 and 2."""
-        layer.tensor = self.tensor("codes")
+        layer.tensor = self.tensor("codes", "wide") if layer.op == 1 else self.tensor("codes")
         shape, (low, high) = self.shapes[layer.tensor], self.ranges[layer.tensor]
         w = layer.window = self.read_window(shape)
         need(w.spread == (1, 1), f"a pool with spread {w.spread}")
@@ -269,10 +269,17 @@ class Network:
             for side, t, k, d, before, n in zip(shape, w.stride, w.kernel, w.dilation, w.before, w.sides):
                 rows = np.arange(n)[:, None] * t + np.arange(k) * d - before
                 need(((rows >= 0) & (rows < side)).any(1).all(), "a max pool over padding alone")
-            return (*w.sides, shape[2]), (low, high), "codes"
+            return (*w.sides, shape[2]), (low, high), self.kinds[layer.tensor]
         (layer.padding_code,) = self.reader.numbers("I")
+        (count,) = self.reader.numbers("I") if layer.flags else (0,)
+        need(count > 0 or not layer.flags, "no factors")
         low, n = self.padded(layer.tensor, w, layer.padding_code), w.kernel[0] * w.kernel[1]
-        return (*w.sides, shape[2]), (low * n, high * n), "sums"
+        factors = np.array(self.reader.numbers(f"{count}I") or [1], np.int64)
+        need(count in (0, w.sides[0] * w.sides[1]) and factors.min() > 0, f"{count} factors from {factors.min()}")
+        need(count == 0 or factors.max() > 1, "factors that are all 1")
+        need(high * n * int(factors.max()) < 1 << 31, "window sums of more than 31 bits")
+        layer.factors = factors.reshape(*w.sides, 1) if count else factors
+        return (*w.sides, shape[2]), (low * n * int(factors.min()), high * n * int(factors.max())), "sums"
 
     def read_concat(self, layer):
         """Op 3."""
@@ -325,9 +332,9 @@ class Network:
             if layer.op == 0:
                 tensors.append(self.sum(layer, tensors))
             elif layer.op == 1:
-                tensors.append(windows(tensors[layer.tensor], layer.window, -1).max((-2, -1)))
+                tensors.append(windows(tensors[layer.tensor], layer.window, -1 << 40).max((-2, -1)))
             elif layer.op == 2:
-                tensors.append(windows(tensors[layer.tensor], layer.window, layer.padding_code).sum((-2, -1)))
+                tensors.append(windows(tensors[layer.tensor], layer.window, layer.padding_code).sum((-2, -1)) * layer.factors)
             elif layer.op == 3:
                 tensors.append(np.concatenate([tensors[tensor] for tensor in layer.tensors], axis=-1))
             else:

@@ -193,9 +193,7 @@ impl Workload {
                 Layer::MaxPool { input, .. }
                 | Layer::AvgPool { input, .. }
                 | Layer::GlobalAvgPool { input, .. }
-                | Layer::View { input, .. } => {
-                    (vec![*input], Vec::new(), tensors[of_node[*input]].bits)
-                }
+                | Layer::View { input, .. } => (vec![*input], Vec::new(), tensors[of_node[*input]].bits),
                 Layer::Concat { node } => {
                     let inputs = graph.node(*node).inputs.clone();
                     let bits = inputs.iter().map(|&i| tensors[of_node[i]].bits).max().unwrap_or(PIXEL_BITS);

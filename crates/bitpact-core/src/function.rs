@@ -80,7 +80,13 @@ impl Function {
         let y = match self {
             Function::Prelu => bent(x, f64::from(slope)),
             Function::LeakyRelu { slope } => bent(x, slope),
-            Function::Elu { scale } => if x > 0.0 { x } else { scale * libm::expm1(x) },
+            Function::Elu { scale } => {
+                if x > 0.0 {
+                    x
+                } else {
+                    scale * libm::expm1(x)
+                }
+            }
             Function::HardSwish => x * hard_sigmoid(x),
             Function::HardSigmoid => hard_sigmoid(x),
             Function::Sigmoid => sigmoid(x),
@@ -103,7 +109,13 @@ impl Function {
             Function::HardSwish if x <= -3.0 => 0.0,
             Function::HardSwish if x >= 3.0 => 1.0,
             Function::HardSwish => x / 3.0 + 0.5,
-            Function::HardSigmoid => if x > -3.0 && x < 3.0 { 1.0 / 6.0 } else { 0.0 },
+            Function::HardSigmoid => {
+                if x > -3.0 && x < 3.0 {
+                    1.0 / 6.0
+                } else {
+                    0.0
+                }
+            }
             Function::Sigmoid => sigmoid(x) * sigmoid(-x),
             Function::Tanh => 1.0 - libm::tanh(x).powi(2),
             Function::Gelu => {
@@ -158,9 +170,18 @@ mod tests {
             (Function::LeakyRelu { slope: 0.1 }, [-0.4, -0.15, -0.025, 0.0, 0.5, 2.0, 5.0]),
             (Function::HardSwish, [0.0, -0.375, -0.114_583_333, 0.0, 0.291_666_667, 1.666_666_667, 5.0]),
             (Function::HardSigmoid, [0.0, 0.25, 0.458_333_333, 0.5, 0.583_333_333, 0.833_333_333, 1.0]),
-            (Function::Sigmoid, [0.017_986_210, 0.182_425_524, 0.437_823_499, 0.5, 0.622_459_331, 0.880_797_078, 0.993_307_149]),
-            (Function::Gelu, [-0.000_126_685, -0.100_210_802, -0.100_323_414, 0.0, 0.345_731_231, 1.954_499_736, 4.999_998_567]),
-            (Function::Silu, [-0.071_944_840, -0.273_638_286, -0.109_455_875, 0.0, 0.311_229_666, 1.761_594_156, 4.966_535_746]),
+            (
+                Function::Sigmoid,
+                [0.017_986_210, 0.182_425_524, 0.437_823_499, 0.5, 0.622_459_331, 0.880_797_078, 0.993_307_149],
+            ),
+            (
+                Function::Gelu,
+                [-0.000_126_685, -0.100_210_802, -0.100_323_414, 0.0, 0.345_731_231, 1.954_499_736, 4.999_998_567],
+            ),
+            (
+                Function::Silu,
+                [-0.071_944_840, -0.273_638_286, -0.109_455_875, 0.0, 0.311_229_666, 1.761_594_156, 4.966_535_746],
+            ),
         ];
         for (function, values) in known {
             for (x, y) in at.into_iter().zip(values) {

@@ -59,7 +59,7 @@ fn of_the_zoo(
 
 /// Sides, strides, dilation, spread and padding that differ, zero points far from the middle, 1 bit, 16 bits and both
 /// grids, windows over sums of codes, groups, padding codes, sums of up to four terms of every kind, codes that do not
-/// start at 0, those bounded by channel, tables of the layer and of channels, every move, several tensors added after the
+/// start at 0, those bounded by channel, tables of the layer and of channels, window sums with factors, the maximum of wide values, every move, several tensors added after the
 /// shift, negative factors, a shift of 62, and two classes that always tie.
 fn corners(seed: u64) -> IntegerModel {
     let input = InputDescription { zero_point: vec![3, 250], scale: vec![0.5, 0.125] };
@@ -93,9 +93,13 @@ fn corners(seed: u64) -> IntegerModel {
     c.requant.bounds = vec![(3, 60), (10, 77), (3, 77), (40, 40), (20, 70), (3, 77)];
     let c = net.push("c", IntegerOp::Sum(c));
 
-    let sums = IntegerOp::WindowSum { input: c, window: window([2, 3], [2, 3], [1, 0, 1, 2]), padding_code: 9 };
+    let strided = window([2, 3], [2, 3], [1, 0, 1, 2]);
+    let [rows, columns] = strided.positions(net.model.shape(c)).expect("the window fits");
+    let factors = (0..rows * columns).map(|i| [6, 4, 3, 12, 1][i % 5]).collect();
+    let sums = IntegerOp::WindowSum { input: c, window: strided, padding_code: 9, factors };
     let sums = net.push("sums", sums);
-    let global = IntegerOp::WindowSum { input: c, window: Window::whole(net.model.shape(c)), padding_code: 0 };
+    let whole = Window::whole(net.model.shape(c));
+    let global = IntegerOp::WindowSum { input: c, window: whole, padding_code: 0, factors: Vec::new() };
     let global = net.push("global", global);
     let gate = net.product("gate", global, one, 6, (8, Grid::WithoutZero));
     let table = IntegerEnd::Table(vec![net.table("gate", 256)]);
@@ -134,7 +138,10 @@ fn corners(seed: u64) -> IntegerModel {
         IntegerSum { requant: Requantization { add: vec![7; 6], mul: vec![], ..alone.requant }, ..alone },
     );
     let all = net.push("all", IntegerOp::Concat { inputs: vec![alone, stream, deeper] });
-    let h = net.codes("h", vec![IntegerTerm::View(view(all, &[]))], [0, 15], IntegerEnd::Codes);
+    let Shape { h: height, w: width, .. } = net.model.shape(all);
+    let most = net.push("most", IntegerOp::MaxPool { input: all, window: Window::square(2, 1, 1) });
+    let inner = [Move::Crop { top: 1, left: 0, height, width }];
+    let h = net.codes("h", vec![IntegerTerm::View(view(most, &inner))], [0, 15], IntegerEnd::Codes);
 
     let thin =
         net.product("thin", h, window([3, 3], [2, 3], [1, 0, 1, 1]), 4, (5, Grid::WithoutZero)).grouped(2).padded(4);

@@ -130,12 +130,13 @@ impl<'a> Interpreter<'a> {
                     places.map(|(y, x)| codes.at(y, x, c)).max().unwrap_or(0)
                 }));
             }
-            IntegerOp::WindowSum { input, window, padding_code } => {
+            IntegerOp::WindowSum { input, window, padding_code, factors } => {
+                let factor = factors.get(y * layer.shape.w + x).map_or(1, |&factor| i64::from(factor));
                 let codes = self.codes(tensors, *input);
                 let code =
                     |place: Option<(usize, usize)>, c| place.map_or((*padding_code).into(), |(y, x)| codes.at(y, x, c));
                 out.extend(channels.map(|c| {
-                    places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum::<i64>()
+                    places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum::<i64>() * factor
                 }));
             }
             IntegerOp::Concat { inputs } => {

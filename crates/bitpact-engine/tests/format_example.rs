@@ -37,7 +37,12 @@ fn example() -> IntegerModel {
         IntegerOp::Sum(IntegerSum { terms: vec![IntegerTerm::Product(product)], requant, base: vec![], end })
     };
     let act = sum(conv, 8, vec![5, 5], vec![1500, -200], [0, 15], IntegerEnd::Codes);
-    let pool = IntegerOp::WindowSum { input: 1, window: Window::whole(Shape::new(1, 2, 2)), padding_code: 0 };
+    let pool = IntegerOp::WindowSum {
+        input: 1,
+        window: Window::whole(Shape::new(1, 2, 2)),
+        padding_code: 0,
+        factors: Vec::new(),
+    };
     let fc = sum(fc, 0, vec![1000, 1000], vec![-70, 3000], [i32::MIN, i32::MAX], IntegerEnd::Output);
     let layer = |name: &str, op, shape, hi, scale| IntegerLayer { name: name.to_owned(), op, shape, lo: 0, hi, scale };
     IntegerModel {

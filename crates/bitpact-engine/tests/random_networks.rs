@@ -342,7 +342,7 @@ impl Draw {
             return IntegerOp::MaxPool { input, window };
         }
         let padding_code = if window.padding.is_none() { 0 } else { padding_code(model, input) };
-        IntegerOp::WindowSum { input, window, padding_code }
+        IntegerOp::WindowSum { input, window, padding_code, factors: Vec::new() }
     }
 }
 

@@ -231,7 +231,8 @@ enum Readers {
 pub fn fuse(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
     let layers = Fuser::run(graph, false)?;
     if !layers.last().and_then(Layer::sum).is_some_and(|sum| sum.end == End::Output) {
-        let what = "the last node gives the output, so it must be a convolution or linear layer, its batch norm, or a sum";
+        let what =
+            "the last node gives the output, so it must be a convolution or linear layer, its batch norm, or a sum";
         return Err(pattern(graph, graph.output(), what));
     }
     Ok(layers)
@@ -269,7 +270,9 @@ impl<'a> Fuser<'a> {
         }
         match f.taken.iter().position(|&t| !t) {
             None => Ok(layers),
-            Some(id) => Err(pattern(graph, id, "this node is not part of a product, norm, addition and activation chain")),
+            Some(id) => {
+                Err(pattern(graph, id, "this node is not part of a product, norm, addition and activation chain"))
+            }
         }
     }
 
@@ -380,7 +383,9 @@ impl<'a> Fuser<'a> {
         let input = graph.node(act).inputs[0];
         let (tensor, norm) = match graph.node(input).op {
             _ if self.is_tensor(input) => (input, None),
-            Op::BatchNorm(_) if self.is_tensor(graph.node(input).inputs[0]) => (graph.node(input).inputs[0], Some(input)),
+            Op::BatchNorm(_) if self.is_tensor(graph.node(input).inputs[0]) => {
+                (graph.node(input).inputs[0], Some(input))
+            }
             _ => return self.sum(input, End::Act(act), Readers::One(act)),
         };
         let kinds = [Kind::Codes, Kind::Sums, Kind::Wide, Kind::Multiplied, Kind::Function];

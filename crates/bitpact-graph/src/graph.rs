@@ -100,7 +100,8 @@ impl Graph {
             let read = |channels: &[usize]| node.inputs.first().map_or(self.shapes[0].c, |&i| channels[i]);
             let mut c = read(&channels);
             match &mut node.op {
-                Op::Conv(Conv { out_channels, groups, .. }) | Op::ConvTranspose(ConvTranspose { out_channels, groups, .. }) => {
+                Op::Conv(Conv { out_channels, groups, .. })
+                | Op::ConvTranspose(ConvTranspose { out_channels, groups, .. }) => {
                     if *groups == self.input_shape(id).c {
                         *groups = c;
                     }

@@ -112,7 +112,15 @@ impl Conv {
     /// A square window with the same stride in both directions and the same padding on every side, one group, no bias.
     pub const fn square(out_channels: usize, kernel: usize, stride: usize, padding: usize) -> Self {
         let padding = Padding::all(padding);
-        Self { out_channels, kernel: [kernel; 2], stride: [stride; 2], padding, dilation: [1; 2], bias: false, groups: 1 }
+        Self {
+            out_channels,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding,
+            dilation: [1; 2],
+            bias: false,
+            groups: 1,
+        }
     }
 }
 
@@ -303,7 +311,9 @@ impl Op {
     /// Whether the op has a `bias` that it adds to a product.
     pub fn has_bias(&self) -> bool {
         match *self {
-            Op::Conv(Conv { bias, .. }) | Op::ConvTranspose(ConvTranspose { bias, .. }) | Op::Linear { bias, .. } => bias,
+            Op::Conv(Conv { bias, .. }) | Op::ConvTranspose(ConvTranspose { bias, .. }) | Op::Linear { bias, .. } => {
+                bias
+            }
             _ => false,
         }
     }

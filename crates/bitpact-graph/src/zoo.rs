@@ -20,7 +20,7 @@
 mod preact;
 mod small;
 
-use crate::{BatchNorm, Conv, MaxPool, Graph, GraphError, Node, NodeId, Op, Shape};
+use crate::{BatchNorm, Conv, Graph, GraphError, MaxPool, Node, NodeId, Op, Shape};
 
 /// Every name [`build`] knows.
 pub const NAMES: [&str; 29] = [

@@ -20,7 +20,10 @@ fn a_graph_that_cannot_be_is_refused_by_node() {
     let conv = r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"padding":1},{"name":"a","op":"act"}"#;
     assert!(parse(&format!("{conv},{HEAD}")).is_ok());
     for (nodes, wanted) in [
-        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":9}"#, "`c`: a window of 9x9 does not fit an input of 8x8x3"),
+        (
+            r#"{"name":"c","op":"conv","out_channels":4,"kernel":9}"#,
+            "`c`: a window of 9x9 does not fit an input of 8x8x3",
+        ),
         (r#"{"name":"c","op":"conv","out_channels":0,"kernel":3}"#, "`c`: out_channels = 0"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"stride":0}"#, "`c`: stride = 0"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"groups":0}"#, "`c`: groups = 0"),
@@ -37,21 +40,33 @@ fn a_graph_that_cannot_be_is_refused_by_node() {
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"dilation":[1,4]}"#, "3x3, dilation 1x4 does not fit"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3,"dilation":0}"#, "`c`: dilation = 0"),
         (r#"{"name":"c","op":"conv","out_channels":4,"kernel":[3,1,2]}"#, "expected a whole number, [rows, columns]"),
-        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":[1,2,3,4]}"#, "expected a whole number or [rows, columns]"),
-        (r#"{"name":"c","op":"conv_transpose","out_channels":4,"kernel":2,"padding":2}"#, "`c`: padding = 2, expected at most"),
+        (
+            r#"{"name":"c","op":"conv","out_channels":4,"kernel":[1,2,3,4]}"#,
+            "expected a whole number or [rows, columns]",
+        ),
+        (
+            r#"{"name":"c","op":"conv_transpose","out_channels":4,"kernel":2,"padding":2}"#,
+            "`c`: padding = 2, expected at most",
+        ),
         (
             r#"{"name":"c","op":"conv_transpose","out_channels":4,"kernel":2,"stride":2,"output_padding":2}"#,
             "`c`: output_padding = 2, expected less than the stride",
         ),
         (r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","eps":0}"#, "`n`: eps = 0"),
-        (r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","momentum":2}"#, "`n`: momentum = 2"),
+        (
+            r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","momentum":2}"#,
+            "`n`: momentum = 2",
+        ),
         (r#"{"name":"c","op":"linear","out_features":2},{"name":"n","op":"batch_norm","epz":1}"#, "epz"),
         (r#"{"name":"v","op":"view","move":"crop","top":0,"left":5,"height":1,"width":4}"#, "`v`: a rectangle of 1x4"),
         (r#"{"name":"v","op":"view","move":"pixel_shuffle","factor":2}"#, "`v`: factor 2, but its square"),
         (r#"{"name":"v","op":"view","move":"turn"}"#, "unknown variant `turn`"),
         (r#"{"name":"f","op":"function","function":"leaky_relu","slope":1e99}"#, "`f`: slope = "),
         (r#"{"name":"f","op":"function","function":"relu7"}"#, "unknown variant `relu7`"),
-        (r#"{"name":"c","op":"conv","out_channels":4,"kernel":3},{"name":"m","op":"mul","inputs":["c","image"]}"#, "`m`: inputs of 6x6x4 and 8x8x3 cannot be multiplied"),
+        (
+            r#"{"name":"c","op":"conv","out_channels":4,"kernel":3},{"name":"m","op":"mul","inputs":["c","image"]}"#,
+            "`m`: inputs of 6x6x4 and 8x8x3 cannot be multiplied",
+        ),
         (
             r#"{"name":"m","op":"max_pool","kernel":2,"stride":2,"padding":2},{"name":"c","op":"linear","out_features":2}"#,
             "`m`: padding = 2",

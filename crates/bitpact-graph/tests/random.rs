@@ -93,15 +93,9 @@ fn random_networks_use_everything() {
         ("1 class", all.iter().filter(|(graph, _)| graph.classes() == 1).count()),
         ("1000 classes", all.iter().filter(|(graph, _)| graph.classes() == 1000).count()),
         ("a norm at the end", all.iter().filter(|(graph, _)| graph.node(graph.output()).op.is_norm()).count()),
-        (
-            "a pool read by a padded convolution",
-            reads(&|op, input| is_padded(op) && is_mean(input)),
-        ),
+        ("a pool read by a padded convolution", reads(&|op, input| is_padded(op) && is_mean(input))),
         ("a pool read by an activation", reads(&|op, input| op.is_act() && is_mean(input))),
-        (
-            "a global pool read by a padded convolution",
-            reads(&|op, input| is_padded(op) && input == Op::GlobalAvgPool),
-        ),
+        ("a global pool read by a padded convolution", reads(&|op, input| is_padded(op) && input == Op::GlobalAvgPool)),
         ("a stream of its own", reads(&|op, input| op.is_norm() && input == Op::Add)),
         ("a float network", all.iter().filter(|(_, plan)| plan.is_float()).count()),
         (
@@ -133,7 +127,8 @@ fn random_networks_use_everything() {
     }
     let form = Form { terms: 5, is_any: true };
     let any: Vec<Graph> = (0..2000).map(|seed| network_of(form, &mut Choices::of_seed(seed)).0).collect();
-    let of_any = |f: &dyn Fn(Op) -> bool| any.iter().filter(|graph| graph.nodes().iter().any(|node| f(node.op))).count();
+    let of_any =
+        |f: &dyn Fn(Op) -> bool| any.iter().filter(|graph| graph.nodes().iter().any(|node| f(node.op))).count();
     let window = |op: Op| op.window(Shape::new(8, 8, 8));
     cases.extend([
         ("a window that is not square", of_any(&|op| window(op).is_some_and(|w| w.kernel[0] != w.kernel[1]))),
@@ -151,9 +146,8 @@ fn random_networks_use_everything() {
     for name in ["stride", "crop", "channels", "insert", "pixel_shuffle", "pixel_unshuffle", "repeat"] {
         cases.push((name, of_any(&|op| matches!(op, Op::View(of) if of.name() == name))));
     }
-    let many = |graph: &&Graph| {
-        fuse(graph).unwrap().iter().filter_map(|layer| layer.sum()).any(|sum| sum.terms.len() > 3)
-    };
+    let many =
+        |graph: &&Graph| fuse(graph).unwrap().iter().filter_map(|layer| layer.sum()).any(|sum| sum.terms.len() > 3);
     cases.push(("sums of more than three terms", any.iter().filter(many).count()));
     for (what, networks) in cases {
         assert!(networks >= 5, "{what}: only {networks} of {} networks", all.len());

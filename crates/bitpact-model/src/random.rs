@@ -31,7 +31,8 @@ impl Model {
             if let Some(layer) = name.strip_suffix(".weight_step") {
                 // Names are in order: the weight came before.
                 let weight: &Tensor = &tensors[&format!("{layer}.weight")];
-                let step = Self::first_weight_step(&graph, &plan, layer, weight).expect("a layer with a step learns it");
+                let step =
+                    Self::first_weight_step(&graph, &plan, layer, weight).expect("a layer with a step learns it");
                 tensors.insert(name, step);
                 continue;
             }

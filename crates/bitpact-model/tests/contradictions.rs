@@ -107,6 +107,11 @@ fn contradictions_are_named() {
     refused(&small_integer(), cases);
 }
 
+fn set_factors(m: &mut IntegerModel, new: Vec<u32>) {
+    let IntegerOp::WindowSum { factors, .. } = &mut m.layers[8].op else { panic!("layer 8 is a window sum") };
+    *factors = new;
+}
+
 #[test]
 fn contradictions_of_sums_are_named() {
     let mut good = everything();
@@ -194,26 +199,36 @@ fn contradictions_of_sums_are_named() {
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![10, 1] }, "codes alone or streams alone"),
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![0, 2] }, "codes alone or streams alone"),
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![2, 9] }, "codes alone or streams alone"),
-        (|m| m.layers[11].op = pool(10, Window::square(1, 1, 0)), "a pool reads codes, not a residual stream"),
-        (|m| m.layers[11].op = pool(9, Window::square(1, 1, 0)), "a pool reads codes, not sums of codes"),
+        (
+            |m| {
+                let window = Window::square(1, 1, 0);
+                m.layers[11].op = IntegerOp::WindowSum { input: 10, window, padding_code: 0, factors: Vec::new() };
+            },
+            "a window sum reads codes, not a residual stream",
+        ),
+        (|m| m.layers[11].op = pool(9, Window::square(1, 1, 0)), "a pool reads codes or a residual stream, not sums"),
+        (|m| set_factors(m, vec![2; 3]), "3 factors, expected one for each of 5x7 positions"),
+        (|m| set_factors(m, vec![1; 35]), "factors that are 0, or all 1"),
+        (|m| set_factors(m, [vec![2; 34], vec![0]].concat()), "factors that are 0, or all 1"),
+        (|m| set_factors(m, [vec![1; 34], vec![1 << 30]].concat()), "expected those of 32 bits"),
         (
             |m| {
                 let window = Window::square(2, 1, 2);
-                m.layers[8].op = IntegerOp::WindowSum { input: 8, window, padding_code: 0 };
+                m.layers[8].op = IntegerOp::WindowSum { input: 8, window, padding_code: 0, factors: Vec::new() };
             },
             "padding 2, expected less",
         ),
         (
             |m| {
                 let window = Window::square(2, 1, 1);
-                m.layers[8].op = IntegerOp::WindowSum { input: 8, window, padding_code: 201 };
+                m.layers[8].op = IntegerOp::WindowSum { input: 8, window, padding_code: 201, factors: Vec::new() };
             },
             "padding code 201, expected 0 to 200",
         ),
         (
             |m| {
                 let window = Window::square(2, 1, 0);
-                m.layers[8].op = IntegerOp::WindowSum { input: 8, window, padding_code: 1 };
+                m.layers[8].op = IntegerOp::WindowSum { input: 8, window, padding_code: 1, factors: Vec::new() };
             },
             "padding code 1, expected 0 to 0",
         ),
@@ -223,7 +238,8 @@ fn contradictions_of_sums_are_named() {
     let first = good.layers.len() - 1;
     let last = good.layers.pop().unwrap();
     for (name, padding_code) in [("sums again", 3), ("other sums", 4)] {
-        let again = IntegerOp::WindowSum { input: 8, window: Window::square(2, 1, 1), padding_code };
+        let again =
+            IntegerOp::WindowSum { input: 8, window: Window::square(2, 1, 1), padding_code, factors: Vec::new() };
         let again = push(&mut good, name, again);
         push(
             &mut good,

@@ -23,9 +23,9 @@ pub(super) enum Layer {
     /// Largest code of each window, in the kernels.
     MaxPool { isa: Isa, window: pool2d::Window, input: (usize, Layout), out: (usize, Layout) },
     /// The same of any window.
-    AnyMaxPool { window: Window, input: (usize, Layout), out: (usize, Layout) },
+    AnyMaxPool { window: Window, input: Place, out: Place },
     /// Sum of the codes of each window.
-    WindowSum { window: Window, padding_code: u32, input: (usize, Layout), out: Place },
+    WindowSum { window: Window, padding_code: u32, factors: Vec<u32>, input: (usize, Layout), out: Place },
     /// Channels of several tensors, one after the other.
     Concat { inputs: Vec<Place>, out: Place },
     /// A tensor with its elements moved.
@@ -113,11 +113,12 @@ impl Layer {
             Layer::Fused { out, .. }
             | Layer::General { out, .. }
             | Layer::WindowSum { out, .. }
+            | Layer::AnyMaxPool { out, .. }
             | Layer::Concat { out, .. }
             | Layer::View { out, .. } => out,
-            Layer::MaxPool { out: (slot, layout), .. }
-            | Layer::AnyMaxPool { out: (slot, layout), .. }
-            | Layer::Requant { out: (slot, layout), .. } => Place::Codes { slot, layout },
+            Layer::MaxPool { out: (slot, layout), .. } | Layer::Requant { out: (slot, layout), .. } => {
+                Place::Codes { slot, layout }
+            }
             Layer::Linear { .. } => Place::Output,
         }
     }
@@ -138,12 +139,15 @@ impl Layer {
             Layer::MaxPool { isa, window, input: (slot, from), .. } => {
                 max_codes(*isa, workers, *window, (&codes[*slot], *from), (y, layout));
             }
-            Layer::AnyMaxPool { window, input: (slot, from), .. } => {
-                max_pool(workers, *window, (&codes[*slot], *from), (y, layout));
+            Layer::AnyMaxPool { window, input: Place::Codes { slot, layout: from }, .. } => {
+                max_pool(workers, *window, (&codes[*slot], *from), (y, layout), 0);
             }
+            Layer::AnyMaxPool { .. } => unreachable!("a maximum of codes is a code"),
             // Sums of at most 255.
-            Layer::WindowSum { window, padding_code, input: (slot, from), .. } => {
-                window_sum(workers, *window, *padding_code as u8, (&codes[*slot], *from), (y, layout), |code| code);
+            Layer::WindowSum { window, padding_code, input: (slot, from), factors, .. } => {
+                let x = (&*codes[*slot], *from);
+                let factor = |at: usize| factors.get(at).map_or(1, |&factor| factor as u8);
+                window_sum(workers, *window, *padding_code as u8, x, (y, layout), |code| code, factor);
             }
             Layer::Concat { inputs, .. } => {
                 let inputs = inputs.iter().map(|place| match place {
@@ -171,9 +175,10 @@ impl Layer {
                 layer.run_stream(workers, LayerInputs { main, second, shortcut: &[] }, base, y);
             }
             Layer::General { sum, .. } => sum.run(workers, tensors, (y, layout), |value| value as i32),
-            Layer::WindowSum { window, padding_code, input: (slot, from), .. } => {
+            Layer::WindowSum { window, padding_code, input: (slot, from), factors, .. } => {
                 let x = (&*codes[*slot], *from);
-                window_sum(workers, *window, *padding_code as i32, x, (y, layout), i32::from);
+                let factor = |at: usize| factors.get(at).map_or(1, |&factor| factor as i32);
+                window_sum(workers, *window, *padding_code as i32, x, (y, layout), i32::from, factor);
             }
             Layer::Concat { inputs, .. } => {
                 let inputs = inputs.iter().map(|place| match place {
@@ -183,6 +188,9 @@ impl Layer {
                 concat(workers, inputs, (y, layout));
             }
             Layer::View { view, .. } => moved(workers, tensors, view, (y, layout), |value| value as i32),
+            Layer::AnyMaxPool { window, input: Place::Wide { slot, layout: from }, .. } => {
+                max_pool(workers, *window, (&wide[*slot], *from), (y, layout), i32::MIN);
+            }
             Layer::MaxPool { .. } | Layer::AnyMaxPool { .. } => unreachable!("a maximum of codes is a code"),
             Layer::Linear { .. } | Layer::Requant { .. } => unreachable!("run by themselves"),
         }
@@ -198,28 +206,35 @@ fn shape(layout: Layout) -> Shape {
     Shape::new(layout.h, layout.w, layout.c)
 }
 
-/// Largest code of each window; padding never wins.
-fn max_pool(workers: Workers<'_>, window: Window, (x, from): (&[u8], Layout), (y, to): (&mut [u8], Layout)) {
+/// Largest value of each window, each at least `least`; padding never wins.
+fn max_pool<T: Copy + Ord + Send + Sync>(
+    workers: Workers<'_>,
+    window: Window,
+    (x, from): (&[T], Layout),
+    (y, to): (&mut [T], Layout),
+    least: T,
+) {
     workers.each_row(y, to, &|r, row| {
         for (q, out) in row.chunks_exact_mut(to.cs).enumerate() {
             let out = &mut out[..to.c];
-            out.fill(0);
+            out.fill(least);
             for (row, column) in places(window.kernel).filter_map(|k| window.source(shape(from), (r, q), k)) {
                 let pixel = &x[from.offset(row, column)..][..from.c];
-                out.iter_mut().zip(pixel).for_each(|(out, &code)| *out = code.max(*out));
+                out.iter_mut().zip(pixel).for_each(|(out, &value)| *out = value.max(*out));
             }
         }
     });
 }
 
-/// Sum of the codes of each window, in numbers that are proved to hold it.
-fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign>(
+/// Sum of the codes of each window times the factor of its position, in numbers that are proved to hold it.
+fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign + std::ops::MulAssign>(
     workers: Workers<'_>,
     window: Window,
     padding: T,
     (x, from): (&[u8], Layout),
     (y, to): (&mut [T], Layout),
     widen: impl Fn(u8) -> T + Sync,
+    factor: impl Fn(usize) -> T + Sync,
 ) {
     workers.each_row(y, to, &|r, row| {
         for (q, out) in row.chunks_exact_mut(to.cs).enumerate() {
@@ -234,6 +249,8 @@ fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign>(
                     }
                 }
             }
+            let factor = factor(r * to.w + q);
+            out.iter_mut().for_each(|sum| *sum *= factor);
         }
     });
 }

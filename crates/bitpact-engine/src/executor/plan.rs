@@ -118,7 +118,9 @@ impl Plan {
         let out = self.places[i + 1];
         match (&layer.op, out) {
             (IntegerOp::Sum(sum), _) => self.sum(model, kernels, layer, sum, out),
-            (IntegerOp::MaxPool { input, window }, Place::Codes { slot, layout }) => {
+            (IntegerOp::MaxPool { input, window }, place) => {
+                let any_pool = || Ok(Layer::AnyMaxPool { window: *window, input: self.places[*input], out: place });
+                let Place::Codes { slot, layout } = place else { return any_pool() };
                 let (input, out) = (self.codes(*input), (slot, layout));
                 match plain_padding(window)
                     .filter(|_| window.kernel[0] == window.kernel[1] && layout.cs.is_multiple_of(16))
@@ -127,17 +129,20 @@ impl Plan {
                         let window = pool2d::Window { kernel: window.kernel[0], stride: window.stride[0], pad };
                         Ok(Layer::MaxPool { isa: kernels.0, window, input, out })
                     }
-                    _ => Ok(Layer::AnyMaxPool { window: *window, input, out }),
+                    _ => any_pool(),
                 }
             }
-            (IntegerOp::WindowSum { input, window, padding_code }, out) => {
-                Ok(Layer::WindowSum { window: *window, padding_code: *padding_code, input: self.codes(*input), out })
-            }
+            (IntegerOp::WindowSum { input, window, padding_code, factors }, out) => Ok(Layer::WindowSum {
+                window: *window,
+                padding_code: *padding_code,
+                factors: factors.clone(),
+                input: self.codes(*input),
+                out,
+            }),
             (IntegerOp::Concat { inputs }, out) => {
                 Ok(Layer::Concat { inputs: inputs.iter().map(|&i| self.places[i]).collect(), out })
             }
             (IntegerOp::View(view), out) => Ok(Layer::View { view: View::new(model, &self.places, view), out }),
-            (IntegerOp::MaxPool { .. }, _) => unreachable!("a maximum of codes is a code"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bitpact_core::{channel_q_max, largest_clip, quantize_weights, quantize_weights_16bit};
 use bitpact_graph::{End, Factor, Graph, Layer, Move, NodeId, Op, Sum, WeightPlan, Window, fuse, moved_source};
-use bitpact_model::{Conversion, IntegerLayer, Model, ModelError};
+use bitpact_model::{Conversion, IntegerLayer, IntegerOp, Model, ModelError};
 
 use crate::{EngineError, Interpreter, Trace};
 
@@ -190,10 +190,17 @@ impl<'a> Formula<'a> {
                 // Computed where it is read.
                 Layer::Function { .. } | Layer::Mul { .. } => continue,
                 Layer::AvgPool { input, node } | Layer::GlobalAvgPool { input, node } => {
-                    let window = graph.node(*node).op.window(graph.shape(*input)).expect("a pool has a window");
+                    let op = graph.node(*node).op;
+                    let window = op.window(graph.shape(*input)).expect("a pool has a window");
                     let positions = (window.kernel[0] * window.kernel[1]) as f64;
                     let Meaning { zero, unit, .. } = formula.meanings[input];
-                    Meaning { layer: written, zero: zero * positions, unit: unit / positions }
+                    // The first position's mean is its sum times its factor over the common multiple.
+                    let factor = match written.map(|layer| &layers[layer].op) {
+                        Some(IntegerOp::WindowSum { factors, .. }) => factors.first().copied().unwrap_or(1),
+                        _ => 1,
+                    };
+                    let divisor = op.divisors(graph.shape(*input)).map_or(positions, |all| all[0] as f64);
+                    Meaning { layer: written, zero: zero * positions, unit: unit / (divisor * f64::from(factor)) }
                 }
             };
             formula.meanings.insert(node, meaning);

@@ -145,7 +145,11 @@ impl Checked<'_> {
         window.positions(input).ok_or_else(|| GraphError::Window { node: self.node.to_owned(), window, input })
     }
 
-    fn pool_padding(&self, kernel: [usize; 2], Padding { top, left, bottom, right }: Padding) -> Result<(), GraphError> {
+    fn pool_padding(
+        &self,
+        kernel: [usize; 2],
+        Padding { top, left, bottom, right }: Padding,
+    ) -> Result<(), GraphError> {
         let [rows, columns] = kernel;
         match (top.max(bottom) < rows, left.max(right) < columns) {
             (true, true) => Ok(()),
@@ -174,8 +178,7 @@ impl Checked<'_> {
 
 /// The window with as much padding at the bottom and right as its last positions in ceil mode need.
 pub(super) fn with_last_windows(window: Window, from: Shape) -> Window {
-    let (extent, padded, Padding { top, left, bottom, right }) =
-        (window.extent(), window.padded(from), window.padding);
+    let (extent, padded, Padding { top, left, bottom, right }) = (window.extent(), window.padded(from), window.padding);
     let more = |i: usize, side: usize, before: usize| {
         let stride = window.stride[i];
         let Some(left_over) = padded[i].checked_sub(extent[i]) else { return 0 };
@@ -184,11 +187,6 @@ pub(super) fn with_last_windows(window: Window, from: Shape) -> Window {
         let begins = (left_over + missing) / stride * stride;
         if begins < side + before { missing } else { 0 }
     };
-    let padding = Padding {
-        bottom: bottom + more(0, from.h, top),
-        right: right + more(1, from.w, left),
-        top,
-        left,
-    };
+    let padding = Padding { bottom: bottom + more(0, from.h, top), right: right + more(1, from.w, left), top, left };
     Window { padding, ..window }
 }

@@ -3,9 +3,7 @@
 use super::{Choices, Form};
 use bitpact_core::Function;
 
-use crate::{
-    AvgPool, BatchNorm, Conv, ConvTranspose, Graph, MaxPool, Move, Node, NodeId, Op, Padding, Shape,
-};
+use crate::{AvgPool, BatchNorm, Conv, ConvTranspose, Graph, MaxPool, Move, Node, NodeId, Op, Padding, Shape};
 
 /// What a tensor is to those that may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +73,9 @@ impl Grower<'_> {
             return input;
         }
         let norm = match self.form.is_any && self.choices.one_in(4) {
-            true => BatchNorm { eps: self.choices.of(&[1e-3, 1e-5, 0.5]), momentum: self.choices.of(&[0.1, 0.01, 1.0]) },
+            true => {
+                BatchNorm { eps: self.choices.of(&[1e-3, 1e-5, 0.5]), momentum: self.choices.of(&[0.1, 0.01, 1.0]) }
+            }
             false => BatchNorm::default(),
         };
         self.push(Op::BatchNorm(norm), &[input], None)
@@ -155,7 +155,13 @@ impl Grower<'_> {
             }),
             Op::Conv(conv) => Op::Conv(Conv { kernel, stride, padding, dilation, ..conv }),
             Op::MaxPool(_) => Op::MaxPool(MaxPool { kernel, stride, padding, dilation, ceil_mode: flag }),
-            Op::AvgPool(pool) => Op::AvgPool(AvgPool { kernel, stride, padding, ceil_mode: flag, ..pool }),
+            Op::AvgPool(_) => Op::AvgPool(AvgPool {
+                kernel,
+                stride,
+                padding,
+                ceil_mode: flag,
+                count_include_pad: self.choices.one_in(2),
+            }),
             other => other,
         }
     }
@@ -211,6 +217,7 @@ impl Grower<'_> {
         let op = Op::View(choices.of(&moves));
         match op.output_shape("", &[self.shapes[last]]).is_ok_and(|to| to.elements() <= ELEMENTS) {
             true => self.push(op, &[last], self.kinds[last]),
+            false if self.kinds[last] == Some(Kind::Stream) => self.act_of_stream(last),
             false => self.layer(last),
         }
     }
@@ -375,6 +382,11 @@ impl Grower<'_> {
         self.push(op, &[last], kind)
     }
 
+    fn max_pool(&mut self, last: NodeId) -> NodeId {
+        let [kernel, stride, padding] = self.window(self.shapes[last], true);
+        self.push(Op::MaxPool(MaxPool::square(kernel, stride, padding)), &[last], self.kinds[last])
+    }
+
     /// Channels of `last` beside those of other activations, or of a branch of their own.
     fn concat(&mut self, last: NodeId, signed: bool) -> NodeId {
         let to = self.shapes[last];
@@ -403,6 +415,9 @@ impl Grower<'_> {
 
     fn after_stream(&mut self, last: NodeId) -> NodeId {
         let to = self.shapes[last];
+        if self.form.is_any && self.choices.one_in(3) {
+            return if self.choices.one_in(2) { self.view(last) } else { self.max_pool(last) };
+        }
         match self.choices.below(6) {
             // A sum with another layer.
             3 | 4 => {

@@ -45,7 +45,12 @@ impl Converter<'_> {
     }
 
     /// The integers of a product of two tensors, through its batch norm where it has one.
-    fn fold_multiplication(&self, factors: [NodeId; 2], norm: Option<NodeId>, node: NodeId) -> Result<Folded, ConvertError> {
+    fn fold_multiplication(
+        &self,
+        factors: [NodeId; 2],
+        norm: Option<NodeId>,
+        node: NodeId,
+    ) -> Result<Folded, ConvertError> {
         let tensors = [self.tensor_of(factors[0], node)?, self.tensor_of(factors[1], node)?];
         let ([a, b], zeros) = (tensors.map(IntegerView::of), tensors.map(|tensor| self.zeros[tensor]));
         let range = self.out.multiplication_range([&a, &b], zeros);

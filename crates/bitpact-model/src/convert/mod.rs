@@ -135,6 +135,14 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
     Ok(Conversion { model: out, report, acts })
 }
 
+fn least_common_multiple(a: u64, b: u64) -> Option<u64> {
+    let (mut x, mut y) = (a, b);
+    while y > 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x).checked_mul(b)
+}
+
 /// What is not a tensor of the integer network, but a part of those that read it.
 enum Computed {
     /// A function of the output of this node.
@@ -274,16 +282,27 @@ impl Converter<'_> {
     fn window_sum(&mut self, input: NodeId, node: NodeId) -> Result<(), ConvertError> {
         let divisors = self.model.graph.node(node).op.divisors(self.model.graph.shape(input)).unwrap_or_default();
         let window = self.window(node);
-        if divisors.iter().any(|&n| n != window.kernel[0] * window.kernel[1]) {
-            let what = "an average that divides by another number at the border has no integer form; count the padding \
-                        (count_include_pad) and leave out ceil_mode";
-            return Err(ConvertError::Layer { layer: self.name(node).to_owned(), what: what.to_owned() });
-        }
         let input = self.tensor_of(input, node)?;
         let padding_code = if window.padding.is_none() { 0 } else { self.zeros[input] as u32 };
+        let refused = |what: &str| {
+            let what = format!("an average that does not divide by the same number everywhere, {what}");
+            Err(ConvertError::Layer { layer: self.name(node).to_owned(), what })
+        };
+        let multiple = divisors.iter().try_fold(1, |all, &n| least_common_multiple(all, n as u64));
+        let Some(multiple) = multiple.filter(|&multiple| multiple < 1 << 31) else {
+            return refused("and whose divisors have no common multiple of 31 bits");
+        };
+        let factors = match divisors.iter().all(|&n| n as u64 == multiple) {
+            true => Vec::new(),
+            // Padding that does not count must add nothing.
+            false if self.zeros[input] != 0 => {
+                return refused("of signed codes; make the activation before it unsigned");
+            }
+            false => divisors.iter().map(|&n| (multiple / n as u64) as u32).collect(),
+        };
         let positions = (window.kernel[0] * window.kernel[1]) as i64;
-        let (zero, scale) = (self.zeros[input] * positions, self.scale_of(input) / positions as f64);
-        self.push_checked(node, IntegerOp::WindowSum { input, window, padding_code }, zero, scale)
+        let (zero, scale) = (self.zeros[input] * positions, self.scale_of(input) / multiple as f64);
+        self.push_checked(node, IntegerOp::WindowSum { input, window, padding_code, factors }, zero, scale)
     }
 
     /// The window of a pool.

@@ -28,6 +28,9 @@ pub(crate) mod tag {
     pub(crate) const CONCAT: u8 = 3;
     pub(crate) const VIEW: u8 = 4;
 
+    /// Flag of a window sum with factors.
+    pub(crate) const FACTORS: u8 = 1;
+
     pub(crate) const PRODUCT_TERM: u8 = 0;
     pub(crate) const VIEW_TERM: u8 = 1;
     pub(crate) const MULTIPLICATION_TERM: u8 = 2;

@@ -175,8 +175,9 @@ impl<'a> Reader<'a> {
         let tag = self.u8("op")?;
         let at_flags = self.at;
         let flags = self.u8("flags")?;
-        if flags != 0 {
-            return Err(self.error(at_flags, "flags", format!("{flags}, but none are known")));
+        let has_factors = tag == tag::WINDOW_SUM && flags == tag::FACTORS;
+        if flags != 0 && !has_factors {
+            return Err(self.error(at_flags, "flags", format!("{flags}, which op {tag} does not have")));
         }
         let at_length = self.at;
         let length = u64::from_le_bytes(self.array("length of the op")?);
@@ -192,6 +193,21 @@ impl<'a> Reader<'a> {
                 input: self.tensor(model)?,
                 window: self.window()?,
                 padding_code: self.u32("padding code")? as u32,
+                factors: match has_factors {
+                    true => {
+                        let offset = self.at;
+                        let n = self.count("number of factors", 4)?;
+                        if n == 0 {
+                            return Err(self.error(
+                                offset,
+                                "number of factors",
+                                "0, where flags announce some".to_owned(),
+                            ));
+                        }
+                        (0..n).map(|_| Ok(self.u32("factor")? as u32)).collect::<Result<_, ModelError>>()?
+                    }
+                    false => Vec::new(),
+                },
             },
             tag::CONCAT => {
                 let n = self.count("number of inputs", 4)?;

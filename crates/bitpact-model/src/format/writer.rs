@@ -76,7 +76,8 @@ impl Writer {
             IntegerOp::Concat { .. } => tag::CONCAT,
             IntegerOp::View(_) => tag::VIEW,
         });
-        self.u8(0);
+        let has_factors = matches!(op, IntegerOp::WindowSum { factors, .. } if !factors.is_empty());
+        self.u8(if has_factors { tag::FACTORS } else { 0 });
         let at = self.bytes.len();
         self.bytes.extend([0; 8]);
         match op {
@@ -85,10 +86,14 @@ impl Writer {
                 self.u32(*input);
                 self.window(window);
             }
-            IntegerOp::WindowSum { input, window, padding_code } => {
+            IntegerOp::WindowSum { input, window, padding_code, factors } => {
                 self.u32(*input);
                 self.window(window);
                 self.u32(*padding_code as usize);
+                if !factors.is_empty() {
+                    self.u32(factors.len());
+                }
+                factors.iter().for_each(|&factor| self.u32(factor as usize));
             }
             IntegerOp::Concat { inputs } => {
                 self.u32(inputs.len());

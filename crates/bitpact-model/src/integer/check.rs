@@ -196,7 +196,7 @@ impl IntegerLayer {
     fn paddings(&self) -> impl Iterator<Item = (&str, TensorId, u32)> {
         let products = self.op.products().filter(|p| p.reads_padding()).map(|p| (&*p.name, p.input, p.padding_code));
         let window = match &self.op {
-            IntegerOp::WindowSum { input, window, padding_code } if reads_padding(window) => {
+            IntegerOp::WindowSum { input, window, padding_code, .. } if reads_padding(window) => {
                 Some((&*self.name, *input, *padding_code))
             }
             _ => None,
@@ -264,8 +264,11 @@ fn output_of(known: Known<'_>, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
             }
             Ok((shape, known.model.code_range(*input)))
         }
-        IntegerOp::WindowSum { input, window, padding_code } => {
+        IntegerOp::WindowSum { input, window, padding_code, factors } => {
             let from = pool_input(known, *input, window)?;
+            if known.kind(*input) != TensorKind::Codes {
+                return Err(format!("a window sum reads codes, not {}", name(known.kind(*input))));
+            }
             let (lo, hi) = known.model.code_range(*input);
             let pad = i64::from(*padding_code);
             let largest = if reads_padding(window) { hi } else { 0 };
@@ -276,7 +279,24 @@ fn output_of(known: Known<'_>, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
             // Below 2^31: a tensor has at most 2^22 pixels, padding included, as its channels count for 16 at least.
             let positions = (window.kernel[0] * window.kernel[1]) as i64;
             let lo = if reads_padding(window) { lo.min(pad) } else { lo };
-            Ok((shape, (lo * positions, hi * positions)))
+            if !factors.is_empty() && factors.len() != shape.h * shape.w {
+                return Err(format!(
+                    "{} factors, expected one for each of {}x{} positions",
+                    factors.len(),
+                    shape.h,
+                    shape.w
+                ));
+            }
+            let least = factors.iter().copied().min().unwrap_or(1);
+            let most = factors.iter().copied().max().unwrap_or(1);
+            if least == 0 || (!factors.is_empty() && most == 1) {
+                return Err("factors that are 0, or all 1 where none need to be written".to_owned());
+            }
+            let (lo, hi) = (lo * positions * i64::from(least), hi * positions * i64::from(most));
+            if hi > i64::from(i32::MAX) {
+                return Err(format!("sums of up to {hi}, expected those of 32 bits"));
+            }
+            Ok((shape, (lo, hi)))
         }
     }
 }
@@ -388,9 +408,9 @@ fn sees_padding_alone(window: &Window, from: Shape, positions: [usize; 2]) -> bo
 /// Shape of the codes that a pool with this window reads.
 fn pool_input(known: Known<'_>, input: TensorId, window: &Window) -> Checked<Shape> {
     match known.kind(input) {
-        TensorKind::Codes => {}
+        TensorKind::Codes | TensorKind::Wide => {}
         TensorKind::Image => return Err("only a product can read the image".to_owned()),
-        kind => return Err(format!("a pool reads codes, not {}", name(kind))),
+        kind => return Err(format!("a pool reads codes or a residual stream, not {}", name(kind))),
     }
     check_window(window)?;
     if window.spread != [1; 2] {

@@ -29,15 +29,15 @@ pub struct IntegerLayer {
 pub enum IntegerOp {
     /// A sum of terms.
     Sum(IntegerSum),
-    /// Largest code of each window; padding never wins.
+    /// Largest code or 32-bit value of each window; padding never wins.
     MaxPool {
         /// Tensor read.
         input: TensorId,
         /// The window, which is not spread.
         window: Window,
     },
-    /// Sum of the codes of a channel over each window; padding reads `padding_code`. One window over all of the tensor is a
-    /// global sum.
+    /// Sum of the codes of a channel over each window, times the factor of its position; padding reads `padding_code`. One window over all
+    /// of the tensor is a global sum.
     WindowSum {
         /// Tensor read.
         input: TensorId,
@@ -45,6 +45,9 @@ pub enum IntegerOp {
         window: Window,
         /// Code of the padding; 0 without padding.
         padding_code: u32,
+        /// What the sum at each output position is multiplied by, `[row][column]`: of averages that do not all divide by the same number,
+        /// the least common multiple over each divisor. Empty where all are 1.
+        factors: Vec<u32>,
     },
     /// The channels of several tensors, one after the other: all of codes or all wide.
     Concat {
@@ -243,7 +246,7 @@ impl IntegerOp {
                 IntegerEnd::Wide => TensorKind::Wide,
                 IntegerEnd::Output => TensorKind::Output,
             },
-            IntegerOp::MaxPool { .. } => TensorKind::Codes,
+            IntegerOp::MaxPool { input, .. } => of(*input),
             IntegerOp::WindowSum { .. } => TensorKind::Sums,
             // All inputs of a concatenation are of one kind.
             IntegerOp::Concat { inputs } => inputs.first().map_or(TensorKind::Codes, |&input| of(input)),

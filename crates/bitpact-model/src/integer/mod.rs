@@ -69,6 +69,7 @@ impl IntegerModel {
             let input = match op {
                 IntegerOp::Concat { inputs } => inputs.first().copied(),
                 IntegerOp::View(view) => Some(view.input),
+                IntegerOp::MaxPool { input, .. } => Some(*input),
                 _ => None,
             };
             match input.filter(|&input| input < tensor) {

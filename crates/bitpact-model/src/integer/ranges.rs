@@ -15,7 +15,7 @@ impl IntegerModel {
     pub fn acc_ranges(&self, product: &IntegerProduct) -> Result<Vec<Range>, String> {
         let (lo, hi) = self.code_range(product.input);
         let pads = product.reads_padding() && product.input > 0;
-        let (lo, hi) = if pads { (lo.min(product.padding_code.into()), hi.max(product.padding_code.into())) } else { (lo, hi) };
+        let lo = if pads { lo.min(product.padding_code.into()) } else { lo };
         (0..product.out_channels)
             .map(|o| {
                 // Below 2^15 times the number of codes.
@@ -44,7 +44,9 @@ impl IntegerModel {
         let range = |term: &IntegerTerm| match term {
             IntegerTerm::Product(product) => self.acc_ranges(product),
             IntegerTerm::View(view) => Ok(vec![self.view_range(view); channels]),
-            IntegerTerm::Multiplication { a, b, zeros } => Ok(vec![self.multiplication_range([a, b], *zeros); channels]),
+            IntegerTerm::Multiplication { a, b, zeros } => {
+                Ok(vec![self.multiplication_range([a, b], *zeros); channels])
+            }
         };
         sum.terms.iter().map(range).collect()
     }

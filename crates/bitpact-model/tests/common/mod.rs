@@ -135,7 +135,8 @@ pub(crate) fn everything() -> IntegerModel {
     let spread = Window { spread: [2, 2], stride: [2, 2], padding: Padding { right: 1, ..spread.padding }, ..spread };
     let spread =
         IntegerProduct { padding_code: 5, groups: 2, codes: vec![1; 36 * 2], ..product("spread", a, [4, 4], spread) };
-    let global = IntegerOp::WindowSum { input: a, window: Window::whole(model.shape(a)), padding_code: 0 };
+    let global =
+        IntegerOp::WindowSum { input: a, window: Window::whole(model.shape(a)), padding_code: 0, factors: Vec::new() };
     let global = push(&mut model, "global", global);
     let gate = IntegerProduct { weight_bits: 1, codes: [1, -1].repeat(8), ..product("gate", global, [4, 4], whole) };
     let gate = push(&mut model, "gate", codes(sum(vec![IntegerTerm::Product(gate)], 4, [0, 7])));
@@ -161,7 +162,12 @@ pub(crate) fn everything() -> IntegerModel {
     let tables = IntegerEnd::Table((0..4).map(|c| vec![c, 200, 7]).collect());
     let own_tables = IntegerSum { end: tables, ..sum(vec![IntegerTerm::View(view(one_table, &[]))], 4, [0, 2]) };
     let own_tables = push(&mut model, "own tables", codes(own_tables));
-    let sums = IntegerOp::WindowSum { input: own_tables, window: Window::square(2, 1, 1), padding_code: 3 };
+    let sums = IntegerOp::WindowSum {
+        input: own_tables,
+        window: Window::square(2, 1, 1),
+        padding_code: 3,
+        factors: Vec::new(),
+    };
     let sums = push(&mut model, "sums", sums);
     let crop = Move::Crop { top: 0, left: 0, height: 3, width: 4 };
     let channels = Move::Channels { first: 1, count: 2 };

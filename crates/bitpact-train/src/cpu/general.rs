@@ -62,7 +62,12 @@ pub(super) struct Taps {
 }
 
 impl Gather {
-    fn new(from: Layout, to: Shape, fill: Vec<u8>, source: impl Fn(usize, usize, usize) -> Option<(usize, usize, usize)>) -> Self {
+    fn new(
+        from: Layout,
+        to: Shape,
+        fill: Vec<u8>,
+        source: impl Fn(usize, usize, usize) -> Option<(usize, usize, usize)>,
+    ) -> Self {
         let dense_layout = Layout { border: 0, ..from };
         let (mut map, mut dense) = (Vec::with_capacity(to.elements()), Vec::with_capacity(to.elements()));
         for y in 0..to.h {
@@ -175,7 +180,10 @@ impl Taps {
     /// The first of the largest elements of channel `c` among `taps`.
     fn largest<T: PartialOrd + Copy>(x: &[T], taps: &[[u32; 2]], c: usize) -> [u32; 2] {
         let at = |tap: &[u32; 2]| x[tap[0] as usize + c];
-        taps.iter().copied().reduce(|best, tap| if at(&tap) > at(&best) { tap } else { best }).expect("a pool sees a pixel")
+        taps.iter()
+            .copied()
+            .reduce(|best, tap| if at(&tap) > at(&best) { tap } else { best })
+            .expect("a pool sees a pixel")
     }
 
     fn max<T: PartialOrd + Copy>(&self, x: &[T], to: &mut [T], layout: Layout) {
@@ -264,9 +272,7 @@ impl StepPlan {
                                 let sum: i32 = at.map(|at| i32::from(codes[at]) - i32::from(zero)).sum();
                                 (step / divisor) * sum as f32
                             }
-                            Image::Real(x) => {
-                                (at.map(|at| f64::from(x[at])).sum::<f64>() / f64::from(*divisor)) as f32
-                            }
+                            Image::Real(x) => (at.map(|at| f64::from(x[at])).sum::<f64>() / f64::from(*divisor)) as f32,
                         };
                     }
                 }
@@ -342,7 +348,9 @@ impl StepPlan {
                         if let Some(sums) = &mut sums {
                             sums.fill(0.0);
                         }
-                        for ((from, g), to) in pixels(x.layout).zip(g.chunks_exact(y.cs)).zip(to.chunks_exact_mut(dense.cs)) {
+                        for ((from, g), to) in
+                            pixels(x.layout).zip(g.chunks_exact(y.cs)).zip(to.chunks_exact_mut(dense.cs))
+                        {
                             for (c, (to, &g)) in to[..y.c].iter_mut().zip(g).enumerate() {
                                 let [_, derivative] = match image {
                                     Image::Codes { codes, .. } => function.of_code(codes[from + c], c),

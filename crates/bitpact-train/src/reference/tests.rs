@@ -103,7 +103,9 @@ impl Pair {
 fn inexact(graph: &Graph, plan: &QuantPlan) -> Vec<bool> {
     let gives_codes = |id: NodeId| match graph.node(id).op {
         Op::Input { .. } => true,
-        Op::Act { .. } | Op::MaxPool(_) | Op::Concat | Op::View(_) | Op::Subsample { .. } => !plan.is_float() && !graph.source_acts(id).is_empty(),
+        Op::Act { .. } | Op::MaxPool(_) | Op::Concat | Op::View(_) | Op::Subsample { .. } => {
+            !plan.is_float() && !graph.source_acts(id).is_empty()
+        }
         _ => false,
     };
     let mut inexact = vec![false; graph.nodes().len()];
@@ -165,7 +167,11 @@ fn check_step(form: Form, choices: &mut Choices) -> Result<Option<(usize, usize)
         prop_assert_eq!(fused, reference, "codes of {} in {}", act, what());
     }
     prop_assert!((fused.loss - reference.loss).abs() <= 1e-5 * reference.loss.abs().max(1.0), "loss: {}", what());
-    prop_assert_eq!(fused.correct, reference.correct);
+    let ties = pair.reference.logits().chunks_exact(pair.graph.classes()).any(|z| {
+        let largest = z.iter().fold(f32::MIN, |most, &z| z.max(most));
+        z.iter().filter(|&&z| largest - z <= 1e-5 * largest.abs().max(1.0)).count() > 1
+    });
+    prop_assert!(fused.correct == reference.correct || ties, "{}", what());
     for (fused, reference) in pair.fused.statistics().iter().zip(&pair.reference.statistics()) {
         let counts = |s: &LayerStatistics| (s.name.clone(), s.zero, s.occupancy.clone(), s.alpha_clamped);
         prop_assert_eq!(counts(fused), counts(reference));

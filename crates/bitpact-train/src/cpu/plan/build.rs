@@ -162,7 +162,9 @@ impl Builder<'_> {
     /// Border that a tensor needs: the largest padding among the convolutions that read it.
     fn border(&self, node: NodeId) -> usize {
         let padding = |&reader: &NodeId| match self.graph.node(reader).op {
-            op if op.is_product() => op.window(self.graph.shape(node)).and_then(|w| w.plain()).map_or(0, |(_, pad)| pad),
+            op if op.is_product() => {
+                op.window(self.graph.shape(node)).and_then(|w| w.plain()).map_or(0, |(_, pad)| pad)
+            }
             _ => 0,
         };
         self.graph.consumers(node).iter().map(padding).max().unwrap_or(0)
@@ -262,7 +264,8 @@ impl Builder<'_> {
             }
             Layer::Function { input, .. } => {
                 let Op::Function(function) = op else { unreachable!("a function layer is a function node") };
-                let slopes = function.is_learned().then(|| self.params.id(&format!("{}.weight", graph.node(node).name)));
+                let slopes =
+                    function.is_learned().then(|| self.params.id(&format!("{}.weight", graph.node(node).name)));
                 let step = FunctionStep::new(function, slopes, self.batch, graph.shape(node).c);
                 let (input, output) = (self.value(input), self.output(node, Source::Real));
                 self.general(Of::Function(step), vec![input], output);
