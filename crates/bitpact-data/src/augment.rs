@@ -53,15 +53,20 @@ pub struct Augment {
 }
 
 impl Augment {
+    /// The crop that `key` chooses, down and to the right, and whether it flips.
+    pub(crate) fn draw(&self, key: Key) -> (isize, isize, bool) {
+        let offsets = 2 * self.pad as u32 + 1;
+        let down = key.below(0, offsets) as isize - self.pad as isize;
+        let right = key.below(1, offsets) as isize - self.pad as isize;
+        (down, right, self.flip && key.below(2, 2) == 1)
+    }
+
     /// Writes the crop and flip that `key` chooses of the image `src` (HWC) to `out`.
     ///
     /// # Panics
     /// When `src` is not one image of `shape`, `fill` not one value per channel, or `out` too short for `place`.
     pub fn apply(&self, key: Key, src: &[u8], shape: ImageShape, out: &mut [u8], place: Placement) {
-        let offsets = 2 * self.pad as u32 + 1;
-        let down = key.below(0, offsets) as isize - self.pad as isize;
-        let right = key.below(1, offsets) as isize - self.pad as isize;
-        let flip = self.flip && key.below(2, 2) == 1;
+        let (down, right, flip) = self.draw(key);
         self.crop(down, right, flip, src, shape, out, place);
     }
 

@@ -79,6 +79,9 @@ impl DatasetName {
     pub fn info(self) -> &'static SetInfo {
         match self {
             Self::Builtin => &BUILTIN,
+            Self::Upscale => &UPSCALE,
+            Self::Segments => &SEGMENTS,
+            Self::Signals => &SIGNALS,
             Self::Cifar10 => &CIFAR10,
             Self::Cifar100 => &CIFAR100,
             Self::Mnist => &MNIST,
@@ -166,7 +169,9 @@ macro_rules! emnist_files {
 const CIFAR_LICENCE: &str = "none stated (cite the report)";
 const MNIST_BY_HAND: &str = "Download the four files *-ubyte.gz, and put them into one folder as they are";
 
-static BUILTIN: SetInfo = SetInfo {
+static BUILTIN: SetInfo = BUILTIN_INFO;
+
+const BUILTIN_INFO: SetInfo = SetInfo {
     name: DatasetName::Builtin,
     title: "built-in figures",
     image_shape: synthetic::SHAPE,
@@ -179,6 +184,35 @@ static BUILTIN: SetInfo = SetInfo {
     homepage: "",
     licence: "as bitpact",
     by_hand: "",
+};
+
+static UPSCALE: SetInfo = SetInfo {
+    name: DatasetName::Upscale,
+    title: "built-in figures to enlarge twice",
+    image_shape: synthetic::tasks::SMALL,
+    class_names: &synthetic::tasks::COLOURS,
+    ..DRAWN
+};
+
+static SEGMENTS: SetInfo = SetInfo {
+    name: DatasetName::Segments,
+    title: "built-in figures to cut out",
+    class_names: &synthetic::tasks::PARTS,
+    ..DRAWN
+};
+
+static SIGNALS: SetInfo = SetInfo {
+    name: DatasetName::Signals,
+    title: "built-in signals to measure",
+    image_shape: synthetic::tasks::SIGNAL,
+    class_names: &synthetic::tasks::MEASURES,
+    ..DRAWN
+};
+
+const DRAWN: SetInfo = SetInfo {
+    train_images: synthetic::tasks::TRAIN_EXAMPLES,
+    test_images: synthetic::tasks::TEST_EXAMPLES,
+    ..BUILTIN_INFO
 };
 
 static CIFAR10: SetInfo = SetInfo {

@@ -1,6 +1,6 @@
 //! The `Dataset` trait, images held in memory, and the first N of a set.
 
-use crate::DataError;
+use crate::{DataError, TargetKind};
 
 /// Size of one image in pixels and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,8 +48,21 @@ pub trait Dataset: Send + Sync {
     /// May panic when the index is not below [`len`](Self::len).
     fn label(&self, index: usize) -> usize;
 
-    /// Name of each class, in the order of the labels.
+    /// Name of each class, in the order of the labels; of targets that are no classes, of each channel of the output.
     fn class_names(&self) -> &[String];
+
+    /// What the targets are; classes where nothing else is said.
+    fn target_kind(&self) -> TargetKind {
+        TargetKind::Class
+    }
+
+    /// Writes the target of image `index` to `out`, of `target_kind().len()` numbers.
+    ///
+    /// # Panics
+    /// May panic when the index or the length of `out` is another.
+    fn target(&self, index: usize, out: &mut [f32]) {
+        out.fill(self.label(index) as f32);
+    }
 }
 
 impl<D: Dataset + ?Sized> Dataset for Box<D> {
@@ -67,6 +80,12 @@ impl<D: Dataset + ?Sized> Dataset for Box<D> {
     }
     fn class_names(&self) -> &[String] {
         (**self).class_names()
+    }
+    fn target_kind(&self) -> TargetKind {
+        (**self).target_kind()
+    }
+    fn target(&self, index: usize, out: &mut [f32]) {
+        (**self).target(index, out);
     }
 }
 
@@ -174,6 +193,13 @@ impl<D: Dataset> Dataset for Limited<D> {
     }
     fn class_names(&self) -> &[String] {
         self.inner.class_names()
+    }
+    fn target_kind(&self) -> TargetKind {
+        self.inner.target_kind()
+    }
+    fn target(&self, index: usize, out: &mut [f32]) {
+        assert!(index < self.len, "target {index} of a set limited to {}", self.len);
+        self.inner.target(index, out);
     }
 }
 

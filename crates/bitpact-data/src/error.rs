@@ -122,6 +122,18 @@ pub enum DataError {
         /// Which set, and why it is empty.
         what: String,
     },
+    /// Images and targets are not of the same number.
+    #[error("{images} bytes of images of {image} bytes need {expected} numbers of targets, found {found}")]
+    TargetCount {
+        /// Bytes of all images.
+        images: usize,
+        /// Bytes of one.
+        image: usize,
+        /// Numbers expected.
+        expected: usize,
+        /// Numbers found.
+        found: usize,
+    },
     /// A set with no classes.
     #[error("a set needs at least one class name")]
     NoClasses,

@@ -11,6 +11,12 @@ use crate::{DataError, Split, cifar10, cifar100, mnist, svhn, synthetic};
 pub enum DatasetName {
     /// [`synthetic`]: `builtin`.
     Builtin,
+    /// [`synthetic::tasks::upscale`]: `builtin-upscale`.
+    Upscale,
+    /// [`synthetic::tasks::segments`]: `builtin-segments`.
+    Segments,
+    /// [`synthetic::tasks::signals`]: `builtin-signals`.
+    Signals,
     /// [`cifar10`]: `cifar10`.
     Cifar10,
     /// [`cifar100`]: `cifar100`.
@@ -33,8 +39,11 @@ pub enum DatasetName {
 
 impl DatasetName {
     /// Every set, in the order in which errors list them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Builtin,
+        Self::Upscale,
+        Self::Segments,
+        Self::Signals,
         Self::Cifar10,
         Self::Cifar100,
         Self::Mnist,
@@ -50,6 +59,9 @@ impl DatasetName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Builtin => "builtin",
+            Self::Upscale => "builtin-upscale",
+            Self::Segments => "builtin-segments",
+            Self::Signals => "builtin-signals",
             Self::Cifar10 => "cifar10",
             Self::Cifar100 => "cifar100",
             Self::Mnist => "mnist",
@@ -60,6 +72,27 @@ impl DatasetName {
             Self::EmnistBalanced => "emnist-balanced",
             Self::Svhn => "svhn",
         }
+    }
+}
+
+/// Draws so many training and test examples from a seed.
+type Draw = fn(u64, usize, usize) -> Result<Split, DataError>;
+
+impl DatasetName {
+    /// What draws the set, where it is not read from files.
+    fn drawn(self) -> Option<Draw> {
+        match self {
+            Self::Builtin => Some(synthetic::generate),
+            Self::Upscale => Some(synthetic::tasks::upscale),
+            Self::Segments => Some(synthetic::tasks::segments),
+            Self::Signals => Some(synthetic::tasks::signals),
+            _ => None,
+        }
+    }
+
+    /// Whether the set is drawn by a program and has no files.
+    pub fn is_drawn(self) -> bool {
+        self.drawn().is_some()
     }
 }
 
@@ -96,15 +129,11 @@ pub struct Limits {
 /// nothing from it.
 pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Result<Split, DataError> {
     let Some(dir) = data_dir else {
-        if name == DatasetName::Builtin {
-            let take = |limit: Option<usize>, all: usize| limit.map_or(all, |n| n.min(all));
-            return synthetic::generate(
-                synthetic::SEED,
-                take(limits.train, synthetic::TRAIN_IMAGES),
-                take(limits.test, synthetic::TEST_IMAGES),
-            );
-        }
         let info = name.info();
+        if let Some(draw) = name.drawn() {
+            let take = |limit: Option<usize>, all: usize| limit.map_or(all, |n| n.min(all));
+            return draw(synthetic::SEED, take(limits.train, info.train_images), take(limits.test, info.test_images));
+        }
         let fetch = match info.downloads {
             [] => String::new(),
             _ => format!(", or run `bitpact data fetch {name}`"),
@@ -113,7 +142,7 @@ pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Resul
         return Err(DataError::NeedsFolder { name: name.as_str(), how });
     };
     match name {
-        DatasetName::Builtin => Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() }),
+        DatasetName::Builtin | DatasetName::Upscale | DatasetName::Segments | DatasetName::Signals => Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() }),
         DatasetName::Cifar10 => cifar10::load(dir, limits.train, limits.test),
         DatasetName::Cifar100 => cifar100::load(dir, limits.train, limits.test),
         DatasetName::Mnist
@@ -141,7 +170,7 @@ mod tests {
         }
         assert_eq!(
             "cifar".parse::<DatasetName>().unwrap_err().to_string(),
-            "unknown data set `cifar`; expected one of: builtin, cifar10, cifar100, mnist, fashion-mnist, kmnist, \
+            "unknown data set `cifar`; expected one of: builtin, builtin-upscale, builtin-segments, builtin-signals, cifar10, cifar100, mnist, fashion-mnist, kmnist, \
              emnist-digits, emnist-letters, emnist-balanced, svhn"
         );
     }

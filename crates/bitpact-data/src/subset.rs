@@ -1,6 +1,6 @@
 //! Some images of a set, in an order of one's own.
 
-use crate::{Dataset, ImageShape, epoch_order};
+use crate::{Dataset, ImageShape, TargetKind, epoch_order};
 
 /// Seed of the permutation by which images are held out: the same for every run.
 const HELD_OUT: u64 = 0x0068_656c_646f_7574;
@@ -44,6 +44,14 @@ impl Dataset for Subset<'_> {
 
     fn class_names(&self) -> &[String] {
         self.images.class_names()
+    }
+
+    fn target_kind(&self) -> TargetKind {
+        self.images.target_kind()
+    }
+
+    fn target(&self, index: usize, out: &mut [f32]) {
+        self.images.target(self.indices[index] as usize, out);
     }
 }
 

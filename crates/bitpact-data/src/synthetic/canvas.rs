@@ -18,6 +18,9 @@ pub(super) struct Frame {
 /// Colours of all pixels, row by row, 0 to 255.
 pub(super) struct Canvas {
     pixels: [[f32; 3]; SIDE * SIDE],
+    /// Pixels that were covered by half or more since the last [`Canvas::uncover`].
+    touched: [bool; SIDE * SIDE],
+    covered: [bool; SIDE * SIDE],
 }
 
 impl Canvas {
@@ -29,7 +32,22 @@ impl Canvas {
             let (y, x) = (((i / SIDE) as f32 + 0.5) / half - 1.0, ((i % SIDE) as f32 + 0.5) / half - 1.0);
             *pixel = [0, 1, 2].map(|c| middle[c] + y * down[c] + x * right[c]);
         }
-        Self { pixels }
+        Self { pixels, touched: [false; SIDE * SIDE], covered: [false; SIDE * SIDE] }
+    }
+
+    /// Forgets which pixels were covered.
+    pub(super) fn uncover(&mut self) {
+        self.touched.fill(false);
+    }
+
+    /// Keeps the pixels covered so far as those of the figure.
+    pub(super) fn keep_covered(&mut self) {
+        self.covered = self.touched;
+    }
+
+    /// Pixels of the figure, row by row.
+    pub(super) fn covered(&self) -> &[bool] {
+        &self.covered
     }
 
     /// Covers the figure whose points `p`, in units of the frame, have `distance(p) <= 0`, in units of the frame and
@@ -49,6 +67,7 @@ impl Canvas {
                 let (dx, dy) = (x as f32 + 0.5 - frame.centre[0], y as f32 + 0.5 - frame.centre[1]);
                 let p = [(cos * dx + sin * dy) / frame.scale[0], (cos * dy - sin * dx) / frame.scale[1]];
                 let cover = (0.5 - distance(p) * shorter / frame.edge).clamp(0.0, 1.0);
+                self.touched[y * SIDE + x] |= cover >= 0.5;
                 for (value, target) in self.pixels[y * SIDE + x].iter_mut().zip(colour) {
                     *value += cover * (target - *value);
                 }

@@ -9,6 +9,7 @@
 
 mod canvas;
 mod figure;
+pub mod tasks;
 
 use bitpact_core::rng::Key;
 
@@ -132,6 +133,12 @@ impl Dice {
 
 fn draw(key: Key, class: usize, out: &mut [u8]) {
     let mut dice = Dice::new(key.with("layout"));
+    let canvas = picture(&mut dice, class);
+    canvas.finish(dice.between(NOISE), key.with("noise"), out);
+}
+
+/// The figure of a class on its background, before noise.
+fn picture(dice: &mut Dice, class: usize) -> Canvas {
     let background = [0; 3].map(|_| dice.between(BACKGROUND));
     let (down, right) = ([0; 3].map(|_| dice.within(SLOPE)), [0; 3].map(|_| dice.within(SLOPE)));
     let mut canvas = Canvas::new(background, down, right);
@@ -163,7 +170,9 @@ fn draw(key: Key, class: usize, out: &mut [u8]) {
         scale: [radius, radius / stretch],
         edge: dice.between(EDGE),
     };
-    figure::paint(&mut canvas, &frame, colour, class, &mut dice);
+    canvas.uncover();
+    figure::paint(&mut canvas, &frame, colour, class, dice);
+    canvas.keep_covered();
 
     for _ in 0..dice.below(STROKES + 1) {
         let colour = dice.colour_beside(background);
@@ -176,6 +185,5 @@ fn draw(key: Key, class: usize, out: &mut [u8]) {
         let (reach, width) = (dice.between(STROKE_REACH), dice.between(STROKE_WIDTH));
         canvas.paint(&frame, reach, colour, |p| figure::rectangle(p, reach, width));
     }
-
-    canvas.finish(dice.between(NOISE), key.with("noise"), out);
+    canvas
 }

@@ -36,7 +36,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     let dir = args.dir.display().to_string();
     let names = match &args.dataset {
         Some(name) => match named(name, "--dataset")? {
-            DatasetName::Builtin => return Err(Usage("--dataset builtin: it is drawn and has no files".into()).into()),
+            name if name.is_drawn() => {
+                return Err(Usage(format!("--dataset {name}: it is drawn and has no files")).into());
+            }
             name => vec![name],
         },
         None => found(&args)?,

@@ -46,8 +46,8 @@ pub(crate) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let name = named(&args.name, "NAME")?;
     let info = name.info();
-    if name == DatasetName::Builtin {
-        return Err(Usage("NAME: the data set `builtin` is drawn; there is nothing to fetch".into()).into());
+    if name.is_drawn() {
+        return Err(Usage(format!("NAME: the data set `{name}` is drawn; there is nothing to fetch")).into());
     }
     let folder = args.output.join(info.folders[0]);
     if info.downloads.is_empty() {

@@ -1,0 +1,77 @@
+//! Examples with dense targets, held in memory.
+
+use crate::{DataError, Dataset, ImageShape, TargetKind};
+
+/// Images held in memory as bytes, each with a target of real numbers: a mask, an image, or numbers.
+#[derive(Clone, Debug)]
+pub struct Examples {
+    images: Vec<u8>,
+    targets: Vec<f32>,
+    shape: ImageShape,
+    kind: TargetKind,
+    names: Vec<String>,
+}
+
+impl Examples {
+    /// Takes images one after the other in HWC order with their targets, and the names of the output's channels: classes of a mask,
+    /// channels of an image, or numbers.
+    ///
+    /// # Errors
+    /// When the images or targets are not whole ones of their size and of the same number, there are none, or a mask names a class
+    /// that there is not.
+    pub fn new(
+        images: Vec<u8>,
+        targets: Vec<f32>,
+        shape: ImageShape,
+        kind: TargetKind,
+        names: Vec<String>,
+    ) -> Result<Self, DataError> {
+        let ImageShape { h, w, c } = shape;
+        if shape.len() == 0 {
+            return Err(DataError::EmptyShape { h, w, c });
+        }
+        if names.is_empty() {
+            return Err(DataError::NoClasses);
+        }
+        let n = images.len() / shape.len();
+        if n == 0 {
+            return Err(DataError::Empty { what: "the array of examples".to_string() });
+        }
+        let expected = n * kind.len();
+        if images.len() != n * shape.len() || targets.len() != expected {
+            return Err(DataError::TargetCount { images: images.len(), image: shape.len(), expected, found: targets.len() });
+        }
+        if let TargetKind::Mask { .. } = kind {
+            let valid = |&class: &f32| class == crate::target::IGNORED || (class >= 0.0 && class < names.len() as f32 && class.fract() == 0.0);
+            if let Some(at) = targets.iter().position(|class| !valid(class)) {
+                let (index, label) = (at / kind.len(), targets[at].max(0.0) as usize);
+                return Err(DataError::BadLabel { index, label, classes: names.len() });
+            }
+        }
+        Ok(Self { images, targets, shape, kind, names })
+    }
+}
+
+impl Dataset for Examples {
+    fn len(&self) -> usize {
+        self.images.len() / self.shape.len()
+    }
+    fn image_shape(&self) -> ImageShape {
+        self.shape
+    }
+    fn image(&self, index: usize, out: &mut [u8]) {
+        out.copy_from_slice(&self.images[index * self.shape.len()..][..self.shape.len()]);
+    }
+    fn label(&self, _index: usize) -> usize {
+        0
+    }
+    fn class_names(&self) -> &[String] {
+        &self.names
+    }
+    fn target_kind(&self) -> TargetKind {
+        self.kind
+    }
+    fn target(&self, index: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.targets[index * self.kind.len()..][..self.kind.len()]);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a network is to give for an example.
+
+use bitpact_core::rng::Key;
+
+use crate::{Augment, ImageShape};
+
+/// What the targets of a data set are, and so what its examples teach: to classify, to segment, to restore or to regress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TargetKind {
+    /// A class: [`Dataset::label`](crate::Dataset::label).
+    Class,
+    /// A class for each pixel of `h` rows and `w` columns, by its number; [`IGNORED`] for a pixel that counts for nothing.
+    Mask {
+        /// Rows.
+        h: usize,
+        /// Columns.
+        w: usize,
+    },
+    /// An image of this size, pixels divided by 255.
+    Image(ImageShape),
+    /// So many real numbers.
+    Numbers(usize),
+}
+
+/// The class of a pixel that counts neither in the loss nor in a metric.
+pub const IGNORED: f32 = -1.0;
+
+impl TargetKind {
+    /// Numbers of one target; 1 for a class.
+    pub fn len(self) -> usize {
+        match self {
+            TargetKind::Class => 1,
+            TargetKind::Mask { h, w } => h * w,
+            TargetKind::Image(shape) => shape.len(),
+            TargetKind::Numbers(n) => n,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Why a crop or flip of the images cannot be done to these targets too, if so.
+    pub fn refuses(self, augment: &Augment, image: ImageShape) -> Option<&'static str> {
+        let sides = (image.h, image.w);
+        match self {
+            TargetKind::Class => None,
+            TargetKind::Mask { h, w } if (h, w) == sides => None,
+            TargetKind::Mask { .. } if augment.pad > 0 => Some("masks of another size than the images cannot be cropped with them"),
+            TargetKind::Mask { .. } => None,
+            TargetKind::Image(_) if augment.pad > 0 => Some("what lies beyond an image cannot be restored: leave out pad"),
+            TargetKind::Image(_) => None,
+            TargetKind::Numbers(_) if augment.pad > 0 || augment.flip => {
+                Some("numbers do not move with the images: leave out pad and flip")
+            }
+            TargetKind::Numbers(_) => None,
+        }
+    }
+
+    /// Does to `target` what [`Augment::apply`] with the same key does to the image; pixels of a mask that come from outside are
+    /// [`IGNORED`].
+    pub fn augment(self, augment: &Augment, key: Key, target: &mut [f32]) {
+        let (down, right, flip) = augment.draw(key);
+        let (h, w, c) = match self {
+            TargetKind::Mask { h, w } => (h, w, 1),
+            TargetKind::Image(ImageShape { h, w, c }) => (h, w, c),
+            TargetKind::Class | TargetKind::Numbers(_) => return,
+        };
+        if (down, right, flip) == (0, 0, false) {
+            return;
+        }
+        let source = target.to_vec();
+        for (at, pixel) in target.chunks_exact_mut(c).enumerate() {
+            let (y, x) = ((at / w) as isize + down, at % w);
+            let x = (if flip { w - 1 - x } else { x }) as isize + right;
+            let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
+            match inside {
+                true => pixel.copy_from_slice(&source[(y as usize * w + x as usize) * c..][..c]),
+                false => pixel.fill(IGNORED),
+            }
+        }
+    }
+}
