@@ -108,7 +108,7 @@ class Network:
             need((self.kinds[-1] == "output") == (i == count - 1), f"layer {i} of {count} is {self.kinds[-1]}")
             self.layers.append(layer)
         need(r.at == len(r.data), "bytes between the last layer and the checksum")
-        need(count > 0 and self.shapes[-1] == (1, 1, len(self.class_names)), "one output a class, at one position")
+        need(count > 0 and self.shapes[-1][2] == len(self.class_names), "a channel of the output for each class")
         need(self.used == set(range(count)), f"nobody reads the tensors {set(range(count)) - self.used}")
         need(len({layer.name for layer in self.layers}) == count, "two layers of one name")
         scales = [*self.scales, *(layer.scale for layer in self.layers)]
@@ -234,7 +234,7 @@ class Network:
             for side in (0, 1):
                 ends[side].append((sum(v[side] for v in values) + add) >> layer.shift)
         if layer.end == 4:
-            need(layer.shift == 0 and shape[:2] == (1, 1), f"an output of shape {shape} with shift {layer.shift}")
+            need(layer.shift == 0, f"an output with shift {layer.shift}")
             return shape, (0, 0), "output"
         if layer.end == 3:
             base = [sorted(mul * end for end in view.range) for view, mul in layer.base]

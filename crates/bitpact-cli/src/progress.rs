@@ -153,14 +153,19 @@ fn begin(bar: &ProgressBar, prefix: String, length: u64, position: u64) {
 
 fn epoch_line(label: &str, epochs: u32, record: &EpochRecord) -> String {
     let width = epochs.to_string().len();
-    let mut line = format!(
-        "{label} epoch {:width$}/{epochs}  loss {:.4}  train {:>7}",
-        record.epoch,
-        record.loss,
-        percent(record.train_top1)
-    );
+    let mut line = format!("{label} epoch {:width$}/{epochs}  loss {:.4}", record.epoch, record.loss,);
+    let is_float = record.integer_top1.is_none() && record.integer.is_empty();
+    if record.metrics().is_empty() {
+        line += &format!("  train {:>7}", percent(record.train_top1));
+    }
+    let metrics = [("integer", &record.integer), ("simulated", &record.simulated), ("held out", &record.holdout)];
+    for (name, metrics) in metrics.into_iter().filter(|(_, metrics)| !metrics.is_empty()) {
+        let name = if is_float && name == "simulated" { "float" } else { name };
+        let shown: Vec<String> = metrics.iter().map(ToString::to_string).collect();
+        line += &format!("  {name} {}", shown.join(", "));
+    }
     for (name, value) in [("integer", record.integer_top1), ("simulated", record.simulated_top1)] {
-        let name = if record.integer_top1.is_none() { "float" } else { name };
+        let name = if is_float { "float" } else { name };
         if let Some(value) = value {
             line += &format!("  {name} {:>7}", percent(value));
         }

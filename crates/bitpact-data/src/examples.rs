@@ -39,10 +39,17 @@ impl Examples {
         }
         let expected = n * kind.len();
         if images.len() != n * shape.len() || targets.len() != expected {
-            return Err(DataError::TargetCount { images: images.len(), image: shape.len(), expected, found: targets.len() });
+            return Err(DataError::TargetCount {
+                images: images.len(),
+                image: shape.len(),
+                expected,
+                found: targets.len(),
+            });
         }
         if let TargetKind::Mask { .. } = kind {
-            let valid = |&class: &f32| class == crate::target::IGNORED || (class >= 0.0 && class < names.len() as f32 && class.fract() == 0.0);
+            let valid = |&class: &f32| {
+                class == crate::target::IGNORED || (class >= 0.0 && class < names.len() as f32 && class.fract() == 0.0)
+            };
             if let Some(at) = targets.iter().position(|class| !valid(class)) {
                 let (index, label) = (at / kind.len(), targets[at].max(0.0) as usize);
                 return Err(DataError::BadLabel { index, label, classes: names.len() });

@@ -142,7 +142,9 @@ pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Resul
         return Err(DataError::NeedsFolder { name: name.as_str(), how });
     };
     match name {
-        DatasetName::Builtin | DatasetName::Upscale | DatasetName::Segments | DatasetName::Signals => Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() }),
+        DatasetName::Builtin | DatasetName::Upscale | DatasetName::Segments | DatasetName::Signals => {
+            Err(DataError::UnusedFolder { name: name.as_str(), path: dir.to_path_buf() })
+        }
         DatasetName::Cifar10 => cifar10::load(dir, limits.train, limits.test),
         DatasetName::Cifar100 => cifar100::load(dir, limits.train, limits.test),
         DatasetName::Mnist

@@ -47,9 +47,13 @@ impl TargetKind {
         match self {
             TargetKind::Class => None,
             TargetKind::Mask { h, w } if (h, w) == sides => None,
-            TargetKind::Mask { .. } if augment.pad > 0 => Some("masks of another size than the images cannot be cropped with them"),
+            TargetKind::Mask { .. } if augment.pad > 0 => {
+                Some("masks of another size than the images cannot be cropped with them")
+            }
             TargetKind::Mask { .. } => None,
-            TargetKind::Image(_) if augment.pad > 0 => Some("what lies beyond an image cannot be restored: leave out pad"),
+            TargetKind::Image(_) if augment.pad > 0 => {
+                Some("what lies beyond an image cannot be restored: leave out pad")
+            }
             TargetKind::Image(_) => None,
             TargetKind::Numbers(_) if augment.pad > 0 || augment.flip => {
                 Some("numbers do not move with the images: leave out pad and flip")

@@ -24,6 +24,7 @@ pub struct Engine {
     input_shape: Shape,
     class_names: Vec<String>,
     logit_scale: f64,
+    output_shape: Shape,
 }
 
 impl Engine {
@@ -42,6 +43,7 @@ impl Engine {
             input_shape: model.input_shape,
             class_names: model.class_names.clone(),
             logit_scale: model.layers.last().map_or(1.0, |layer| layer.scale),
+            output_shape: model.output_shape(),
         })
     }
 
@@ -73,7 +75,13 @@ impl Engine {
         self.logit_scale
     }
 
-    /// Computes a batch: n images of pixels, HWC, one after the other, give n rows of logits. A pixel is an 8-bit code whose meaning is
+    /// Shape of the output of one image: one pixel of logits for a classifier.
+    pub fn output_shape(&self) -> Shape {
+        self.output_shape
+    }
+
+    /// Computes a batch: n images of pixels, HWC, one after the other, give n rows of logits, or n outputs of
+    /// [`Engine::output_shape`], HWC. A pixel is an 8-bit code whose meaning is
     /// in [`InputDescription`].
     ///
     /// # Errors
@@ -83,7 +91,7 @@ impl Engine {
         if !pixels.len().is_multiple_of(image) {
             return Err(EngineError::Pixels { pixels: pixels.len(), image });
         }
-        let mut logits = vec![0; pixels.len() / image * self.class_names.len()];
+        let mut logits = vec![0; pixels.len() / image * self.output_shape.elements()];
         let idle = lock(&self.idle).pop();
         let mut executor = idle.unwrap_or_else(|| self.origin.fork(self.threads));
         executor.run(pixels, &mut logits);
@@ -91,7 +99,7 @@ impl Engine {
         Ok(logits)
     }
 
-    /// The predicted class of every image of a batch.
+    /// The predicted class of every image of a batch; of outputs of many positions, that of every position.
     ///
     /// # Errors
     /// Pixels that are not whole images.

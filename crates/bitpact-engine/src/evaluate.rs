@@ -19,7 +19,7 @@ pub fn evaluate(
     mut load: impl FnMut(Range<usize>, &mut [u8], &mut [usize]),
     mut progress: impl FnMut(usize),
 ) -> Result<Accuracy, EngineError> {
-    let (image, classes) = (executor.image_len(), executor.classes());
+    let (image, classes) = (executor.image_len(), executor.output_len());
     let batch_size = batch_size.clamp(1, images.max(1));
     let mut pixels = vec![0; batch_size * image];
     let mut labels = vec![0; batch_size];

@@ -79,11 +79,6 @@ impl Graph {
             let what = "nothing reads this node, and it is not the last one".to_owned();
             return Err(GraphError::Pattern { node: nodes[id].name.clone(), what });
         }
-        let output = shapes[nodes.len() - 1];
-        if (output.h, output.w) != (1, 1) {
-            let what = format!("the last node must give one value a class, but its shape is {output}");
-            return Err(GraphError::Pattern { node: nodes[nodes.len() - 1].name.clone(), what });
-        }
         Ok(Self { name, nodes, shapes, consumers })
     }
 
@@ -172,7 +167,13 @@ impl Graph {
         self.nodes.len() - 1
     }
 
-    /// Number of classes: channels of the last node.
+    /// Whether the output is one row of logits: one position.
+    pub fn is_classifier(&self) -> bool {
+        let output = self.shapes[self.output()];
+        (output.h, output.w) == (1, 1)
+    }
+
+    /// Number of classes, or of whatever else the channels of the last node are.
     pub fn classes(&self) -> usize {
         self.shapes[self.output()].c
     }

@@ -12,6 +12,7 @@ use bitpact_model::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::profile::{StepTimes, Work};
+use crate::task::Targets;
 
 /// Of this many images, one is counted for level occupancy.
 pub(crate) const SAMPLED: usize = 16;
@@ -126,12 +127,14 @@ pub struct LossInput<'a> {
     pub mixup: Option<u16>,
     /// A network to learn from.
     pub teacher: Option<TeacherInput<'a>>,
+    /// What outputs that are no row of logits are compared with, instead of all of the above but the teacher.
+    pub targets: Option<Targets<'a>>,
 }
 
 /// What a teacher says about a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TeacherInput<'a> {
-    /// Its logits `[batch][classes]`.
+    /// Its logits `[batch][classes]`, or its outputs, HWC.
     pub logits: &'a [f32],
     /// T, above 0: divides the logits of both.
     pub temperature: f32,
@@ -201,8 +204,8 @@ pub trait TrainBackend {
     /// [`TrainError::NotFinite`], with the parameters as before the step.
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError>;
 
-    /// Logits of up to a batch of images in the simulated view: codes and clips with real scales and running
-    /// statistics. `logits` holds `[images][classes]` after.
+    /// Outputs of up to a batch of images in the simulated view: codes and clips with real scales and running
+    /// statistics. `logits` holds `[images][classes]` after, or outputs of many positions, HWC.
     fn simulate(&mut self, images: usize, fill: Fill, logits: &mut Vec<f32>);
 
     /// Replaces `all` by the statistics of every activation since the last reset, in the memory that `all` has.

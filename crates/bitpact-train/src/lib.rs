@@ -39,6 +39,7 @@ mod rehearsal;
 pub mod run_folder;
 pub mod schedule;
 mod soft_loss;
+pub mod task;
 pub mod trainer;
 
 pub use backend::{
@@ -53,7 +54,8 @@ pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record};
 pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
+pub use task::{DenseLoss, Metric, Targets};
 pub use trainer::{
-    Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer, evaluate_simulated,
-    train,
+    Evaluation, Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer,
+    evaluate_simulated, train,
 };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LayerStatistics;
+use crate::task::Metric;
 
 /// One line of `records.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +56,15 @@ pub struct EpochRecord {
     /// Accuracy on the held-out training images, of the integer network where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holdout_top1: Option<f64>,
+    /// Metrics of the integer network where targets are no classes, the one that counts first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub integer: Vec<Metric>,
+    /// The same of the simulated (for a float network, the only) view.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub simulated: Vec<Metric>,
+    /// The same on the held-out training images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holdout: Vec<Metric>,
     /// Test images evaluated.
     pub test_images: usize,
     /// Test images a second, integer where there is an integer network.
@@ -75,6 +85,11 @@ impl EpochRecord {
     /// The accuracy that counts: the integer network's, or the float network's where there is no other.
     pub fn top1(&self) -> f64 {
         self.integer_top1.or(self.simulated_top1).unwrap_or(0.0)
+    }
+
+    /// Metrics that count where targets are no classes: the integer network's, or the float network's.
+    pub fn metrics(&self) -> &[Metric] {
+        if self.integer.is_empty() { &self.simulated } else { &self.integer }
     }
 
     /// As [`EpochRecord::top1`], label among the five largest.

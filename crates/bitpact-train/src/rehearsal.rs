@@ -7,7 +7,8 @@ use bitpact_kernels::Isa;
 use crate::recipe::ClipInit;
 use crate::trainer::{Batches, Setup};
 use crate::{
-    BackendKind, Images, LossInput, Recipe, RunError, StepInput, StepOutcome, TrainBackend, TrainError, initial_tensors,
+    BackendKind, Images, LossInput, Recipe, RunError, StepInput, StepOutcome, Targets, TrainBackend, TrainError,
+    initial_tensors,
 };
 
 /// Of the recipe's learning rate: labels at random teach nothing, and weights should stay about what they are.
@@ -20,6 +21,8 @@ pub struct Rehearsal<'a> {
     batches: Batches<'a>,
     backend: Box<dyn TrainBackend>,
     indices: Vec<u32>,
+    /// Dense targets of the batch.
+    targets: Vec<f32>,
     steps: u64,
 }
 
@@ -48,7 +51,9 @@ impl<'a> Rehearsal<'a> {
             backend.calibrate(percentile, &|i, out, place| batches.fill(0, i, out, place))?;
         }
         let indices = (0..recipe.batch_size as u32).collect();
-        Ok(Self { setup, batches, backend, indices, steps: 0 })
+        let of_target = setup.loss.map_or(0, |_| images.target_kind().len());
+        let targets = vec![0.0; recipe.batch_size * of_target];
+        Ok(Self { setup, batches, backend, indices, targets, steps: 0 })
     }
 
     /// What is trained.
@@ -78,7 +83,11 @@ impl<'a> Rehearsal<'a> {
         let key = Key::new(self.setup.recipe.seed).with("step").at(self.steps);
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
         self.steps += 1;
-        let loss = LossInput { label_smoothing, mixup, teacher: None };
+        if self.setup.loss.is_some() {
+            batches.targets(epoch, indices, &mut self.targets);
+        }
+        let targets = self.setup.loss.map(|loss| Targets { loss, values: &self.targets });
+        let loss = LossInput { label_smoothing, mixup, teacher: None, targets };
         let sum_noise = self.setup.recipe.sum_noise as f32;
         self.backend.step(&StepInput { lr, fill: &fill, key, sum_noise, loss })
     }

@@ -2,12 +2,23 @@
 
 use crate::LossInput;
 use crate::loss::cross_entropy;
+use crate::task::dense_loss;
 
 /// Loss of `logits` as `input` says ([`LossInput`]) for image `i` of the batch with these `labels`, and whether the largest
 /// logit (the lowest index winning ties) is the label's, of two mixed images the one's with the larger share.
 /// `gradient[c]` is the loss's derivative by logit c, divided by the number of images.
-pub(super) fn loss(logits: &[f32], labels: &[usize], i: usize, input: &LossInput, gradient: &mut [f32]) -> (f64, bool) {
+pub(super) fn loss(
+    logits: &[f32],
+    channels: usize,
+    labels: &[usize],
+    i: usize,
+    input: &LossInput,
+    gradient: &mut [f32],
+) -> (f64, bool) {
     let (batch, label) = (labels.len(), labels[i]);
+    if let Some(targets) = &input.targets {
+        return (dense_loss(logits, channels, targets, input.teacher, (i, batch), gradient), false);
+    }
     if *input == LossInput::default() {
         return cross_entropy(logits, label, batch, gradient);
     }
@@ -79,7 +90,7 @@ mod tests {
         for label_smoothing in [0.0, 0.1] {
             for mixup in [None, Some(0), Some(77), Some(256)] {
                 for teacher in [None, teacher(1.0, 1.0), teacher(4.0, 0.7)] {
-                    inputs.push(LossInput { label_smoothing, mixup, teacher });
+                    inputs.push(LossInput { label_smoothing, mixup, teacher, targets: None });
                 }
             }
         }
@@ -91,13 +102,13 @@ mod tests {
         for input in inputs() {
             for i in 0..3 {
                 let mut gradient = [0f32; 4];
-                loss(&LOGITS[i], &LABELS, i, &input, &mut gradient);
+                loss(&LOGITS[i], 4, &LABELS, i, &input, &mut gradient);
                 assert!(gradient.iter().sum::<f32>().abs() < 1e-6, "{input:?}");
                 for c in 0..4 {
                     let at = |delta: f32| {
                         let mut moved = LOGITS[i];
                         moved[c] += delta;
-                        loss(&moved, &LABELS, i, &input, &mut [0f32; 4]).0 / 3.0
+                        loss(&moved, 4, &LABELS, i, &input, &mut [0f32; 4]).0 / 3.0
                     };
                     let h = 1.0 / 256.0;
                     let slope = (at(h) - at(-h)) / (2.0 * f64::from(h));
@@ -113,16 +124,16 @@ mod tests {
         for i in 0..3 {
             let (mut a, mut b) = ([0f32; 4], [0f32; 4]);
             let (soft, hard) =
-                (loss(&LOGITS[i], &LABELS, i, &plain, &mut a), cross_entropy(&LOGITS[i], LABELS[i], 3, &mut b));
+                (loss(&LOGITS[i], 4, &LABELS, i, &plain, &mut a), cross_entropy(&LOGITS[i], LABELS[i], 3, &mut b));
             assert!((soft.0 - hard.0).abs() < 1e-12 && soft.1 == hard.1);
             assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-7));
         }
         let hit = |mixup| {
-            loss(&[0.0, 0.0, 0.0, 1.0], &LABELS, 0, &LossInput { mixup: Some(mixup), ..plain }, &mut [0f32; 4]).1
+            loss(&[0.0, 0.0, 0.0, 1.0], 4, &LABELS, 0, &LossInput { mixup: Some(mixup), ..plain }, &mut [0f32; 4]).1
         };
         assert_eq!([256, 128, 127, 0].map(hit), [false, false, true, true], "image 0 has label 1, its partner 3");
         assert!(
-            loss(&[f32::NAN, 0.0, 0.0, 1.0], &LABELS, 0, &LossInput { mixup: Some(9), ..plain }, &mut [0f32; 4])
+            loss(&[f32::NAN, 0.0, 0.0, 1.0], 4, &LABELS, 0, &LossInput { mixup: Some(9), ..plain }, &mut [0f32; 4])
                 .0
                 .is_nan()
         );
@@ -144,10 +155,11 @@ mod tests {
                 label_smoothing: number("label_smoothing") as f32,
                 mixup: Some(number("mixup") as u16),
                 teacher: (weight > 0.0).then_some(TeacherInput { logits: &taught, temperature, weight }),
+                targets: None,
             };
             let mut gradient = [0f32; 20];
             let rows = logits.chunks_exact(5).zip(gradient.chunks_exact_mut(5)).enumerate();
-            let total: f64 = rows.map(|(i, (logits, g))| loss(logits, &[3, 0, 4, 0], i, &input, g).0).sum();
+            let total: f64 = rows.map(|(i, (logits, g))| loss(logits, 5, &[3, 0, 4, 0], i, &input, g).0).sum();
             assert!((total / 4.0 - number("loss")).abs() < 1e-6, "{input:?}: {total}");
             for (g, wanted) in gradient.iter().zip(case["gradient"].as_array().unwrap()) {
                 assert!((f64::from(*g) - wanted.as_f64().unwrap()).abs() < 1e-6, "{input:?}: {g} instead of {wanted}");

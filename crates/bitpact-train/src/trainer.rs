@@ -20,7 +20,6 @@ use std::time::Instant;
 
 use bitpact_core::rng::Key;
 use bitpact_data::{Dataset, Placement, Subset, epoch_order};
-use bitpact_engine::Accuracy;
 use bitpact_graph::BitSpec;
 use bitpact_kernels::Isa;
 use bitpact_model::{Checkpoint, Model, Tensor, convert};
@@ -29,14 +28,14 @@ use crate::recipe::Recipe;
 use crate::records::{EpochRecord, Record, WarningRecord};
 use crate::run_folder::{BEST, BEST_HELD_OUT_NOTE, BEST_NOTE, MODEL, RunFolder};
 use crate::schedule::Schedule;
-use crate::{BackendKind, LossInput, StepInput, TrainBackend, TrainError};
+use crate::{BackendKind, LossInput, StepInput, Targets, TrainBackend, TrainError};
 
 pub(crate) use batches::Batches;
 use progress::{Progress, Sums};
 use teacher::Teaching;
 
 pub use error::RunError;
-pub use evaluate::{evaluate_integer, evaluate_simulated};
+pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated};
 pub use setup::Setup;
 pub use start::InitReport;
 pub use teacher::Teacher;
@@ -285,6 +284,8 @@ impl<'a> Trainer<'a> {
         let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
         let batch_size = self.setup.recipe.batch_size;
         let mut statistics = Vec::new();
+        let of_target = self.setup.loss.map_or(0, |_| self.images.train.target_kind().len());
+        let mut targets = vec![0.0; batch_size * of_target];
         backend.reset_statistics();
         for batch in state.step - epoch * batches..batches {
             if self.options.stop.load(Ordering::Relaxed) {
@@ -296,7 +297,12 @@ impl<'a> Trainer<'a> {
                 |i: usize, out: &mut [u8], place: Placement| batches_of.fill_step(epoch, indices, i, mixup, out, place);
             let teacher = teaching.as_mut().map(|teaching| teaching.look(&fill));
             let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
-            let loss = LossInput { label_smoothing: self.setup.recipe.label_smoothing as f32, mixup, teacher };
+            if self.setup.loss.is_some() {
+                self.batches.targets(epoch, indices, &mut targets);
+            }
+            let targets = self.setup.loss.map(|loss| Targets { loss, values: &targets });
+            let label_smoothing = self.setup.recipe.label_smoothing as f32;
+            let loss = LossInput { label_smoothing, mixup, teacher, targets };
             let sum_noise = self.setup.recipe.sum_noise as f32;
             let lr = self.schedule.lr(state.step) as f32;
             let input = StepInput { lr, fill: &fill, key, sum_noise, loss };
@@ -335,6 +341,7 @@ impl<'a> Trainer<'a> {
                 return Err(error);
             }
         };
+        let classifies = self.setup.loss.is_none();
         let progress = &mut state.progress;
         let bits = self.setup.recipe.bits.at(progress.epochs_done);
         progress.epochs_done += 1;
@@ -346,11 +353,14 @@ impl<'a> Trainer<'a> {
             lr: self.schedule.lr(state.step - 1),
             loss: progress.sums.loss(),
             train_top1: progress.sums.accuracy(self.setup.recipe.batch_size),
-            integer_top1: integer.as_ref().map(|(e, ..)| e.top1),
-            integer_top5: integer.as_ref().map(|(e, ..)| e.top5),
-            simulated_top1: simulated.as_ref().map(|e| e.top1),
-            simulated_top5: simulated.as_ref().map(|e| e.top5),
-            holdout_top1: held.as_ref().map(|e| e.top1),
+            integer_top1: integer.as_ref().filter(|_| classifies).map(|(e, ..)| e.top1),
+            integer_top5: integer.as_ref().filter(|_| classifies).map(|(e, ..)| e.top5),
+            simulated_top1: simulated.as_ref().filter(|_| classifies).map(|e| e.top1),
+            simulated_top5: simulated.as_ref().filter(|_| classifies).map(|e| e.top5),
+            holdout_top1: held.as_ref().filter(|_| classifies).map(|e| e.top1),
+            integer: integer.as_ref().map_or(Vec::new(), |(e, ..)| e.metrics.clone()),
+            simulated: simulated.as_ref().map_or(Vec::new(), |e| e.metrics.clone()),
+            holdout: held.as_ref().map_or(Vec::new(), |e| e.metrics.clone()),
             test_images: self.images.test.len(),
             test_images_per_s: counted.map_or(0.0, |e| e.images_per_s),
             images_per_s: if seconds > 0.0 { images as f64 / seconds } else { 0.0 },
@@ -365,14 +375,17 @@ impl<'a> Trainer<'a> {
         let learned = |name: &str| self.setup.plan.activations.get(name).is_some_and(|a| a.quant.is_learned());
         let course = warnings::Course {
             loss: record.loss,
-            classes: self.setup.class_names.len(),
+            classes: classifies.then_some(self.setup.class_names.len()),
             train_top1: record.train_top1,
             top1: counted.map(|e| e.top1),
             reestimates: recipe.bn_reestimate > 0,
             clips_decay: recipe.clip_weight_decay > 0.0,
         };
         let warnings = warnings::of_epoch(progress, &record.layers, &course, state.step, |name| fast && learned(name));
-        let hits = held.as_ref().or(counted).map(|e| (e.top1 * e.images as f64).round() as u64);
+        let hits = held.as_ref().or(counted).map(|e| match classifies {
+            true => (e.top1 * e.images as f64).round() as u64,
+            false => ordered(e.score()),
+        });
         let is_best = hits.is_some() && hits > progress.best_hits;
         if is_best {
             progress.best_hits = hits;
@@ -398,14 +411,14 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The integer network's accuracy with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
+    /// The integer network's evaluation with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
     #[allow(clippy::type_complexity)]
     fn evaluate(
         &mut self,
         backend: &mut dyn TrainBackend,
         model: &Model,
         epoch: u32,
-    ) -> Result<(Option<(Accuracy, Vec<u8>, f64)>, Option<Accuracy>, Option<Accuracy>), RunError> {
+    ) -> Result<(Option<(Evaluation, Vec<u8>, f64)>, Option<Evaluation>, Option<Evaluation>), RunError> {
         let test = self.images.test;
         let is_float = self.setup.plan.is_float();
         let observer = &mut *self.options.observer;
@@ -431,4 +444,10 @@ impl<'a> Trainer<'a> {
         }
         Ok((integer, simulated, held))
     }
+}
+
+/// A number in the order of `score`.
+fn ordered(score: f64) -> u64 {
+    let bits = score.to_bits();
+    if score.is_sign_negative() { !bits } else { bits | 1 << 63 }
 }

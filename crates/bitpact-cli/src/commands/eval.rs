@@ -2,8 +2,7 @@
 
 use anyhow::{Result, bail};
 use bitpact::Dataset;
-use bitpact::engine::Accuracy;
-use bitpact::train::{BackendKind, BackendSpec, RunError, evaluate_integer, evaluate_simulated, memory};
+use bitpact::train::{BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
@@ -51,25 +50,31 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let is_integer = matches!(loaded.network, Network::Integer { .. });
     let view = if is_integer { "integer" } else { "float" };
     if args.json {
-        let object = json!({
-            "top1": evaluation.top1,
-            "top5": evaluation.top5,
+        let mut object = json!({
             "images": evaluation.images,
             "images_per_s": evaluation.images_per_s,
             "view": view,
             "dataset": name.as_str(),
         });
+        if evaluation.metrics.is_empty() {
+            (object["top1"], object["top5"]) = (json!(evaluation.top1), json!(evaluation.top5));
+        }
+        for metric in &evaluation.metrics {
+            object[&metric.name] = json!(metric.value);
+        }
         return print(&object.to_string());
     }
     if !is_integer {
         say!("{} is a float network: it has no integers, so its floats are evaluated", loaded.file.display());
     }
+    let found = match &evaluation.metrics[..] {
+        [] => format!("top-1 {}, top-5 {}", percent(evaluation.top1), percent(evaluation.top5)),
+        metrics => metrics.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
     print(&format!(
-        "{} on {name}, {} images: top-1 {}, top-5 {} ({view}, {:.0} images/s)",
+        "{} on {name}, {} images: {found} ({view}, {:.0} images/s)",
         loaded.file.display(),
         evaluation.images,
-        percent(evaluation.top1),
-        percent(evaluation.top5),
         evaluation.images_per_s
     ))
 }
@@ -88,7 +93,7 @@ fn other_classes(network: &[String], set: &[String]) -> Option<String> {
     Some(format!("class {class} is `{}`, and that of the set `{}`", network[class], set[class]))
 }
 
-fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Accuracy> {
+fn evaluate(args: &Args, loaded: &Loaded, test: &dyn Dataset) -> Result<Evaluation> {
     let machine = args.machine.resolve();
     let bar = image_bar("evaluating", test.len());
     let mut told = |done: usize, _| bar.set_position(done as u64);

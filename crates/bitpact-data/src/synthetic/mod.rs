@@ -133,12 +133,12 @@ impl Dice {
 
 fn draw(key: Key, class: usize, out: &mut [u8]) {
     let mut dice = Dice::new(key.with("layout"));
-    let canvas = picture(&mut dice, class);
+    let canvas = picture(&mut dice, class, EDGE);
     canvas.finish(dice.between(NOISE), key.with("noise"), out);
 }
 
-/// The figure of a class on its background, before noise.
-fn picture(dice: &mut Dice, class: usize) -> Canvas {
+/// The figure of a class on its background, with edges of that width, before noise.
+fn picture(dice: &mut Dice, class: usize, edge: (f32, f32)) -> Canvas {
     let background = [0; 3].map(|_| dice.between(BACKGROUND));
     let (down, right) = ([0; 3].map(|_| dice.within(SLOPE)), [0; 3].map(|_| dice.within(SLOPE)));
     let mut canvas = Canvas::new(background, down, right);
@@ -151,7 +151,7 @@ fn picture(dice: &mut Dice, class: usize) -> Canvas {
             centre: [0; 2].map(|_| middle + dice.within(middle)),
             axis: dice.direction(),
             scale: [radius, radius * dice.between(STRETCH)],
-            edge: dice.between(EDGE),
+            edge: dice.between(edge),
         };
         if dice.below(2) == 0 {
             canvas.paint(&frame, 1.0, colour, |p| figure::disc(p, 1.0));
@@ -168,7 +168,7 @@ fn picture(dice: &mut Dice, class: usize) -> Canvas {
         centre: [0; 2].map(|_| middle + dice.within(room)),
         axis: dice.direction(),
         scale: [radius, radius / stretch],
-        edge: dice.between(EDGE),
+        edge: dice.between(edge),
     };
     canvas.uncover();
     figure::paint(&mut canvas, &frame, colour, class, dice);

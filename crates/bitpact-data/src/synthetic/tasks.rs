@@ -17,6 +17,9 @@ pub const SMALL: ImageShape = ImageShape { h: SIDE / 2, w: SIDE / 2, c: 3 };
 /// Names of the channels of an enlarged image.
 pub const COLOURS: [&str; 3] = ["red", "green", "blue"];
 
+/// Width of the edges of drawings to enlarge, in pixels.
+const SHARP: (f32, f32) = (0.3, 0.6);
+
 /// The figures that are to be cut out, by their class among those of the built-in set.
 const CUT_OUT: [usize; 4] = [0, 1, 4, 5];
 /// Names of the classes of a pixel.
@@ -35,14 +38,14 @@ const PULSE_HEIGHT: (f32, f32) = (70.0, 150.0);
 /// Greatest noise of a sample, of 255.
 const SIGNAL_NOISE: f32 = 12.0;
 
-/// Images of half the size, each pixel the mean of four, and the drawings themselves, without noise.
+/// Images of half the size, each pixel the mean of four, and the drawings themselves, with sharp edges and without noise.
 ///
 /// # Errors
 /// When either number is 0.
 pub fn upscale(seed: u64, train: usize, test: usize) -> Result<Split, DataError> {
     let draw = |key: Key, index: usize, image: &mut [u8], target: &mut [f32]| {
         let mut whole = vec![0; SHAPE.len()];
-        drawing(key, index % super::CLASS_NAMES.len()).finish(0.0, key, &mut whole);
+        drawing(key, index % super::CLASS_NAMES.len(), SHARP).finish(0.0, key, &mut whole);
         target.iter_mut().zip(&whole).for_each(|(to, &byte)| *to = f32::from(byte) / 255.0);
         for (at, byte) in image.iter_mut().enumerate() {
             let (y, x, c) = (at / 3 / SMALL.w, at / 3 % SMALL.w, at % 3);
@@ -61,9 +64,12 @@ pub fn segments(seed: u64, train: usize, test: usize) -> Result<Split, DataError
     let draw = |key: Key, index: usize, image: &mut [u8], target: &mut [f32]| {
         let part = index % CUT_OUT.len();
         let mut dice = Dice::new(key.with("noise of segments"));
-        let canvas = drawing(key, CUT_OUT[part]);
+        let canvas = drawing(key, CUT_OUT[part], super::EDGE);
         canvas.finish(dice.between(super::NOISE), key.with("noise"), image);
-        target.iter_mut().zip(canvas.covered()).for_each(|(to, &covered)| *to = if covered { part as f32 + 1.0 } else { 0.0 });
+        target
+            .iter_mut()
+            .zip(canvas.covered())
+            .for_each(|(to, &covered)| *to = if covered { part as f32 + 1.0 } else { 0.0 });
     };
     split((train, test), "segments", seed, SHAPE, TargetKind::Mask { h: SIDE, w: SIDE }, &PARTS, draw)
 }
@@ -91,8 +97,8 @@ pub fn signals(seed: u64, train: usize, test: usize) -> Result<Split, DataError>
 }
 
 /// The drawing of a class, before noise.
-fn drawing(key: Key, class: usize) -> Canvas {
-    picture(&mut Dice::new(key.with("layout")), class)
+fn drawing(key: Key, class: usize, edge: (f32, f32)) -> Canvas {
+    picture(&mut Dice::new(key.with("layout")), class, edge)
 }
 
 fn split(
@@ -129,7 +135,11 @@ mod tests {
         set.target(2, &mut large);
         let mean = |at: usize| {
             let (y, x, c) = (at / 3 / SMALL.w, at / 3 % SMALL.w, at % 3);
-            [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(a, b)| large[((2 * y + a) * SIDE + 2 * x + b) * 3 + c] * 255.0).iter().sum::<f32>() / 4.0
+            [(0, 0), (0, 1), (1, 0), (1, 1)]
+                .map(|(a, b)| large[((2 * y + a) * SIDE + 2 * x + b) * 3 + c] * 255.0)
+                .iter()
+                .sum::<f32>()
+                / 4.0
         };
         assert!(small.iter().enumerate().all(|(at, &byte)| (f32::from(byte) - mean(at)).abs() <= 0.51));
 

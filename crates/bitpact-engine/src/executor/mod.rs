@@ -138,9 +138,9 @@ impl Executor {
         self.plan.image_len()
     }
 
-    /// Number of classes.
-    pub fn classes(&self) -> usize {
-        self.plan.classes()
+    /// Numbers of the output of one image, `h * w * c`: a logit for each class, at one position or many.
+    pub fn output_len(&self) -> usize {
+        self.plan.output_len()
     }
 
     /// Every layer in order: its name, its kernels, the multiplications of its products.
@@ -159,19 +159,19 @@ impl Executor {
     }
 
     /// Computes the logits of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives n rows of
-    /// [`Executor::classes`].
+    /// [`Executor::output_len`].
     ///
     /// # Panics
     /// If a length does not fit.
     pub fn run(&mut self, pixels: &[u8], logits: &mut [i64]) {
-        let (image, classes) = (self.image_len(), self.classes());
+        let (image, outputs) = (self.image_len(), self.output_len());
         assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
         let images = pixels.len() / image;
-        assert_eq!(logits.len(), images * classes, "logits of {images} images");
+        assert_eq!(logits.len(), images * outputs, "outputs of {images} images");
         let logits = Mutex::new(logits);
         self.each(pixels, &|i, tensor, arena| {
             if tensor == self.plan.last() {
-                lock(&logits)[i * classes..(i + 1) * classes].copy_from_slice(&arena.output);
+                lock(&logits)[i * outputs..(i + 1) * outputs].copy_from_slice(&arena.output);
             }
         });
     }

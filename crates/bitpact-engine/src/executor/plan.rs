@@ -37,7 +37,7 @@ pub(super) struct Plan {
     layers: Vec<Layer>,
     /// Name of each layer, and the multiplications of its products.
     about: Vec<(String, u64)>,
-    classes: usize,
+    output_len: usize,
     /// The first of the layers whose weights several images share.
     many_weights: usize,
     scratch: ScratchSize,
@@ -54,7 +54,7 @@ impl Plan {
             zero_point: model.input.zero_point.clone(),
             layers: Vec::new(),
             about: model.layers.iter().map(|layer| (layer.name.clone(), macs(layer))).collect(),
-            classes: model.classes(),
+            output_len: model.output_shape().elements(),
             many_weights: 0,
             scratch: ScratchSize::default(),
         };
@@ -83,8 +83,8 @@ impl Plan {
         }
     }
 
-    pub(super) fn classes(&self) -> usize {
-        self.classes
+    pub(super) fn output_len(&self) -> usize {
+        self.output_len
     }
 
     /// All memory of one worker, the image's border filled with its zero point.
@@ -110,7 +110,7 @@ impl Plan {
                 pixel[..layout.c].copy_from_slice(&self.zero_point);
             }
         }
-        Arena { codes, wide, acc: vec![0; self.classes], output: vec![0; self.classes] }
+        Arena { codes, wide, acc: vec![0; self.output_len], output: vec![0; self.output_len] }
     }
 
     fn layer(&self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {

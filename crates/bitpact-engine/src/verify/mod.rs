@@ -311,7 +311,7 @@ struct Tally {
 impl Tally {
     /// Computes the images, the first of which is number `offset` of the chunk, in the given forms.
     fn compare(&mut self, executor: &mut Executor, pixels: &[u8], expected: &[Trace], offset: usize, forms: Forms) {
-        let (image, classes, n) = (executor.image_len(), executor.classes(), expected.len());
+        let (image, classes, n) = (executor.image_len(), executor.output_len(), expected.len());
         let mut groups = Vec::new();
         if forms.batch && n > 0 {
             groups.push(0..n);

@@ -98,7 +98,12 @@ impl IntegerModel {
         }
     }
 
-    /// Number of classes.
+    /// Shape of the output.
+    pub fn output_shape(&self) -> Shape {
+        self.shape(self.layers.len())
+    }
+
+    /// Number of classes, or of the channels of the output.
     pub fn classes(&self) -> usize {
         self.layers.last().map_or(0, |layer| layer.shape.c)
     }

@@ -46,6 +46,8 @@ pub(crate) struct CpuBackend {
     graph: Graph,
     plan: StepPlan,
     labels: Vec<usize>,
+    /// The output of one image, HWC, and its gradient.
+    dense: [Vec<f32>; 2],
     steps: u64,
 }
 
@@ -64,7 +66,8 @@ impl CpuBackend {
         let pool = Pool::new(threads);
         let plan = StepPlan::build(graph, plan, input, batch, optimizer, gradients, isa, pool.threads())?;
         let graph = graph.clone();
-        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch], steps: 0 })
+        let dense = [(); 2].map(|()| vec![0.0; graph.shape(graph.output()).elements()]);
+        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch], dense, steps: 0 })
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {
@@ -73,12 +76,6 @@ impl CpuBackend {
         let (pixels, labels) = (Chunked::new(pixels, layout.len()), Chunked::new(&mut self.labels, 1));
         let place = Placement { offset: layout.offset(0, 0), row_stride: layout.row(), pixel_stride: layout.cs };
         self.pool.run(n, &|i, _| labels.get(i)[0] = fill(i, &mut pixels.get(i), place));
-    }
-
-    /// Logits of image `i`.
-    fn logits(&self, i: usize) -> &[f32] {
-        let value = &self.plan.values[self.plan.output];
-        &value.store.real(i, value.layout.len())[..self.plan.classes]
     }
 
     /// One update by the gradients of `other`.
@@ -177,16 +174,22 @@ impl TrainBackend for CpuBackend {
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
         self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;
-        let slab = self.plan.stages.last().expect("a network has stages").slabs.output;
+        let slab = self.plan.last_slab();
         let mut gradient = std::mem::take(&mut self.plan.slabs[slab]);
         let (mut loss, mut correct) = (0.0, 0);
-        for (i, g) in gradient[..n * layout.cs].chunks_exact_mut(layout.cs).enumerate() {
+        let mut dense = std::mem::take(&mut self.dense);
+        let [output, output_gradient] = &mut dense;
+        for (i, g) in gradient[..n * layout.len()].chunks_exact_mut(layout.len()).enumerate() {
             g.fill(0.0);
-            let g = &mut g[..self.plan.classes];
-            let (l, hit) = crate::soft_loss::loss(self.logits(i), &self.labels, i, &input.loss, g);
+            self.plan.write_output(i, output);
+            let (l, hit) = crate::soft_loss::loss(output, layout.c, &self.labels, i, &input.loss, output_gradient);
+            for (to, from) in g.chunks_exact_mut(layout.cs).zip(output_gradient.chunks_exact(layout.c)) {
+                to[..layout.c].copy_from_slice(from);
+            }
             loss += l;
             correct += usize::from(hit);
         }
+        self.dense = dense;
         self.plan.slabs[slab] = gradient;
         loss /= n as f64;
         if !loss.is_finite() {
@@ -209,8 +212,10 @@ impl TrainBackend for CpuBackend {
         self.fill(images, fill);
         self.plan.forward(self.isa, &self.pool, images, Mode::Evaluate);
         logits.clear();
-        for i in 0..images {
-            logits.extend_from_slice(self.logits(i));
+        let n = self.dense[0].len();
+        logits.resize(images * n, 0.0);
+        for (i, output) in logits.chunks_exact_mut(n).enumerate() {
+            self.plan.write_output(i, output);
         }
     }
 

@@ -189,12 +189,28 @@ pub(super) struct StepPlan {
     /// Largest u of the batch by clip value, for those that follow a maximum.
     pub(super) clip_maxima: Vec<f32>,
     pub(super) output: ValueId,
-    pub(super) classes: usize,
     pub(super) batch: usize,
     /// Random numbers of the step.
     pub(super) key: Key,
     /// Relative error of the step's sums.
     pub(super) sum_noise: f32,
+}
+
+impl StepPlan {
+    /// Writes the output of image `i`, HWC, to `out`.
+    pub(super) fn write_output(&self, i: usize, out: &mut [f32]) {
+        let Value { layout, store, .. } = &self.values[self.output];
+        let image = store.real(i, layout.len());
+        let pixels = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
+        for (at, pixel) in pixels.zip(out.chunks_exact_mut(layout.c)) {
+            pixel.copy_from_slice(&image[at..at + layout.c]);
+        }
+    }
+
+    /// The slab of the output's gradient.
+    pub(super) fn last_slab(&self) -> usize {
+        self.stages.last().expect("a network has stages").slabs.output
+    }
 }
 
 /// Products of a stage, the shortcut's included.

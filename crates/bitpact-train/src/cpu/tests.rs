@@ -116,7 +116,7 @@ fn in_a_row(shape: Shape) -> Placement {
 }
 
 fn step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
-    let fill = filler(backend.input_shape(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.graph.classes());
     backend.step(&StepInput { lr, fill: &fill, key: Key::new(3), ..StepInput::default() }).unwrap()
 }
 
@@ -218,7 +218,7 @@ fn simulated_codes_are_the_integers_but_for_ties() {
                 step(&mut backend, 0.02);
             }
             let shape = backend.input_shape();
-            let fill = filler(shape, backend.plan.classes);
+            let fill = filler(shape, backend.graph.classes());
             backend.simulate(BATCH, &fill, &mut Vec::new());
             let (plan, input) = (QuantPlan::resolve(&graph, &config).unwrap(), backend.plan.pixels.clone());
             let class_names = (0..graph.classes()).map(|c| c.to_string()).collect();
@@ -344,7 +344,7 @@ fn statistics_count_what_the_step_saw() {
 fn calibration_at_the_hundredth_percentile_clips_nothing_and_lower_ones_clip_their_share() {
     let graph = &networks()[0];
     let mut backend = backend(graph, &quant("W4A4"), Isa::detect(), 2);
-    let fill = filler(backend.input_shape(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.graph.classes());
     for (percentile, most) in [(100.0, 0.01), (90.0, 0.115)] {
         let clips = backend.calibrate(percentile, &fill).unwrap();
         assert_eq!(clips.len(), 4);
@@ -368,7 +368,7 @@ fn relu_clip_values_follow_the_running_maximum() {
     for _ in 0..80 {
         step(&mut backend, 0.0);
     }
-    let fill = filler(backend.input_shape(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.graph.classes());
     let followed = backend.tensors()["a1.clip_val"].data[0];
     let maximum = backend.calibrate(100.0, &fill).unwrap()["a1.clip_val"];
     assert!((followed - maximum).abs() < 1e-3 * maximum, "{followed} against {maximum}");
@@ -397,7 +397,7 @@ fn a_loss_that_is_no_number_leaves_the_parameters_alone() {
     let mut tensors = backend.tensors();
     tensors.get_mut("fc.weight").unwrap().data[3] = f32::NAN;
     backend.load(&tensors, None).unwrap();
-    let fill = filler(backend.input_shape(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.graph.classes());
     let error = backend.step(&StepInput { lr: 0.1, fill: &fill, ..StepInput::default() }).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { step: 0, .. }), "{error}");
     let same = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).all(|(a, b)| a.to_bits() == b.to_bits());

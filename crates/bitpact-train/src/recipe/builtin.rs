@@ -17,6 +17,9 @@ macro_rules! builtins {
 
 builtins!(
     "builtin",
+    "builtin-upscale",
+    "builtin-segments",
+    "builtin-signals",
     "cifar10-resnet20",
     "cifar10-resnet20-torch",
     "cifar100-resnet20",
@@ -31,6 +34,9 @@ builtins!(
 pub fn builtin_for_dataset(dataset: &str) -> Option<&'static str> {
     match dataset {
         "builtin" => Some("builtin"),
+        "builtin-upscale" => Some("builtin-upscale"),
+        "builtin-segments" => Some("builtin-segments"),
+        "builtin-signals" => Some("builtin-signals"),
         "cifar10" => Some("cifar10-resnet20"),
         "cifar100" => Some("cifar100-resnet20"),
         "mnist" => Some("mnist-cnn"),

@@ -253,9 +253,9 @@ impl TrainBackend for ReferenceBackend {
         let logits = self.logits();
         let mut gradient = vec![0.0; logits.len()];
         let (mut loss, mut correct) = (0.0, 0);
-        let classes = self.graph.classes();
-        for (i, (z, g)) in logits.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes)).enumerate() {
-            let (l, hit) = crate::soft_loss::loss(z, &self.labels, i, &input.loss, g);
+        let (classes, n) = (self.graph.classes(), logits.len() / self.batch);
+        for (i, (z, g)) in logits.chunks_exact(n).zip(gradient.chunks_exact_mut(n)).enumerate() {
+            let (l, hit) = crate::soft_loss::loss(z, classes, &self.labels, i, &input.loss, g);
             loss += l;
             correct += usize::from(hit);
         }

@@ -155,6 +155,7 @@ fn check_step(form: Form, choices: &mut Choices) -> Result<Option<(usize, usize)
         label_smoothing: choices.of(&[0.0, 0.1]),
         mixup: choices.of(&[None, Some(200)]),
         teacher: choices.one_in(3).then_some(teacher),
+        targets: None,
     };
     let input = StepInput { lr: 0.0, fill: &fill, key: Key::new(3), sum_noise: 0.0, loss };
     let (fused, reference) = (pair.fused.step(&input).unwrap(), pair.reference.step(&input).unwrap());

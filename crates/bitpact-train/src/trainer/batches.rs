@@ -72,6 +72,15 @@ impl<'a> Batches<'a> {
         self.dataset.label(indices[i] as usize)
     }
 
+    /// Writes the targets of a batch, moved as its images are, one after the other to `out`.
+    pub(crate) fn targets(&self, epoch: u64, indices: &[u32], out: &mut [f32]) {
+        let kind = self.dataset.target_kind();
+        for (&index, target) in indices.iter().zip(out.chunks_exact_mut(kind.len())) {
+            self.dataset.target(index as usize, target);
+            kind.augment(&self.augment, augment_key(self.seed, epoch, u64::from(index)), target);
+        }
+    }
+
     fn write(&self, epoch: u64, index: usize, out: &mut [u8], place: Placement) {
         let key = augment_key(self.seed, epoch, index as u64);
         with_image(self.dataset, index, |image, shape| {

@@ -1,15 +1,17 @@
 //! Accuracy on a whole set, in integers and in the simulated view. No image is left out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bitpact_data::Dataset;
+use bitpact_data::{Dataset, ImageShape, TargetKind};
 use bitpact_engine::{Accuracy, ExecOptions, Executor, VerifyOptions, verify};
+use bitpact_graph::Shape;
 use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
 
 use super::RunError;
 use super::batches::fill_plain;
 use crate::TrainBackend;
+use crate::task::{Meter, Metric};
 
 /// Images evaluated at once while training.
 pub(super) const CHUNK: usize = 100;
@@ -18,6 +20,34 @@ pub(super) const CHUNK: usize = 100;
 const PROVED_MACS: u64 = 1 << 28;
 /// Images of these at most.
 const PROVED_IMAGES: u64 = 4;
+
+/// How good a network's outputs for a set are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Fraction of images whose largest logit is their label's; 0 where targets are no classes.
+    pub top1: f64,
+    /// Fraction of images with their label among the five largest.
+    pub top5: f64,
+    /// Metrics of targets that are no classes, the one that counts first; else empty.
+    pub metrics: Vec<Metric>,
+    /// Images evaluated.
+    pub images: usize,
+    /// Images a second, computing alone.
+    pub images_per_s: f64,
+}
+
+impl Evaluation {
+    /// A number that is larger where the network is better.
+    pub fn score(&self) -> f64 {
+        self.metrics.first().map_or(self.top1, Metric::score)
+    }
+}
+
+impl From<Accuracy> for Evaluation {
+    fn from(Accuracy { top1, top5, images, images_per_s }: Accuracy) -> Self {
+        Self { top1, top5, metrics: Vec::new(), images, images_per_s }
+    }
+}
 
 /// Runs the integer network on every image of `dataset`, `batch_size` at once. `told` hears of images done and images in
 /// all. Every code of the first one to four images is compared with the reference interpreter's before anything is counted.
@@ -31,7 +61,7 @@ pub fn evaluate_integer(
     threads: usize,
     batch_size: usize,
     told: &mut dyn FnMut(usize, usize),
-) -> Result<Accuracy, RunError> {
+) -> Result<Evaluation, RunError> {
     let (shape, images, classes) = (dataset.image_shape(), dataset.len(), model.class_names.len());
     let reads = model.input_shape;
     if (reads.h, reads.w, reads.c) != (shape.h, shape.w, shape.c) || dataset.class_names().len() != classes {
@@ -45,6 +75,7 @@ pub fn evaluate_integer(
         );
         return Err(RunError::Images { half: "test", what });
     }
+    check_output(dataset, model.output_shape()).map_err(|what| RunError::Images { half: "test", what })?;
     let mut executor = Executor::new(model, ExecOptions { isa, threads })?;
     let macs: u64 = executor.layers().map(|(_, _, macs)| macs).sum();
     let proved = (PROVED_MACS / macs.max(1)).clamp(1, PROVED_IMAGES).min(images as u64) as usize;
@@ -55,13 +86,71 @@ pub fn evaluate_integer(
     if let Some(difference) = verify(model, &path, proved, fill, |_| ())?.first {
         return Err(RunError::Differs(difference));
     }
+    if dataset.target_kind() != TargetKind::Class {
+        return Ok(evaluate_dense(model, &mut executor, dataset, batch_size, &fill, told));
+    }
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8], labels: &mut [usize]| {
         for ((i, image), label) in range.zip(pixels.chunks_exact_mut(shape.len())).zip(labels) {
             dataset.image(i, image);
             *label = dataset.label(i);
         }
     };
-    Ok(bitpact_engine::evaluate(&mut executor, images, batch_size, load, |done| told(done, images))?)
+    Ok(bitpact_engine::evaluate(&mut executor, images, batch_size, load, |done| told(done, images))?.into())
+}
+
+/// Outputs against targets that are no classes.
+fn evaluate_dense(
+    model: &IntegerModel,
+    executor: &mut Executor,
+    dataset: &dyn Dataset,
+    batch_size: usize,
+    fill: &dyn Fn(std::ops::Range<usize>, &mut [u8]),
+    told: &mut dyn FnMut(usize, usize),
+) -> Evaluation {
+    let (images, n) = (dataset.len(), executor.output_len());
+    let batch_size = batch_size.clamp(1, images.max(1));
+    let scale = model.layers.last().map_or(1.0, |layer| layer.scale);
+    let kind = dataset.target_kind();
+    let mut meter = Meter::new(kind, model.output_shape().c);
+    let (mut pixels, mut outputs) = (vec![0; batch_size * executor.image_len()], vec![0; batch_size * n]);
+    let (mut output, mut target) = (vec![0.0; n], vec![0.0; kind.len()]);
+    let mut computing = Duration::ZERO;
+    for from in (0..images).step_by(batch_size) {
+        let count = batch_size.min(images - from);
+        let (pixels, outputs) = (&mut pixels[..count * executor.image_len()], &mut outputs[..count * n]);
+        fill(from..from + count, pixels);
+        let begin = Instant::now();
+        executor.run(pixels, outputs);
+        computing += begin.elapsed();
+        for (i, integers) in outputs.chunks_exact(n).enumerate() {
+            output.iter_mut().zip(integers).for_each(|(to, &q)| *to = (q as f64 * scale) as f32);
+            dataset.target(from + i, &mut target);
+            meter.add(&output, &target);
+        }
+        told(from + count, images);
+    }
+    measured(&meter, images, computing)
+}
+
+fn measured(meter: &Meter, images: usize, computing: Duration) -> Evaluation {
+    let seconds = computing.as_secs_f64();
+    let images_per_s = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
+    Evaluation { top1: 0.0, top5: 0.0, metrics: meter.metrics(), images, images_per_s }
+}
+
+/// Whether an output of this shape is what the targets of a set ask for; says what is not.
+pub(super) fn check_output(dataset: &dyn Dataset, output: Shape) -> Result<(), String> {
+    let names = dataset.class_names().len();
+    let (wanted, what) = match dataset.target_kind() {
+        TargetKind::Class => (Shape::new(1, 1, names), "classes"),
+        TargetKind::Mask { h, w } => (Shape::new(h, w, names), "a class for each pixel"),
+        TargetKind::Image(ImageShape { h, w, c }) => (Shape::new(h, w, c), "images"),
+        TargetKind::Numbers(n) => (Shape::new(1, 1, n), "numbers"),
+    };
+    match output == wanted {
+        true => Ok(()),
+        false => Err(format!("the targets are {what} and need an output of {wanted}, the network gives {output}")),
+    }
 }
 
 /// Runs the backend's simulated view (for a float network, the network itself) on every image of `dataset`.
@@ -72,13 +161,15 @@ pub fn evaluate_simulated(
     backend: &mut dyn TrainBackend,
     dataset: &dyn Dataset,
     told: &mut dyn FnMut(usize, usize),
-) -> Result<Accuracy, RunError> {
+) -> Result<Evaluation, RunError> {
     let (shape, images, reads) = (dataset.image_shape(), dataset.len(), backend.input_shape());
     let misfit = |what: String| Err(RunError::Images { half: "test", what });
     if (reads.h, reads.w, reads.c) != (shape.h, shape.w, shape.c) {
         return misfit(format!("{}x{}x{}, but the network reads {reads}", shape.h, shape.w, shape.c));
     }
     let classes = dataset.class_names().len();
+    let kind = dataset.target_kind();
+    let (mut meter, mut target) = (Meter::new(kind, classes), vec![0.0; kind.len()]);
     let mut logits = Vec::new();
     let began = Instant::now();
     let (mut first, mut among_five) = (0usize, 0usize);
@@ -86,6 +177,14 @@ pub fn evaluate_simulated(
         let count = backend.batch_size().min(images - from);
         let fill = |i: usize, out: &mut [u8], place| fill_plain(dataset, from + i, out, place);
         backend.simulate(count, &fill, &mut logits);
+        if kind != TargetKind::Class {
+            for (i, output) in logits.chunks_exact(logits.len() / count).enumerate() {
+                dataset.target(from + i, &mut target);
+                meter.add(output, &target);
+            }
+            told(from + count, images);
+            continue;
+        }
         if logits.len() != count * classes {
             return misfit(format!("{classes} classes, but the network knows {}", logits.len() / count));
         }
@@ -96,10 +195,13 @@ pub fn evaluate_simulated(
         }
         told(from + count, images);
     }
+    if kind != TargetKind::Class {
+        return Ok(measured(&meter, images, began.elapsed()));
+    }
     let seconds = began.elapsed().as_secs_f64();
     let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
     let images_per_s = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
-    Ok(Accuracy { top1: share(first), top5: share(among_five), images, images_per_s })
+    Ok(Accuracy { top1: share(first), top5: share(among_five), images, images_per_s }.into())
 }
 
 /// Classes ahead of `label`; the lowest index wins ties, and a logit that is not a number is never right.

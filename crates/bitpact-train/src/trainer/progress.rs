@@ -43,7 +43,7 @@ pub(super) struct Progress {
     pub(super) lengthened: Vec<Lengthening>,
     /// Epochs trained, evaluated and recorded.
     pub(super) epochs_done: u32,
-    /// Test images the best epoch had right.
+    /// Test images the best epoch had right; of targets that are no classes, its first metric in the order of goodness.
     pub(super) best_hits: Option<u64>,
     /// Sums over the steps of the epoch under way.
     pub(super) sums: Sums,

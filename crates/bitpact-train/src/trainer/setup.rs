@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_data::{Dataset, ImageShape};
+use bitpact_data::{Augment, Dataset, ImageShape};
 use bitpact_graph::{Graph, Op, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor, convert};
@@ -11,7 +11,7 @@ use super::teacher::Teacher;
 use super::{Images, RunError};
 use crate::memory;
 use crate::recipe::{Origin, Recipe, RecipeError};
-use crate::{BackendKind, BackendSpec, TrainBackend, TrainError};
+use crate::{BackendKind, BackendSpec, DenseLoss, TrainBackend, TrainError};
 
 /// What a run trains, resolved.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct Setup {
     pub steps_per_epoch: u64,
     /// The network to learn from.
     pub teacher: Option<Teacher>,
+    /// The loss of targets that are no classes.
+    pub loss: Option<DenseLoss>,
 }
 
 impl Setup {
@@ -50,6 +52,9 @@ impl Setup {
         }
         let teacher = recipe.teacher.as_ref().map(|path| Teacher::load(path, images.train)).transpose()?;
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
+        super::evaluate::check_output(images.train, graph.shape(graph.output()))
+            .map_err(|what| RunError::Images { half: "training", what })?;
+        let loss = check_task(recipe, images.train)?;
         let plans = recipe.bits.all().map(|bits| recipe.plan_of(&graph, bits)).collect::<Result<Vec<_>, _>>()?;
         for plan in &plans {
             Model::check_names(&graph, plan)?;
@@ -73,6 +78,7 @@ impl Setup {
             class_names,
             steps_per_epoch: (count / batch_size) as u64,
             teacher,
+            loss,
         })
     }
 
@@ -110,6 +116,21 @@ impl Setup {
             tensors,
         }
     }
+}
+
+/// The loss of a recipe for targets that are no classes, and whether its switches have a meaning for them.
+fn check_task(recipe: &Recipe, images: &dyn Dataset) -> Result<Option<DenseLoss>, RunError> {
+    let kind = images.target_kind();
+    let Some(loss) = DenseLoss::usual(kind) else { return Ok(None) };
+    let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill: Vec::new() };
+    let wrong = |what: &str| Err(RunError::Images { half: "training", what: what.to_owned() });
+    if let Some(what) = kind.refuses(&augment, images.image_shape()) {
+        return wrong(what);
+    }
+    if recipe.mixup > 0.0 || recipe.label_smoothing > 0.0 {
+        return wrong("mixup and label_smoothing are for classes, and the targets are not: leave them out");
+    }
+    Ok(Some(loss))
 }
 
 /// What conversion refuses is refused before the first step: random tensors are converted as trained ones will be.

@@ -20,8 +20,8 @@ const GAP: f64 = 0.5;
 pub(super) struct Course {
     /// Mean loss.
     pub(super) loss: f64,
-    /// Classes.
-    pub(super) classes: usize,
+    /// Classes, where the targets are classes.
+    pub(super) classes: Option<usize>,
     /// Accuracy in training.
     pub(super) train_top1: f64,
     /// Accuracy of the network that is evaluated.
@@ -36,7 +36,8 @@ impl Course {
     /// What is wrong with the epoch as a whole.
     fn wrong(&self) -> Vec<(WarningKind, String)> {
         let mut found = Vec::new();
-        let guessing = (self.classes as f64).ln().max(1.0);
+        let Some(classes) = self.classes else { return found };
+        let guessing = (classes as f64).ln().max(1.0);
         if self.loss > DIVERGED * guessing {
             let text = "the run diverges; lower lr, or bound the gradients (max_grad_norm)";
             found.push((
@@ -45,7 +46,7 @@ impl Course {
             ));
         }
         let top1 = self.top1.filter(|top1| !self.reestimates && *top1 < GAP * self.train_top1);
-        if let Some(top1) = top1.filter(|_| self.train_top1 > 3.0 / self.classes as f64) {
+        if let Some(top1) = top1.filter(|_| self.train_top1 > 3.0 / classes as f64) {
             let (trained, evaluated) = (self.train_top1 * 100.0, top1 * 100.0);
             found.push((
                 WarningKind::Gap,
@@ -132,7 +133,7 @@ mod tests {
     }
 
     fn course() -> Course {
-        Course { loss: 2.0, classes: 10, train_top1: 0.5, top1: Some(0.4), reestimates: false, clips_decay: true }
+        Course { loss: 2.0, classes: Some(10), train_top1: 0.5, top1: Some(0.4), reestimates: false, clips_decay: true }
     }
 
     fn kinds(progress: &mut Progress, layers: &[LayerStatistics], learning: bool) -> Vec<WarningKind> {

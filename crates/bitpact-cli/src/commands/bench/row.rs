@@ -52,7 +52,7 @@ impl Row {
         };
         let load_ms = begin.elapsed().as_secs_f64() * 1e3;
         let pixels = pixels(batch * executor.image_len());
-        let mut logits = vec![0; batch * executor.classes()];
+        let mut logits = vec![0; batch * executor.output_len()];
         executor.run(&pixels, &mut logits);
         let mut times = Vec::with_capacity(MOST_RUNS);
         let begin = Instant::now();

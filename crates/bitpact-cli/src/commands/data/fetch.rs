@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use bitpact::data::catalog::{Download, SetInfo};
 use bitpact::data::check::md5_of;
-use bitpact::data::{DatasetName, Limits, load};
+use bitpact::data::{Limits, load};
 use flate2::bufread::GzDecoder;
 use serde_json::json;
 

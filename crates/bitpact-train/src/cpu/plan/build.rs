@@ -149,7 +149,6 @@ impl StepPlan {
             stages: steps,
             slabs,
             output,
-            classes: graph.classes(),
             batch,
             params,
             key: Key::new(0),

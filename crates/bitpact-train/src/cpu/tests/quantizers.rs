@@ -44,7 +44,7 @@ fn converts_exactly(graph: &Graph, config: &QuantConfig, what: &str) {
 /// Every code of the converted network, over the images of `backend`, is the same on every path of this machine.
 fn agrees_with_the_engine(backend: &CpuBackend, model: &Model, what: &str) {
     let shape = backend.input_shape();
-    let fill = filler(shape, backend.plan.classes);
+    let fill = filler(shape, backend.graph.classes());
     let integer = bitpact_model::convert(model).unwrap_or_else(|e| panic!("{what}: {e}")).model;
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
         for (i, out) in range.zip(pixels.chunks_exact_mut(shape.elements())) {

@@ -20,7 +20,7 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
 /// much cancels, are taken together.
 fn gradients(backend: &mut CpuBackend, start: &BTreeMap<String, Tensor>, key: u64) -> BTreeMap<String, Vec<f32>> {
     backend.load(start, None).unwrap();
-    let fill = filler(backend.input_shape(), backend.plan.classes);
+    let fill = filler(backend.input_shape(), backend.graph.classes());
     backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key), ..StepInput::default() }).unwrap();
     let mut all: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for (name, tensor) in backend.optimizer_state().momentum {

@@ -25,10 +25,10 @@ fn optimizers() -> Vec<OptimizerConfig> {
 
 /// A step with every part of the loss.
 fn soft_step(backend: &mut CpuBackend, lr: f32) -> StepOutcome {
-    let fill = filler(backend.input_shape(), backend.plan.classes);
-    let logits: Vec<f32> = (0..BATCH * backend.plan.classes).map(|i| Key::new(4).normal(i as u64)).collect();
+    let fill = filler(backend.input_shape(), backend.graph.classes());
+    let logits: Vec<f32> = (0..BATCH * backend.graph.classes()).map(|i| Key::new(4).normal(i as u64)).collect();
     let teacher = Some(TeacherInput { logits: &logits, temperature: 3.0, weight: 0.4 });
-    let loss = LossInput { label_smoothing: 0.1, mixup: Some(200), teacher };
+    let loss = LossInput { label_smoothing: 0.1, mixup: Some(200), teacher, targets: None };
     backend.step(&StepInput { lr, fill: &fill, key: Key::new(3), loss, ..StepInput::default() }).unwrap()
 }
 
@@ -45,7 +45,7 @@ fn bits_depend_neither_on_threads_nor_on_a_stop() {
             resumed.load(&one.tensors(), Some(&one.optimizer_state())).unwrap();
             for backend in [&mut one, &mut two, &mut resumed] {
                 soft_step(backend, 0.01);
-                let fill = filler(backend.input_shape(), backend.plan.classes);
+                let fill = filler(backend.input_shape(), backend.graph.classes());
                 backend.swap_average();
                 (0..2).for_each(|batch| backend.reestimate(batch, &fill));
                 backend.swap_average();

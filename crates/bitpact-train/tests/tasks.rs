@@ -1,0 +1,170 @@
+//! The three tasks whose targets are no classes, from the drawn data to verified integers.
+
+use std::sync::atomic::AtomicBool;
+
+use bitpact_data::{Dataset, DatasetName, Limits, Split, TargetKind, load};
+use bitpact_engine::{VerifyOptions, verify};
+use bitpact_kernels::Isa;
+use bitpact_model::IntegerModel;
+use bitpact_train::{BackendKind, Draft, EpochRecord, Event, Images, Recipe, RunFolder, RunOptions, Start, train};
+
+const TASKS: [(&str, DatasetName); 3] = [
+    ("builtin-upscale", DatasetName::Upscale),
+    ("builtin-segments", DatasetName::Segments),
+    ("builtin-signals", DatasetName::Signals),
+];
+
+fn recipe(name: &str, changes: &[(&'static str, i64)]) -> Recipe {
+    let mut draft = Draft::open(name).unwrap();
+    changes.iter().for_each(|&(key, value)| draft.set(key, value, key));
+    draft.finish().unwrap()
+}
+
+/// Trains a recipe and gives its last record and the integer network of the folder.
+fn run(recipe: &Recipe, split: &Split, backend: BackendKind) -> (EpochRecord, IntegerModel) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path().join("run")).unwrap();
+    let images = Images { train: &*split.train, test: &*split.test };
+    let stop = AtomicBool::new(false);
+    let observer = &mut |_: Event<'_>| ();
+    let options = RunOptions { backend, isa: Isa::detect(), threads: 2, stop: &stop, observer };
+    let outcome = train(recipe, images, &folder, Start::Fresh { weights: None }, options).unwrap();
+    let file = folder.file("model.bitpact");
+    (outcome.last.unwrap(), IntegerModel::load(file).unwrap())
+}
+
+/// Codes that differ from the interpreter's on any path.
+fn different(model: &IntegerModel, test: &dyn Dataset, images: usize) -> u64 {
+    let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
+        range.zip(pixels.chunks_exact_mut(test.image_shape().len())).for_each(|(i, image)| test.image(i, image));
+    };
+    let found = verify(model, &VerifyOptions::up_to(2), images, fill, |_| ()).unwrap();
+    assert!(found.codes > 0);
+    found.different
+}
+
+#[test]
+fn each_task_trains_converts_and_verifies() {
+    for (name, set) in TASKS {
+        let recipe = recipe(name, &[("epochs", 2), ("batch_size", 20)]);
+        let split = load(set, None, Limits { train: Some(200), test: Some(30) }).unwrap();
+        let (last, model) = run(&recipe, &split, BackendKind::Cpu);
+        assert_eq!(different(&model, &*split.test, 3), 0, "{name}");
+        let [first, second] = &last.integer[..] else { panic!("{name}: {:?}", last.integer) };
+        let names = match split.train.target_kind() {
+            TargetKind::Image(_) => ["psnr", "ssim"],
+            TargetKind::Mask { .. } => ["miou", "pixels"],
+            _ => ["mae", "rmse"],
+        };
+        assert_eq!([&first.name, &second.name], names, "{name}");
+        assert!(last.integer_top1.is_none() && last.simulated[0].name == names[0], "{name}");
+        // Integers and their simulation agree but for roundings at the middle between two codes.
+        let (a, b) = (first.value, last.simulated[0].value);
+        assert!((a - b).abs() <= 0.02 * b.abs(), "{name}: {a} and {b}");
+    }
+}
+
+#[test]
+fn both_backends_have_the_same_losses() {
+    for (name, set) in TASKS {
+        // Calibrated clip values that are shared by what is concatenated depend on the order of computation.
+        let recipe = recipe(name, &[("epochs", 1), ("batch_size", 4), ("clip_init", 2)]);
+        let split = load(set, None, Limits { train: Some(4), test: Some(2) }).unwrap();
+        let losses = [BackendKind::Cpu, BackendKind::Reference].map(|backend| run(&recipe, &split, backend).0.loss);
+        assert!((losses[0] - losses[1]).abs() <= 1e-4 * losses[1].abs(), "{name}: {losses:?}");
+    }
+}
+
+#[test]
+fn what_does_not_go_with_a_target_is_refused_before_a_step() {
+    let refused = |name: &str, set, change: &dyn Fn(&mut Draft)| {
+        let mut draft = Draft::open(name).unwrap();
+        change(&mut draft);
+        let split = load(set, None, Limits { train: Some(40), test: Some(2) }).unwrap();
+        let images = Images { train: &*split.train, test: &*split.test };
+        bitpact_train::Setup::new(&draft.finish().unwrap(), &images).unwrap_err().to_string()
+    };
+    let augment = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
+    for (name, set, change, words) in [
+        ("builtin-upscale", DatasetName::Upscale, augment("pad = 2\nflip = true"), "what lies beyond an image"),
+        ("builtin-signals", DatasetName::Signals, augment("pad = 0\nflip = true"), "numbers do not move"),
+    ] {
+        let message = refused(name, set, &|draft| draft.set("augment", change.clone(), "augment"));
+        assert!(message.contains(words), "{message}");
+    }
+    let message = refused("builtin-segments", DatasetName::Segments, &|draft| draft.set("mixup", 0.2, "mixup"));
+    assert!(message.contains("mixup and label_smoothing are for classes"), "{message}");
+    let message =
+        refused("builtin", DatasetName::Segments, &|draft| draft.set("dataset", "builtin-segments", "dataset"));
+    assert!(message.contains("need an output of 32x32x5, the network gives 1x1x5"), "{message}");
+}
+
+/// The mean PSNR of bicubic enlargement (Keys 1981, a = -1/2), with pixels at the middle of their squares.
+fn bicubic(test: &dyn Dataset) -> f64 {
+    let weight = |d: f64| match d.abs() {
+        d if d < 1.0 => 1.5 * d.powi(3) - 2.5 * d.powi(2) + 1.0,
+        d if d < 2.0 => -0.5 * d.powi(3) + 2.5 * d.powi(2) - 4.0 * d + 2.0,
+        _ => 0.0,
+    };
+    let TargetKind::Image(to) = test.target_kind() else { panic!("images") };
+    let from = test.image_shape();
+    let (mut small, mut target, mut sum) = (vec![0; from.len()], vec![0.0; to.len()], 0.0);
+    for index in 0..test.len() {
+        test.image(index, &mut small);
+        test.target(index, &mut target);
+        let squares = target.iter().enumerate().map(|(at, &wanted)| {
+            let (y, x, c) = (at / to.c / to.w, at / to.c % to.w, at % to.c);
+            let at = |place: usize, n: usize, side: usize| (place as f64 + 0.5) * side as f64 / n as f64 - 0.5;
+            let (y, x) = (at(y, to.h, from.h), at(x, to.w, from.w));
+            let mut value = 0.0;
+            for (i, j) in (-1..=2).flat_map(|i| (-1..=2).map(move |j| (i, j))) {
+                let (row, column) = (y.floor() as isize + i, x.floor() as isize + j);
+                let clamp = |v: isize, side: usize| v.clamp(0, side as isize - 1) as usize;
+                let pixel = small[(clamp(row, from.h) * from.w + clamp(column, from.w)) * from.c + c];
+                value += weight(y - row as f64) * weight(x - column as f64) * f64::from(pixel);
+            }
+            (value.round_ties_even().clamp(0.0, 255.0) - f64::from(wanted) * 255.0).powi(2)
+        });
+        let mean = squares.sum::<f64>() / to.len() as f64;
+        sum += 10.0 * (255.0f64.powi(2) / mean).log10();
+    }
+    sum / test.len() as f64
+}
+
+/// The whole recipes: enlarged drawings are at least 1 dB better than bicubic ones, parts overlap by at least 0.6, and measures are three times
+/// as good as their mean.
+#[test]
+#[ignore = "takes minutes"]
+fn each_recipe_reaches_its_mark() {
+    for (name, set) in TASKS {
+        let split = load(set, None, Limits::default()).unwrap();
+        let (last, model) = run(&recipe(name, &[]), &split, BackendKind::Cpu);
+        assert_eq!(different(&model, &*split.test, 100), 0, "{name}");
+        let got = last.integer[0].value;
+        let mark = match split.test.target_kind() {
+            TargetKind::Image(_) => bicubic(&*split.test) + 1.0,
+            TargetKind::Mask { .. } => 0.6,
+            _ => mean_error(&split) / 3.0,
+        };
+        println!("{name}: {}, the mark is {mark:.4}", last.integer[0]);
+        assert!(if last.integer[0].more_is_better() { got >= mark } else { got <= mark }, "{name}: {got}, {mark}");
+    }
+}
+
+/// The mean absolute error of predicting the mean of the training targets.
+fn mean_error(split: &Split) -> f64 {
+    let n = split.train.target_kind().len();
+    let all = |set: &dyn Dataset| -> Vec<f32> {
+        let mut target = vec![0.0; n];
+        let of = |i| {
+            set.target(i, &mut target);
+            target.clone()
+        };
+        (0..set.len()).flat_map(of).collect()
+    };
+    let (train, test) = (all(&*split.train), all(&*split.test));
+    let means: Vec<f64> = (0..n)
+        .map(|c| train[c..].iter().step_by(n).map(|&t| f64::from(t)).sum::<f64>() / split.train.len() as f64)
+        .collect();
+    test.iter().zip(means.iter().cycle()).map(|(&t, mean)| (f64::from(t) - mean).abs()).sum::<f64>() / test.len() as f64
+}
