@@ -38,19 +38,22 @@ const PULSE_HEIGHT: (f32, f32) = (70.0, 150.0);
 /// Greatest noise of a sample, of 255.
 const SIGNAL_NOISE: f32 = 12.0;
 
-/// Images of half the size, each pixel the mean of four, and the drawings themselves, with sharp edges and without noise.
+/// Images of half the size, each pixel the mean of four with noise, and the drawings themselves, with sharp edges and without noise.
 ///
 /// # Errors
 /// When either number is 0.
 pub fn upscale(seed: u64, train: usize, test: usize) -> Result<Split, DataError> {
     let draw = |key: Key, index: usize, image: &mut [u8], target: &mut [f32]| {
         let mut whole = vec![0; SHAPE.len()];
+        let mut dice = Dice::new(key.with("noise of small images"));
+        let noise = dice.between(super::NOISE);
         drawing(key, index % super::CLASS_NAMES.len(), SHARP).finish(0.0, key, &mut whole);
         target.iter_mut().zip(&whole).for_each(|(to, &byte)| *to = f32::from(byte) / 255.0);
         for (at, byte) in image.iter_mut().enumerate() {
             let (y, x, c) = (at / 3 / SMALL.w, at / 3 % SMALL.w, at % 3);
             let pixel = |dy: usize, dx: usize| u32::from(whole[((2 * y + dy) * SIDE + 2 * x + dx) * 3 + c]);
-            *byte = ((pixel(0, 0) + pixel(0, 1) + pixel(1, 0) + pixel(1, 1) + 2) / 4) as u8;
+            let mean = (pixel(0, 0) + pixel(0, 1) + pixel(1, 0) + pixel(1, 1)) as f32 / 4.0;
+            *byte = (mean + noise * (dice.within(0.5) + dice.within(0.5)) + 0.5).clamp(0.0, 255.0) as u8;
         }
     };
     split((train, test), "upscale", seed, SMALL, TargetKind::Image(SHAPE), &COLOURS, draw)
@@ -133,6 +136,7 @@ mod tests {
         let (mut small, mut large) = (vec![0; SMALL.len()], vec![0.0; SHAPE.len()]);
         set.image(2, &mut small);
         set.target(2, &mut large);
+        // Noise is 28 at the most, and half of it mostly less than 6.
         let mean = |at: usize| {
             let (y, x, c) = (at / 3 / SMALL.w, at / 3 % SMALL.w, at % 3);
             [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -141,7 +145,8 @@ mod tests {
                 .sum::<f32>()
                 / 4.0
         };
-        assert!(small.iter().enumerate().all(|(at, &byte)| (f32::from(byte) - mean(at)).abs() <= 0.51));
+        let differences: Vec<f32> = small.iter().enumerate().map(|(at, &byte)| (f32::from(byte) - mean(at)).abs()).collect();
+        assert!(differences.iter().all(|d| *d <= 28.6) && differences.iter().sum::<f32>() / 768.0 < 8.0);
 
         let set = segments(1, 8, 8).unwrap().train;
         let mut mask = vec![0.0; SIDE * SIDE];
