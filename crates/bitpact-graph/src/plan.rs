@@ -271,6 +271,18 @@ pub enum PlanError {
         /// What does not fit.
         what: &'static str,
     },
+    /// Bits are asked for, and no layer takes them: without activations, and with the weights of every layer in float32.
+    #[error(
+        "layer `{layer}`: {bits} quantizes nothing here, as the network has no activations and all its weights stay float: no integer \
+         network could be written; take 8-bit or equal ends (first_last = \"8bit\" or \"same\"), fewer weight_bits in the overrides, or \
+         train in float (--bits float)"
+    )]
+    NothingQuantized {
+        /// The last layer.
+        layer: String,
+        /// What was asked for.
+        bits: BitSpec,
+    },
     /// A plan read from a file does not fit its graph.
     #[error("layer `{layer}`: {what}")]
     Mismatch {
@@ -369,13 +381,17 @@ impl QuantPlan {
             act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             plan.activations.insert(node.name.clone(), act);
         }
+        if plan.is_float() {
+            let layer = graph.node(graph.output()).name.clone();
+            return Err(PlanError::NothingQuantized { layer, bits: config.bits });
+        }
         plan.check_shared(graph)?;
         Ok(plan)
     }
 
     /// Whether no layer is quantized: the network has no integer form.
     pub fn is_float(&self) -> bool {
-        self.activations.is_empty()
+        self.activations.is_empty() && self.weights.values().all(|weights| *weights == WeightPlan::Float)
     }
 
     /// Checks that the plan names exactly the layers of `graph`.
@@ -405,9 +421,6 @@ impl QuantPlan {
                 };
                 act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             }
-        }
-        if self.is_float() && self.weights.values().any(|w| *w != WeightPlan::Float) {
-            return mismatch(&graph.node(graph.output()).name, "quantized weights need quantized activations");
         }
         self.check_shared(graph)
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_graph::WeightPlan;
 use bitpact_graph::testing::{Choices, network};
+use bitpact_graph::{FirstLast, QuantConfig, WeightPlan};
 use proptest::prelude::*;
 
 use super::*;
@@ -26,6 +26,10 @@ struct Pair {
 impl Pair {
     fn new(choices: &mut Choices) -> Self {
         let (graph, plan) = network(choices);
+        Self::of(graph, plan, choices)
+    }
+
+    fn of(graph: Graph, plan: QuantPlan, choices: &mut Choices) -> Self {
         let c = graph.input().c;
         let input = match choices.one_in(2) {
             false => InputDescription::uniform(c, 128, 1.0 / 64.0),
@@ -141,7 +145,10 @@ fn largest(tensor: &Tensor) -> f32 {
 /// Returns how many tensors
 /// there were, and how many of them needed the latter; none where a sum of real numbers lay so near a tie that its code differs.
 fn check_step(choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseError> {
-    let mut pair = Pair::new(choices);
+    check_pair(Pair::new(choices), choices)
+}
+
+fn check_pair(mut pair: Pair, choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseError> {
     let fill = fill(pair.graph.input(), pair.graph.classes());
     let logits: Vec<f32> = (0..BATCH * pair.graph.classes()).map(|i| Key::new(4).normal(i as u64)).collect();
     let teacher = TeacherInput { logits: &logits, temperature: 3.0, weight: 0.4 };
@@ -227,6 +234,26 @@ fn nine_gradients_of_ten_are_within_a_hundred_thousandth_of_their_largest() {
     assert!(compared * 20 > 19 * all.len(), "{compared} of {}", all.len());
     let (tensors, loose) = all.iter().flatten().fold((0, 0), |(n, m), (tensors, loose)| (n + tensors, m + loose));
     assert!(loose * 10 < tensors, "{loose} of {tensors}");
+}
+
+#[test]
+fn images_of_any_number_of_channels_are_trained() {
+    let mut compared = 0;
+    for (c, seed) in [17, 31, 32, 48, 1025].into_iter().flat_map(|c| (0..6).map(move |seed| (c, seed))) {
+        let graph: Graph = serde_json::from_str(&format!(
+            r#"{{"name":"wide","nodes":[{{"name":"in","op":"input","height":3,"width":4,"channels":{c}}},
+            {{"name":"c1","op":"conv","out_channels":5,"kernel":3,"padding":1}},{{"name":"n1","op":"batch_norm"}},
+            {{"name":"a1","op":"act"}},{{"name":"fc","op":"linear","out_features":3}}]}}"#
+        ))
+        .unwrap();
+        let mut choices = Choices::of_seed(seed);
+        let ends = choices.of(&[FirstLast::Bits8, FirstLast::Float, FirstLast::Same]);
+        let config = QuantConfig { first_last: ends, ..QuantConfig::new("W4A4".parse().unwrap()) };
+        let plan = QuantPlan::resolve(&graph, &config).unwrap();
+        let pair = Pair::of(graph, plan, &mut choices);
+        compared += usize::from(check_pair(pair, &mut choices).unwrap().is_some());
+    }
+    assert!(compared >= 25, "{compared}");
 }
 
 /// What is no step: calibration, the simulated view, and statistics estimated anew. Where sums are exact, so are all of them.

@@ -25,6 +25,7 @@ struct Builder<'a> {
     graph: &'a Graph,
     plan: &'a QuantPlan,
     batch: usize,
+    input: &'a InputDescription,
     params: &'a Params,
     /// The activation that holds the clip value of each.
     owners: Vec<NodeId>,
@@ -52,17 +53,13 @@ impl StepPlan {
         };
         let params = Params::new(Model::tensor_shapes(graph, plan), optimizer, trained_clip);
         let c = graph.input().c;
-        let uneven = |v: &[u8]| v.iter().any(|z| *z != v[0]);
-        if c > 16 && (uneven(&input.zero_point) || !c.is_multiple_of(16)) {
-            let what = format!("{c} input channels; expected at most 16, or a multiple of 16 with one zero point");
-            return Err(TrainError::Unsupported { node: graph.node(0).name.clone(), what });
-        }
         let mut b = Builder {
             isa,
             gradients,
             graph,
             plan,
             batch,
+            input,
             params: &params,
             owners: graph.clip_owners(),
             values: Vec::new(),
@@ -275,6 +272,7 @@ impl Builder<'_> {
             geometry: ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin: c, cout: c },
             groups: c,
             source,
+            pixels: self.input,
             spec: None,
             x: layout,
             batch: self.batch,
@@ -358,6 +356,7 @@ impl Builder<'_> {
             geometry,
             groups,
             source: value.source,
+            pixels: self.input,
             spec,
             x: value.layout,
             batch: self.batch,
