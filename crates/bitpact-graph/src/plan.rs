@@ -271,14 +271,13 @@ pub enum PlanError {
         /// What does not fit.
         what: &'static str,
     },
-    /// Bits are asked for, and no layer takes them: without activations, and with the weights of every layer in float32.
+    /// Bits are asked for, and nothing takes them: there is no activation, and the weights of every layer stay float.
     #[error(
-        "layer `{layer}`: {bits} quantizes nothing here, as the network has no activations and all its weights stay float: no integer \
-         network could be written; take 8-bit or equal ends (first_last = \"8bit\" or \"same\"), fewer weight_bits in the overrides, or \
-         train in float (--bits float)"
+        "layer `{layer}`: {bits} quantizes nothing here, as the network has no activation and its weights stay float, so no integer \
+         network could be written; take first_last = \"8bit\" or \"same\", or weight_bits of 1 to 8, or train in float (bits = \"float\")"
     )]
     NothingQuantized {
-        /// The last layer.
+        /// A layer with float weights.
         layer: String,
         /// What was asked for.
         bits: BitSpec,
@@ -382,7 +381,7 @@ impl QuantPlan {
             plan.activations.insert(node.name.clone(), act);
         }
         if plan.is_float() {
-            let layer = graph.node(graph.output()).name.clone();
+            let layer = plan.weights.keys().next().cloned().unwrap_or_default();
             return Err(PlanError::NothingQuantized { layer, bits: config.bits });
         }
         plan.check_shared(graph)?;
