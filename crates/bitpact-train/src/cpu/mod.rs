@@ -109,6 +109,18 @@ impl CpuBackend {
             .collect()
     }
 
+    /// Whether float32 holds the statistics of the last forward.
+    fn check_statistics(&self) -> Result<(), TrainError> {
+        for stage in &self.plan.stages {
+            let StageKind::Unit(unit) = &stage.kind else { continue };
+            unit.main.check_statistics(&self.plan.params, self.steps)?;
+            if let Shortcut::Projection { product, .. } = &unit.shortcut {
+                product.check_statistics(&self.plan.params, self.steps)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves the running statistics by `momentum` towards those of the last forward.
     fn update_running(&mut self, momentum: f64) {
         for stage in &self.plan.stages {
@@ -178,6 +190,10 @@ impl TrainBackend for CpuBackend {
         self.plan.key = input.key;
         self.plan.sum_noise = input.sum_noise;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
+        if let Err(error) = self.check_statistics() {
+            self.pool.leave();
+            return Err(error);
+        }
         self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;
         let slab = self.plan.stages.last().expect("a network has stages").slabs.output;
@@ -198,6 +214,10 @@ impl TrainBackend for CpuBackend {
         }
         self.plan.backward(self.isa, &self.pool);
         self.pool.enter(Pass::Optimizer, "");
+        if let Err(error) = self.plan.params.check_gradients(self.steps) {
+            self.pool.leave();
+            return Err(error);
+        }
         self.plan.params.update(&self.pool, input.lr);
         self.update_running(STATISTICS_MOMENTUM);
         self.update_maxima();

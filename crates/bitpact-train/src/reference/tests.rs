@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bitpact_graph::testing::{Choices, network};
-use bitpact_graph::{FirstLast, QuantConfig, WeightPlan};
+use bitpact_graph::{BitSpec, FirstLast, QuantConfig, WeightPlan};
 use proptest::prelude::*;
 
 use super::*;
@@ -254,6 +254,46 @@ fn images_of_any_number_of_channels_are_trained() {
         compared += usize::from(check_pair(pair, &mut choices).unwrap().is_some());
     }
     assert!(compared >= 25, "{compared}");
+}
+
+/// Weights so large that a batch norm's variance, or a gradient, is beyond float32 although the loss is a number.
+#[test]
+fn what_float32_cannot_hold_is_an_error_and_no_update() {
+    let graph: Graph = serde_json::from_str(
+        r#"{"name":"large","nodes":[{"name":"in","op":"input","height":4,"width":4,"channels":1},
+        {"name":"c1","op":"conv","out_channels":2,"kernel":3},{"name":"n1","op":"batch_norm"},{"name":"a1","op":"act"},
+        {"name":"fc","op":"linear","out_features":3}]}"#,
+    )
+    .unwrap();
+    let plan = QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float)).unwrap();
+    let input = InputDescription::uniform(1, 128, 1.0 / 64.0);
+    let spec = BackendSpec::new(&graph, &plan, &input, BATCH);
+    let start = crate::initial_tensors(&graph, &plan, 7, 1.0);
+    let with = |values: &[(&str, f32)]| {
+        let mut tensors = start.clone();
+        for (name, value) in values {
+            // Of the first class or channel one sign, of the others the other.
+            let tensor = tensors.get_mut(*name).unwrap();
+            let first = tensor.data.len() / tensor.shape[0];
+            tensor.data.iter_mut().enumerate().for_each(|(i, v)| *v = if i < first { *value } else { -*value });
+        }
+        tensors
+    };
+    let cases = [
+        (with(&[("c1.weight", 1e30)]), "`n1.running_var`, which is"),
+        (with(&[("n1.weight", 1e-38), ("fc.weight", 3e38)]), "the gradient of `"),
+    ];
+    for (tensors, what) in cases {
+        let (mut fused, mut reference) = (CpuBackend::new(&spec).unwrap(), ReferenceBackend::new(&spec).unwrap());
+        reference.noise.inexact = inexact(&graph, &plan);
+        for backend in [&mut fused as &mut dyn TrainBackend, &mut reference] {
+            backend.load(&tensors, None).unwrap();
+            let error = backend.step(&StepInput { lr: 0.1, fill: &fill(graph.input(), 3), ..StepInput::default() });
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("step 0") && error.contains("max_grad_norm"), "{error}");
+            assert_eq!(backend.tensors(), tensors, "{error}");
+        }
+    }
 }
 
 /// What is no step: calibration, the simulated view, and statistics estimated anew. Where sums are exact, so are all of them.
