@@ -59,6 +59,9 @@ impl Display {
                     self.line(format!("warning: the learning rate goes on at {has:.2e}, after {had:.2e}"));
                 }
             }
+            Event::Rebuilt { file, why } => {
+                self.line(format!("{}: {file} was {why}; written anew from last.safetensors", self.label));
+            }
             Event::Bits { epoch, bits } => self.line(format!("{}: {bits} from epoch {epoch} on", self.label)),
             Event::Step { epoch, batch, batches, loss } => {
                 let images = self.batch_size;

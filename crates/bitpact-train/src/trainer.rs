@@ -97,6 +97,13 @@ pub enum Event<'a> {
         /// Learning rate of its last step, and of its next one.
         lr: [f64; 2],
     },
+    /// A file of the run was written anew, from the checkpoint that the run goes on from.
+    Rebuilt {
+        /// Its name.
+        file: &'static str,
+        /// What it was: missing or damaged.
+        why: &'a str,
+    },
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
     /// The bits change.
@@ -303,6 +310,7 @@ impl<'a> Trainer<'a> {
             let outcome = backend.step(&input).map_err(|error| match error {
                 // A resumed backend counts from where it was resumed.
                 TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },
+                TrainError::Overflow { what, .. } => TrainError::Overflow { step: state.step, what },
                 other => other,
             })?;
             state.step += 1;
