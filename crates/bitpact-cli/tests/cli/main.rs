@@ -9,6 +9,7 @@ mod lm;
 mod networks;
 mod owners;
 mod results;
+mod sizes;
 mod stops;
 mod usage;
 
