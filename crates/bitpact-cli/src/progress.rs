@@ -39,12 +39,16 @@ impl Display {
             }
             Event::Initialized(report) => {
                 self.line(format!(
-                    "took {} tensors; {} more start as usual{}; {} of the file are not used{}",
+                    "took {} tensors; {} more start as usual{}; {} of the file are not used{}{}",
                     report.loaded.len(),
                     report.missing.len(),
                     listed(&report.missing),
                     report.unused.len(),
-                    listed(&report.unused)
+                    listed(&report.unused),
+                    match report.statistics {
+                        0 => String::new(),
+                        batches => format!("; batch norm's statistics are estimated anew from {batches} batches"),
+                    }
                 ));
             }
             Event::Calibrated(values) => {

@@ -13,13 +13,13 @@ impl Trainer<'_> {
     /// [`TrainBackend::swap_average`].
     pub(super) fn deploy(&self, backend: &mut dyn TrainBackend, epoch: u32) -> Model {
         backend.swap_average();
-        self.reestimate(backend, u64::from(epoch));
+        self.estimate_statistics(backend, u64::from(self.setup.recipe.bn_reestimate), u64::from(epoch));
         self.setup.model(backend.tensors())
     }
 
-    /// Estimates the running statistics from the first batches of `epoch`.
-    fn reestimate(&self, backend: &mut dyn TrainBackend, epoch: u64) {
-        let batches = u64::from(self.setup.recipe.bn_reestimate).min(self.setup.steps_per_epoch);
+    /// Estimates the running statistics from the first `batches` batches of `epoch`; nothing where that is 0.
+    pub(super) fn estimate_statistics(&self, backend: &mut dyn TrainBackend, batches: u64, epoch: u64) {
+        let batches = batches.min(self.setup.steps_per_epoch);
         if batches == 0 {
             return;
         }
