@@ -1,6 +1,6 @@
 //! The closed set of ops and the shape each one produces.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::GraphError;
 
@@ -31,6 +31,14 @@ impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}x{}", self.h, self.w, self.c)
     }
+}
+
+/// An op without keys of its own, which serde would take with any.
+fn no_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {}
+    Keys::deserialize(deserializer).map(|Keys {}| ())
 }
 
 /// What a node computes. Weights are not part of the op: they are tensors named after the node.
@@ -76,6 +84,7 @@ pub enum Op {
         bias: bool,
     },
     /// Batch normalization over n, h, w: `weight`, `bias`, `running_mean`, `running_var`; eps 1e-5, momentum 0.1.
+    #[serde(deserialize_with = "no_keys")]
     BatchNorm,
     /// The clipped, quantized activation (`clip_val`); a plain ReLU in a float network. Signed, the quantization point
     /// of a tensor without a ReLU (codes on both sides of zero); nothing in a float network.
@@ -85,6 +94,7 @@ pub enum Op {
         signed: bool,
     },
     /// Sum of two or more tensors of one shape.
+    #[serde(deserialize_with = "no_keys")]
     Add,
     /// Option-A shortcut (He et al. 2015): every `stride`-th pixel, then zero channels before and after.
     Subsample {
@@ -106,6 +116,7 @@ pub enum Op {
         padding: usize,
     },
     /// Mean over h and w.
+    #[serde(deserialize_with = "no_keys")]
     GlobalAvgPool,
     /// Mean over a square window. Padding counts as zeros, so every mean divides by `kernel * kernel`, as PyTorch's
     /// `AvgPool2d` does by default.
@@ -119,6 +130,7 @@ pub enum Op {
         padding: usize,
     },
     /// The channels of two or more tensors of one height and width, one after the other.
+    #[serde(deserialize_with = "no_keys")]
     Concat,
     /// In training sets a value to 0 with probability `rate` and divides the others by `1 - rate` (Srivastava et al.
     /// 2014); nothing elsewhere, and absent from an integer network.
