@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitpact::graph::{Graph, Shape, zoo};
-use bitpact::model::{BITPACT_MAGIC, ConvertError, read_model_file};
+use bitpact::model::{BITPACT_MAGIC, ConvertError, InputDescription, read_model_file};
 use bitpact::train::recipe::{nearest, read_network};
 use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
 use bitpact::train::{Draft, Recipe, RunFolder};
@@ -127,6 +127,14 @@ impl Loaded {
         match &self.network {
             Network::Integer { model, .. } => Ok(model),
             Network::Float(_) => bail!("{}: is a float network, which has no integers", self.file.display()),
+        }
+    }
+
+    /// What a pixel means.
+    pub(crate) fn input(&self) -> &InputDescription {
+        match &self.network {
+            Network::Integer { model, .. } => &model.input,
+            Network::Float(checkpoint) => &checkpoint.model.input,
         }
     }
 

@@ -30,4 +30,4 @@ pub use integer::{
     TensorKind,
 };
 pub use model::{InputDescription, Model, Tensor};
-pub use weights::load_weights;
+pub use weights::{load_weights, load_weights_and_input};

@@ -6,6 +6,7 @@ mod data;
 mod engine;
 mod files;
 mod lm;
+mod meaning;
 mod networks;
 mod owners;
 mod results;

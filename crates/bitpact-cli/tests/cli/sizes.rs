@@ -162,9 +162,9 @@ fn a_small_file_with_wide_layers_is_refused_with_the_memory_it_needs() {
         limited(&place, 2000, &format!("{line} --dataset builtin --threads 1")).failed(1, &refused);
     }
     image::RgbImage::new(8, 8).save(place.path("a.png")).unwrap();
-    limited(&place, 240, "run wide.bitpact a.png").failed(1, &refused);
+    limited(&place, 130, "run wide.bitpact a.png").failed(1, &refused);
     limited(&place, 2000, "run wide.bitpact a.png").ok();
     limited(&place, 2000, "inspect wide.bitpact").ok();
-    let measured = limited(&place, 240, "bench wide.bitpact --threads 1 --batch 1 --seconds 0");
+    let measured = limited(&place, 130, "bench wide.bitpact --threads 1 --batch 1 --seconds 0");
     assert!(measured.code == Some(1) && measured.stderr.contains("needs about"), "{}", measured.stderr);
 }
