@@ -204,6 +204,9 @@ struct State {
     progress: Progress,
 }
 
+/// The integer network's accuracy with its file and its worst error, the simulated one, and the one on held-out images.
+type Evaluated = (Option<(Accuracy, Vec<u8>, f64)>, Option<Accuracy>, Option<Accuracy>);
+
 enum EpochEnd {
     Trained,
     Stopped,
@@ -334,6 +337,13 @@ impl<'a> Trainer<'a> {
         let images = (state.step - first_step) * self.setup.recipe.batch_size as u64;
         let model = self.deploy(backend, state.progress.epochs_done);
         let evaluated = self.evaluate(backend, &model, state.progress.epochs_done + 1);
+        let counted = |(integer, simulated, _): &Evaluated| {
+            integer.as_ref().map(|(evaluation, ..)| evaluation).or(simulated.as_ref()).map(|counted| counted.top1)
+        };
+        let train_top1 = state.progress.sums.accuracy(self.setup.recipe.batch_size);
+        let is_gap = |top1: &f64| warnings::is_gap(train_top1, *top1, self.setup.class_names.len());
+        let gap = evaluated.as_ref().ok().and_then(counted).filter(is_gap);
+        let top1_in_training = gap.map(|_| self.top1_in_training(backend, state.progress.epochs_done));
         backend.swap_average();
         let (integer, simulated, held) = match evaluated {
             Ok(evaluated) => evaluated,
@@ -353,7 +363,7 @@ impl<'a> Trainer<'a> {
             step: state.step,
             lr: self.schedule.lr(state.step - 1),
             loss: progress.sums.loss(),
-            train_top1: progress.sums.accuracy(self.setup.recipe.batch_size),
+            train_top1,
             integer_top1: integer.as_ref().map(|(e, ..)| e.top1),
             integer_top5: integer.as_ref().map(|(e, ..)| e.top5),
             simulated_top1: simulated.as_ref().map(|e| e.top1),
@@ -376,6 +386,7 @@ impl<'a> Trainer<'a> {
             classes: self.setup.class_names.len(),
             train_top1: record.train_top1,
             top1: counted.map(|e| e.top1),
+            top1_in_training,
             reestimates: recipe.bn_reestimate > 0,
             clips_decay: recipe.clip_weight_decay > 0.0,
         };
@@ -407,13 +418,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The integer network's accuracy with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
-    #[allow(clippy::type_complexity)]
-    fn evaluate(
-        &mut self,
-        backend: &mut dyn TrainBackend,
-        model: &Model,
-        epoch: u32,
-    ) -> Result<(Option<(Accuracy, Vec<u8>, f64)>, Option<Accuracy>, Option<Accuracy>), RunError> {
+    fn evaluate(&mut self, backend: &mut dyn TrainBackend, model: &Model, epoch: u32) -> Result<Evaluated, RunError> {
         let test = self.images.test;
         let is_float = self.setup.plan.is_float();
         let observer = &mut *self.options.observer;

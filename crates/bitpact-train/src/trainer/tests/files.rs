@@ -52,7 +52,8 @@ fn a_resumed_run_writes_its_lost_integers_anew_from_the_checkpoint() {
 
 #[test]
 fn a_resumed_run_names_lost_files_that_no_checkpoint_holds() {
-    let damages: [(&str, fn(&std::path::Path), &str); 7] = [
+    type Damage = fn(&std::path::Path);
+    let damages: [(&str, Damage, &str); 7] = [
         (BEST, |path| std::fs::remove_file(path).unwrap(), "missing"),
         (BEST, |path| std::fs::write(path, "").unwrap(), "damaged"),
         (BEST, |path| cut(path, 3, 4), "damaged"),
