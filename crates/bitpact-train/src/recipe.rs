@@ -222,7 +222,8 @@ impl Recipe {
         Draft::open(name)?.finish()
     }
 
-    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file.
+    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file. One that changes nothing beside
+    /// the others may stay, as the recipe of an older run may have it.
     ///
     /// # Errors
     /// The first value that its key cannot have.
@@ -231,7 +232,7 @@ impl Recipe {
             origin: Origin::Default,
             message: format!("a recipe that cannot be written as TOML: {error}"),
         })?;
-        Draft::parse(&text, "recipe")?.finish().map(drop)
+        Draft::parse(&text, "recipe")?.stored().finish().map(drop)
     }
 
     /// The recipe as TOML; reading it back gives an equal recipe.

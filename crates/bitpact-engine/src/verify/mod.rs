@@ -190,10 +190,11 @@ fn compare(
         }
     }
     let codes = trace_codes(reference);
-    let chunk = (CHUNK_CODES / codes.max(1)).clamp(most.min(CHUNK_IMAGES), CHUNK_IMAGES);
     // The interpreter's codes of a chunk of images, and those of a path beside them.
-    let traced = 2 * CODE_BYTES * (codes * chunk.min(images)) as u64;
-    memory::check(traced).map_err(EngineError::Memory)?;
+    let traced = |images: usize| 2 * CODE_BYTES * codes as u64 * images as u64;
+    let chunk = (CHUNK_CODES / codes.max(1)).clamp(most.min(CHUNK_IMAGES), CHUNK_IMAGES).min(images.max(1));
+    let chunk = if memory::check(traced(chunk)).is_ok() { chunk } else { 1 };
+    memory::check(traced(chunk)).map_err(EngineError::Memory)?;
     let (pool, image) = (Pool::new(most), reference.input_shape.elements());
     let interpreter = Interpreter::new(reference);
     let mut pixels = vec![0; chunk * image];

@@ -66,7 +66,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// What a pixel p of channel c means to the network: x = scale[c] * (p - zero_point[c]). One number stands for all channels.
+/// What a pixel p of channel c means to the network: `x = scale[c] * (p - zero_point[c])`. One number stands for all channels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InputScale {
     /// The pixel that stands for 0.

@@ -96,3 +96,17 @@ fn a_run_that_stopped_within_an_epoch_misses_no_integers() {
     run(&recipe, &other, fresh(), None).unwrap();
     assert_eq!(results(folder.path()), results(other.path()));
 }
+
+#[test]
+fn a_run_that_began_with_words_that_change_nothing_is_resumed() {
+    let mut draft = Draft::parse(RECIPE, "test").unwrap();
+    for (key, value) in [("bits", "W8A8"), ("weight_quant", "sawb"), ("schedule", "constant")] {
+        draft.set(key, value, "");
+    }
+    draft.set("lr_decay", 0.5, "");
+    let recipe = draft.stored().finish().unwrap();
+    let at = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(at.path().join("run")).unwrap();
+    run(&recipe, &folder, fresh(), Some(4)).unwrap();
+    assert!(resume(folder.path(), None).unwrap().finished);
+}
