@@ -20,9 +20,9 @@ pub(crate) struct Items {
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Reads the first `limit` items of `most` at the most, each of the shape `item` (`[28, 28]` for images, `[]` for labels). Whether the file
-/// is gzipped is seen from its first bytes. A file that is read to its end, or is not gzipped, must have the length
-/// that its header says.
+/// Reads the first `limit` items of `most` at the most, each of the shape `item` (`[28, 28]` for images, `[]` for
+/// labels). Whether the file is gzipped is seen from its first bytes. A file that is read to its end, or is not
+/// gzipped, must have the length that its header says.
 pub(crate) fn read(opened: Opened, item: &[u32], limit: usize, most: usize) -> Result<Items, DataError> {
     let mut reader = BufReader::with_capacity(1 << 16, &opened.file);
     let start = reader.fill_buf().map_err(|source| opened.io(source))?;

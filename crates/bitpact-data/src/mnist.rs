@@ -29,8 +29,8 @@ const FILE_EXPECTED: &str = "an idx file, plain or gzipped";
 ///
 /// # Errors
 /// A set of another family; a `dir` that is no folder; a file that is missing, unreadable, truncated or no idx file of
-/// 28 x 28 bytes; another number of labels than of images, or more than the set has; a label that is not one of the classes; files of another set
-/// of the family; a limit of 0.
+/// 28 x 28 bytes; another number of labels than of images, or more than the set has; a label that is not one of the
+/// classes; files of another set of the family; a limit of 0.
 pub fn load(name: DatasetName, dir: &Path, limits: Limits) -> Result<Split, DataError> {
     let info = name.info();
     if !info.is_mnist_family() {

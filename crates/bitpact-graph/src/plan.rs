@@ -300,8 +300,9 @@ impl QuantPlan {
     /// quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would hold only zero.
     ///
     /// # Errors
-    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid or scale, `pact-sym` for
-    /// an activation with a ReLU, clip values per channel for a quantizer without them, or a graph that cannot be fused.
+    /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without the
+    /// asked grid or scale, `pact-sym` for an activation with a ReLU, clip values per channel for a quantizer without
+    /// them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let layers = fuse(graph)?;
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {

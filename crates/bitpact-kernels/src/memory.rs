@@ -1,5 +1,5 @@
-//! How much memory this process can have, and what becomes of memory that was freed: reading and packing a network needs about as much
-//! as the network has, once, and the allocator of the GNU C library would keep it.
+//! How much memory this process can have, and what becomes of memory that was freed: reading and packing a network
+//! needs about as much as the network has, once, and the allocator of the GNU C library would keep it.
 
 use std::fmt;
 use std::fs;
@@ -79,8 +79,8 @@ pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Bytes that this process can still have, as far as Linux tells: the least of what the machine has left, the limit of the process's
-/// addresses and that of its control group.
+/// Bytes that this process can still have, as far as Linux tells: the least of what the machine has left, the limit of
+/// the process's addresses and that of its control group.
 pub fn free() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let machine = machine_free(&read("/proc/meminfo"));

@@ -27,8 +27,9 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// Bytes made room for before any of them came.
 const AT_ONCE: u64 = 1 << 26;
 
-/// The bytes of a `.bitpact` or safetensors file, or, of any other file, the first of them. The file is opened once and read from its
-/// beginning to where its own header says it ends, and one byte beyond, so a pipe can be read, and a file without an end is not.
+/// The bytes of a `.bitpact` or safetensors file, or, of any other file, the first of them. The file is opened once and
+/// read from its beginning to where its own header says it ends, and one byte beyond, so a pipe can be read, and a file
+/// without an end is not.
 ///
 /// # Errors
 /// A file that cannot be read, or whose bytes and what is made of them are more than this process can have.

@@ -53,8 +53,8 @@ impl InputDescription {
         (self.scale.iter().map(|&s| f64::from(s)).sum::<f64>() / self.scale.len().max(1) as f64) as f32
     }
 
-    /// The first channel to which `other` gives another meaning, in words; `None` where both mean the same, or have another number of
-    /// channels. Scales within a ten-thousandth of each other are the same.
+    /// The first channel to which `other` gives another meaning, in words; `None` where both mean the same, or have
+    /// another number of channels. Scales within a ten-thousandth of each other are the same.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let channels = self.zero_point.iter().zip(&self.scale);
         let mut both = channels.zip(other.zero_point.iter().zip(&other.scale)).enumerate();

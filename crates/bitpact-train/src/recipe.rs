@@ -222,8 +222,8 @@ impl Recipe {
         Draft::open(name)?.finish()
     }
 
-    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file. One that changes nothing beside
-    /// the others may stay, as the recipe of an older run may have it.
+    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file. One
+    /// that changes nothing beside the others may stay, as the recipe of an older run may have it.
     ///
     /// # Errors
     /// The first value that its key cannot have.
@@ -323,7 +323,8 @@ impl Recipe {
         }
     }
 
-    /// What a pixel means, for each of `channels` channels; where the recipe tells fewer apart, its last for those beyond.
+    /// What a pixel means, for each of `channels` channels; where the recipe tells fewer apart, its last for those
+    /// beyond.
     pub fn input_description(&self, channels: usize) -> InputDescription {
         let InputScale { zero_point, scale } = &self.input;
         InputDescription {

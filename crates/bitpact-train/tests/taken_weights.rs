@@ -1,4 +1,5 @@
-//! Trained float weights that are taken at few bits: the network that is evaluated is as good as they are, from the first epoch on.
+//! Trained float weights that are taken at few bits: the network that is evaluated is as good as they are, from the
+//! first epoch on.
 
 use std::sync::atomic::AtomicBool;
 

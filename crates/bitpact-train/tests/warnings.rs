@@ -33,7 +33,8 @@ nodes = [
 ]
 "#;
 
-/// Images with one bright quarter, which is their class; of noise alone, with classes that follow from nothing, where `is_noise`.
+/// Images with one bright quarter, which is their class; of noise alone, with classes that follow from nothing, where
+/// `is_noise`.
 fn images(n: usize, seed: u64, is_noise: bool) -> InMemory {
     let key = Key::new(seed);
     let pixel = |i: usize, at: usize| {

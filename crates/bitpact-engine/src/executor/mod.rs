@@ -99,7 +99,8 @@ impl Executor {
     /// Checks the network, chooses kernels and packs weights.
     ///
     /// # Errors
-    /// An invalid network, a machine without the instruction set, or one without the memory that the threads' tensors take.
+    /// An invalid network, a machine without the instruction set, or one without the memory that the threads' tensors
+    /// take.
     pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
         Self::with_candidate(model, options, 0)
     }

@@ -495,8 +495,8 @@ pub fn backward_apply(
     }
 }
 
-/// A whole bordered image of codes as real values, `(code - zero[i % n]) * scale` for the `n` numbers of `zero`: the codes of zero of
-/// every channel, or fewer where they repeat.
+/// A whole bordered image of codes as real values, `(code - zero[i % n]) * scale` for the `n` numbers of `zero`: the
+/// codes of zero of every channel, or fewer where they repeat.
 ///
 /// # Panics
 /// If the lengths differ or `zero` is empty.

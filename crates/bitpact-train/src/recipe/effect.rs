@@ -20,8 +20,9 @@ pub(super) struct Rule {
     pub(super) reset: fn(&mut Recipe),
 }
 
-/// Whether no layer reads the recipe's words about weights: all have 8 bits, which take `minmax`, or stay float. A layer of 8 bits whose
-/// override names a quantizer `reads_named` them all the same. False where the network is not known, or has no such plan.
+/// Whether no layer reads the recipe's words about weights: all have 8 bits, which take `minmax`, or stay float. A
+/// layer of 8 bits whose override names a quantizer `reads_named` them all the same. False where the network is not
+/// known, or has no such plan.
 fn leaves_weights_to_minmax(recipe: &Recipe, reads_named: bool) -> bool {
     let (side, classes) = zoo::usual_input(&recipe.arch);
     let built = || zoo::build(&recipe.arch, Shape::new(side, side, 3), classes)?.ok();

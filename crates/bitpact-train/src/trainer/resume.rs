@@ -133,8 +133,8 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Whether the files that the run wrote before its checkpoint stand beside it. The integers of the last epoch are made anew from
-    /// `model`, the network of the checkpoint, where they do not.
+    /// Whether the files that the run wrote before its checkpoint stand beside it. The integers of the last epoch are
+    /// made anew from `model`, the network of the checkpoint, where they do not.
     fn check_files(&mut self, model: &Model, state: &State) -> Result<(), RunError> {
         let done = state.progress.epochs_done;
         let damaged = |name: &str, what: String| Err(RunError::Damaged { path: self.folder.file(name), what });

@@ -27,7 +27,8 @@ pub struct InitReport {
     pub missing: Vec<String>,
     /// In the file, not in the network.
     pub unused: Vec<String>,
-    /// Batches from which batch norm's running statistics are estimated anew before the first step; 0 where those of the file are kept.
+    /// Batches from which batch norm's running statistics are estimated anew before the first step; 0 where those of
+    /// the file are kept.
     pub statistics: u64,
 }
 
@@ -75,8 +76,9 @@ impl Trainer<'_> {
         Ok(state)
     }
 
-    /// From how many batches running statistics are estimated anew after weights were taken: those of the file belong to float weights and
-    /// activations, and a quantizer gives others (DoReFa's weights fill -1 to 1 whatever they were).
+    /// From how many batches running statistics are estimated anew after weights were taken: those of the file belong
+    /// to float weights and activations, and a quantizer gives others (DoReFa's weights fill -1 to 1 whatever they
+    /// were).
     fn statistics_batches(&self, report: &InitReport) -> u64 {
         let is_running = |name: &String| name.ends_with(".running_var");
         let names = || report.loaded.iter().chain(&report.missing);

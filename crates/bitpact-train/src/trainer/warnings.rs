@@ -18,7 +18,8 @@ const DIVERGED: f64 = 10.0;
 /// An evaluated accuracy of less than this part of the one in training has another reason than the images.
 const GAP: f64 = 0.5;
 
-/// Whether the evaluated accuracy is so far below that in training, of more than guesses, that there is a reason to look for.
+/// Whether the evaluated accuracy is so far below that in training, of more than guesses, that there is a reason to
+/// look for.
 pub(super) fn is_gap(train_top1: f64, top1: f64, classes: usize) -> bool {
     top1 < GAP * train_top1 && train_top1 > 3.0 / classes as f64
 }

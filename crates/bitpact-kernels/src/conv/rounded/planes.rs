@@ -109,7 +109,8 @@ impl Planes {
         self.words() * self.dz.cs * 4
     }
 
-    /// Copies one image of codes, less their zero code in bfloat16, into the planes. `zero`, a multiple of 16 long, repeats.
+    /// Copies one image of codes, less their zero code in bfloat16, into the planes. `zero`, a multiple of 16 long,
+    /// repeats.
     pub(super) fn fill(&self, isa: Isa, codes: &[u8], zero: &[u8], planes: &mut [u8]) {
         assert!(codes.len() == self.x.len() && planes.len() == self.planes_len());
         on_isa!(isa, |_FMA| self.fill_body(codes, zero, planes));
