@@ -52,6 +52,15 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if usage { 2 } else { 1 })
 }
 
+/// A difference that `--force` makes a warning, and an error where that was not given; `does` is what it does.
+pub(crate) fn or_force(force: bool, difference: String, does: &str) -> anyhow::Result<()> {
+    if !force {
+        anyhow::bail!("{difference}; --force {does} all the same");
+    }
+    say!("warning: {}", printable(&difference));
+    Ok(())
+}
+
 /// Tells an error on stderr that does not end the command.
 pub(crate) fn report_part(error: &anyhow::Error) {
     say!("error: {}", printable(&message(error)));

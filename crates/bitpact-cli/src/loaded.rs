@@ -1,19 +1,14 @@
 //! A MODEL on the command line: a .bitpact file, a checkpoint, or the folder of a run.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitpact::graph::{Graph, Shape, zoo};
-use bitpact::model::ConvertError;
+use bitpact::model::{BITPACT_MAGIC, ConvertError, InputDescription, read_model_file};
 use bitpact::train::recipe::{nearest, read_network};
 use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
 use bitpact::train::{Draft, Recipe, RunFolder};
 use bitpact::{Checkpoint, IntegerModel, convert};
-
-/// First bytes of a .bitpact file.
-const BITPACT_MAGIC: &[u8] = b"BITPACT\n";
 
 /// What was found.
 pub(crate) struct Loaded {
@@ -75,19 +70,24 @@ pub(crate) fn architecture(path: &Path, side: Option<usize>) -> Result<Option<Gr
 /// Opens what a run can be converted from: its checkpoint.
 pub(crate) fn open_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint)> {
     let file = if path.is_dir() { RunFolder::open(path)?.file(LAST) } else { path.to_owned() };
-    if starts_with_magic(&file)? {
+    let bytes = read_model_file(&file)?;
+    if is_bitpact(&file, &bytes) {
         bail!("{}: is an integer network already; expected a run folder or a checkpoint", file.display());
     }
-    let checkpoint = Checkpoint::load(&file)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes, &file)?;
     Ok((file, checkpoint))
 }
 
 fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
-    if starts_with_magic(file)? {
-        let network = Network::Integer { model: IntegerModel::load(file)?, worst_error: None, checkpoint: None };
+    // Opened once: what is read of a pipe is gone.
+    let bytes = read_model_file(file)?;
+    if is_bitpact(file, &bytes) {
+        let model = IntegerModel::from_bytes(&bytes, file)?;
+        let network = Network::Integer { model, worst_error: None, checkpoint: None };
         return Ok(Loaded { file: file.to_owned(), recipe, network });
     }
-    let checkpoint = Checkpoint::load(file)?;
+    let checkpoint = Checkpoint::from_bytes(&bytes, file)?;
+    drop(bytes);
     let stored = checkpoint
         .training
         .as_ref()
@@ -108,15 +108,9 @@ fn open_file(file: &Path, recipe: Option<Recipe>) -> Result<Loaded> {
     Ok(Loaded { file: file.to_owned(), recipe, network })
 }
 
-fn starts_with_magic(file: &Path) -> Result<bool> {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut start = Vec::new();
-        File::open(file)?.take(BITPACT_MAGIC.len() as u64).read_to_end(&mut start)?;
-        Ok(start)
-    };
-    let start = read().with_context(|| format!("{}: cannot read", file.display()))?;
-    // An empty or damaged file with this extension is told as what it was meant to be.
-    Ok(start == BITPACT_MAGIC || file.extension().is_some_and(|extension| extension == "bitpact"))
+/// Whether the file is an integer network, or, empty or damaged, was meant to be one.
+fn is_bitpact(file: &Path, bytes: &[u8]) -> bool {
+    bytes.starts_with(&BITPACT_MAGIC) || file.extension().is_some_and(|extension| extension == "bitpact")
 }
 
 impl Loaded {
@@ -133,6 +127,14 @@ impl Loaded {
         match &self.network {
             Network::Integer { model, .. } => Ok(model),
             Network::Float(_) => bail!("{}: is a float network, which has no integers", self.file.display()),
+        }
+    }
+
+    /// What a pixel means.
+    pub(crate) fn input(&self) -> &InputDescription {
+        match &self.network {
+            Network::Integer { model, .. } => &model.input,
+            Network::Float(checkpoint) => &checkpoint.model.input,
         }
     }
 

@@ -39,12 +39,16 @@ impl Display {
             }
             Event::Initialized(report) => {
                 self.line(format!(
-                    "took {} tensors; {} more start as usual{}; {} of the file are not used{}",
+                    "took {} tensors; {} more start as usual{}; {} of the file are not used{}{}",
                     report.loaded.len(),
                     report.missing.len(),
                     listed(&report.missing),
                     report.unused.len(),
-                    listed(&report.unused)
+                    listed(&report.unused),
+                    match report.statistics {
+                        0 => String::new(),
+                        batches => format!("; batch norm's statistics are estimated anew from {batches} batches"),
+                    }
                 ));
             }
             Event::Calibrated(values) => {
@@ -58,6 +62,9 @@ impl Display {
                 if (had / has).ln().abs() > 1.05f64.ln() {
                     self.line(format!("warning: the learning rate goes on at {has:.2e}, after {had:.2e}"));
                 }
+            }
+            Event::Rebuilt { file, why } => {
+                self.line(format!("{}: {file} was {why}; written anew from last.safetensors", self.label));
             }
             Event::Bits { epoch, bits } => self.line(format!("{}: {bits} from epoch {epoch} on", self.label)),
             Event::Step { epoch, batch, batches, loss } => {

@@ -83,6 +83,9 @@ pub(crate) fn open(
 /// Reads exactly `bytes` bytes, growing the buffer only as they come: what a header promises may be a lie.
 pub(crate) fn read_promised(reader: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
     const MOST_AT_ONCE: u64 = 1 << 26;
+    // The bytes, and what is made of them.
+    bitpact_kernels::memory::check(bytes.saturating_mul(2))
+        .map_err(|shortage| io::Error::new(io::ErrorKind::OutOfMemory, shortage.to_string()))?;
     let mut out = Vec::with_capacity(bytes.min(MOST_AT_ONCE) as usize);
     reader.take(bytes).read_to_end(&mut out)?;
     if out.len() as u64 == bytes {

@@ -18,21 +18,18 @@ pub(crate) struct Items {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// More items than any set of the family has.
-const MOST_ITEMS: u64 = 10_000_000;
-
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Reads the first `limit` items, each of the shape `item` (`[28, 28]` for images, `[]` for labels). Whether the file
-/// is gzipped is seen from its first bytes. A file that is read to its end, or is not gzipped, must have the length
-/// that its header says.
-pub(crate) fn read(opened: Opened, item: &[u32], limit: usize) -> Result<Items, DataError> {
+/// Reads the first `limit` items of `most` at the most, each of the shape `item` (`[28, 28]` for images, `[]` for
+/// labels). Whether the file is gzipped is seen from its first bytes. A file that is read to its end, or is not
+/// gzipped, must have the length that its header says.
+pub(crate) fn read(opened: Opened, item: &[u32], limit: usize, most: usize) -> Result<Items, DataError> {
     let mut reader = BufReader::with_capacity(1 << 16, &opened.file);
     let start = reader.fill_buf().map_err(|source| opened.io(source))?;
     if start.starts_with(&GZIP_MAGIC) {
-        parse(&opened, &mut MultiGzDecoder::new(reader), item, limit, None)
+        parse(&opened, &mut MultiGzDecoder::new(reader), item, (limit, most), None)
     } else {
-        parse(&opened, &mut reader, item, limit, Some(opened.bytes))
+        parse(&opened, &mut reader, item, (limit, most), Some(opened.bytes))
     }
 }
 
@@ -40,7 +37,7 @@ fn parse(
     opened: &Opened,
     reader: &mut impl Read,
     item: &[u32],
-    limit: usize,
+    (limit, most): (usize, usize),
     length: Option<u64>,
 ) -> Result<Items, DataError> {
     let io = |source: std::io::Error| match source.kind() {
@@ -61,8 +58,8 @@ fn parse(
         return Err(opened.format(format!("its items are {}, expected {}", shown(&sizes[1..]), shown(item))));
     }
     let count = u64::from(sizes[0]);
-    if count > MOST_ITEMS {
-        return Err(opened.format(format!("its header promises {count} items, expected at most {MOST_ITEMS}")));
+    if count > most as u64 {
+        return Err(opened.format(format!("its header promises {count} items, and the set has {most}")));
     }
     let item_bytes: u64 = item.iter().map(|&size| u64::from(size)).product();
     let expected = 4 + 4 * dimensions as u64 + count * item_bytes;

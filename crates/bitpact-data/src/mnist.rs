@@ -29,8 +29,8 @@ const FILE_EXPECTED: &str = "an idx file, plain or gzipped";
 ///
 /// # Errors
 /// A set of another family; a `dir` that is no folder; a file that is missing, unreadable, truncated or no idx file of
-/// 28 x 28 bytes; another number of labels than of images; a label that is not one of the classes; files of another set
-/// of the family; a limit of 0.
+/// 28 x 28 bytes; another number of labels than of images, or more than the set has; a label that is not one of the
+/// classes; files of another set of the family; a limit of 0.
 pub fn load(name: DatasetName, dir: &Path, limits: Limits) -> Result<Split, DataError> {
     let info = name.info();
     if !info.is_mnist_family() {
@@ -44,7 +44,11 @@ pub fn load(name: DatasetName, dir: &Path, limits: Limits) -> Result<Split, Data
         };
         let (images, labels) = (open(images.name)?, open(labels.name)?);
         refuse_siblings(info, &labels)?;
-        read(info, images, labels, limit)
+        let most = match half {
+            Half::Train => info.train_images,
+            Half::Test => info.test_images,
+        };
+        read(info, images, labels, limit, most)
     };
     Ok(Split { train: Box::new(half(Half::Train, limits.train)?), test: Box::new(half(Half::Test, limits.test)?) })
 }
@@ -70,11 +74,17 @@ fn refuse_siblings(info: &SetInfo, labels: &Opened) -> Result<(), DataError> {
     }
 }
 
-fn read(info: &SetInfo, images: Opened, labels: Opened, limit: Option<usize>) -> Result<InMemory, DataError> {
+fn read(
+    info: &SetInfo,
+    images: Opened,
+    labels: Opened,
+    limit: Option<usize>,
+    most: usize,
+) -> Result<InMemory, DataError> {
     let paths = [images.path.clone(), labels.path.clone()];
     let limit = limited_len(&paths[0].display().to_string(), usize::MAX, limit)?;
-    let labels = idx::read(labels, &[], limit)?;
-    let images = idx::read(images, &[SIDE as u32; 2], limit)?;
+    let labels = idx::read(labels, &[], limit, most)?;
+    let images = idx::read(images, &[SIDE as u32; 2], limit, most)?;
     let [images_path, path] = paths;
     if images.count != labels.count {
         let message = format!("has {} labels, but {} has {} images", labels.count, images_path.display(), images.count);

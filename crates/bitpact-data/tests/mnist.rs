@@ -112,6 +112,8 @@ fn files_that_are_not_what_they_say_are_refused() {
     wide[12..16].copy_from_slice(&29u32.to_be_bytes());
     let mut long = good.clone();
     long.push(0);
+    let mut many = images(60_001, &[]);
+    many.resize(300 << 20, 0);
     let mut flipped = gzip(&good);
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x55;
@@ -130,6 +132,8 @@ fn files_that_are_not_what_they_say_are_refused() {
         (gzip(&good[..100]), "truncated: the data end after 84 of 3920 bytes"),
         (gzip(&long), "goes on after the 5 items"),
         (gzip(&huge), "promises 4294967295 items"),
+        (gzip(&many), "promises 60001 items, and the set has 60000"),
+        (images(60_001, &[]), "promises 60001 items, and the set has 60000"),
         (gzip(&good)[..200].to_vec(), "train-images"),
         (flipped, "train-images"),
         (b"\x1f\x8bnot gzip at all".to_vec(), "cannot read"),

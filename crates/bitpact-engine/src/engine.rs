@@ -31,10 +31,11 @@ impl Engine {
     /// Prepares `model`.
     ///
     /// # Errors
-    /// An invalid network or a machine without the instruction set.
+    /// An invalid network, or a machine without the instruction set or the memory that the threads' tensors take.
     pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
         // The origin is never called, so one thread's memory is enough for it.
         let origin = Executor::new(model, ExecOptions { threads: 1, ..options })?;
+        origin.check_memory(options.threads)?;
         Ok(Self {
             idle: Mutex::new(Vec::new()),
             origin,

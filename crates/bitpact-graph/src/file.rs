@@ -56,3 +56,52 @@ fn resolve(file: GraphFile) -> Result<Graph, GraphError> {
     }
     Graph::new(file.name, nodes)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Graph;
+
+    /// A network of the usual nodes, one of which has `words` more.
+    fn network(node: &str, words: &str) -> Result<Graph, String> {
+        let nodes = [
+            ("in", r#""op": "input", "height": 4, "width": 4, "channels": 1"#),
+            ("c1", r#""op": "conv", "out_channels": 2, "kernel": 1"#),
+            ("n1", r#""op": "batch_norm""#),
+            ("a1", r#""op": "act""#),
+            ("sum", r#""op": "add", "inputs": ["a1", "n1"]"#),
+            ("cat", r#""op": "concat", "inputs": ["sum", "c1"]"#),
+            ("a2", r#""op": "act""#),
+            ("pool", r#""op": "global_avg_pool""#),
+            ("fc", r#""op": "linear", "out_features": 2"#),
+        ];
+        let written = nodes.map(|(name, rest)| {
+            let more = if name == node { words } else { "" };
+            format!(r#"{{ "name": "{name}", {rest}{more} }}"#)
+        });
+        let text = format!(r#"{{ "name": "x", "nodes": [{}] }}"#, written.join(","));
+        let json = serde_json::from_str::<Graph>(&text).map_err(|error| error.to_string());
+        let value: toml::Value = serde_json::from_str(&text).unwrap();
+        let toml = value.try_into::<Graph>().map_err(|error| error.to_string());
+        assert_eq!(json.as_ref().ok(), toml.as_ref().ok());
+        json
+    }
+
+    #[test]
+    fn keys_that_an_op_does_not_have_are_errors() {
+        network("", "").unwrap();
+        for (node, word) in [
+            ("in", "kernel"),
+            ("c1", "eps"),
+            ("n1", "eps"),
+            ("n1", "momentum"),
+            ("a1", "bits"),
+            ("sum", "stride"),
+            ("cat", "axis"),
+            ("pool", "kernel"),
+            ("fc", "kernel"),
+        ] {
+            let error = network(node, &format!(r#", "{word}": 1"#)).unwrap_err();
+            assert!(error.contains(&format!("unknown field `{word}`")), "{node}: {error}");
+        }
+    }
+}

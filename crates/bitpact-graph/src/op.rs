@@ -4,10 +4,18 @@ mod shapes;
 mod written;
 
 use bitpact_core::Function;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Move, Padding, Shape, Window};
 use written::{is_default_eps, is_default_momentum, is_false, is_one, is_ones, is_true, is_zeros, pair, sides};
+
+/// An op without keys of its own, which serde would take with any.
+fn no_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {}
+    Keys::deserialize(deserializer).map(|Keys {}| ())
+}
 
 /// What a node computes. Weights are not part of the op: they are tensors named after the node. Pairs are rows first.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -48,6 +56,7 @@ pub enum Op {
     /// a table of codes, so its input is an activation, signed as a rule, and activations read it.
     Function(Function),
     /// Sum of two or more tensors of one shape.
+    #[serde(deserialize_with = "no_keys")]
     Add,
     /// Product of two tensors of one shape, element by element; the second may also be 1x1xc, and then stands for every pixel.
     Mul,
@@ -65,10 +74,12 @@ pub enum Op {
     /// Maximum over a window; padding never wins.
     MaxPool(MaxPool),
     /// Mean over h and w.
+    #[serde(deserialize_with = "no_keys")]
     GlobalAvgPool,
     /// Mean over a window.
     AvgPool(AvgPool),
     /// The channels of two or more tensors of one height and width, one after the other.
+    #[serde(deserialize_with = "no_keys")]
     Concat,
     /// In training sets a value to 0 with probability `rate` and divides the others by `1 - rate` (Srivastava et al.
     /// 2014); nothing elsewhere, and absent from an integer network.

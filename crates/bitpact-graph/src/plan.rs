@@ -271,6 +271,17 @@ pub enum PlanError {
         /// What does not fit.
         what: &'static str,
     },
+    /// Bits are asked for, and nothing takes them: there is no activation, and the weights of every layer stay float.
+    #[error(
+        "layer `{layer}`: {bits} quantizes nothing here, as the network has no activation and its weights stay float, so no integer \
+         network could be written; take first_last = \"8bit\" or \"same\", or weight_bits of 1 to 8, or train in float (bits = \"float\")"
+    )]
+    NothingQuantized {
+        /// A layer with float weights.
+        layer: String,
+        /// What was asked for.
+        bits: BitSpec,
+    },
     /// A plan read from a file does not fit its graph.
     #[error("layer `{layer}`: {what}")]
     Mismatch {
@@ -289,8 +300,9 @@ impl QuantPlan {
     /// quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would hold only zero.
     ///
     /// # Errors
-    /// An override that matches nothing or asks for impossible bits, a quantizer without the asked grid or scale, `pact-sym` for
-    /// an activation with a ReLU, clip values per channel for a quantizer without them, or a graph that cannot be fused.
+    /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without the
+    /// asked grid or scale, `pact-sym` for an activation with a ReLU, clip values per channel for a quantizer without
+    /// them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
             fuse_float(graph)?;
@@ -371,13 +383,17 @@ impl QuantPlan {
             act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             plan.activations.insert(node.name.clone(), act);
         }
+        if plan.is_float() {
+            let layer = plan.weights.keys().next().cloned().unwrap_or_default();
+            return Err(PlanError::NothingQuantized { layer, bits: config.bits });
+        }
         plan.check_shared(graph)?;
         Ok(plan)
     }
 
     /// Whether no layer is quantized: the network has no integer form.
     pub fn is_float(&self) -> bool {
-        self.activations.is_empty()
+        self.activations.is_empty() && self.weights.values().all(|weights| *weights == WeightPlan::Float)
     }
 
     /// Checks that the plan names exactly the layers of `graph`.
@@ -407,9 +423,6 @@ impl QuantPlan {
                 };
                 act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;
             }
-        }
-        if self.is_float() && self.weights.values().any(|w| *w != WeightPlan::Float) {
-            return mismatch(&graph.node(graph.output()).name, "quantized weights need quantized activations");
         }
         self.check_shared(graph)
     }

@@ -36,6 +36,12 @@ impl ScratchSize {
         }
     }
 
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        let ScratchSize { prepared, acc, res, base } = self;
+        prepared.iter().sum::<usize>() + 4 * acc.iter().sum::<usize>() + res + 4 * base
+    }
+
     /// Reserves the memory.
     pub fn reserve(&self) -> Scratch {
         Scratch {

@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use bitpact_kernels::memory::read_at_most;
 use serde::Deserialize;
 
 use crate::shard::Shard;
 use crate::tensors::{self, Tensors};
 use crate::{Config, Layer, LmError, Outer, RopeScaling, Source};
+
+/// Bytes of a `config.json`, at the most.
+const CONFIG_BYTES: u64 = 1 << 20;
 
 /// A Hugging Face folder. Tensors are read when they are asked for.
 #[derive(Debug)]
@@ -25,7 +29,8 @@ impl HuggingFace {
     /// Where something is missing, no model of the Llama family, or damaged.
     pub fn open(folder: &Path) -> Result<HuggingFace, LmError> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(LmError::read(&path))?;
+        let bytes = read_at_most(&path, CONFIG_BYTES).map_err(LmError::read(&path))?;
+        let text = String::from_utf8_lossy(&bytes);
         let config = parse_config(&path, &text)?;
         let mut names: Vec<PathBuf> = std::fs::read_dir(folder)
             .map_err(LmError::read(folder))?

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bitpact_kernels::memory::read_at_most;
+
 use crate::{LmError, ScoredPieces};
 
 /// A tokenizer of one of the kinds that models come with.
@@ -14,12 +16,15 @@ pub enum Tokenizer {
 }
 
 impl Tokenizer {
+    /// Bytes of the file of a tokenizer, at the most.
+    pub const MOST_BYTES: u64 = 1 << 28;
+
     /// Reads `tokenizer.json` or a tokenizer of llama2.c (any other name).
     ///
     /// # Errors
     /// Where the file cannot be read or is no tokenizer.
     pub fn open(path: &Path) -> Result<Tokenizer, LmError> {
-        Tokenizer::from_bytes(path, std::fs::read(path).map_err(LmError::read(path))?)
+        Tokenizer::from_bytes(path, read_at_most(path, Tokenizer::MOST_BYTES).map_err(LmError::read(path))?)
     }
 
     /// The tokenizer of the file `path` with these bytes.

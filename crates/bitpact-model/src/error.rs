@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use std::path::{Path, PathBuf};
 
 use bitpact_graph::PlanError;
+use bitpact_kernels::memory::Shortage;
 
 /// Why a model or a file of one is refused.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,14 @@ pub enum ModelError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file needs more memory than there is.
+    #[error("{}: {shortage}", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// What it needs and what there is.
+        shortage: Shortage,
     },
     /// A file cannot be written; what stood there before still does.
     #[error("{}: cannot write: {source}", path.display())]

@@ -1,13 +1,15 @@
 //! Reading files, and writing them so that a reader sees the old one or the new one, never half of either.
 
+use std::collections::BTreeMap;
 use std::fs::{File, FileType, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use tempfile::NamedTempFile;
 
 use crate::ModelError;
+use crate::format::{HEADER_BYTES, MAGIC};
 
 /// Prefix of the names of temporary files.
 const TEMPORARY: &str = ".bitpact-";
@@ -18,9 +20,73 @@ const MOST_LINKS: usize = 40;
 /// Read by every write under way.
 static WRITES: RwLock<()> = RwLock::new(());
 
-/// All bytes of the file at `path`.
+/// Bytes read of a file that is neither of ours nor safetensors: enough to tell what it is.
+const OTHER_BYTES: u64 = 1 << 12;
+/// Bytes of the longest header of a safetensors file.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Bytes made room for before any of them came.
+const AT_ONCE: u64 = 1 << 26;
+
+/// The bytes of a `.bitpact` or safetensors file, or, of any other file, the first of them. The file is opened once and
+/// read from its beginning to where its own header says it ends, and one byte beyond, so a pipe can be read, and a file
+/// without an end is not.
+///
+/// # Errors
+/// A file that cannot be read, or whose bytes and what is made of them are more than this process can have.
+pub fn read_model_file(path: impl AsRef<Path>) -> Result<Vec<u8>, ModelError> {
+    read(path.as_ref())
+}
+
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
+    let fail = |source| ModelError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(fail)?;
+    let metadata = file.metadata().map_err(fail)?;
+    let mut bytes = Vec::new();
+    let Some(promised) = promised(&mut file, &mut bytes).map_err(fail)? else {
+        fill(&mut file, &mut bytes, OTHER_BYTES).map_err(fail)?;
+        return Ok(bytes);
+    };
+    let needed = if metadata.is_file() { promised.min(metadata.len()) } else { promised };
+    // The file, and what is made of it.
+    bitpact_kernels::memory::check(needed.saturating_mul(2))
+        .map_err(|shortage| ModelError::Memory { path: path.to_owned(), shortage })?;
+    bytes.reserve_exact((needed.min(AT_ONCE) as usize + 1).saturating_sub(bytes.len()));
+    fill(&mut file, &mut bytes, promised.saturating_add(1)).map_err(fail)?;
+    Ok(bytes)
+}
+
+/// Reads until `bytes` are `length` long or the file ends.
+fn fill(file: &mut File, bytes: &mut Vec<u8>, length: u64) -> std::io::Result<()> {
+    file.take(length.saturating_sub(bytes.len() as u64)).read_to_end(bytes).map(|_| ())
+}
+
+/// The length of the file as its header says it; `None` for a file of another kind.
+fn promised(file: &mut File, bytes: &mut Vec<u8>) -> std::io::Result<Option<u64>> {
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
+    fill(file, bytes, HEADER_BYTES as u64)?;
+    if bytes.starts_with(&MAGIC) {
+        return Ok(bytes.get(12..).and_then(word));
+    }
+    let Some(header) = word(bytes).filter(|header| (2..=LONGEST_HEADER).contains(header)) else { return Ok(None) };
+    if bytes.get(8) != Some(&b'{') {
+        return Ok(None);
+    }
+    fill(file, bytes, 8 + header)?;
+    let end = bytes.get(8..8 + header as usize).and_then(data_end);
+    // A header that is none is told by whoever reads the bytes.
+    Ok(end.map(|end| end.saturating_add(8 + header)))
+}
+
+/// Where the last tensor of a safetensors header ends, counted from the end of the header.
+fn data_end(header: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        data_offsets: Option<[u64; 2]>,
+    }
+    // The entry `__metadata__` has none.
+    let entries: BTreeMap<String, Entry> = serde_json::from_slice(header).ok()?;
+    Some(entries.values().filter_map(|entry| entry.data_offsets).map(|[_, end]| end).max().unwrap_or(0))
 }
 
 /// Writes what became of a value, atomically; an error in either names `path`.

@@ -23,11 +23,11 @@ mod weights;
 pub use checkpoint::{Checkpoint, TrainingState};
 pub use convert::{ActReport, Conversion, ConvertError, LayerReport, convert};
 pub use error::ModelError;
-pub use file::{hold_writes, remove_leftovers, write_atomically};
-pub use format::VERSION as BITPACT_VERSION;
+pub use file::{hold_writes, read_model_file, remove_leftovers, write_atomically};
+pub use format::{MAGIC as BITPACT_MAGIC, VERSION as BITPACT_VERSION};
 pub use integer::{
     IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
     TensorKind,
 };
 pub use model::{InputDescription, Model, Tensor};
-pub use weights::load_weights;
+pub use weights::{load_weights, load_weights_and_input};

@@ -53,6 +53,21 @@ impl InputDescription {
         (self.scale.iter().map(|&s| f64::from(s)).sum::<f64>() / self.scale.len().max(1) as f64) as f32
     }
 
+    /// The first channel to which `other` gives another meaning, in words; `None` where both mean the same, or have
+    /// another number of channels. Scales within a ten-thousandth of each other are the same.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let channels = self.zero_point.iter().zip(&self.scale);
+        let mut both = channels.zip(other.zero_point.iter().zip(&other.scale)).enumerate();
+        let same_length = self.zero_point.len() == other.zero_point.len();
+        let differs = |((zero, scale), (zero2, scale2)): ((&u8, &f32), (&u8, &f32))| {
+            zero != zero2 || (scale - scale2).abs() > 1e-4 * scale.abs()
+        };
+        let (channel, ((zero, scale), (zero2, scale2))) = both.find(|(_, pair)| same_length && differs(*pair))?;
+        Some(format!(
+            "a pixel p of channel {channel} means (p - {zero}) * {scale} to one and (p - {zero2}) * {scale2} to the other"
+        ))
+    }
+
     pub(crate) fn check(&self, channels: usize) -> Result<(), ModelError> {
         let error = |what| Err(ModelError::Description { place: "input", what });
         if self.zero_point.len() != channels || self.scale.len() != channels {

@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::{PREFIXES, floats, is_checkpoint, not_safetensors};
 use crate::model::check_texts;
-use crate::{Checkpoint, ModelError, Tensor, file};
+use crate::{Checkpoint, InputDescription, ModelError, Tensor, file};
 
 /// Reads the named tensors of a safetensors file: a checkpoint of bitpact, whose model tensors are returned, or any file
 /// with PyTorch's names. A leading `module.` is dropped from names, `num_batches_tracked` is passed over.
@@ -16,13 +16,24 @@ use crate::{Checkpoint, ModelError, Tensor, file};
 /// A file that cannot be read, is not safetensors, has a tensor that is not float32, two of one name, or a name with
 /// control characters.
 pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    load_weights_and_input(path).map(|(tensors, _)| tensors)
+}
+
+/// The same, with what a pixel meant to the network where the file says it: a checkpoint of bitpact does.
+///
+/// # Errors
+/// Those of [`load_weights`].
+pub fn load_weights_and_input(
+    path: impl AsRef<Path>,
+) -> Result<(BTreeMap<String, Tensor>, Option<InputDescription>), ModelError> {
     let path = path.as_ref();
     from_bytes(&file::read(path)?).map_err(|e| e.in_file(path))
 }
 
-fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
+fn from_bytes(bytes: &[u8]) -> Result<(BTreeMap<String, Tensor>, Option<InputDescription>), ModelError> {
     if is_checkpoint(bytes) {
-        return Ok(Checkpoint::decode(bytes)?.model.tensors);
+        let model = Checkpoint::decode(bytes)?.model;
+        return Ok((model.tensors, Some(model.input)));
     }
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| ModelError::Kind { kind: "safetensors file", what: not_safetensors(bytes, &e) })?;
@@ -41,5 +52,5 @@ fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ModelError> {
             return Err(ModelError::tensor(name, "stands twice in the file, with and without `module.`"));
         }
     }
-    Ok(tensors)
+    Ok((tensors, None))
 }

@@ -57,6 +57,17 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// A batch norm's statistics or a gradient that float32 cannot hold.
+    #[error(
+        "step {step}: {what} is beyond float32: values or gradients grow from layer to layer; lower lr, bound the gradients \
+         (max_grad_norm), or give the network fewer layers or shortcuts"
+    )]
+    Overflow {
+        /// Step since the start of training.
+        step: u64,
+        /// What cannot be held, with the name of its tensor.
+        what: String,
+    },
     /// This CPU lacks the instruction set that was asked for.
     #[error("this CPU has no {isa}; it has {available}")]
     Isa {
@@ -201,7 +212,7 @@ pub trait TrainBackend {
     /// Forward, backward and update on one batch.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`], with the parameters as before the step.
+    /// [`TrainError::NotFinite`] and [`TrainError::Overflow`], with the parameters as before the step.
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError>;
 
     /// Outputs of up to a batch of images in the simulated view: codes and clips with real scales and running

@@ -51,7 +51,7 @@ pub use init::initial_tensors;
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use profile::{Pass, StepTimes, Work};
 pub use recipe::{Draft, Recipe, RecipeError};
-pub use records::{EpochRecord, Record};
+pub use records::{EpochRecord, Record, WarningKind, WarningRecord};
 pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use task::{DenseLoss, Metric, Targets};

@@ -1,6 +1,6 @@
-//! How much memory training takes, estimated before it is asked for, and how much there is.
+//! How much memory training takes, estimated before it is asked for.
 
-use std::fs;
+pub use bitpact_kernels::memory::free;
 
 use bitpact_graph::{Graph, NodeId, Op, QuantPlan};
 
@@ -71,56 +71,11 @@ pub fn check(networks: &[(&Graph, &QuantPlan)], batch_size: usize, free: Option<
     Err(TooMuch { needed, free, fits })
 }
 
-/// Bytes that this process can still have, as far as Linux tells: the least of what the machine has left, the limit of the process's
-/// addresses and that of its control group.
-pub fn free() -> Option<u64> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let machine = machine_free(&read("/proc/meminfo"));
-    let addresses = addresses_free(&read("/proc/self/limits"), &read("/proc/self/status"));
-    let group = group_free(&read("/sys/fs/cgroup/memory.max"), &read("/sys/fs/cgroup/memory.current"));
-    [machine, addresses, group].into_iter().flatten().min()
-}
-
-/// A field such as `MemAvailable:   23 kB`, in bytes.
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-fn machine_free(meminfo: &str) -> Option<u64> {
-    Some(kilobytes(meminfo, "MemAvailable:")? + kilobytes(meminfo, "SwapFree:").unwrap_or(0))
-}
-
-fn addresses_free(limits: &str, status: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
-    let most: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(most.saturating_sub(kilobytes(status, "VmSize:")?))
-}
-
-fn group_free(most: &str, current: &str) -> Option<u64> {
-    let (most, current): (u64, u64) = (most.trim().parse().ok()?, current.trim().parse().ok()?);
-    Some(most.saturating_sub(current))
-}
-
 #[cfg(test)]
 mod tests {
     use bitpact_graph::{QuantConfig, Shape, zoo};
 
     use super::*;
-
-    #[test]
-    fn what_is_free_as_linux_tells_it() {
-        let meminfo = "MemTotal: 100 kB\nMemAvailable:   24 kB\nSwapFree: 2 kB\n";
-        assert_eq!(machine_free(meminfo), Some(26 * 1024));
-        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax address space   5000000   unlimited   bytes\n";
-        assert_eq!(addresses_free(limits, "VmSize:\t1000 kB\n"), Some(5_000_000 - 1_024_000));
-        assert_eq!(addresses_free(&limits.replace("5000000", "unlimited"), "VmSize:\t1000 kB\n"), None);
-        assert_eq!(
-            [group_free("900\n", "1000\n"), group_free("max\n", "5\n"), group_free("", "")],
-            [Some(0), None, None]
-        );
-        assert_eq!(machine_free(""), None);
-    }
 
     #[test]
     fn a_batch_that_does_not_fit_says_what_would() {

@@ -141,6 +141,24 @@ impl Params {
         self.list.iter_mut().for_each(|p| p.clamped = 0);
     }
 
+    /// The first gradient that float32 does not hold, as an error of step `step`: no update may see it.
+    pub(super) fn check_gradients(&self, step: u64) -> Result<(), TrainError> {
+        // The bits of |g| are ordered as the numbers are, with what is no number at their end.
+        let largest = |p: &&Param| p.grad.iter().fold(0, |most: u32, g| most.max(g.abs().to_bits()));
+        match self.list.iter().find(|p| largest(p) >= f32::INFINITY.to_bits()) {
+            None => Ok(()),
+            Some(p) => Err(TrainError::Overflow { step, what: format!("the gradient of `{}`", p.name) }),
+        }
+    }
+
+    /// An error of step `step` where the batch's statistic of the tensor `id` is not a number of float32.
+    pub(super) fn check_statistic(&self, step: u64, id: ParamId, new: f64) -> Result<(), TrainError> {
+        match (new as f32).is_finite() {
+            true => Ok(()),
+            false => Err(TrainError::Overflow { step, what: format!("`{}`, which is {new:.3e},", self.list[id].name) }),
+        }
+    }
+
     pub(super) fn tensors(&self) -> BTreeMap<String, Tensor> {
         let tensor = |p: &Param| Tensor { shape: p.shape.clone(), data: p.value.clone() };
         self.list.iter().map(|p| (p.name.clone(), tensor(p))).collect()

@@ -29,7 +29,8 @@ pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
 pub use resolve::read_network;
-pub use values::{Augmentation, ClipInit, GroupRates, InputScale, Precision};
+pub(crate) use values::text_to_path;
+pub use values::{Augmentation, ClipInit, GroupRates, InputScale, Precision, path_to_text};
 
 /// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:
 /// they do not change what is trained, and no file of a run holds them.
@@ -221,7 +222,8 @@ impl Recipe {
         Draft::open(name)?.finish()
     }
 
-    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file.
+    /// Checks the values of a recipe whose fields were set by hand as [`Draft::finish`] checks those of a file. One
+    /// that changes nothing beside the others may stay, as the recipe of an older run may have it.
     ///
     /// # Errors
     /// The first value that its key cannot have.
@@ -230,7 +232,7 @@ impl Recipe {
             origin: Origin::Default,
             message: format!("a recipe that cannot be written as TOML: {error}"),
         })?;
-        Draft::parse(&text, "recipe")?.finish().map(drop)
+        Draft::parse(&text, "recipe")?.stored().finish().map(drop)
     }
 
     /// The recipe as TOML; reading it back gives an equal recipe.
@@ -321,9 +323,14 @@ impl Recipe {
         }
     }
 
-    /// What a pixel means, for each of `channels` channels.
+    /// What a pixel means, for each of `channels` channels; where the recipe tells fewer apart, its last for those
+    /// beyond.
     pub fn input_description(&self, channels: usize) -> InputDescription {
-        InputDescription::uniform(channels, self.input.zero_point, self.input.scale as f32)
+        let InputScale { zero_point, scale } = &self.input;
+        InputDescription {
+            zero_point: (0..channels).map(|c| zero_point[c.min(zero_point.len() - 1)]).collect(),
+            scale: (0..channels).map(|c| scale[c.min(scale.len() - 1)] as f32).collect(),
+        }
     }
 
     /// The learning rate of every step.

@@ -112,8 +112,10 @@ pub enum WarningKind {
     Dead,
     /// The loss is far above that of guessing.
     Diverged,
-    /// The accuracy in training is far above the evaluated one.
+    /// The accuracy in training is far above the evaluated one, of the same images too.
     Gap,
+    /// The accuracy in training is far above the evaluated one, but not of the same images.
+    Overfit,
 }
 
 /// A warning about one layer.

@@ -96,6 +96,13 @@ pub enum Event<'a> {
         /// Learning rate of its last step, and of its next one.
         lr: [f64; 2],
     },
+    /// A file of the run was written anew, from the checkpoint that the run goes on from.
+    Rebuilt {
+        /// Its name.
+        file: &'static str,
+        /// What it was: missing or damaged.
+        why: &'a str,
+    },
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
     /// The bits change.
@@ -195,6 +202,9 @@ struct State {
     step: u64,
     progress: Progress,
 }
+
+/// The integer network's accuracy with its file and its worst error, the simulated one, and the one on held-out images.
+type Evaluated = (Option<(Evaluation, Vec<u8>, f64)>, Option<Evaluation>, Option<Evaluation>);
 
 enum EpochEnd {
     Trained,
@@ -309,6 +319,7 @@ impl<'a> Trainer<'a> {
             let outcome = backend.step(&input).map_err(|error| match error {
                 // A resumed backend counts from where it was resumed.
                 TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },
+                TrainError::Overflow { what, .. } => TrainError::Overflow { step: state.step, what },
                 other => other,
             })?;
             state.step += 1;
@@ -332,6 +343,14 @@ impl<'a> Trainer<'a> {
         let images = (state.step - first_step) * self.setup.recipe.batch_size as u64;
         let model = self.deploy(backend, state.progress.epochs_done);
         let evaluated = self.evaluate(backend, &model, state.progress.epochs_done + 1);
+        let counted = |(integer, simulated, _): &Evaluated| {
+            integer.as_ref().map(|(evaluation, ..)| evaluation).or(simulated.as_ref()).map(|counted| counted.top1)
+        };
+        let train_top1 = state.progress.sums.accuracy(self.setup.recipe.batch_size);
+        let classifies = self.setup.loss.is_none();
+        let is_gap = |top1: &f64| classifies && warnings::is_gap(train_top1, *top1, self.setup.class_names.len());
+        let gap = evaluated.as_ref().ok().and_then(counted).filter(is_gap);
+        let top1_in_training = gap.map(|_| self.top1_in_training(backend, state.progress.epochs_done));
         backend.swap_average();
         let (integer, simulated, held) = match evaluated {
             Ok(evaluated) => evaluated,
@@ -341,7 +360,6 @@ impl<'a> Trainer<'a> {
                 return Err(error);
             }
         };
-        let classifies = self.setup.loss.is_none();
         let progress = &mut state.progress;
         let bits = self.setup.recipe.bits.at(progress.epochs_done);
         progress.epochs_done += 1;
@@ -352,7 +370,7 @@ impl<'a> Trainer<'a> {
             step: state.step,
             lr: self.schedule.lr(state.step - 1),
             loss: progress.sums.loss(),
-            train_top1: progress.sums.accuracy(self.setup.recipe.batch_size),
+            train_top1,
             integer_top1: integer.as_ref().filter(|_| classifies).map(|(e, ..)| e.top1),
             integer_top5: integer.as_ref().filter(|_| classifies).map(|(e, ..)| e.top5),
             simulated_top1: simulated.as_ref().filter(|_| classifies).map(|e| e.top1),
@@ -378,6 +396,7 @@ impl<'a> Trainer<'a> {
             classes: classifies.then_some(self.setup.class_names.len()),
             train_top1: record.train_top1,
             top1: counted.map(|e| e.top1),
+            top1_in_training,
             reestimates: recipe.bn_reestimate > 0,
             clips_decay: recipe.clip_weight_decay > 0.0,
         };
@@ -411,14 +430,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The integer network's evaluation with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
-    #[allow(clippy::type_complexity)]
-    fn evaluate(
-        &mut self,
-        backend: &mut dyn TrainBackend,
-        model: &Model,
-        epoch: u32,
-    ) -> Result<(Option<(Evaluation, Vec<u8>, f64)>, Option<Evaluation>, Option<Evaluation>), RunError> {
+    /// The integer network's accuracy with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
+    fn evaluate(&mut self, backend: &mut dyn TrainBackend, model: &Model, epoch: u32) -> Result<Evaluated, RunError> {
         let test = self.images.test;
         let is_float = self.setup.plan.is_float();
         let observer = &mut *self.options.observer;

@@ -112,7 +112,7 @@ pub use bitpact_train as train;
 pub use bitpact_data::Dataset;
 pub use bitpact_engine::{Engine, Executor, Interpreter};
 pub use bitpact_graph::{Graph, QuantPlan};
-pub use bitpact_kernels::memory::{never_keep_large_buffers, release_freed};
+pub use bitpact_kernels::memory::{never_keep_large_buffers, read_at_most, release_freed};
 pub use bitpact_kernels::{Isa, Pool, peak};
 pub use bitpact_model::{Checkpoint, IntegerModel, Model, convert};
 pub use bitpact_train::Recipe;

@@ -1,11 +1,12 @@
 //! `bitpact eval`: the accuracy of a network on a test set.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bitpact::Dataset;
 use bitpact::train::{BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
+use crate::exit::or_force;
 use crate::loaded::{Loaded, Network};
 use crate::machine::MachineArgs;
 use crate::out::{percent, print, say};
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     /// What computes a float network: cpu or reference
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     backend: BackendKind,
-    /// Evaluate on a set with other classes than those the network was made for
+    /// Evaluate on a set with other classes, or pixels of another meaning, than those the network was made for
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -41,10 +42,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let (name, test) = args.on.images(&loaded)?;
     if let Some(difference) = other_classes(loaded.class_names(), test.class_names()) {
         let text = format!("{}: made for other classes than those of {name}: {difference}", loaded.file.display());
-        match args.force {
-            true => say!("warning: {text}"),
-            false => bail!("{text}; --force evaluates it all the same"),
-        }
+        or_force(args.force, text, "evaluates it")?;
+    }
+    let said = loaded.recipe.as_ref().map(|recipe| recipe.input_description(loaded.input_shape().c));
+    if let Some(difference) = said.and_then(|said| loaded.input().difference(&said)) {
+        let file = loaded.file.display();
+        let text = format!("{file}: its pixels have another meaning than those of the recipe beside it: {difference}");
+        or_force(args.force, text, "evaluates it")?;
     }
     let evaluation = evaluate(&args, &loaded, &*test)?;
     let is_integer = matches!(loaded.network, Network::Integer { .. });

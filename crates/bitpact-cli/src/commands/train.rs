@@ -4,18 +4,19 @@ mod args;
 mod output;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::load_weights;
+use bitpact::model::{Tensor, load_weights_and_input};
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
 
-use crate::exit::{Interrupted, Usage};
+use crate::exit::{Interrupted, Usage, or_force};
 use crate::interrupt;
 use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
@@ -71,8 +72,23 @@ fn fresh(args: &Args) -> Result<Plan> {
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
     };
     let folder = RunFolder::create(path)?;
-    let weights = args.init_from.as_ref().map(load_weights).transpose()?;
+    let weights = args.init_from.as_ref().map(|path| weights(path, &recipe, args.force)).transpose()?;
     Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights } })
+}
+
+/// The weights to start from, which must have been trained on pixels of the recipe's meaning where their file tells.
+fn weights(path: &Path, recipe: &Recipe, force: bool) -> Result<BTreeMap<String, Tensor>> {
+    let (weights, input) = load_weights_and_input(path)?;
+    let difference = input.and_then(|input| input.difference(&recipe.input_description(input.scale.len())));
+    if let Some(difference) = difference {
+        let file = path.display();
+        or_force(
+            force,
+            format!("{file}: its pixels have another meaning than the recipe's `input`: {difference}"),
+            "takes its weights",
+        )?;
+    }
+    Ok(weights)
 }
 
 /// A run from where it stopped.

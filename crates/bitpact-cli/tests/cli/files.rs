@@ -212,6 +212,9 @@ fn paths_that_are_not_utf_8_are_paths() {
     words(&["verify", "--threads", "1", "--dataset", "builtin", "--limit-test", "2"], &[("", b"shipped.bitpact")]);
     words(&["accel", "model", "--device", "pact-4"], &[("", b"run"), ("--output", b"charts")]);
     words(&["train"], &[("--resume", b"run")]);
+    words(&train, &[("--teacher", b"run"), ("--output", b"taught"), ("", b"recipe.toml")]);
+    words(&["train"], &[("--resume", b"taught")]);
+    words(&["train", "--epochs", "2"], &[("--resume", b"taught"), ("--teacher", b"run")]);
     image::RgbImage::new(8, 8).save(place.path("picture.png")).unwrap();
     std::fs::rename(place.path("picture.png"), place.0.path().join(odd(b"picture.png"))).unwrap();
     words(&["run"], &[("", b"run"), ("", b"picture.png")]);

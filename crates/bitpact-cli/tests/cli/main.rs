@@ -6,9 +6,11 @@ mod data;
 mod engine;
 mod files;
 mod lm;
+mod meaning;
 mod networks;
 mod owners;
 mod results;
+mod sizes;
 mod stops;
 mod usage;
 

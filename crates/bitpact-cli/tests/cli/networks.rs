@@ -89,3 +89,66 @@ fn logits_may_be_a_sum() {
         assert_eq!((verified["different"].as_u64(), verified["formula"]["wrong"].as_u64()), (Some(0), Some(0)));
     }
 }
+
+/// Layers that are first and last at once.
+const ONE_LAYER: [&str; 3] = [
+    r#"{ name = "fc", op = "linear", out_features = 10 }"#,
+    r#"{ name = "fc", op = "conv", out_channels = 10, kernel = 32, bias = true },
+       { name = "bn", op = "batch_norm" }"#,
+    r#"{ name = "fc", op = "conv", out_channels = 10, kernel = 32 },
+       { name = "fc2", op = "linear", out_features = 10, inputs = ["image"] },
+       { name = "add", op = "add", inputs = ["fc", "fc2"] }"#,
+];
+
+#[test]
+fn one_layer_networks_train_convert_and_verify_at_every_width() {
+    for nodes in ONE_LAYER {
+        for bits in ["W1A1", "W2A2", "W3A3", "W5A8", "W8A8"] {
+            for ends in ["8bit", "same"] {
+                let place = Place::new();
+                train(&place, nodes, &format!("--bits {bits} --first-last {ends} --max-grad-norm 1")).ok();
+                let verified = place.run("verify run --limit-test 10 --json").ok().json();
+                let wrong = (verified["different"].as_u64(), verified["formula"]["wrong"].as_u64());
+                assert_eq!(wrong, (Some(0), Some(0)), "{nodes} {bits} {ends}");
+                place.run("convert run -o shipped.bitpact").ok();
+                place.run("train --resume run --epochs 3").ok();
+            }
+        }
+        let place = Place::new();
+        train(&place, nodes, "--bits float").ok();
+        assert!(!place.path("run/model.bitpact").exists());
+    }
+}
+
+#[test]
+fn bits_that_quantize_nothing_are_refused_before_the_first_step() {
+    let place = Place::new();
+    let refused = ["layer `fc`", "quantizes nothing here", "first_last"];
+    for nodes in ONE_LAYER {
+        train(&place, nodes, "--bits W4A4 --first-last float").failed(2, &refused);
+        train(&place, nodes, "--bits float@1,W4A4 --first-last float").failed(2, &refused);
+    }
+    assert!(!place.path("run").exists());
+    place.run("bench net.toml --bits W4A4 --first-last float").failed(2, &refused);
+}
+
+#[test]
+fn what_grows_beyond_float32_from_layer_to_layer_is_told_with_its_tensor() {
+    for norm in [true, false] {
+        let norms = if norm { r#"{ name = "bnNR", op = "batch_norm" },"# } else { "" };
+        let layer = r#"{ name = "convNR", op = "conv", out_channels = 4, kernel = 3, stride = ST, padding = 1 },"#;
+        let layer = format!("{layer} {norms} {}", r#"{ name = "actNR", op = "act" },"#);
+        let layers = (0..300).map(|i| {
+            let stride = if i == 0 { "4" } else { "1" };
+            layer.replace("NR", &i.to_string()).replace("ST", stride)
+        });
+        let end = r#"{ name = "pool", op = "global_avg_pool" }, { name = "fc", op = "linear", out_features = 10 }"#;
+        let nodes: String = layers.chain([end.to_owned()]).collect();
+        let place = Place::new();
+        let ended = train(&place, &nodes, "--bits W4A4");
+        match norm {
+            true => ended.failed(1, &["step ", "`bn", "beyond float32", "max_grad_norm"]),
+            false => ended.failed(1, &["tensor `act", "not numbers"]),
+        };
+    }
+}

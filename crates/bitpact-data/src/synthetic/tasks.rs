@@ -145,7 +145,8 @@ mod tests {
                 .sum::<f32>()
                 / 4.0
         };
-        let differences: Vec<f32> = small.iter().enumerate().map(|(at, &byte)| (f32::from(byte) - mean(at)).abs()).collect();
+        let differences: Vec<f32> =
+            small.iter().enumerate().map(|(at, &byte)| (f32::from(byte) - mean(at)).abs()).collect();
         assert!(differences.iter().all(|d| *d <= 28.6) && differences.iter().sum::<f32>() / 768.0 < 8.0);
 
         let set = segments(1, 8, 8).unwrap().train;

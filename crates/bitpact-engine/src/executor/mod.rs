@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bitpact_core::StepError;
+use bitpact_kernels::memory::{self, Shortage};
 use bitpact_kernels::{Isa, Pool, Scratch, Workers};
 use bitpact_model::{IntegerModel, ModelError};
 
@@ -52,6 +53,9 @@ pub enum EngineError {
         /// The instruction set that was asked for.
         isa: Isa,
     },
+    /// A network that needs more memory than there is.
+    #[error("the network {0}")]
+    Memory(Shortage),
     /// A sum that could overflow.
     #[error("layer `{layer}`: {source}")]
     Step {
@@ -95,7 +99,8 @@ impl Executor {
     /// Checks the network, chooses kernels and packs weights.
     ///
     /// # Errors
-    /// An invalid network or a machine without the instruction set.
+    /// An invalid network, a machine without the instruction set, or one without the memory that the threads' tensors
+    /// take.
     pub fn new(model: &IntegerModel, options: ExecOptions) -> Result<Self, EngineError> {
         Self::with_candidate(model, options, 0)
     }
@@ -120,7 +125,14 @@ impl Executor {
         model.check()?;
         let pool = Pool::new(options.threads);
         let plan = Plan::new(model, options.isa, candidate, &pool)?;
-        Ok(Self::of(Arc::new(plan), pool))
+        let executor = Self::of(Arc::new(plan), pool);
+        executor.check_memory(executor.threads())?;
+        Ok(executor)
+    }
+
+    /// Whether there is memory for the tensors of `threads` threads.
+    pub(crate) fn check_memory(&self, threads: usize) -> Result<(), EngineError> {
+        memory::check(self.plan.worker_bytes().saturating_mul(threads as u64)).map_err(EngineError::Memory)
     }
 
     /// Another executor of the same network, with `threads` threads and memory of its own; the two share the weights.

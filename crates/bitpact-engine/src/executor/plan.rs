@@ -113,6 +113,23 @@ impl Plan {
         Arena { codes, wide, acc: vec![0; self.output_len], output: vec![0; self.output_len] }
     }
 
+    /// Bytes that one worker takes at the most: its arenas and its scratch memory.
+    pub(super) fn worker_bytes(&self) -> u64 {
+        let (mut codes, mut wide, mut arena) = (0, 0, 0);
+        for place in &self.places {
+            let (slots, slot, layout, bytes) = match *place {
+                Place::Codes { slot, layout } => (&mut codes, slot, layout, 1),
+                Place::Wide { slot, layout } => (&mut wide, slot, layout, 4),
+                Place::Output => continue,
+            };
+            if slot == *slots {
+                *slots += 1;
+                arena += (bytes * layout.len()) as u64;
+            }
+        }
+        arena * self.images_together() as u64 + self.scratch.bytes() as u64
+    }
+
     fn layer(&self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {
         let layer = &model.layers[i];
         let out = self.places[i + 1];

@@ -7,8 +7,10 @@ use std::ops::Range;
 
 use bitpact_core::{channel_q_max, largest_clip, quantize_weights, quantize_weights_16bit};
 use bitpact_graph::{End, Factor, Graph, Layer, Move, NodeId, Op, Sum, WeightPlan, Window, fuse, moved_source};
+use bitpact_kernels::memory;
 use bitpact_model::{Conversion, IntegerLayer, IntegerOp, Model, ModelError};
 
+use super::{CODE_BYTES, trace_codes};
 use crate::{EngineError, Interpreter, Trace};
 
 /// What float64 may lose in a sum, in output units.
@@ -79,6 +81,7 @@ pub fn check_formula(
 ) -> Result<FormulaCheck, EngineError> {
     let formula = Formula::new(model, conversion)?;
     let interpreter = Interpreter::new(&conversion.model);
+    memory::check(CODE_BYTES * trace_codes(&conversion.model) as u64).map_err(EngineError::Memory)?;
     let mut pixels = vec![0; conversion.model.input_shape.elements()];
     let mut check = FormulaCheck { images, ..FormulaCheck::default() };
     for image in 0..images {

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bitpact_core::rng::Key;
+use bitpact_kernels::memory;
 use bitpact_kernels::{Isa, Pool};
 use bitpact_model::IntegerModel;
 
@@ -25,6 +26,14 @@ const CHUNK_IMAGES: usize = 32;
 const RUN_EVERY: usize = 8;
 /// Executors of one path that work side by side, where the path's threads leave cores idle.
 const REPLICAS: usize = 2;
+
+/// Bytes of a code in a [`Trace`].
+const CODE_BYTES: u64 = 8;
+
+/// Codes of one image in all layers.
+fn trace_codes(model: &IntegerModel) -> usize {
+    model.layers.iter().map(|layer| layer.shape.elements()).sum()
+}
 
 /// What is compared with the interpreter: every instruction set with every number of threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +129,7 @@ pub struct Verification {
 /// `load(range, pixels)` writes the images numbered `range`, HWC; `progress(done)` is called with the number of images done.
 ///
 /// # Errors
-/// A network the engine refuses.
+/// A network the engine refuses, or whose codes of all layers need more memory than there is.
 pub fn verify(
     model: &IntegerModel,
     options: &VerifyOptions,
@@ -180,8 +189,12 @@ fn compare(
             paths.push(Path::new(candidate, isa, threads, (most / threads.max(1)).clamp(1, REPLICAS))?);
         }
     }
-    let codes: usize = reference.layers.iter().map(|layer| layer.shape.elements()).sum();
-    let chunk = (CHUNK_CODES / codes.max(1)).clamp(most.min(CHUNK_IMAGES), CHUNK_IMAGES);
+    let codes = trace_codes(reference);
+    // The interpreter's codes of a chunk of images, and those of a path beside them.
+    let traced = |images: usize| 2 * CODE_BYTES * codes as u64 * images as u64;
+    let chunk = (CHUNK_CODES / codes.max(1)).clamp(most.min(CHUNK_IMAGES), CHUNK_IMAGES).min(images.max(1));
+    let chunk = if memory::check(traced(chunk)).is_ok() { chunk } else { 1 };
+    memory::check(traced(chunk)).map_err(EngineError::Memory)?;
     let (pool, image) = (Pool::new(most), reference.input_shape.elements());
     let interpreter = Interpreter::new(reference);
     let mut pixels = vec![0; chunk * image];

@@ -468,16 +468,18 @@ pub(super) fn backward_apply<Z: Acc, G: Gradient, const FMA: bool>(
 }
 
 #[inline(always)]
-pub(super) fn widen(codes: &[u8], zero: &Lanes, scale: &Lanes, values: &mut [f32]) {
-    let (z, s) = (zero[0], scale[0]);
-    if zero.iter().all(|v| *v == z) && scale.iter().all(|v| *v == s) {
-        // One flat loop: over blocks of 16 the compiler vectorizes across blocks instead, by gather and scatter.
+pub(super) fn widen(codes: &[u8], zero: &[f32], scale: f32, values: &mut [f32]) {
+    let z = zero[0];
+    if zero.iter().all(|v| *v == z) {
+        // One flat loop: over short pieces the compiler vectorizes across pieces instead, by gather and scatter.
         for (value, &code) in values.iter_mut().zip(codes) {
-            *value = (f32::from(code) - z) * s;
+            *value = (f32::from(code) - z) * scale;
         }
         return;
     }
-    for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
-        *value = (f32::from(code) - zero[i % BLOCK]) * scale[i % BLOCK];
+    for (values, codes) in values.chunks_mut(zero.len()).zip(codes.chunks(zero.len())) {
+        for ((value, &code), &z) in values.iter_mut().zip(codes).zip(zero) {
+            *value = (f32::from(code) - z) * scale;
+        }
     }
 }

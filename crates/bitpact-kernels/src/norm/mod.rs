@@ -495,13 +495,13 @@ pub fn backward_apply(
     }
 }
 
-/// A whole bordered image of codes as real values: `(code - zero[i % 16]) * scale[i % 16]`, the pattern repeating over
-/// 16 elements (the channel stride divides 16 or is a multiple of it with a uniform pattern).
+/// A whole bordered image of codes as real values, `(code - zero[i % n]) * scale` for the `n` numbers of `zero`: the
+/// codes of zero of every channel, or fewer where they repeat.
 ///
 /// # Panics
-/// If the lengths differ or are not a multiple of 4.
-pub fn widen(isa: Isa, codes: &[u8], zero: &[f32; BLOCK], scale: &[f32; BLOCK], values: &mut [f32]) {
-    assert!(codes.len() == values.len(), "{} codes, {} values", codes.len(), values.len());
+/// If the lengths differ or `zero` is empty.
+pub fn widen(isa: Isa, codes: &[u8], zero: &[f32], scale: f32, values: &mut [f32]) {
+    assert!(codes.len() == values.len() && !zero.is_empty(), "{} codes, {} values", codes.len(), values.len());
     on_isa!(isa, |_FMA| body::widen(codes, zero, scale, values))
 }
 

@@ -289,17 +289,14 @@ fn backward_apply_and_statistics_match_their_formulas() {
 #[test]
 fn widen_subtracts_the_zero_point_by_channel() {
     let codes: Vec<u8> = (0..=255).chain(0..36).collect();
-    let mut zero = [0f32; BLOCK];
-    let mut scale = [0.5f32; BLOCK];
-    for i in 0..BLOCK {
-        zero[i] = if i % 4 < 3 { 128.0 } else { 0.0 };
-        scale[i] = if i % 4 == 1 { 2.0 } else { 0.5 };
-    }
-    for isa in Isa::available() {
-        let mut values = vec![0f32; codes.len()];
-        widen(isa, &codes, &zero, &scale, &mut values);
-        for (i, (&q, &v)) in codes.iter().zip(&values).enumerate() {
-            assert_eq!(v, (f32::from(q) - zero[i % 16]) * scale[i % 16]);
+    for (isa, channels) in Isa::available().into_iter().flat_map(|isa| [4, 16, 48].map(|channels| (isa, channels))) {
+        for uniform in [false, true] {
+            let zero: Vec<f32> = (0..channels).map(|i| if uniform { 7.0 } else { (i * 37 % 256) as f32 }).collect();
+            let mut values = vec![0f32; codes.len()];
+            widen(isa, &codes, &zero, 0.3, &mut values);
+            for (i, (&q, &v)) in codes.iter().zip(&values).enumerate() {
+                assert_eq!(v, (f32::from(q) - zero[i % channels]) * 0.3);
+            }
         }
     }
 }

@@ -11,8 +11,8 @@ pub(crate) use writer::write;
 /// Version of the format.
 pub const VERSION: u32 = 1;
 
-/// First bytes of every file; the line feed does not survive a transfer as text.
-pub(crate) const MAGIC: [u8; 8] = *b"BITPACT\n";
+/// First bytes of every `.bitpact` file; the line feed does not survive a transfer as text.
+pub const MAGIC: [u8; 8] = *b"BITPACT\n";
 /// Magic, version and length.
 pub(crate) const HEADER_BYTES: usize = 20;
 /// The checksum at the end.

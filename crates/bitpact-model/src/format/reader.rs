@@ -408,6 +408,8 @@ impl<'a> Reader<'a> {
             return Err(self.error(offset, "weights", format!("{sizes:?} weights")));
         };
         let packed = self.take("weights", pack::packed_bytes(n, bits))?;
+        let room = bitpact_kernels::memory::check(2 * n as u64);
+        room.map_err(|shortage| self.error(offset, "weights", shortage.to_string()))?;
         let mut codes = Vec::with_capacity(n);
         let unpacked = match Bits::new(weight_bits) {
             Some(bits) => {

@@ -3,7 +3,6 @@
 use bitpact_core::{ActQuant, lsq_alpha_scale};
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView, UnitSums};
 use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Layout, pool2d};
-use bitpact_model::InputDescription;
 
 use super::forward::residual_view;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
@@ -221,7 +220,7 @@ impl StepPlan {
         let other = target.filter(|t| t.slab != g);
         let mut dx = other.map(|t| std::mem::take(&mut self.slabs[t.slab]));
         {
-            let (params, pixels, input) = (&self.params, &self.pixels, &self.values[input]);
+            let (params, input) = (&self.params, &self.values[input]);
             let own = Chunked::new(&mut own[..batch * shape.len()], shape.len());
             let len = input.dense().len();
             let dx = dx.as_mut().map(|dx| Chunked::new(&mut dx[..batch * len], len));
@@ -262,7 +261,7 @@ impl StepPlan {
                         }
                         clock.lap(Pass::InputGradient);
                     }
-                    let image = image(product, i, input, params, pixels, x);
+                    let image = image(product, i, input, params, x);
                     let place = (i - images.start, i + 1 == images.end);
                     match (&mut partial, &sums) {
                         (Some(partial), _) => {
@@ -297,7 +296,7 @@ impl StepPlan {
         let of_task = (blocks / TASKS).max(1);
         let of_block = partial.len() / blocks;
         {
-            let (batch, zero, kept) = (self.batch, product.zero_codes(&self.pixels), &self.kept);
+            let (batch, zero, kept) = (self.batch, &product.zeros.codes, &self.kept);
             let (partial, scratch) =
                 (Chunked::new(&mut partial, of_task * of_block), Chunked::new(&mut self.scratch, 1));
             let backward = &product.backward;
@@ -323,20 +322,12 @@ enum Sums<'a> {
 }
 
 /// Image `i` as the weight gradient of `product` reads it.
-fn image<'a>(
-    product: &Product,
-    i: usize,
-    input: &'a Value,
-    params: &Params,
-    pixels: &InputDescription,
-    x: &'a mut Aligned<f32>,
-) -> Image<'a> {
+fn image<'a>(product: &'a Product, i: usize, input: &'a Value, params: &Params, x: &'a mut Aligned<f32>) -> Image<'a> {
     let len = input.layout.len();
     match &input.store {
         Store::Codes(_) => {
-            let (_, scale) = product.widening(params, pixels);
-            let (zero, wide) = (product.zero_codes(pixels), &mut x[..len]);
-            Image::Codes { codes: input.store.codes(i, len), zero, scale, wide }
+            let (zeros, scale) = (&product.zeros, product.widening(params));
+            Image::Codes { codes: input.store.codes(i, len), zeros, scale, wide: &mut x[..len] }
         }
         _ => Image::Real(input.store.real(i, len)),
     }

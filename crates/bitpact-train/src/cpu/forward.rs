@@ -4,7 +4,6 @@ use bitpact_core::rng::Key;
 use bitpact_core::{ALPHA_MIN, ActQuant};
 use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
-use bitpact_model::InputDescription;
 
 use super::noise::SumNoise;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
@@ -90,14 +89,14 @@ impl StepPlan {
         let input = &self.values[unit.input];
         let mut sums = (&mut self.sums_int[..], &mut self.sums_real[..], &mut self.totals);
         let scratch = Chunked::new(&mut self.scratch, 1);
-        let (params, pixels) = (&self.params, &self.pixels);
+        let params = &self.params;
         let statistics = mode != Mode::Evaluate;
         let noisy = mode == Mode::Train && self.sum_noise > 0.0 && unit.output != self.output;
         let noise = noisy.then_some((self.key, self.sum_noise));
-        product_forward(isa, pool, n, &mut unit.main, input, params, pixels, &scratch, statistics, noise, &mut sums);
+        product_forward(isa, pool, n, &mut unit.main, input, params, &scratch, statistics, noise, &mut sums);
         if let Shortcut::Projection { value, product } = &mut unit.shortcut {
             let input = &self.values[*value];
-            product_forward(isa, pool, n, product, input, params, pixels, &scratch, statistics, noise, &mut sums);
+            product_forward(isa, pool, n, product, input, params, &scratch, statistics, noise, &mut sums);
         }
         drop(scratch);
         if let (Mode::Calibrate(percentile), Activation::Quantized { clip, .. }) = (mode, unit.activation) {
@@ -220,7 +219,6 @@ fn product_forward(
     product: &mut Product,
     input: &Value,
     params: &Params,
-    pixels: &InputDescription,
     scratch: &Chunked<Scratch>,
     statistics: bool,
     noise: Option<(Key, f32)>,
@@ -230,11 +228,11 @@ fn product_forward(
     let (x_len, z_len, cs) = (input.layout.len(), z_layout.len(), z_layout.cs);
     let statistics = statistics && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
-    let (zero, scale) = product.widening(params, pixels);
     product.set_unit(params);
+    let scale = product.widening(params);
     pool.enter(Pass::Product, &product.name);
     let noise = noise.and_then(|(key, rate)| SumNoise::new(key, rate, product));
-    let layout = product.z_layout;
+    let (layout, zeros) = (product.z_layout, &product.zeros);
     match &mut product.path {
         Path::Int { conv, packed, init, z, .. } => {
             let z = Chunked::new(z, z_len);
@@ -264,7 +262,9 @@ fn product_forward(
                 for (y, row) in z.chunks_exact_mut(z_layout.row()).enumerate() {
                     let from = input.layout.offset(y, 0)..input.layout.offset(y, 0) + row.len();
                     match &input.store {
-                        Store::Codes(_) => norm::widen(isa, &input.store.codes(i, x_len)[from], &zero, &scale, row),
+                        Store::Codes(_) => {
+                            norm::widen(isa, &input.store.codes(i, x_len)[from], &zeros.real, scale, row)
+                        }
                         _ => row.copy_from_slice(&input.store.real(i, x_len)[from]),
                     }
                 }
@@ -286,7 +286,7 @@ fn product_forward(
                 match &input.store {
                     Store::Codes(_) => {
                         let x = &mut x[..x_len];
-                        norm::widen(isa, input.store.codes(i, x_len), &zero, &scale, x);
+                        norm::widen(isa, input.store.codes(i, x_len), &zeros.real, scale, x);
                         clock.lap(Pass::Widen);
                         conv.run(x, packed, &mut z, groups);
                     }

@@ -107,6 +107,12 @@ impl CpuBackend {
             .collect()
     }
 
+    /// Whether float32 holds the statistics of the last forward.
+    fn check_statistics(&self) -> Result<(), TrainError> {
+        let mut products = self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind));
+        products.try_for_each(|product| product.check_statistics(&self.plan.params, self.steps))
+    }
+
     /// Moves the running statistics towards those of the last forward, by `share` or each norm's momentum.
     fn update_running(&mut self, share: Option<f64>) {
         for product in self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind)) {
@@ -172,6 +178,10 @@ impl TrainBackend for CpuBackend {
         self.plan.key = input.key;
         self.plan.sum_noise = input.sum_noise;
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
+        if let Err(error) = self.check_statistics() {
+            self.pool.leave();
+            return Err(error);
+        }
         self.pool.enter(Pass::Loss, "");
         let layout = self.plan.values[self.plan.output].layout;
         let slab = self.plan.last_slab();
@@ -198,6 +208,10 @@ impl TrainBackend for CpuBackend {
         }
         self.plan.backward(self.isa, &self.pool);
         self.pool.enter(Pass::Optimizer, "");
+        if let Err(error) = self.plan.params.check_gradients(self.steps) {
+            self.pool.leave();
+            return Err(error);
+        }
         self.plan.params.update(&self.pool, input.lr);
         self.update_running(None);
         self.update_maxima();

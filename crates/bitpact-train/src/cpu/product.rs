@@ -70,6 +70,7 @@ pub(super) struct Product {
     pub(super) geometry: ConvGeometry,
     groups: usize,
     pub(super) source: Source,
+    pub(super) zeros: Zeros,
     spec: Option<WeightSpec>,
     pub(super) path: Path,
     pub(super) z_layout: Layout,
@@ -133,7 +134,7 @@ impl WeightSums {
 }
 
 /// What [`Product::new`] is made from.
-pub(super) struct ProductSpec {
+pub(super) struct ProductSpec<'a> {
     pub(super) name: String,
     pub(super) weight: ParamId,
     pub(super) step: Option<ParamId>,
@@ -142,6 +143,8 @@ pub(super) struct ProductSpec {
     pub(super) geometry: ConvGeometry,
     pub(super) groups: usize,
     pub(super) source: Source,
+    /// What a pixel means.
+    pub(super) pixels: &'a InputDescription,
     pub(super) spec: Option<WeightSpec>,
     pub(super) x: Layout,
     pub(super) batch: usize,
@@ -154,7 +157,22 @@ pub(super) struct ProductSpec {
 
 impl Product {
     pub(super) fn new(isa: Isa, s: ProductSpec) -> Self {
-        let ProductSpec { name, weight, step, bias, norm, geometry, groups, source, spec, x, batch, gradients, .. } = s;
+        let ProductSpec {
+            name,
+            weight,
+            step,
+            bias,
+            norm,
+            geometry,
+            groups,
+            source,
+            pixels,
+            spec,
+            x,
+            batch,
+            gradients,
+            ..
+        } = s;
         let (h, w) = geometry.output(x.h, x.w);
         let z_layout = Layout::new(h, w, geometry.cout, 0);
         let n = grouped::weights(geometry, groups);
@@ -193,6 +211,7 @@ impl Product {
             geometry,
             groups,
             source,
+            zeros: Zeros::new(source, pixels, x.cs, s.taps),
             spec,
             path,
             z_layout,
@@ -275,31 +294,31 @@ impl Product {
         }
     }
 
-    /// The codes that stand for zero, repeating over 16 channels.
-    pub(super) fn zero_codes(&self, pixels: &InputDescription) -> [u8; BLOCK] {
-        match self.source {
-            Source::Pixels if self.taps > 1 => [pixels.zero_point[0]; BLOCK],
-            Source::Pixels => {
-                let cs = pixels.zero_point.len().next_multiple_of(4).min(BLOCK);
-                std::array::from_fn(|i| pixels.zero_point.get(i % cs).copied().unwrap_or(0))
-            }
-            _ => [self.source.zero_code(); BLOCK],
+    /// The factor that turns codes, less those of zero, to the real numbers that the float kernels multiply.
+    pub(super) fn widening(&self, params: &Params) -> f32 {
+        match (&self.path, self.source) {
+            (Path::Real { .. } | Path::Identity { .. }, Source::Codes { .. }) => self.source.step(params),
+            _ => 1.0,
         }
     }
+}
 
-    /// Zero and scale patterns that turn a stored input image into the real numbers the float kernels multiply.
-    pub(super) fn widening(&self, params: &Params, pixels: &InputDescription) -> ([f32; BLOCK], [f32; BLOCK]) {
-        let (mut zero, mut scale) = ([0.0; BLOCK], [1.0; BLOCK]);
-        match self.source {
-            Source::Pixels => zero = self.zero_codes(pixels).map(f32::from),
-            Source::Codes { .. } => {
-                zero = [f32::from(self.source.zero_code()); BLOCK];
-                if !matches!(self.path, Path::Int { .. }) {
-                    scale = [self.source.step(params); BLOCK];
-                }
+/// The codes that stand for zero, a multiple of 16 that repeat over the channels of a pixel, also as real numbers.
+pub(super) struct Zeros {
+    pub(super) codes: Vec<u8>,
+    pub(super) real: Vec<f32>,
+}
+
+impl Zeros {
+    /// Those of a tensor of channel stride `cs` with `taps` channels for each of the image; channels that pad it have 0 in images.
+    pub(super) fn new(source: Source, pixels: &InputDescription, cs: usize, taps: usize) -> Self {
+        let codes: Vec<u8> = match source {
+            Source::Pixels => {
+                let code = |i: usize| pixels.zero_point.get(i % cs / taps).copied().unwrap_or(0);
+                (0..cs.next_multiple_of(BLOCK)).map(code).collect()
             }
-            Source::Real => {}
-        }
-        (zero, scale)
+            _ => vec![source.zero_code(); BLOCK],
+        };
+        Self { real: codes.iter().map(|&z| f32::from(z)).collect(), codes }
     }
 }

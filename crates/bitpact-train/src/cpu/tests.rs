@@ -79,7 +79,12 @@ fn networks() -> Vec<Graph> {
         {{"name":"c7","op":"conv","out_channels":8,"kernel":1,"stride":2,"groups":2,"inputs":["a4"]}},{{"name":"n7","op":"batch_norm"}},
         {{"name":"s7","op":"add","inputs":["n6","n7"]}},{{"name":"a7","op":"act","signed":true}},{tail}"#
     );
-    let old = [option_a.as_str(), &projection, plain, &twice, &grouped].map(graph);
+    let wide = format!(
+        r#"{{"name":"wide","nodes":[{{"name":"in","op":"input","height":5,"width":6,"channels":17}},
+        {{"name":"c1","op":"conv","out_channels":6,"kernel":3,"padding":1}},{{"name":"n1","op":"batch_norm"}},{{"name":"a1","op":"act"}},
+        {{"name":"c2","op":"conv","out_channels":4,"kernel":1}},{{"name":"n2","op":"batch_norm"}},{{"name":"a2","op":"act"}},{tail}"#
+    );
+    let old = [option_a.as_str(), &projection, plain, &twice, &grouped, &wide].map(graph);
     old.into_iter().chain([streams(), pools()]).collect()
 }
 

@@ -1,5 +1,8 @@
 //! Settings that change nothing beside the others of their recipe.
 
+use bitpact_core::WeightQuant;
+use bitpact_graph::{BitSpec, Override, Shape, WeightPlan, name_matches, zoo};
+
 use super::{Precision, Recipe};
 use crate::OptimizerKind;
 use crate::schedule::ScheduleKind;
@@ -17,7 +20,55 @@ pub(super) struct Rule {
     pub(super) reset: fn(&mut Recipe),
 }
 
-const RULES: [Rule; 11] = [
+/// Whether no layer reads the recipe's words about weights: all have 8 bits, which take `minmax`, or stay float. A
+/// layer of 8 bits whose override names a quantizer `reads_named` them all the same. False where the network is not
+/// known, or has no such plan.
+fn leaves_weights_to_minmax(recipe: &Recipe, reads_named: bool) -> bool {
+    let (side, classes) = zoo::usual_input(&recipe.arch);
+    let built = || zoo::build(&recipe.arch, Shape::new(side, side, 3), classes)?.ok();
+    let Some(graph) = recipe.graph.clone().or_else(built) else { return false };
+    let takes = |name: &String, plan: &WeightPlan| {
+        let named = |(pattern, keys): (&String, &Override)| keys.weight_quant.is_some() && name_matches(pattern, name);
+        let is_named = recipe.overrides.iter().any(named);
+        let reads = |bits: u8| if is_named { reads_named } else { bits != 8 };
+        matches!(plan, WeightPlan::Quantized(spec) if reads(spec.bits.get()))
+    };
+    let mut quantized = recipe.bits.all().filter(|bits| *bits != BitSpec::Float).peekable();
+    quantized.peek().is_some()
+        && quantized.all(|bits| match recipe.plan_of(&graph, bits) {
+            Ok(plan) => !plan.weights.iter().any(|(name, plan)| takes(name, plan)),
+            Err(_) => false,
+        })
+}
+
+/// Why a word about weights is read by no layer.
+const MINMAX: &str =
+    "every layer has 8 bits, which take `minmax`, or stays float; an override's `weight_quant` names another";
+
+const RULES: [Rule; 14] = [
+    Rule {
+        key: "weight_quant",
+        by: "bits",
+        because: MINMAX,
+        is_void: |r| {
+            ![WeightQuant::Dorefa, WeightQuant::Minmax].contains(&r.weight_quant) && leaves_weights_to_minmax(r, false)
+        },
+        reset: |r| r.weight_quant = WeightQuant::Dorefa,
+    },
+    Rule {
+        key: "weight_grid",
+        by: "bits",
+        because: MINMAX,
+        is_void: |r| r.weight_grid.is_some() && leaves_weights_to_minmax(r, true),
+        reset: |r| r.weight_grid = None,
+    },
+    Rule {
+        key: "weight_scale",
+        by: "bits",
+        because: MINMAX,
+        is_void: |r| r.weight_scale.is_some() && leaves_weights_to_minmax(r, true),
+        reset: |r| r.weight_scale = None,
+    },
     Rule {
         key: "milestones",
         by: "schedule",
@@ -100,4 +151,75 @@ const RULES: [Rule; 11] = [
 /// The rules by which a value of `recipe` changes nothing.
 pub(super) fn void(recipe: &Recipe) -> impl Iterator<Item = &'static Rule> {
     RULES.iter().filter(|rule| (rule.is_void)(recipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::recipe::{Draft, Recipe, RecipeError};
+
+    /// A recipe of `words`; every network of one's own has two layers, both of which are ends.
+    fn recipe(words: &str) -> Result<Recipe, RecipeError> {
+        Draft::parse(&format!("dataset = \"builtin\"\nepochs = 2\n{words}"), "test").unwrap().finish()
+    }
+
+    const TWO: &str = r#"
+arch = "two"
+[graph]
+name = "two"
+nodes = [
+  { name = "input", op = "input", height = 8, width = 8, channels = 1 },
+  { name = "conv1", op = "conv", out_channels = 4, kernel = 3 },
+  { name = "act1", op = "act" },
+  { name = "linear", op = "linear", out_features = 3 },
+]
+"#;
+
+    #[test]
+    fn words_about_weights_that_every_layer_leaves_to_minmax_are_told() {
+        let words = ["weight_quant = \"sawb\"", "weight_grid = \"zero\"", "weight_scale = \"channel\""];
+        for word in words {
+            let void = [
+                format!("arch = \"cnn\"\nbits = \"W8A8\"\n{word}"),
+                format!("arch = \"resnet20\"\nbits = \"W8A2\"\nfirst_last = \"float\"\n{word}"),
+                format!("arch = \"cnn\"\nbits = \"float@1,W8A4\"\n{word}"),
+                format!("arch = \"cnn\"\n{word}\n[overrides.\"*\"]\nweight_bits = 8"),
+                format!("{word}\n{TWO}"),
+            ];
+            for text in void {
+                let error = recipe(&text).unwrap_err().to_string();
+                let key = word.split(' ').next().unwrap();
+                assert!(
+                    error.contains(key) && error.contains("changes nothing") && error.contains("minmax"),
+                    "{error}"
+                );
+            }
+            let read = [
+                format!("arch = \"cnn\"\nbits = \"W4A4\"\n{word}"),
+                format!("arch = \"cnn\"\nbits = \"W8A8@1,W4A4\"\n{word}"),
+                format!("arch = \"cnn\"\nbits = \"W8A8\"\n{word}\n[overrides.conv2]\nweight_bits = 4"),
+                format!("first_last = \"same\"\n{word}\n{TWO}"),
+            ];
+            for text in read {
+                recipe(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            }
+        }
+        // An override that names a quantizer at 8 bits reads the recipe's grid and scale, not its quantizer.
+        let named = |word: &str| {
+            recipe(&format!("arch = \"cnn\"\nbits = \"W8A8\"\n{word}\n[overrides.conv2]\nweight_quant = \"lsq\""))
+        };
+        named(words[2]).unwrap();
+        named(words[0]).unwrap_err();
+        recipe("arch = \"cnn\"\nbits = \"W8A8\"\nweight_quant = \"minmax\"").unwrap();
+    }
+
+    #[test]
+    fn a_flag_about_weights_that_changes_nothing_is_a_warning() {
+        let mut draft = Draft::open("builtin").unwrap();
+        draft.set("bits", "W8A8", "--bits");
+        draft.set("weight_quant", "sawb", "--weight-quant");
+        let (recipe, warnings) = draft.finish_with_warnings().unwrap();
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.starts_with("--weight-quant changes nothing") && warning.contains("minmax"), "{warning}");
+        assert_eq!(recipe.weight_quant, bitpact_core::WeightQuant::Dorefa);
+    }
 }

@@ -290,11 +290,10 @@ impl Draft {
     }
 
     fn input(&mut self) -> Result<InputScale, RecipeError> {
-        let input: InputScale = self.take("input")?.unwrap_or_default();
-        if !(input.scale > 1e-9 && input.scale <= 1e9) {
-            return Err(self.wrong("input", format!("has scale = {}: expected a number from 1e-9 to 1e9", input.scale)));
+        match self.take::<toml::Table>("input")? {
+            None => Ok(InputScale::default()),
+            Some(table) => InputScale::parse(&table).map_err(|message| self.wrong("input", message)),
         }
-        Ok(input)
     }
 
     fn augment(&mut self) -> Result<Augmentation, RecipeError> {

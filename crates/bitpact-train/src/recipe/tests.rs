@@ -166,7 +166,7 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
         ("lr_decay = 0", "`lr_decay` = 0: expected a number above 0 and at most 1"),
         ("warmup_epochs = 2", "`warmup_epochs` = 2: expected less than the 2 epochs"),
         ("input = { scale = 0 }", "has scale = 0: expected a number from"),
-        ("input = { zero_point = 300 }", "`input` = "),
+        ("input = { zero_point = 300 }", "`input` has zero_point = 300: expected a whole number"),
         ("augment = { pad = 9999 }", "has pad = 9999: expected at most 1024 pixels"),
         ("name = \"../up\"", "expected up to 64 letters"),
         ("overrides = { \"layer3.*\" = { weight_bit = 3 } }", "unknown field `weight_bit`"),

@@ -250,6 +250,7 @@ impl TrainBackend for ReferenceBackend {
     fn step(&mut self, input: &StepInput) -> Result<StepOutcome, TrainError> {
         self.key = input.key;
         self.forward(self.batch, Mode::Train, input.fill);
+        self.check_statistics()?;
         let logits = self.logits();
         let mut gradient = vec![0.0; logits.len()];
         let (mut loss, mut correct) = (0.0, 0);
@@ -264,6 +265,7 @@ impl TrainBackend for ReferenceBackend {
             return Err(TrainError::NotFinite { step: self.steps, loss });
         }
         self.backward(gradient);
+        self.params.check_gradients(self.steps)?;
         optimizer::update(&mut self.params, input.lr);
         self.update_running(None);
         self.update_maxima();

@@ -4,6 +4,7 @@ use bitpact_graph::{BatchNorm, NodeId, Op};
 
 use super::value::Value;
 use super::{Mode, ReferenceBackend};
+use crate::TrainError;
 
 /// A channel: `xhat = xa z + xb`, `y = a z + b`, for sums z of a layer or real numbers.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,18 @@ impl ReferenceBackend {
             self.params.get_mut(beta).grad[i] = sum_g as f32;
         }
         vec![gradient]
+    }
+
+    /// Whether float32 holds the statistics of the last forward.
+    pub(super) fn check_statistics(&self) -> Result<(), TrainError> {
+        for id in self.nodes(Op::is_norm) {
+            let [mean, var] = ["running_mean", "running_var"].map(|tensor| self.param(id, tensor));
+            for channel in &self.channels[id] {
+                self.params.check_statistic(self.steps, mean, channel.statistics.0)?;
+                self.params.check_statistic(self.steps, var, channel.statistics.1)?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves running statistics towards those of the last forward, by `share` or each norm's momentum.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_graph::WeightPlan;
 use bitpact_graph::testing::{Choices, Form, network, network_of};
+use bitpact_graph::{BitSpec, FirstLast, QuantConfig, WeightPlan};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,9 +29,12 @@ struct Pair {
 impl Pair {
     fn new(form: Form, choices: &mut Choices) -> Self {
         let (graph, plan) = network_of(form, choices);
+        Self::of(graph, plan, choices)
+    }
+
+    fn of(graph: Graph, plan: QuantPlan, choices: &mut Choices) -> Self {
         let c = graph.input().c;
-        // Windows of any kind read images of one zero point.
-        let input = match choices.one_in(2) && !form.is_any {
+        let input = match choices.one_in(2) {
             false => InputDescription::uniform(c, 128, 1.0 / 64.0),
             true => InputDescription {
                 zero_point: (0..c).map(|_| choices.below(256) as u8).collect(),
@@ -147,7 +150,10 @@ fn largest(tensor: &Tensor) -> f32 {
 /// Returns how many tensors
 /// there were, and how many of them needed the latter; none where a sum of real numbers lay so near a tie that its code differs.
 fn check_step(form: Form, choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseError> {
-    let mut pair = Pair::new(form, choices);
+    check_pair(Pair::new(form, choices), choices)
+}
+
+fn check_pair(mut pair: Pair, choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseError> {
     let fill = fill(pair.graph.input(), pair.graph.classes());
     let logits: Vec<f32> = (0..BATCH * pair.graph.classes()).map(|i| Key::new(4).normal(i as u64)).collect();
     let teacher = TeacherInput { logits: &logits, temperature: 3.0, weight: 0.4 };
@@ -260,6 +266,66 @@ fn thousands_of_steps_are_the_references() {
         }
     }
     assert!(cancelled * 1000 <= all.len(), "{cancelled} of {}", all.len());
+}
+
+#[test]
+fn images_of_any_number_of_channels_are_trained() {
+    let mut compared = 0;
+    for (c, seed) in [17, 31, 32, 48, 1025].into_iter().flat_map(|c| (0..6).map(move |seed| (c, seed))) {
+        let graph: Graph = serde_json::from_str(&format!(
+            r#"{{"name":"wide","nodes":[{{"name":"in","op":"input","height":3,"width":4,"channels":{c}}},
+            {{"name":"c1","op":"conv","out_channels":5,"kernel":3,"padding":1}},{{"name":"n1","op":"batch_norm"}},
+            {{"name":"a1","op":"act"}},{{"name":"fc","op":"linear","out_features":3}}]}}"#
+        ))
+        .unwrap();
+        let mut choices = Choices::of_seed(seed);
+        let ends = choices.of(&[FirstLast::Bits8, FirstLast::Float, FirstLast::Same]);
+        let config = QuantConfig { first_last: ends, ..QuantConfig::new("W4A4".parse().unwrap()) };
+        let plan = QuantPlan::resolve(&graph, &config).unwrap();
+        let pair = Pair::of(graph, plan, &mut choices);
+        compared += usize::from(check_pair(pair, &mut choices).unwrap().is_some());
+    }
+    assert!(compared >= 25, "{compared}");
+}
+
+/// Weights so large that a batch norm's variance, or a gradient, is beyond float32 although the loss is a number.
+#[test]
+fn what_float32_cannot_hold_is_an_error_and_no_update() {
+    let graph: Graph = serde_json::from_str(
+        r#"{"name":"large","nodes":[{"name":"in","op":"input","height":4,"width":4,"channels":1},
+        {"name":"c1","op":"conv","out_channels":2,"kernel":3},{"name":"n1","op":"batch_norm"},{"name":"a1","op":"act"},
+        {"name":"fc","op":"linear","out_features":3}]}"#,
+    )
+    .unwrap();
+    let plan = QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float)).unwrap();
+    let input = InputDescription::uniform(1, 128, 1.0 / 64.0);
+    let spec = BackendSpec::new(&graph, &plan, &input, BATCH);
+    let start = crate::initial_tensors(&graph, &plan, 7, 1.0);
+    let with = |values: &[(&str, f32)]| {
+        let mut tensors = start.clone();
+        for (name, value) in values {
+            // Of the first class or channel one sign, of the others the other.
+            let tensor = tensors.get_mut(*name).unwrap();
+            let first = tensor.data.len() / tensor.shape[0];
+            tensor.data.iter_mut().enumerate().for_each(|(i, v)| *v = if i < first { *value } else { -*value });
+        }
+        tensors
+    };
+    let cases = [
+        (with(&[("c1.weight", 1e30)]), "`n1.running_var`, which is"),
+        (with(&[("n1.weight", 1e-38), ("fc.weight", 3e38)]), "the gradient of `"),
+    ];
+    for (tensors, what) in cases {
+        let (mut fused, mut reference) = (CpuBackend::new(&spec).unwrap(), ReferenceBackend::new(&spec).unwrap());
+        reference.noise.inexact = inexact(&graph, &plan);
+        for backend in [&mut fused as &mut dyn TrainBackend, &mut reference] {
+            backend.load(&tensors, None).unwrap();
+            let error = backend.step(&StepInput { lr: 0.1, fill: &fill(graph.input(), 3), ..StepInput::default() });
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("step 0") && error.contains("max_grad_norm"), "{error}");
+            assert_eq!(backend.tensors(), tensors, "{error}");
+        }
+    }
 }
 
 /// What is no step: calibration, the simulated view, and statistics estimated anew. Where sums are exact, so are all of them.

@@ -3,6 +3,7 @@
 use bitpact_data::epoch_order;
 use bitpact_model::{Checkpoint, Model, TrainingState};
 
+use super::evaluate::rank;
 use super::{RunError, State, Trainer};
 use crate::run_folder::LAST;
 use crate::{OptimizerState, TrainBackend};
@@ -13,13 +14,13 @@ impl Trainer<'_> {
     /// [`TrainBackend::swap_average`].
     pub(super) fn deploy(&self, backend: &mut dyn TrainBackend, epoch: u32) -> Model {
         backend.swap_average();
-        self.reestimate(backend, u64::from(epoch));
+        self.estimate_statistics(backend, u64::from(self.setup.recipe.bn_reestimate), u64::from(epoch));
         self.setup.model(backend.tensors())
     }
 
-    /// Estimates the running statistics from the first batches of `epoch`.
-    fn reestimate(&self, backend: &mut dyn TrainBackend, epoch: u64) {
-        let batches = u64::from(self.setup.recipe.bn_reestimate).min(self.setup.steps_per_epoch);
+    /// Estimates the running statistics from the first `batches` batches of `epoch`; nothing where that is 0.
+    pub(super) fn estimate_statistics(&self, backend: &mut dyn TrainBackend, batches: u64, epoch: u64) {
+        let batches = batches.min(self.setup.steps_per_epoch);
         if batches == 0 {
             return;
         }
@@ -29,6 +30,21 @@ impl Trainer<'_> {
             let fill = |i: usize, out: &mut [u8], place| augmented.fill(epoch, indices[i] as usize, out, place);
             backend.reestimate(batch, &fill);
         }
+    }
+
+    /// The simulated accuracy on the first batch of epoch `epoch`, from 0, as it was learned from.
+    pub(super) fn top1_in_training(&self, backend: &mut dyn TrainBackend, epoch: u32) -> f64 {
+        let (epoch, batch_size) = (u64::from(epoch), self.setup.recipe.batch_size);
+        let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
+        let batches = &self.batches;
+        let fill =
+            |i: usize, out: &mut [u8], place| batches.fill_step(epoch, &order[..batch_size], i, None, out, place);
+        let mut logits = Vec::new();
+        backend.simulate(batch_size, &fill, &mut logits);
+        let classes = logits.len() / batch_size;
+        let is_right = |(i, logits): (usize, &[f32])| rank(logits, self.images.train.label(order[i] as usize)) == 0;
+        let right = logits.chunks_exact(classes).enumerate().filter(|row| is_right(*row)).count();
+        right as f64 / batch_size as f64
     }
 
     /// Writes the checkpoint.

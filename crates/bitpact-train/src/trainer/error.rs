@@ -86,6 +86,17 @@ pub enum RunError {
         /// A file that a run writes after it.
         found: &'static str,
     },
+    /// A file that a run wrote before its checkpoint is not what it was.
+    #[error(
+        "{}: {what}; without it the run is not what it was: put the file back, or begin another run (--output)",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// There is nothing to go on with.
     #[error("{}: holds no run: neither config.toml nor last.safetensors is there", path.display())]
     NoRun {

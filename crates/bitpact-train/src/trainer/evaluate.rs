@@ -205,7 +205,7 @@ pub fn evaluate_simulated(
 }
 
 /// Classes ahead of `label`; the lowest index wins ties, and a logit that is not a number is never right.
-fn rank(logits: &[f32], label: usize) -> usize {
+pub(super) fn rank(logits: &[f32], label: usize) -> usize {
     let own = logits[label];
     if own.is_nan() {
         return logits.len();

@@ -1,12 +1,15 @@
 //! Going on from a checkpoint: with exactly what the run began with, or not at all.
 
+use std::io::ErrorKind;
+
 use bitpact_data::Dataset;
-use bitpact_model::{Checkpoint, TrainingState};
+use bitpact_model::{Checkpoint, IntegerModel, Model, ModelError, TrainingState, convert};
 
 use super::progress::{Lengthening, Progress};
 use super::{Event, RunError, State, Trainer};
 use crate::recipe::{Draft, Recipe};
-use crate::run_folder::LAST;
+use crate::records::Record;
+use crate::run_folder::{BEST, LAST, MODEL, RECORDS};
 use crate::{OptimizerState, TrainBackend};
 
 /// Pixels up to which every image of a half counts in its fingerprint.
@@ -48,6 +51,7 @@ impl Trainer<'_> {
         self.check_images(&state.progress).map_err(misfit)?;
         self.enter_trained_bits(backend, &state)?;
         self.check_place(&checkpoint, &state).map_err(misfit)?;
+        self.check_files(&checkpoint.model, &state)?;
         self.folder.cut_records(state.step)?;
         self.load(backend, checkpoint)?;
         let (from, to) = (began.epochs, self.setup.recipe.epochs);
@@ -126,6 +130,44 @@ impl Trainer<'_> {
         if state.step < done * steps || state.step > (done + 1) * steps {
             return Err(format!("step {} does not lie in epoch {}", state.step, done + 1));
         }
+        Ok(())
+    }
+
+    /// Whether the files that the run wrote before its checkpoint stand beside it. The integers of the last epoch are
+    /// made anew from `model`, the network of the checkpoint, where they do not.
+    fn check_files(&mut self, model: &Model, state: &State) -> Result<(), RunError> {
+        let done = state.progress.epochs_done;
+        let damaged = |name: &str, what: String| Err(RunError::Damaged { path: self.folder.file(name), what });
+        let reason = |error: ModelError| match error {
+            ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound => "missing".to_owned(),
+            error => format!("damaged ({error})"),
+        };
+        let recorded = self.folder.records()?.into_iter().filter_map(|record| match record {
+            Record::Epoch(record) if record.step <= state.step => Some(record.epoch),
+            _ => None,
+        });
+        let recorded: Vec<u32> = recorded.collect();
+        if !recorded.iter().copied().eq(1..=done) {
+            return damaged(RECORDS, format!("it tells of {} whole epochs, and {done} are done", recorded.len()));
+        }
+        if state.progress.best_hits.is_some() {
+            match Checkpoint::load(self.folder.file(BEST)) {
+                Err(error) => return damaged(BEST, reason(error)),
+                Ok(best) if best.model.graph != self.setup.graph => {
+                    return damaged(BEST, "it holds another network".to_owned());
+                }
+                Ok(_) => {}
+            }
+        }
+        // In the middle of an epoch the file is that of the epoch before, and soon replaced.
+        let stands_at_end = done > 0 && state.step == u64::from(done) * self.setup.steps_per_epoch;
+        if !stands_at_end || model.plan.is_float() {
+            return Ok(());
+        }
+        let Err(error) = IntegerModel::load(self.folder.file(MODEL)) else { return Ok(()) };
+        let why = reason(error);
+        self.folder.write(MODEL, &convert(model)?.model.to_bytes()?)?;
+        (self.options.observer)(Event::Rebuilt { file: MODEL, why: &why });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use bitpact_model::{InputDescription, Model, Tensor, convert};
 use super::teacher::Teacher;
 use super::{Images, RunError};
 use crate::memory;
-use crate::recipe::{Origin, Recipe, RecipeError};
+use crate::recipe::{Origin, Recipe, RecipeError, text_to_path};
 use crate::{BackendKind, BackendSpec, DenseLoss, TrainBackend, TrainError};
 
 /// What a run trains, resolved.
@@ -50,7 +50,8 @@ impl Setup {
             let what = "their shape or class names differ from the training images'".to_owned();
             return Err(RunError::Images { half: "test", what });
         }
-        let teacher = recipe.teacher.as_ref().map(|path| Teacher::load(path, images.train)).transpose()?;
+        let teacher =
+            recipe.teacher.as_ref().map(|path| Teacher::load(text_to_path(path), images.train)).transpose()?;
         let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), class_names.len())?;
         super::evaluate::check_output(images.train, graph.shape(graph.output()))
             .map_err(|what| RunError::Images { half: "training", what })?;
@@ -205,11 +206,14 @@ fn is_trained(name: &str) -> bool {
     !name.ends_with(".running_mean") && !name.ends_with(".running_var")
 }
 
-/// A square or a crop that may leave nothing of an image.
+/// Channels that the images do not have, and a square or a crop that may leave nothing of an image.
 fn check_sizes(recipe: &Recipe, shape: ImageShape) -> Result<(), RecipeError> {
     let (h, w) = (shape.h, shape.w);
     let wrong =
         |key: &str, message: String| Err(RecipeError::Value { origin: Origin::Default, key: key.to_owned(), message });
+    if let Some(told) = recipe.input.channels().filter(|&told| told != shape.c) {
+        return wrong("input", format!("tells {told} channels apart, and the images have {}", shape.c));
+    }
     if recipe.cutout > h.max(w) {
         let most = h.max(w);
         return wrong("cutout", format!("= {}: expected at most {most}, the side of images of {h}x{w}", recipe.cutout));

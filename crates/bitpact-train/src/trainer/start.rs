@@ -15,6 +15,9 @@ use crate::{TrainBackend, initial_tensors};
 /// Clip value before calibration sets it.
 const BEFORE_CALIBRATION: f32 = 10.0;
 
+/// Batches that running statistics are estimated from where weights are taken from elsewhere.
+const STATISTICS_BATCHES: u64 = 16;
+
 /// Which tensors a run took from another network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
@@ -24,6 +27,9 @@ pub struct InitReport {
     pub missing: Vec<String>,
     /// In the file, not in the network.
     pub unused: Vec<String>,
+    /// Batches from which batch norm's running statistics are estimated anew before the first step; 0 where those of
+    /// the file are kept.
+    pub statistics: u64,
 }
 
 impl Trainer<'_> {
@@ -39,15 +45,22 @@ impl Trainer<'_> {
             self.folder.write_config(&self.setup.recipe)?;
         }
         let mut tensors = self.initial_tensors();
-        let mut taken = Vec::new();
+        let (mut taken, mut statistics) = (Vec::new(), 0);
         if let Some(weights) = weights {
-            let report = take_weights(&mut tensors, weights)?;
+            let mut report = take_weights(&mut tensors, weights)?;
+            report.statistics = self.statistics_batches(&report);
             self.start_weight_steps(&mut tensors, &report.loaded);
             (self.options.observer)(Event::Initialized(&report));
-            taken = report.loaded;
+            (taken, statistics) = (report.loaded, report.statistics);
         }
         self.folder.begin(&self.setup.recipe)?;
         self.settle_clip_values(backend, tensors, &taken)?;
+        if statistics > 0 {
+            self.estimate_statistics(backend, statistics, 0);
+            // An average begins with them.
+            let tensors = backend.tensors();
+            backend.load(&tensors, None)?;
+        }
         let progress = Progress {
             train_images: self.images.train.len() as u64,
             test_images: self.images.test.len() as u64,
@@ -61,6 +74,16 @@ impl Trainer<'_> {
             self.folder.write_config(&self.setup.recipe)?;
         }
         Ok(state)
+    }
+
+    /// From how many batches running statistics are estimated anew after weights were taken: those of the file belong
+    /// to float weights and activations, and a quantizer gives others (DoReFa's weights fill -1 to 1 whatever they
+    /// were).
+    fn statistics_batches(&self, report: &InitReport) -> u64 {
+        let is_running = |name: &String| name.ends_with(".running_var");
+        let names = || report.loaded.iter().chain(&report.missing);
+        let fits = self.setup.plan.is_float() && !report.missing.iter().any(is_running);
+        if fits || !names().any(is_running) { 0 } else { STATISTICS_BATCHES.min(self.setup.steps_per_epoch) }
     }
 
     /// Start values at the bits of the epoch under way.
@@ -128,7 +151,7 @@ fn take_weights(
     tensors: &mut BTreeMap<String, Tensor>,
     weights: BTreeMap<String, Tensor>,
 ) -> Result<InitReport, RunError> {
-    let mut report = InitReport { loaded: Vec::new(), missing: Vec::new(), unused: Vec::new() };
+    let mut report = InitReport { loaded: Vec::new(), missing: Vec::new(), unused: Vec::new(), statistics: 0 };
     let mut misfits = Vec::new();
     for (name, tensor) in weights {
         match tensors.get_mut(&name) {

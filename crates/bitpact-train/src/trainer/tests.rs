@@ -1,6 +1,7 @@
 //! The loop on a backend that is no network trainer, only a deterministic function of what it is fed.
 
 mod fake;
+mod files;
 mod kills;
 mod switches;
 

@@ -6,6 +6,8 @@ use crate::records::{WarningKind, WarningRecord};
 
 /// A clip value that moved by less than this, relative, over several epochs does not move.
 const STILL: f64 = 0.01;
+/// Steps before a clip value that stands still is worth a word.
+const STILL_STEPS: u64 = 300;
 /// A layer that clips more than this fraction clips too much.
 const MUCH: f64 = 0.3;
 
@@ -16,7 +18,14 @@ const DIVERGED: f64 = 10.0;
 /// An evaluated accuracy of less than this part of the one in training has another reason than the images.
 const GAP: f64 = 0.5;
 
+/// Whether the evaluated accuracy is so far below that in training, of more than guesses, that there is a reason to
+/// look for.
+pub(super) fn is_gap(train_top1: f64, top1: f64, classes: usize) -> bool {
+    top1 < GAP * train_top1 && train_top1 > 3.0 / classes as f64
+}
+
 /// What an epoch came to, beside its layers.
+#[derive(Clone, Copy)]
 pub(super) struct Course {
     /// Mean loss.
     pub(super) loss: f64,
@@ -26,6 +35,8 @@ pub(super) struct Course {
     pub(super) train_top1: f64,
     /// Accuracy of the network that is evaluated.
     pub(super) top1: Option<f64>,
+    /// Accuracy of that network on training images, where the two lie far apart.
+    pub(super) top1_in_training: Option<f64>,
     /// Whether batch norm's statistics are estimated anew before it.
     pub(super) reestimates: bool,
     /// Whether clip values decay.
@@ -45,14 +56,20 @@ impl Course {
                 format!("the loss is {:.3}, and {guessing:.3} by guessing: {text}", self.loss),
             ));
         }
-        let top1 = self.top1.filter(|top1| !self.reestimates && *top1 < GAP * self.train_top1);
-        if let Some(top1) = top1.filter(|_| self.train_top1 > 3.0 / classes as f64) {
-            let (trained, evaluated) = (self.train_top1 * 100.0, top1 * 100.0);
+        if let (Some(top1), Some(same)) = (self.top1, self.top1_in_training) {
+            let [trained, evaluated, same_percent] = [self.train_top1, top1, same].map(|top1| top1 * 100.0);
+            let (kind, cause) = if same >= GAP * self.train_top1 {
+                let remedy = "take more images, change them more (augment, cutout, mixup), or raise weight_decay";
+                (WarningKind::Overfit, format!("it knows its images by heart; {remedy}"))
+            } else {
+                let remedy = if self.reestimates { "from more batches" } else { "anew" };
+                let text = "batch norm's running statistics do not fit the weights; estimate them";
+                (WarningKind::Gap, format!("{text} {remedy} (bn_reestimate)"))
+            };
             found.push((
-                WarningKind::Gap,
+                kind,
                 format!(
-                    "{trained:.1} % are right in training and {evaluated:.1} % when evaluated: batch norm's running statistics may not \
-                     fit the weights; estimate them anew (bn_reestimate)"
+                    "{trained:.1} % are right in training and {evaluated:.1} % when evaluated, of training images {same_percent:.1} %: {cause}"
                 ),
             ));
         }
@@ -107,7 +124,8 @@ pub(super) fn of_epoch(
             warn(WarningKind::AlphaMin, message);
         }
     }
-    for layer in layers {
+    let steps = step * Progress::ALPHA_EPOCHS as u64 / u64::from(epoch.max(1));
+    for layer in layers.iter().filter(|_| steps >= STILL_STEPS) {
         let key = (WarningKind::AlphaStill, layer.name.clone());
         if learning(&layer.name) && progress.alpha_still(&layer.name, STILL) && progress.warned.insert(key) {
             let message = format!(
@@ -133,12 +151,20 @@ mod tests {
     }
 
     fn course() -> Course {
-        Course { loss: 2.0, classes: Some(10), train_top1: 0.5, top1: Some(0.4), reestimates: false, clips_decay: true }
+        Course {
+            loss: 2.0,
+            classes: Some(10),
+            train_top1: 0.5,
+            top1: Some(0.4),
+            top1_in_training: None,
+            reestimates: false,
+            clips_decay: true,
+        }
     }
 
     fn kinds(progress: &mut Progress, layers: &[LayerStatistics], learning: bool) -> Vec<WarningKind> {
         progress.remember_alphas(layers);
-        of_epoch(progress, layers, &course(), 1, |_| learning).into_iter().map(|w| w.warning).collect()
+        of_epoch(progress, layers, &course(), 1000, |_| learning).into_iter().map(|w| w.warning).collect()
     }
 
     #[test]
@@ -177,14 +203,16 @@ mod tests {
         let (kind, text) = told(&[], &Course { loss: 624.0, ..course() }).remove(0);
         assert!(kind == WarningKind::Diverged && text.contains("624.000") && text.contains("lower lr"), "{text}");
         assert_eq!(told(&[], &Course { loss: 2.31, ..course() }), []);
-        let gap = Course { train_top1: 0.85, top1: Some(0.107), ..course() };
+        let gap = Course { train_top1: 0.85, top1: Some(0.107), top1_in_training: Some(0.11), ..course() };
         let (kind, text) = told(&[], &gap).remove(0);
-        assert!(kind == WarningKind::Gap && text.contains("85.0 %") && text.contains("bn_reestimate"), "{text}");
-        assert_eq!(told(&[], &Course { reestimates: true, ..gap }), []);
-        assert_eq!(
-            told(&[], &Course { train_top1: 0.25, top1: Some(0.1), ..course() }),
-            [],
-            "hardly more than guessing"
+        assert!(
+            kind == WarningKind::Gap && text.contains("85.0 %") && text.ends_with("anew (bn_reestimate)"),
+            "{text}"
         );
+        let (_, text) = told(&[], &Course { reestimates: true, ..gap }).remove(0);
+        assert!(text.ends_with("from more batches (bn_reestimate)"), "{text}");
+        let (kind, text) = told(&[], &Course { top1_in_training: Some(0.8), ..gap }).remove(0);
+        assert!(kind == WarningKind::Overfit && text.contains("80.0 %") && text.contains("by heart"), "{text}");
+        assert!(is_gap(0.85, 0.107, 10) && !is_gap(0.25, 0.1, 10) && !is_gap(0.85, 0.5, 10));
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use bitpact::accel::{Bound, Comparison, Device, Estimate, LayerEstimate, Widths, Workload, charts, compare};
+use bitpact::read_at_most;
 use serde_json::{Value, json};
 
 use super::{Bandwidth, NetworkArgs, bandwidth_name, device, known_devices, parse_bandwidth, write_files};
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Bytes of a file of measured times, at the most.
+const MEASURED_BYTES: u64 = 1 << 20;
+
 pub(crate) fn run(args: Args) -> Result<()> {
     let device = device(&args.device, args.bandwidth)?;
     let workload = args.network.workloads(args.bits.as_slice())?.remove(0);
@@ -51,8 +55,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let comparison = match &args.measured {
         Some(file) => {
             let place = file.display().to_string();
-            let text = std::fs::read_to_string(file).with_context(|| format!("{place}: cannot read"))?;
-            Some(compare(&estimate, &text, &place)?)
+            let bytes = read_at_most(file, MEASURED_BYTES).with_context(|| format!("{place}: cannot read"))?;
+            Some(compare(&estimate, &String::from_utf8_lossy(&bytes), &place)?)
         }
         None => None,
     };

@@ -91,7 +91,8 @@ impl Target {
         let loaded = open(path)?;
         let model = loaded.integers()?.clone();
         let name = loaded.file.display().to_string();
-        if loaded.file.extension().is_some_and(|extension| extension == "bitpact") {
+        let is_given = loaded.file.extension().is_some_and(|extension| extension == "bitpact") && loaded.file.is_file();
+        if is_given {
             let file_bytes = std::fs::metadata(&loaded.file).map_or(0, |metadata| metadata.len());
             return Ok(Self { name, bits: None, model, file: ModelFile::Given(loaded.file), file_bytes });
         }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bitpact::Pool;
 use bitpact::lm::{Gguf, HuggingFace, Llama2c, LmError, PackedFile, Source, Tokenizer};
+use bitpact::{Pool, read_at_most};
 
 /// A model of any kind, not yet read.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Source>> {
@@ -49,7 +49,8 @@ impl ModelArgs {
     pub(super) fn tokenizer_file(&self) -> Result<(&'static str, Vec<u8>)> {
         let read = |path: &Path| -> Result<(&'static str, Vec<u8>)> {
             let name = if path.extension().is_some_and(|e| e == "json") { "tokenizer.json" } else { "tokenizer.bin" };
-            let bytes = std::fs::read(path).map_err(|source| LmError::Read { path: path.to_owned(), source })?;
+            let bytes = read_at_most(path, Tokenizer::MOST_BYTES)
+                .map_err(|source| LmError::Read { path: path.to_owned(), source })?;
             Ok((name, bytes))
         };
         if let Some(path) = &self.tokenizer {

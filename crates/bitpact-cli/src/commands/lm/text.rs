@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use bitpact::lm::{LmError, Tokenizer, Window, ascii_blocks, windows};
+use bitpact::read_at_most;
 
 /// SIZE:FROM:COUNT.
 #[derive(Clone, Copy, Debug)]
@@ -106,8 +107,11 @@ impl CalibrationArgs {
     }
 }
 
+/// Bytes of a text, at the most.
+const TEXT_BYTES: u64 = 1 << 32;
+
 fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|source| LmError::Read { path: path.to_owned(), source })?;
+    let bytes = read_at_most(path, TEXT_BYTES).map_err(|source| LmError::Read { path: path.to_owned(), source })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

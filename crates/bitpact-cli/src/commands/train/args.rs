@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use bitpact::train::recipe::path_to_text;
 use bitpact::train::{BackendKind, Draft};
 
 use crate::machine::MachineArgs;
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// Start from the weights of a checkpoint or of a safetensors file with PyTorch's names
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub(super) init_from: Option<PathBuf>,
+    /// Take the weights of --init-from even if they were trained on pixels of another meaning
+    #[arg(long, requires = "init_from")]
+    pub(super) force: bool,
     /// Go on with the run in this folder; of the recipe only --epochs may change, and where the --teacher lies
     #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
     pub(super) resume: Option<PathBuf>,
@@ -139,7 +143,7 @@ pub(super) struct RecipeFlags {
     mixup: Option<f64>,
     /// Checkpoint or run folder of a network to learn from
     #[arg(long, value_name = "FILE|DIR")]
-    teacher: Option<String>,
+    teacher: Option<PathBuf>,
     /// Divides the logits of network and teacher
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     distill_temperature: Option<f64>,
@@ -217,14 +221,15 @@ impl RecipeFlags {
     /// Sets what was given.
     pub(super) fn apply(&self, draft: &mut Draft) -> Result<()> {
         self.network.apply(draft)?;
-        for (key, flag, value) in [
-            ("optimizer", "--optimizer", &self.optimizer),
-            ("teacher", "--teacher", &self.teacher),
-            ("schedule", "--schedule", &self.schedule),
-        ] {
+        for (key, flag, value) in
+            [("optimizer", "--optimizer", &self.optimizer), ("schedule", "--schedule", &self.schedule)]
+        {
             if let Some(value) = value {
                 draft.set(key, value.as_str(), flag);
             }
+        }
+        if let Some(teacher) = &self.teacher {
+            draft.set("teacher", path_to_text(teacher), "--teacher");
         }
         let whole = [
             ("epochs", "--epochs", self.epochs),

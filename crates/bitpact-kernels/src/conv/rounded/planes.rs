@@ -109,14 +109,16 @@ impl Planes {
         self.words() * self.dz.cs * 4
     }
 
-    /// Copies one image of codes, less their zero code in bfloat16, into the planes. `zero` repeats over 16 channels.
-    pub(super) fn fill(&self, isa: Isa, codes: &[u8], zero: &[u8; SIDE], planes: &mut [u8]) {
+    /// Copies one image of codes, less their zero code in bfloat16, into the planes. `zero`, a multiple of 16 long,
+    /// repeats.
+    pub(super) fn fill(&self, isa: Isa, codes: &[u8], zero: &[u8], planes: &mut [u8]) {
         assert!(codes.len() == self.x.len() && planes.len() == self.planes_len());
         on_isa!(isa, |_FMA| self.fill_body(codes, zero, planes));
     }
 
     #[inline(always)]
-    fn fill_body(&self, codes: &[u8], zero: &[u8; SIDE], planes: &mut [u8]) {
+    fn fill_body(&self, codes: &[u8], zero: &[u8], planes: &mut [u8]) {
+        let zeros = zero.as_chunks::<SIDE>().0;
         let bytes = self.format.bytes();
         let (row_places, col) = (self.x.w + 2 * self.x.border, self.x.cs * self.stride);
         // One run of places where the planes' rows are the image's.
@@ -124,6 +126,7 @@ impl Planes {
         let (rows, width) = if whole { (1, self.rows * self.width) } else { (self.rows, self.width) };
         for (plane, &(ra, cb)) in planes.chunks_exact_mut(self.channels() * self.channel()).zip(&self.classes) {
             for (block, plane) in plane.chunks_exact_mut(SIDE * self.channel()).enumerate() {
+                let zero = &zeros[block % zeros.len()];
                 for row in 0..rows {
                     let y = (row + self.first.0) * self.stride + ra;
                     let first = self.first.1 * self.stride + cb;

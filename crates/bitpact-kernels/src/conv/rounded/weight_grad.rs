@@ -126,11 +126,11 @@ impl RoundedWeightGrad {
     }
 
     /// Brings one image to the order that [`RoundedWeightGrad::run`] reads, as number `slot` of its group: codes `x` with zero codes
-    /// `zero`, which repeat over 16 channels, and `dz`.
+    /// `zero`, a multiple of 16 that repeat, and `dz`.
     ///
     /// # Panics
     /// If a length is wrong, `slot` is not below the group's size, or the scratch memory was not reserved.
-    pub fn rearrange(&self, slot: usize, x: &[u8], zero: &[u8; LANES], dz: &[u8], scratch: &mut RoundedScratch) {
+    pub fn rearrange(&self, slot: usize, x: &[u8], zero: &[u8], dz: &[u8], scratch: &mut RoundedScratch) {
         assert!(slot < self.group, "image {slot} of a group of {}", self.group);
         let [planes, words] = self.rearranged_len();
         let image = [
@@ -144,7 +144,7 @@ impl RoundedWeightGrad {
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn rearrange_image(&self, x: &[u8], zero: &[u8; LANES], dz: &[u8], image: [&mut [u8]; 2]) {
+    pub fn rearrange_image(&self, x: &[u8], zero: &[u8], dz: &[u8], image: [&mut [u8]; 2]) {
         let [planes, words] = image;
         assert_eq!([planes.len(), words.len()], self.apart, "bytes of a rearranged image");
         self.planes.fill(self.isa, x, zero, &mut planes[..self.planes.planes_len()]);
@@ -155,7 +155,7 @@ impl RoundedWeightGrad {
     ///
     /// # Panics
     /// If a length is wrong, there are more images than in a group, or the scratch memory was not reserved.
-    pub fn run(&self, images: usize, zero: &[u8; LANES], partial: &mut [f32], scratch: &mut RoundedScratch) {
+    pub fn run(&self, images: usize, zero: &[u8], partial: &mut [f32], scratch: &mut RoundedScratch) {
         assert!(images <= self.group, "{images} images in a group of {}", self.group);
         let [planes, words] = self.rearranged_len();
         let RoundedScratch { planes: all_planes, words: all_words, sums } = scratch;
@@ -170,7 +170,7 @@ impl RoundedWeightGrad {
     pub fn run_blocks(
         &self,
         images: usize,
-        zero: &[u8; LANES],
+        zero: &[u8],
         rearranged: [&[u8]; 2],
         blocks: Range<usize>,
         partial: &mut [f32],
@@ -182,7 +182,7 @@ impl RoundedWeightGrad {
     fn sum(
         &self,
         images: usize,
-        zero: &[u8; LANES],
+        zero: &[u8],
         [planes, words]: [&[u8]; 2],
         blocks: Range<usize>,
         partial: &mut [f32],
@@ -273,7 +273,8 @@ impl RoundedWeightGrad {
     }
 
     /// Takes the zero code's part off: zero[i] times the sum of the gradient over all pixels, the same for every tap.
-    fn take_off_zero(&self, zero: &[u8; LANES], words: &[u8], blocks: Range<usize>, partial: &mut [f32]) {
+    fn take_off_zero(&self, zero: &[u8], words: &[u8], blocks: Range<usize>, partial: &mut [f32]) {
+        let (zeros, channel_blocks) = (zero.as_chunks::<LANES>().0, self.geometry.cin.div_ceil(LANES));
         for (block, partial) in blocks.zip(partial.chunks_exact_mut(self.sources.len() * TILE)) {
             let mut sums = [0i32; LANES];
             for image in words.chunks_exact(self.apart[1]) {
@@ -284,7 +285,9 @@ impl RoundedWeightGrad {
                     }
                 }
             }
-            for tile in partial.as_chunks_mut::<TILE>().0 {
+            // Tiles come tap by tap, of each all channels.
+            for (i, tile) in partial.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+                let zero = &zeros[i % channel_blocks % zeros.len()];
                 for (row, &zero) in tile.as_chunks_mut::<LANES>().0.iter_mut().zip(zero) {
                     row.iter_mut().zip(sums).for_each(|(out, sum)| *out -= (i64::from(zero) * i64::from(sum)) as f32);
                 }

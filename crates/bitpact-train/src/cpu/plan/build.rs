@@ -27,6 +27,7 @@ struct Builder<'a> {
     graph: &'a Graph,
     plan: &'a QuantPlan,
     batch: usize,
+    input: &'a InputDescription,
     params: &'a Params,
     /// The activation that holds the clip value of each.
     owners: Vec<NodeId>,
@@ -56,17 +57,13 @@ impl StepPlan {
         };
         let params = Params::new(Model::tensor_shapes(graph, plan), optimizer, trained_clip);
         let c = graph.input().c;
-        let uneven = |v: &[u8]| v.iter().any(|z| *z != v[0]);
-        if c > 16 && (uneven(&input.zero_point) || !c.is_multiple_of(16)) {
-            let what = format!("{c} input channels; expected at most 16, or a multiple of 16 with one zero point");
-            return Err(TrainError::Unsupported { node: graph.node(0).name.clone(), what });
-        }
         let mut b = Builder {
             isa,
             gradients,
             graph,
             plan,
             batch,
+            input,
             params: &params,
             owners: graph.clip_owners(),
             values: Vec::new(),
@@ -83,7 +80,7 @@ impl StepPlan {
         }
         b.add_value(0, layout, Source::Pixels, Store::Codes(pixels));
         for layer in &layers {
-            b.layer(layer)?;
+            b.layer(layer);
         }
         let output = b.value_of[graph.output()].expect("the last stage has an output");
         let Builder { values, mut steps, .. } = b;
@@ -214,12 +211,12 @@ impl Builder<'_> {
         self.push(StageKind::General(Box::new(General { of, inputs, output, targets: Vec::new() })));
     }
 
-    fn layer(&mut self, layer: &Layer) -> Result<(), TrainError> {
+    fn layer(&mut self, layer: &Layer) {
         let node = layer.output();
         let graph = self.graph;
         let op = graph.node(node).op;
         match *layer {
-            Layer::Sum(ref sum) => return self.sum(sum),
+            Layer::Sum(ref sum) => self.sum(sum),
             Layer::AvgPool { input, .. } => {
                 let (input, output) = (self.value(input), self.output(node, Source::Real));
                 let window = op.window(graph.input_shape(node)).expect("a pool has a window");
@@ -278,7 +275,6 @@ impl Builder<'_> {
                 self.view(input, node);
             }
         }
-        Ok(())
     }
 
     /// The tensor that a node moves the elements of `tensor` to.
@@ -292,7 +288,7 @@ impl Builder<'_> {
     }
 
     /// The stages of a sum: the first adds two terms, each further one adds one to what the stage before it gave.
-    fn sum(&mut self, sum: &Sum) -> Result<(), TrainError> {
+    fn sum(&mut self, sum: &Sum) {
         let mut terms = sum.terms.iter().peekable();
         let mut partial: Option<ValueId> = None;
         while let Some(&term) = terms.next() {
@@ -303,17 +299,17 @@ impl Builder<'_> {
                     (self.identity(partial, None, sum.output), partial, shortcut)
                 }
                 (Some(value), None) => {
-                    let (main, input) = self.term(term, sum.output)?;
+                    let (main, input) = self.term(term, sum.output);
                     (main, input, Shortcut::Identity { value })
                 }
                 (None, _) => {
-                    let (main, input) = self.term(term, sum.output)?;
+                    let (main, input) = self.term(term, sum.output);
                     let second = terms.next_if(|next| next.product().is_some() || next.norm.is_none());
                     let shortcut = match second.copied() {
                         None => Shortcut::None,
                         Some(Term { factor: Factor::View(view), .. }) => self.shortcut(view),
                         Some(term) => {
-                            let (product, value) = self.term(term, sum.output)?;
+                            let (product, value) = self.term(term, sum.output);
                             Shortcut::Projection { value, product: Box::new(product) }
                         }
                     };
@@ -326,11 +322,10 @@ impl Builder<'_> {
             partial = Some(unit.output);
             self.push(StageKind::Unit(Box::new(unit)));
         }
-        Ok(())
     }
 
     /// What the first product of a unit is for a term, and what it reads.
-    fn term(&mut self, term: Term, reader: NodeId) -> Result<(Product, ValueId), TrainError> {
+    fn term(&mut self, term: Term, reader: NodeId) -> (Product, ValueId) {
         match term.factor {
             Factor::Product { input, node } => self.product(node, term.norm, self.value(input)),
             Factor::View(View { tensor, node }) => {
@@ -338,7 +333,7 @@ impl Builder<'_> {
                     Some(node) => self.view(tensor, node),
                     None => self.value(tensor),
                 };
-                Ok((self.identity(value, term.norm, reader), value))
+                (self.identity(value, term.norm, reader), value)
             }
         }
     }
@@ -365,6 +360,7 @@ impl Builder<'_> {
             geometry: ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin: c, cout: c },
             groups: c,
             source,
+            pixels: self.input,
             spec: None,
             x: layout,
             batch: self.batch,
@@ -422,7 +418,7 @@ impl Builder<'_> {
     }
 
     /// A product and what it reads: `input`, or a copy of everything that its windows see there.
-    fn product(&mut self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> Result<(Product, ValueId), TrainError> {
+    fn product(&mut self, id: NodeId, norm: Option<NodeId>, input: ValueId) -> (Product, ValueId) {
         let node = self.graph.node(id);
         let (from, to) = (self.graph.input_shape(id), self.graph.shape(id));
         let window = node.op.window(from).expect("a product has a window");
@@ -430,7 +426,7 @@ impl Builder<'_> {
         let (geometry, taps, input) = match window.plain() {
             Some((stride, pad)) => (ConvGeometry { kh, kw, stride, pad, cin: from.c, cout: to.c }, 1, input),
             None => {
-                let columns = self.columns(id, &window, input)?;
+                let columns = self.columns(id, &window, input);
                 let cin = from.c * kh * kw;
                 (ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin, cout: to.c }, kh * kw, columns)
             }
@@ -450,6 +446,7 @@ impl Builder<'_> {
             geometry,
             groups: node.op.groups(),
             source: value.source,
+            pixels: self.input,
             spec,
             x: value.layout,
             batch: self.batch,
@@ -458,11 +455,11 @@ impl Builder<'_> {
             taps,
             gradients: self.gradients,
         };
-        Ok((Product::new(self.isa, spec), input))
+        (Product::new(self.isa, spec), input)
     }
 
     /// Everything that the windows of a product see, as the channels of its output's pixels.
-    fn columns(&mut self, id: NodeId, window: &Window, input: ValueId) -> Result<ValueId, TrainError> {
+    fn columns(&mut self, id: NodeId, window: &Window, input: ValueId) -> ValueId {
         let value = &self.values[input];
         let [kh, kw] = window.kernel;
         let to = Shape { c: value.layout.c * kh * kw, ..self.graph.shape(id) };
@@ -470,18 +467,13 @@ impl Builder<'_> {
             Source::Pixels => self.zero_point.to_vec(),
             source => vec![source.zero_code(); value.layout.c],
         };
-        if zeros.iter().any(|zero| *zero != zeros[0]) {
-            let what = "it reads the image by a window that is not square or has uneven padding, dilation or two strides, which \
-                        training supports for one zero point only, not one for each channel";
-            return Err(TrainError::Unsupported { node: self.graph.node(id).name.clone(), what: what.to_owned() });
-        }
         let gather = Gather::columns(value, window, &zeros, to);
         let (source, layout) = (value.source, Layout::new(to.h, to.w, to.c, 0));
-        let store = self.store(source, layout, zeros[0]);
+        let store = self.store(source, layout, source.zero_code());
         self.values.push(Value { layout, source, store });
         let output = self.values.len() - 1;
         self.general(Of::Gather(gather), vec![input], output);
-        Ok(output)
+        output
     }
 
     fn norm(&self, node: NodeId) -> Norm {

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use bitpact_kernels::conv::rounded::{Format, RoundedInputGrad, RoundedScratch, RoundedWeightGrad};
-use bitpact_kernels::norm::{self, Accumulators, BLOCK, GradientOutput};
+use bitpact_kernels::norm::{self, Accumulators, GradientOutput};
 use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
     Aligned, Chunked, CodeLimits, ConvGeometry, ConvInputGradF32, GroupInputGradF32, GroupScratch, GroupWeightGradF32,
     Isa, Layout, image_distance,
 };
 
+use super::Zeros;
 use crate::Gradients;
 use crate::cpu::profile::Clock;
 use crate::profile::Pass;
@@ -88,7 +89,7 @@ pub(in crate::cpu) enum BatchImages<'a> {
 /// The image that a weight gradient reads.
 pub(in crate::cpu) enum Image<'a> {
     /// Codes, the codes of zero, and the memory and factor that turn them to real values.
-    Codes { codes: &'a [u8], zero: [u8; BLOCK], scale: [f32; BLOCK], wide: &'a mut [f32] },
+    Codes { codes: &'a [u8], zeros: &'a Zeros, scale: f32, wide: &'a mut [f32] },
     /// Real values.
     Real(&'a [f32]),
 }
@@ -331,17 +332,17 @@ impl Backward {
         let len = self.dz_layout.len();
         match (&self.kernels, image) {
             (Kernels::Real { weights, .. }, Image::Real(x)) => weights.run(x, &real[..len], partial, groups),
-            (Kernels::Real { weights, .. }, Image::Codes { codes, zero, scale, wide }) => {
-                norm::widen(self.isa, codes, &zero.map(f32::from), &scale, wide);
+            (Kernels::Real { weights, .. }, Image::Codes { codes, zeros, scale, wide }) => {
+                norm::widen(self.isa, codes, &zeros.real, scale, wide);
                 clock.lap(Pass::Widen);
                 weights.run(wide, &real[..len], partial, groups);
             }
-            (Kernels::Rounded { format, weights, .. }, Image::Codes { codes, zero, .. }) => {
+            (Kernels::Rounded { format, weights, .. }, Image::Codes { codes, zeros, .. }) => {
                 let slot = place % weights.group();
-                weights.rearrange(slot, codes, &zero, &bytes[..len * format.bytes()], rounded);
+                weights.rearrange(slot, codes, &zeros.codes, &bytes[..len * format.bytes()], rounded);
                 clock.lap(Pass::Widen);
                 if last || slot + 1 == weights.group() {
-                    weights.run(slot + 1, &zero, partial, rounded);
+                    weights.run(slot + 1, &zeros.codes, partial, rounded);
                 }
             }
             (Kernels::Rounded { .. }, Image::Real(_)) => unreachable!("rounded products read codes"),
@@ -357,8 +358,8 @@ impl Backward {
                 let x = &mut x[..self.x_len];
                 match image {
                     Image::Real(from) => x.copy_from_slice(from),
-                    Image::Codes { codes, zero, scale, .. } => {
-                        norm::widen(self.isa, codes, &zero.map(f32::from), &scale, x);
+                    Image::Codes { codes, zeros, scale, .. } => {
+                        norm::widen(self.isa, codes, &zeros.real, scale, x);
                     }
                 }
                 gradient.get(i)[..dz].copy_from_slice(&scratch.real[..dz]);
@@ -366,10 +367,10 @@ impl Backward {
             (
                 BatchImages::Rounded([planes, words]),
                 Kernels::Rounded { format, weights, .. },
-                Image::Codes { codes, zero, .. },
+                Image::Codes { codes, zeros, .. },
             ) => {
                 let gradient = &scratch.bytes[..dz * format.bytes()];
-                weights.rearrange_image(codes, &zero, gradient, [&mut planes.get(i), &mut words.get(i)]);
+                weights.rearrange_image(codes, &zeros.codes, gradient, [&mut planes.get(i), &mut words.get(i)]);
             }
             _ => unreachable!("rounded products read codes and keep bytes"),
         }
@@ -379,7 +380,7 @@ impl Backward {
     pub(in crate::cpu) fn block_sums(
         &self,
         blocks: Range<usize>,
-        zero: [u8; BLOCK],
+        zero: &[u8],
         batch: usize,
         kept: &BatchMemory,
         partial: &mut [f32],
@@ -394,7 +395,7 @@ impl Backward {
             }
             Kernels::Rounded { weights, .. } => {
                 let images = [&kept.bytes[0][..x], &kept.bytes[1][..dz]];
-                weights.run_blocks(batch, &zero, images, blocks, partial, &mut scratch.rounded);
+                weights.run_blocks(batch, zero, images, blocks, partial, &mut scratch.rounded);
             }
         }
     }

@@ -3,6 +3,7 @@
 use bitpact_kernels::norm::Coefficients;
 
 use super::{Path, Product};
+use crate::TrainError;
 use crate::cpu::totals::Found;
 use crate::params::{ParamId, Params};
 
@@ -129,6 +130,15 @@ impl Product {
     pub(in crate::cpu) fn coefficients(&self) -> Coefficients<'_> {
         let ch = &self.channels;
         Coefficients { a: &ch.a, b: &ch.b, xa: &ch.xa, xb: &ch.xb }
+    }
+
+    /// Whether float32 holds the step's statistics.
+    pub(in crate::cpu) fn check_statistics(&self, params: &Params, step: u64) -> Result<(), TrainError> {
+        let Some(norm) = self.norm else { return Ok(()) };
+        self.channels.running.iter().try_for_each(|&(mean, var)| {
+            params.check_statistic(step, norm.mean, mean)?;
+            params.check_statistic(step, norm.var, var)
+        })
     }
 
     /// Moves the running statistics towards the step's, by `share` or the norm's momentum.
