@@ -92,8 +92,8 @@ mod tests {
         for (node, word) in [
             ("in", "kernel"),
             ("c1", "eps"),
-            ("n1", "eps"),
-            ("n1", "momentum"),
+            ("n1", "epsilon"),
+            ("n1", "affine"),
             ("a1", "bits"),
             ("sum", "stride"),
             ("cat", "axis"),

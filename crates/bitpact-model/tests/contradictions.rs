@@ -191,7 +191,7 @@ fn contradictions_of_sums_are_named() {
                 main(m, 13).window = Window::square(1, 1, 0);
                 main(m, 13).codes.truncate(12);
             },
-            "shape 3x4x3, but an output is one value a class",
+            "shape 1x1x3, but its inputs give 3x4x3",
         ),
         (|m| sum_of(m, 12).end = IntegerEnd::Output, "the last layer, and no other, is the output"),
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![10] }, "1 inputs of a concatenation"),

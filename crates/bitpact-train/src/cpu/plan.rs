@@ -214,14 +214,16 @@ impl StepPlan {
 }
 
 /// Products of a stage, the shortcut's included.
-pub(super) fn products_of(kind: &StageKind) -> Vec<&Product> {
-    match kind {
-        StageKind::Unit(unit) => match &unit.shortcut {
-            Shortcut::Projection { product, .. } => vec![&unit.main, product],
-            _ => vec![&unit.main],
-        },
-        _ => Vec::new(),
-    }
+pub(super) fn products_of(kind: &StageKind) -> impl Iterator<Item = &Product> {
+    let unit = match kind {
+        StageKind::Unit(unit) => Some(unit),
+        _ => None,
+    };
+    let projection = unit.and_then(|unit| match &unit.shortcut {
+        Shortcut::Projection { product, .. } => Some(&**product),
+        _ => None,
+    });
+    unit.map(|unit| &unit.main).into_iter().chain(projection)
 }
 
 /// Whether a product runs on integers.

@@ -71,7 +71,7 @@ fn each_product(stage: &mut StageStep, mut f: impl FnMut(&mut Product)) {
 
 /// The stages with weights, those with most weights first.
 pub(super) fn largest_first(stages: &[StageStep]) -> Vec<usize> {
-    let weights = |stage: &StageStep| super::plan::products_of(&stage.kind).iter().map(|p| p.weights()).sum::<usize>();
+    let weights = |stage: &StageStep| super::plan::products_of(&stage.kind).map(|p| p.weights()).sum::<usize>();
     let mut order: Vec<usize> = (0..stages.len()).filter(|&i| weights(&stages[i]) > 0).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(weights(&stages[i])));
     order

@@ -24,7 +24,9 @@ fn every_builtin_recipe_is_whole_and_reads_back_from_its_own_config() {
         let again = Draft::parse(&text, "config.toml").unwrap().finish().unwrap();
         assert_eq!(again, recipe, "{text}");
         assert_eq!(again.to_toml(), text);
-        let graph = recipe.network(Shape::new(32, 32, 3), 10).unwrap();
+        let info = recipe.dataset.parse::<bitpact_data::DatasetName>().unwrap().info();
+        let shape = info.image_shape;
+        let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), info.class_names.len()).unwrap();
         recipe.plan(&graph).unwrap();
         assert!(recipe.as_float().plan(&graph).unwrap().is_float());
     }
@@ -200,7 +202,7 @@ fn names_of_networks_and_sets_tell_the_nearest() {
     draft.set("dataset", "cifar-10", "--dataset");
     let text = draft.known_dataset().unwrap_err().to_string();
     assert!(
-        text.starts_with("--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"cifar10\","),
+        text.starts_with("--dataset: `dataset` = \"cifar-10\": expected one of \"builtin\", \"builtin-upscale\","),
         "{text}"
     );
     assert!(text.ends_with("(did you mean `cifar10`?)"), "{text}");
