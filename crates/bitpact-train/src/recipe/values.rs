@@ -4,7 +4,8 @@ use bitpact_graph::BitSpec;
 use serde::{Deserialize, Serialize};
 
 /// Where the clip values start.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum ClipInit {
     /// All at one value (the paper: 10).
     Fixed(f64),
@@ -32,19 +33,8 @@ impl ClipInit {
     }
 }
 
-impl Serialize for ClipInit {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match *self {
-            ClipInit::Fixed(value) => serializer.serialize_f64(value),
-            ClipInit::Calibrate { percentile, batches } => {
-                Calibration { percentile: Some(percentile), batches: Some(batches) }.serialize(serializer)
-            }
-        }
-    }
-}
-
-/// The table form of a calibrated start.
-#[derive(Serialize, Deserialize)]
+/// The table form of a calibrated start, as files have it.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Calibration {
     pub(super) percentile: Option<f64>,
