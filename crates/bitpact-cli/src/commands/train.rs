@@ -21,7 +21,7 @@ use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
 use crate::progress::Display;
 
-pub(crate) use args::{Args, NetworkFlags};
+pub(crate) use args::{Args, RecipeFlags};
 
 /// A command line that was found good.
 struct Plan {
@@ -57,7 +57,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
-    let by_dataset = args.recipe_flags.network.dataset.as_deref().and_then(builtin_for_dataset);
+    let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
