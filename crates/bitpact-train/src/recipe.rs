@@ -26,6 +26,7 @@ use crate::{Gradients, OptimizerConfig, ParamGroup};
 
 pub use bits::BitSchedule;
 pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
+pub(crate) use draft::read_text;
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
 pub use key::Key;

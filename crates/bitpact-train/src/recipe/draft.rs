@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::error::hint;
 use super::{BUILTIN_NAMES, Key, Recipe, RecipeError, builtin_text};
+use crate::Catalogue;
 
 /// Largest recipe or network file that is read.
 const LARGEST_FILE_BYTES: u64 = 1 << 20;
@@ -66,7 +67,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The built-in recipe called `name`, or the TOML file at that path.
+    /// The built-in recipe or row of [`Catalogue::builtin`] called `name`, or the TOML file at that path.
     ///
     /// # Errors
     /// Neither of the two, a file that cannot be read, or the errors of [`Draft::parse`].
@@ -78,10 +79,14 @@ impl Draft {
             draft.stem = name.to_owned();
             return Ok(draft);
         }
+        let rows = Catalogue::builtin();
+        if let Some(row) = rows.row(name) {
+            return rows.draft(row);
+        }
         if !path.exists() {
             return Err(RecipeError::Unknown {
                 name: name.to_owned(),
-                hint: hint(name, BUILTIN_NAMES),
+                hint: hint(name, BUILTIN_NAMES.into_iter().chain(rows.rows().map(|row| &*row.name))),
                 known: BUILTIN_NAMES.join(", "),
             });
         }
@@ -111,19 +116,33 @@ impl Draft {
         };
         let spans = DeTable::parse(text).map_err(syntax)?;
         let mut table: toml::Table = toml::from_str(text).map_err(syntax)?;
-        let mut values = BTreeMap::new();
         let mut keys: Vec<_> = spans.get_ref().keys().collect();
         keys.sort_by_key(|key| key.span().start);
-        for key in keys {
-            let (name, origin) = (key.get_ref().as_ref(), at(key.span().start));
-            if Recipe::key(name).is_none() {
+        let values = keys.into_iter().filter_map(|key| {
+            let (name, value) = table.remove_entry(key.get_ref().as_ref())?;
+            Some((name, at(key.span().start), value))
+        });
+        Self::new(values, file)
+    }
+
+    /// A recipe from a table that `file` holds somewhere.
+    ///
+    /// # Errors
+    /// A key that no recipe has.
+    pub(crate) fn from_table(table: toml::Table, file: &str) -> Result<Self, RecipeError> {
+        let origin = Origin::Line { file: file.to_owned(), line: 0 };
+        Self::new(table.into_iter().map(|(name, value)| (name, origin.clone(), value)), file)
+    }
+
+    fn new(written: impl Iterator<Item = (String, Origin, toml::Value)>, file: &str) -> Result<Self, RecipeError> {
+        let mut values = BTreeMap::new();
+        for (key, origin, value) in written {
+            if Recipe::key(&key).is_none() {
                 let known = Recipe::key_names().collect::<Vec<_>>().join(", ");
-                let hint = hint(name, Recipe::key_names());
-                return Err(RecipeError::UnknownKey { origin, key: name.to_owned(), hint, known });
+                let hint = hint(&key, Recipe::key_names());
+                return Err(RecipeError::UnknownKey { origin, key, hint, known });
             }
-            if let Some(value) = table.remove(name) {
-                values.insert(name.to_owned(), (origin, value));
-            }
+            values.insert(key, (origin, value));
         }
         Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values, is_stored: false })
     }
@@ -239,7 +258,7 @@ impl Draft {
 }
 
 /// A file's text, up to a size that no recipe or network description reaches.
-pub(super) fn read_text(path: &Path) -> Result<String, RecipeError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, RecipeError> {
     let read = || -> std::io::Result<String> {
         let metadata = std::fs::metadata(path)?;
         let refuse = |what: &str| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()));
