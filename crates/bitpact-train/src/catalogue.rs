@@ -4,7 +4,7 @@
 //! is a complete recipe: what all rows share, over it what its group sets, over it what it sets itself.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Deserialize;
@@ -23,6 +23,9 @@ pub struct Catalogue {
     /// What errors call the file.
     #[serde(skip)]
     origin: String,
+    /// Folder that file names in it start from.
+    #[serde(skip)]
+    folder: PathBuf,
 }
 
 /// Rows that are read together.
@@ -37,7 +40,8 @@ pub struct Group {
     #[serde(default)]
     pub note: String,
     /// What is drawn of it.
-    pub figure: Option<Figure>,
+    #[serde(default)]
+    pub figures: Vec<Figure>,
     #[serde(default)]
     set: Table,
     /// The rows.
@@ -54,7 +58,7 @@ pub struct Group {
 pub struct Figure {
     /// What accuracy is drawn against: `bits`, `epoch`, or a key of recipes that is a number, on a logarithmic axis.
     pub against: String,
-    /// A row whose clip values are drawn against the epoch.
+    /// A row whose clip values are drawn in place of accuracy.
     pub alpha_of: Option<String>,
 }
 
@@ -98,7 +102,7 @@ impl Catalogue {
         static BUILTIN: OnceLock<Catalogue> = OnceLock::new();
         BUILTIN.get_or_init(|| {
             let text = include_str!("../recipes/reproduce.toml");
-            Catalogue::parse(text, "the built-in rows").expect("the built-in rows are whole")
+            Catalogue::parse(text, "the built-in rows", Path::new("")).expect("the built-in rows are whole")
         })
     }
 
@@ -107,14 +111,14 @@ impl Catalogue {
     /// # Errors
     /// A file that cannot be read, or those of [`Catalogue::parse`].
     pub fn read(path: &Path) -> Result<Catalogue, RecipeError> {
-        Catalogue::parse(&read_text(path)?, &path.display().to_string())
+        Catalogue::parse(&read_text(path)?, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
     }
 
-    /// A catalogue from TOML text; `origin` names it in errors.
+    /// A catalogue from TOML text; `origin` names it in errors, and names of network files start from `folder`.
     ///
     /// # Errors
     /// Text of another form, two rows of one name, a name that no row has, or a row whose recipe is none.
-    pub fn parse(text: &str, origin: &str) -> Result<Catalogue, RecipeError> {
+    pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Catalogue, RecipeError> {
         let at = |line: usize, message: String| RecipeError::Syntax {
             origin: Origin::Line { file: origin.to_owned(), line },
             message,
@@ -123,7 +127,7 @@ impl Catalogue {
             let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
             at(before.matches('\n').count() + 1, error.message().to_owned())
         })?;
-        catalogue.origin = origin.to_owned();
+        (catalogue.origin, catalogue.folder) = (origin.to_owned(), folder.to_owned());
         let mut names = BTreeSet::new();
         for row in catalogue.rows() {
             if !names.insert(&*row.name) {
@@ -135,7 +139,8 @@ impl Catalogue {
             catalogue.draft(row)?.finish()?;
         }
         let repeated = catalogue.groups.iter().flat_map(|group| &group.repeat).map(|repeat| &repeat.row);
-        let drawn = catalogue.groups.iter().filter_map(|group| group.figure.as_ref()?.alpha_of.as_ref());
+        let drawn =
+            catalogue.groups.iter().flat_map(|group| &group.figures).filter_map(|figure| figure.alpha_of.as_ref());
         match repeated.chain(drawn).find(|name| !names.contains(&***name)) {
             Some(name) => Err(at(0, format!("no row is called `{name}`"))),
             None => Ok(catalogue),
@@ -183,7 +188,7 @@ impl Catalogue {
         table.extend(row.set.clone());
         table.retain(|key, _| !row.unset.iter().any(|unset| unset == key));
         table.insert("name".to_owned(), Value::from(&*row.name));
-        Draft::from_table(table, &format!("{}, row `{}`", self.origin, row.name))
+        Draft::from_table(table, &format!("{}, row `{}`", self.origin, row.name), &self.folder)
     }
 
     /// The complete recipe of `row` with `seed`.
@@ -247,9 +252,13 @@ mod tests {
             ("rows = [{ name = \"a\", set = { lr = -1 } }]", "row `a`: `lr` = -1"),
             ("rows = [{ name = \"../a\" }]", "expected up to 64 letters"),
             ("repeat = [{ row = \"b\", seeds = [2] }]", "no row is called `b`"),
-            ("rows = [{ name = \"a\" }]\nfigure = { against = \"bits\", alpha_of = \"c\" }", "no row is called `c`"),
+            (
+                "rows = [{ name = \"a\" }]\nfigures = [{ against = \"epoch\", alpha_of = \"c\" }]",
+                "no row is called `c`",
+            ),
         ] {
-            let text = Catalogue::parse(&format!("{base}{lines}\n"), "r.toml").expect_err(lines).to_string();
+            let text =
+                Catalogue::parse(&format!("{base}{lines}\n"), "r.toml", Path::new("")).expect_err(lines).to_string();
             assert!(text.starts_with("r.toml") && text.contains(says), "{lines}: {text}");
         }
     }

@@ -125,13 +125,14 @@ impl Draft {
         Self::new(values, file)
     }
 
-    /// A recipe from a table that `file` holds somewhere.
+    /// A recipe from a table that `file` holds somewhere; file names in it start from `folder`.
     ///
     /// # Errors
     /// A key that no recipe has.
-    pub(crate) fn from_table(table: toml::Table, file: &str) -> Result<Self, RecipeError> {
+    pub(crate) fn from_table(table: toml::Table, file: &str, folder: &Path) -> Result<Self, RecipeError> {
         let origin = Origin::Line { file: file.to_owned(), line: 0 };
-        Self::new(table.into_iter().map(|(name, value)| (name, origin.clone(), value)), file)
+        let draft = Self::new(table.into_iter().map(|(name, value)| (name, origin.clone(), value)), file)?;
+        Ok(Self { folder: folder.to_owned(), ..draft })
     }
 
     fn new(written: impl Iterator<Item = (String, Origin, toml::Value)>, file: &str) -> Result<Self, RecipeError> {
