@@ -13,7 +13,7 @@ use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::load_weights;
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{BackendKind, Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
 
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 
     let Plan { recipe, folder, start, .. } = plan;
-    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
+    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop, &mut |_| {})?;
     let last = finished(&folder, outcome)?;
     let float = match compares {
         true => Some(compare(&recipe, &folder, &split, machine, stop)?),
@@ -99,7 +99,8 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
     Ok(Plan { recipe, dataset, folder, start })
 }
 
-fn run_one(
+/// Trains one run; `also` is told what happens before it is shown.
+pub(super) fn run_one(
     label: &'static str,
     recipe: &Recipe,
     folder: &RunFolder,
@@ -107,10 +108,14 @@ fn run_one(
     split: &Split,
     (backend, machine): (BackendKind, Machine),
     stop: &AtomicBool,
+    also: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
-    let mut observer = |event: bitpact::train::Event<'_>| display.show(&event);
+    let mut observer = |event: Event<'_>| {
+        also(&event);
+        display.show(&event);
+    };
     let Machine { isa, threads } = machine;
     let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
@@ -161,7 +166,7 @@ fn compare(
         None => Start::Fresh { weights: None },
         Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
-    let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
+    let outcome = run_one("float", &float, &inner, start, split, machine, stop, &mut |_| {})?;
     if !outcome.finished {
         let run = pasted(folder.path());
         say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);

@@ -8,6 +8,7 @@ mod files;
 mod lm;
 mod networks;
 mod owners;
+mod reproduce;
 mod results;
 mod stops;
 mod usage;
