@@ -167,7 +167,9 @@ where
         lines += usize::from(one.line && !one.name.is_empty());
         let colour = COLOURS[lines.saturating_sub(1).min(COLOURS.len() - 1)];
         if one.line {
-            let line = LineSeries::new(one.points.iter().copied(), colour.stroke_width(2));
+            // A line of one point would not be seen.
+            let dots = if one.points.len() == 1 { 3 } else { 0 };
+            let line = LineSeries::new(one.points.iter().copied(), colour.stroke_width(2)).point_size(dots);
             let drawn = chart.draw_series(line).map_err(|e| told(&e))?;
             if one.name.is_empty() {
                 continue;

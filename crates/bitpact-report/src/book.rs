@@ -169,7 +169,7 @@ impl<'a> Book<'a> {
             };
             writeln!(
                 page,
-                "| `{}` | {seed} | {} of {} | {:.2} | {simulated} | {:.1} | {} | {} |",
+                "| `{}` | {seed} | {} of {} | {:.2} | {simulated} | {:.2} | {} | {} |",
                 row.name,
                 last.epoch,
                 log.recipe.epochs,

@@ -99,7 +99,7 @@ impl Book<'_> {
         let (count, legend) = (10, SeriesLabelPosition::LowerRight);
         let svg = if figure.alpha_of.is_none() && !["bits", "epoch"].contains(&&*figure.against) {
             // Half a step of a factor of ten on either side.
-            draw("results", labels, (left / 3.0..right * 3.0).log_scale(), y_range, &series, (count, legend))?
+            draw("results", labels, (left / 3.0..right * 3.0).log_scale(), y_range, &series, (5, legend))?
         } else {
             let legend = if figure.alpha_of.is_some() { SeriesLabelPosition::UpperRight } else { legend };
             let side = 0.03 * (right - left).max(1.0);
