@@ -71,6 +71,10 @@ fn a_queue_goes_on_wherever_it_was_and_the_book_is_true_all_the_while() {
     assert!(page.contains("| `tiny-w4a4` | not reached | 0 of 1 |"), "{page}");
     place.run(QUEUE).failed(2, &["runs/tiny-w4a4-seed1: this run has begun", "--continue goes on with it"]);
 
+    let (mut child, _said) = stops::start(&place, &format!("{QUEUE} --continue"), "epoch", 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
     // On another machine the folders may have other names.
     std::fs::create_dir(place.path("moved")).unwrap();
     std::fs::rename(place.path("runs/tiny-w4a4-seed1"), place.path("moved/found")).unwrap();
