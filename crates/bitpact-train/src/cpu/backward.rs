@@ -5,7 +5,7 @@ use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView
 use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Layout, pool2d};
 use bitpact_model::InputDescription;
 
-use super::forward::residual_view;
+use super::forward::{residual_view, rounded};
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::backward::{BatchImages, Image};
 use super::product::{Product, WeightSums};
@@ -261,7 +261,7 @@ impl StepPlan {
                         }
                         clock.lap(Pass::InputGradient);
                     }
-                    let image = image(product, i, input, params, pixels, x);
+                    let image = image(isa, product, i, input, params, pixels, x);
                     let place = (i - images.start, i + 1 == images.end);
                     match (&mut partial, &sums) {
                         (Some(partial), _) => {
@@ -323,6 +323,7 @@ enum Sums<'a> {
 
 /// Image `i` as the weight gradient of `product` reads it.
 fn image<'a>(
+    isa: Isa,
     product: &Product,
     i: usize,
     input: &'a Value,
@@ -337,6 +338,7 @@ fn image<'a>(
             let (zero, wide) = (product.zero_codes(pixels), &mut x[..len]);
             Image::Codes { codes: input.store.codes(i, len), zero, scale, wide }
         }
+        _ if product.backward.needs_rounded_input() => Image::Real(rounded(isa, input.store.real(i, len), x)),
         _ => Image::Real(input.store.real(i, len)),
     }
 }

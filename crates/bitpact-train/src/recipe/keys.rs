@@ -99,7 +99,7 @@ keys! {
     batch_size: usize = Whole(1, 1 << 20), Is("128"), "N",
         "Images in a step", "; a last partial batch is not trained on";
     precision: Precision = Names(&["fp32", "bf16"]), Is("fp32"), "NAME",
-        "Numbers of the backward products", "; [Precision](#precision) below";
+        "Numbers of the backward products, in a float network of all of training's", "; [Precision](#precision) below";
     #[serde(skip_serializing_if = "Option::is_none")]
     gradient_bits: Option<u32> = Whole(8, 8), Unset, "N",
         "Bits of the gradients in the backward products, if not those of `precision`", "; [Precision](#precision) below";

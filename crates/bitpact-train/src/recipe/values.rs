@@ -41,7 +41,7 @@ pub(super) struct Calibration {
     pub(super) batches: Option<u32>,
 }
 
-/// Numbers of the backward products of quantized layers; see [`Gradients`](crate::Gradients).
+/// Numbers of the backward products of quantized layers, and of all products that train a float network; see [`Gradients`](crate::Gradients).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

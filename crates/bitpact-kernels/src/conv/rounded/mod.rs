@@ -102,10 +102,6 @@ fn bf16_bytes(value: f32) -> [u8; 2] {
 }
 
 /// Rounds real numbers half to even to bfloat16, stored as float32.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn round_bf16(isa: Isa, values: &[f32], out: &mut [f32]) {
-    assert_eq!(values.len(), out.len(), "values and rounded values");
-    on_isa!(isa, |_FMA| out.iter_mut().zip(values).for_each(|(out, &v)| *out = f32::from_bits(to_bf16(v))))
+pub fn round_bf16(isa: Isa, values: &mut [f32]) {
+    on_isa!(isa, |_FMA| values.iter_mut().for_each(|v| *v = f32::from_bits(to_bf16(*v))))
 }

@@ -102,6 +102,7 @@ impl StepPlan {
             Scratch {
                 groups,
                 backward,
+                narrow: Aligned::zeroed(most(&Product::narrow_len)),
                 x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
                 dz: Aligned::zeroed(most(&|p| if p.is_identity() { p.z_layout.len() } else { 0 })),
                 u: Aligned::zeroed(most(&|p| p.z_layout.len())),
@@ -280,6 +281,7 @@ impl Builder<'_> {
             batch: self.batch,
             identity: true,
             gradients: self.gradients,
+            in_float: self.plan.is_float(),
         };
         let main = Product::new(self.isa, spec);
         Ok(self.end(main, value, Shortcut::None, Some(act), act))
@@ -363,6 +365,7 @@ impl Builder<'_> {
             batch: self.batch,
             identity: false,
             gradients: self.gradients,
+            in_float: self.plan.is_float(),
         };
         Product::new(self.isa, spec)
     }
