@@ -1,6 +1,7 @@
 //! A recipe in the making: values with the place each came from, files first, flags on top.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -181,16 +182,16 @@ impl Draft {
     ///
     /// # Errors
     /// A text that is no value of this kind, or a file that is no network.
-    pub fn set_flag(&mut self, key: &'static Key, text: &str) -> Result<(), RecipeError> {
-        let flag = format!("--{}", key.flag());
+    pub fn set_flag(&mut self, key: &'static Key, text: &OsStr) -> Result<(), RecipeError> {
+        let (flag, shown) = (format!("--{}", key.flag()), text.to_string_lossy());
         match key.name {
             "arch" => self.set_arch(text, &flag),
-            "param_groups" => self.add_param_group(text, &flag),
+            "param_groups" => self.add_param_group(&shown, &flag),
             name => {
-                let value = key.parse(text).map_err(|message| RecipeError::Value {
+                let value = key.parse(&shown).map_err(|message| RecipeError::Value {
                     origin: Origin::Flag(flag.clone()),
                     key: name.to_owned(),
-                    message: format!("= \"{text}\": {message}"),
+                    message: format!("= \"{shown}\": {message}"),
                 })?;
                 self.set(name, value, &flag);
                 Ok(())

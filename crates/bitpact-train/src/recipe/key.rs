@@ -1,5 +1,6 @@
 //! What a row of the list of keys says, and what follows from it: the reading of a value, a flag, a line of the page.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -82,12 +83,15 @@ impl Key {
         .map_err(str::to_owned)
     }
 
-    /// Whether `text` can be the argument of the flag; what it stands for is checked with the recipe.
+    /// Whether `text` can be the argument of the flag, which for a file may be any name; what it stands for is checked with the recipe.
     ///
     /// # Errors
     /// A text that is no number where one is expected, or neither true nor false.
-    pub fn check_flag(&self, text: &str) -> Result<String, String> {
-        self.parse(text).map(|_| text.to_owned())
+    pub fn check_flag(&self, text: OsString) -> Result<OsString, String> {
+        if self.name != "arch" {
+            self.parse(text.to_str().ok_or("expected a text in UTF-8")?)?;
+        }
+        Ok(text)
     }
 
     /// The value where none is written and no other key decides it.

@@ -1,11 +1,13 @@
 //! The flags of `bitpact train`, and how they change a recipe.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Recipe;
 use bitpact::train::recipe::Key;
 use bitpact::train::{BackendKind, Draft};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, ArgMatches};
 
 use crate::machine::MachineArgs;
@@ -61,7 +63,7 @@ const STEP_KEYS: [&str; 9] =
 
 /// Flags that stand for the keys of a recipe, all or [`STEP_KEYS`], in the order of the keys. Their values are checked where
 /// the recipe's are.
-pub(crate) struct RecipeFlags<const ALL: bool>(Vec<(&'static Key, String)>);
+pub(crate) struct RecipeFlags<const ALL: bool>(Vec<(&'static Key, OsString)>);
 
 impl<const ALL: bool> clap::Args for RecipeFlags<ALL> {
     fn augment_args(command: clap::Command) -> clap::Command {
@@ -69,7 +71,7 @@ impl<const ALL: bool> clap::Args for RecipeFlags<ALL> {
         keys.filter(|key| ALL || STEP_KEYS.contains(&key.name)).fold(command, |command, key| {
             let arg = clap::Arg::new(key.name).long(key.flag()).value_name(key.flag_value).help(key.flag_help());
             let repeats = if key.name == "param_groups" { ArgAction::Append } else { ArgAction::Set };
-            let arg = arg.action(repeats).value_parser(|text: &str| key.check_flag(text));
+            let arg = arg.action(repeats).value_parser(OsStringValueParser::new().try_map(|text| key.check_flag(text)));
             command.arg(arg.allow_negative_numbers(true).help_heading("Recipe"))
         })
     }
@@ -82,7 +84,7 @@ impl<const ALL: bool> clap::Args for RecipeFlags<ALL> {
 impl<const ALL: bool> clap::FromArgMatches for RecipeFlags<ALL> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |key: &'static Key| {
-            let texts = matches.try_get_many::<String>(key.name).ok().flatten().unwrap_or_default();
+            let texts = matches.try_get_many::<OsString>(key.name).ok().flatten().unwrap_or_default();
             texts.map(move |text| (key, text.clone()))
         };
         Ok(Self(Recipe::KEYS.iter().flat_map(given).collect()))
@@ -97,7 +99,7 @@ impl<const ALL: bool> clap::FromArgMatches for RecipeFlags<ALL> {
 impl<const ALL: bool> RecipeFlags<ALL> {
     /// What was given for `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(given, _)| given.name == key).map(|(_, text)| &**text)
+        self.0.iter().find(|(given, _)| given.name == key).and_then(|(_, text)| text.to_str())
     }
 
     /// The keys that were given.
