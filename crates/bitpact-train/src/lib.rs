@@ -58,5 +58,5 @@ pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use trainer::{
     Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer, evaluate_simulated,
-    train,
+    simulated_loss, train,
 };

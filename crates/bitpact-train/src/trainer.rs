@@ -36,7 +36,7 @@ use progress::{Progress, Sums};
 use teacher::Teaching;
 
 pub use error::RunError;
-pub use evaluate::{evaluate_integer, evaluate_simulated};
+pub use evaluate::{evaluate_integer, evaluate_simulated, simulated_loss};
 pub use setup::Setup;
 pub use start::InitReport;
 pub use teacher::Teacher;

@@ -73,6 +73,37 @@ pub fn evaluate_simulated(
     dataset: &dyn Dataset,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Accuracy, RunError> {
+    let images = dataset.len();
+    let began = Instant::now();
+    let (mut first, mut among_five) = (0usize, 0usize);
+    each_image(backend, dataset, told, &mut |logits, label| {
+        let rank = rank(logits, label);
+        first += usize::from(rank == 0);
+        among_five += usize::from(rank < 5);
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
+    let images_per_s = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
+    Ok(Accuracy { top1: share(first), top5: share(among_five), images, images_per_s })
+}
+
+/// Mean cross entropy, in nats, of the backend's simulated view over every image of `dataset`; 0 of none.
+///
+/// # Errors
+/// Images of another shape or with other classes than the network.
+pub fn simulated_loss(backend: &mut dyn TrainBackend, dataset: &dyn Dataset) -> Result<f64, RunError> {
+    let mut sum = 0.0;
+    each_image(backend, dataset, &mut |_, _| {}, &mut |logits, label| sum += cross_entropy(logits, label))?;
+    Ok(sum / dataset.len().max(1) as f64)
+}
+
+/// Calls `f` with the logits and the label of every image, in order.
+fn each_image(
+    backend: &mut dyn TrainBackend,
+    dataset: &dyn Dataset,
+    told: &mut dyn FnMut(usize, usize),
+    f: &mut dyn FnMut(&[f32], usize),
+) -> Result<(), RunError> {
     let (shape, images, reads) = (dataset.image_shape(), dataset.len(), backend.input_shape());
     let misfit = |what: String| Err(RunError::Images { half: "test", what });
     if (reads.h, reads.w, reads.c) != (shape.h, shape.w, shape.c) {
@@ -80,8 +111,6 @@ pub fn evaluate_simulated(
     }
     let classes = dataset.class_names().len();
     let mut logits = Vec::new();
-    let began = Instant::now();
-    let (mut first, mut among_five) = (0usize, 0usize);
     for from in (0..images).step_by(backend.batch_size()) {
         let count = backend.batch_size().min(images - from);
         let fill = |i: usize, out: &mut [u8], place| fill_plain(dataset, from + i, out, place);
@@ -89,17 +118,17 @@ pub fn evaluate_simulated(
         if logits.len() != count * classes {
             return misfit(format!("{classes} classes, but the network knows {}", logits.len() / count));
         }
-        for (i, logits) in logits.chunks_exact(classes).enumerate() {
-            let rank = rank(logits, dataset.label(from + i));
-            first += usize::from(rank == 0);
-            among_five += usize::from(rank < 5);
-        }
+        logits.chunks_exact(classes).enumerate().for_each(|(i, logits)| f(logits, dataset.label(from + i)));
         told(from + count, images);
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
-    let images_per_s = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
-    Ok(Accuracy { top1: share(first), top5: share(among_five), images, images_per_s })
+    Ok(())
+}
+
+/// log(sum of exp(z)) - z[label].
+fn cross_entropy(logits: &[f32], label: usize) -> f64 {
+    let largest = logits.iter().fold(f64::MIN, |most, &z| most.max(f64::from(z)));
+    let sum: f64 = logits.iter().map(|&z| (f64::from(z) - largest).exp()).sum();
+    largest + sum.ln() - f64::from(logits[label])
 }
 
 /// Classes ahead of `label`; the lowest index wins ties, and a logit that is not a number is never right.
@@ -113,11 +142,18 @@ fn rank(logits: &[f32], label: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::rank;
+    use super::{cross_entropy, rank};
 
     #[test]
     fn ranks_count_the_classes_ahead() {
         let logits = [1.0, 3.0, 3.0, -1.0, f32::NAN];
         assert_eq!([0, 1, 2, 3, 4].map(|label| rank(&logits, label)), [2, 0, 1, 3, 5]);
+    }
+
+    #[test]
+    fn the_loss_of_a_guess_is_that_of_all_classes_and_large_logits_do_not_overflow() {
+        assert!((cross_entropy(&[3.0; 10], 4) - 10f64.ln()).abs() < 1e-12);
+        assert_eq!(cross_entropy(&[1000.0, 0.0], 0), 0.0);
+        assert_eq!(cross_entropy(&[1000.0, 0.0], 1), 1000.0);
     }
 }
