@@ -5,15 +5,18 @@
 //! | [`log`] | a run's log: its recipe, its records without most layer statistics, where it was trained |
 //! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a page |
 //! | [`plots`] | the same as figures in SVG |
+//! | [`sweep`] | loss against clip values |
 
 pub mod book;
 pub mod log;
 pub mod plots;
+pub mod sweep;
 
 use std::path::PathBuf;
 
 pub use book::Book;
 pub use log::{Log, Session};
+pub use sweep::Sweep;
 
 /// Why a log or a book cannot be had.
 #[derive(Debug, thiserror::Error)]

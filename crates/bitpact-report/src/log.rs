@@ -5,6 +5,7 @@
 //! | `config.toml` | the resolved recipe |
 //! | `records.jsonl` | one record a line: every epoch's metrics, layer statistics of the first, every tenth and the last |
 //! | `sessions.jsonl` | one [`Session`] a line, where the run was trained by `bitpact reproduce` |
+//! | `alpha.jsonl` | one [`Sweep`] a line, where `bitpact reproduce sweep` measured them |
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,9 +14,11 @@ use std::path::{Path, PathBuf};
 use bitpact_model::write_atomically;
 use bitpact_train::run_folder::{CONFIG, LAST, RECORDS};
 use bitpact_train::{EpochRecord, Recipe, Record, RunFolder};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ReportError;
+use crate::sweep::{self, Sweep};
 
 /// The sessions of a run, in its folder and in its log.
 pub const SESSIONS: &str = "sessions.jsonl";
@@ -60,6 +63,8 @@ pub struct Log {
     pub epochs: Vec<EpochRecord>,
     /// Where it was trained; empty where nobody wrote it down.
     pub sessions: Vec<Session>,
+    /// Its loss against clip values, where it was measured.
+    pub sweeps: Vec<Sweep>,
 }
 
 impl Log {
@@ -73,7 +78,12 @@ impl Log {
             Record::Epoch(epoch) => Some(epoch),
             Record::Warning(_) => None,
         });
-        Ok(Log { recipe: run.config()?, epochs: epochs.collect(), sessions: sessions(folder)? })
+        Ok(Log {
+            recipe: run.config()?,
+            epochs: epochs.collect(),
+            sessions: lines(&folder.join(SESSIONS))?,
+            sweeps: sweep::read(folder)?,
+        })
     }
 
     /// Whether its last epoch is done.
@@ -164,15 +174,15 @@ fn state(run: &RunFolder, recipe: &Recipe) -> State {
     }
 }
 
-fn sessions(folder: &Path) -> Result<Vec<Session>, ReportError> {
-    let path = folder.join(SESSIONS);
-    let text = match fs::read_to_string(&path) {
+/// The values of a file, one a line in JSON; none where there is no such file.
+pub(crate) fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ReportError> {
+    let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io("read", &path)(error)),
+        Err(error) => return Err(io("read", path)(error)),
     };
     let parse = |(i, line)| {
-        serde_json::from_str(line).map_err(|source| ReportError::Line { path: path.clone(), line: i + 1, source })
+        serde_json::from_str(line).map_err(|source| ReportError::Line { path: path.to_owned(), line: i + 1, source })
     };
     text.lines().enumerate().map(parse).collect()
 }

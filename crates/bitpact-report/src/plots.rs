@@ -60,6 +60,11 @@ impl Book<'_> {
     fn plot(&self, group: &Group, figure: &Figure, file: String) -> Result<Option<Plot>, ReportError> {
         let title = &group.title;
         let (caption, [x, y], lines) = match (&figure.alpha_of, &*figure.against) {
+            (Some(name), "alpha") => {
+                let row = self.catalogue.row(name);
+                let caption = format!("Loss of {name} against the clip value of one activation at a time");
+                (caption, ["alpha; crosses: as trained", "cross entropy"], self.losses(row))
+            }
             (Some(name), _) => {
                 let row = self.catalogue.row(name);
                 (format!("{title}: clip values of {name}, a colour a stage"), ["epoch", "alpha"], self.alphas(row))
@@ -92,7 +97,8 @@ impl Book<'_> {
         for line in lines {
             series.push(Series { name: line.name.clone(), points: line.ours, line: true });
             if !line.paper.is_empty() {
-                series.push(Series { name: format!("{}, paper", line.name), points: line.paper, line: false });
+                let name = if figure.against == "alpha" { String::new() } else { format!("{}, paper", line.name) };
+                series.push(Series { name, points: line.paper, line: false });
             }
         }
         let labels = [&*caption, x, y];
@@ -139,6 +145,26 @@ impl Book<'_> {
             let name = row.name.strip_prefix("cifar10-resnet20-").unwrap_or(&row.name).to_owned();
             let paper = row.paper.map(|paper| (f64::from(log.recipe.epochs), paper)).into_iter().collect();
             lines.push(Line { name, ours, paper });
+        }
+        lines
+    }
+
+    /// Losses against clip values, up to that of guessing among ten or twice the trained one, and the trained one in place of the paper's.
+    fn losses(&self, row: Option<&Row>) -> Vec<Line> {
+        let sweeps = row.and_then(|row| self.logs(row).next()).map_or(&[][..], |(_, log)| &log.sweeps);
+        let mut stages: Vec<&str> = Vec::new();
+        let line = |sweep: &'_ crate::Sweep| {
+            let seen = sweep.others.iter().filter(|(_, loss)| *loss < 10f64.ln().max(2.0 * sweep.loss));
+            let ours = seen.map(|&(alpha, loss)| (f64::from(alpha), loss)).collect();
+            Line { name: String::new(), ours, paper: vec![(f64::from(sweep.alpha), sweep.loss)] }
+        };
+        let mut lines: Vec<Line> = sweeps.iter().map(line).collect();
+        for (line, sweep) in lines.iter_mut().zip(sweeps) {
+            let stage = sweep.layer.split('.').next().unwrap_or(&sweep.layer);
+            if !stages.contains(&stage) {
+                line.name = stage.to_owned();
+                stages.push(stage);
+            }
         }
         lines
     }

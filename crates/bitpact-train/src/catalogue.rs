@@ -58,7 +58,7 @@ pub struct Group {
 pub struct Figure {
     /// What accuracy is drawn against: `bits`, `epoch`, or a key of recipes that is a number, on a logarithmic axis.
     pub against: String,
-    /// A row whose clip values are drawn in place of accuracy.
+    /// A row whose clip values are drawn in place of accuracy, against the `epoch`, or whose loss is, against `alpha`.
     pub alpha_of: Option<String>,
 }
 

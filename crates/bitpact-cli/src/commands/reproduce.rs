@@ -10,16 +10,17 @@ use bitpact::model::write_atomically;
 use bitpact::peak::Cpu;
 use bitpact::report::book::{Book, command, log_folder, precision};
 use bitpact::report::log::{State, collect, find_run};
-use bitpact::report::{Log, Session};
+use bitpact::report::{Log, Session, sweep};
 use bitpact::train::catalogue::Row;
 use bitpact::train::recipe::nearest;
-use bitpact::train::{BackendKind, Catalogue, Event, RunFolder, Start};
+use bitpact::train::{BackendKind, BackendSpec, Catalogue, Event, RunFolder, Start};
 
 use super::train::run_one;
 use crate::exit::{Interrupted, Usage, report_part};
 use crate::interrupt;
 use crate::machine::{Machine, MachineArgs, load_images};
 use crate::out::{pasted, print, say, table};
+use crate::progress::image_bar;
 
 /// Trains the PACT paper's CIFAR-10 tables and figures, a named recipe a row, and keeps the book of the results
 #[derive(clap::Args)]
@@ -29,6 +30,7 @@ Examples:
   bitpact reproduce show cifar10-resnet20-pact-w4a4                its complete recipe
   bitpact reproduce run cifar10-resnet20-pact-w4a4 --data DIR      one row
   bitpact reproduce queue --continue --data DIR                    everything that is missing
+  bitpact reproduce sweep cifar10-resnet20-pact-w2a2 --data DIR    loss against clip values, figure 3 of the paper
   bitpact reproduce book                                           docs/results.md from the logs
 
 The queue's order is that of the list, first seeds first. A run is found by its recipe in any folder of --runs, so a queue that was
@@ -51,6 +53,8 @@ enum Action {
     Queue(Queue),
     /// Writes the logs of the runs that there are, finished or not, whatever trains them
     Collect(Collect),
+    /// Measures the loss of a trained row against the clip value of one activation at a time, for its log
+    Sweep(SweepArgs),
     /// Writes the page of results and its figures from the logs
     Book(BookArgs),
 }
@@ -112,6 +116,15 @@ struct Queue {
     dry_run: bool,
     #[command(flatten)]
     training: Training,
+}
+
+#[derive(clap::Args)]
+struct SweepArgs {
+    /// Test images, the first ones
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+    #[command(flatten)]
+    run: Run,
 }
 
 #[derive(clap::Args)]
@@ -180,8 +193,40 @@ pub(crate) fn run(args: Args) -> Result<()> {
             }
             Ok(())
         }
+        Action::Sweep(args) => sweep_alphas(&args),
         Action::Book(book) => write_book(&book),
     }
+}
+
+fn sweep_alphas(args: &SweepArgs) -> Result<()> {
+    let Run { row, seed, training } = &args.run;
+    let catalogue = training.places.catalogue()?;
+    let (row, stop) = (find(&catalogue, row)?, interrupt::stop_flag());
+    let recipe = catalogue.recipe(row, *seed)?;
+    let untrained = || Usage(format!("{} holds no run of {}, seed {seed}", training.runs.display(), row.name));
+    let (folder, _) = find_run(&training.runs, &recipe).ok_or_else(untrained)?;
+    let model = folder.checkpoint()?.ok_or_else(untrained)?.0.model;
+    let limits = Limits { train: recipe.limit_train, test: Some(args.images as usize) };
+    let split = load_images(dataset(&recipe)?, training.data.as_ref(), limits)?;
+    let Machine { isa, threads } = training.machine.resolve();
+    let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
+    let spec = BackendSpec { isa, threads, ..BackendSpec::new(graph, plan, input, split.test.len().min(100)) };
+    let bar = image_bar("losses", 0);
+    let sweeps = sweep::sweep(&model, &*split.test, &mut *BackendKind::default().build(&spec)?, &mut |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        !stop.load(Ordering::Relaxed)
+    })?;
+    bar.finish_and_clear();
+    let log = log_folder(&training.places.logs, row, *seed);
+    collect(&folder, &log)?;
+    sweep::write(&sweeps.ok_or(Interrupted)?, &log)?;
+    say!("wrote {}", log.join(sweep::SWEEPS).display());
+    Ok(())
+}
+
+fn dataset(recipe: &Recipe) -> Result<DatasetName> {
+    Ok(recipe.dataset.parse().map_err(|_| Usage(format!("no data set is called {}", recipe.dataset)))?)
 }
 
 fn list(places: &Places) -> Result<()> {
@@ -195,7 +240,7 @@ fn list(places: &Places) -> Result<()> {
             row.name.clone(),
             recipe.epochs.to_string(),
             precision(&recipe).to_owned(),
-            format!("{:.1}", hours(&recipe)),
+            hours(&recipe).map_or(String::new(), |hours| format!("{hours:.1}")),
             format!("{} of {wanted}", book.results(row).len()),
             book.mean(row).map_or(String::new(), |mean| format!("{mean:.2}")),
             row.paper.map_or(String::new(), |paper| format!("{paper:.1}")),
@@ -203,20 +248,22 @@ fn list(places: &Places) -> Result<()> {
         ]);
     }
     let text = table(&rows, &[0, 2, 7]);
-    print(&format!("{text}\nhours: of one seed on two cores of a Zen 4; ours and paper: top-1 in percent"))
+    print(&format!("{text}\nhours: of one seed of ResNet-20 on two cores of a Zen 4; ours and paper: top-1 in percent"))
 }
 
-/// About how long a run takes on two cores of a Zen 4, by the images a second that were measured there with ResNet-20.
-fn hours(recipe: &Recipe) -> f64 {
+/// About how long a run of ResNet-20 takes on two cores of a Zen 4, by the images a second that were measured there.
+fn hours(recipe: &Recipe) -> Option<f64> {
+    if recipe.arch != "resnet20" {
+        return None;
+    }
     let images_per_s = match precision(recipe) {
         "8-bit gradients" => 1990.0,
         "bfloat16" if !recipe.bits.is_float() => 1220.0,
         _ => 590.0,
     };
     let images = recipe.dataset.parse().map_or(50_000, |name: DatasetName| name.info().train_images);
-    f64::from(recipe.epochs) * recipe.limit_train.map_or(images, |limit| limit.min(images)) as f64
-        / images_per_s
-        / 3600.0
+    let images = recipe.limit_train.map_or(images, |limit| limit.min(images));
+    Some(f64::from(recipe.epochs) * images as f64 / images_per_s / 3600.0)
 }
 
 fn is_done(log: &Path) -> bool {
@@ -231,9 +278,12 @@ fn work(queue: &Queue) -> Result<()> {
     let missing: Vec<(&Row, u64)> = missing.collect();
     let mut total = 0.0;
     for (row, seed) in &missing {
-        total += hours(&catalogue.recipe(row, *seed)?);
+        total += hours(&catalogue.recipe(row, *seed)?).unwrap_or(0.0);
     }
-    say!("{} runs are missing, about {total:.1} hours on two cores of a Zen 4", missing.len());
+    match total {
+        0.0 => say!("{} runs are missing", missing.len()),
+        _ => say!("{} runs are missing, about {total:.1} hours on two cores of a Zen 4", missing.len()),
+    }
     if queue.dry_run {
         let lines = missing.iter().map(|(row, seed)| format!("{}\n", command(row, *seed)));
         return print(&lines.collect::<String>());
@@ -285,8 +335,7 @@ impl Training {
                 (RunFolder::create(self.runs.join(format!("{}-seed{seed}", row.name)))?, Start::Fresh { weights: None })
             }
         };
-        let dataset: DatasetName =
-            recipe.dataset.parse().map_err(|_| Usage(format!("no data set is called {}", recipe.dataset)))?;
+        let dataset = dataset(recipe)?;
         let limits = Limits { train: recipe.limit_train, test: recipe.limit_test };
         if !images.as_ref().is_some_and(|(of, _)| *of == (dataset, limits)) {
             *images = Some(((dataset, limits), load_images(dataset, self.data.as_ref(), limits)?));

@@ -21,7 +21,12 @@ rows = [
   { name = "tiny-w2a2", series = "PACT", set = { bits = "W2A2" }, seeds = [1, 2] },
   { name = "tiny-float", series = "float", set = { bits = "float" }, unset = ["gradient_bits"], paper = 60.0 },
 ]
-figures = [{ against = "bits" }, { against = "epoch" }, { against = "epoch", alpha_of = "tiny-w4a4" }]
+figures = [
+  { against = "bits" },
+  { against = "epoch" },
+  { against = "epoch", alpha_of = "tiny-w4a4" },
+  { against = "alpha", alpha_of = "tiny-w4a4" },
+]
 
 [[group]]
 name = "decay"
@@ -90,6 +95,18 @@ fn a_queue_goes_on_wherever_it_was_and_the_book_is_true_all_the_while() {
     place.run("train w4a4.toml --output alone").ok();
     assert_eq!(results(&place.path("moved/found")), results(&place.path("alone")));
 
+    let said = place.run("reproduce sweep tiny-w4a4 --rows rows.toml --logs logs").failed(2, &["holds no run"]).stderr;
+    assert!(said.contains("tiny-w4a4, seed 1"), "{said}");
+    let sweep = "reproduce sweep tiny-w4a4 --rows rows.toml --logs logs --runs moved --images 20";
+    place.run(sweep).ok();
+    let sweeps = read(&place, "logs/tiny-w4a4/seed1/alpha.jsonl");
+    let layers: Vec<serde_json::Value> = sweeps.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(layers.iter().map(|sweep| sweep["layer"].as_str().unwrap()).collect::<Vec<_>>(), ["act1", "act2"]);
+    assert!(layers.iter().all(|sweep| sweep["loss"] == layers[0]["loss"]), "the trained loss is one: {sweeps}");
+    let losses = |sweep: &serde_json::Value| sweep["others"].as_array().unwrap().iter().map(|l| l[1].clone()).collect();
+    let [first, second]: [Vec<serde_json::Value>; 2] = [losses(&layers[0]), losses(&layers[1])];
+    assert!(first.len() == 16 && first != second, "{sweeps}");
+
     let page = book(&place);
     let row = |name: &str| page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap().to_owned();
     assert!(row("tiny-w2a2").contains(" to ") && row("tiny-w2a2").contains("| 2 of 2 |"), "{page}");
@@ -98,7 +115,7 @@ fn a_queue_goes_on_wherever_it_was_and_the_book_is_true_all_the_while() {
     let runs = &page[page.find("## Runs").unwrap()..];
     assert_eq!(runs.matches("| 12 of 12 |").count(), 4, "{page}");
     assert!(!runs.contains("not recorded"), "{page}");
-    for name in ["table-1", "table-2", "table-3", "decay-1"] {
+    for name in ["table-1", "table-2", "table-3", "table-4", "decay-1"] {
         let svg = read(&place, &format!("docs/results/{name}.svg"));
         assert!(svg.starts_with("<svg") && svg.contains("polyline"), "{name}");
     }
