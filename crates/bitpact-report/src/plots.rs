@@ -45,7 +45,7 @@ impl Book<'_> {
     /// The page of the figures, each beside the page in its own file.
     pub fn plots_page(&self, plots: &[Plot], book: &str) -> String {
         let mut page = format!(
-            "# Figures\n\n`bitpact reproduce book` draws them from the logs of [the results]({book}). Crosses are the paper's values, lines \
+            "# Figures\n\n`bitpact reproduce book` draws them from the logs of [the results]({book}). Crosses are the paper's values where nothing else is said, lines \
              ours.\n"
         );
         if plots.is_empty() {
