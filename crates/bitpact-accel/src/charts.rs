@@ -2,6 +2,7 @@
 //! same bytes.
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+pub use plotters::prelude::SeriesLabelPosition;
 use plotters::prelude::*;
 
 use crate::area::PairArea;
@@ -11,14 +12,24 @@ use crate::{AccelError, AreaTable, Device, Estimate, Widths};
 
 const SIZE: (u32, u32) = (760, 480);
 /// Okabe and Ito's colours, which people who see few colours can tell apart.
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
 
-/// Points of one line with its name; a dashed look is made of points without a line.
-pub(crate) struct Series {
-    pub(crate) name: String,
-    pub(crate) points: Vec<(f64, f64)>,
-    pub(crate) line: bool,
+/// A line, or crosses without one. Crosses have the colour of the line before them, and so has a line without a name.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// What the legend calls it; nothing for no place in it.
+    pub name: String,
+    /// x and y.
+    pub points: Vec<(f64, f64)>,
+    /// Whether the points are joined.
+    pub line: bool,
 }
 
 /// Relative area of a multiply-accumulate unit against bits, both operands alike: synthesized, and the paper's.
@@ -97,7 +108,11 @@ pub fn roofline(device: &Device, network: &str, estimate: &Estimate) -> Result<S
     draw("roofline", labels, x.clone().log_scale(), y.log_scale(), &series, (10, SeriesLabelPosition::LowerMiddle))
 }
 
-pub(crate) fn draw<X, Y>(
+/// An SVG chart of `series`, with a title and names of the axes, about `x_labels` numbers along x and the legend at `legend`.
+///
+/// # Errors
+/// The drawing library fails.
+pub fn draw<X, Y>(
     chart: &'static str,
     [title, x_label, y_label]: [&str; 3],
     x: X,
@@ -145,15 +160,20 @@ where
     mesh.x_desc(x_label).y_desc(y_label).x_labels(x_labels).light_line_style(WHITE);
     mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
     mesh.draw().map_err(|e| told(&e))?;
-    let one_line = series.iter().filter(|s| s.line).count() == 1;
+    let one_line = series.iter().filter(|s| s.line && !s.name.is_empty()).count() == 1;
     let (mut lines, mut points) = (0, 0);
     for one in series {
         // Points take the colour of the line before them.
-        lines += usize::from(one.line);
+        lines += usize::from(one.line && !one.name.is_empty());
         let colour = COLOURS[lines.saturating_sub(1).min(COLOURS.len() - 1)];
         if one.line {
-            let line = LineSeries::new(one.points.iter().copied(), colour.stroke_width(2));
+            // A line of one point would not be seen.
+            let dots = if one.points.len() == 1 { 3 } else { 0 };
+            let line = LineSeries::new(one.points.iter().copied(), colour.stroke_width(2)).point_size(dots);
             let drawn = chart.draw_series(line).map_err(|e| told(&e))?;
+            if one.name.is_empty() {
+                continue;
+            }
             drawn
                 .label(&one.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
@@ -163,6 +183,9 @@ where
             let colour = if one_line { COLOURS[points.min(COLOURS.len() - 1)] } else { colour };
             let crosses = one.points.iter().map(|&point| Cross::new(point, 4, colour.stroke_width(2)));
             let drawn = chart.draw_series(crosses).map_err(|e| told(&e))?;
+            if one.name.is_empty() {
+                continue;
+            }
             drawn.label(&one.name).legend(move |(x, y)| Cross::new((x + 9, y), 4, colour.stroke_width(2)));
         }
     }

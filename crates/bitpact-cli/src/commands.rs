@@ -8,6 +8,7 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod lm;
+pub(crate) mod reproduce;
 pub(crate) mod run;
 mod test_set;
 pub(crate) mod train;

@@ -29,6 +29,7 @@ Examples:
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
   bitpact data fetch fashion-mnist                        an image set into data/
+  bitpact reproduce list                                  the paper's results and ours, a recipe each
   bitpact accel paper                                     what low bits buy in hardware
   bitpact lm quantize DIR --method awq -o net.safetensors  a language model at 4 bits
 
@@ -53,6 +54,7 @@ enum Command {
     Data(commands::data::Args),
     Accel(commands::accel::Args),
     Lm(commands::lm::Args),
+    Reproduce(commands::reproduce::Args),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::Data(args) => commands::data::run(args),
         Command::Accel(args) => commands::accel::run(args),
         Command::Lm(args) => commands::lm::run(args),
+        Command::Reproduce(args) => commands::reproduce::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

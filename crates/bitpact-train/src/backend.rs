@@ -80,8 +80,9 @@ pub enum TrainError {
 
 /// What the backward products of quantized layers read: the gradient of their accumulators, as it is or rounded.
 ///
-/// Codes are exact in all three. Layers that do not read codes, and layers with groups, stay in float32, rounded to bfloat16 first
-/// where it is not `Fp32`.
+/// Codes are exact in all three. In a quantized network layers that do not read codes, and layers with groups, stay in float32, rounded
+/// to bfloat16 first where it is not `Fp32`. In a network without quantizers `Bf16` rounds what both factors of every product are, in
+/// the forward of training too; evaluation stays in float32, and `Int8` changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gradients {
     /// float32.

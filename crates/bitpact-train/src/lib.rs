@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`recipe`] | what to train and how: TOML, built-in recipes, checks |
+//! | [`catalogue`] | named recipes with the results that are expected of them |
 //! | [`schedule`] | the learning rate of every step |
 //! | [`trainer`] | the loop: steps, integer accuracy every epoch, checkpoints |
 //! | [`run_folder`] | the files of a run and how they survive a kill |
@@ -24,6 +25,7 @@
 //! ```
 
 mod backend;
+pub mod catalogue;
 mod cpu;
 mod factory;
 mod init;
@@ -46,6 +48,7 @@ pub use backend::{
     Fill, Gradients, LayerStatistics, LossInput, OptimizerState, StepInput, StepOutcome, TeacherInput, TrainBackend,
     TrainError,
 };
+pub use catalogue::Catalogue;
 pub use factory::{BackendKind, BackendSpec};
 pub use init::initial_tensors;
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
@@ -57,5 +60,5 @@ pub use run_folder::RunFolder;
 pub use task::{DenseLoss, Metric, Targets};
 pub use trainer::{
     Evaluation, Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer,
-    evaluate_simulated, train,
+    evaluate_simulated, simulated_loss, train,
 };

@@ -5,215 +5,37 @@
 
 mod bits;
 mod builtin;
+mod check;
 mod draft;
 mod effect;
 mod error;
+mod key;
+mod keys;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod values;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitpact_core::{ActQuant, Granularity, Grid, WeightQuant};
-use bitpact_graph::{BitSpec, FirstLast, Graph, Override, QuantConfig, QuantPlan, Shape, ShortcutBits, zoo};
+use bitpact_graph::{BitSpec, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::InputDescription;
-use serde::Serialize;
 
-use crate::schedule::{Schedule, ScheduleKind};
-use crate::{Gradients, OptimizerConfig, OptimizerKind, ParamGroup};
+use crate::schedule::Schedule;
+use crate::{Gradients, OptimizerConfig, ParamGroup};
 
 pub use bits::BitSchedule;
 pub use builtin::{BUILTIN_NAMES, builtin_for_dataset, builtin_text};
+pub(crate) use draft::read_text;
 pub use draft::{Draft, Origin};
 pub use error::{RecipeError, nearest};
+pub use key::Key;
+pub use keys::Recipe;
 pub use resolve::read_network;
 pub(crate) use values::text_to_path;
 pub use values::{Augmentation, ClipInit, GroupRates, InputScale, Precision, path_to_text};
 
-/// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:
-/// they do not change what is trained, and no file of a run holds them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Recipe {
-    /// Name of the recipe; part of the default output folder.
-    pub name: String,
-    /// Name of the data set.
-    pub dataset: String,
-    /// Architecture: a name of [`zoo::NAMES`], or the name of `graph`.
-    pub arch: String,
-    /// Bits of weights and activations.
-    pub bits: BitSchedule,
-    /// Activation quantizer.
-    pub act_quant: ActQuant,
-    /// Weight quantizer.
-    pub weight_quant: WeightQuant,
-    /// Grid of the weight codes; the quantizer's own where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight_grid: Option<Grid>,
-    /// What has a weight scale of its own; the quantizer's usual where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight_scale: Option<Granularity>,
-    /// What has a clip value of its own.
-    #[serde(skip_serializing_if = "is_layer")]
-    pub clip_scale: Granularity,
-    /// First and last layer.
-    pub first_last: FirstLast,
-    /// Projection shortcuts.
-    pub shortcut: ShortcutBits,
-    /// Start of the clip values.
-    pub clip_init: ClipInit,
-    /// Highest learning rate of the clip values; it takes the same course as `lr`.
-    pub clip_lr: f64,
-    /// L2 decay of the clip values.
-    pub clip_weight_decay: f64,
-    /// Passes over the training set.
-    pub epochs: u32,
-    /// Images in a step.
-    pub batch_size: usize,
-    /// Numbers of the backward products.
-    pub precision: Precision,
-    /// Bits of the gradients in the backward products: 8, or those of `precision` where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gradient_bits: Option<u32>,
-    /// Highest learning rate.
-    pub lr: f64,
-    /// Rule of the update.
-    pub optimizer: OptimizerKind,
-    /// Momentum of SGD.
-    pub momentum: f64,
-    /// Nesterov's form of momentum.
-    pub nesterov: bool,
-    /// b1 and b2 of Adam.
-    pub betas: [f64; 2],
-    /// eps of Adam.
-    pub eps: f64,
-    /// Largest norm of all gradients together; 0 for any.
-    pub max_grad_norm: f64,
-    /// L2 decay of weights, biases and batch norms.
-    pub weight_decay: f64,
-    /// Patterns of tensor names without decay; `*` is any run of characters.
-    pub no_weight_decay: Vec<String>,
-    /// Course of the learning rate.
-    pub schedule: ScheduleKind,
-    /// Fractions of the run after which a `step` schedule multiplies by `lr_decay`.
-    pub milestones: Vec<f64>,
-    /// Factor at each milestone.
-    pub lr_decay: f64,
-    /// Epochs of linear warm-up; may be a fraction.
-    pub warmup_epochs: f64,
-    /// Share of a target that is spread over all classes.
-    pub label_smoothing: f64,
-    /// Relative error of sums in training, as of an array that computes them in memory; 0 for none.
-    pub sum_noise: f64,
-    /// Side of the square that is cut out of training images, in pixels; 0 for none.
-    pub cutout: usize,
-    /// Parameter of the distribution of the shares in which training images are mixed; 0 for none.
-    pub mixup: f64,
-    /// Checkpoint or run folder of a network to learn from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub teacher: Option<String>,
-    /// Divides the logits of both where the network is compared with its teacher.
-    pub distill_temperature: f64,
-    /// The teacher's share of the loss.
-    pub distill_weight: f64,
-    /// Decay of the moving average of all tensors that is evaluated in their place; 0 for none.
-    pub ema_decay: f64,
-    /// Batches from which batch norm's running statistics are estimated anew after every epoch; 0 for none.
-    pub bn_reestimate: u32,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Simulated accuracy every so many epochs besides the last; 0 for the last only.
-    pub simulated_every: u32,
-    /// First N training images only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_train: Option<usize>,
-    /// Training images that are held out to choose the best epoch by; 0 for none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub holdout: usize,
-    /// First N test images only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_test: Option<usize>,
-    /// Whether the command also trains the float network beside it.
-    pub compare_float: bool,
-    /// What a pixel means to the network.
-    pub input: InputScale,
-    /// Random crop and flip of training images.
-    pub augment: Augmentation,
-    /// Learning rates and decays by pattern of tensor names.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub param_groups: BTreeMap<String, GroupRates>,
-    /// Exceptions by layer pattern.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub overrides: BTreeMap<String, Override>,
-    /// A network of one's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub graph: Option<Graph>,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
-fn is_layer(scale: &Granularity) -> bool {
-    *scale == Granularity::Layer
-}
-
 impl Recipe {
-    /// Every key of a recipe, in the order of `config.toml`.
-    pub const KEYS: [&str; 50] = [
-        "name",
-        "dataset",
-        "arch",
-        "bits",
-        "act_quant",
-        "weight_quant",
-        "weight_grid",
-        "weight_scale",
-        "clip_scale",
-        "first_last",
-        "shortcut",
-        "clip_init",
-        "clip_lr",
-        "clip_weight_decay",
-        "epochs",
-        "batch_size",
-        "precision",
-        "gradient_bits",
-        "lr",
-        "optimizer",
-        "momentum",
-        "nesterov",
-        "betas",
-        "eps",
-        "max_grad_norm",
-        "weight_decay",
-        "no_weight_decay",
-        "schedule",
-        "milestones",
-        "lr_decay",
-        "warmup_epochs",
-        "label_smoothing",
-        "sum_noise",
-        "cutout",
-        "mixup",
-        "teacher",
-        "distill_temperature",
-        "distill_weight",
-        "ema_decay",
-        "bn_reestimate",
-        "seed",
-        "simulated_every",
-        "limit_train",
-        "limit_test",
-        "holdout",
-        "compare_float",
-        "input",
-        "augment",
-        "param_groups",
-        "overrides",
-    ];
-
     /// The recipe of the built-in name, or of the TOML file, `name`.
     ///
     /// # Errors

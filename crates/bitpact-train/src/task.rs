@@ -7,19 +7,24 @@ use crate::TeacherInput;
 
 /// The loss of dense outputs. Each is the mean over the values, or pixels, of an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum DenseLoss {
     /// Cross entropy of the softmax over the channels of each pixel that is not ignored.
+    #[serde(rename = "cross-entropy")]
     CrossEntropy,
     /// `-(1 - p)^2 log p` of each pixel's class (Lin et al. 2017, arXiv 1708.02002, gamma 2).
+    #[serde(rename = "focal")]
     Focal,
     /// `|y - t|`.
+    #[serde(rename = "l1")]
     L1,
     /// `(y - t)^2`.
+    #[serde(rename = "l2")]
     L2,
     /// `(y - t)^2 / 2` where that is less than 1/2, else `|y - t| - 1/2` (Girshick 2015, arXiv 1504.08083).
+    #[serde(rename = "smooth-l1")]
     SmoothL1,
     /// `sqrt((y - t)^2 + 1e-6)` (Lai et al. 2017, arXiv 1710.01992).
+    #[serde(rename = "charbonnier")]
     Charbonnier,
 }
 
@@ -27,16 +32,12 @@ impl DenseLoss {
     /// Every loss.
     pub const ALL: [Self; 6] = [Self::CrossEntropy, Self::Focal, Self::L1, Self::L2, Self::SmoothL1, Self::Charbonnier];
 
+    /// Every name, in the order of [`DenseLoss::ALL`].
+    pub const NAMES: [&str; 6] = ["cross-entropy", "focal", "l1", "l2", "smooth-l1", "charbonnier"];
+
     /// The name as typed.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::CrossEntropy => "cross-entropy",
-            Self::Focal => "focal",
-            Self::L1 => "l1",
-            Self::L2 => "l2",
-            Self::SmoothL1 => "smooth-l1",
-            Self::Charbonnier => "charbonnier",
-        }
+        Self::NAMES[self as usize]
     }
 
     /// The usual loss for targets of a kind: cross entropy for masks, L1 for images, L2 for numbers; none for classes, whose loss is the

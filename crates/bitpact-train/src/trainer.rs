@@ -35,7 +35,7 @@ use progress::{Progress, Sums};
 use teacher::Teaching;
 
 pub use error::RunError;
-pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated};
+pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated, simulated_loss};
 pub use setup::Setup;
 pub use start::InitReport;
 pub use teacher::Teacher;

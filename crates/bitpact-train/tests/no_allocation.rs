@@ -84,6 +84,7 @@ fn steps_after_the_first_allocate_nothing() {
         ("resnet20", &bf16[..], 8, 1),
         ("resnet20", &int8[..], 8, 1),
         ("resnet20", &[("bits", "float")][..], 8, 2),
+        ("resnet20", &[("bits", "float"), ("precision", "bf16")][..], 8, 2),
         ("resnet20", &[("bits", "W2A2")][..], 8, 2),
         // Projections, pools, and the signed activations of pact-sym.
         ("resnet18", &[][..], 33, 16),

@@ -94,6 +94,13 @@ fn what_does_not_go_with_a_target_is_refused_before_a_step() {
     }
     let message = refused("builtin-segments", DatasetName::Segments, &|draft| draft.set("mixup", 0.2, "mixup"));
     assert!(message.contains("mixup and label_smoothing are for classes"), "{message}");
+    for (name, set, loss, words) in [
+        ("builtin-segments", DatasetName::Segments, "l1", "does not go with their targets; `cross-entropy` does"),
+        ("builtin", DatasetName::Builtin, "l2", "their targets are classes"),
+    ] {
+        let message = refused(name, set, &|draft| draft.set("loss", loss, "loss"));
+        assert!(message.contains(words), "{message}");
+    }
     let message =
         refused("builtin", DatasetName::Segments, &|draft| draft.set("dataset", "builtin-segments", "dataset"));
     assert!(message.contains("need an output of 32x32x5, the network gives 1x1x5"), "{message}");

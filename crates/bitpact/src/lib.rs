@@ -107,6 +107,7 @@ pub use bitpact_graph as graph;
 pub use bitpact_lm as lm;
 pub use bitpact_model as model;
 pub use bitpact_ptq as ptq;
+pub use bitpact_report as report;
 pub use bitpact_train as train;
 
 pub use bitpact_data::Dataset;

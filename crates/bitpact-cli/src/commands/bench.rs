@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use self::candidates::Candidates;
 use self::row::Row;
 use self::target::Target;
-use super::train::NetworkFlags;
+use super::train::RecipeFlags;
 use crate::exit::{Usage, report_part};
 use crate::machine::parse_isa;
 use crate::out::{bytes, count, print, say, table};
@@ -85,7 +85,7 @@ pub(crate) struct Args {
     #[arg(long, hide = true)]
     row: Option<u32>,
     #[command(flatten)]
-    flags: NetworkFlags,
+    flags: RecipeFlags<false>,
 }
 
 impl Args {
@@ -117,9 +117,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.layers {
         return Err(Usage("--layers: only bench --train takes it".to_owned()).into());
     }
-    let random = ["--bits", "--first-last", "--weight-quant"];
-    if let Some(flag) = args.flags.given().iter().find(|flag| !random.contains(flag)) {
-        return Err(Usage(format!("{flag}: only bench --train takes it")).into());
+    let random = ["bits", "first_last", "weight_quant"];
+    if let Some(key) = args.flags.given().find(|key| !random.contains(&key.name)) {
+        return Err(Usage(format!("--{}: only bench --train takes it", key.flag())).into());
     }
     if let Some(waiting) = args.row {
         let (&[threads], &[batch]) = (&args.threads[..], &args.batch[..]) else { bail!("one row is one combination") };

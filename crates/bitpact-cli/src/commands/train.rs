@@ -14,7 +14,7 @@ use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::{Tensor, load_weights_and_input};
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{BackendKind, Draft, EpochRecord, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
 
 use crate::exit::{Interrupted, Usage, or_force};
 use crate::interrupt;
@@ -22,7 +22,7 @@ use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
 use crate::progress::Display;
 
-pub(crate) use args::{Args, NetworkFlags};
+pub(crate) use args::{Args, RecipeFlags};
 
 /// A command line that was found good.
 struct Plan {
@@ -47,7 +47,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 
     let Plan { recipe, folder, start, .. } = plan;
-    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop)?;
+    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop, &mut |_| {})?;
     let last = finished(&folder, outcome)?;
     let float = match compares {
         true => Some(compare(&recipe, &folder, &split, machine, stop)?),
@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
-    let by_dataset = args.recipe_flags.network.dataset.as_deref().and_then(builtin_for_dataset);
+    let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
@@ -115,7 +115,8 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
     Ok(Plan { recipe, dataset, folder, start })
 }
 
-fn run_one(
+/// Trains one run; `also` is told what happens before it is shown.
+pub(super) fn run_one(
     label: &'static str,
     recipe: &Recipe,
     folder: &RunFolder,
@@ -123,10 +124,14 @@ fn run_one(
     split: &Split,
     (backend, machine): (BackendKind, Machine),
     stop: &AtomicBool,
+    also: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
-    let mut observer = |event: bitpact::train::Event<'_>| display.show(&event);
+    let mut observer = |event: Event<'_>| {
+        also(&event);
+        display.show(&event);
+    };
     let Machine { isa, threads } = machine;
     let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
@@ -177,7 +182,7 @@ fn compare(
         None => Start::Fresh { weights: None },
         Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
-    let outcome = run_one("float", &float, &inner, start, split, machine, stop)?;
+    let outcome = run_one("float", &float, &inner, start, split, machine, stop, &mut |_| {})?;
     if !outcome.finished {
         let run = pasted(folder.path());
         say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);

@@ -84,8 +84,19 @@ fn help_shows_examples_and_every_flag() {
         assert!(help.contains(&format!("--{flag}")), "--{flag}");
     }
     assert!(help.contains("Examples:") && help.contains("cifar10-resnet20"), "{help}");
-    let commands =
-        ["eval", "convert", "inspect", "run", "verify", "bench", "kernels", "data", "data check", "data fetch"];
+    let commands = [
+        "eval",
+        "convert",
+        "inspect",
+        "run",
+        "verify",
+        "bench",
+        "kernels",
+        "data",
+        "data check",
+        "data fetch",
+        "reproduce",
+    ];
     for command in commands {
         assert!(place.run(&format!("{command} --help")).ok().stdout.contains("Examples:"), "{command}");
     }

@@ -310,8 +310,9 @@ pub(super) struct Relu;
 impl Act for Relu {
     #[inline(always)]
     fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, _: &mut [Lanes; 2], _: &mut [u32; BLOCK]) {
+        // As a choice between numbers the compiler makes it a branch for every element.
         for i in 0..BLOCK {
-            g[i] = if u[i] > 0.0 { g[i] } else { 0.0 };
+            g[i] = f32::from_bits(g[i].to_bits() & u32::from(u[i] > 0.0).wrapping_neg());
         }
     }
 }

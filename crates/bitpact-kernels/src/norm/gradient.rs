@@ -23,7 +23,7 @@ impl Gradient for RealGradient<'_> {
 
 /// The bits of a float32 with its mantissa rounded half to even to bfloat16's, the lower half zero. Not a number stays one.
 #[inline(always)]
-fn to_bf16(d: f32) -> u32 {
+pub(crate) fn to_bf16(d: f32) -> u32 {
     let bits = d.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     (if d.is_nan() { bits | 0x0040_0000 } else { rounded }) & 0xffff_0000

@@ -14,7 +14,7 @@
 //! instruction set and on nothing else. z holds exact integers (i32) or float32.
 
 mod body;
-mod gradient;
+pub(crate) mod gradient;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,7 @@ use bitpact_core::{ActQuant, lsq_alpha_scale};
 use bitpact_kernels::norm::{self, Activation as Clip, Coefficients, ResidualView, UnitSums};
 use bitpact_kernels::{Aligned, Chunk, Chunked, Isa, Layout, pool2d};
 
-use super::forward::residual_view;
+use super::forward::{residual_view, rounded};
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::backward::{BatchImages, Image};
 use super::product::{Product, WeightSums};
@@ -261,7 +261,7 @@ impl StepPlan {
                         }
                         clock.lap(Pass::InputGradient);
                     }
-                    let image = image(product, i, input, params, x);
+                    let image = image(isa, product, i, input, params, x);
                     let place = (i - images.start, i + 1 == images.end);
                     match (&mut partial, &sums) {
                         (Some(partial), _) => {
@@ -322,13 +322,21 @@ enum Sums<'a> {
 }
 
 /// Image `i` as the weight gradient of `product` reads it.
-fn image<'a>(product: &'a Product, i: usize, input: &'a Value, params: &Params, x: &'a mut Aligned<f32>) -> Image<'a> {
+fn image<'a>(
+    isa: Isa,
+    product: &'a Product,
+    i: usize,
+    input: &'a Value,
+    params: &Params,
+    x: &'a mut Aligned<f32>,
+) -> Image<'a> {
     let len = input.layout.len();
     match &input.store {
         Store::Codes(_) => {
             let (zeros, scale) = (&product.zeros, product.widening(params));
             Image::Codes { codes: input.store.codes(i, len), zeros, scale, wide: &mut x[..len] }
         }
+        _ if product.backward.needs_rounded_input() => Image::Real(rounded(isa, input.store.real(i, len), x)),
         _ => Image::Real(input.store.real(i, len)),
     }
 }

@@ -2,6 +2,7 @@
 
 use bitpact_core::rng::Key;
 use bitpact_core::{ALPHA_MIN, ActQuant};
+use bitpact_kernels::conv::rounded::round_bf16;
 use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
 
@@ -90,13 +91,12 @@ impl StepPlan {
         let mut sums = (&mut self.sums_int[..], &mut self.sums_real[..], &mut self.totals);
         let scratch = Chunked::new(&mut self.scratch, 1);
         let params = &self.params;
-        let statistics = mode != Mode::Evaluate;
         let noisy = mode == Mode::Train && self.sum_noise > 0.0 && unit.output != self.output;
         let noise = noisy.then_some((self.key, self.sum_noise));
-        product_forward(isa, pool, n, &mut unit.main, input, params, &scratch, statistics, noise, &mut sums);
+        product_forward(isa, pool, n, &mut unit.main, input, params, &scratch, mode, noise, &mut sums);
         if let Shortcut::Projection { value, product } = &mut unit.shortcut {
             let input = &self.values[*value];
-            product_forward(isa, pool, n, product, input, params, &scratch, statistics, noise, &mut sums);
+            product_forward(isa, pool, n, product, input, params, &scratch, mode, noise, &mut sums);
         }
         drop(scratch);
         if let (Mode::Calibrate(percentile), Activation::Quantized { clip, .. }) = (mode, unit.activation) {
@@ -211,6 +211,14 @@ fn images<T: Send + Sync>(pool: &Pool, n: usize, data: &mut [T], len: usize, f: 
     pool.run(n, &|i, _| f(i, &mut data.get(i)));
 }
 
+/// An image rounded to bfloat16, in the memory `to`.
+pub(super) fn rounded<'a>(isa: Isa, image: &[f32], to: &'a mut [f32]) -> &'a [f32] {
+    let to = &mut to[..image.len()];
+    to.copy_from_slice(image);
+    round_bf16(isa, to);
+    to
+}
+
 /// Accumulators of every image, off by the errors of `noise`, then the norm's coefficients.
 fn product_forward(
     isa: Isa,
@@ -220,13 +228,13 @@ fn product_forward(
     input: &Value,
     params: &Params,
     scratch: &Chunked<Scratch>,
-    statistics: bool,
+    mode: Mode,
     noise: Option<(Key, f32)>,
     (sums_int, sums_real, totals): &mut (&mut [i64], &mut [f64], &mut Totals),
 ) {
     let z_layout = product.z_layout;
     let (x_len, z_len, cs) = (input.layout.len(), z_layout.len(), z_layout.cs);
-    let statistics = statistics && product.norm.is_some();
+    let statistics = mode != Mode::Evaluate && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
     product.set_unit(params);
     let scale = product.widening(params);
@@ -275,22 +283,29 @@ fn product_forward(
                 }
             });
         }
-        Path::Real { conv, packed, z } => {
+        Path::Real { conv, packed, z, bf16 } => {
             let z = Chunked::new(z, z_len);
             let sums = Chunked::new(sums_real, 2 * cs);
+            let bf16 = bf16.as_ref().filter(|_| mode == Mode::Train);
+            let rounds = product.rounds && mode == Mode::Train && bf16.is_none();
             pool.run(n, &|i, worker| {
                 let mut z = z.get(i);
                 let mut scratch = scratch.get(worker);
-                let Scratch { x, groups, .. } = &mut scratch[0];
+                let Scratch { x, narrow, groups, .. } = &mut scratch[0];
                 let mut clock = pool.clock(worker);
-                match &input.store {
+                let x = match &input.store {
                     Store::Codes(_) => {
                         let x = &mut x[..x_len];
                         norm::widen(isa, input.store.codes(i, x_len), &zeros.real, scale, x);
                         clock.lap(Pass::Widen);
-                        conv.run(x, packed, &mut z, groups);
+                        &*x
                     }
-                    _ => conv.run(input.store.real(i, x_len), packed, &mut z, groups),
+                    _ if rounds => rounded(isa, input.store.real(i, x_len), x),
+                    _ => input.store.real(i, x_len),
+                };
+                match bf16 {
+                    Some((conv, packed)) => conv.run(x, packed, &mut z, narrow),
+                    None => conv.run(x, packed, &mut z, groups),
                 }
                 clock.lap(Pass::Product);
                 if statistics {

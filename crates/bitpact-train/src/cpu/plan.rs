@@ -148,6 +148,8 @@ pub(super) struct StageStep {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) x: Aligned<f32>,
+    /// An image in bfloat16.
+    pub(super) narrow: Aligned<u8>,
     pub(super) backward: BackwardScratch,
     /// Gradients of accumulators without border.
     pub(super) dz: Aligned<f32>,

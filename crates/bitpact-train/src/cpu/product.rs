@@ -5,6 +5,7 @@ mod channels;
 mod weights;
 
 use bitpact_core::{ActQuant, WeightSpec};
+use bitpact_kernels::conv::rounded::{ConvBf16, Format};
 use bitpact_kernels::norm::{Accumulators, BLOCK};
 use bitpact_kernels::peak::Number;
 use bitpact_kernels::{
@@ -53,8 +54,8 @@ impl Source {
 pub(super) enum Path {
     /// u8 codes times s8 codes, tap-major, exact integers: z in units of s_x * s_w.
     Int { conv: GroupConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
-    /// Real values.
-    Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32> },
+    /// Real values, in training over bfloat16 where there are kernels for that.
+    Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32>, bf16: Option<(ConvBf16, Aligned<u8>)> },
     /// No weights at all: z is the input, a residual stream or an average pool that a batch norm or an activation reads.
     Identity { z: Aligned<f32> },
 }
@@ -75,6 +76,8 @@ pub(super) struct Product {
     pub(super) path: Path,
     pub(super) z_layout: Layout,
     pub(super) backward: Backward,
+    /// Whether inputs and weights are rounded to bfloat16 in training.
+    pub(super) rounds: bool,
     /// How weight gradients are summed over the batch. A function of shapes alone.
     pub(super) sums: WeightSums,
     /// Sum of the partial weight gradients, as the kernels lay it out.
@@ -153,6 +156,8 @@ pub(super) struct ProductSpec<'a> {
     pub(super) order: Option<Vec<usize>>,
     pub(super) taps: usize,
     pub(super) gradients: Gradients,
+    /// Whether the whole network is one of real numbers.
+    pub(super) in_float: bool,
 }
 
 impl Product {
@@ -171,6 +176,7 @@ impl Product {
             x,
             batch,
             gradients,
+            in_float,
             ..
         } = s;
         let (h, w) = geometry.output(x.h, x.w);
@@ -182,6 +188,7 @@ impl Product {
         };
         let limits = spec.map(|s| s.grid.code_limit(s.bits)).filter(|&limit| limit <= 127);
         let limits = limits.map(|limit| CodeLimits { x: largest, w: limit as u8 }).filter(|_| source != Source::Real);
+        let rounds = in_float && !s.identity && gradients == Gradients::Bf16;
         let path = if s.identity {
             Path::Identity { z: Aligned::zeroed(batch * z_layout.len()) }
         } else if let Some(limits) = limits {
@@ -192,12 +199,17 @@ impl Product {
         } else {
             let conv = GroupConvF32::new(isa, geometry, groups, x, z_layout);
             let packed = Aligned::zeroed(conv.packed_len());
-            Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()) }
+            let narrow = rounds && groups == 1 && Format::Bf16.pays(isa);
+            let bf16 = narrow.then(|| ConvBf16::new(isa, geometry, x, z_layout)).map(|conv| {
+                let packed = Aligned::zeroed(conv.packed_len());
+                (conv, packed)
+            });
+            Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()), bf16 }
         };
         let is_folded = source == Source::Pixels || s.order.is_some();
         let needs_input = source != Source::Pixels && !s.identity;
         let limits = limits.filter(|_| !s.identity);
-        let backward = Backward::new(isa, gradients, geometry, groups, limits, needs_input, x, z_layout);
+        let backward = Backward::new(isa, gradients, geometry, groups, limits, rounds, needs_input, x, z_layout);
         let partial_len = backward.partial_len();
         let reads_real = !(s.identity || backward.reads_codes());
         let sums = WeightSums::new(&backward, batch);
@@ -216,6 +228,7 @@ impl Product {
             path,
             z_layout,
             backward,
+            rounds,
             sums,
             partial: Aligned::zeroed(if s.identity { 0 } else { partial_len }),
             codes: vec![0; if spec.is_some() { n } else { 0 }],
@@ -255,6 +268,7 @@ impl Product {
     pub(super) fn work(&self, batch: usize) -> Vec<Work> {
         let forward = match self.path {
             Path::Int { .. } => Number::Int8,
+            Path::Real { bf16: Some(_), .. } => Number::Bf16,
             Path::Real { .. } => Number::F32,
             Path::Identity { .. } => return Vec::new(),
         };
@@ -272,6 +286,14 @@ impl Product {
             Path::Int { conv, .. } => conv.reserve(scratch),
             Path::Real { conv, .. } => conv.reserve(scratch),
             Path::Identity { .. } => {}
+        }
+    }
+
+    /// Bytes of an image in bfloat16 for the forward product; 0 where it reads none.
+    pub(super) fn narrow_len(&self) -> usize {
+        match &self.path {
+            Path::Real { bf16: Some((conv, _)), .. } => conv.scratch_len(),
+            _ => 0,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bitpact_graph::BitSpec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Bits of weights and activations over the epochs of a run: `W4A4`, or `W8A8@10,W4A4@20,W3A3`, which is W8A8 up to the end of
 /// epoch 10, W4A4 up to the end of epoch 20 and W3A3 from then on. `float` is trained without quantizers, alone or as the first
@@ -92,6 +92,12 @@ impl FromStr for BitSchedule {
 impl Serialize for BitSchedule {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BitSchedule {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

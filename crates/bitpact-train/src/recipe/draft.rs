@@ -1,14 +1,17 @@
 //! A recipe in the making: values with the place each came from, files first, flags on top.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bitpact_graph::Graph;
 use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use super::error::hint;
-use super::{BUILTIN_NAMES, Recipe, RecipeError, builtin_text};
+use super::{BUILTIN_NAMES, Key, Recipe, RecipeError, builtin_text, path_to_text};
+use crate::Catalogue;
 
 /// Largest recipe or network file that is read.
 const LARGEST_FILE_BYTES: u64 = 1 << 20;
@@ -65,7 +68,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The built-in recipe called `name`, or the TOML file at that path.
+    /// The built-in recipe or row of [`Catalogue::builtin`] called `name`, or the TOML file at that path.
     ///
     /// # Errors
     /// Neither of the two, a file that cannot be read, or the errors of [`Draft::parse`].
@@ -77,10 +80,14 @@ impl Draft {
             draft.stem = name.to_owned();
             return Ok(draft);
         }
+        let rows = Catalogue::builtin();
+        if let Some(row) = rows.row(name) {
+            return rows.draft(row);
+        }
         if !path.exists() {
             return Err(RecipeError::Unknown {
                 name: name.to_owned(),
-                hint: hint(name, BUILTIN_NAMES),
+                hint: hint(name, BUILTIN_NAMES.into_iter().chain(rows.rows().map(|row| &*row.name))),
                 known: BUILTIN_NAMES.join(", "),
             });
         }
@@ -110,26 +117,41 @@ impl Draft {
         };
         let spans = DeTable::parse(text).map_err(syntax)?;
         let mut table: toml::Table = toml::from_str(text).map_err(syntax)?;
-        let mut values = BTreeMap::new();
         let mut keys: Vec<_> = spans.get_ref().keys().collect();
         keys.sort_by_key(|key| key.span().start);
-        for key in keys {
-            let (name, origin) = (key.get_ref().as_ref(), at(key.span().start));
-            if !Recipe::KEYS.contains(&name) && name != "graph" {
-                let known = Recipe::KEYS.join(", ");
-                let hint = hint(name, Recipe::KEYS);
-                return Err(RecipeError::UnknownKey { origin, key: name.to_owned(), hint, known });
+        let values = keys.into_iter().filter_map(|key| {
+            let (name, value) = table.remove_entry(key.get_ref().as_ref())?;
+            Some((name, at(key.span().start), value))
+        });
+        Self::new(values, file)
+    }
+
+    /// A recipe from a table that `file` holds somewhere; file names in it start from `folder`.
+    ///
+    /// # Errors
+    /// A key that no recipe has.
+    pub(crate) fn from_table(table: toml::Table, file: &str, folder: &Path) -> Result<Self, RecipeError> {
+        let origin = Origin::Line { file: file.to_owned(), line: 0 };
+        let draft = Self::new(table.into_iter().map(|(name, value)| (name, origin.clone(), value)), file)?;
+        Ok(Self { folder: folder.to_owned(), ..draft })
+    }
+
+    fn new(written: impl Iterator<Item = (String, Origin, toml::Value)>, file: &str) -> Result<Self, RecipeError> {
+        let mut values = BTreeMap::new();
+        for (key, origin, value) in written {
+            if Recipe::key(&key).is_none() {
+                let known = Recipe::key_names().collect::<Vec<_>>().join(", ");
+                let hint = hint(&key, Recipe::key_names());
+                return Err(RecipeError::UnknownKey { origin, key, hint, known });
             }
-            if let Some(value) = table.remove(name) {
-                values.insert(name.to_owned(), (origin, value));
-            }
+            values.insert(key, (origin, value));
         }
         Ok(Self { file: file.to_owned(), folder: PathBuf::new(), stem: "recipe".to_owned(), values, is_stored: false })
     }
 
     /// Sets `key` as the flag `flag` says, over what the file says.
     pub fn set(&mut self, key: &'static str, value: impl Into<toml::Value>, flag: &str) {
-        debug_assert!(Recipe::KEYS.contains(&key), "{key}");
+        debug_assert!(Recipe::key(key).is_some(), "{key}");
         if key == "arch" {
             self.values.remove("graph");
         }
@@ -142,14 +164,43 @@ impl Draft {
     /// A file that is no network.
     pub fn set_arch(&mut self, name: impl AsRef<Path>, flag: &str) -> Result<(), RecipeError> {
         self.set("arch", &*name.as_ref().to_string_lossy(), flag);
-        if let Some(graph) = super::resolve::network_file(name.as_ref(), Path::new(""), &Origin::Flag(flag.to_owned()))?
-        {
-            let origin = Origin::Flag(flag.to_owned());
-            self.values.insert("arch".to_owned(), (origin.clone(), graph.name().into()));
-            let graph = toml::Value::try_from(&graph).expect("a graph is TOML");
-            self.values.insert("graph".to_owned(), (origin, graph));
+        let origin = Origin::Flag(flag.to_owned());
+        if let Some(graph) = super::resolve::network_file(name.as_ref(), Path::new(""), &origin)? {
+            self.set_network(&graph, origin);
         }
         Ok(())
+    }
+
+    /// Sets `arch` and `graph` to a network of one's own.
+    pub(super) fn set_network(&mut self, graph: &Graph, origin: Origin) {
+        self.values.insert("arch".to_owned(), (origin.clone(), graph.name().into()));
+        let graph = toml::Value::try_from(graph).expect("a graph is TOML");
+        self.values.insert("graph".to_owned(), (origin, graph));
+    }
+
+    /// Sets `key` as the argument `text` of its flag says, over what the file says.
+    ///
+    /// # Errors
+    /// A text that is no value of this kind, or a file that is no network.
+    pub fn set_flag(&mut self, key: &'static Key, text: &OsStr) -> Result<(), RecipeError> {
+        let (flag, shown) = (format!("--{}", key.flag()), text.to_string_lossy());
+        match key.name {
+            "arch" => self.set_arch(text, &flag),
+            "teacher" => {
+                self.set("teacher", path_to_text(Path::new(text)), &flag);
+                Ok(())
+            }
+            "param_groups" => self.add_param_group(&shown, &flag),
+            name => {
+                let value = key.parse(&shown).map_err(|message| RecipeError::Value {
+                    origin: Origin::Flag(flag.clone()),
+                    key: name.to_owned(),
+                    message: format!("= \"{shown}\": {message}"),
+                })?;
+                self.set(name, value, &flag);
+                Ok(())
+            }
+        }
     }
 
     /// Adds a group to `param_groups`, over one of the same pattern: `PATTERN:lr=RATE`, `PATTERN:weight_decay=D` or
@@ -194,41 +245,26 @@ impl Draft {
         self.values.iter().filter(|(_, (origin, _))| is_flag(origin)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Takes the value of `key`, if it was written anywhere.
-    pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, RecipeError> {
-        let Some((origin, value)) = self.values.get(key) else { return Ok(None) };
-        match value.clone().try_into() {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => Err(RecipeError::Value {
-                origin: origin.clone(),
-                key: key.to_owned(),
-                message: format!("= {}: {}", short(value), toml_message(&error)),
-            }),
-        }
+    /// The value that is written for `key`.
+    pub(super) fn take<T: DeserializeOwned>(&self, key: &str) -> Result<T, RecipeError> {
+        let value = self.values[key].1.clone();
+        let shown = short(&value);
+        value.try_into().map_err(|error| self.wrong(key, format!("= {shown}: {}", toml_message(&error))))
     }
 
-    /// Takes a value that is one of a few names.
-    pub(super) fn choice<T: DeserializeOwned>(&mut self, key: &str, names: &[&str]) -> Result<Option<T>, RecipeError> {
-        let Some((_, value)) = self.values.get(key) else { return Ok(None) };
-        match value.as_str() {
-            Some(name) if names.contains(&name) => self.take(key),
-            Some(name) => {
-                let hint = hint(name, names.iter().copied());
-                Err(self.wrong(key, format!("= {}: expected one of {}{hint}", short(value), quoted(names))))
-            }
-            None => Err(self.wrong(key, format!("= {}: expected one of {}", short(value), quoted(names)))),
-        }
+    /// Where the value of `key` was written.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        self.values.get(key).map_or(Origin::Default, |(origin, _)| origin.clone())
     }
 
     /// The error for the value of `key`.
     pub(super) fn wrong(&self, key: &str, message: String) -> RecipeError {
-        let origin = self.values.get(key).map_or(Origin::Default, |(origin, _)| origin.clone());
-        RecipeError::Value { origin, key: key.to_owned(), message }
+        RecipeError::Value { origin: self.origin(key), key: key.to_owned(), message }
     }
 }
 
 /// A file's text, up to a size that no recipe or network description reaches.
-pub(super) fn read_text(path: &Path) -> Result<String, RecipeError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, RecipeError> {
     let read = || -> std::io::Result<String> {
         let metadata = std::fs::metadata(path)?;
         let refuse = |what: &str| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()));
@@ -248,7 +284,7 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
-fn toml_message(error: &toml::de::Error) -> String {
+pub(super) fn toml_message(error: &toml::de::Error) -> String {
     error.message().trim().replace('\n', " ")
 }
 

@@ -3,7 +3,7 @@
 use bitpact_core::WeightQuant;
 use bitpact_graph::{BitSpec, Override, Shape, WeightPlan, name_matches, zoo};
 
-use super::{Precision, Recipe};
+use super::{Key, Recipe};
 use crate::OptimizerKind;
 use crate::schedule::ScheduleKind;
 
@@ -14,10 +14,8 @@ pub(super) struct Rule {
     pub(super) by: &'static str,
     /// The reason, and what would have an effect.
     pub(super) because: &'static str,
-    /// Whether the value is another than the usual one, and read by nothing.
-    is_void: fn(&Recipe) -> bool,
-    /// Sets the usual value.
-    pub(super) reset: fn(&mut Recipe),
+    /// Whether nothing reads the value.
+    is_unread: fn(&Recipe) -> bool,
 }
 
 /// Whether no layer reads the recipe's words about weights: all have 8 bits, which take `minmax`, or stay float. A
@@ -50,107 +48,79 @@ const RULES: [Rule; 14] = [
         key: "weight_quant",
         by: "bits",
         because: MINMAX,
-        is_void: |r| {
-            ![WeightQuant::Dorefa, WeightQuant::Minmax].contains(&r.weight_quant) && leaves_weights_to_minmax(r, false)
-        },
-        reset: |r| r.weight_quant = WeightQuant::Dorefa,
+        is_unread: |r| r.weight_quant != WeightQuant::Minmax && leaves_weights_to_minmax(r, false),
     },
-    Rule {
-        key: "weight_grid",
-        by: "bits",
-        because: MINMAX,
-        is_void: |r| r.weight_grid.is_some() && leaves_weights_to_minmax(r, true),
-        reset: |r| r.weight_grid = None,
-    },
-    Rule {
-        key: "weight_scale",
-        by: "bits",
-        because: MINMAX,
-        is_void: |r| r.weight_scale.is_some() && leaves_weights_to_minmax(r, true),
-        reset: |r| r.weight_scale = None,
-    },
+    Rule { key: "weight_grid", by: "bits", because: MINMAX, is_unread: |r| leaves_weights_to_minmax(r, true) },
+    Rule { key: "weight_scale", by: "bits", because: MINMAX, is_unread: |r| leaves_weights_to_minmax(r, true) },
     Rule {
         key: "milestones",
         by: "schedule",
         because: "only `schedule = \"step\"` has them",
-        is_void: |r| !r.milestones.is_empty() && r.schedule != ScheduleKind::Step,
-        reset: |r| r.milestones.clear(),
+        is_unread: |r| r.schedule != ScheduleKind::Step,
     },
     Rule {
         key: "lr_decay",
         by: "schedule",
         because: "only `schedule = \"step\"` has it",
-        is_void: |r| r.lr_decay != 0.1 && r.schedule != ScheduleKind::Step,
-        reset: |r| r.lr_decay = 0.1,
+        is_unread: |r| r.schedule != ScheduleKind::Step,
     },
     Rule {
         key: "schedule",
         by: "milestones",
         because: "a step schedule without `milestones` is constant",
-        is_void: |r| r.schedule == ScheduleKind::Step && r.milestones.is_empty(),
-        reset: |r| r.schedule = ScheduleKind::Constant,
+        is_unread: |r| r.schedule == ScheduleKind::Step && r.milestones.is_empty(),
     },
     Rule {
         key: "betas",
         by: "optimizer",
         because: "only Adam has them; SGD has `momentum`",
-        is_void: |r| r.betas != [0.9, 0.999] && r.optimizer == OptimizerKind::Sgd,
-        reset: |r| r.betas = [0.9, 0.999],
+        is_unread: |r| r.optimizer == OptimizerKind::Sgd,
     },
     Rule {
         key: "eps",
         by: "optimizer",
         because: "only Adam has it; SGD has `momentum`",
-        is_void: |r| r.eps != 1e-8 && r.optimizer == OptimizerKind::Sgd,
-        reset: |r| r.eps = 1e-8,
+        is_unread: |r| r.optimizer == OptimizerKind::Sgd,
     },
     Rule {
         key: "momentum",
         by: "optimizer",
         because: "only SGD has it; Adam has `betas`",
-        is_void: |r| r.momentum != 0.9 && r.optimizer != OptimizerKind::Sgd,
-        reset: |r| r.momentum = 0.9,
+        is_unread: |r| r.optimizer != OptimizerKind::Sgd,
     },
-    Rule {
-        key: "distill_weight",
-        by: "teacher",
-        because: "it needs a `teacher`",
-        is_void: |r| r.distill_weight != 0.7 && r.teacher.is_none(),
-        reset: |r| r.distill_weight = 0.7,
-    },
+    Rule { key: "distill_weight", by: "teacher", because: "it needs a `teacher`", is_unread: |r| r.teacher.is_none() },
     Rule {
         key: "distill_temperature",
         by: "teacher",
         because: "it needs a `teacher`",
-        is_void: |r| r.distill_temperature != 4.0 && r.teacher.is_none(),
-        reset: |r| r.distill_temperature = 4.0,
+        is_unread: |r| r.teacher.is_none(),
     },
     Rule {
         key: "teacher",
         by: "distill_weight",
         because: "`distill_weight = 0` leaves it no part in the loss",
-        is_void: |r| r.teacher.is_some() && r.distill_weight == 0.0,
-        reset: |r| r.teacher = None,
+        is_unread: |r| r.distill_weight == 0.0,
     },
     Rule {
         key: "precision",
         by: "gradient_bits",
         because: "`gradient_bits = 8` decides what the backward products read",
-        is_void: |r| r.precision == Precision::Bf16 && r.gradient_bits.is_some(),
-        reset: |r| r.precision = Precision::Fp32,
+        is_unread: |r| r.gradient_bits.is_some(),
     },
     Rule {
         key: "no_weight_decay",
         by: "weight_decay",
         because: "`weight_decay` and `clip_weight_decay` are 0, so no tensor decays",
-        is_void: |r| !r.no_weight_decay.is_empty() && r.weight_decay == 0.0 && r.clip_weight_decay == 0.0,
-        reset: |r| r.no_weight_decay.clear(),
+        is_unread: |r| r.weight_decay == 0.0 && r.clip_weight_decay == 0.0,
     },
 ];
 
-/// The rules by which a value of `recipe` changes nothing.
+/// The rules by which a value of `recipe` changes nothing: another than the usual one, and read by nothing.
 pub(super) fn void(recipe: &Recipe) -> impl Iterator<Item = &'static Rule> {
-    RULES.iter().filter(|rule| (rule.is_void)(recipe))
+    let says = toml::Table::try_from(recipe).expect("a recipe is TOML");
+    let usual = |rule: &Rule| Recipe::key(rule.key).and_then(Key::default);
+    let unusual = move |rule: &&Rule| says.get(rule.key) != usual(rule).as_ref();
+    RULES.iter().filter(|rule| (rule.is_unread)(recipe)).filter(unusual).collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::draft::short;
 
 /// Where the clip values start.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum ClipInit {
     /// All at one value (the paper: 10).
     Fixed(f64),
@@ -36,26 +37,15 @@ impl ClipInit {
     }
 }
 
-impl Serialize for ClipInit {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match *self {
-            ClipInit::Fixed(value) => serializer.serialize_f64(value),
-            ClipInit::Calibrate { percentile, batches } => {
-                Calibration { percentile: Some(percentile), batches: Some(batches) }.serialize(serializer)
-            }
-        }
-    }
-}
-
-/// The table form of a calibrated start.
-#[derive(Serialize, Deserialize)]
+/// The table form of a calibrated start, as files have it.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Calibration {
     pub(super) percentile: Option<f64>,
     pub(super) batches: Option<u32>,
 }
 
-/// Numbers of the backward products of quantized layers; see [`Gradients`](crate::Gradients).
+/// Numbers of the backward products of quantized layers, and of all products that train a float network; see [`Gradients`](crate::Gradients).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -90,6 +80,13 @@ impl Default for InputScale {
     /// (p - 128) / 64: about zero mean and unit deviation on photographs.
     fn default() -> Self {
         Self { zero_point: vec![128], scale: vec![1.0 / 64.0] }
+    }
+}
+
+impl<'de> Deserialize<'de> for InputScale {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = toml::Table::deserialize(deserializer)?;
+        Self::parse(&table).map_err(|what| serde::de::Error::custom(format!("input {what}")))
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct ReferenceBackend {
     pixels: InputDescription,
     batch: usize,
     gradients: Gradients,
+    /// Whether products round what they read to bfloat16: in training of a float network in bfloat16.
+    rounds: bool,
     /// Whether a multiply-add rounds once.
     fma: bool,
     params: Params,
@@ -104,6 +106,7 @@ impl ReferenceBackend {
             pixels: spec.input.clone(),
             batch,
             gradients: spec.gradients,
+            rounds: false,
             fma: spec.isa != Isa::Scalar,
             owners: graph.clip_owners(),
             terms: rearrange::terms(graph, spec.plan)?,
@@ -123,6 +126,7 @@ impl ReferenceBackend {
     /// Runs the first `images` images of the batch to the logits.
     fn forward(&mut self, images: usize, mode: Mode, fill: Fill) {
         self.images = images;
+        self.rounds = mode == Mode::Train && self.gradients == Gradients::Bf16 && self.plan.is_float();
         self.values = vec![self.image_codes(fill)];
         for id in 1..self.graph.nodes().len() {
             let value = match self.graph.node(id).op {

@@ -45,7 +45,7 @@ impl ReferenceBackend {
     }
 
     pub(super) fn disturb_sums(&self, id: NodeId, window: &Moving, x: &[f32], w: &[f32], sums: &mut [f64]) {
-        if self.noise.inexact[id] && self.noise.key.is_some() {
+        if self.noise.key.is_some() && self.noise.inexact[id] {
             let mut sizes = vec![0f64; sums.len()];
             window.each_product(self.images, |y, x_at, w_at| sizes[y] += f64::from(x[x_at] * w[w_at]).abs());
             sums.iter_mut().zip(sizes).enumerate().for_each(|(i, (sum, size))| *sum += size * self.error(id, i));
@@ -54,7 +54,7 @@ impl ReferenceBackend {
 
     pub(super) fn disturb_norm(&self, id: NodeId, i: usize, b: f32, y: f32) -> f32 {
         let size = (y - b).abs() + b.abs();
-        if self.noise.inexact[id] { y + size * self.error(id, i) as f32 } else { y }
+        if self.noise.key.is_some() && self.noise.inexact[id] { y + size * self.error(id, i) as f32 } else { y }
     }
 
     fn error(&self, id: NodeId, i: usize) -> f64 {

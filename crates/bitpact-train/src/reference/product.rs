@@ -141,7 +141,7 @@ impl ReferenceBackend {
             real.iter_mut().zip(self.pixel_scales(id)).for_each(|(w, scale)| *w *= scale);
         }
         let WeightPlan::Quantized(spec) = self.plan.weights[&self.graph.node(id).name] else {
-            let (numbers, scales) = (real.clone(), vec![1.0; channels]);
+            let (numbers, scales) = (self.rounded(real.clone()), vec![1.0; channels]);
             return Weights { real, steps: Vec::new(), numbers, scales };
         };
         let mut steps = Vec::new();
@@ -169,8 +169,16 @@ impl ReferenceBackend {
             Value::Codes { codes, scale } if self.reads_codes(id) => {
                 (codes.iter().map(|&q| q as f32).collect(), *scale)
             }
-            value => (self.real(value), 1.0),
+            value => (self.rounded(self.real(value)), 1.0),
         }
+    }
+
+    /// The numbers as a product reads them.
+    fn rounded(&self, mut numbers: Vec<f32>) -> Vec<f32> {
+        if self.rounds {
+            numbers.iter_mut().for_each(|number| *number = to_bf16(*number));
+        }
+        numbers
     }
 
     fn window(&self, id: NodeId) -> Moving {

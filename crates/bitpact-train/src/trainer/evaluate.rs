@@ -138,15 +138,20 @@ fn measured(meter: &Meter, images: usize, computing: Duration) -> Evaluation {
     Evaluation { top1: 0.0, top5: 0.0, metrics: meter.metrics(), images, images_per_s }
 }
 
-/// Whether an output of this shape is what the targets of a set ask for; says what is not.
-pub(super) fn check_output(dataset: &dyn Dataset, output: Shape) -> Result<(), String> {
+/// The output that the targets of a set ask for, and what the targets are.
+fn wanted_output(dataset: &dyn Dataset) -> (Shape, &'static str) {
     let names = dataset.class_names().len();
-    let (wanted, what) = match dataset.target_kind() {
+    match dataset.target_kind() {
         TargetKind::Class => (Shape::new(1, 1, names), "classes"),
         TargetKind::Mask { h, w } => (Shape::new(h, w, names), "a class for each pixel"),
         TargetKind::Image(ImageShape { h, w, c }) => (Shape::new(h, w, c), "images"),
         TargetKind::Numbers(n) => (Shape::new(1, 1, n), "numbers"),
-    };
+    }
+}
+
+/// Whether an output of this shape is what the targets of a set ask for; says what is not.
+pub(super) fn check_output(dataset: &dyn Dataset, output: Shape) -> Result<(), String> {
+    let (wanted, what) = wanted_output(dataset);
     match output == wanted {
         true => Ok(()),
         false => Err(format!("the targets are {what} and need an output of {wanted}, the network gives {output}")),
@@ -162,46 +167,67 @@ pub fn evaluate_simulated(
     dataset: &dyn Dataset,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, RunError> {
+    let (images, kind, began) = (dataset.len(), dataset.target_kind(), Instant::now());
+    let (mut meter, mut target) = (Meter::new(kind, dataset.class_names().len()), vec![0.0; kind.len()]);
+    let (mut first, mut among_five) = (0usize, 0usize);
+    each_image(backend, dataset, told, &mut |i, output| {
+        if kind == TargetKind::Class {
+            let rank = rank(output, dataset.label(i));
+            first += usize::from(rank == 0);
+            among_five += usize::from(rank < 5);
+        } else {
+            dataset.target(i, &mut target);
+            meter.add(output, &target);
+        }
+    })?;
+    let evaluation = measured(&meter, images, began.elapsed());
+    let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
+    Ok(Evaluation { top1: share(first), top5: share(among_five), ..evaluation })
+}
+
+/// Mean cross entropy, in nats, of the backend's simulated view over every image of `dataset`, whose targets are classes; 0 of none.
+///
+/// # Errors
+/// Images of another shape or with other classes than the network.
+pub fn simulated_loss(backend: &mut dyn TrainBackend, dataset: &dyn Dataset) -> Result<f64, RunError> {
+    let mut sum = 0.0;
+    each_image(backend, dataset, &mut |_, _| {}, &mut |i, logits| sum += cross_entropy(logits, dataset.label(i)))?;
+    Ok(sum / dataset.len().max(1) as f64)
+}
+
+/// Calls `f` with the number and the output of every image, in order.
+fn each_image(
+    backend: &mut dyn TrainBackend,
+    dataset: &dyn Dataset,
+    told: &mut dyn FnMut(usize, usize),
+    f: &mut dyn FnMut(usize, &[f32]),
+) -> Result<(), RunError> {
     let (shape, images, reads) = (dataset.image_shape(), dataset.len(), backend.input_shape());
     let misfit = |what: String| Err(RunError::Images { half: "test", what });
     if (reads.h, reads.w, reads.c) != (shape.h, shape.w, shape.c) {
         return misfit(format!("{}x{}x{}, but the network reads {reads}", shape.h, shape.w, shape.c));
     }
-    let classes = dataset.class_names().len();
-    let kind = dataset.target_kind();
-    let (mut meter, mut target) = (Meter::new(kind, classes), vec![0.0; kind.len()]);
-    let mut logits = Vec::new();
-    let began = Instant::now();
-    let (mut first, mut among_five) = (0usize, 0usize);
+    let (wanted, what) = wanted_output(dataset);
+    let mut outputs = Vec::new();
     for from in (0..images).step_by(backend.batch_size()) {
         let count = backend.batch_size().min(images - from);
         let fill = |i: usize, out: &mut [u8], place| fill_plain(dataset, from + i, out, place);
-        backend.simulate(count, &fill, &mut logits);
-        if kind != TargetKind::Class {
-            for (i, output) in logits.chunks_exact(logits.len() / count).enumerate() {
-                dataset.target(from + i, &mut target);
-                meter.add(output, &target);
-            }
-            told(from + count, images);
-            continue;
+        backend.simulate(count, &fill, &mut outputs);
+        let n = outputs.len() / count;
+        if n != wanted.elements() {
+            return misfit(format!("{what}: {wanted} in all, but the network gives {n} numbers"));
         }
-        if logits.len() != count * classes {
-            return misfit(format!("{classes} classes, but the network knows {}", logits.len() / count));
-        }
-        for (i, logits) in logits.chunks_exact(classes).enumerate() {
-            let rank = rank(logits, dataset.label(from + i));
-            first += usize::from(rank == 0);
-            among_five += usize::from(rank < 5);
-        }
+        outputs.chunks_exact(n).enumerate().for_each(|(i, output)| f(from + i, output));
         told(from + count, images);
     }
-    if kind != TargetKind::Class {
-        return Ok(measured(&meter, images, began.elapsed()));
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
-    let images_per_s = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
-    Ok(Accuracy { top1: share(first), top5: share(among_five), images, images_per_s }.into())
+    Ok(())
+}
+
+/// log(sum of exp(z)) - z[label].
+fn cross_entropy(logits: &[f32], label: usize) -> f64 {
+    let largest = logits.iter().fold(f64::MIN, |most, &z| most.max(f64::from(z)));
+    let sum: f64 = logits.iter().map(|&z| (f64::from(z) - largest).exp()).sum();
+    largest + sum.ln() - f64::from(logits[label])
 }
 
 /// Classes ahead of `label`; the lowest index wins ties, and a logit that is not a number is never right.
@@ -215,11 +241,18 @@ pub(super) fn rank(logits: &[f32], label: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::rank;
+    use super::{cross_entropy, rank};
 
     #[test]
     fn ranks_count_the_classes_ahead() {
         let logits = [1.0, 3.0, 3.0, -1.0, f32::NAN];
         assert_eq!([0, 1, 2, 3, 4].map(|label| rank(&logits, label)), [2, 0, 1, 3, 5]);
+    }
+
+    #[test]
+    fn the_loss_of_a_guess_is_that_of_all_classes_and_large_logits_do_not_overflow() {
+        assert!((cross_entropy(&[3.0; 10], 4) - 10f64.ln()).abs() < 1e-12);
+        assert_eq!(cross_entropy(&[1000.0, 0.0], 0), 0.0);
+        assert_eq!(cross_entropy(&[1000.0, 0.0], 1), 1000.0);
     }
 }

@@ -122,9 +122,20 @@ impl Setup {
 /// The loss of a recipe for targets that are no classes, and whether its switches have a meaning for them.
 fn check_task(recipe: &Recipe, images: &dyn Dataset) -> Result<Option<DenseLoss>, RunError> {
     let kind = images.target_kind();
-    let Some(loss) = DenseLoss::usual(kind) else { return Ok(None) };
-    let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill: Vec::new() };
     let wrong = |what: &str| Err(RunError::Images { half: "training", what: what.to_owned() });
+    let Some(usual) = DenseLoss::usual(kind) else {
+        return match recipe.loss {
+            None => Ok(None),
+            Some(_) => {
+                wrong("their targets are classes, whose loss is the cross entropy of their logits: leave out loss")
+            }
+        };
+    };
+    let loss = recipe.loss.unwrap_or(usual);
+    if loss.is_of_classes() != usual.is_of_classes() {
+        return wrong(&format!("`loss = \"{}\"` does not go with their targets; `{}` does", loss.name(), usual.name()));
+    }
+    let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill: Vec::new() };
     if let Some(what) = kind.refuses(&augment, images.image_shape()) {
         return wrong(what);
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use bitpact::graph::{BitSpec, GraphError, QuantConfig, zoo};
+use bitpact::graph::{GraphError, zoo};
 use bitpact::model::InputDescription;
-use bitpact::{Graph, IntegerModel, Model, QuantPlan, convert};
-use serde::de::DeserializeOwned;
+use bitpact::train::Draft;
+use bitpact::train::recipe::Key;
+use bitpact::{Graph, IntegerModel, Model, convert};
 
 use super::Args;
 use super::row::STDIN;
@@ -52,13 +53,6 @@ impl ModelFile {
     }
 }
 
-/// The value of a closed set that `flag` gives by its name in recipes, or `default`.
-fn named<T: DeserializeOwned>(flag: &str, name: Option<&String>, default: T) -> Result<T> {
-    let Some(name) = name else { return Ok(default) };
-    let value = serde_json::from_value(name.as_str().into());
-    value.map_err(|error| Usage(format!("{flag}: {error}")).into())
-}
-
 impl Target {
     pub(super) fn open(args: &Args) -> Result<Self> {
         let (path, shown) = (args.model(), args.model().display());
@@ -80,13 +74,8 @@ impl Target {
             let names = zoo::NAMES.join(", ");
             return Err(Usage(format!("`{shown}` is neither a file nor one of the architectures {names}")).into());
         }
-        let given = [
-            ("--bits", args.flags.bits.is_some()),
-            ("--first-last", args.flags.first_last.is_some()),
-            ("--weight-quant", args.flags.weight_quant.is_some()),
-        ];
-        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
-            return Err(Usage(format!("{flag}: only an architecture's name takes it, and {shown} is a file")).into());
+        if let Some(flag) = args.flags.given().next().map(Key::flag) {
+            return Err(Usage(format!("--{flag}: only an architecture's name takes it, and {shown} is a file")).into());
         }
         let loaded = open(path)?;
         let model = loaded.integers()?.clone();
@@ -100,24 +89,19 @@ impl Target {
     }
 
     fn random(args: &Args, graph: Graph) -> Result<Self> {
-        let usage = |flag: &str, error: String| Usage(format!("{flag}: {error}"));
-        let bits = args.flags.bits.as_deref().unwrap_or("W4A4");
-        let spec: BitSpec = bits.parse().map_err(|error| usage("--bits", error))?;
-        if spec == BitSpec::Float {
-            return Err(usage("--bits", "a float network has no integers to measure".to_owned()).into());
+        // Of a recipe only the bits matter here.
+        let mut draft = Draft::parse("dataset = \"builtin\"\narch = \"cnn\"\nepochs = 1\n", "a network")?;
+        args.flags.apply(&mut draft)?;
+        let recipe = draft.finish()?;
+        if recipe.bits.is_float() {
+            return Err(Usage("--bits: a float network has no integers to measure".to_owned()).into());
         }
-        let default = QuantConfig::new(spec);
-        let config = QuantConfig {
-            first_last: named("--first-last", args.flags.first_last.as_ref(), default.first_last)?,
-            weight_quant: named("--weight-quant", args.flags.weight_quant.as_ref(), default.weight_quant)?,
-            ..default
-        };
-        let plan = QuantPlan::resolve(&graph, &config).map_err(|error| usage("--bits", error.to_string()))?;
+        let plan = recipe.plan(&graph)?;
         let names = (0..graph.classes()).map(|class| class.to_string()).collect();
         let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
         let model = Model::random(graph, plan, input, names, 1)?;
         let integers = convert(&model)?.model;
-        Self::temporary(args.model().display().to_string(), Some(spec.to_string()), integers)
+        Self::temporary(args.model().display().to_string(), Some(recipe.bits.to_string()), integers)
     }
 
     fn temporary(name: String, bits: Option<String>, model: IntegerModel) -> Result<Self> {

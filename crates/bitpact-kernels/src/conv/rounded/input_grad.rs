@@ -1,6 +1,6 @@
 //! The gradient of a convolution's input codes from a rounded gradient of its accumulators.
 
-use super::{Format, RoundedScratch, bf16};
+use super::{Format, RoundedScratch, bf16, bf16_bytes};
 use crate::conv::filters::Filters;
 use crate::conv::int_sweep::IntSweep;
 #[cfg(target_arch = "x86_64")]
@@ -30,7 +30,7 @@ enum Sweeps {
 
 /// A sweep of bfloat16 to float32.
 #[derive(Clone, Debug)]
-struct Bf16Sweep {
+pub(super) struct Bf16Sweep {
     sweep: Sweep,
     unit: Bf16Unit,
 }
@@ -71,7 +71,7 @@ impl RoundedInputGrad {
     /// Bytes of the packed weights.
     pub fn packed_len(&self) -> usize {
         match &self.sweeps {
-            Sweeps::Bf16(sweeps) => sweeps.iter().map(|s| 2 * s.sweep.packed_len()).sum(),
+            Sweeps::Bf16(sweeps) => sweeps.iter().map(|s| s.packed_len()).sum(),
             Sweeps::S8(sweeps) => sweeps.iter().map(|s| init_len(s) + s.packed_len()).sum(),
         }
     }
@@ -94,8 +94,8 @@ impl RoundedInputGrad {
         match &self.sweeps {
             Sweeps::Bf16(sweeps) => {
                 for sweep in sweeps {
-                    let (part, after) = rest.split_at_mut(2 * sweep.sweep.packed_len());
-                    sweep.pack(kw, part, &filters);
+                    let (part, after) = rest.split_at_mut(sweep.packed_len());
+                    sweep.pack(kw, part, &filters, |code: i8| bf16(code.into()).to_ne_bytes());
                     rest = after;
                 }
             }
@@ -114,6 +114,22 @@ impl RoundedInputGrad {
                     rest = after;
                 }
             }
+        }
+    }
+
+    /// Rounds and packs [tap-major](ConvGeometry::tap_major) real weights in place of codes, in bfloat16 only.
+    ///
+    /// # Panics
+    /// If a length is wrong, or the gradient's format is another.
+    pub fn pack_real(&self, weights: &[f32], out: &mut Aligned<u8>) {
+        let (kw, filters) = (self.geometry.kw, Filters::transposed(&self.geometry, weights));
+        assert_eq!(out.len(), self.packed_len(), "packed weights");
+        let Sweeps::Bf16(sweeps) = &self.sweeps else { panic!("real weights are those of bfloat16") };
+        let mut rest = &mut out[..];
+        for sweep in sweeps {
+            let (part, after) = rest.split_at_mut(sweep.packed_len());
+            sweep.pack(kw, part, &filters, bf16_bytes);
+            rest = after;
         }
     }
 
@@ -137,7 +153,7 @@ impl RoundedInputGrad {
         match &self.sweeps {
             Sweeps::Bf16(sweeps) => {
                 for sweep in sweeps {
-                    let (part, after) = rest.split_at(2 * sweep.sweep.packed_len());
+                    let (part, after) = rest.split_at(sweep.packed_len());
                     sweep.run(dz, part, dq, accumulate);
                     rest = after;
                 }
@@ -179,7 +195,7 @@ fn scale_rows(isa: Isa, layout: Layout, scale: f32, sums: &[i32], dq: &mut [f32]
 }
 
 impl Bf16Sweep {
-    fn new(isa: Isa, sweep: Sweep) -> Self {
+    pub(super) fn new(isa: Isa, sweep: Sweep) -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let unit = match Amx::detect().filter(|_| isa == Isa::Amx) {
@@ -192,11 +208,21 @@ impl Bf16Sweep {
         unreachable!("bfloat16 on {isa} ({} taps)", sweep.taps().len())
     }
 
-    /// Packs weights as the bytes of their values; `kw` are the kernel's columns.
-    fn pack(&self, kw: usize, out: &mut [u8], filters: &Filters<i8>) {
+    /// Bytes of the packed weights.
+    pub(super) fn packed_len(&self) -> usize {
+        2 * self.sweep.packed_len()
+    }
+
+    /// Packs weights as the `bytes` of their values; `kw` are the kernel's columns.
+    pub(super) fn pack<T: Copy>(
+        &self,
+        kw: usize,
+        out: &mut [u8],
+        filters: &Filters<T>,
+        bytes: impl Fn(T) -> [u8; 2] + Copy,
+    ) {
         let (out, rest) = out.as_chunks_mut::<2>();
         debug_assert!(rest.is_empty());
-        let bytes = |code: i8| bf16(code.into()).to_ne_bytes();
         match &self.unit {
             #[cfg(target_arch = "x86_64")]
             Bf16Unit::Tiles(_, tiles) => tiles.pack::<2, _, _>(&self.sweep, kw, out, filters, bytes),
@@ -211,9 +237,9 @@ impl Bf16Sweep {
         }
     }
 
-    fn run(&self, dz: &[u8], packed: &[u8], dq: &mut [f32], accumulate: bool) {
+    pub(super) fn run(&self, dz: &[u8], packed: &[u8], dq: &mut [f32], accumulate: bool) {
         self.sweep.check(dz.len() / 2, dq.len());
-        assert!(dz.len().is_multiple_of(2) && packed.len() == 2 * self.sweep.packed_len(), "packed weights");
+        assert!(dz.len().is_multiple_of(2) && packed.len() == self.packed_len(), "packed weights");
         if self.sweep.taps().is_empty() {
             // Pixels that a stride skips.
             for (r, q) in (0..self.sweep.rows()).flat_map(|r| (0..self.sweep.cols()).map(move |q| (r, q))) {

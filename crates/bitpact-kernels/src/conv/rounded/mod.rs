@@ -12,6 +12,8 @@
 //! input gradient's words are channels, as in every sweep. The weight gradient's are pixels: `planes` holds q channel by channel, so
 //! that any run of neighbours is a run of words, and dz as `[word][channel][pixel of the word]`.
 //!
+//! Float networks have real numbers in place of codes, rounded to bfloat16 like the gradient; their forward convolution is here too.
+//!
 //! bfloat16: products are exact, sums float32 in an order that depends on the path. 8 bits: sums are exact integers, the same on every
 //! path, and are turned to float32 once a block of pixels.
 
@@ -19,17 +21,21 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod forward;
 mod input_grad;
 mod planes;
 #[cfg(test)]
 mod tests;
 mod weight_grad;
 
+pub use forward::ConvBf16;
 pub use input_grad::RoundedInputGrad;
 pub use weight_grad::RoundedWeightGrad;
 
 use crate::isa::{Bf16, Isa};
 use crate::layout::Aligned;
+use crate::norm::gradient::to_bf16;
+use crate::norm::on_isa;
 
 /// How a gradient is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,4 +93,15 @@ pub struct RoundedScratch {
 /// An integer of at most 8 bits and its sign in bfloat16; exact.
 fn bf16(n: i16) -> u16 {
     (f32::from(n).to_bits() >> 16) as u16
+}
+
+/// A real number in bfloat16, rounded half to even, as it is stored.
+#[inline(always)]
+fn bf16_bytes(value: f32) -> [u8; 2] {
+    ((to_bf16(value) >> 16) as u16).to_ne_bytes()
+}
+
+/// Rounds real numbers half to even to bfloat16, stored as float32.
+pub fn round_bf16(isa: Isa, values: &mut [f32]) {
+    on_isa!(isa, |_FMA| values.iter_mut().for_each(|v| *v = f32::from_bits(to_bf16(*v))))
 }

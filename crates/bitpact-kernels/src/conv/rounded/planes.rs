@@ -8,6 +8,7 @@ use super::Format;
 use crate::conv::ConvGeometry;
 use crate::isa::Isa;
 use crate::layout::Layout;
+use crate::norm::gradient::to_bf16;
 use crate::norm::on_isa;
 
 /// Channels, or places, moved together.
@@ -113,12 +114,30 @@ impl Planes {
     /// repeats.
     pub(super) fn fill(&self, isa: Isa, codes: &[u8], zero: &[u8], planes: &mut [u8]) {
         assert!(codes.len() == self.x.len() && planes.len() == self.planes_len());
-        on_isa!(isa, |_FMA| self.fill_body(codes, zero, planes));
+        let (channel, zeros) = (self.channel(), zero.as_chunks::<SIDE>().0);
+        on_isa!(isa, |_FMA| self.fill_body(planes, |block, begin, col, places, to| {
+            let zero = &zeros[block % zeros.len()];
+            let tile = gather(codes, begin, col, places, zero);
+            put(self.format, &tile, zero, to, channel);
+        }));
     }
 
+    /// Copies one image of real numbers, rounded to bfloat16, into the planes.
+    pub(super) fn fill_real(&self, isa: Isa, x: &[f32], planes: &mut [u8]) {
+        assert!(x.len() == self.x.len() && planes.len() == self.planes_len());
+        assert!(self.format == Format::Bf16 && self.x.cs.is_multiple_of(SIDE), "real numbers of {:?}", self.x);
+        let channel = self.channel();
+        on_isa!(isa, |_FMA| self.fill_body(planes, |_, begin, col, places, to| {
+            let tile = gather_real(x, begin, col, places);
+            for (c, row) in tile.iter().enumerate() {
+                to[c * channel..][..2 * SIDE].as_chunks_mut::<SIDE>().0.copy_from_slice(row);
+            }
+        }));
+    }
+
+    /// Calls `copy` with the number of a block of channels, where a tile of an image begins, the distance of its places, their number, and where the tile belongs.
     #[inline(always)]
-    fn fill_body(&self, codes: &[u8], zero: &[u8], planes: &mut [u8]) {
-        let zeros = zero.as_chunks::<SIDE>().0;
+    fn fill_body(&self, planes: &mut [u8], copy: impl Fn(usize, usize, usize, usize, &mut [u8])) {
         let bytes = self.format.bytes();
         let (row_places, col) = (self.x.w + 2 * self.x.border, self.x.cs * self.stride);
         // One run of places where the planes' rows are the image's.
@@ -126,7 +145,6 @@ impl Planes {
         let (rows, width) = if whole { (1, self.rows * self.width) } else { (self.rows, self.width) };
         for (plane, &(ra, cb)) in planes.chunks_exact_mut(self.channels() * self.channel()).zip(&self.classes) {
             for (block, plane) in plane.chunks_exact_mut(SIDE * self.channel()).enumerate() {
-                let zero = &zeros[block % zeros.len()];
                 for row in 0..rows {
                     let y = (row + self.first.0) * self.stride + ra;
                     let first = self.first.1 * self.stride + cb;
@@ -140,10 +158,8 @@ impl Planes {
                     };
                     let mut place = 0;
                     while place < width {
-                        let tile =
-                            gather(codes, begin + place * col, col, places.saturating_sub(place).min(SIDE), zero);
                         let to = &mut plane[(row * width + place) * bytes..];
-                        put(self.format, &tile, zero, to, self.channel());
+                        copy(block, begin + place * col, col, places.saturating_sub(place).min(SIDE), to);
                         place += SIDE;
                     }
                 }
@@ -218,6 +234,35 @@ fn gather(codes: &[u8], begin: usize, col: usize, places: usize, zero: &[u8; SID
         }
     }
     transpose(pixels)
+}
+
+/// A tile of real numbers in bfloat16: `[place][channel]` turned into `[channel][place]`, zeros beyond `places`.
+#[inline(always)]
+fn gather_real(x: &[f32], begin: usize, col: usize, places: usize) -> [[[u8; SIDE]; 2]; SIDE] {
+    let mut rows = [[[0; SIDE]; 2]; SIDE];
+    for (p, row) in rows.iter_mut().enumerate().take(places) {
+        let from = x[begin + p * col..].first_chunk::<SIDE>().expect("16 channels");
+        let mut values = [0u16; SIDE];
+        for (to, &v) in values.iter_mut().zip(from) {
+            *to = (to_bf16(v) >> 16) as u16;
+        }
+        for (half, values) in row.iter_mut().zip(values.as_chunks::<{ SIDE / 2 }>().0) {
+            for (to, v) in half.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                *to = v.to_ne_bytes();
+            }
+        }
+    }
+    for _ in 0..4 {
+        let mut next = [[[0; SIDE]; 2]; SIDE];
+        for i in 0..SIDE / 2 {
+            for half in 0..2 {
+                let (low, high) = interleave_pairs(rows[i][half], rows[i + SIDE / 2][half]);
+                next[2 * i + half] = [low, high];
+            }
+        }
+        rows = next;
+    }
+    rows
 }
 
 /// Four rounds of interleaving the first half with the second turn rows into columns.

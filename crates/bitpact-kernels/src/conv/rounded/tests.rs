@@ -191,8 +191,73 @@ impl Case {
         }
     }
 
+    /// The same of real numbers, which differ from the integers by less than bfloat16 shows, and the forward convolution.
+    fn check_real(&self, isa: Isa) {
+        let near = |n: i32| n as f32 * (1.0 + 1.0 / 4096.0);
+        let (g, dz) = (self.g, self.dz());
+        let x = Layout::with_cs(self.h, self.w, g.cin, g.cin.next_multiple_of(16), g.pad + self.slack);
+        let mut image = vec![0.0; x.len()];
+        let mut rows = vec![0.0; g.weights()];
+        g.tap_major(&(0..g.weights()).map(|i| self.weight(i)).collect::<Vec<_>>(), &mut rows, |w| near(w.into()));
+        for (u, v) in (0..self.h).flat_map(|u| (0..self.w).map(move |v| (u, v))) {
+            for i in 0..g.cin {
+                image[x.offset(u, v) + i] = near(self.code(i, u, v));
+            }
+        }
+        let (dq_expected, dk_expected) = Case { zero: 0, ..*self }.expected();
+        let gradients = self.gradients(Format::Bf16);
+        let mut scratch = RoundedScratch::default();
+
+        let dx = Layout::new(self.h, self.w, g.cin, 0);
+        let plan = RoundedInputGrad::new(isa, Format::Bf16, g, dz, dx, 0);
+        let mut packed = Aligned::zeroed(plan.packed_len());
+        plan.pack_real(&rows, &mut packed);
+        let mut dq = vec![f32::NAN; dx.len()];
+        plan.run(isa, &gradients, &packed, 1.0, &mut dq, false, &mut scratch);
+        for (place, &expected) in dq_expected.iter().enumerate() {
+            let (i, u, v) = (place / (self.h * self.w), place / self.w % self.h, place % self.w);
+            assert_eq!(dq[dx.offset(u, v) + i], expected as f32, "dq[{i}, {u}, {v}], {isa} {self:?}");
+        }
+
+        let plan = RoundedWeightGrad::new(isa, Format::Bf16, g, x, 0, dz);
+        plan.reserve(&mut scratch);
+        let mut partial = vec![0.0; plan.partial_len()];
+        let images = plan.group();
+        (0..images).for_each(|i| plan.rearrange_real(i, &image, &gradients, &mut scratch));
+        plan.run(images, &[0; 16], &mut partial, &mut scratch);
+        let mut dk = vec![f32::NAN; g.weights()];
+        plan.unpack(&partial, &mut dk);
+        for (index, (&got, &expected)) in dk.iter().zip(&dk_expected).enumerate() {
+            assert_eq!(got, (images as i64 * expected) as f32, "dk[{index}], {isa} {self:?}");
+        }
+
+        let y = Layout::new(dz.h, dz.w, g.cout, 0);
+        let plan = ConvBf16::new(isa, g, x, y);
+        let mut packed = Aligned::zeroed(plan.packed_len());
+        plan.pack(&rows, &mut packed);
+        let (mut out, mut bytes) = (vec![f32::NAN; y.len()], vec![7; plan.scratch_len()]);
+        plan.run(&image, &packed, &mut out, &mut bytes);
+        for (r, q) in (0..y.h).flat_map(|r| (0..y.w).map(move |q| (r, q))) {
+            for o in 0..g.cout {
+                let mut expected = 0;
+                for (a, b) in (0..g.kh).flat_map(|a| (0..g.kw).map(move |b| (a, b))) {
+                    let (u, v) = ((r * g.stride + a).wrapping_sub(g.pad), (q * g.stride + b).wrapping_sub(g.pad));
+                    if u < self.h && v < self.w {
+                        let products =
+                            (0..g.cin).map(|i| self.code(i, u, v) * i32::from(self.weight(g.weight(o, i, a, b))));
+                        expected += products.sum::<i32>();
+                    }
+                }
+                assert_eq!(out[y.offset(r, q) + o], expected as f32, "y[{o}, {r}, {q}], {isa} {self:?}");
+            }
+        }
+    }
+
     fn check_everywhere(&self) {
         for isa in Isa::available() {
+            if Format::Bf16.is_available(isa) {
+                self.check_real(isa);
+            }
             for format in [Format::Bf16, Format::S8].into_iter().filter(|f| f.is_available(isa)) {
                 self.check(isa, format);
             }

@@ -151,6 +151,32 @@ impl RoundedWeightGrad {
         self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
     }
 
+    /// As [`RoundedWeightGrad::rearrange`], of real numbers in place of codes, which are rounded half to even to bfloat16.
+    ///
+    /// # Panics
+    /// If a length is wrong, `slot` is not below the group's size, the scratch memory was not reserved, or the format is another.
+    pub fn rearrange_real(&self, slot: usize, x: &[f32], dz: &[u8], scratch: &mut RoundedScratch) {
+        assert!(slot < self.group, "image {slot} of a group of {}", self.group);
+        let [planes, words] = self.rearranged_len();
+        let image = [
+            &mut scratch.planes[slot * planes..(slot + 1) * planes],
+            &mut scratch.words[slot * words..(slot + 1) * words],
+        ];
+        self.rearrange_real_image(x, dz, image);
+    }
+
+    /// The same to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
+    ///
+    /// # Panics
+    /// If a length is wrong, or the format is another.
+    pub fn rearrange_real_image(&self, x: &[f32], dz: &[u8], image: [&mut [u8]; 2]) {
+        assert_eq!(self.format, Format::Bf16, "real numbers are those of bfloat16");
+        let [planes, words] = image;
+        assert_eq!([planes.len(), words.len()], self.apart, "bytes of a rearranged image");
+        self.planes.fill_real(self.isa, x, &mut planes[..self.planes.planes_len()]);
+        self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
+    }
+
     /// partial += the weight gradient of the first `images` images that were rearranged into `scratch`.
     ///
     /// # Panics

@@ -104,6 +104,7 @@ impl StepPlan {
             Scratch {
                 groups,
                 backward,
+                narrow: Aligned::zeroed(most(&Product::narrow_len)),
                 x: Aligned::zeroed(values.iter().map(|v| v.layout.len()).max().unwrap_or(0)),
                 dz: Aligned::zeroed(most(&|p| if p.is_identity() { p.z_layout.len() } else { 0 })),
                 u: Aligned::zeroed(most(&|p| p.z_layout.len())),
@@ -368,6 +369,7 @@ impl Builder<'_> {
             order: None,
             taps: 1,
             gradients: self.gradients,
+            in_float: self.plan.is_float(),
         };
         Product::new(self.isa, spec)
     }
@@ -454,6 +456,7 @@ impl Builder<'_> {
             order: self.graph.weight_order(id),
             taps,
             gradients: self.gradients,
+            in_float: self.plan.is_float(),
         };
         (Product::new(self.isa, spec), input)
     }

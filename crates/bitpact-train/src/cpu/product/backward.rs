@@ -26,12 +26,14 @@ pub(in crate::cpu) struct Backward {
     gradient_unit: f32,
     /// Step of the input's codes.
     x_step: f32,
+    /// Whether inputs and weights are real numbers that are rounded to bfloat16.
+    over_real: bool,
 }
 
 enum Kernels {
     /// float32, rounded to bfloat16 first where `rounds`.
     Real { weights: GroupWeightGradF32, input: Option<(GroupInputGradF32, Aligned<f32>)>, rounds: bool },
-    /// Over codes, from gradients in bfloat16 or 8 bits.
+    /// Over codes, or real numbers rounded to bfloat16, from gradients in bfloat16 or 8 bits.
     Rounded { format: Format, weights: RoundedWeightGrad, input: Option<(RoundedInputGrad, Aligned<u8>)> },
 }
 
@@ -95,13 +97,15 @@ pub(in crate::cpu) enum Image<'a> {
 }
 
 impl Backward {
-    /// `limits`: those of the codes, where the forward product is one of codes; `needs_input`: whether the gradient of the input is needed.
+    /// `limits`: those of the codes, where the forward product is one of codes; `over_real`: whether it is one of real numbers rounded to
+    /// bfloat16; `needs_input`: whether the gradient of the input is needed.
     pub(in crate::cpu) fn new(
         isa: Isa,
         gradients: Gradients,
         geometry: ConvGeometry,
         groups: usize,
         limits: Option<CodeLimits>,
+        over_real: bool,
         needs_input: bool,
         x: Layout,
         z_layout: Layout,
@@ -112,7 +116,9 @@ impl Backward {
             Gradients::Bf16 => Some(Format::Bf16),
             Gradients::Int8 => Some(Format::S8),
         };
-        let format = format.filter(|format| groups == 1 && format.pays(isa)).zip(limits);
+        // bfloat16 asks for no limits.
+        let code_limits = limits.or(over_real.then_some(CodeLimits { x: 0, w: 0 }));
+        let format = format.filter(|format| groups == 1 && format.pays(isa)).zip(code_limits);
         let mut dz_layout = Layout::new(h, w, geometry.cout, ConvInputGradF32::border(geometry));
         let dense = Layout { border: 0, ..x };
         let kernels = match format {
@@ -136,10 +142,10 @@ impl Backward {
                     (plan, packed)
                 });
                 let weights = GroupWeightGradF32::new(isa, geometry, groups, x, dz_layout);
-                Kernels::Real { weights, input, rounds: limits.is_some() && gradients != Gradients::Fp32 }
+                Kernels::Real { weights, input, rounds: code_limits.is_some() && gradients != Gradients::Fp32 }
             }
         };
-        Self { isa, x_len: x.len(), z_layout, dz_layout, kernels, gradient_unit: 1.0, x_step: 1.0 }
+        Self { isa, x_len: x.len(), z_layout, dz_layout, kernels, gradient_unit: 1.0, x_step: 1.0, over_real }
     }
 
     /// Elements of a partial weight gradient.
@@ -198,7 +204,12 @@ impl Backward {
 
     /// Whether the kernels read weight codes and not real weights.
     pub(in crate::cpu) fn reads_codes(&self) -> bool {
-        matches!(self.kernels, Kernels::Rounded { .. })
+        matches!(self.kernels, Kernels::Rounded { .. }) && !self.over_real
+    }
+
+    /// Whether real inputs must be rounded to bfloat16 before the kernels read them.
+    pub(in crate::cpu) fn needs_rounded_input(&self) -> bool {
+        self.over_real && matches!(self.kernels, Kernels::Real { .. })
     }
 
     /// What the kernels multiply; rounded gradients among real numbers are still float32.
@@ -223,6 +234,7 @@ impl Backward {
         self.x_step = x_step;
         match &mut self.kernels {
             Kernels::Real { input: Some((plan, packed)), .. } => plan.pack(real, packed),
+            Kernels::Rounded { input: Some((plan, packed)), .. } if self.over_real => plan.pack_real(real, packed),
             Kernels::Rounded { input: Some((plan, packed)), .. } => plan.pack(codes, packed),
             _ => {}
         }
@@ -337,15 +349,23 @@ impl Backward {
                 clock.lap(Pass::Widen);
                 weights.run(wide, &real[..len], partial, groups);
             }
-            (Kernels::Rounded { format, weights, .. }, Image::Codes { codes, zeros, .. }) => {
-                let slot = place % weights.group();
-                weights.rearrange(slot, codes, &zeros.codes, &bytes[..len * format.bytes()], rounded);
+            (Kernels::Rounded { format, weights, .. }, image) => {
+                let (slot, dz) = (place % weights.group(), &bytes[..len * format.bytes()]);
+                let zero = match image {
+                    Image::Codes { codes, zeros, .. } => {
+                        weights.rearrange(slot, codes, &zeros.codes, dz, rounded);
+                        &zeros.codes[..]
+                    }
+                    Image::Real(x) => {
+                        weights.rearrange_real(slot, x, dz, rounded);
+                        &[0; bitpact_kernels::norm::BLOCK][..]
+                    }
+                };
                 clock.lap(Pass::Widen);
                 if last || slot + 1 == weights.group() {
-                    weights.run(slot + 1, &zeros.codes, partial, rounded);
+                    weights.run(slot + 1, zero, partial, rounded);
                 }
             }
-            (Kernels::Rounded { .. }, Image::Real(_)) => unreachable!("rounded products read codes"),
         }
     }
 
@@ -364,15 +384,15 @@ impl Backward {
                 }
                 gradient.get(i)[..dz].copy_from_slice(&scratch.real[..dz]);
             }
-            (
-                BatchImages::Rounded([planes, words]),
-                Kernels::Rounded { format, weights, .. },
-                Image::Codes { codes, zeros, .. },
-            ) => {
+            (BatchImages::Rounded([planes, words]), Kernels::Rounded { format, weights, .. }, image) => {
                 let gradient = &scratch.bytes[..dz * format.bytes()];
-                weights.rearrange_image(codes, &zeros.codes, gradient, [&mut planes.get(i), &mut words.get(i)]);
+                let to = [&mut planes.get(i)[..], &mut words.get(i)[..]];
+                match image {
+                    Image::Codes { codes, zeros, .. } => weights.rearrange_image(codes, &zeros.codes, gradient, to),
+                    Image::Real(x) => weights.rearrange_real_image(x, gradient, to),
+                }
             }
-            _ => unreachable!("rounded products read codes and keep bytes"),
+            _ => unreachable!("rounded products keep bytes"),
         }
     }
 

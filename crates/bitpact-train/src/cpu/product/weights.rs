@@ -1,6 +1,7 @@
 //! A product's weights in every form that its kernels read, and the gradient of the weights back through those forms.
 
 use bitpact_core::{quantize_weights_given, weights_backward_given};
+use bitpact_kernels::conv::rounded::round_bf16;
 use bitpact_kernels::{ConvGeometry, Isa, elements};
 use bitpact_model::InputDescription;
 
@@ -71,7 +72,7 @@ impl Product {
                     }
                 }
             }
-            Path::Real { conv, packed, .. } => {
+            Path::Real { conv, packed, bf16, .. } => {
                 if self.spec.is_some() {
                     filters.tap_major(&self.codes, &mut self.real, f32::from);
                     for (filter, &scale) in self.real.chunks_exact_mut(per_out).zip(&self.scales) {
@@ -80,7 +81,13 @@ impl Product {
                 } else {
                     filters.tap_major(w, &mut self.real, |w| w);
                 }
-                conv.pack(&self.real, packed);
+                if training && self.rounds {
+                    round_bf16(isa, &mut self.real);
+                }
+                match bf16.as_mut().filter(|_| training) {
+                    Some((conv, packed)) => conv.pack(&self.real, packed),
+                    None => conv.pack(&self.real, packed),
+                }
             }
             Path::Identity { .. } => {}
         }

@@ -3,6 +3,7 @@
 use super::super::plan::{Shortcut, StageKind};
 use super::super::product::{Product, WeightSums};
 use super::*;
+use crate::reference::ReferenceBackend;
 
 const FORMATS: [Gradients; 2] = [Gradients::Bf16, Gradients::Int8];
 
@@ -19,9 +20,19 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
 /// Every gradient of one step from the start, its random numbers drawn from `key`. Those of the clip values, single numbers in which
 /// much cancels, are taken together.
 fn gradients(backend: &mut CpuBackend, start: &BTreeMap<String, Tensor>, key: u64) -> BTreeMap<String, Vec<f32>> {
-    backend.load(start, None).unwrap();
     let fill = filler(backend.input_shape(), backend.graph.classes());
-    backend.step(&StepInput { lr: 0.0, fill: &fill, key: Key::new(key), ..StepInput::default() }).unwrap();
+    gradients_of(backend, &fill, start, key)
+}
+
+/// The same of any backend.
+fn gradients_of(
+    backend: &mut dyn TrainBackend,
+    fill: crate::Fill,
+    start: &BTreeMap<String, Tensor>,
+    key: u64,
+) -> BTreeMap<String, Vec<f32>> {
+    backend.load(start, None).unwrap();
+    backend.step(&StepInput { lr: 0.0, fill, key: Key::new(key), ..StepInput::default() }).unwrap();
     let mut all: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for (name, tensor) in backend.optimizer_state().momentum {
         let name = if name.ends_with(".clip_val") { "clip values".to_owned() } else { name };
@@ -66,6 +77,41 @@ fn bfloat16_gradients_stay_within_their_rounding() {
             assert!(differs, "{} {isa}: nothing was rounded", graph.name());
         }
     }
+}
+
+#[test]
+fn float_networks_in_bfloat16_are_the_references_and_are_evaluated_in_float32() {
+    let (mut apart, mut from_exact) = (0.0f64, 0.0f64);
+    for graph in without_dropout() {
+        let plan = QuantPlan::resolve(&graph, &quant("float")).unwrap();
+        let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
+        let spec = BackendSpec { gradients: Gradients::Bf16, ..BackendSpec::new(&graph, &plan, &input, BATCH) };
+        let mut reference = ReferenceBackend::new(&spec).unwrap();
+        for isa in Isa::available() {
+            let [mut exact, mut near] = [Gradients::Fp32, Gradients::Bf16].map(|g| rounded(&graph, "float", g, isa, 2));
+            let (start, fill) = (exact.tensors(), filler(exact.input_shape(), exact.graph.classes()));
+            let exact = gradients(&mut exact, &start, 1);
+            let found = gradients(&mut near, &start, 1);
+            let wanted = gradients_of(&mut reference, &fill, &start, 1);
+            for (name, wanted) in &wanted {
+                // Sums in another order may fall on the other side of a rounding, and of a ReLU's edge.
+                let off = distance(&wide(&found[name]), wanted);
+                assert!(off < 0.05, "{} {isa} {name}: {off} from the reference", graph.name());
+                apart += off;
+                from_exact += distance(&wide(&found[name]), &exact[name]);
+            }
+            let all = [Gradients::Fp32, Gradients::Bf16].map(|g| {
+                let mut backend = rounded(&graph, "float", g, isa, 1);
+                let mut logits = Vec::new();
+                step(&mut backend, 0.0);
+                backend.load(&start, None).unwrap();
+                backend.simulate(BATCH, &fill, &mut logits);
+                logits
+            });
+            assert_eq!(all[0], all[1], "{} {isa}: evaluated", graph.name());
+        }
+    }
+    assert!(apart < 0.1 * from_exact, "{apart} from the reference, {from_exact} from float32");
 }
 
 #[test]
