@@ -181,8 +181,8 @@ class Network:
         v.shape, (low, high) = self.shapes[v.tensor], self.ranges[v.tensor]
         for _ in range(count):
             (move,) = self.reader.numbers("B")
-            need(move < 7, f"move {move}")
-            numbers = self.reader.numbers(f"{(2, 4, 2, 6, 1, 1, 2)[move]}I")
+            need(move < 8, f"move {move}")
+            numbers = self.reader.numbers(f"{(2, 4, 2, 6, 1, 1, 2, 1)[move]}I")
             v.shape = fitting(moved_shape(v.shape, move, numbers))
             v.moves.append((move, numbers))
         inserts = any(move == 3 for move, _ in v.moves)
@@ -391,6 +391,9 @@ def moved_shape(shape, move, n):
         return n[0] + h + n[2], n[1] + w + n[3], n[4] + c + n[5]
     if move == 6:
         return h * n[0], w * n[1], c
+    if move == 7:
+        need(n[0] > 0 and c % n[0] == 0, f"{n[0]} groups of {c} channels")
+        return shape
     f = n[0]
     need(f > 0 and (c % f ** 2 == 0 if move == 4 else h % f == 0 == w % f), f"a factor of {f} for {shape}")
     return (h * f, w * f, c // f ** 2) if move == 4 else (h // f, w // f, c * f ** 2)
@@ -416,8 +419,10 @@ def moved(values, view):
             f = n[0]
             values = values.reshape(count, h // f, f, w // f, f, c).transpose(0, 1, 3, 5, 2, 4)
             values = values.reshape(count, h // f, w // f, c * f ** 2)
-        else:
+        elif move == 6:
             values = values.repeat(n[0], 1).repeat(n[1], 2)
+        else:
+            values = values.reshape(count, h, w, n[0], c // n[0]).swapaxes(3, 4).reshape(count, h, w, c)
     return values
 
 
@@ -439,7 +444,7 @@ def shown(w):
 
 def shown_view(view):
     """A view for people."""
-    names = ("stride", "crop", "channels", "insert", "shuffle", "unshuffle", "repeat")
+    names = ("stride", "crop", "channels", "insert", "shuffle", "unshuffle", "repeat", "channel shuffle")
     return f"tensor {view.tensor}" + "".join(f", {names[move]} {n}" for move, n in view.moves)
 
 

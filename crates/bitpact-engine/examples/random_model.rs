@@ -115,6 +115,7 @@ fn corners(seed: u64) -> IntegerModel {
         Move::Stride { rows: 3, columns: 2 },
         Move::Crop { top: 0, left: 1, height: 4, width: 8 },
         Move::PixelUnshuffle { factor: 2 },
+        Move::ChannelShuffle { groups: 4 },
         Move::Channels { first: 1, count: 6 },
         Move::Repeat { rows: 2, columns: 2 },
     ];

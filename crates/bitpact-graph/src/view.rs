@@ -59,6 +59,12 @@ pub enum Move {
         /// Times as few rows and columns.
         factor: usize,
     },
+    /// Channels of equal groups one after the other: channel `j * groups + g` is channel `g * (c / groups) + j`, the j-th of group g
+    /// (Zhang et al. 2017, ShuffleNet, arXiv 1707.01083, section 3.1).
+    ChannelShuffle {
+        /// Number of groups.
+        groups: usize,
+    },
     /// Each pixel many times (nearest upsampling by whole factors).
     Repeat {
         /// Times that a row is there.
@@ -91,6 +97,7 @@ impl Move {
             Move::Insert { .. } => "insert",
             Move::PixelShuffle { .. } => "pixel_shuffle",
             Move::PixelUnshuffle { .. } => "pixel_unshuffle",
+            Move::ChannelShuffle { .. } => "channel_shuffle",
             Move::Repeat { .. } => "repeat",
         }
     }
@@ -166,6 +173,13 @@ impl Move {
                     _ => Err(format!("factor {factor}, which does not divide the sides of {from}")),
                 }
             }
+            Move::ChannelShuffle { groups } => {
+                positive("groups", groups)?;
+                match c.is_multiple_of(groups) {
+                    true => Ok(from),
+                    false => Err(format!("{groups} groups, which do not divide the {c} channels of {from}")),
+                }
+            }
             Move::Repeat { rows, columns } => {
                 positive("repetition", rows.min(columns))?;
                 match (h.checked_mul(rows), w.checked_mul(columns)) {
@@ -194,6 +208,7 @@ impl Move {
                 let (a, b) = (c / factor % factor, c % factor);
                 Some((y * factor + a, x * factor + b, c / (factor * factor)))
             }
+            Move::ChannelShuffle { groups } => Some((y, x, c % groups * (from.c / groups) + c / groups)),
             Move::Repeat { rows, columns } => Some((y / rows, x / columns, c)),
         }
     }
@@ -232,6 +247,7 @@ mod tests {
             Move::PixelShuffle { factor: 2 },
             Move::PixelUnshuffle { factor: 2 },
             Move::Repeat { rows: 2, columns: 3 },
+            Move::ChannelShuffle { groups: 2 },
         ]
     }
 
@@ -269,6 +285,9 @@ mod tests {
         let one = Shape::new(1, 1, 4);
         let channels = places(Shape::new(2, 2, 1)).map(|place| shuffle.source(one, place).unwrap().2);
         assert!(channels.eq(0..4));
+        // channel_shuffle of 0, 1, 2, 3 in 2 groups is 0, 2, 1, 3.
+        let shuffle = Move::ChannelShuffle { groups: 2 };
+        assert!(places(one).map(|place| shuffle.source(one, place).unwrap().2).eq([0, 2, 1, 3]));
     }
 
     #[test]
@@ -284,6 +303,8 @@ mod tests {
             (Move::PixelShuffle { factor: 3 }, "does not divide"),
             (Move::PixelShuffle { factor: usize::MAX }, "factor"),
             (Move::PixelUnshuffle { factor: 4 }, "does not divide"),
+            (Move::ChannelShuffle { groups: 0 }, "groups 0"),
+            (Move::ChannelShuffle { groups: 5 }, "do not divide"),
             (Move::Repeat { rows: 1, columns: 0 }, "repetition 0"),
         ] {
             let message = step.shape(FROM).unwrap_err();

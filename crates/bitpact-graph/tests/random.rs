@@ -143,7 +143,9 @@ fn random_networks_use_everything() {
     for name in ["prelu", "leaky_relu", "elu", "hard_swish", "hard_sigmoid", "sigmoid", "tanh", "gelu", "silu"] {
         cases.push((name, of_any(&|op| matches!(op, Op::Function(function) if function.name() == name))));
     }
-    for name in ["stride", "crop", "channels", "insert", "pixel_shuffle", "pixel_unshuffle", "repeat"] {
+    for name in
+        ["stride", "crop", "channels", "insert", "pixel_shuffle", "pixel_unshuffle", "repeat", "channel_shuffle"]
+    {
         cases.push((name, of_any(&|op| matches!(op, Op::View(of) if of.name() == name))));
     }
     let many =

@@ -213,6 +213,7 @@ impl Grower<'_> {
             Move::PixelShuffle { factor: 2 },
             Move::PixelUnshuffle { factor: 2 },
             Move::Repeat { rows: 2, columns: 1 },
+            Move::ChannelShuffle { groups: 2 },
         ];
         let op = Op::View(choices.of(&moves));
         match op.output_shape("", &[self.shapes[last]]).is_ok_and(|to| to.elements() <= ELEMENTS) {

@@ -48,6 +48,7 @@ pub(crate) mod tag {
     pub(crate) const PIXEL_SHUFFLE: u8 = 4;
     pub(crate) const PIXEL_UNSHUFFLE: u8 = 5;
     pub(crate) const REPEAT: u8 = 6;
+    pub(crate) const CHANNEL_SHUFFLE: u8 = 7;
 
     pub(crate) const WITH_ZERO: u8 = 0;
     pub(crate) const WITHOUT_ZERO: u8 = 1;

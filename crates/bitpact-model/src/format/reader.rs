@@ -342,7 +342,8 @@ impl<'a> Reader<'a> {
                 let [rows, columns] = self.sizes(["rows", "columns"])?;
                 Move::Repeat { rows, columns }
             }
-            other => return Err(self.error(offset, "move", format!("{other}, expected 0 to 6"))),
+            tag::CHANNEL_SHUFFLE => Move::ChannelShuffle { groups: self.u32("groups")? },
+            other => return Err(self.error(offset, "move", format!("{other}, expected 0 to 7"))),
         })
     }
 

@@ -182,6 +182,7 @@ impl Writer {
                 }
                 Move::PixelShuffle { factor } => (tag::PIXEL_SHUFFLE, &[factor]),
                 Move::PixelUnshuffle { factor } => (tag::PIXEL_UNSHUFFLE, &[factor]),
+                Move::ChannelShuffle { groups } => (tag::CHANNEL_SHUFFLE, &[groups]),
                 Move::Repeat { rows, columns } => (tag::REPEAT, &[rows, columns]),
             };
             self.u8(tag);
