@@ -31,6 +31,29 @@ fn the_example_of_the_documentation_trains_and_runs_exactly() {
     assert_eq!(place.run(&bench).ok().json()["bits"], "W2A2");
 }
 
+/// The files of docs/networks train a step, convert and verify.
+#[test]
+fn the_networks_of_the_documentation_train_and_run_exactly() {
+    let place = Place::new();
+    for (name, recipe) in [
+        ("mobilenet_v3_block", "builtin"),
+        ("shufflenet_unit", "builtin"),
+        ("densenet_block", "builtin"),
+        ("preact_resnet", "builtin"),
+        ("unet", "builtin-segments"),
+    ] {
+        let file = format!("{}/../../docs/networks/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        assert!(place.run(&format!("inspect {file} --graph")).ok().stdout.contains("conv"), "{name}");
+        let line = "--limit-train 16 --limit-test 10 --batch-size 8 --compare-float false --epochs 1 --bits W4A4";
+        place.run(&format!("train {recipe} --arch {file} {line} --output {name}")).ok();
+        let verified = place.run(&format!("verify {name} --limit-test 10 --json")).ok().json();
+        assert_eq!(verified["different"].as_u64(), Some(0), "{name}");
+        let evaluated = place.run(&format!("eval {name} --limit-test 10 --json")).ok().json();
+        let metric = if recipe == "builtin" { "top1" } else { "miou" };
+        assert!(evaluated[metric].is_f64(), "{name}: {evaluated}");
+    }
+}
+
 #[test]
 fn names_of_architectures_are_drawn_and_bad_files_are_usage() {
     let place = Place::new();
