@@ -50,7 +50,7 @@ fn the_networks_of_the_documentation_train_and_run_exactly() {
         assert_eq!(verified["different"].as_u64(), Some(0), "{name}");
         let evaluated = place.run(&format!("eval {name} --limit-test 10 --json")).ok().json();
         let metric = if recipe == "builtin" { "top1" } else { "miou" };
-        assert!(evaluated[metric].is_f64(), "{name}: {evaluated}");
+        assert!(evaluated[metric].is_f64(), "{name}: {evaluated:?}");
     }
 }
 

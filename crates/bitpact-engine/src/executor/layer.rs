@@ -6,14 +6,22 @@ use bitpact_kernels::pool2d::{self, max_codes};
 use bitpact_kernels::{Aligned, Base, FusedLayer, Isa, LayerInputs, Layout, RequantU8, ScratchSize, Workers};
 
 use super::arena::{Arena, Place};
+use super::columns::Columns;
 use super::general::{GeneralSum, Tensors, View};
 
 /// One layer, ready to run.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // A network has tens of them.
 pub(super) enum Layer {
-    /// Products, a shortcut and the requantization in the kernels, to codes or to values of 32 bits.
-    Fused { layer: FusedLayer, products: [Option<usize>; 2], shortcut: Option<Place>, out: Place },
+    /// Products, a shortcut and the requantization in the kernels, to codes or to values of 32 bits; before them the copies of windows that
+    /// they read.
+    Fused {
+        layer: FusedLayer,
+        columns: Vec<Columns>,
+        products: [Option<usize>; 2],
+        shortcut: Option<Place>,
+        out: Place,
+    },
     /// Any sum, in 64-bit scalar arithmetic.
     General { sum: GeneralSum, shape: Shape, out: Place },
     /// Output of one product over one pixel, in 32 bits.
@@ -68,6 +76,9 @@ impl Layer {
     /// Computes the layer from the arena into the arena.
     pub(super) fn run(&self, arena: &mut Arena, workers: Workers<'_>) {
         let Arena { codes, wide, output, acc } = arena;
+        if let Layer::Fused { columns, .. } = self {
+            columns.iter().for_each(|columns| columns.run(codes, workers));
+        }
         match self {
             Layer::Linear { kernel, input, mul, add } => {
                 let acc = &mut acc[..output.len()];

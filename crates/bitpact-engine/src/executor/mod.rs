@@ -6,6 +6,7 @@
 //! The first images reserve the memory that they need; nothing is allocated after them.
 
 mod arena;
+mod columns;
 mod general;
 mod layer;
 mod plan;

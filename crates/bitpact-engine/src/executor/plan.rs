@@ -17,6 +17,7 @@ use bitpact_model::{
 
 use super::EngineError;
 use super::arena::{Arena, Place, padding_codes, places, plain_padding};
+use super::columns::{ColumnSlots, Columns};
 use super::general::{GeneralSum, View};
 use super::layer::Layer;
 use super::lock;
@@ -27,10 +28,18 @@ const TOGETHER: usize = 4;
 /// Bytes of weights that stay in a second-level cache from one image to the next.
 const CACHE_BYTES: usize = 1 << 20;
 
+/// A product for the kernels.
+struct Read<'m> {
+    slot: usize,
+    spec: ProductSpec<'m>,
+    columns: Option<Columns>,
+}
+
 /// A network planned for one instruction set.
 #[derive(Debug)]
 pub(super) struct Plan {
     places: Vec<Place>,
+    columns: ColumnSlots,
     zero_point: Vec<u8>,
     /// What the border of each tensor but the image holds.
     padding_codes: Vec<u32>,
@@ -48,8 +57,10 @@ impl Plan {
     pub(super) fn new(model: &IntegerModel, isa: Isa, candidate: usize, pool: &Pool) -> Result<Self, EngineError> {
         bitpact_kernels::begin_network();
         let padding_codes = padding_codes(model);
+        let places = places(model, &padding_codes);
         let mut plan = Self {
-            places: places(model, &padding_codes),
+            columns: ColumnSlots::new(model, &places),
+            places,
             padding_codes,
             zero_point: model.input.zero_point.clone(),
             layers: Vec::new(),
@@ -105,6 +116,7 @@ impl Plan {
                 _ => {}
             }
         }
+        codes.extend(self.columns.layouts.iter().map(|layout| Aligned::zeroed(layout.len())));
         if let Place::Codes { slot, layout } = self.places[0] {
             for pixel in codes[slot].chunks_exact_mut(layout.cs) {
                 pixel[..layout.c].copy_from_slice(&self.zero_point);
@@ -239,14 +251,19 @@ impl Plan {
     ) -> Result<Option<Layer>, EngineError> {
         let Some(form) = FusedForm::of(sum) else { return Ok(None) };
         let spec = |product| self.spec(model, product);
-        let (Some((main_slot, main)), second) = (spec(form.products[0].1), form.products.get(1).map(|p| spec(p.1)))
-        else {
+        let Some(specs) = form.products.iter().map(|product| spec(product.1)).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let second = match second {
-            Some(None) => return Ok(None),
-            second => second.flatten(),
-        };
+        let (mut products, mut columns) = ([None; 2], Vec::new());
+        let mut kernels = Vec::with_capacity(2);
+        for (slot, read) in products.iter_mut().zip(specs) {
+            *slot = Some(read.slot);
+            columns.extend(read.columns);
+            kernels.push(read.spec);
+        }
+        let mut kernels = kernels.into_iter();
+        let Some(main) = kernels.next() else { return Ok(None) };
+        let second = kernels.next();
         let mut shortcut = None;
         if let Some((view, _)) = form.shortcut {
             let place = self.places[view.input];
@@ -267,7 +284,7 @@ impl Plan {
         };
         let spec = SumSpec {
             main: &main,
-            second: second.as_ref().map(|(_, spec)| spec),
+            second: second.as_ref(),
             shortcut: shortcut.map(|(_, shortcut)| shortcut),
             requant: &requant,
             ranges: &ranges,
@@ -275,8 +292,8 @@ impl Plan {
         };
         match FusedLayer::new(isa, &spec, out.layout(), candidate) {
             Ok(fused) => {
-                let products = [Some(main_slot), second.map(|(slot, _)| slot)];
-                Ok(Some(Layer::Fused { layer: fused, products, shortcut: shortcut.map(|(place, _)| place), out }))
+                let shortcut = shortcut.map(|(place, _)| place);
+                Ok(Some(Layer::Fused { layer: fused, columns, products, shortcut, out }))
             }
             Err(Unfusable::Product) => Ok(None),
             Err(Unfusable::Sum(source)) => Err(EngineError::Step { layer: layer.name.clone(), source }),
@@ -291,20 +308,31 @@ impl Plan {
         }
     }
 
-    /// A product for the kernels, and the slot it reads; `None` for a product of sums or with a window of another form.
-    fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct) -> Option<(usize, ProductSpec<'m>)> {
-        let Place::Codes { slot, layout: x } = self.places[product.input] else { return None };
+    /// A product for the kernels, the slot it reads and the copy that fills it; `None` for a product of sums or with a window of
+    /// another form.
+    fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct) -> Option<Read<'m>> {
+        let Place::Codes { slot, layout } = self.places[product.input] else { return None };
         let window = &product.window;
+        let columns = self.columns.columns(model, product, self.places[product.input]);
         let geometry = ConvGeometry {
             kh: window.kernel[0],
             kw: window.kernel[1],
             stride: window.stride[0],
-            pad: plain_padding(window)?,
+            pad: plain_padding(window).or(columns.as_ref().map(|_| 0))?,
             cin: product.in_channels,
             cout: product.out_channels,
         };
+        let (slot, x, geometry) = match &columns {
+            None => (slot, layout, geometry),
+            // Weights of one pixel are in the same order.
+            Some(columns) => {
+                let cin = columns.layout.c;
+                (columns.slot, columns.layout, ConvGeometry { kh: 1, kw: 1, stride: 1, cin, ..geometry })
+            }
+        };
         let x_max = u8::try_from(model.code_range(product.input).1).unwrap_or(u8::MAX);
-        Some((slot, ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes }))
+        let spec = ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes };
+        Some(Read { slot, spec, columns })
     }
 
     /// The memory a thread needs beside the arena.
