@@ -60,7 +60,7 @@ pub enum GraphError {
         /// The node.
         node: String,
         /// The window.
-        window: Window,
+        window: Box<Window>,
         /// Shape of the input.
         input: Shape,
     },

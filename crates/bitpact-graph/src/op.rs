@@ -350,7 +350,7 @@ impl Op {
         }
     }
 
-    /// The window of a product or pool over an input of the shape `from`, which [`Op::output_shape`] accepted. Of a pool in ceil
+    /// The window of a product or pool over an input of the shape `from`, which a checked graph has. Of a pool in ceil
     /// mode, the padding at the bottom and right is what its last windows need; of a transposed convolution, the window is the one that reads its input spread out, with weights
     /// turned by 180 degrees.
     pub fn window(&self, from: Shape) -> Option<Window> {

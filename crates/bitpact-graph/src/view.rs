@@ -238,7 +238,7 @@ mod tests {
 
     const FROM: Shape = Shape::new(4, 6, 8);
 
-    fn all() -> [Move; 7] {
+    fn all() -> [Move; 8] {
         [
             Move::Stride { rows: 3, columns: 2 },
             Move::Crop { top: 1, left: 2, height: 3, width: 1 },

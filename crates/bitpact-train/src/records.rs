@@ -8,6 +8,7 @@ use crate::task::Metric;
 /// One line of `records.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // A run has some hundreds of them.
 pub enum Record {
     /// An epoch was trained and evaluated.
     Epoch(EpochRecord),

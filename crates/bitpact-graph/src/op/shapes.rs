@@ -142,7 +142,11 @@ impl Checked<'_> {
             self.sizes(&[("stride", stride[i]), ("stride", spread[i])])?;
         }
         self.pads(&[("padding", padding.most())])?;
-        window.positions(input).ok_or_else(|| GraphError::Window { node: self.node.to_owned(), window, input })
+        window.positions(input).ok_or_else(|| GraphError::Window {
+            node: self.node.to_owned(),
+            window: Box::new(window),
+            input,
+        })
     }
 
     fn pool_padding(

@@ -88,7 +88,8 @@ impl Key {
     /// # Errors
     /// A text that is no number where one is expected, or neither true nor false.
     pub fn check_flag(&self, text: OsString) -> Result<OsString, String> {
-        if self.name != "arch" {
+        // Paths need not be text.
+        if !["arch", "teacher"].contains(&self.name) {
             self.parse(text.to_str().ok_or("expected a text in UTF-8")?)?;
         }
         Ok(text)

@@ -204,7 +204,7 @@ impl Case {
                 image[x.offset(u, v) + i] = near(self.code(i, u, v));
             }
         }
-        let (dq_expected, dk_expected) = Case { zero: 0, ..*self }.expected();
+        let (dq_expected, dk_expected) = Case { zero: 0, uneven: false, ..*self }.expected();
         let gradients = self.gradients(Format::Bf16);
         let mut scratch = RoundedScratch::default();
 
