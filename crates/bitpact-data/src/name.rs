@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::{DataError, Split, cifar10, cifar100, mnist, svhn, synthetic};
+use crate::{DataError, ImageShape, Split, TargetKind, cifar10, cifar100, mnist, svhn, synthetic};
 
 /// A data set that bitpact knows; [`DatasetName::info`] says what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +87,17 @@ impl DatasetName {
             Self::Segments => Some(synthetic::tasks::segments),
             Self::Signals => Some(synthetic::tasks::signals),
             _ => None,
+        }
+    }
+
+    /// What the targets of the set are.
+    pub fn target_kind(self) -> TargetKind {
+        let ImageShape { h, w, .. } = synthetic::SHAPE;
+        match self {
+            Self::Upscale => TargetKind::Image(synthetic::SHAPE),
+            Self::Segments => TargetKind::Mask { h, w },
+            Self::Signals => TargetKind::Numbers(synthetic::tasks::MEASURES.len()),
+            _ => TargetKind::Class,
         }
     }
 
@@ -175,6 +186,14 @@ mod tests {
             "unknown data set `cifar`; expected one of: builtin, builtin-upscale, builtin-segments, builtin-signals, cifar10, cifar100, mnist, fashion-mnist, kmnist, \
              emnist-digits, emnist-letters, emnist-balanced, svhn"
         );
+    }
+
+    #[test]
+    fn drawn_sets_have_the_targets_that_their_names_say() {
+        for name in DatasetName::ALL.into_iter().filter(|name| name.is_drawn()) {
+            let split = load(name, None, Limits { train: Some(1), test: Some(1) }).unwrap();
+            assert_eq!(split.test.target_kind(), name.target_kind(), "{name}");
+        }
     }
 
     #[test]

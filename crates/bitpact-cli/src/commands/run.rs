@@ -1,12 +1,12 @@
 //! `bitpact run`: what a network sees in pictures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use bitpact::Engine;
-use bitpact::data::{ImageShape, PictureError, load_picture_on};
-use bitpact::engine::{ExecOptions, top_k};
+use bitpact::data::{DatasetName, ImageShape, PictureError, TargetKind, load_picture_on};
+use bitpact::engine::{ExecOptions, predict, top_k};
 use serde_json::{Value, json};
 
 use crate::exit::report_part;
@@ -14,7 +14,7 @@ use crate::loaded::{Loaded, open};
 use crate::machine::MachineArgs;
 use crate::out::{percent, print, table};
 
-/// Runs the integer network on PNG or JPEG pictures and shows the five most likely classes of each
+/// Runs the integer network on PNG or JPEG pictures and shows the five most likely classes of each, of a mask the largest parts
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,8 @@ A picture is turned as its EXIF orientation says and made RGB or grey as the net
 middle with the ratio of the network's input is cut out and scaled to it (bilinear, with antialiasing). Pixels enter the
 network as they are: their zero point and scale are part of the model. What is transparent shows the background, white
 where --background names no other. A picture that cannot be used is reported, the others are shown, and the exit status is 1.
-Probabilities are the softmax of the logits.")]
+Probabilities are the softmax of the logits. Of a network that gives a class for each pixel the shares of pixels are shown, of one that
+measures, the numbers.")]
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
     model: PathBuf,
@@ -51,6 +52,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     // A picture is one image; threads are for several.
     let threads = machine.threads.min(args.image.len());
     let engine = Engine::new(loaded.integers()?, ExecOptions { isa: machine.isa, threads })?;
+    let shown = Meaning::of(&loaded, &engine)?;
     let reads = engine.input_shape();
     let shape = ImageShape { h: reads.h, w: reads.w, c: reads.c };
     let (mut results, mut bad) = (Vec::new(), 0);
@@ -72,12 +74,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
         if !good.is_empty() {
             let logits = engine.logits(&pixels)?;
-            let rows = logits.chunks_exact(engine.class_names().len());
+            let rows = logits.chunks_exact(engine.output_shape().elements());
             results.extend(good.into_iter().zip(rows.map(<[i64]>::to_vec)));
         }
     }
     if !results.is_empty() {
-        show(&args, &loaded, &engine, &results)?;
+        show(&args, &loaded, &engine, shown, &results)?;
     }
     match bad {
         0 => Ok(()),
@@ -85,17 +87,91 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-fn show(args: &Args, loaded: &Loaded, engine: &Engine, results: &[(&PathBuf, Vec<i64>)]) -> Result<()> {
+/// What the numbers of an output are.
+#[derive(Clone, Copy)]
+enum Meaning {
+    /// A logit for each class.
+    Classes,
+    /// Logits for each pixel.
+    Mask,
+    /// The numbers themselves.
+    Numbers,
+}
+
+impl Meaning {
+    /// As the data set of the recipe says, where it is known; else logits.
+    fn of(loaded: &Loaded, engine: &Engine) -> Result<Self> {
+        let set = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse::<DatasetName>().ok());
+        let output = engine.output_shape();
+        match set.map(DatasetName::target_kind) {
+            Some(TargetKind::Numbers(_)) => Ok(Self::Numbers),
+            Some(TargetKind::Image(_)) => bail!(
+                "{}: its output is an image of {output}, which `run` does not write; `eval` measures it, and the library gives its pixels",
+                loaded.file.display()
+            ),
+            _ if (output.h, output.w) == (1, 1) => Ok(Self::Classes),
+            _ => Ok(Self::Mask),
+        }
+    }
+
+    fn json(self, engine: &Engine, path: &Path, outputs: &[i64]) -> Value {
+        let file = path.display().to_string();
+        match self {
+            Self::Classes => json!({ "file": file, "top": top_json(engine, outputs) }),
+            Self::Mask => {
+                let parts = parts(engine, outputs);
+                let part = |(name, share)| json!({ "class": name, "pixels": share });
+                json!({ "file": file, "parts": parts.into_iter().map(part).collect::<Vec<_>>() })
+            }
+            Self::Numbers => {
+                let number = |(name, value)| json!({ "name": name, "value": value });
+                json!({ "file": file, "numbers": numbers(engine, outputs).map(number).collect::<Vec<_>>() })
+            }
+        }
+    }
+
+    fn text(self, engine: &Engine, outputs: &[i64]) -> String {
+        let rows: Vec<Vec<String>> = match self {
+            Self::Classes => return top_text(engine, outputs),
+            Self::Mask => {
+                let row = |(name, share): (String, f64)| vec![format!("  {}", percent(share)), name];
+                parts(engine, outputs).into_iter().map(row).collect()
+            }
+            Self::Numbers => {
+                let row = |(name, value): (String, f64)| vec![format!("  {value:.4}"), name];
+                numbers(engine, outputs).map(row).collect()
+            }
+        };
+        table(&rows, &[1])
+    }
+}
+
+/// The share of pixels of each class, the largest first.
+fn parts(engine: &Engine, logits: &[i64]) -> Vec<(String, f64)> {
+    let names = engine.class_names();
+    let mut pixels = vec![0usize; names.len()];
+    logits.chunks_exact(names.len()).for_each(|logits| pixels[predict(logits)] += 1);
+    let all: usize = pixels.iter().sum();
+    let mut shares: Vec<(String, f64)> =
+        names.iter().cloned().zip(pixels.iter().map(|&n| n as f64 / all as f64)).collect();
+    shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+    shares.truncate(SHOWN);
+    shares
+}
+
+/// Names and real values of an output.
+fn numbers<'a>(engine: &'a Engine, outputs: &'a [i64]) -> impl Iterator<Item = (String, f64)> + 'a {
+    engine.class_names().iter().cloned().zip(outputs.iter().map(|&q| q as f64 * engine.logit_scale()))
+}
+
+fn show(args: &Args, loaded: &Loaded, engine: &Engine, shown: Meaning, results: &[(&PathBuf, Vec<i64>)]) -> Result<()> {
     if args.json {
-        let images: Vec<Value> = results
-            .iter()
-            .map(|(path, logits)| json!({ "file": path.display().to_string(), "top": top_json(engine, logits) }))
-            .collect();
+        let images: Vec<Value> = results.iter().map(|(path, outputs)| shown.json(engine, path, outputs)).collect();
         let model = loaded.file.display().to_string();
         return print(&json!({ "model": model, "images": images }).to_string());
     }
     let text: Vec<String> =
-        results.iter().map(|(path, logits)| format!("{}\n{}", path.display(), top_text(engine, logits))).collect();
+        results.iter().map(|(path, logits)| format!("{}\n{}", path.display(), shown.text(engine, logits))).collect();
     print(&text.join("\n"))
 }
 

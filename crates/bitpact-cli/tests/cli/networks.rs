@@ -51,6 +51,11 @@ fn the_networks_of_the_documentation_train_and_run_exactly() {
         let evaluated = place.run(&format!("eval {name} --limit-test 10 --json")).ok().json();
         let metric = if recipe == "builtin" { "top1" } else { "miou" };
         assert!(evaluated[metric].is_f64(), "{name}: {evaluated:?}");
+        image::RgbImage::new(40, 40).save(place.path("black.png")).unwrap();
+        let shown = place.run(&format!("run {name} black.png black.png --json")).ok().json();
+        let of = |i: usize, key: &str| shown["images"][i][key].as_array().map_or(0, Vec::len);
+        let key = if recipe == "builtin" { "top" } else { "parts" };
+        assert!(of(0, key) == 5 && shown["images"][0][key] == shown["images"][1][key], "{name}: {shown:?}");
     }
 }
 
