@@ -75,8 +75,8 @@ pub fn throughput(study: &Study) -> Result<String, AccelError> {
     draw("throughput", labels, (1.0..17.0).step(1.0), 0.0..most * 1.05, &series, (17, SeriesLabelPosition::UpperRight))
 }
 
-/// Attainable multiply-adds a second against multiply-adds per external byte, with every layer on it; those that move nothing stand at the right
-/// edge.
+/// Attainable multiply-adds a second against multiply-adds per external byte, with every layer on it; those that move
+/// nothing stand at the right edge.
 ///
 /// # Errors
 /// The drawing library fails.
@@ -108,7 +108,8 @@ pub fn roofline(device: &Device, network: &str, estimate: &Estimate) -> Result<S
     draw("roofline", labels, x.clone().log_scale(), y.log_scale(), &series, (10, SeriesLabelPosition::LowerMiddle))
 }
 
-/// An SVG chart of `series`, with a title and names of the axes, about `x_labels` numbers along x and the legend at `legend`.
+/// An SVG chart of `series`, with a title and names of the axes, about `x_labels` numbers along x and the legend at
+/// `legend`.
 ///
 /// # Errors
 /// The drawing library fails.

@@ -1,6 +1,7 @@
 //! Figure 6 of the PACT paper (Choi et al. 2018, arXiv 1805.06085, section 6), rebuilt.
 //!
-//! The numbers here were read off the vector drawing of figure 6 (about 1 % exact); the speed-ups are in the paper's text.
+//! The numbers here were read off the vector drawing of figure 6 (about 1 % exact); the speed-ups are in the paper's
+//! text.
 
 use bitpact_graph::{FirstLast, Graph, GraphError, Node, Op, Shape, zoo};
 
@@ -52,9 +53,9 @@ pub fn machine(bits: u8) -> Result<Device, AccelError> {
     Device::open(&format!("pact-{bits}"))
 }
 
-/// ResNet-50 as He et al. (2015) drew it, with the stride of a stage on its first 1x1 convolution: 3.86 billion multiply-adds. The
-/// zoo's has it on the 3x3, as torchvision, and 4.09 billion: at 16 bits the paper's machine could not run that one
-/// at the 1015 images a second of figure 6(c), because 4.096e12 / 4.089e9 = 1002.
+/// ResNet-50 as He et al. (2015) drew it, with the stride of a stage on its first 1x1 convolution: 3.86 billion
+/// multiply-adds. The zoo's has it on the 3x3, as torchvision, and 4.09 billion: at 16 bits the paper's machine could
+/// not run that one at the 1015 images a second of figure 6(c), because 4.096e12 / 4.089e9 = 1002.
 ///
 /// # Errors
 /// None in a program whose zoo has `resnet50`.

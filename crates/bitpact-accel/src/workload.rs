@@ -94,8 +94,8 @@ impl Product {
 }
 
 impl Workload {
-    /// `graph` with the same `widths` everywhere, except the layer that reads the image and the last one: at least 8 bits
-    /// wide with [`FirstLast::Bits8`], 16-bit weights with [`FirstLast::Float`]. Pixels are stored as 8 bits; with
+    /// `graph` with the same `widths` everywhere, except the layer that reads the image and the last one: at least 8
+    /// bits wide with [`FirstLast::Bits8`], 16-bit weights with [`FirstLast::Float`]. Pixels are stored as 8 bits; with
     /// [`FirstLast::Same`] they enter the product cut to the activations' width.
     ///
     /// # Errors
@@ -130,7 +130,8 @@ impl Workload {
         })
     }
 
-    /// The converted network: the very widths of its codes. A global sum of codes has as many bits as its largest value needs.
+    /// The converted network: the very widths of its codes. A global sum of codes has as many bits as its largest value
+    /// needs.
     ///
     /// # Errors
     /// Sums of more than 16 bits that a product reads.
@@ -249,7 +250,8 @@ fn activation(name: &str, elements: usize, bits: u8) -> Activation {
     Activation { name: name.to_owned(), elements: elements as u64, bits }
 }
 
-/// The tensors in memory that a node is computed from where it is read: itself, or the inputs of a function or multiplication.
+/// The tensors in memory that a node is computed from where it is read: itself, or the inputs of a function or
+/// multiplication.
 fn stored(graph: &Graph, id: NodeId) -> Vec<NodeId> {
     let node = graph.node(id);
     match node.op {

@@ -31,8 +31,8 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Tells the error on stderr and gives the exit status: 2 for what the user typed or wrote in a recipe, 128 and the signal's
-/// number for a signal, 1 for everything else.
+/// Tells the error on stderr and gives the exit status: 2 for what the user typed or wrote in a recipe, 128 and the
+/// signal's number for a signal, 1 for everything else.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(interrupt::exit_status());

@@ -52,8 +52,8 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
     open_file(&file, recipe)
 }
 
-/// The network that `name` says without weights: of a TOML or JSON file with its nodes, or, where no file or folder has the
-/// name, of the zoo, at its usual size or for square images of `side` rows.
+/// The network that `name` says without weights: of a TOML or JSON file with its nodes, or, where no file or folder has
+/// the name, of the zoo, at its usual size or for square images of `side` rows.
 pub(crate) fn architecture(path: &Path, side: Option<usize>) -> Result<Option<Graph>> {
     if path.extension().is_some_and(|extension| extension == "toml" || extension == "json") {
         return Ok(Some(read_network(path)?));

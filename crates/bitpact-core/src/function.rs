@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A function that is applied element by element. Integer networks hold the codes that it gives for the codes that it may
-/// read, so its numbers are those of training.
+/// A function that is applied element by element. Integer networks hold the codes that it gives for the codes that it
+/// may read, so its numbers are those of training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "function", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Function {

@@ -1,5 +1,5 @@
-//! The one arithmetic of bitpact: every rounding, code, quantizer and requantization is defined here once, as a function
-//! of one element or of one plain slice.
+//! The one arithmetic of bitpact: every rounding, code, quantizer and requantization is defined here once, as a
+//! function of one element or of one plain slice.
 //!
 //! Letters: `x` real, `q` code, `s` scale (`x = s * q`), `alpha` the PACT clip value, `q_max = 2^bits - 1`.
 //! Everything that decides a code uses only `+ - * /`, square roots, comparisons and exact roundings of IEEE 754, in a

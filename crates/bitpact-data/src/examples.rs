@@ -13,8 +13,8 @@ pub struct Examples {
 }
 
 impl Examples {
-    /// Takes images one after the other in HWC order with their targets, and the names of the output's channels: classes of a mask,
-    /// channels of an image, or numbers.
+    /// Takes images one after the other in HWC order with their targets, and the names of the output's channels:
+    /// classes of a mask, channels of an image, or numbers.
     ///
     /// # Errors
     /// When the images or targets are not whole ones of their size and of the same number, there are none, or a mask names a class

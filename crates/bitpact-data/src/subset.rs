@@ -12,8 +12,8 @@ pub struct Subset<'a> {
 }
 
 impl<'a> Subset<'a> {
-    /// Splits `images` into those to learn from and `held_out` others: the last ones of a permutation that depends on nothing but the
-    /// number of images. `None` where nothing would be in one of them.
+    /// Splits `images` into those to learn from and `held_out` others: the last ones of a permutation that depends on
+    /// nothing but the number of images. `None` where nothing would be in one of them.
     pub fn hold_out(images: &'a dyn Dataset, held_out: usize) -> Option<(Self, Self)> {
         let kept = images.len().checked_sub(held_out).filter(|&kept| kept > 0 && held_out > 0)?;
         let mut indices = epoch_order(HELD_OUT, 0, images.len());

@@ -4,12 +4,14 @@ use bitpact_core::rng::Key;
 
 use crate::{Augment, ImageShape};
 
-/// What the targets of a data set are, and so what its examples teach: to classify, to segment, to restore or to regress.
+/// What the targets of a data set are, and so what its examples teach: to classify, to segment, to restore or to
+/// regress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetKind {
     /// A class: [`Dataset::label`](crate::Dataset::label).
     Class,
-    /// A class for each pixel of `h` rows and `w` columns, by its number; [`IGNORED`] for a pixel that counts for nothing.
+    /// A class for each pixel of `h` rows and `w` columns, by its number; [`IGNORED`] for a pixel that counts for
+    /// nothing.
     Mask {
         /// Rows.
         h: usize,
@@ -62,8 +64,8 @@ impl TargetKind {
         }
     }
 
-    /// Does to `target` what [`Augment::apply`] with the same key does to the image; pixels of a mask that come from outside are
-    /// [`IGNORED`].
+    /// Does to `target` what [`Augment::apply`] with the same key does to the image; pixels of a mask that come from
+    /// outside are [`IGNORED`].
     pub fn augment(self, augment: &Augment, key: Key, target: &mut [f32]) {
         let (down, right, flip) = augment.draw(key);
         let (h, w, c) = match self {

@@ -1,9 +1,9 @@
 //! Writes the .bitpact file of a random network: `random_model ARCH BITS FIRST_LAST SEED OUT [HxWxC] [channel]`.
 //!
 //! ARCH is a network of the zoo or a JSON file with one, whose shape then counts, converted from random weights, or
-//! [`corners`], a small network of integers that holds what conversion never makes and for which BITS, FIRST_LAST and the
-//! shape count for nothing. FIRST_LAST is `float`, `8bit` or `same`; with `channel`, channels have clip values of their
-//! own.
+//! [`corners`], a small network of integers that holds what conversion never makes and for which BITS, FIRST_LAST and
+//! the shape count for nothing. FIRST_LAST is `float`, `8bit` or `same`; with `channel`, channels have clip values of
+//! their own.
 
 use bitpact_core::rng::Key;
 use bitpact_core::{Granularity, Grid, Requantization};
@@ -59,8 +59,9 @@ fn of_the_zoo(
 
 /// Sides, strides, dilation, spread and padding that differ, zero points far from the middle, 1 bit, 16 bits and both
 /// grids, windows over sums of codes, groups, padding codes, sums of up to four terms of every kind, codes that do not
-/// start at 0, those bounded by channel, tables of the layer and of channels, window sums with factors, the maximum of wide values, every move, several tensors added after the
-/// shift, negative factors, a shift of 62, and two classes that always tie.
+/// start at 0, those bounded by channel, tables of the layer and of channels, window sums with factors, the maximum of
+/// wide values, every move, several tensors added after the shift, negative factors, a shift of 62, and two classes
+/// that always tie.
 fn corners(seed: u64) -> IntegerModel {
     let input = InputDescription { zero_point: vec![3, 250], scale: vec![0.5, 0.125] };
     let model = IntegerModel {

@@ -11,9 +11,9 @@ use crate::{EngineError, ExecOptions, Executor, predict};
 
 /// An integer network ready to run, shared by reference between threads.
 ///
-/// Every call takes an [`Executor`] that no other call is using, so calls do not wait for each other; executors share the packed
-/// weights, and there are as many as there were calls at once. [`ExecOptions::threads`] counts for each call: 1 is right
-/// where many threads call, all cores where one does. Results do not depend on any of this.
+/// Every call takes an [`Executor`] that no other call is using, so calls do not wait for each other; executors share
+/// the packed weights, and there are as many as there were calls at once. [`ExecOptions::threads`] counts for each
+/// call: 1 is right where many threads call, all cores where one does. Results do not depend on any of this.
 #[derive(Debug)]
 pub struct Engine {
     idle: Mutex<Vec<Executor>>,

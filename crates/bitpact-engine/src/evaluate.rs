@@ -7,8 +7,8 @@ use crate::{Accuracy, EngineError, Executor, top_k_hits};
 
 /// Runs `images` images in batches of `batch_size`, a smaller last batch included, and counts hits.
 ///
-/// `load(range, pixels, labels)` writes the images numbered `range`, HWC, and their labels; `progress(done)` is called after every
-/// batch with the number of images done. Only computing is timed.
+/// `load(range, pixels, labels)` writes the images numbered `range`, HWC, and their labels; `progress(done)` is called
+/// after every batch with the number of images done. Only computing is timed.
 ///
 /// # Errors
 /// A label that is no class of the network.

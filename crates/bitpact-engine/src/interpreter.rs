@@ -31,8 +31,8 @@ pub trait Sums {
     /// Whether product `which` of layer `layer`, counted among the products of its terms, is computed here.
     fn computes(&self, layer: usize, which: usize) -> bool;
 
-    /// The sums of that product, `out_channels` for each pixel of its output, row by row. `windows` holds the codes that every pixel
-    /// reads: `[pixel][in_channels][kernel rows][kernel columns]`, those of all groups.
+    /// The sums of that product, `out_channels` for each pixel of its output, row by row. `windows` holds the codes
+    /// that every pixel reads: `[pixel][in_channels][kernel rows][kernel columns]`, those of all groups.
     fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64>;
 }
 
@@ -76,7 +76,8 @@ impl<'a> Interpreter<'a> {
         self.run_with(pixels, &mut Nothing)
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a product.
+    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a
+    /// product.
     ///
     /// # Panics
     /// If the number of pixels is wrong, or a product has too few sums.
@@ -202,8 +203,8 @@ impl<'a> Interpreter<'a> {
         moved_source(codes.shape, &view.moves, (y, x, c)).map_or(view.fill, |(y, x, c)| codes.at(y, x, c))
     }
 
-    /// The codes that a product reads for row `y`, column `x` of its output, in the order of the weights of one output channel:
-    /// `[in_channels][kernel rows][kernel columns]`.
+    /// The codes that a product reads for row `y`, column `x` of its output, in the order of the weights of one output
+    /// channel: `[in_channels][kernel rows][kernel columns]`.
     fn window(&self, tensors: &[Vec<i64>], product: &IntegerProduct, y: usize, x: usize) -> Vec<i64> {
         let codes = self.codes(tensors, product.input);
         let places: Vec<Option<(usize, usize)>> =

@@ -367,7 +367,8 @@ fn average_pools_and_concatenations() {
     }
 }
 
-/// Signed codes read by padded and grouped convolutions, both pools and every shortcut, and grouped products of the image.
+/// Signed codes read by padded and grouped convolutions, both pools and every shortcut, and grouped products of the
+/// image.
 #[test]
 fn signed_codes_meet_every_reader() {
     let text = r#"{"name":"signed","nodes":[{"name":"in","op":"input","height":13,"width":11,"channels":4},

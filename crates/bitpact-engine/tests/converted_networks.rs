@@ -1,5 +1,5 @@
-//! Conversions of random networks: the executor equals the interpreter on every path, the interpreter is the formula of training, and
-//! files keep them.
+//! Conversions of random networks: the executor equals the interpreter on every path, the interpreter is the formula of
+//! training, and files keep them.
 
 use bitpact_core::rng::Key;
 use bitpact_engine::{VerifyOptions, check_formula, verify};
@@ -25,7 +25,8 @@ fn check(form: Form, choices: &mut Choices) -> Result<bool, TestCaseError> {
     let conversion = match convert(&model) {
         Ok(conversion) => conversion,
         Err(error) => {
-            // Signed codes of a function whose values are far from zero have no code for padding, nor averages that leave padding out.
+            // Signed codes of a function whose values are far from zero have no code for padding, nor averages that
+            // leave padding out.
             let what_fails = error.to_string();
             let cannot = ["pads with code", "padding code", "inserted elements", "of signed codes"];
             let unsigned = form.is_any && cannot.iter().any(|words| what_fails.contains(words));

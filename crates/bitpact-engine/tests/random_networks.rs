@@ -39,8 +39,8 @@ impl Draw {
         choices[self.below(choices.len())]
     }
 
-    /// Kernel, stride, padding before and after, dilation and spread along a side of `from` elements; with the given number of
-    /// positions where there is one.
+    /// Kernel, stride, padding before and after, dilation and spread along a side of `from` elements; with the given
+    /// number of positions where there is one.
     fn along(&mut self, from: usize, positions: Option<usize>, plain: bool) -> [usize; 6] {
         loop {
             let kernel = 1 + self.below(4);
@@ -73,8 +73,8 @@ impl Draw {
         }
     }
 
-    /// A window over `from`, with the given rows and columns of positions where there are any. `plain` ones have square strides
-    /// and the same padding on every side, which the kernels take.
+    /// A window over `from`, with the given rows and columns of positions where there are any. `plain` ones have square
+    /// strides and the same padding on every side, which the kernels take.
     fn window(&mut self, from: Shape, positions: Option<[usize; 2]>, plain: bool) -> Window {
         if plain && positions.is_none() {
             let (padding, stride) = (self.below(4), 1 + self.below(3));

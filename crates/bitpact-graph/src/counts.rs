@@ -46,7 +46,8 @@ pub fn layers(graph: &Graph, plan: &QuantPlan) -> Vec<LayerCount> {
     counts
 }
 
-/// Parameters of the whole network as PyTorch counts them: weights, biases, slopes, and two a channel of every batch norm.
+/// Parameters of the whole network as PyTorch counts them: weights, biases, slopes, and two a channel of every batch
+/// norm.
 pub fn parameters(graph: &Graph) -> u64 {
     let mut total = 0;
     for (id, node) in graph.nodes().iter().enumerate() {

@@ -77,8 +77,8 @@ pub enum End {
 /// `end(sum of norm(term))`: the layer that training fuses and that becomes one integer layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
-    /// At least one: products first, those of main branches before projection shortcuts, then views, each in the order of
-    /// the graph.
+    /// At least one: products first, those of main branches before projection shortcuts, then views, each in the order
+    /// of the graph.
     pub terms: Vec<Term>,
     /// What becomes of the sum.
     pub end: End,
@@ -221,8 +221,8 @@ enum Readers {
 /// Groups every node of `graph` into layers that have an integer form.
 ///
 /// A sum of products and tensors, each with its batch norm or not, ends in the activation that alone reads it, in the
-/// output of the network, or, where anything else reads it, as a residual stream, which sums, maximum pools, views, concatenations and
-/// activations (through a batch norm or not) read.
+/// output of the network, or, where anything else reads it, as a residual stream, which sums, maximum pools, views,
+/// concatenations and activations (through a batch norm or not) read.
 ///
 /// # Errors
 /// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image or

@@ -82,8 +82,8 @@ impl Graph {
         Ok(Self { name, nodes, shapes, consumers })
     }
 
-    /// The same network with its channels, hidden features and zero channels of shortcuts divided by `divisor`, rounded down,
-    /// but not below what groups need; for trying a network out.
+    /// The same network with its channels, hidden features and zero channels of shortcuts divided by `divisor`, rounded
+    /// down, but not below what groups need; for trying a network out.
     ///
     /// # Errors
     /// Where the narrower tensors no longer fit each other.
@@ -178,8 +178,8 @@ impl Graph {
         self.shapes[self.output()].c
     }
 
-    /// Shape of a product's weight tensor in PyTorch's order: OIHW, with I the inputs of one group; IOHW of a transposed
-    /// convolution, with O the outputs of one group; `[out, in]` of a linear layer. `None` for other ops.
+    /// Shape of a product's weight tensor in PyTorch's order: OIHW, with I the inputs of one group; IOHW of a
+    /// transposed convolution, with O the outputs of one group; `[out, in]` of a linear layer. `None` for other ops.
     pub fn weight_shape(&self, id: NodeId) -> Option<Vec<usize>> {
         match self.nodes[id].op {
             Op::Conv(Conv { out_channels, kernel: [kh, kw], groups, .. }) => {
@@ -193,9 +193,9 @@ impl Graph {
         }
     }
 
-    /// Of a transposed convolution, the position in its weight tensor of every weight of the convolution that reads the spread
-    /// input ([`Op::window`]), in OIHW order: `[o][i][y][x]` is `[i][o][kh - 1 - y][kw - 1 - x]`. `None` where the tensor is in OIHW order
-    /// itself.
+    /// Of a transposed convolution, the position in its weight tensor of every weight of the convolution that reads the
+    /// spread input ([`Op::window`]), in OIHW order: `[o][i][y][x]` is `[i][o][kh - 1 - y][kw - 1 - x]`. `None` where
+    /// the tensor is in OIHW order itself.
     pub fn weight_order(&self, id: NodeId) -> Option<Vec<usize>> {
         let Op::ConvTranspose(ConvTranspose { kernel, groups, .. }) = self.nodes[id].op else { return None };
         let plane = kernel[0] * kernel[1];

@@ -32,8 +32,8 @@ pub enum Op {
     },
     /// 2-D convolution with zero padding. `weight` is OIHW with `I = in_channels / groups`, `bias` one value a channel.
     Conv(Conv),
-    /// Transposed convolution, as PyTorch's `ConvTranspose2d`: each input pixel adds its multiple of the window to the output.
-    /// `weight` is IOHW with `O = out_channels / groups`, `bias` one value a channel.
+    /// Transposed convolution, as PyTorch's `ConvTranspose2d`: each input pixel adds its multiple of the window to the
+    /// output. `weight` is IOHW with `O = out_channels / groups`, `bias` one value a channel.
     ConvTranspose(ConvTranspose),
     /// Fully connected layer over all h*w*c values; `weight` is `[out_features, c*h*w]` in CHW order as in PyTorch.
     Linear {
@@ -52,13 +52,14 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "is_false")]
         signed: bool,
     },
-    /// A function of one number, element by element; PReLU has a `weight` of one slope a channel. Integer networks read it from
-    /// a table of codes, so its input is an activation, signed as a rule, and activations read it.
+    /// A function of one number, element by element; PReLU has a `weight` of one slope a channel. Integer networks read
+    /// it from a table of codes, so its input is an activation, signed as a rule, and activations read it.
     Function(Function),
     /// Sum of two or more tensors of one shape.
     #[serde(deserialize_with = "no_keys")]
     Add,
-    /// Product of two tensors of one shape, element by element; the second may also be 1x1xc, and then stands for every pixel.
+    /// Product of two tensors of one shape, element by element; the second may also be 1x1xc, and then stands for every
+    /// pixel.
     Mul,
     /// Moves elements.
     View(Move),
@@ -215,8 +216,8 @@ pub struct MaxPool {
     /// Distance of the rows and columns that the window sees.
     #[serde(default = "ones", with = "pair", skip_serializing_if = "is_ones")]
     pub dilation: [usize; 2],
-    /// Whether a last window that begins inside the input or its first padding counts although it reaches beyond the last
-    /// padding.
+    /// Whether a last window that begins inside the input or its first padding counts although it reaches beyond the
+    /// last padding.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ceil_mode: bool,
 }
@@ -242,18 +243,19 @@ pub struct AvgPool {
     /// Padding beside the input, less than the window.
     #[serde(default, with = "sides")]
     pub padding: Padding,
-    /// Whether a last window that begins inside the input or its first padding counts although it reaches beyond the last
-    /// padding.
+    /// Whether a last window that begins inside the input or its first padding counts although it reaches beyond the
+    /// last padding.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ceil_mode: bool,
-    /// Whether padding counts as zeros, as PyTorch's `AvgPool2d` does by default, or not at all. What `ceil_mode` adds beyond the
-    /// padding never counts.
+    /// Whether padding counts as zeros, as PyTorch's `AvgPool2d` does by default, or not at all. What `ceil_mode` adds
+    /// beyond the padding never counts.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub count_include_pad: bool,
 }
 
 impl AvgPool {
-    /// A square window with the same stride in both directions and the same padding on every side, which counts as zeros.
+    /// A square window with the same stride in both directions and the same padding on every side, which counts as
+    /// zeros.
     pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
         let padding = Padding::all(padding);
         Self { kernel: [kernel; 2], stride: [stride; 2], padding, ceil_mode: false, count_include_pad: true }
@@ -351,8 +353,8 @@ impl Op {
     }
 
     /// The window of a product or pool over an input of the shape `from`, which a checked graph has. Of a pool in ceil
-    /// mode, the padding at the bottom and right is what its last windows need; of a transposed convolution, the window is the one that reads its input spread out, with weights
-    /// turned by 180 degrees.
+    /// mode, the padding at the bottom and right is what its last windows need; of a transposed convolution, the window
+    /// is the one that reads its input spread out, with weights turned by 180 degrees.
     pub fn window(&self, from: Shape) -> Option<Window> {
         match *self {
             Op::Conv(Conv { kernel, stride, padding, dilation, .. }) => {
@@ -372,7 +374,8 @@ impl Op {
         }
     }
 
-    /// Elements that the mean of each window of an average pool divides by, `[row][column]` of output positions; `None` for other ops.
+    /// Elements that the mean of each window of an average pool divides by, `[row][column]` of output positions; `None`
+    /// for other ops.
     pub fn divisors(&self, from: Shape) -> Option<Vec<usize>> {
         let window = self.window(from)?;
         let [h, w] = window.positions(from)?;

@@ -134,7 +134,8 @@ pub struct QuantConfig {
     pub weight_scale: Option<Granularity>,
     /// Quantizer of activations with a ReLU; signed ones always use `pact-sym`.
     pub act_quant: ActQuant,
-    /// What has a clip value of its own; activations that are concatenated have one for all of them, whatever stands here.
+    /// What has a clip value of its own; activations that are concatenated have one for all of them, whatever stands
+    /// here.
     #[serde(default, skip_serializing_if = "is_layer")]
     pub clip_scale: Granularity,
     /// First and last layer.
@@ -295,9 +296,10 @@ pub enum PlanError {
 impl QuantPlan {
     /// Resolves `config` for every layer of `graph`.
     ///
-    /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the
-    /// first and last layer and the activations that functions read (8 bits), the overrides from the shortest pattern to the longest. Signed activations have the
-    /// quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would hold only zero.
+    /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the first
+    /// and last layer and the activations that functions read (8 bits), the overrides from the shortest pattern to the
+    /// longest. Signed activations have the quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would
+    /// hold only zero.
     ///
     /// # Errors
     /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without the

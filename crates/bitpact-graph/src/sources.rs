@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::{Graph, NodeId, Op};
 
 impl Graph {
-    /// The activations whose codes reach a node through pools, views, dropout and concatenations, in the order of computation;
-    /// none for the image and for sums of products.
+    /// The activations whose codes reach a node through pools, views, dropout and concatenations, in the order of
+    /// computation; none for the image and for sums of products.
     pub fn source_acts(&self, id: NodeId) -> Vec<NodeId> {
         let mut acts = BTreeSet::new();
         let mut stack = vec![id];

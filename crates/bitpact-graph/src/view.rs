@@ -59,8 +59,8 @@ pub enum Move {
         /// Times as few rows and columns.
         factor: usize,
     },
-    /// Channels of equal groups one after the other: channel `j * groups + g` is channel `g * (c / groups) + j`, the j-th of group g
-    /// (Zhang et al. 2017, ShuffleNet, arXiv 1707.01083, section 3.1).
+    /// Channels of equal groups one after the other: channel `j * groups + g` is channel `g * (c / groups) + j`, the
+    /// j-th of group g (Zhang et al. 2017, ShuffleNet, arXiv 1707.01083, section 3.1).
     ChannelShuffle {
         /// Number of groups.
         groups: usize,

@@ -32,9 +32,9 @@ impl Padding {
     }
 }
 
-/// A window of `kernel` rows and columns that moves over a padded tensor by `stride`, sees every `dilation`-th row and column,
-/// and takes the tensor as if `spread - 1` rows and columns of padding lay between each two of its own (a transposed
-/// convolution of that stride). Pairs are rows first.
+/// A window of `kernel` rows and columns that moves over a padded tensor by `stride`, sees every `dilation`-th row and
+/// column, and takes the tensor as if `spread - 1` rows and columns of padding lay between each two of its own (a
+/// transposed convolution of that stride). Pairs are rows first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Rows and columns that are seen.
@@ -113,8 +113,8 @@ impl Window {
         Some([side(0)?, side(1)?])
     }
 
-    /// The element of a tensor of `shape` that output position `(y, x)` sees at row and column `(ky, kx)` of the window; `None`
-    /// where that is padding.
+    /// The element of a tensor of `shape` that output position `(y, x)` sees at row and column `(ky, kx)` of the
+    /// window; `None` where that is padding.
     pub fn source(&self, shape: Shape, (y, x): (usize, usize), (ky, kx): (usize, usize)) -> Option<(usize, usize)> {
         let along = |i: usize, position: usize, k: usize, before: usize, side: usize| {
             let at = (position * self.stride[i] + k * self.dilation[i]).checked_sub(before)?;

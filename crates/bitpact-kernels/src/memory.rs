@@ -15,8 +15,8 @@ pub fn release_freed() {
     }
 }
 
-/// From here on large buffers are given back as soon as they are freed, those of other threads too: for a program that owns its process
-/// and allocates them seldom.
+/// From here on large buffers are given back as soon as they are freed, those of other threads too: for a program that
+/// owns its process and allocates them seldom.
 pub fn never_keep_large_buffers() {
     /// Bytes of a large buffer.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -79,7 +79,8 @@ impl<'a> Workers<'a> {
         });
     }
 
-    /// Runs `f(r, row)` for every row of the tensor `y`, whose interior pixels `row` holds, neighbouring rows on the same thread.
+    /// Runs `f(r, row)` for every row of the tensor `y`, whose interior pixels `row` holds, neighbouring rows on the
+    /// same thread.
     ///
     /// # Panics
     /// If `y` does not fit its layout.

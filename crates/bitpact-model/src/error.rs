@@ -34,8 +34,8 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file was read, but what it holds is not valid. What the message quotes from the file is escaped and, where it is
-    /// long, cut; so this error is the last of its chain.
+    /// A file was read, but what it holds is not valid. What the message quotes from the file is escaped and, where it
+    /// is long, cut; so this error is the last of its chain.
     #[error("{}: {}", path.display(), Shown(error))]
     File {
         /// The file.
@@ -124,8 +124,8 @@ impl ModelError {
     }
 }
 
-/// A message about a hostile file: its control characters, and others that are not seen, appear as `\u{1b}`, and of a long one
-/// both ends are shown.
+/// A message about a hostile file: its control characters, and others that are not seen, appear as `\u{1b}`, and of a
+/// long one both ends are shown.
 struct Shown<'a>(&'a ModelError);
 
 /// Characters at either end of a long message.

@@ -94,8 +94,9 @@ pub(crate) fn save(path: &Path, bytes: Result<Vec<u8>, ModelError>) -> Result<()
     write_atomically(path, &bytes.map_err(|e| e.in_file(path))?)
 }
 
-/// Writes `bytes` to `path`: into a temporary file beside it, flushed to the disk, then renamed. A link is followed, and the file it
-/// leads to replaced; a file that is replaced keeps its permissions. A pipe or a character device is written into.
+/// Writes `bytes` to `path`: into a temporary file beside it, flushed to the disk, then renamed. A link is followed,
+/// and the file it leads to replaced; a file that is replaced keeps its permissions. A pipe or a character device is
+/// written into.
 ///
 /// # Errors
 /// Names `path`. Whatever stood there before is untouched, and no temporary file stays behind. A read-only file, a block
@@ -180,8 +181,8 @@ fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     Err(std::io::Error::other("another process removes its temporary file"))
 }
 
-/// Removes from `folder` what interrupted calls of [`write_atomically`] left there: temporary files that no living process
-/// writes to. What cannot be removed harms nothing.
+/// Removes from `folder` what interrupted calls of [`write_atomically`] left there: temporary files that no living
+/// process writes to. What cannot be removed harms nothing.
 pub fn remove_leftovers(folder: impl AsRef<Path>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -198,8 +199,8 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) {
     }
 }
 
-/// Waits for the calls of [`write_atomically`] that other threads of this process are in, and holds back further ones for as
-/// long as the returned value lives: a process that exits meanwhile leaves no temporary file.
+/// Waits for the calls of [`write_atomically`] that other threads of this process are in, and holds back further ones
+/// for as long as the returned value lives: a process that exits meanwhile leaves no temporary file.
 pub fn hold_writes() -> impl Drop {
     WRITES.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -47,8 +47,8 @@ impl InputDescription {
         Self { zero_point: vec![zero_point; channels], scale: vec![scale; channels] }
     }
 
-    /// The mean of the scales, which stands before a learned weight step as the scales stand before the weights: such a step of a
-    /// layer that reads the image counts in the weights' own units.
+    /// The mean of the scales, which stands before a learned weight step as the scales stand before the weights: such a
+    /// step of a layer that reads the image counts in the weights' own units.
     pub fn mean_scale(&self) -> f32 {
         (self.scale.iter().map(|&s| f64::from(s)).sum::<f64>() / self.scale.len().max(1) as f64) as f32
     }
@@ -101,8 +101,9 @@ impl Model {
     ///
     /// Convolutions and linear layers have `weight` (OIHW, or `[out, in]`) and `bias` where the graph says so, batch
     /// norms `weight`, `bias`, `running_mean` and `running_var`, and the activations of a quantized network `clip_val`,
-    /// a scalar of shape `[]`, or one number per channel; of activations that share one, the first has it ([`Graph::clip_owners`]). Weights with a learned step
-    /// have `weight_step`, a scalar or one number per output channel.
+    /// a scalar of shape `[]`, or one number per channel; of activations that share one, the first has it
+    /// ([`Graph::clip_owners`]). Weights with a learned step have `weight_step`, a scalar or one number per output
+    /// channel.
     pub fn tensor_shapes(graph: &Graph, plan: &QuantPlan) -> BTreeMap<String, Vec<usize>> {
         let mut shapes = BTreeMap::new();
         let owners = graph.clip_owners();
@@ -184,8 +185,8 @@ impl Model {
     }
 
     /// Checks that plan, input, class names and tensors fit the graph: every tensor of [`Model::tensor_shapes`] and no
-    /// other, of its exact shape, finite, with `running_var >= 0`, `clip_val > 0` and `weight_step > 0`. Names are at most 4096 bytes long and
-    /// have no control characters.
+    /// other, of its exact shape, finite, with `running_var >= 0`, `clip_val > 0` and `weight_step > 0`. Names are at
+    /// most 4096 bytes long and have no control characters.
     ///
     /// # Errors
     /// Names the first thing that does not fit.
@@ -218,8 +219,8 @@ impl Model {
     }
 }
 
-/// Checks texts that are written to files and shown as they are: not too long, and no control characters, which a terminal
-/// would obey.
+/// Checks texts that are written to files and shown as they are: not too long, and no control characters, which a
+/// terminal would obey.
 pub(crate) fn check_texts(
     place: &'static str,
     texts: impl IntoIterator<Item = impl AsRef<str>>,

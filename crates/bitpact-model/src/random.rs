@@ -13,7 +13,8 @@ impl Model {
     ///
     /// Weights are He-normal, `sqrt(2 / fan_in) * N(0, 1)` (He et al. 2015, arXiv 1502.01852, eq. 10); batch norm has
     /// `weight` in [0.5, 1.5), `bias` and `running_mean` in [-0.25, 0.25), `running_var` in [0.5, 1.5); `clip_val` is
-    /// in [1.5, 2.5), in [0.5, 2.5) where channels have their own; layer biases are in [-0.1, 0.1); learned weight steps are those that training starts from.
+    /// in [1.5, 2.5), in [0.5, 2.5) where channels have their own; layer biases are in [-0.1, 0.1); learned weight
+    /// steps are those that training starts from.
     ///
     /// # Errors
     /// Where plan, input or class names do not fit the graph ([`Model::check`]).

@@ -9,8 +9,8 @@ use crate::checkpoint::{PREFIXES, floats, is_checkpoint, not_safetensors};
 use crate::model::check_texts;
 use crate::{Checkpoint, InputDescription, ModelError, Tensor, file};
 
-/// Reads the named tensors of a safetensors file: a checkpoint of bitpact, whose model tensors are returned, or any file
-/// with PyTorch's names. A leading `module.` is dropped from names, `num_batches_tracked` is passed over.
+/// Reads the named tensors of a safetensors file: a checkpoint of bitpact, whose model tensors are returned, or any
+/// file with PyTorch's names. A leading `module.` is dropped from names, `num_batches_tracked` is passed over.
 ///
 /// # Errors
 /// A file that cannot be read, is not safetensors, has a tensor that is not float32, two of one name, or a name with

@@ -137,7 +137,8 @@ pub enum State {
     Finished,
 }
 
-/// The folder below `runs` in which `recipe` is trained, under whatever name, with how far it is; of several the one that is furthest.
+/// The folder below `runs` in which `recipe` is trained, under whatever name, with how far it is; of several the one
+/// that is furthest.
 pub fn find_run(runs: &Path, recipe: &Recipe) -> Option<(RunFolder, State)> {
     let entries = fs::read_dir(runs).ok()?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

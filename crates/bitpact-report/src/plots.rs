@@ -114,7 +114,8 @@ impl Book<'_> {
         Ok(Some(Plot { file, caption, svg }))
     }
 
-    /// A line for every word by which rows are called, over what `x` makes of a row; rows without such a number lie level.
+    /// A line for every word by which rows are called, over what `x` makes of a row; rows without such a number lie
+    /// level.
     fn against(&self, group: &Group, x: impl Fn(&Row) -> Option<f64>) -> Vec<Line> {
         let places: Vec<f64> = group.rows.iter().filter_map(&x).collect();
         let (left, right) = places.iter().fold((f64::MAX, f64::MIN), |(l, r), &v| (l.min(v), r.max(v)));
@@ -149,7 +150,8 @@ impl Book<'_> {
         lines
     }
 
-    /// Losses against clip values, up to that of guessing among ten or twice the trained one, and the trained one in place of the paper's.
+    /// Losses against clip values, up to that of guessing among ten or twice the trained one, and the trained one in
+    /// place of the paper's.
     fn losses(&self, row: Option<&Row>) -> Vec<Line> {
         let sweeps = row.and_then(|row| self.logs(row).next()).map_or(&[][..], |(_, log)| &log.sweeps);
         let mut stages: Vec<&str> = Vec::new();

@@ -29,8 +29,8 @@ pub struct Sweep {
     pub others: Vec<(f32, f64)>,
 }
 
-/// Sweeps the clip value of every activation of `model` over [`ALPHAS`], in the simulated view of `backend` on all of `images`. `told`
-/// hears of losses that are measured and of all, and says whether to go on.
+/// Sweeps the clip value of every activation of `model` over [`ALPHAS`], in the simulated view of `backend` on all of
+/// `images`. `told` hears of losses that are measured and of all, and says whether to go on.
 ///
 /// # Errors
 /// Images of another shape or with other classes than the network, or tensors that `backend` does not take.

@@ -80,9 +80,10 @@ pub enum TrainError {
 
 /// What the backward products of quantized layers read: the gradient of their accumulators, as it is or rounded.
 ///
-/// Codes are exact in all three. In a quantized network layers that do not read codes, and layers with groups, stay in float32, rounded
-/// to bfloat16 first where it is not `Fp32`. In a network without quantizers `Bf16` rounds what both factors of every product are, in
-/// the forward of training too; evaluation stays in float32, and `Int8` changes nothing.
+/// Codes are exact in all three. In a quantized network layers that do not read codes, and layers with groups, stay in
+/// float32, rounded to bfloat16 first where it is not `Fp32`. In a network without quantizers `Bf16` rounds what both
+/// factors of every product are, in the forward of training too; evaluation stays in float32, and `Int8` changes
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gradients {
     /// float32.
@@ -90,13 +91,13 @@ pub enum Gradients {
     Fp32,
     /// bfloat16, rounded half to even; sums in float32.
     Bf16,
-    /// 8-bit integers of one power-of-two unit a layer and step, rounded at random without bias (the idea of DoReFa's gradient quantizer,
-    /// arXiv 1606.06160, eq. 12); sums exact.
+    /// 8-bit integers of one power-of-two unit a layer and step, rounded at random without bias (the idea of DoReFa's
+    /// gradient quantizer, arXiv 1606.06160, eq. 12); sums exact.
     Int8,
 }
 
-/// Writes image `i` of a batch to its place in the buffer of one image and returns its label. What the image does not cover holds what the
-/// backend needs there and is left alone.
+/// Writes image `i` of a batch to its place in the buffer of one image and returns its label. What the image does not
+/// cover holds what the backend needs there and is left alone.
 pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8], Placement) -> usize + Sync);
 
 /// What a step needs.
@@ -107,9 +108,9 @@ pub struct StepInput<'a> {
     pub fill: Fill<'a>,
     /// Random numbers of this step and no other: what dropout and errors of sums draw from.
     pub key: Key,
-    /// Relative error of sums, as of an array that computes them in memory; 0 for none. Every sum of N codes of a bits times weights of w bits, but for
-    /// layers that read the image or give the logits, is off by a random integer of standard deviation
-    /// `sum_noise * sqrt(N (4^a - 1) / 3 (4^w - 1) / 3)`; gradients are those without it.
+    /// Relative error of sums, as of an array that computes them in memory; 0 for none. Every sum of N codes of a bits
+    /// times weights of w bits, but for layers that read the image or give the logits, is off by a random integer of
+    /// standard deviation `sum_noise * sqrt(N (4^a - 1) / 3 (4^w - 1) / 3)`; gradients are those without it.
     pub sum_noise: f32,
     /// What the loss compares the logits with beside the labels.
     pub loss: LossInput<'a>,
@@ -129,13 +130,14 @@ impl Default for StepInput<'_> {
 /// arXiv 1710.09412, eq. 1) o(c) = r [c = y] + (1 - r) [c = label of image n - 1 - i], and the loss its cross entropy,
 /// -sum q(c) log softmax(z)(c).
 ///
-/// With a teacher the loss is (1 - weight) times that and weight times T^2 KL(softmax(t / T) || softmax(z / T)) for the teacher's
-/// logits t (Hinton et al. 2015, arXiv 1503.02531, section 2).
+/// With a teacher the loss is (1 - weight) times that and weight times T^2 KL(softmax(t / T) || softmax(z / T)) for the
+/// teacher's logits t (Hinton et al. 2015, arXiv 1503.02531, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LossInput<'a> {
     /// Share of the target that is spread evenly over all classes, in 0..1.
     pub label_smoothing: f32,
-    /// r in 256ths: what is left of an image, the rest being the image as far from the batch's end. [`Fill`] mixes the pixels.
+    /// r in 256ths: what is left of an image, the rest being the image as far from the batch's end. [`Fill`] mixes the
+    /// pixels.
     pub mixup: Option<u16>,
     /// A network to learn from.
     pub teacher: Option<TeacherInput<'a>>,
@@ -183,7 +185,8 @@ pub struct LayerStatistics {
     pub name: String,
     /// Its clip value; of channels with their own, the largest, which sets the step.
     pub alpha: f32,
-    /// Gradient of the loss with respect to alpha in the last step, decay excluded; of channels with their own, the sum.
+    /// Gradient of the loss with respect to alpha in the last step, decay excluded; of channels with their own, the
+    /// sum.
     pub alpha_gradient: f32,
     /// Fraction of values at or above alpha since the last reset.
     pub clipped: f64,
@@ -252,15 +255,16 @@ pub trait TrainBackend {
     /// A plan that does not fit the network or cannot be trained; then nothing has changed.
     fn replan(&mut self, plan: &QuantPlan) -> Result<(), TrainError>;
 
-    /// Exchanges every tensor for its average, so that the average can be read and evaluated; called again, it puts them
-    /// back. Nothing happens where there is no average. No step may come in between.
+    /// Exchanges every tensor for its average, so that the average can be read and evaluated; called again, it puts
+    /// them back. Nothing happens where there is no average. No step may come in between.
     fn swap_average(&mut self);
 
-    /// Forward on one batch, dropout off, to estimate the running statistics anew: after call `batch` (0, 1, ...) each is the
-    /// mean of those of the batches 0 to `batch`, variances unbiased (PyTorch's `momentum=None`).
+    /// Forward on one batch, dropout off, to estimate the running statistics anew: after call `batch` (0, 1, ...) each
+    /// is the mean of those of the batches 0 to `batch`, variances unbiased (PyTorch's `momentum=None`).
     fn reestimate(&mut self, batch: u64, fill: Fill);
 
-    /// Starts to measure where the time of steps goes, or stops it and forgets what was measured; nothing where a backend cannot tell.
+    /// Starts to measure where the time of steps goes, or stops it and forgets what was measured; nothing where a
+    /// backend cannot tell.
     fn set_profile(&mut self, _on: bool) {}
 
     /// What was measured since [`TrainBackend::set_profile`]; `None` where nothing is.

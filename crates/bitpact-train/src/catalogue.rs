@@ -1,7 +1,8 @@
 //! Named runs with the results that are expected of them: the rows of a results book, as TOML.
 //!
-//! [`Catalogue::builtin`] holds the paper's CIFAR-10 tables and figures (`recipes/reproduce.toml` says the form in its head). Every row
-//! is a complete recipe: what all rows share, over it what its group sets, over it what it sets itself.
+//! [`Catalogue::builtin`] holds the paper's CIFAR-10 tables and figures (`recipes/reproduce.toml` says the form in its
+//! head). Every row is a complete recipe: what all rows share, over it what its group sets, over it what it sets
+//! itself.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -163,7 +164,8 @@ impl Catalogue {
         repeats.flat_map(|repeat| &repeat.seeds).chain(&row.seeds).copied().collect()
     }
 
-    /// Every wanted run in the order of training: group by group, and in a group the first seed of every row, then the second ones.
+    /// Every wanted run in the order of training: group by group, and in a group the first seed of every row, then the
+    /// second ones.
     pub fn queue(&self) -> Vec<(&Row, u64)> {
         let mut queue: Vec<(&Row, u64)> = Vec::new();
         for group in &self.groups {

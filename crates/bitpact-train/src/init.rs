@@ -10,8 +10,8 @@ use bitpact_model::{Model, Tensor};
 const PRELU_START: f32 = 0.25;
 
 /// Start values by name: convolutions normal with variance 2 / (cin*k*k) (He et al. 2015, eq. 10), linear layers and
-/// biases uniform within 1/sqrt(inputs) as in PyTorch, batch norms the identity, slopes of PReLU 0.25, every clip value `clip_init`, learned weight
-/// steps `2 mean|w| / sqrt(q_max)` ([`bitpact_core::lsq_start`]).
+/// biases uniform within 1/sqrt(inputs) as in PyTorch, batch norms the identity, slopes of PReLU 0.25, every clip value
+/// `clip_init`, learned weight steps `2 mean|w| / sqrt(q_max)` ([`bitpact_core::lsq_start`]).
 ///
 /// Each tensor has its own stream of numbers, so a seed gives the same weights to networks that differ elsewhere.
 pub fn initial_tensors(graph: &Graph, plan: &QuantPlan, seed: u64, clip_init: f32) -> BTreeMap<String, Tensor> {

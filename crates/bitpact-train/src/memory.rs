@@ -7,8 +7,9 @@ use bitpact_graph::{Graph, NodeId, Op, QuantPlan};
 /// Share by which an estimate may be too low.
 const MARGIN: f64 = 1.1;
 
-/// Bytes that a training plan needs for one image of a batch, estimated from its graph: 32-bit accumulators and what is made of them for every
-/// product, codes of one byte (floats of four without quantizers) for every other node, and three gradients as large as the largest tensor.
+/// Bytes that a training plan needs for one image of a batch, estimated from its graph: 32-bit accumulators and what is
+/// made of them for every product, codes of one byte (floats of four without quantizers) for every other node, and
+/// three gradients as large as the largest tensor.
 pub fn image_bytes(graph: &Graph, plan: &QuantPlan) -> u64 {
     let code = if plan.is_float() { 4 } else { 1 };
     let (mut sum, mut largest) = (0, 0);

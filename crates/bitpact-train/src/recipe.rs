@@ -1,7 +1,8 @@
 //! What to train and how, as one flat TOML file: every key a field, every field checked, flags over files.
 //!
-//! A [`Draft`] is a recipe that may still change: built-in text or a file, with flags set on top of it. [`Draft::finish`]
-//! checks every value once and gives a [`Recipe`], whose [`Recipe::to_toml`] is the `config.toml` of a run.
+//! A [`Draft`] is a recipe that may still change: built-in text or a file, with flags set on top of it.
+//! [`Draft::finish`] checks every value once and gives a [`Recipe`], whose [`Recipe::to_toml`] is the `config.toml` of
+//! a run.
 
 mod bits;
 mod builtin;

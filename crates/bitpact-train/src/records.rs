@@ -74,7 +74,8 @@ pub struct EpochRecord {
     pub images_per_s: f64,
     /// Seconds of training in this epoch, since the last resume.
     pub seconds: f64,
-    /// Largest distance that conversion proved of any layer's integers from its real sum before rounding, in output codes.
+    /// Largest distance that conversion proved of any layer's integers from its real sum before rounding, in output
+    /// codes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversion_worst_error: Option<f64>,
     /// Every activation: means over the epoch's steps, alpha and its gradient of the last one.

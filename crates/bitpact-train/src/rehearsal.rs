@@ -14,8 +14,9 @@ use crate::{
 /// Of the recipe's learning rate: labels at random teach nothing, and weights should stay about what they are.
 const RATE_SCALE: f64 = 1.0 / 64.0;
 
-/// The steps of a recipe over the same first images again and again, augmented anew in each, with the weights that a run
-/// starts from. Where the bits change in the course of the run, the last ones; without a teacher. Nothing is evaluated or written.
+/// The steps of a recipe over the same first images again and again, augmented anew in each, with the weights that a
+/// run starts from. Where the bits change in the course of the run, the last ones; without a teacher. Nothing is
+/// evaluated or written.
 pub struct Rehearsal<'a> {
     setup: Setup,
     batches: Batches<'a>,

@@ -4,8 +4,8 @@ use crate::LossInput;
 use crate::loss::cross_entropy;
 use crate::task::dense_loss;
 
-/// Loss of `logits` as `input` says ([`LossInput`]) for image `i` of the batch with these `labels`, and whether the largest
-/// logit (the lowest index winning ties) is the label's, of two mixed images the one's with the larger share.
+/// Loss of `logits` as `input` says ([`LossInput`]) for image `i` of the batch with these `labels`, and whether the
+/// largest logit (the lowest index winning ties) is the label's, of two mixed images the one's with the larger share.
 /// `gradient[c]` is the loss's derivative by logit c, divided by the number of images.
 pub(super) fn loss(
     logits: &[f32],

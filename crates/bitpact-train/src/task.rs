@@ -40,8 +40,8 @@ impl DenseLoss {
         Self::NAMES[self as usize]
     }
 
-    /// The usual loss for targets of a kind: cross entropy for masks, L1 for images, L2 for numbers; none for classes, whose loss is the
-    /// cross entropy of [`crate::LossInput`].
+    /// The usual loss for targets of a kind: cross entropy for masks, L1 for images, L2 for numbers; none for classes,
+    /// whose loss is the cross entropy of [`crate::LossInput`].
     pub fn usual(kind: TargetKind) -> Option<Self> {
         match kind {
             TargetKind::Class => None,
@@ -81,9 +81,10 @@ pub struct Targets<'a> {
     pub values: &'a [f32],
 }
 
-/// Loss of the output of example `i` of a batch of `batch`, `[pixel][channel]` with `channels` channels. `gradient` is the loss's derivative by
-/// each value, divided by the number of examples. With a teacher, `weight` of the loss compares with its output instead: classes by the
-/// divergence of the softmax at the temperature, values by the same loss.
+/// Loss of the output of example `i` of a batch of `batch`, `[pixel][channel]` with `channels` channels. `gradient` is
+/// the loss's derivative by each value, divided by the number of examples. With a teacher, `weight` of the loss
+/// compares with its output instead: classes by the divergence of the softmax at the temperature, values by the same
+/// loss.
 pub(crate) fn dense_loss(
     output: &[f32],
     channels: usize,
@@ -262,8 +263,8 @@ impl Meter {
     }
 }
 
-/// The mean structural similarity of two images over windows of 8x8 pixels, every fourth one (Wang et al. 2004, eq. 13), of the mean of
-/// the channels, pixels from 0 to 1.
+/// The mean structural similarity of two images over windows of 8x8 pixels, every fourth one (Wang et al. 2004, eq.
+/// 13), of the mean of the channels, pixels from 0 to 1.
 fn ssim(a: &[f32], b: &[f32], (h, w, c): (usize, usize, usize)) -> f64 {
     let (c1, c2, side) = (0.01f64.powi(2), 0.03f64.powi(2), 8.min(h).min(w));
     let grey =

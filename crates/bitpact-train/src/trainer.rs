@@ -430,7 +430,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The integer network's accuracy with its file and its worst error, the simulated one where it is due, and the one on the held-out images.
+    /// The integer network's accuracy with its file and its worst error, the simulated one where it is due, and the one
+    /// on the held-out images.
     fn evaluate(&mut self, backend: &mut dyn TrainBackend, model: &Model, epoch: u32) -> Result<Evaluated, RunError> {
         let test = self.images.test;
         let is_float = self.setup.plan.is_float();

@@ -138,8 +138,8 @@ fn bicubic(test: &dyn Dataset) -> f64 {
     sum / test.len() as f64
 }
 
-/// The whole recipes: enlarged drawings are at least 1 dB better than bicubic ones, parts overlap by at least 0.6, and measures are three times
-/// as good as their mean.
+/// The whole recipes: enlarged drawings are at least 1 dB better than bicubic ones, parts overlap by at least 0.6, and
+/// measures are three times as good as their mean.
 #[test]
 #[ignore = "takes minutes"]
 fn each_recipe_reaches_its_mark() {

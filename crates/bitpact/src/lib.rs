@@ -14,7 +14,8 @@
 //! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
 //! | [`engine`] | running integers | [`Engine`], [`Interpreter`], [`Executor`] |
 //!
-//! [`lm`] and [`ptq`] are a house of their own: language models quantized after training. [`accel`] stands beside them: what a network takes on a machine that is only thought of, and the gates of such a machine.
+//! [`lm`] and [`ptq`] are a house of their own: language models quantized after training. [`accel`] stands beside them:
+//! what a network takes on a machine that is only thought of, and the gates of such a machine.
 //!
 //! ## A network, and its bits
 //!
@@ -35,9 +36,9 @@
 //!
 //! ## From random weights to integers
 //!
-//! A [`Recipe`] is everything that decides a result. A run trains it, converts the network after every epoch and measures
-//! the integers; its folder can be killed at any moment and resumed to the same bytes. Here, a few steps on a few images of
-//! the built-in set:
+//! A [`Recipe`] is everything that decides a result. A run trains it, converts the network after every epoch and
+//! measures the integers; its folder can be killed at any moment and resumed to the same bytes. Here, a few steps on a
+//! few images of the built-in set:
 //!
 //! ```
 //! use std::sync::atomic::AtomicBool;
@@ -69,8 +70,8 @@
 //!
 //! ## Running integers
 //!
-//! An [`Engine`] is loaded once and shared: every thread that calls it computes on its own, with the same weights. The examples
-//! `classify` and `own_arrays` show it with pictures and with arrays.
+//! An [`Engine`] is loaded once and shared: every thread that calls it computes on its own, with the same weights. The
+//! examples `classify` and `own_arrays` show it with pictures and with arrays.
 //!
 //! ```
 //! use bitpact::engine::ExecOptions;

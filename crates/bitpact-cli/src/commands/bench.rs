@@ -47,7 +47,8 @@ consists of: every row is the time that the workers spend on a pass divided by t
 each other while it is under way (kernels that run as one pass wait in one row), so that the rows add up to the step. A product is compared with this machine's highest multiply-add
 rate of its kind of number on as many threads. Busy is the share of the step that a worker does not wait.")]
 pub(crate) struct Args {
-    /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a network
+    /// A .bitpact file, a checkpoint, the folder of a run, the name of an architecture, or a TOML or JSON file with a
+    /// network
     #[arg(required_unless_present = "train")]
     model: Option<PathBuf>,
     /// Measure training steps of this recipe, a built-in one or a TOML file
@@ -59,7 +60,8 @@ pub(crate) struct Args {
     /// Height and width of the images [default: the architecture's own, with --train the data set's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     image_size: Option<u32>,
-    /// Numbers of threads, a row for each [default: 1 and all of the machine's; with --train, which takes one number, all]
+    /// Numbers of threads, a row for each [default: 1 and all of the machine's; with --train, which takes one number,
+    /// all]
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
     /// Images computed at once, a row for each

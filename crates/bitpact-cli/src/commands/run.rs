@@ -14,7 +14,8 @@ use crate::loaded::{Loaded, open};
 use crate::machine::MachineArgs;
 use crate::out::{percent, print, table};
 
-/// Runs the integer network on PNG or JPEG pictures and shows the five most likely classes of each, of a mask the largest parts
+/// Runs the integer network on PNG or JPEG pictures and shows the five most likely classes of each, of a mask the
+/// largest parts
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

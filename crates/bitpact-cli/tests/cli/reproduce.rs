@@ -1,4 +1,5 @@
-//! Rows of a catalogue: trained by a queue that is stopped and moved, and their book with no log, some, and all of them.
+//! Rows of a catalogue: trained by a queue that is stopped and moved, and their book with no log, some, and all of
+//! them.
 
 use super::*;
 

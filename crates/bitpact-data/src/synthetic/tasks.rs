@@ -38,7 +38,8 @@ const PULSE_HEIGHT: (f32, f32) = (70.0, 150.0);
 /// Greatest noise of a sample, of 255.
 const SIGNAL_NOISE: f32 = 12.0;
 
-/// Images of half the size, each pixel the mean of four with noise, and the drawings themselves, with sharp edges and without noise.
+/// Images of half the size, each pixel the mean of four with noise, and the drawings themselves, with sharp edges and
+/// without noise.
 ///
 /// # Errors
 /// When either number is 0.
@@ -77,8 +78,8 @@ pub fn segments(seed: u64, train: usize, test: usize) -> Result<Split, DataError
     split((train, test), "segments", seed, SHAPE, TargetKind::Mask { h: SIDE, w: SIDE }, &PARTS, draw)
 }
 
-/// Signals of one row: a pulse `height / (1 + ((x - place) / width)^2)` over a sloping ground, with noise; and its place and width, each
-/// from -1 to 1 over their range.
+/// Signals of one row: a pulse `height / (1 + ((x - place) / width)^2)` over a sloping ground, with noise; and its
+/// place and width, each from -1 to 1 over their range.
 ///
 /// # Errors
 /// When either number is 0.

@@ -1,4 +1,5 @@
-//! Everything that a window sees as the channels of one pixel: products whose windows the kernels do not take run on those of 1x1.
+//! Everything that a window sees as the channels of one pixel: products whose windows the kernels do not take run on
+//! those of 1x1.
 
 use bitpact_kernels::{Aligned, Layout, Workers};
 use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerTerm};
@@ -58,7 +59,8 @@ impl ColumnSlots {
         found
     }
 
-    /// The copy of a product's windows over the tensor at `place`; none where the kernels take its window, or nothing was set aside.
+    /// The copy of a product's windows over the tensor at `place`; none where the kernels take its window, or nothing
+    /// was set aside.
     pub(super) fn columns(&self, model: &IntegerModel, product: &IntegerProduct, place: Place) -> Option<Columns> {
         let at = self.of.iter().find(|(name, _)| *name == product.name)?.1;
         let Place::Codes { slot: input, layout: from } = place else { return None };

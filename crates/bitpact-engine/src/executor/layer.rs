@@ -13,8 +13,8 @@ use super::general::{GeneralSum, Tensors, View};
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // A network has tens of them.
 pub(super) enum Layer {
-    /// Products, a shortcut and the requantization in the kernels, to codes or to values of 32 bits; before them the copies of windows that
-    /// they read.
+    /// Products, a shortcut and the requantization in the kernels, to codes or to values of 32 bits; before them the
+    /// copies of windows that they read.
     Fused {
         layer: FusedLayer,
         columns: Vec<Columns>,

@@ -1,9 +1,9 @@
 //! The executor: an integer network planned once for one instruction set, then run on batches.
 //!
-//! Where there are images for all threads, every task of the pool is a few images, taken through all layers in the memory of its
-//! worker, without barriers between layers, and through those with many weights together; the images left over are computed one by
-//! one, each layer shared by all threads.
-//! The first images reserve the memory that they need; nothing is allocated after them.
+//! Where there are images for all threads, every task of the pool is a few images, taken through all layers in the
+//! memory of its worker, without barriers between layers, and through those with many weights together; the images left
+//! over are computed one by one, each layer shared by all threads. The first images reserve the memory that they need;
+//! nothing is allocated after them.
 
 mod arena;
 mod columns;
@@ -85,8 +85,8 @@ pub enum EngineError {
     },
 }
 
-/// Runs an integer network. Gives the same integers as [`Interpreter`](crate::Interpreter) on every instruction set, with any
-/// number of threads.
+/// Runs an integer network. Gives the same integers as [`Interpreter`](crate::Interpreter) on every instruction set,
+/// with any number of threads.
 #[derive(Debug)]
 pub struct Executor {
     plan: Arc<Plan>,
@@ -114,8 +114,8 @@ impl Executor {
         with_loaded(path.as_ref(), |model| Self::new(model, options))
     }
 
-    /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks; where a product
-    /// has fewer, its last.
+    /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks;
+    /// where a product has fewer, its last.
     ///
     /// # Errors
     /// As [`Executor::new`].
@@ -171,8 +171,8 @@ impl Executor {
         self.pool.threads()
     }
 
-    /// Computes the logits of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives n rows of
-    /// [`Executor::output_len`].
+    /// Computes the logits of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives n
+    /// rows of [`Executor::output_len`].
     ///
     /// # Panics
     /// If a length does not fit.
@@ -189,8 +189,9 @@ impl Executor {
         });
     }
 
-    /// Computes a batch; `after` is called after each layer of each image with the number of the image and of the tensor written. Threads
-    /// take images for themselves while there are as many for each, and what is left over together.
+    /// Computes a batch; `after` is called after each layer of each image with the number of the image and of the
+    /// tensor written. Threads take images for themselves while there are as many for each, and what is left over
+    /// together.
     fn each(&self, pixels: &[u8], after: &(dyn Fn(usize, usize, &Arena) + Sync)) {
         let (image, threads) = (self.image_len(), self.threads());
         let images = pixels.len() / image;

@@ -308,8 +308,8 @@ impl Plan {
         }
     }
 
-    /// A product for the kernels, the slot it reads and the copy that fills it; `None` for a product of sums or with a window of
-    /// another form.
+    /// A product for the kernels, the slot it reads and the copy that fills it; `None` for a product of sums or with a
+    /// window of another form.
     fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct) -> Option<Read<'m>> {
         let Place::Codes { slot, layout } = self.places[product.input] else { return None };
         let window = &product.window;
@@ -360,8 +360,8 @@ impl Plan {
         if self.many_weights < self.layers.len() { TOGETHER } else { 1 }
     }
 
-    /// Where the last layers with more bytes of weights than of outputs begin, if those weights have no room in the caches: for several images
-    /// they are fetched once.
+    /// Where the last layers with more bytes of weights than of outputs begin, if those weights have no room in the
+    /// caches: for several images they are fetched once.
     fn many_weights(&self) -> usize {
         let outputs = |tensor: usize| match self.places[tensor] {
             Place::Codes { layout, .. } => layout.len(),
@@ -376,7 +376,8 @@ impl Plan {
         if is_worth { first } else { layers }
     }
 
-    /// Computes an image for each arena; `after` is called after each layer of each with the number of the image and of the tensor written.
+    /// Computes an image for each arena; `after` is called after each layer of each with the number of the image and of
+    /// the tensor written.
     pub(super) fn run(
         &self,
         arenas: &mut [Arena],

@@ -1,5 +1,5 @@
-//! Each layer of a converted network, fed the integer network's own input codes, against the formula of training in real
-//! numbers: what comparisons of integers with integers cannot see.
+//! Each layer of a converted network, fed the integer network's own input codes, against the formula of training in
+//! real numbers: what comparisons of integers with integers cannot see.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,11 +63,11 @@ pub struct FormulaCheck {
     pub first: Option<FormulaDifference>,
 }
 
-/// Compares the interpreter's values of `conversion` with the formula of training on `images` images. Every layer that sums
-/// terms is fed the integer network's own input codes, so errors do not add up, and computed in float64 from the tensors of
-/// `model`: weights as its quantizers give them (16-bit codes for layers trained in float), biases, batch norms with their
-/// running statistics and eps, shortcuts, clip values. A code must be the formula's value, rounded, or, within the error that
-/// conversion proved of a rounding boundary, its neighbour.
+/// Compares the interpreter's values of `conversion` with the formula of training on `images` images. Every layer that
+/// sums terms is fed the integer network's own input codes, so errors do not add up, and computed in float64 from the
+/// tensors of `model`: weights as its quantizers give them (16-bit codes for layers trained in float), biases, batch
+/// norms with their running statistics and eps, shortcuts, clip values. A code must be the formula's value, rounded,
+/// or, within the error that conversion proved of a rounding boundary, its neighbour.
 ///
 /// `load(range, pixels)` writes the images numbered `range`, HWC.
 ///

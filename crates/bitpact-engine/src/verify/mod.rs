@@ -47,7 +47,8 @@ pub struct VerifyOptions {
 }
 
 impl VerifyOptions {
-    /// Every instruction set of this machine, with 1 to `most` threads; above 4, every doubling and `most` itself. With probes.
+    /// Every instruction set of this machine, with 1 to `most` threads; above 4, every doubling and `most` itself. With
+    /// probes.
     pub fn up_to(most: usize) -> Self {
         let threads = (1..=most.max(1)).filter(|&n| n <= 4 || n.is_power_of_two() || n == most).collect();
         Self { isas: Isa::available(), threads, probes: true }
@@ -122,11 +123,13 @@ pub struct Verification {
 }
 
 /// Compares the interpreter of `model` with executors of the same network written to bytes and read again, on `images`
-/// images: every code of every layer, on every path of `options`, for half of the images computed in a batch and for the
-/// other half alone. Paths take turns in which half is which. Before them, where the options say so, each kind of layer is computed on inputs of odd
-/// sizes, with padding of 0 and of the middle of its range, in networks of a few pixels.
+/// images: every code of every layer, on every path of `options`, for half of the images computed in a batch and for
+/// the other half alone. Paths take turns in which half is which. Before them, where the options say so, each kind of
+/// layer is computed on inputs of odd sizes, with padding of 0 and of the middle of its range, in networks of a few
+/// pixels.
 ///
-/// `load(range, pixels)` writes the images numbered `range`, HWC; `progress(done)` is called with the number of images done.
+/// `load(range, pixels)` writes the images numbered `range`, HWC; `progress(done)` is called with the number of images
+/// done.
 ///
 /// # Errors
 /// A network the engine refuses, or whose codes of all layers need more memory than there is.

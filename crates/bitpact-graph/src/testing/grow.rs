@@ -458,7 +458,8 @@ impl Grower<'_> {
         self.act(norm)
     }
 
-    /// The logits: a layer over everything, or one that a window leaves one position of, with or without what may follow it.
+    /// The logits: a layer over everything, or one that a window leaves one position of, with or without what may
+    /// follow it.
     fn end(&mut self, mut last: NodeId) {
         if self.kinds[last] == Some(Kind::Stream) {
             last = self.act_of_stream(last);

@@ -1,7 +1,7 @@
 //! Random networks for the tests of every crate that computes them: every op, every parameter at its edges.
 //!
-//! A network is a function of a list of numbers, its choices, and the simplest one where they are zero or run out. A property test draws the
-//! list, so that its counterexample shrinks to a small network:
+//! A network is a function of a list of numbers, its choices, and the simplest one where they are zero or run out. A
+//! property test draws the list, so that its counterexample shrinks to a small network:
 //!
 //! ```
 //! use bitpact_graph::testing::{Choices, network};
@@ -58,16 +58,16 @@ impl Choices {
 /// Which networks are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
-    /// Terms of a sum at the most, at least 2. With 2 they are a product and a shortcut, or a branch of products and the projection
-    /// of the tensor that it starts from.
+    /// Terms of a sum at the most, at least 2. With 2 they are a product and a shortcut, or a branch of products and
+    /// the projection of the tensor that it starts from.
     pub terms: usize,
-    /// Whether windows are drawn that are not square or have other strides, dilation or uneven padding, and transposed convolutions,
-    /// views, functions and multiplications.
+    /// Whether windows are drawn that are not square or have other strides, dilation or uneven padding, and transposed
+    /// convolutions, views, functions and multiplications.
     pub is_any: bool,
 }
 
-/// A network of sums of two terms, and its bits. It fits the form that integers can follow, and its tensors are small enough for plain
-/// loops.
+/// A network of sums of two terms, and its bits. It fits the form that integers can follow, and its tensors are small
+/// enough for plain loops.
 pub fn network(choices: &mut Choices) -> (Graph, QuantPlan) {
     network_of(Form { terms: 2, is_any: false }, choices)
 }

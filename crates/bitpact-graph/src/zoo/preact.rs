@@ -15,8 +15,8 @@ fn conv(b: &mut Builder, name: String, x: NodeId, out_channels: usize, kernel: u
 }
 
 /// `x + conv2(act2(bn2(conv1(act1(bn1(x))))))`, three stages of 16, 32 and 64 channels, then a batch norm and an
-/// activation. Where the size changes, the stream is subsampled (option A), or with `projections` a 1x1 convolution of the
-/// activated tensor takes its place.
+/// activation. Where the size changes, the stream is subsampled (option A), or with `projections` a 1x1 convolution of
+/// the activated tensor takes its place.
 pub(super) fn cifar(
     name: &str,
     depth: usize,
@@ -53,9 +53,9 @@ pub(super) fn cifar(
     b.classifier(name, "linear", x, classes)
 }
 
-/// The stem of an ordinary ResNet, then blocks whose first convolution reads the pool in the first block and a batch norm and
-/// activation of the stream in the others, as in Tensorpack; a 1x1 convolution of what that convolution reads where the
-/// size changes. The stride is the 3x3 convolution's.
+/// The stem of an ordinary ResNet, then blocks whose first convolution reads the pool in the first block and a batch
+/// norm and activation of the stream in the others, as in Tensorpack; a 1x1 convolution of what that convolution reads
+/// where the size changes. The stride is the 3x3 convolution's.
 pub(super) fn imagenet(
     name: &str,
     blocks: &[usize; 4],

@@ -43,9 +43,9 @@ pub(super) fn vgg_small(input: Shape, classes: usize) -> Result<Graph, GraphErro
 }
 
 /// 48@5, pool, 64@3, 64@3, pool, 128@3, 128@3, 128@3, dropout 0.5, 512, classes: the layers and names of Tensorpack's
-/// `svhn-digit-dorefa`, whose images have 40 rows and columns. Convolutions 0, 3, 5 and 6 have no padding; the last one's
-/// window is all that is left, 5x5 for those images. `pool` here follows the activation instead of preceding it, which
-/// gives the same codes. The first convolution has a bias and no batch norm.
+/// `svhn-digit-dorefa`, whose images have 40 rows and columns. Convolutions 0, 3, 5 and 6 have no padding; the last
+/// one's window is all that is left, 5x5 for those images. `pool` here follows the activation instead of preceding it,
+/// which gives the same codes. The first convolution has a bias and no batch norm.
 pub(super) fn svhn_cnn(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     let mut b = Builder::new(input);
     let conv =

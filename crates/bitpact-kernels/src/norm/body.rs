@@ -212,8 +212,8 @@ impl<const RELU: bool> Sink for RealOut<'_, RELU> {
     }
 }
 
-/// Backward of an activation on one block: masks g, adds to alpha's gradient, what comes of the step apart where channels have clip values
-/// of their own, and to the count of clipped elements.
+/// Backward of an activation on one block: masks g, adds to alpha's gradient, what comes of the step apart where
+/// channels have clip values of their own, and to the count of clipped elements.
 pub(super) trait Act: Copy {
     fn mask(&self, block: usize, u: &Lanes, g: &mut Lanes, alpha: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]);
 }

@@ -21,7 +21,8 @@ impl Gradient for RealGradient<'_> {
     }
 }
 
-/// The bits of a float32 with its mantissa rounded half to even to bfloat16's, the lower half zero. Not a number stays one.
+/// The bits of a float32 with its mantissa rounded half to even to bfloat16's, the lower half zero. Not a number stays
+/// one.
 #[inline(always)]
 pub(crate) fn to_bf16(d: f32) -> u32 {
     let bits = d.to_bits();
@@ -65,8 +66,8 @@ pub(super) struct S8Gradient<'a> {
     pub(super) random: u32,
 }
 
-/// A mixer of 32 bits (Wellons' search for integer hashes, constants 0x7feb352d and 0x846ca68b): a bijection whose output bits each
-/// depend on all input bits.
+/// A mixer of 32 bits (Wellons' search for integer hashes, constants 0x7feb352d and 0x846ca68b): a bijection whose
+/// output bits each depend on all input bits.
 #[inline(always)]
 fn mix(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
@@ -80,7 +81,8 @@ impl Gradient for S8Gradient<'_> {
         let out = &mut lanes_mut(self.bytes)[to];
         let mut codes = [0u8; BLOCK];
         for i in 0..BLOCK {
-            // An odd multiple of 2^-17 between -1/2 and 1/2: the sum below is exact for integers up to 127 and never half way.
+            // An odd multiple of 2^-17 between -1/2 and 1/2: the sum below is exact for integers up to 127 and never
+            // half way.
             let draw = (mix((at * BLOCK + i) as u32 ^ self.random) >> 16) as i32;
             let shift = (2 * draw - 65_535) as f32 * (1.0 / 131_072.0);
             let v = d[i] + shift;

@@ -108,8 +108,8 @@ pub enum Output<'a> {
 /// The activation, as its backward needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation<'a> {
-    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+` or `pact-sym`. `fixed` and `relu` are taken for `pact`, whose
-    /// sum nobody need read, and `lsq` for `pact+`.
+    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+` or `pact-sym`. `fixed` and `relu` are taken
+    /// for `pact`, whose sum nobody need read, and `lsq` for `pact+`.
     Clip {
         /// The quantizer.
         quant: ActQuant,
@@ -337,7 +337,8 @@ impl<'a> UnitSums<'a> {
 }
 
 /// Backward, pass one, over one image: masks `g` (dL/dy, dense) in place to dL/du and sums it per channel.
-/// `alpha_gradients[c]` is dL/dalpha of channels that clip apart; other activations do not touch it, and it may be empty with them.
+/// `alpha_gradients[c]` is dL/dalpha of channels that clip apart; other activations do not touch it, and it may be
+/// empty with them.
 ///
 /// # Panics
 /// As [`apply`].
@@ -434,8 +435,8 @@ pub enum GradientOutput<'a> {
     Rounded(&'a mut [f32]),
     /// bfloat16, two bytes a value.
     Bf16(&'a mut [u8]),
-    /// `128 + n`, n being the value, between -127 and 127, rounded up or down at random: up with the probability of its remainder. The
-    /// random numbers are functions of `random` and the element's place in the image.
+    /// `128 + n`, n being the value, between -127 and 127, rounded up or down at random: up with the probability of its
+    /// remainder. The random numbers are functions of `random` and the element's place in the image.
     S8 {
         /// The bytes.
         bytes: &'a mut [u8],
@@ -444,8 +445,8 @@ pub enum GradientOutput<'a> {
     },
 }
 
-/// Backward, pass two, over one image: `dz = g*k1 + z*k2 + k3` into a bordered buffer, `g` being dL/du of pass one; border pixels are
-/// left alone.
+/// Backward, pass two, over one image: `dz = g*k1 + z*k2 + k3` into a bordered buffer, `g` being dL/du of pass one;
+/// border pixels are left alone.
 ///
 /// With N pixels in the batch: k1 = gamma/sigma, k2 = -k1 * sum_gx/N * xa, k3 = -k1 * (sum_g/N + xb * sum_gx/N).
 ///

@@ -12,7 +12,8 @@ pub(super) struct Folded {
     pub(super) term: IntegerTerm,
     /// Real value of one unit, per channel.
     pub(super) scale: Vec<f64>,
-    /// Real value that is added, per channel, and the value that stands for zero: `y = (value - zero) * scale[c] + offset[c]`.
+    /// Real value that is added, per channel, and the value that stands for zero: `y = (value - zero) * scale[c] +
+    /// offset[c]`.
     pub(super) offset: Vec<f64>,
     pub(super) zero: i64,
     pub(super) ranges: Vec<(i64, i64)>,

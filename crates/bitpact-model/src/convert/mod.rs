@@ -55,8 +55,8 @@ pub struct LayerReport {
     pub name: String,
     /// Smallest and largest sum of any channel, for any image.
     pub acc_range: (i64, i64),
-    /// Largest distance of the integers from the real sum before rounding, in output codes; for the logits, relative to the
-    /// largest logit; for a residual stream, in its own units, all roundings from its start included.
+    /// Largest distance of the integers from the real sum before rounding, in output codes; for the logits, relative to
+    /// the largest logit; for a residual stream, in its own units, all roundings from its start included.
     pub worst_error: f64,
     /// Right shift of the sum; for the logits, their scale is `2^-shift` and nothing is shifted.
     pub shift: i32,
@@ -106,15 +106,16 @@ pub struct ActReport {
     pub bits: u8,
 }
 
-/// Folds batch norm with its running statistics, biases, shortcuts, clipping and rounding of `model` into requantizations.
+/// Folds batch norm with its running statistics, biases, shortcuts, clipping and rounding of `model` into
+/// requantizations.
 ///
-/// For a product of codes with step `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points * q_w)`,
-/// `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output code is
-/// `clamp(round(y * q_max / alpha), 0, q_max)`; channels with clip values of their own have the step of the largest, and end at
-/// `round(alpha[c] * q_max / max alpha)`. Signed codes are stored as `q + q_max`, and the zero `q_max` of a tensor is
-/// folded into the constants of its readers like a zero point. The input's scale is folded into the weights that read the image before
-/// they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All constants come from f64 with
-/// `+ - * /` and square roots, so they are the same on every machine.
+/// For a product of codes with step `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points *
+/// q_w)`, `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output
+/// code is `clamp(round(y * q_max / alpha), 0, q_max)`; channels with clip values of their own have the step of the
+/// largest, and end at `round(alpha[c] * q_max / max alpha)`. Signed codes are stored as `q + q_max`, and the zero
+/// `q_max` of a tensor is folded into the constants of its readers like a zero point. The input's scale is folded into
+/// the weights that read the image before they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All
+/// constants come from f64 with `+ - * /` and square roots, so they are the same on every machine.
 ///
 /// # Errors
 /// A float network, an invalid model, or a layer whose sums could overflow; the error names the layer.

@@ -2,9 +2,10 @@
 //!
 //! All streams that are added up or concatenated have one scale s, so that an identity shortcut is an exact integer
 //! addition, however deep the network. s is found before any integer is made: the real range of every stream is proved
-//! from the ranges of the sums and shortcuts that are added to it, and s is the smallest `a / 2^m` for which no stream of
-//! the group can leave `[-2^26, 2^26]`, where `a` is the step of the first codes that are added as a shortcut, or 1 (m may
-//! then be negative). What is added to a stream is rounded to a multiple of s, to the nearest one, and to nothing else.
+//! from the ranges of the sums and shortcuts that are added to it, and s is the smallest `a / 2^m` for which no stream
+//! of the group can leave `[-2^26, 2^26]`, where `a` is the step of the first codes that are added as a shortcut, or 1
+//! (m may then be negative). What is added to a stream is rounded to a multiple of s, to the nearest one, and to
+//! nothing else.
 
 use std::collections::HashMap;
 
@@ -17,8 +18,8 @@ use super::{ConvertError, Converter};
 use crate::{IntegerEnd, IntegerOp, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind};
 
 /// Largest value of a stream. What a network really reaches is some hundred times less than what it can be proved to
-/// reach, so about 18 bits are left for the spread of values; the multipliers of 31 bits keep up with that, and the sums stay below
-/// 2^53.
+/// reach, so about 18 bits are left for the spread of values; the multipliers of 31 bits keep up with that, and the
+/// sums stay below 2^53.
 const LARGEST: f64 = (1u64 << 26) as f64;
 
 /// Halvings of a scale at the most; a stream that is always 0 would never end them.

@@ -196,8 +196,8 @@ fn reach((lo, hi): (i64, i64)) -> f64 {
     lo.unsigned_abs().max(hi.unsigned_abs()) as f64
 }
 
-/// The largest power of two whose multiples of the scales stay below 2^30, and of the outputs below 2^62; between 2^-1000 and
-/// 2^1000.
+/// The largest power of two whose multiples of the scales stay below 2^30, and of the outputs below 2^62; between
+/// 2^-1000 and 2^1000.
 pub(super) fn output_exponent(terms: &[Folded], offset: &[f64]) -> Option<i32> {
     let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
     let scale = largest(&mut terms.iter().flat_map(|folded| folded.scale.iter().map(|s| s.abs())));

@@ -57,8 +57,8 @@ pub(crate) mod tag {
     pub(crate) const UNIFORM: u8 = 0x80;
 }
 
-/// The byte before a list of integers: the least number of bytes that holds every value in two's complement, and whether all
-/// values are equal, so that one is written.
+/// The byte before a list of integers: the least number of bytes that holds every value in two's complement, and
+/// whether all values are equal, so that one is written.
 pub(crate) fn list_head(values: &[i64]) -> u8 {
     let bytes = |v: i64| {
         let significant = 65 - if v < 0 { (!v).leading_zeros() } else { v.leading_zeros() };

@@ -1,4 +1,5 @@
-//! Reads a `.bitpact` file from untrusted bytes: every length is checked against what is left before memory is reserved.
+//! Reads a `.bitpact` file from untrusted bytes: every length is checked against what is left before memory is
+//! reserved.
 
 use bitpact_core::{Bits, Grid, Requantization, pack};
 use bitpact_graph::{Move, Padding, Shape, Window};
@@ -134,8 +135,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `n` integers; `full` ones are written out even where they are equal, because n is not a number of things that the
-    /// file holds.
+    /// `n` integers; `full` ones are written out even where they are equal, because n is not a number of things that
+    /// the file holds.
     fn list(&mut self, field: &str, n: usize, full: bool) -> Result<Vec<i64>, ModelError> {
         let offset = self.at;
         let head = self.u8(field)?;

@@ -36,8 +36,8 @@ pub enum IntegerOp {
         /// The window, which is not spread.
         window: Window,
     },
-    /// Sum of the codes of a channel over each window, times the factor of its position; padding reads `padding_code`. One window over all
-    /// of the tensor is a global sum.
+    /// Sum of the codes of a channel over each window, times the factor of its position; padding reads `padding_code`.
+    /// One window over all of the tensor is a global sum.
     WindowSum {
         /// Tensor read.
         input: TensorId,
@@ -45,8 +45,8 @@ pub enum IntegerOp {
         window: Window,
         /// Code of the padding; 0 without padding.
         padding_code: u32,
-        /// What the sum at each output position is multiplied by, `[row][column]`: of averages that do not all divide by the same number,
-        /// the least common multiple over each divisor. Empty where all are 1.
+        /// What the sum at each output position is multiplied by, `[row][column]`: of averages that do not all divide
+        /// by the same number, the least common multiple over each divisor. Empty where all are 1.
         factors: Vec<u32>,
     },
     /// The channels of several tensors, one after the other: all of codes or all wide.
@@ -65,8 +65,8 @@ pub struct IntegerSum {
     pub terms: Vec<IntegerTerm>,
     /// Multipliers of the terms, constants and shift, and the range of what the end reads.
     pub requant: Requantization,
-    /// What is added after the shift, each times its multiplier: the shortcuts of a residual stream. There is at least one
-    /// term or one of these.
+    /// What is added after the shift, each times its multiplier: the shortcuts of a residual stream. There is at least
+    /// one term or one of these.
     pub base: Vec<(IntegerView, i32)>,
     /// What becomes of the sum.
     pub end: IntegerEnd,
@@ -95,13 +95,13 @@ pub enum IntegerTerm {
 pub enum IntegerEnd {
     /// Codes: clamped to the range of the requantization, or of its channel.
     Codes,
-    /// Codes through a table: what is clamped to the range of the requantization, less its `lo`, is looked up. One table for
-    /// all channels, or one each, of `hi - lo + 1` codes, at most 256.
+    /// Codes through a table: what is clamped to the range of the requantization, less its `lo`, is looked up. One
+    /// table for all channels, or one each, of `hi - lo + 1` codes, at most 256.
     Table(Vec<Vec<u8>>),
     /// Values of 32 bits, which nothing clamps.
     Wide,
-    /// An output of the network: values of 64 bits, without a shift. Of classes, the prediction is the largest, and of equal
-    /// ones the first.
+    /// An output of the network: values of 64 bits, without a shift. Of classes, the prediction is the largest, and of
+    /// equal ones the first.
     Output,
 }
 

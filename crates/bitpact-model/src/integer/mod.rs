@@ -108,8 +108,8 @@ impl IntegerModel {
         self.layers.last().map_or(0, |layer| layer.shape.c)
     }
 
-    /// Checks everything that makes the network computable and exact: sizes, order, shapes, codes on their grids, and that no
-    /// sum can leave i64 for any image.
+    /// Checks everything that makes the network computable and exact: sizes, order, shapes, codes on their grids, and
+    /// that no sum can leave i64 for any image.
     ///
     /// # Errors
     /// Names the first layer at fault.
@@ -143,8 +143,8 @@ impl IntegerModel {
         Ok(crate::format::write(self))
     }
 
-    /// Reads the bytes of a `.bitpact` file; `name` is what errors call it. Takes any bytes without panicking, and reserves
-    /// no memory for a list before it has seen that the bytes can hold one.
+    /// Reads the bytes of a `.bitpact` file; `name` is what errors call it. Takes any bytes without panicking, and
+    /// reserves no memory for a list before it has seen that the bytes can hold one.
     ///
     /// # Errors
     /// Names the byte and the field at fault.

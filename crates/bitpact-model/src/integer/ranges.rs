@@ -61,8 +61,8 @@ impl IntegerModel {
         ends.fold((i64::MAX, i64::MIN), |(lo, hi), end| (lo.min(end), hi.max(end)))
     }
 
-    /// Smallest and largest value of a wide sum: the extremes over the proved ranges of its terms, of all channels, and what
-    /// is added after the shift.
+    /// Smallest and largest value of a wide sum: the extremes over the proved ranges of its terms, of all channels, and
+    /// what is added after the shift.
     pub(super) fn wide_range(&self, sum: &IntegerSum, channels: usize) -> Result<Range, String> {
         let ranges = self.term_ranges(sum, channels)?;
         let (mut lo, mut hi) = (i128::MAX, i128::MIN);

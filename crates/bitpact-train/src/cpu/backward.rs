@@ -111,8 +111,8 @@ impl StepPlan {
         self.product_backward(isa, pool, &mut unit.main, unit.input, slabs.output, slabs.input);
     }
 
-    /// The gradient of the clip values of channels, of which no two layers share one; the largest gains `step`, in equal
-    /// parts where several are the largest. Returns its sum.
+    /// The gradient of the clip values of channels, of which no two layers share one; the largest gains `step`, in
+    /// equal parts where several are the largest. Returns its sum.
     fn channel_clip_gradient(&mut self, clip: ParamId, shape: Layout, step: f64) -> f32 {
         let largest = self.params.clip(clip);
         let param = self.params.get_mut(clip);
@@ -200,8 +200,8 @@ impl StepPlan {
         (self.slabs[slabs.output], self.slabs[target.slab]) = (g, to);
     }
 
-    /// Pass two: the gradient of a product's accumulators from dL/du in slab `g`, made image by image in cache, and from
-    /// it the gradients of the weights and of the tensor `input`, the latter into `target`.
+    /// Pass two: the gradient of a product's accumulators from dL/du in slab `g`, made image by image in cache, and
+    /// from it the gradients of the weights and of the tensor `input`, the latter into `target`.
     fn product_backward(
         &mut self,
         isa: Isa,

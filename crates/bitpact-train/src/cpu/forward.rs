@@ -184,7 +184,8 @@ impl StepPlan {
         self.values[unit.output].store = store;
     }
 
-    /// The percentile (0..100) of u, of |u| where the codes are signed, over the batch, or over its first images where those are very many values.
+    /// The percentile (0..100) of u, of |u| where the codes are signed, over the batch, or over its first images where
+    /// those are very many values.
     fn percentile(&mut self, isa: Isa, n: usize, unit: &UnitStep, percentile: f64) -> f32 {
         let (main, shape) = (&unit.main, unit.main.z_layout);
         let n = n.min(CALIBRATION_VALUES / (shape.h * shape.w * shape.c)).max(1);

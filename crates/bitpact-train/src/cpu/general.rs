@@ -1,5 +1,5 @@
-//! Steps that no kernel is for: tensors whose elements move, windows of any kind, functions and products of tensors, forward and
-//! backward, in plain loops over the elements of an image, images in parallel.
+//! Steps that no kernel is for: tensors whose elements move, windows of any kind, functions and products of tensors,
+//! forward and backward, in plain loops over the elements of an image, images in parallel.
 
 use bitpact_core::Function;
 use bitpact_graph::{Move, Shape, Window, moved_source};
@@ -89,8 +89,8 @@ impl Gather {
         Self::new(value.layout, to, fill, |y, x, c| moved_source(from, moves, (y, x, c)))
     }
 
-    /// Everything that a window sees as the channels of one pixel, `[input channel][row][column]`, so that a convolution is one of 1x1
-    /// with the same weights. `zeros` are the codes of padding, for each input channel.
+    /// Everything that a window sees as the channels of one pixel, `[input channel][row][column]`, so that a
+    /// convolution is one of 1x1 with the same weights. `zeros` are the codes of padding, for each input channel.
     pub(super) fn columns(value: &Value, window: &Window, zeros: &[u8], to: Shape) -> Self {
         let from = Shape::new(value.layout.h, value.layout.w, value.layout.c);
         let [kh, kw] = window.kernel;

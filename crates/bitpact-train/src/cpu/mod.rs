@@ -88,7 +88,8 @@ impl CpuBackend {
         self.plan.params.move_average(&self.pool);
     }
 
-    /// The codes that the activation `name` gave in the last forward, `[image][row][column][channel]`, signed ones with their sign.
+    /// The codes that the activation `name` gave in the last forward, `[image][row][column][channel]`, signed ones with
+    /// their sign.
     #[cfg(test)]
     pub(crate) fn codes(&self, name: &str) -> Vec<i32> {
         let units = self.plan.stages.iter().filter_map(|stage| match &stage.kind {

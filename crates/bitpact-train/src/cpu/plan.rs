@@ -101,8 +101,8 @@ pub(super) struct UnitStep {
     pub(super) maximum: f32,
 }
 
-/// Clip values of channels that have their own, and their largest codes, `cs` long with the layer's in padding channels; empty where the layer
-/// has one clip value.
+/// Clip values of channels that have their own, and their largest codes, `cs` long with the layer's in padding
+/// channels; empty where the layer has one clip value.
 #[derive(Debug, Default)]
 pub(super) struct ChannelClips {
     pub(super) alphas: Vec<f32>,

@@ -1,4 +1,5 @@
-//! One convolution or linear layer of a step: its weights, its accumulators, and the coefficients of the norm behind it.
+//! One convolution or linear layer of a step: its weights, its accumulators, and the coefficients of the norm behind
+//! it.
 
 pub(super) mod backward;
 mod channels;
@@ -56,7 +57,8 @@ pub(super) enum Path {
     Int { conv: GroupConvU8S8, packed: Aligned<i8>, codes: Vec<i8>, init: Vec<i32>, z: Aligned<i32> },
     /// Real values, in training over bfloat16 where there are kernels for that.
     Real { conv: GroupConvF32, packed: Aligned<f32>, z: Aligned<f32>, bf16: Option<(ConvBf16, Aligned<u8>)> },
-    /// No weights at all: z is the input, a residual stream or an average pool that a batch norm or an activation reads.
+    /// No weights at all: z is the input, a residual stream or an average pool that a batch norm or an activation
+    /// reads.
     Identity { z: Aligned<f32> },
 }
 
@@ -91,7 +93,8 @@ pub(super) struct Product {
     folded: Vec<f32>,
     /// Position in the parameter of every weight, where its order is another ([`bitpact_graph::Graph::weight_order`]).
     order: Option<Vec<usize>>,
-    /// Channels of what is read for each channel of the image or activation: more than one where every window was copied.
+    /// Channels of what is read for each channel of the image or activation: more than one where every window was
+    /// copied.
     taps: usize,
     /// tanh of the folded weights, where the quantizer reads it.
     tanh: Vec<f32>,
@@ -332,7 +335,8 @@ pub(super) struct Zeros {
 }
 
 impl Zeros {
-    /// Those of a tensor of channel stride `cs` with `taps` channels for each of the image; channels that pad it have 0 in images.
+    /// Those of a tensor of channel stride `cs` with `taps` channels for each of the image; channels that pad it have 0
+    /// in images.
     pub(super) fn new(source: Source, pixels: &InputDescription, cs: usize, taps: usize) -> Self {
         let codes: Vec<u8> = match source {
             Source::Pixels => {

@@ -1,5 +1,5 @@
-//! What a step does with weights outside the products: quantized and packed before, their gradients brought together after.
-//! Large layers are cut into blocks or come first, so that no thread is left with one at the end.
+//! What a step does with weights outside the products: quantized and packed before, their gradients brought together
+//! after. Large layers are cut into blocks or come first, so that no thread is left with one at the end.
 
 use bitpact_kernels::{Chunked, Isa, elements};
 

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use bitpact_graph::BitSpec;
 use serde::{Deserialize, Serialize};
 
-/// Bits of weights and activations over the epochs of a run: `W4A4`, or `W8A8@10,W4A4@20,W3A3`, which is W8A8 up to the end of
-/// epoch 10, W4A4 up to the end of epoch 20 and W3A3 from then on. `float` is trained without quantizers, alone or as the first
-/// of several.
+/// Bits of weights and activations over the epochs of a run: `W4A4`, or `W8A8@10,W4A4@20,W3A3`, which is W8A8 up to the
+/// end of epoch 10, W4A4 up to the end of epoch 20 and W3A3 from then on. `float` is trained without quantizers, alone
+/// or as the first of several.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BitSchedule {
     /// Bits with the last epoch that has them, counted from 1.

@@ -24,7 +24,8 @@ pub struct Key {
     pub(super) more: &'static str,
 }
 
-/// The values that a key can have. Those of a form or list have a text that names them and a check that gives what is wrong.
+/// The values that a key can have. Those of a form or list have a text that names them and a check that gives what is
+/// wrong.
 #[derive(Debug)]
 pub(super) enum Values {
     Number(Range),
@@ -83,7 +84,8 @@ impl Key {
         .map_err(str::to_owned)
     }
 
-    /// Whether `text` can be the argument of the flag, which for a file may be any name; what it stands for is checked with the recipe.
+    /// Whether `text` can be the argument of the flag, which for a file may be any name; what it stands for is checked
+    /// with the recipe.
     ///
     /// # Errors
     /// A text that is no number where one is expected, or neither true nor false.
@@ -105,8 +107,8 @@ impl Key {
         Some(parsed.and_then(|mut table: toml::Table| table.remove("v")).unwrap_or_else(|| text.into()))
     }
 
-    /// What is wrong with `value`, as the end of a message that begins with the key. Values of another type than the field's
-    /// pass: reading them tells more.
+    /// What is wrong with `value`, as the end of a message that begins with the key. Values of another type than the
+    /// field's pass: reading them tells more.
     fn check(&self, value: &Value) -> Result<(), String> {
         let not = |what: String| Err(format!("= {}: expected {what}", short(value)));
         match &self.values {

@@ -14,11 +14,12 @@ use super::{Augmentation, BitSchedule, ClipInit, Draft, GroupRates, InputScale, 
 use crate::schedule::ScheduleKind;
 use crate::{DenseLoss, OptimizerKind};
 
-/// A key a row: `field: type = values, default, name of the flag's value or "" for no flag, help, what the page adds to it`.
+/// A key a row: `field: type = values, default, name of the flag's value or "" for no flag, help, what the page adds to
+/// it`.
 macro_rules! keys {
     ($($(#[$serde:meta])* $name:ident: $type:ty = $values:expr, $default:expr, $flag:literal, $help:literal, $more:literal;)+) => {
-        /// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are not here:
-        /// they do not change what is trained, and no file of a run holds them.
+        /// Everything that decides the result of a run. Where the data lies, threads, instruction set and output are
+        /// not here: they do not change what is trained, and no file of a run holds them.
         #[derive(Debug, Clone, PartialEq, Serialize)]
         pub struct Recipe {
             $(#[doc = concat!($help, ".")] $(#[$serde])* pub $name: $type,)+

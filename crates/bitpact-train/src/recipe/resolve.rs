@@ -13,8 +13,8 @@ use super::{BitSchedule, ClipInit, Draft, Origin, Recipe, RecipeError, check, ef
 use crate::OptimizerKind;
 
 impl Draft {
-    /// Checks every value and gives the recipe. Keys that are not written have their defaults (docs/recipe.md); `dataset`,
-    /// `arch` and `epochs` must be written.
+    /// Checks every value and gives the recipe. Keys that are not written have their defaults (docs/recipe.md);
+    /// `dataset`, `arch` and `epochs` must be written.
     ///
     /// # Errors
     /// The first value that its key cannot have, and a value of a file that changes nothing beside the file's others.
@@ -70,7 +70,8 @@ impl Draft {
         Ok(warnings)
     }
 
-    /// Writes the values that depend on other files and keys: network, name, learning rate and start of the clip values.
+    /// Writes the values that depend on other files and keys: network, name, learning rate and start of the clip
+    /// values.
     fn settle(&mut self) -> Result<(), RecipeError> {
         self.architecture()?;
         if self.values.get("act_quant").is_some_and(|(_, value)| value.as_str() == Some("pact-sym")) {

@@ -24,8 +24,8 @@ pub enum ClipInit {
 
 impl ClipInit {
     /// What `clip_init = "calibrate"` stands for at these bits: the percentile of the clip value that rounds a
-    /// half-normal input with the least mean square error, 1.2, 1.95, 2.5 and about 3 standard deviations for activations
-    /// of 1, 2, 3 and more bits; the first 8 batches.
+    /// half-normal input with the least mean square error, 1.2, 1.95, 2.5 and about 3 standard deviations for
+    /// activations of 1, 2, 3 and more bits; the first 8 batches.
     pub fn calibrate(bits: BitSpec) -> ClipInit {
         let percentile = match bits {
             BitSpec::Bits { activations, .. } if activations.get() <= 3 => {
@@ -45,7 +45,8 @@ pub(super) struct Calibration {
     pub(super) batches: Option<u32>,
 }
 
-/// Numbers of the backward products of quantized layers, and of all products that train a float network; see [`Gradients`](crate::Gradients).
+/// Numbers of the backward products of quantized layers, and of all products that train a float network; see
+/// [`Gradients`](crate::Gradients).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

@@ -1,11 +1,14 @@
-//! The specification of a training step: the nodes of the graph one by one, forward and then in reverse, in plain loops over the batch.
+//! The specification of a training step: the nodes of the graph one by one, forward and then in reverse, in plain loops
+//! over the batch.
 //!
-//! Nothing is fused and nothing is fast. Every tensor is `[image][row][column][channel]`, every quantizer is `bitpact-core`'s, every sum
-//! of real numbers is float64 and rounded once. What decides a code is spelled as [`crate::BackendKind::Cpu`] spells it, so its codes are
-//! these: a batch norm is `a z + b` with `a` and `b` rounded to float32, over the exact sums z of a layer that reads codes, and a multiply-add
-//! rounds once on instruction sets that have it.
+//! Nothing is fused and nothing is fast. Every tensor is `[image][row][column][channel]`, every quantizer is
+//! `bitpact-core`'s, every sum of real numbers is float64 and rounded once. What decides a code is spelled as
+//! [`crate::BackendKind::Cpu`] spells it, so its codes are these: a batch norm is `a z + b` with `a` and `b` rounded to
+//! float32, over the exact sums z of a layer that reads codes, and a multiply-add rounds once on instruction sets that
+//! have it.
 //!
-//! An operation is a function forward, which gives a [`Value`], and one in reverse, which takes dL/dvalue and gives that of its inputs.
+//! An operation is a function forward, which gives a [`Value`], and one in reverse, which takes dL/dvalue and gives
+//! that of its inputs.
 
 mod act;
 mod function;

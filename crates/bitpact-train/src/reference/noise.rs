@@ -1,5 +1,5 @@
-//! Errors that a test gives to numbers, as if they were rounded to float32, to learn how much roundings move a result. Elsewhere there are
-//! none.
+//! Errors that a test gives to numbers, as if they were rounded to float32, to learn how much roundings move a result.
+//! Elsewhere there are none.
 
 use bitpact_graph::NodeId;
 

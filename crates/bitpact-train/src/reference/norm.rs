@@ -120,8 +120,8 @@ impl ReferenceBackend {
     }
 }
 
-/// Mean and biased variance of channel `i` of `c` over the batch: of integers exact but for the last division; of real numbers in float64,
-/// images summed apart and then in their order.
+/// Mean and biased variance of channel `i` of `c` over the batch: of integers exact but for the last division; of real
+/// numbers in float64, images summed apart and then in their order.
 fn moments(z: &[f64], images: usize, i: usize, c: usize, is_exact: bool) -> (f64, f64) {
     let (per_image, n) = (z.len() / images, (z.len() / c) as f64);
     if is_exact {

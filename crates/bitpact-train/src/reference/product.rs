@@ -16,8 +16,8 @@ pub(super) struct Moving {
 }
 
 impl Moving {
-    /// Calls `f(y, x, w)` for every product of `images` images: element y of the output is the sum of the products of input x and
-    /// weight w.
+    /// Calls `f(y, x, w)` for every product of `images` images: element y of the output is the sum of the products of
+    /// input x and weight w.
     pub(super) fn each_product(&self, images: usize, mut f: impl FnMut(usize, usize, usize)) {
         let ([kh, kw], [from, to]) = (self.window.kernel, self.shapes);
         let (inputs, outputs) = (from.c / self.groups, to.c / self.groups);

@@ -7,7 +7,8 @@ use super::value::Value;
 use super::{Mode, ReferenceBackend};
 
 impl ReferenceBackend {
-    /// The sum of the terms in their order; of an addition inside a sum, which nothing reads but the sum, of its inputs.
+    /// The sum of the terms in their order; of an addition inside a sum, which nothing reads but the sum, of its
+    /// inputs.
     pub(super) fn add(&self, id: NodeId) -> Value {
         let terms = &self.terms[id];
         let terms = if terms.is_empty() { &self.graph.node(id).inputs } else { terms };
@@ -142,8 +143,8 @@ impl ReferenceBackend {
     }
 }
 
-/// Of each addition that ends a sum, the nodes whose values are its terms, in the order of the layer: training adds them in
-/// that order. Other nodes have none.
+/// Of each addition that ends a sum, the nodes whose values are its terms, in the order of the layer: training adds
+/// them in that order. Other nodes have none.
 pub(super) fn terms(graph: &Graph, plan: &QuantPlan) -> Result<Vec<Vec<NodeId>>, GraphError> {
     let mut all = vec![Vec::new(); graph.nodes().len()];
     let layers = if plan.is_float() { fuse_float(graph)? } else { fuse(graph)? };

@@ -68,7 +68,8 @@ impl Pair {
         acts.map(|(node, value)| (node.name.as_str(), codes((node, value)))).collect()
     }
 
-    /// Whether codes of the activation `act` differ at `places` because real numbers were summed to the middle between two codes.
+    /// Whether codes of the activation `act` differ at `places` because real numbers were summed to the middle between
+    /// two codes.
     fn ends_on_ties(&self, act: &str, places: &[usize]) -> bool {
         let id = self.graph.find(act).expect("a node");
         let Some(plan) = self.plan.activations.get(act) else { return false };
@@ -79,7 +80,8 @@ impl Pair {
         self.reference.noise.inexact[id] && !places.is_empty() && places.iter().all(|i| from_tie(i) < 1e-3)
     }
 
-    /// Whether a sum of real numbers lies so near to zero or to a clip value that its gradient may pass on one side and not on the other.
+    /// Whether a sum of real numbers lies so near to zero or to a clip value that its gradient may pass on one side and
+    /// not on the other.
     fn is_on_edge(&self) -> bool {
         self.act_ids().filter(|&id| self.reference.noise.inexact[id]).any(|id| {
             let owner = &self.graph.node(self.reference.owners[id]).name;
@@ -145,10 +147,10 @@ fn largest(tensor: &Tensor) -> f32 {
     tensor.data.iter().fold(0.0, |most, v| v.abs().max(most))
 }
 
-/// Steps of both backends from the same tensors have equal codes, and gradients equal within 1e-5 of a tensor's largest, and where a
-/// gradient cancels, within what roundings of its terms to float32 leave of it: 64 times what they make of the reference's in four tries.
-/// Returns how many tensors
-/// there were, and how many of them needed the latter; none where a sum of real numbers lay so near a tie that its code differs.
+/// Steps of both backends from the same tensors have equal codes, and gradients equal within 1e-5 of a tensor's
+/// largest, and where a gradient cancels, within what roundings of its terms to float32 leave of it: 64 times what they
+/// make of the reference's in four tries. Returns how many tensors there were, and how many of them needed the latter;
+/// none where a sum of real numbers lay so near a tie that its code differs.
 fn check_step(form: Form, choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseError> {
     check_pair(Pair::new(form, choices), choices)
 }
@@ -253,7 +255,8 @@ fn nine_gradients_of_ten_are_within_a_hundred_thousandth_of_their_largest() {
     }
 }
 
-/// The same over many more networks. Of these, one in a thousand may have a gradient that is nothing but what cancelled terms leave.
+/// The same over many more networks. Of these, one in a thousand may have a gradient that is nothing but what cancelled
+/// terms leave.
 #[test]
 #[ignore = "takes a minute"]
 fn thousands_of_steps_are_the_references() {
@@ -328,7 +331,8 @@ fn what_float32_cannot_hold_is_an_error_and_no_update() {
     }
 }
 
-/// What is no step: calibration, the simulated view, and statistics estimated anew. Where sums are exact, so are all of them.
+/// What is no step: calibration, the simulated view, and statistics estimated anew. Where sums are exact, so are all of
+/// them.
 #[test]
 fn other_forwards_are_the_references() {
     let mut exact = 0;

@@ -1,4 +1,5 @@
-//! Images on their way into the network's input buffer: crop, flip, cutout and mixup in training, as they are in evaluation.
+//! Images on their way into the network's input buffer: crop, flip, cutout and mixup in training, as they are in
+//! evaluation.
 
 use std::cell::RefCell;
 
@@ -43,8 +44,8 @@ impl<'a> Batches<'a> {
         self.dataset.label(index)
     }
 
-    /// Writes image `i` of the batch `indices` as a step of epoch `epoch` learns from it: cropped, flipped and cut, and mixed
-    /// with the image as far from the batch's end where `mixup` says so. Returns its own label.
+    /// Writes image `i` of the batch `indices` as a step of epoch `epoch` learns from it: cropped, flipped and cut, and
+    /// mixed with the image as far from the batch's end where `mixup` says so. Returns its own label.
     pub(crate) fn fill_step(
         &self,
         epoch: u64,

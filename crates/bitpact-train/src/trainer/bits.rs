@@ -8,9 +8,9 @@ use super::{Event, RunError, State, Trainer};
 use crate::TrainBackend;
 
 impl Trainer<'_> {
-    /// Changes the bits where the epoch to come has others. Weights, batch norms and clip values keep their values. Learned
-    /// weight steps, which belong to a width, start from the weights, and clip values that were not there start as in a new run.
-    /// The optimizer and the average begin anew, and so does the search for the best epoch.
+    /// Changes the bits where the epoch to come has others. Weights, batch norms and clip values keep their values.
+    /// Learned weight steps, which belong to a width, start from the weights, and clip values that were not there start
+    /// as in a new run. The optimizer and the average begin anew, and so does the search for the best epoch.
     ///
     /// Everything of it follows from the recipe and the tensors, so a run that is resumed here does the same again.
     pub(super) fn enter_epoch(&mut self, backend: &mut dyn TrainBackend, state: &mut State) -> Result<(), RunError> {

@@ -9,8 +9,8 @@ use crate::run_folder::LAST;
 use crate::{OptimizerState, TrainBackend};
 
 impl Trainer<'_> {
-    /// The network as it is after epoch `epoch`, from 0: the average of its tensors where one is kept, with running statistics
-    /// estimated anew where the recipe says so. It is left in the backend, to be evaluated, until
+    /// The network as it is after epoch `epoch`, from 0: the average of its tensors where one is kept, with running
+    /// statistics estimated anew where the recipe says so. It is left in the backend, to be evaluated, until
     /// [`TrainBackend::swap_average`].
     pub(super) fn deploy(&self, backend: &mut dyn TrainBackend, epoch: u32) -> Model {
         backend.swap_average();

@@ -49,8 +49,9 @@ impl From<Accuracy> for Evaluation {
     }
 }
 
-/// Runs the integer network on every image of `dataset`, `batch_size` at once. `told` hears of images done and images in
-/// all. Every code of the first one to four images is compared with the reference interpreter's before anything is counted.
+/// Runs the integer network on every image of `dataset`, `batch_size` at once. `told` hears of images done and images
+/// in all. Every code of the first one to four images is compared with the reference interpreter's before anything is
+/// counted.
 ///
 /// # Errors
 /// Images of another shape or with other classes than the network, a network the engine refuses, or a code that differs.
@@ -185,7 +186,8 @@ pub fn evaluate_simulated(
     Ok(Evaluation { top1: share(first), top5: share(among_five), ..evaluation })
 }
 
-/// Mean cross entropy, in nats, of the backend's simulated view over every image of `dataset`, whose targets are classes; 0 of none.
+/// Mean cross entropy, in nats, of the backend's simulated view over every image of `dataset`, whose targets are
+/// classes; 0 of none.
 ///
 /// # Errors
 /// Images of another shape or with other classes than the network.

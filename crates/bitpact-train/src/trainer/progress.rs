@@ -1,4 +1,5 @@
-//! The trainer's own small numbers, exact through a checkpoint, so that a run stopped anywhere goes on as if it had not.
+//! The trainer's own small numbers, exact through a checkpoint, so that a run stopped anywhere goes on as if it had
+//! not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -145,8 +145,8 @@ impl Trainer<'_> {
 }
 
 /// Puts the weights of another network into `tensors` where the names agree. Learned weight steps are not taken: they
-/// belong to the width they were trained at. A layer's clip value becomes that of all its channels, and the largest of the channels the
-/// layer's.
+/// belong to the width they were trained at. A layer's clip value becomes that of all its channels, and the largest of
+/// the channels the layer's.
 fn take_weights(
     tensors: &mut BTreeMap<String, Tensor>,
     weights: BTreeMap<String, Tensor>,

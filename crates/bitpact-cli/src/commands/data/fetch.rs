@@ -120,8 +120,8 @@ fn fetch(agent: &ureq::Agent, info: &SetInfo, file: &Download, mirror: Option<&s
     fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))
 }
 
-/// Whether the file at `path` is to be kept: it is the published one, or another whole one. A damaged one is put aside, as it may be the
-/// only one there is.
+/// Whether the file at `path` is to be kept: it is the published one, or another whole one. A damaged one is put aside,
+/// as it may be the only one there is.
 fn keep(path: &Path, published: Option<&str>) -> Result<bool> {
     let shown = path.display();
     let Ok(metadata) = fs::metadata(path) else { return Ok(false) };

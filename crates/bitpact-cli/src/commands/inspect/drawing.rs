@@ -1,4 +1,5 @@
-//! A network's graph as text: a line a layer, the main path on the left, tensors that are read later in lanes beside it.
+//! A network's graph as text: a line a layer, the main path on the left, tensors that are read later in lanes beside
+//! it.
 //!
 //! ```text
 //! ●      act1             16x16x16  3x3 3 to 16, W8 A4

@@ -44,7 +44,8 @@ pub(super) struct TextArgs {
     /// Only so many tokens of the text
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
-    /// In place of windows: blocks of SIZE characters, each on its own, those with other than ASCII left out, COUNT after the first FROM
+    /// In place of windows: blocks of SIZE characters, each on its own, those with other than ASCII left out, COUNT
+    /// after the first FROM
     #[arg(long, value_name = "SIZE:FROM:COUNT", conflicts_with_all = ["context", "stride", "tokens"])]
     blocks: Option<Blocks>,
 }

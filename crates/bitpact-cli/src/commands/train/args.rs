@@ -64,8 +64,8 @@ pub(crate) struct Args {
 const STEP_KEYS: [&str; 9] =
     ["dataset", "arch", "bits", "act_quant", "weight_quant", "first_last", "batch_size", "precision", "gradient_bits"];
 
-/// Flags that stand for the keys of a recipe, all or [`STEP_KEYS`], in the order of the keys. Their values are checked where
-/// the recipe's are.
+/// Flags that stand for the keys of a recipe, all or [`STEP_KEYS`], in the order of the keys. Their values are checked
+/// where the recipe's are.
 pub(crate) struct RecipeFlags<const ALL: bool>(Vec<(&'static Key, OsString)>);
 
 impl<const ALL: bool> clap::Args for RecipeFlags<ALL> {

@@ -50,7 +50,8 @@ impl RoundedInputGrad {
         crate::conv::sweep::border(&geometry)
     }
 
-    /// Plans the gradient on `isa`, for weight codes of magnitudes up to `largest`. `dz.cs` and `dq.cs` are multiples of 16, dz has at least [`RoundedInputGrad::border`].
+    /// Plans the gradient on `isa`, for weight codes of magnitudes up to `largest`. `dz.cs` and `dq.cs` are multiples
+    /// of 16, dz has at least [`RoundedInputGrad::border`].
     ///
     /// # Panics
     /// If the layouts do not fit the geometry or the machine lacks `isa` or the format on it.
@@ -133,8 +134,8 @@ impl RoundedInputGrad {
         }
     }
 
-    /// dq = (or, to `accumulate`, +=) scale * conv_transpose(dz, k): writes the interior pixels of dq, all `cs` channels of each.
-    /// In bfloat16, `scale` must be 1: it belongs into dz.
+    /// dq = (or, to `accumulate`, +=) scale * conv_transpose(dz, k): writes the interior pixels of dq, all `cs`
+    /// channels of each. In bfloat16, `scale` must be 1: it belongs into dz.
     ///
     /// # Panics
     /// If a length is wrong, or the scratch memory was not reserved.

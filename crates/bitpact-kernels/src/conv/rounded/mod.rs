@@ -1,21 +1,23 @@
 //! Backward products over gradients rounded to bfloat16 or to 8-bit integers, codes being exact in both.
 //!
-//! With integer codes q of the input (zero code `zero`), integer weight codes k, and a rounded gradient dz of the accumulators, over one
-//! image, geometry as in [`super`]:
+//! With integer codes q of the input (zero code `zero`), integer weight codes k, and a rounded gradient dz of the
+//! accumulators, over one image, geometry as in [`super`]:
 //!
 //! ```text
 //! dq[i, u, v]  = sum over o, a, b of k[o, i, a, b] * dz[o, r, q]      r*s + a - p = u, q*s + b - p = v
 //! dk[o,i,a,b]  = sum over r, q    of dz[o, r, q] * (q[i, r*s + a - p, q*s + b - p] - zero[i])
 //! ```
 //!
-//! A word is 4 bytes: 2 values of bfloat16 or 4 of 8 bits, what one lane of `vdpbf16ps`, `vpdpbusd` and of AMX's tiles multiplies. The
-//! input gradient's words are channels, as in every sweep. The weight gradient's are pixels: `planes` holds q channel by channel, so
-//! that any run of neighbours is a run of words, and dz as `[word][channel][pixel of the word]`.
+//! A word is 4 bytes: 2 values of bfloat16 or 4 of 8 bits, what one lane of `vdpbf16ps`, `vpdpbusd` and of AMX's tiles
+//! multiplies. The input gradient's words are channels, as in every sweep. The weight gradient's are pixels: `planes`
+//! holds q channel by channel, so that any run of neighbours is a run of words, and dz as `[word][channel][pixel of the
+//! word]`.
 //!
-//! Float networks have real numbers in place of codes, rounded to bfloat16 like the gradient; their forward convolution is here too.
+//! Float networks have real numbers in place of codes, rounded to bfloat16 like the gradient; their forward convolution
+//! is here too.
 //!
-//! bfloat16: products are exact, sums float32 in an order that depends on the path. 8 bits: sums are exact integers, the same on every
-//! path, and are turned to float32 once a block of pixels.
+//! bfloat16: products are exact, sums float32 in an order that depends on the path. 8 bits: sums are exact integers,
+//! the same on every path, and are turned to float32 once a block of pixels.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -82,7 +84,8 @@ impl Format {
     }
 }
 
-/// Memory of one thread for the backward products of one layer after another; a plan reserves it once, a run allocates nothing.
+/// Memory of one thread for the backward products of one layer after another; a plan reserves it once, a run allocates
+/// nothing.
 #[derive(Debug, Default)]
 pub struct RoundedScratch {
     planes: Aligned<u8>,

@@ -1,8 +1,10 @@
-//! Where the weight gradient finds its words: the input channel by channel, and the gradient in words of neighbouring pixels.
+//! Where the weight gradient finds its words: the input channel by channel, and the gradient in words of neighbouring
+//! pixels.
 //!
-//! Output pixels are numbered along rows of `width` places, of which the convolution's columns use the first; the gradient is zero
-//! in the others. For stride s the input falls into planes, one for every pair (row mod s, column mod s) that a tap meets, each with
-//! rows of the same `width` places, so that place n of the output meets place n + tap of a plane.
+//! Output pixels are numbered along rows of `width` places, of which the convolution's columns use the first; the
+//! gradient is zero in the others. For stride s the input falls into planes, one for every pair (row mod s, column mod
+//! s) that a tap meets, each with rows of the same `width` places, so that place n of the output meets place n + tap of
+//! a plane.
 
 use super::Format;
 use crate::conv::ConvGeometry;
@@ -135,7 +137,8 @@ impl Planes {
         }));
     }
 
-    /// Calls `copy` with the number of a block of channels, where a tile of an image begins, the distance of its places, their number, and where the tile belongs.
+    /// Calls `copy` with the number of a block of channels, where a tile of an image begins, the distance of its
+    /// places, their number, and where the tile belongs.
     #[inline(always)]
     fn fill_body(&self, planes: &mut [u8], copy: impl Fn(usize, usize, usize, usize, &mut [u8])) {
         let bytes = self.format.bytes();
@@ -171,8 +174,8 @@ impl Planes {
         }
     }
 
-    /// The gradient of one image, stored as NHWC of the format, in words; where it is stored as `128 + n`, also the sum of n over all
-    /// pixels of every channel.
+    /// The gradient of one image, stored as NHWC of the format, in words; where it is stored as `128 + n`, also the sum
+    /// of n over all pixels of every channel.
     pub(super) fn words_of(&self, isa: Isa, dz: &[u8], words: &mut [u8]) {
         assert!(dz.len() == self.dz.len() * self.format.bytes() && words.len() == self.words_len());
         on_isa!(isa, |_FMA| match self.format {

@@ -163,7 +163,8 @@ impl Case {
         self.check_blocks(isa, format, &plan, &dk_expected);
     }
 
-    /// Twenty-one images at once, block by block of the output channels; every second one has no gradient, and other codes.
+    /// Twenty-one images at once, block by block of the output channels; every second one has no gradient, and other
+    /// codes.
     fn check_blocks(&self, isa: Isa, format: Format, plan: &RoundedWeightGrad, dk_expected: &[i64]) {
         let zero = self.zeros();
         let (codes, gradients) = (self.codes(), self.gradients(format));
@@ -191,7 +192,8 @@ impl Case {
         }
     }
 
-    /// The same of real numbers, which differ from the integers by less than bfloat16 shows, and the forward convolution.
+    /// The same of real numbers, which differ from the integers by less than bfloat16 shows, and the forward
+    /// convolution.
     fn check_real(&self, isa: Isa) {
         let near = |n: i32| n as f32 * (1.0 + 1.0 / 4096.0);
         let (g, dz) = (self.g, self.dz());

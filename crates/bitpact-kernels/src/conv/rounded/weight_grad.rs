@@ -15,8 +15,8 @@ use crate::isa::{Amx, AvxVnni, Bf16};
 use crate::isa::{Isa, Proof};
 use crate::layout::{Layout, image_distance};
 
-/// Plan of the weight gradient; see [`super`]. Images add to a partial sum laid out as `[cout / 16][tap][cin / 16][16][16]`, whose
-/// additions happen in one fixed order; [`RoundedWeightGrad::unpack`] brings it to OIHW.
+/// Plan of the weight gradient; see [`super`]. Images add to a partial sum laid out as `[cout / 16][tap][cin /
+/// 16][16][16]`, whose additions happen in one fixed order; [`RoundedWeightGrad::unpack`] brings it to OIHW.
 #[derive(Clone, Debug)]
 pub struct RoundedWeightGrad {
     geometry: ConvGeometry,
@@ -47,8 +47,8 @@ pub(super) const TILE: usize = LANES * LANES;
 /// Bytes of one word of 16 output channels, and of the 16 words of a step of one input channel.
 const STEP: usize = 4 * LANES;
 
-/// Steps whose sums stay in registers, and those that the pixels of several images would fill. In 8 bits they are exact: 18 steps of 64 places,
-/// 255 * 127 each, are far below 2^31.
+/// Steps whose sums stay in registers, and those that the pixels of several images would fill. In 8 bits they are
+/// exact: 18 steps of 64 places, 255 * 127 each, are far below 2^31.
 const BLOCK_STEPS: usize = 18;
 
 impl RoundedWeightGrad {
@@ -57,8 +57,8 @@ impl RoundedWeightGrad {
         Planes::border(&geometry)
     }
 
-    /// Plans the gradient on `isa` of codes up to `largest`. `x.cs` is 4 or a multiple of 16, `dz.cs` a multiple of 16, `x.border >= geometry.pad`, dz has at least
-    /// [`RoundedWeightGrad::border`].
+    /// Plans the gradient on `isa` of codes up to `largest`. `x.cs` is 4 or a multiple of 16, `dz.cs` a multiple of 16,
+    /// `x.border >= geometry.pad`, dz has at least [`RoundedWeightGrad::border`].
     ///
     /// # Panics
     /// If the layouts do not fit the geometry, or the machine lacks `isa` or the format on it.
@@ -125,8 +125,8 @@ impl RoundedWeightGrad {
         scratch.sums.reserve(4 * TILE);
     }
 
-    /// Brings one image to the order that [`RoundedWeightGrad::run`] reads, as number `slot` of its group: codes `x` with zero codes
-    /// `zero`, a multiple of 16 that repeat, and `dz`.
+    /// Brings one image to the order that [`RoundedWeightGrad::run`] reads, as number `slot` of its group: codes `x`
+    /// with zero codes `zero`, a multiple of 16 that repeat, and `dz`.
     ///
     /// # Panics
     /// If a length is wrong, `slot` is not below the group's size, or the scratch memory was not reserved.
@@ -151,7 +151,8 @@ impl RoundedWeightGrad {
         self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
     }
 
-    /// As [`RoundedWeightGrad::rearrange`], of real numbers in place of codes, which are rounded half to even to bfloat16.
+    /// As [`RoundedWeightGrad::rearrange`], of real numbers in place of codes, which are rounded half to even to
+    /// bfloat16.
     ///
     /// # Panics
     /// If a length is wrong, `slot` is not below the group's size, the scratch memory was not reserved, or the format is another.
@@ -189,7 +190,8 @@ impl RoundedWeightGrad {
         self.sum(images, zero, rearranged, 0..self.blocks, partial, sums);
     }
 
-    /// partial += the weight gradient of `images` images, `rearranged` one after the other; `partial` holds the blocks `blocks`.
+    /// partial += the weight gradient of `images` images, `rearranged` one after the other; `partial` holds the blocks
+    /// `blocks`.
     ///
     /// # Panics
     /// If a length is wrong, there are no such blocks, or the scratch memory was not reserved.
@@ -375,8 +377,8 @@ impl RoundedWeightGrad {
                             Product::U8S8 => sums[(i * step + j) * TILE..][..TILE].as_mut_ptr().cast(),
                         };
                     }
-                    // SAFETY: the tiles are configured; the planes hold every source's 16 channels of all steps, the words all steps
-                    // of every block, and every c is a tile of its own.
+                    // SAFETY: the tiles are configured; the planes hold every source's 16 channels of all steps, the
+                    // words all steps of every block, and every c is a tile of its own.
                     unsafe { tiles::run(product, shape, &job) };
                     if product == Product::U8S8 {
                         for (i, j) in (0..rows).flat_map(|i| (0..step).map(move |j| (i, j))) {
@@ -402,8 +404,8 @@ impl RoundedWeightGrad {
     }
 }
 
-/// What one tile is summed from: 16 channels of x, `channel` bytes apart, and the 16 channels of dz's words, `word` bytes apart, of
-/// `images` images, which lie `apart` bytes from each other in x and in dz.
+/// What one tile is summed from: 16 channels of x, `channel` bytes apart, and the 16 channels of dz's words, `word`
+/// bytes apart, of `images` images, which lie `apart` bytes from each other in x and in dz.
 #[derive(Clone, Copy)]
 pub(super) struct Words<'a> {
     pub(super) x: &'a [u8],

@@ -1,4 +1,5 @@
-//! The backward half of one product: which kernels compute it, from gradients in which format, and the units of what they give.
+//! The backward half of one product: which kernels compute it, from gradients in which format, and the units of what
+//! they give.
 
 use std::ops::Range;
 
@@ -45,8 +46,8 @@ pub(in crate::cpu) struct BackwardScratch {
     rounded: RoundedScratch,
 }
 
-/// What the weight gradients of a whole batch are made from, image after image: inputs and gradients of the accumulators, real or
-/// rearranged as the kernels of rounded gradients read them.
+/// What the weight gradients of a whole batch are made from, image after image: inputs and gradients of the
+/// accumulators, real or rearranged as the kernels of rounded gradients read them.
 #[derive(Default)]
 pub(in crate::cpu) struct BatchMemory {
     real: [Aligned<f32>; 2],
@@ -97,8 +98,8 @@ pub(in crate::cpu) enum Image<'a> {
 }
 
 impl Backward {
-    /// `limits`: those of the codes, where the forward product is one of codes; `over_real`: whether it is one of real numbers rounded to
-    /// bfloat16; `needs_input`: whether the gradient of the input is needed.
+    /// `limits`: those of the codes, where the forward product is one of codes; `over_real`: whether it is one of real
+    /// numbers rounded to bfloat16; `needs_input`: whether the gradient of the input is needed.
     pub(in crate::cpu) fn new(
         isa: Isa,
         gradients: Gradients,
@@ -156,8 +157,8 @@ impl Backward {
         }
     }
 
-    /// Blocks of output channels whose weight gradients can be summed over all images apart from each other; none where weights
-    /// fall into groups.
+    /// Blocks of output channels whose weight gradients can be summed over all images apart from each other; none where
+    /// weights fall into groups.
     pub(in crate::cpu) fn blocks(&self) -> Option<usize> {
         match &self.kernels {
             Kernels::Real { weights, .. } => weights.whole().map(|weights| weights.blocks()),
@@ -240,11 +241,12 @@ impl Backward {
         }
     }
 
-    /// Brings the coefficients of dz to the unit that the kernels read. `extremes` are a channel's largest |dL/du| and its smallest
-    /// and largest accumulator.
+    /// Brings the coefficients of dz to the unit that the kernels read. `extremes` are a channel's largest |dL/du| and
+    /// its smallest and largest accumulator.
     ///
-    /// bfloat16: the input's step is divided out, so that products with codes give the input's gradient in real units. 8 bits: the unit is
-    /// the smallest power of two that keeps the largest |dz| of the batch, as far as the extremes bound it, within 127.
+    /// bfloat16: the input's step is divided out, so that products with codes give the input's gradient in real units.
+    /// 8 bits: the unit is the smallest power of two that keeps the largest |dz| of the batch, as far as the extremes
+    /// bound it, within 127.
     pub(in crate::cpu) fn scale(
         &mut self,
         k: &mut [Vec<f32>; 3],
@@ -329,8 +331,8 @@ impl Backward {
         }
     }
 
-    /// Adds the weight gradient of one image, that of a whole group of images at its last or at the `last` of all: `place` counts the
-    /// images from 0.
+    /// Adds the weight gradient of one image, that of a whole group of images at its last or at the `last` of all:
+    /// `place` counts the images from 0.
     pub(in crate::cpu) fn weights(
         &self,
         (place, last): (usize, bool),

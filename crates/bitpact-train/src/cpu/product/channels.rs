@@ -51,8 +51,8 @@ impl Channels {
 }
 
 impl Product {
-    /// Takes the real value of an accumulator unit from the clip value of the codes, which calibration has changed since the weights
-    /// were quantized.
+    /// Takes the real value of an accumulator unit from the clip value of the codes, which calibration has changed
+    /// since the weights were quantized.
     pub(in crate::cpu) fn set_unit(&mut self, params: &Params) {
         if matches!(self.path, Path::Int { .. }) {
             let x_step = f64::from(self.source.step(params));

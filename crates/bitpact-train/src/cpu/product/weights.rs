@@ -100,8 +100,9 @@ impl Product {
         }
     }
 
-    /// dL/dw of the parameter `w` from the sum of the partial weight gradients, through quantizer and folding, into its `grad`; `dwq` is
-    /// memory for as many weights. The learned steps' gradients are kept for [`Product::step_gradient`].
+    /// dL/dw of the parameter `w` from the sum of the partial weight gradients, through quantizer and folding, into its
+    /// `grad`; `dwq` is memory for as many weights. The learned steps' gradients are kept for
+    /// [`Product::step_gradient`].
     pub(in crate::cpu) fn weight_gradient(&mut self, pixels: &InputDescription, w: &mut Param, dwq: &mut [f32]) {
         self.backward.unpack(&self.partial, dwq);
         if matches!(self.path, Path::Int { .. }) {

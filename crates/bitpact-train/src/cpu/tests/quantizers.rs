@@ -120,8 +120,8 @@ fn learned_steps_and_their_momentum_go_on_from_a_checkpoint() {
     }
 }
 
-/// At 1 bit the gradient of a step is `sum dwq sign(w) / 2` and that of a weight is its `dwq`, in every layer: in the first, whose
-/// weights carry the scale of the pixels, too.
+/// At 1 bit the gradient of a step is `sum dwq sign(w) / 2` and that of a weight is its `dwq`, in every layer: in the
+/// first, whose weights carry the scale of the pixels, too.
 #[test]
 fn the_gradient_of_a_step_is_that_of_its_weights_at_1_bit() {
     let graph = &networks()[0];
@@ -223,8 +223,9 @@ fn channels_with_one_clip_value_are_the_layer() {
     }
 }
 
-/// What follows the last activation is smooth, and clip values that are whole numbers of steps move codes by whole steps, so the slope of the
-/// loss itself is the gradient, where it does not move the step; but for the few values within a step of the clip value.
+/// What follows the last activation is smooth, and clip values that are whole numbers of steps move codes by whole
+/// steps, so the slope of the loss itself is the gradient, where it does not move the step; but for the few values
+/// within a step of the clip value.
 #[test]
 fn the_gradient_of_a_channels_clip_value_is_the_slope_of_the_loss() {
     let graph = &networks()[0];

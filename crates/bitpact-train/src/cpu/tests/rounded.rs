@@ -17,8 +17,8 @@ fn rounded(graph: &Graph, bits: &str, gradients: Gradients, isa: Isa, threads: u
     backend
 }
 
-/// Every gradient of one step from the start, its random numbers drawn from `key`. Those of the clip values, single numbers in which
-/// much cancels, are taken together.
+/// Every gradient of one step from the start, its random numbers drawn from `key`. Those of the clip values, single
+/// numbers in which much cancels, are taken together.
 fn gradients(backend: &mut CpuBackend, start: &BTreeMap<String, Tensor>, key: u64) -> BTreeMap<String, Vec<f32>> {
     let fill = filler(backend.input_shape(), backend.graph.classes());
     gradients_of(backend, &fill, start, key)
@@ -136,8 +136,8 @@ fn eight_bit_gradients_have_no_bias() {
             for (name, mean) in sums {
                 let (one, all) = (single[&name], distance(&mean, &exact[&name]));
                 assert!(one < 0.5, "{} {isa} {name}: one draw is off by {one}", graph.name());
-                // The mean of 100 draws is off by a tenth of one; a bias would leave it where one is. Layers with groups round to
-                // bfloat16, the same in every draw.
+                // The mean of 100 draws is off by a tenth of one; a bias would leave it where one is. Layers with
+                // groups round to bfloat16, the same in every draw.
                 let allowed = 0.3 * one + if graph.name() == "grouped" { 1e-2 } else { 2e-3 };
                 assert!(all < allowed, "{} {isa} {name}: one draw {one}, their mean {all}", graph.name());
             }
