@@ -43,6 +43,8 @@ for turn in range(rounds):
 
 ratios = {}
 for name, taken in pairs.items():
+    if not taken:
+        continue
     ratio = statistics.median(b / a for a, b in taken)
     ratios.setdefault(name.split()[0], []).append(ratio)
     a, b = (statistics.median(column) for column in zip(*taken))
