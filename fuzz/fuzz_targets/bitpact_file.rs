@@ -1,5 +1,6 @@
 //! Any bytes as a `.bitpact` file, their length and checksum made right so that mutations reach what lies behind them.
-//! What is accepted is written again byte by byte, and a small network computes the interpreter's integers on every path.
+//! What is accepted is written again byte by byte, and a small network computes the interpreter's integers on every
+//! path.
 //!
 //! Seeds: any `.bitpact` files, such as those of crates/bitpact-engine/tests/independent/.
 

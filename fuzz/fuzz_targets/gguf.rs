@@ -1,4 +1,5 @@
-//! Any bytes as the header of a GGUF file, behind its magic and version: no panic, and no more memory than the bytes have.
+//! Any bytes as the header of a GGUF file, behind its magic and version: no panic, and no more memory than the bytes
+//! have.
 //!
 //! Seeds: any GGUF files, cut after their headers.
 

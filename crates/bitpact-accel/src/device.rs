@@ -55,7 +55,8 @@ pub struct Energy {
     pub external_pj_per_byte: f64,
 }
 
-/// A multi-core systolic accelerator, or something that behaves like one. Always possible: every constant has been checked.
+/// A multi-core systolic accelerator, or something that behaves like one. Always possible: every constant has been
+/// checked.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {

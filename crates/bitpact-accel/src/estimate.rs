@@ -1,10 +1,10 @@
 //! Time, traffic and energy of a network on a device, layer by layer.
 //!
-//! A layer takes `max(compute, transfer) + latency` where transfers overlap with compute, `compute + transfer + latency` where
-//! they do not; latency is the filling of the array and the device's fixed time of starting a layer. Layers follow each
-//! other, batches too: the images of a batch arrive before its first layer, its logits leave after the last, and
-//! neither overlaps with anything. Throughput is `batch / total`. Pools, additions, batch norms and activations are taken to keep pace with
-//! the array.
+//! A layer takes `max(compute, transfer) + latency` where transfers overlap with compute, `compute + transfer +
+//! latency` where they do not; latency is the filling of the array and the device's fixed time of starting a layer.
+//! Layers follow each other, batches too: the images of a batch arrive before its first layer, its logits leave after
+//! the last, and neither overlaps with anything. Throughput is `batch / total`. Pools, additions, batch norms and
+//! activations are taken to keep pace with the array.
 
 use serde::Serialize;
 
@@ -230,8 +230,8 @@ fn energy_j(device: &Device, mapping: &Mapping, macs: u64, external_bytes: u64) 
     Some(pj * 1e-12)
 }
 
-/// The point of a layer on the roofline: multiply-adds per external byte, and multiply-adds a second in the time it takes.
-/// `None` of pools, and of layers that move nothing.
+/// The point of a layer on the roofline: multiply-adds per external byte, and multiply-adds a second in the time it
+/// takes. `None` of pools, and of layers that move nothing.
 pub(crate) fn roofline_point(layer: &LayerEstimate) -> Option<(f64, f64)> {
     let bytes = layer.weight_bytes + layer.activation_bytes;
     (layer.macs > 0 && bytes > 0).then(|| (layer.macs as f64 / bytes as f64, layer.macs as f64 / layer.time_s))

@@ -1,10 +1,11 @@
 //! How a product lies on the array: cycles, the share of the units that work, and what passes through on-chip memory.
 //!
-//! Weight-stationary: a tile holds the weights of `rows * lanes` input channels at one position of the window and `columns`
-//! output channels; one pixel enters a cycle. The next tile's weights are loaded row by row meanwhile, so that a tile
-//! takes `max(pixels, rows)` cycles. Output-stationary: a tile holds the sums of `rows` pixels and `columns` output channels, and
-//! takes one cycle for every `lanes` inputs of a sum. Cores divide output tiles by `outputs` and pixels by `pixels`, whichever division
-//! with `outputs * pixels <= cores` is fastest. Tiles follow each other without a gap; filling the array costs `rows + columns - 1` cycles once a layer.
+//! Weight-stationary: a tile holds the weights of `rows * lanes` input channels at one position of the window and
+//! `columns` output channels; one pixel enters a cycle. The next tile's weights are loaded row by row meanwhile, so
+//! that a tile takes `max(pixels, rows)` cycles. Output-stationary: a tile holds the sums of `rows` pixels and
+//! `columns` output channels, and takes one cycle for every `lanes` inputs of a sum. Cores divide output tiles by
+//! `outputs` and pixels by `pixels`, whichever division with `outputs * pixels <= cores` is fastest. Tiles follow each
+//! other without a gap; filling the array costs `rows + columns - 1` cycles once a layer.
 
 use crate::{AccelError, Dataflow, Device, Product};
 

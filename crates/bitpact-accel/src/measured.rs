@@ -48,9 +48,9 @@ pub struct Comparison {
     pub mean_absolute_error: f64,
 }
 
-/// Compares `estimate` with the JSON `text` of a benchmark: an object whose array `layers` holds objects with `name`, `ms`
-/// (milliseconds of a batch) and perhaps `macs`. A layer is known by the name of its product, or by that of its step, which stands for
-/// all products of the step. `place` is what errors call the text.
+/// Compares `estimate` with the JSON `text` of a benchmark: an object whose array `layers` holds objects with `name`,
+/// `ms` (milliseconds of a batch) and perhaps `macs`. A layer is known by the name of its product, or by that of its
+/// step, which stands for all products of the step. `place` is what errors call the text.
 ///
 /// # Errors
 /// Text of another form, times that are not positive, multiply-adds other than the network's, a layer with multiply-adds that the network

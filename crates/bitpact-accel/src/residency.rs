@@ -1,10 +1,11 @@
 //! What stays on chip, chosen per tensor over the whole network.
 //!
-//! An activation tensor is either kept on chip from the step that makes it to the last that reads it, `activation_buffers`
-//! times, or written to external memory once and read by every step that needs it. The tensors kept are those of at most
-//! some size, and every such size is tried. A weight tensor is either kept for good or read from external memory
-//! once a batch; those kept are the ones that save the most time in what the largest set of activations alive at once and
-//! the tiles of weights in transit leave over: an exact 0/1 knapsack over blocks, so that more memory never makes a network slower.
+//! An activation tensor is either kept on chip from the step that makes it to the last that reads it,
+//! `activation_buffers` times, or written to external memory once and read by every step that needs it. The tensors
+//! kept are those of at most some size, and every such size is tried. A weight tensor is either kept for good or read
+//! from external memory once a batch; those kept are the ones that save the most time in what the largest set of
+//! activations alive at once and the tiles of weights in transit leave over: an exact 0/1 knapsack over blocks, so that
+//! more memory never makes a network slower.
 
 use crate::{Device, Mapping, Overlap, Workload};
 

@@ -1,5 +1,6 @@
-//! Ctrl-C and the signals that ask a process to end (SIGTERM, SIGHUP). Work that can be saved is stopped by the first one, after the
-//! step under way, and at once by the second; other work ends at once. In either case no half written file stays behind.
+//! Ctrl-C and the signals that ask a process to end (SIGTERM, SIGHUP). Work that can be saved is stopped by the first
+//! one, after the step under way, and at once by the second; other work ends at once. In either case no half written
+//! file stays behind.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -46,8 +47,8 @@ pub(crate) fn farewell(text: String) -> impl Drop {
     Farewell
 }
 
-/// From now on temporary folders of this process are made in the returned one, which is gone when the process ends, however a signal
-/// ends it.
+/// From now on temporary folders of this process are made in the returned one, which is gone when the process ends,
+/// however a signal ends it.
 pub(crate) fn scratch() -> Result<TempDir> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     // What was set before can only be by this function.

@@ -17,8 +17,8 @@ pub enum ActQuant {
     /// The calibrated gradient: elements inside the range add their rounding error.
     #[serde(rename = "pact+")]
     PactPlus,
-    /// Learned step size (arXiv 1902.08153), with `alpha = q_max * step` as the parameter: the gradient of `pact+`, times
-    /// [`lsq_alpha_scale`].
+    /// Learned step size (arXiv 1902.08153), with `alpha = q_max * step` as the parameter: the gradient of `pact+`,
+    /// times [`lsq_alpha_scale`].
     #[serde(rename = "lsq")]
     Lsq,
     /// PACT with a clip value that stays where it starts.
@@ -43,7 +43,8 @@ impl ActQuant {
         matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::Lsq | ActQuant::PactSym)
     }
 
-    /// Whether the channels of a layer may have clip values of their own: where a clip value is learned apart from the step.
+    /// Whether the channels of a layer may have clip values of their own: where a clip value is learned apart from the
+    /// step.
     pub const fn has_channel_clips(self) -> bool {
         matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::PactSym)
     }
@@ -117,8 +118,8 @@ pub fn act_step(alpha: f32, bits: Bits) -> f32 {
 
 /// What `lsq` multiplies the gradient of alpha by: `q_max^2 / sqrt(n q_max)` for `n` numbers that share the step.
 ///
-/// The paper descends on the step, `s -= lr g dL/ds` with `g = 1 / sqrt(n q_max)` (section 2.2). With `alpha = q_max s`,
-/// `dL/ds = q_max dL/dalpha` and alpha moves by `q_max` times what `s` moves by: `alpha -= lr g q_max^2 dL/dalpha`.
+/// The paper descends on the step, `s -= lr g dL/ds` with `g = 1 / sqrt(n q_max)` (section 2.2). With `alpha = q_max
+/// s`, `dL/ds = q_max dL/dalpha` and alpha moves by `q_max` times what `s` moves by: `alpha -= lr g q_max^2 dL/dalpha`.
 pub fn lsq_alpha_scale(n: usize, q_max: f32) -> f32 {
     q_max * q_max * crate::lsq_gradient_scale(n, q_max)
 }
@@ -133,7 +134,8 @@ pub fn quantize_act(x: f32, inverse_step: f32, q_max: f32) -> u8 {
 
 /// The signed code of `x`: `clamp(round_half_even(x * inverse_step), -q_max, q_max)`, `-q_max` for `NaN`.
 ///
-/// `inverse_step` from [`ActQuant::inverse_step`] of `pact-sym`; `q_max` is an integer in 1..=127. Zero and both clip values are codes.
+/// `inverse_step` from [`ActQuant::inverse_step`] of `pact-sym`; `q_max` is an integer in 1..=127. Zero and both clip
+/// values are codes.
 #[inline(always)]
 pub fn quantize_act_signed(x: f32, inverse_step: f32, q_max: f32) -> i8 {
     let v = x * inverse_step;
@@ -148,16 +150,17 @@ fn clamp(v: f32, q_max: f32) -> f32 {
     if v < q_max { v } else { q_max }
 }
 
-/// The clip value that sets the step of a layer whose channels have clip values of their own: the largest, `s = max alpha[c] / q_max`.
+/// The clip value that sets the step of a layer whose channels have clip values of their own: the largest, `s = max
+/// alpha[c] / q_max`.
 pub fn largest_clip(alphas: &[f32]) -> f32 {
     alphas.iter().fold(0.0, |most, &alpha| if alpha > most { alpha } else { most })
 }
 
-/// The largest code of a channel with the clip value `alpha`: `min(round_half_even(alpha * inverse_step), q_max)`, `inverse_step` from
-/// the layer's [`largest_clip`].
+/// The largest code of a channel with the clip value `alpha`: `min(round_half_even(alpha * inverse_step), q_max)`,
+/// `inverse_step` from the layer's [`largest_clip`].
 ///
-/// Rounding is monotone, so to clamp the channel's codes at it is to clip its values at `alpha`:
-/// `round(min(x, alpha) / s) = min(round(x / s), round(alpha / s))`. A signed channel has its codes in plus and minus of it.
+/// Rounding is monotone, so to clamp the channel's codes at it is to clip its values at `alpha`: `round(min(x, alpha) /
+/// s) = min(round(x / s), round(alpha / s))`. A signed channel has its codes in plus and minus of it.
 #[inline(always)]
 pub fn channel_q_max(alpha: f32, inverse_step: f32, q_max: f32) -> f32 {
     f32::from(quantize_act(alpha, inverse_step, q_max))
@@ -189,8 +192,8 @@ pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f
     ActGrad { dx: dx[0], dalpha: dalpha[0] }
 }
 
-/// [`act_backward`] of N elements, each with its clip value: `g` becomes dL/dx, `dalpha` gains the terms of dL/dalpha, and `clipped` one
-/// where `x >= alpha`, or `x <= -alpha` in a signed quantizer.
+/// [`act_backward`] of N elements, each with its clip value: `g` becomes dL/dx, `dalpha` gains the terms of dL/dalpha,
+/// and `clipped` one where `x >= alpha`, or `x <= -alpha` in a signed quantizer.
 ///
 /// Its form is one that compilers turn into vectors of every width.
 #[inline(always)]
@@ -234,10 +237,11 @@ pub struct ChannelActGrad {
     pub dlargest: f32,
 }
 
-/// Backward of one element of a channel that clips at `alpha`, in a layer whose step is `1 / inverse_step`, the largest clip value over `q_max`.
+/// Backward of one element of a channel that clips at `alpha`, in a layer whose step is `1 / inverse_step`, the largest
+/// clip value over `q_max`.
 ///
-/// The channel's value is `x_q = s (clip(x, 0, alpha) / s + r)`, `r` being what rounding adds, constant under the straight-through
-/// estimator, so with `g = dL/dx_q`
+/// The channel's value is `x_q = s (clip(x, 0, alpha) / s + r)`, `r` being what rounding adds, constant under the
+/// straight-through estimator, so with `g = dL/dx_q`
 ///
 /// - `dx` and `dalpha` are those of [`act_backward`] in mode `pact` (`pact-sym` where signed), with the channel's `alpha`;
 /// - `pact+`: `dlargest = g r / q_max` where `x >= 0`, clipped or not, as `s` is the largest clip value over `q_max`; 0 in the
@@ -260,8 +264,9 @@ pub fn act_backward_channel(
     ChannelActGrad { dx: dx[0], dalpha: dalpha[0], dlargest: dlargest[0] }
 }
 
-/// [`act_backward_channel`] of N elements, each of a channel of its own: of `grads`, the first becomes dL/dx from dL/dx_q, and the others
-/// gain the terms of dL/dalpha and of the largest clip value, and the counts of [`act_backward_lanes`].
+/// [`act_backward_channel`] of N elements, each of a channel of its own: of `grads`, the first becomes dL/dx from
+/// dL/dx_q, and the others gain the terms of dL/dalpha and of the largest clip value, and the counts of
+/// [`act_backward_lanes`].
 ///
 /// # Panics
 /// As [`act_backward_channel`].

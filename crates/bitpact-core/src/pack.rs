@@ -1,7 +1,7 @@
 //! Bit packing of fields of 1 to 16 bits, least significant bit first.
 //!
-//! Field `i` fills the stream bits `i * bits .. (i + 1) * bits`; stream bit `j` is bit `j % 8` of byte `j / 8`. The unused bits of
-//! the last byte are zero.
+//! Field `i` fills the stream bits `i * bits .. (i + 1) * bits`; stream bit `j` is bit `j % 8` of byte `j / 8`. The
+//! unused bits of the last byte are zero.
 
 use crate::PackError;
 
@@ -38,8 +38,8 @@ pub fn pack(fields: &[u32], bits: u32) -> Vec<u8> {
     bytes
 }
 
-/// Unpacks `n` fields of `bits` bits from a stream of exactly [`packed_bytes`] bytes. Allocates only after the length is
-/// checked, so `n` may come from an untrusted file.
+/// Unpacks `n` fields of `bits` bits from a stream of exactly [`packed_bytes`] bytes. Allocates only after the length
+/// is checked, so `n` may come from an untrusted file.
 ///
 /// # Errors
 /// A width outside 1..=16, a stream of another length, unused bits that are not zero.

@@ -1,8 +1,8 @@
 //! Reductions in one fixed order: 16 interleaved lanes, then a fixed tree.
 //!
-//! Element `i` goes to lane `i % 16`; each lane takes its elements in rising order, starting from 0. Then lane `j` takes
-//! lane `j + 8`, for `j < 8`, then `j + 4`, `j + 2`, `j + 1`; lane 0 is the result. No fused multiply-add. So the bits depend
-//! on neither instruction set nor thread count, and every vector width up to 16 floats can keep them.
+//! Element `i` goes to lane `i % 16`; each lane takes its elements in rising order, starting from 0. Then lane `j`
+//! takes lane `j + 8`, for `j < 8`, then `j + 4`, `j + 2`, `j + 1`; lane 0 is the result. No fused multiply-add. So the
+//! bits depend on neither instruction set nor thread count, and every vector width up to 16 floats can keep them.
 
 const LANES: usize = 16;
 

@@ -53,8 +53,8 @@ impl Key {
         (self.u64(counter) >> 40) as f32 * (1.0 / 16_777_216.0)
     }
 
-    /// A standard normal number, by Marsaglia's polar method in f64 over the sub key `at(counter)`, with `+ - * /`, a square
-    /// root and a logarithm made of them.
+    /// A standard normal number, by Marsaglia's polar method in f64 over the sub key `at(counter)`, with `+ - * /`, a
+    /// square root and a logarithm made of them.
     pub fn normal(self, counter: u64) -> f32 {
         let key = self.at(counter);
         let mut pair = 0;
@@ -70,11 +70,11 @@ impl Key {
 }
 
 impl Key {
-    /// A number of the distribution Beta(alpha, alpha), in `[0, 1]`, for `alpha` above 0; each of about `4^alpha` tries draws two
-    /// numbers of the sub key `at(counter)`.
+    /// A number of the distribution Beta(alpha, alpha), in `[0, 1]`, for `alpha` above 0; each of about `4^alpha` tries
+    /// draws two numbers of the sub key `at(counter)`.
     ///
-    /// Joehnk's method: with u, v uniform in (0, 1) and x = u^(1/alpha), y = v^(1/alpha), x / (x + y) where x + y <= 1. In f64, by
-    /// logarithms, with `+ - * /` and a logarithm and an exponential made of them.
+    /// Joehnk's method: with u, v uniform in (0, 1) and x = u^(1/alpha), y = v^(1/alpha), x / (x + y) where x + y <= 1.
+    /// In f64, by logarithms, with `+ - * /` and a logarithm and an exponential made of them.
     pub fn beta(self, counter: u64, alpha: f64) -> f64 {
         let key = self.at(counter);
         let unit = |bits: u64| 0.5 + 0.5 * signed_unit(bits);

@@ -2,8 +2,8 @@
 
 /// The integer nearest to `x`, ties to even; exact for every float, `NaN`, infinities and the sign of zero stay.
 ///
-/// Equal to [`f32::round_ties_even`] bit for bit. From 2^23 on floats are integers and a sum has no fraction bits left, so the
-/// addition itself rounds; loops over it vectorize on every x86-64.
+/// Equal to [`f32::round_ties_even`] bit for bit. From 2^23 on floats are integers and a sum has no fraction bits left,
+/// so the addition itself rounds; loops over it vectorize on every x86-64.
 #[inline]
 pub fn round_half_even(x: f32) -> f32 {
     const INTEGERS: f32 = 8_388_608.0; // 2^23
@@ -15,8 +15,8 @@ pub fn round_half_even(x: f32) -> f32 {
 /// 1.5 * 2^23, whose sum with a small float is an integer.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// `round_half_even(x)` as an integer, for `|x| <= 2^22`: the addition rounds, the low bits of the sum are the integer. Unlike a
-/// cast, which saturates, it costs one subtraction.
+/// `round_half_even(x)` as an integer, for `|x| <= 2^22`: the addition rounds, the low bits of the sum are the integer.
+/// Unlike a cast, which saturates, it costs one subtraction.
 #[inline(always)]
 pub(crate) fn round_to_code(x: f32) -> i32 {
     debug_assert!(x.abs() <= 4_194_304.0, "{x}");

@@ -1,10 +1,10 @@
 //! The derivation of the SAWB coefficients, from densities alone: no samples, no random numbers.
 //!
-//! For each of six distributions symmetric about zero: find the `alpha` at which `L` levels, evenly spaced on `[-alpha, alpha]` with both
-//! ends, give the least mean squared error. Then fit a line through the six points
-//! `(alpha / E|w|, sqrt(E w^2) / E|w|)`, regressing the moment ratio on `alpha`, and invert it:
-//! `alpha = c1 sqrt(E w^2) - c2 E|w|`. This inverse regression is the one that IBM's published pairs follow (3, 15 and 32 levels: the
-//! codes 103 and 403 and the 5-bit pair of fms-model-optimizer); the method is that of arXiv 1807.06964.
+//! For each of six distributions symmetric about zero: find the `alpha` at which `L` levels, evenly spaced on `[-alpha,
+//! alpha]` with both ends, give the least mean squared error. Then fit a line through the six points `(alpha / E|w|,
+//! sqrt(E w^2) / E|w|)`, regressing the moment ratio on `alpha`, and invert it: `alpha = c1 sqrt(E w^2) - c2 E|w|`.
+//! This inverse regression is the one that IBM's published pairs follow (3, 15 and 32 levels: the codes 103 and 403 and
+//! the 5-bit pair of fms-model-optimizer); the method is that of arXiv 1807.06964.
 //!
 //! A density is taken as constant on 2^15 cells, and its moments over any interval are exact.
 

@@ -6,8 +6,8 @@ const SATURATED: f64 = 9.5;
 
 /// `tanh(x)`, within 0.501 units in the last place; odd, `NaN` for `NaN`.
 ///
-/// The convergent of depth 16 of Lambert's continued fraction `x / (1 + x^2 / (3 + x^2 / (5 + ...)))`, as one quotient of
-/// two polynomials in `x^2` with positive coefficients, computed in f64 with `+ * /` only and rounded once.
+/// The convergent of depth 16 of Lambert's continued fraction `x / (1 + x^2 / (3 + x^2 / (5 + ...)))`, as one quotient
+/// of two polynomials in `x^2` with positive coefficients, computed in f64 with `+ * /` only and rounded once.
 #[inline]
 pub fn tanh(x: f32) -> f32 {
     let x = f64::from(x);

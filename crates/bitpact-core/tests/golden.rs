@@ -1,4 +1,5 @@
-//! Every quantizer against PyTorch's automatic differentiation of the papers' formulas; `golden/quantizers.py` made the numbers.
+//! Every quantizer against PyTorch's automatic differentiation of the papers' formulas; `golden/quantizers.py` made the
+//! numbers.
 
 use bitpact_core::{
     ActQuant, Bits, Granularity, Grid, WeightQuant, WeightSpec, act_backward, act_backward_channel, channel_q_max,

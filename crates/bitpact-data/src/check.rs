@@ -120,8 +120,8 @@ fn tell_apart(entry: &mut Found) -> Result<(), DataError> {
     Ok(())
 }
 
-/// What lies in `dir`, or in a folder in it, where that is a version of a set that is not read: its name, and the name of the set to fetch
-/// instead.
+/// What lies in `dir`, or in a folder in it, where that is a version of a set that is not read: its name, and the name
+/// of the set to fetch instead.
 pub fn other_version(dir: &Path) -> Option<(&'static str, DatasetName)> {
     let has = |folder: &str, names: &[&str]| {
         let all = |place: &Path| names.iter().all(|name| place.join(name).is_file());

@@ -14,8 +14,8 @@ pub struct Cutout {
 }
 
 impl Cutout {
-    /// Cuts the square that `key` chooses out of an image of `shape` that lies in `out`. Its centre, pixel `size / 2` of its rows
-    /// and columns, is any pixel of the image, each as likely; what of it lies outside cuts nothing.
+    /// Cuts the square that `key` chooses out of an image of `shape` that lies in `out`. Its centre, pixel `size / 2`
+    /// of its rows and columns, is any pixel of the image, each as likely; what of it lies outside cuts nothing.
     ///
     /// # Panics
     /// When `fill` is not one value per channel or `out` too short for `place`.
@@ -39,8 +39,9 @@ impl Cutout {
     }
 }
 
-/// Mixes the image of `shape` that lies in `out` with the image `other` (HWC): each byte becomes `share / 256` of itself and the
-/// rest of the other's, rounded to the nearest, halves up (mixup: Zhang et al. 2018, arXiv 1710.09412, eq. 1).
+/// Mixes the image of `shape` that lies in `out` with the image `other` (HWC): each byte becomes `share / 256` of
+/// itself and the rest of the other's, rounded to the nearest, halves up (mixup: Zhang et al. 2018, arXiv 1710.09412,
+/// eq. 1).
 ///
 /// # Panics
 /// When `share` is above 256, `other` not one image of `shape`, or `out` too short for `place`.

@@ -1,10 +1,10 @@
 //! Numeric arrays out of a MATLAB level 5 MAT-file, read as a stream.
 //!
-//! After a header of 128 bytes come elements of a tag (type and size, u32 each) and data; an array is an element of type
-//! 14, or of type 15 when zlib holds it. Inside it are four elements: flags with the class, dimensions, name, values in
-//! column-major order. Elements of at most 4 bytes may share their tag's 8 (MathWorks, "MAT-File Format", "Level 5
-//! MAT-File Format"). Only little-endian files and real numbers are read; only as much of a file is decompressed
-//! as was asked for.
+//! After a header of 128 bytes come elements of a tag (type and size, u32 each) and data; an array is an element of
+//! type 14, or of type 15 when zlib holds it. Inside it are four elements: flags with the class, dimensions, name,
+//! values in column-major order. Elements of at most 4 bytes may share their tag's 8 (MathWorks, "MAT-File Format",
+//! "Level 5 MAT-File Format"). Only little-endian files and real numbers are read; only as much of a file is
+//! decompressed as was asked for.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 

@@ -1,7 +1,8 @@
 //! Where a PNG or JPEG stream ends, found by following it from its start.
 
-/// The bytes of the first JPEG picture of `bytes`, up to and with its end marker; whatever follows, such as the film of a motion photo, is
-/// no part of it. `None` where the picture has no end: the decoder would fill what is missing with grey.
+/// The bytes of the first JPEG picture of `bytes`, up to and with its end marker; whatever follows, such as the film of
+/// a motion photo, is no part of it. `None` where the picture has no end: the decoder would fill what is missing with
+/// grey.
 pub(crate) fn jpeg(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
     let mut has_scan = false;
@@ -29,7 +30,8 @@ pub(crate) fn jpeg(bytes: &[u8]) -> Option<&[u8]> {
 /// Type and checksum of a PNG's last chunk.
 const PNG_END: &[u8] = b"IEND\xaeB`\x82";
 
-/// The bytes of the PNG picture that `bytes` begins with, up to and with its last chunk; `None` where that is not there.
+/// The bytes of the PNG picture that `bytes` begins with, up to and with its last chunk; `None` where that is not
+/// there.
 pub(crate) fn png(bytes: &[u8]) -> Option<&[u8]> {
     let mut at = 8usize;
     loop {

@@ -24,7 +24,8 @@ pub fn predict(logits: &[i64]) -> usize {
     best
 }
 
-/// The `k` classes with the largest logits (or as many as there are), largest first, of equal ones the lower class first.
+/// The `k` classes with the largest logits (or as many as there are), largest first, of equal ones the lower class
+/// first.
 pub fn top_k(logits: &[i64], k: usize) -> Vec<usize> {
     let mut classes: Vec<usize> = (0..logits.len()).collect();
     classes.sort_by_key(|&class| std::cmp::Reverse(logits[class]));
@@ -32,8 +33,8 @@ pub fn top_k(logits: &[i64], k: usize) -> Vec<usize> {
     classes
 }
 
-/// Whether `label` is the prediction, and whether it is among the first five (or as many as there are classes), where of
-/// equal logits the lower class comes first.
+/// Whether `label` is the prediction, and whether it is among the first five (or as many as there are classes), where
+/// of equal logits the lower class comes first.
 ///
 /// # Panics
 /// If `label` is no class.

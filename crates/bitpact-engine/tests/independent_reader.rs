@@ -13,8 +13,8 @@
 //! | `channels.bitpact` | `crates/bitpact-engine/tests/independent/pools-graph.json W3A3 8bit 6 channel` |
 //! | `pools.bitpact` | `crates/bitpact-engine/tests/independent/pools-graph.json W3A3 8bit 5` |
 //!
-//! and `X.json` with `python docs/read_bitpact.py X.bitpact --golden X.json`: for 100 images made by a formula, a CRC-32
-//! a layer over its output codes, and the predicted classes.
+//! and `X.json` with `python docs/read_bitpact.py X.bitpact --golden X.json`: for 100 images made by a formula, a
+//! CRC-32 a layer over its output codes, and the predicted classes.
 
 use std::path::PathBuf;
 

@@ -13,8 +13,8 @@ fn config(bits: &str) -> QuantConfig {
 #[test]
 fn parameters_and_multiply_adds_are_the_published_ones() {
     // CIFAR: He et al. 2015, table 6 (0.27 M, 0.46 M, 0.66 M, 0.85 M); exact values of option A with the last layer's
-    // bias. ImageNet: torchvision's parameter counts and GMACs at 224x224; MobileNetV1: 4.2 M and 569 M (Howard et al. 2017,
-    // table 8). AlexNet has no count published for this layout: see below.
+    // bias. ImageNet: torchvision's parameter counts and GMACs at 224x224; MobileNetV1: 4.2 M and 569 M (Howard et al.
+    // 2017, table 8). AlexNet has no count published for this layout: see below.
     for (name, size, classes, parameters, macs) in [
         ("resnet20", 32, 10, 269_722, 40_551_040),
         ("resnet32", 32, 10, 464_154, 68_862_592),
@@ -34,8 +34,8 @@ fn parameters_and_multiply_adds_are_the_published_ones() {
     }
 }
 
-/// Weights of every layer but the first are those of Krizhevsky et al. 2012 (60 965 224 parameters with biases in Caffe's
-/// model); the first has 12x12 windows here, 11x11 there.
+/// Weights of every layer but the first are those of Krizhevsky et al. 2012 (60 965 224 parameters with biases in
+/// Caffe's model); the first has 12x12 windows here, 11x11 there.
 #[test]
 fn alexnet_has_the_weights_of_its_paper() {
     let graph = build("alexnet", 224, 1000);
@@ -50,8 +50,9 @@ fn alexnet_has_the_weights_of_its_paper() {
     assert_eq!(of("conv1").macs, 54 * 54 * 256 * 48 * 25);
 }
 
-/// Published: MLPerf Tiny's ResNet-8 has 78,666 parameters in Keras, 240 of them biases before batch norms and 480 running
-/// statistics; LQ-Nets' VGG-Small 4.66 M. Pre-activation moves batch norms, it adds and drops none but the last block's.
+/// Published: MLPerf Tiny's ResNet-8 has 78,666 parameters in Keras, 240 of them biases before batch norms and 480
+/// running statistics; LQ-Nets' VGG-Small 4.66 M. Pre-activation moves batch norms, it adds and drops none but the last
+/// block's.
 #[test]
 fn small_networks_have_the_sizes_of_their_papers() {
     let of = |name: &str, size: usize, classes: usize| {

@@ -1,12 +1,13 @@
 //! Speed of the convolution kernels at ResNet-20's shapes, in 10^9 operations a second on one thread.
 //!
-//! What to expect of a core at 3.7 GHz that starts one 512-bit multiply-add a cycle: a peak of 118 in f32 (32 operations
-//! an instruction) and 474 in u8 x s8 (128). A quarter may go to what surrounds the products where a pixel needs few
-//! of them: f32 should reach 90 or more, u8 x s8 280 or more at 16 channels and 400 beyond.
+//! What to expect of a core at 3.7 GHz that starts one 512-bit multiply-add a cycle: a peak of 118 in f32 (32
+//! operations an instruction) and 474 in u8 x s8 (128). A quarter may go to what surrounds the products where a pixel
+//! needs few of them: f32 should reach 90 or more, u8 x s8 280 or more at 16 channels and 400 beyond.
 //!
 //! `cargo run --release -p bitpact-kernels --example conv_speed [scalar|avx2|avx512]`
 //!
-//! The last columns have codes and weights of 4 bits, so that paths with sums of 16 bits use them; `u8 x s8` has codes of 8 bits.
+//! The last columns have codes and weights of 4 bits, so that paths with sums of 16 bits use them; `u8 x s8` has codes
+//! of 8 bits.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -41,7 +41,8 @@ fn main() {
             let cs = cin;
             let x = Layout::with_cs(size, size, cin, cs, k / 2);
             let key = Key::new(1);
-            // Normal weights; with 8 bits the largest of a channel is the largest code, as the quantizer of such layers has it.
+            // Normal weights; with 8 bits the largest of a channel is the largest code, as the quantizer of such layers
+            // has it.
             let normal: Vec<f32> = (0..geometry.weights() / groups).map(|i| key.normal(i as u64)).collect();
             let code = |w: f32, largest: f32| {
                 let levels = (1 << wbits) as f32;

@@ -1,8 +1,9 @@
-//! AMX, where stable Rust has no intrinsics yet: whether this process may use it, and the tiles' configuration of a thread.
+//! AMX, where stable Rust has no intrinsics yet: whether this process may use it, and the tiles' configuration of a
+//! thread.
 //!
-//! A tile is up to 16 rows of up to 64 bytes. `tdpbusd C, A, B` adds to C (i32, M x N) the product of A (u8, M rows of 4K) and B
-//! (s8, K rows of N quads); `tdpbf16ps` the same in bfloat16 pairs with float32 sums (Intel 64 manual, volume 2, TDPBUSD and
-//! TDPBF16PS). Kernels put a whole loop over tiles into one block of assembly.
+//! A tile is up to 16 rows of up to 64 bytes. `tdpbusd C, A, B` adds to C (i32, M x N) the product of A (u8, M rows of
+//! 4K) and B (s8, K rows of N quads); `tdpbf16ps` the same in bfloat16 pairs with float32 sums (Intel 64 manual, volume
+//! 2, TDPBUSD and TDPBF16PS). Kernels put a whole loop over tiles into one block of assembly.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
@@ -10,7 +11,8 @@ use std::sync::OnceLock;
 
 use crate::isa::Amx;
 
-/// arch_prctl's request for a part of the extended state, and AMX's tile data in it (Linux, Documentation/arch/x86/xstate.rst).
+/// arch_prctl's request for a part of the extended state, and AMX's tile data in it (Linux,
+/// Documentation/arch/x86/xstate.rst).
 const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
 const XFEATURE_XTILEDATA: usize = 18;
 #[cfg(target_os = "linux")]
@@ -103,7 +105,8 @@ pub(crate) struct Tiles(());
 impl Tiles {
     /// Configures the tiles of this thread; their contents are zero.
     pub(crate) fn configure(_: Amx, config: &TileConfig) -> Tiles {
-        // SAFETY: the token proves the instruction; it reads the 64 bytes of a configuration that `TileConfig::new` has checked.
+        // SAFETY: the token proves the instruction; it reads the 64 bytes of a configuration that `TileConfig::new` has
+        // checked.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) config, out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
                 out("tmm5") _, out("tmm6") _, out("tmm7") _, options(nostack, readonly));

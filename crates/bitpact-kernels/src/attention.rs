@@ -1,4 +1,5 @@
-//! Attention of one token over all keys and values before it. Every path does the same float32 operations in sixteen lanes, so that all give the same bits.
+//! Attention of one token over all keys and values before it. Every path does the same float32 operations in sixteen
+//! lanes, so that all give the same bits.
 
 use crate::Isa;
 use crate::isa::Proof;
@@ -33,8 +34,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// For every query `q` (rows of `keys.width` numbers in `queries`) the values weighted by `softmax(scale * q . key)` over the first `seen` rows, to
-/// `out`. `scores` is room for `seen` numbers a query.
+/// For every query `q` (rows of `keys.width` numbers in `queries`) the values weighted by `softmax(scale * q . key)`
+/// over the first `seen` rows, to `out`. `scores` is room for `seen` numbers a query.
 ///
 /// # Panics
 /// Where sizes do not belong together, `seen` is 0, or the machine lacks the path.
@@ -167,7 +168,8 @@ fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|v| *v *= factor);
 }
 
-/// `e^x` for x at most 0 to two units in the last place: `2^n` times the polynomial of degree 6 of what is left (coefficients of Cephes' `expf`). Below
+/// `e^x` for x at most 0 to two units in the last place: `2^n` times the polynomial of degree 6 of what is left
+/// (coefficients of Cephes' `expf`). Below
 /// -87 it gives that of -87.
 #[inline(always)]
 fn exp(x: f32) -> f32 {

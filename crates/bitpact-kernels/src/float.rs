@@ -131,8 +131,8 @@ fn gemm<T: Element>(alpha: T, left: View<'_, T>, right: View<'_, T>, beta: T, to
     let (a, b) =
         ((stride(left.row_stride), stride(left.col_stride)), (stride(right.row_stride), stride(right.col_stride)));
     let (c, row) = (to.data.as_mut_ptr(), stride(to.stride));
-    // SAFETY: views hold every element that their sizes and strides reach (`check`), rows of `to` do not overlap, and `to` is
-    // borrowed exclusively.
+    // SAFETY: views hold every element that their sizes and strides reach (`check`), rows of `to` do not overlap, and
+    // `to` is borrowed exclusively.
     unsafe { T::GEMM(m, k, n, alpha, left.data.as_ptr(), a.0, a.1, right.data.as_ptr(), b.0, b.1, beta, c, row, 1) }
 }
 

@@ -18,8 +18,8 @@ const TASK_MACS: u64 = 1 << 19;
 /// Bytes of weights that stay in the second-level cache while a layer runs.
 const CACHED_WEIGHTS: usize = 256 << 10;
 
-/// An identity shortcut: pixel (r, q), channel c reads pixel (r * stride, q * stride), channel c - pad_before, and is 0 where there
-/// is no such channel.
+/// An identity shortcut: pixel (r, q), channel c reads pixel (r * stride, q * stride), channel c - pad_before, and is 0
+/// where there is no such channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortcut {
     /// The tensor read.
@@ -113,8 +113,8 @@ pub enum Unfusable {
 }
 
 impl FusedLayer {
-    /// Plans a layer with outputs in `y`, whose channel stride is a multiple of 16. `pick` chooses among the kernels of each
-    /// product, the first one being the default; a choice beyond the last is the last.
+    /// Plans a layer with outputs in `y`, whose channel stride is a multiple of 16. `pick` chooses among the kernels of
+    /// each product, the first one being the default; a choice beyond the last is the last.
     ///
     /// # Errors
     /// If no kernel can compute a product, or the sum can overflow.
@@ -277,8 +277,8 @@ impl FusedLayer {
         });
     }
 
-    /// Strips for several threads: as many for each where there are rows enough, unless weights from beyond the caches would come
-    /// once more for it.
+    /// Strips for several threads: as many for each where there are rows enough, unless weights from beyond the caches
+    /// would come once more for it.
     fn strips_for(&self, threads: usize) -> usize {
         let (strips, steps) = (self.y.h.div_ceil(self.strip), self.y.h.div_ceil(self.row_step));
         let even = strips.next_multiple_of(threads);

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// An instruction-set path. Kernels of one path give the same bits on every machine that has it, but for those over bfloat16 on AVX-512,
-/// which depend on whether its BF16 pays ([`Format::pays`](crate::conv::rounded::Format::pays)); integer kernels give the same integers on every path.
+/// An instruction-set path. Kernels of one path give the same bits on every machine that has it, but for those over
+/// bfloat16 on AVX-512, which depend on whether its BF16 pays ([`Format::pays`](crate::conv::rounded::Format::pays));
+/// integer kernels give the same integers on every path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust, the reference; runs everywhere.
@@ -15,7 +16,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
-    /// AVX-512 as above with BF16, and AMX: products of matrix tiles (TILE, INT8, BF16); everything else is that of AVX-512.
+    /// AVX-512 as above with BF16, and AMX: products of matrix tiles (TILE, INT8, BF16); everything else is that of
+    /// AVX-512.
     Amx,
 }
 
@@ -170,8 +172,8 @@ impl Bf16 {
 }
 
 impl Bf16 {
-    /// Whether `vdpbf16ps` outruns float32's multiply-add. Measured: 1.9 times its rate on AMD's Zen 5, half of it on Intel's
-    /// Sapphire Rapids, where bfloat16 belongs on AMX.
+    /// Whether `vdpbf16ps` outruns float32's multiply-add. Measured: 1.9 times its rate on AMD's Zen 5, half of it on
+    /// Intel's Sapphire Rapids, where bfloat16 belongs on AMX.
     pub(crate) fn is_fast(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
@@ -184,8 +186,8 @@ impl Bf16 {
     }
 }
 
-/// Exists only where the CPU has AVX-512 as [`Avx512`] with BF16 and AMX TILE, INT8 and BF16, and the system lets this process
-/// use the tiles.
+/// Exists only where the CPU has AVX-512 as [`Avx512`] with BF16 and AMX TILE, INT8 and BF16, and the system lets this
+/// process use the tiles.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amx(());
 

@@ -74,7 +74,8 @@ plain!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 const LINE: usize = 64;
 
 /// A zeroed buffer of fixed length that starts on a cache line, so that vector loads of whole pixels do not straddle
-/// two lines. Kernels accept any slice; aligned ones save a few percent. What is never touched of a large one takes no memory.
+/// two lines. Kernels accept any slice; aligned ones save a few percent. What is never touched of a large one takes no
+/// memory.
 pub struct Aligned<T: Plain> {
     bytes: Vec<u8>,
     /// Bytes before the first line.
@@ -129,7 +130,8 @@ impl<T: Plain> Deref for Aligned<T> {
             return &[];
         }
         let first = self.bytes[self.offset..].as_ptr();
-        // SAFETY: from `offset` on `bytes` has the initialized bytes of `len` elements, aligned to 64, and `T` is plain.
+        // SAFETY: from `offset` on `bytes` has the initialized bytes of `len` elements, aligned to 64, and `T` is
+        // plain.
         unsafe { std::slice::from_raw_parts(first.cast(), self.len) }
     }
 }
@@ -151,8 +153,9 @@ impl<T: Plain + std::fmt::Debug> std::fmt::Debug for Aligned<T> {
     }
 }
 
-/// Elements of `bytes` bytes from one image of `len` elements to the next where the same place of many is read in turn: five cache
-/// lines more than a multiple of sixteen, so that these places do not fall into one set of a cache, as they would at powers of two.
+/// Elements of `bytes` bytes from one image of `len` elements to the next where the same place of many is read in turn:
+/// five cache lines more than a multiple of sixteen, so that these places do not fall into one set of a cache, as they
+/// would at powers of two.
 pub fn image_distance(len: usize, bytes: usize) -> usize {
     let lines = (len * bytes).div_ceil(LINE);
     (lines + (16 + 5 - lines % 16) % 16) * LINE / bytes

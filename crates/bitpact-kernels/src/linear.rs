@@ -1,4 +1,5 @@
-//! A fully connected layer over the codes, or sums of codes, of one pixel: `acc[o] = sum over i of w[o][i] * x[i]` in 32 bits.
+//! A fully connected layer over the codes, or sums of codes, of one pixel: `acc[o] = sum over i of w[o][i] * x[i]` in
+//! 32 bits.
 
 use crate::isa::{Isa, Proof};
 use crate::layout::Plain;
@@ -27,8 +28,8 @@ enum Kept {
 }
 
 impl Linear {
-    /// Plans a layer of `inputs` inputs, each in `0..=x_max`; `None` where an input needs more than 15 bits or a sum, partial ones
-    /// included, more than 32.
+    /// Plans a layer of `inputs` inputs, each in `0..=x_max`; `None` where an input needs more than 15 bits or a sum,
+    /// partial ones included, more than 32.
     ///
     /// # Panics
     /// If the codes are no whole rows, or the machine lacks `isa`.

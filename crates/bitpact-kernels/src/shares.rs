@@ -1,6 +1,6 @@
-//! The strips of a layer, shared by threads: each takes those of its own part of the image, where its caches have what it wrote of
-//! the layer before, then those that others have not begun, and at last blocks of channels of strips in work, so that nobody waits
-//! for longer than a few blocks take.
+//! The strips of a layer, shared by threads: each takes those of its own part of the image, where its caches have what
+//! it wrote of the layer before, then those that others have not begun, and at last blocks of channels of strips in
+//! work, so that nobody waits for longer than a few blocks take.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,8 +81,8 @@ impl Shares {
         Self { blocks, grain: grain.clamp(1, blocks.max(1)), parts, part }
     }
 
-    /// What thread `worker` does next: more of the strip it has, another strip, or blocks of one that others have. No two threads
-    /// are the same worker at a time.
+    /// What thread `worker` does next: more of the strip it has, another strip, or blocks of one that others have. No
+    /// two threads are the same worker at a time.
     pub(crate) fn take(&self, worker: usize, last: Option<&Share>) -> Option<Share> {
         last.and_then(|last| self.more_of(last)).or_else(|| self.new_strip(worker)).or_else(|| self.help())
     }

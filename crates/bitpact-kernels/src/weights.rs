@@ -1,5 +1,6 @@
-//! Memory for packed weights. They are read from end to end for every image, tens of megabytes of large networks, so that with
-//! pages of 4 KB the processor would look up thousands of page tables an image; pages of 2 MB where the system has them spare that.
+//! Memory for packed weights. They are read from end to end for every image, tens of megabytes of large networks, so
+//! that with pages of 4 KB the processor would look up thousands of page tables an image; pages of 2 MB where the
+//! system has them spare that.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -74,7 +75,8 @@ struct Next {
 
 static NEXT: Mutex<Next> = Mutex::new(Next { chunk: Weak::new(), used: 0 });
 
-/// Weights packed from here on get memory of their own, so that it is freed with them and not kept by those of another network.
+/// Weights packed from here on get memory of their own, so that it is freed with them and not kept by those of another
+/// network.
 pub fn begin_network() {
     *NEXT.lock().unwrap_or_else(PoisonError::into_inner) = Next { chunk: Weak::new(), used: 0 };
 }

@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -p bitpact-lm --example reference_logits -- FOLDER
 //!
-//! FOLDER is a Hugging Face folder with `reference-tokens.npy` (whole numbers, `[n]`) and `reference-logits.npy` (float32, `[n, vocabulary]`).
+//! FOLDER is a Hugging Face folder with `reference-tokens.npy` (whole numbers, `[n]`) and `reference-logits.npy`
+//! (float32, `[n, vocabulary]`).
 
 use std::path::Path;
 

@@ -123,8 +123,8 @@ fn layer(layout: Layout, index: usize, layer: &Layer) -> Result<Tensors, LmError
     Ok(out)
 }
 
-/// Writes the network of `source`, whose matrices have codes of one grid, to `folder`: `config.json`, a safetensors file a layer and one for the rest,
-/// their index, and `tokenizer.json` where given. Floats are float16.
+/// Writes the network of `source`, whose matrices have codes of one grid, to `folder`: `config.json`, a safetensors
+/// file a layer and one for the rest, their index, and `tokenizer.json` where given. Floats are float16.
 ///
 /// # Errors
 /// Where grids differ or do not fit the layout, or files cannot be written.

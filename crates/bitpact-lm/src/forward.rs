@@ -83,7 +83,8 @@ fn norm_row(row: &mut [f32], weights: &[f32], eps: f32) {
     row.iter_mut().zip(weights).for_each(|(v, w)| *v = *v * scale * w);
 }
 
-/// What attention gives to its output matrix, for tokens whose normed hidden states are `x` and which follow those in `cache`.
+/// What attention gives to its output matrix, for tokens whose normed hidden states are `x` and which follow those in
+/// `cache`.
 pub fn attention(
     config: &Config,
     layer: &Layer,

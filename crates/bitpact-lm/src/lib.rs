@@ -1,8 +1,9 @@
-//! Decoder-only language models of the Llama family: reading them, computing them in float32, quantizing them layer by layer with
-//! `bitpact-ptq`, and measuring what that costs.
+//! Decoder-only language models of the Llama family: reading them, computing them in float32, quantizing them layer by
+//! layer with `bitpact-ptq`, and measuring what that costs.
 //!
-//! A [`Source`] gives a network layer by layer, so that quantization needs one layer in memory; [`Model`] is a network in memory.
-//! [`Model::hidden`] is the float reference. [`quantize_layer`] rounds a layer while the hidden states of a [`Calibration`] pass it.
+//! A [`Source`] gives a network layer by layer, so that quantization needs one layer in memory; [`Model`] is a network
+//! in memory. [`Model::hidden`] is the float reference. [`quantize_layer`] rounds a layer while the hidden states of a
+//! [`Calibration`] pass it.
 
 mod config;
 mod error;

@@ -137,7 +137,8 @@ impl Tensors for Llama2c {
     }
 }
 
-/// A tokenizer of llama2.c: pieces with scores, merged greedily by the best score; bytes without a piece are tokens 3 to 258.
+/// A tokenizer of llama2.c: pieces with scores, merged greedily by the best score; bytes without a piece are tokens 3
+/// to 258.
 #[derive(Clone, Debug)]
 pub struct ScoredPieces {
     pieces: Vec<(Vec<u8>, f32)>,
@@ -208,7 +209,8 @@ impl ScoredPieces {
         tokens
     }
 
-    /// The bytes of a token that follows `before`: the space after the token of the beginning is dropped, `<0x41>` is a byte.
+    /// The bytes of a token that follows `before`: the space after the token of the beginning is dropped, `<0x41>` is a
+    /// byte.
     pub fn bytes(&self, before: u32, token: u32) -> Vec<u8> {
         let piece = self.pieces.get(token as usize).map_or(&[][..], |(p, _)| p);
         let byte = |p: &[u8]| {

@@ -334,7 +334,8 @@ impl Model {
     }
 }
 
-/// The network of `source` with codes packed for the kernels of `isa`, one layer after another. An embedding of codes is packed as the output matrix too.
+/// The network of `source` with codes packed for the kernels of `isa`, one layer after another. An embedding of codes
+/// is packed as the output matrix too.
 ///
 /// # Errors
 /// Those of the source and of [`Packed::new`].

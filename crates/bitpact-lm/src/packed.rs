@@ -121,8 +121,8 @@ fn float_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// Writes a quantized network layer by layer. The file appears under its name when it is whole; until then it is `NAME.part`, and `NAME.part.json`
-/// says how much of it is done, so that a stopped run goes on where it was.
+/// Writes a quantized network layer by layer. The file appears under its name when it is whole; until then it is
+/// `NAME.part`, and `NAME.part.json` says how much of it is done, so that a stopped run goes on where it was.
 #[derive(Debug)]
 pub struct PackedWriter {
     path: PathBuf,
@@ -144,8 +144,8 @@ struct State {
 }
 
 impl PackedWriter {
-    /// Begins, or goes on with, the file `path` for a network of the shape of `layer` (any of its layers) with the grids of `recipe`. `method` is told
-    /// to readers. `tokenizer` is the name and the bytes of its file.
+    /// Begins, or goes on with, the file `path` for a network of the shape of `layer` (any of its layers) with the
+    /// grids of `recipe`. `method` is told to readers. `tokenizer` is the name and the bytes of its file.
     ///
     /// # Errors
     /// Where files cannot be written.

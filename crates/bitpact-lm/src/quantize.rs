@@ -1,4 +1,5 @@
-//! Quantization layer by layer: float activations go through the network once, and every layer is rounded for what it reads.
+//! Quantization layer by layer: float activations go through the network once, and every layer is rounded for what it
+//! reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,7 +42,8 @@ impl Method {
 impl FromStr for Method {
     type Err = LmError;
 
-    /// Names joined by `+`: `rtn`, `gptq`, `smooth` (strength 0.5), `awq` (scales and clip), `awq-scales`, `osaq` (curvature), `osaq-paper` (guarded).
+    /// Names joined by `+`: `rtn`, `gptq`, `smooth` (strength 0.5), `awq` (scales and clip), `awq-scales`, `osaq`
+    /// (curvature), `osaq-paper` (guarded).
     fn from_str(text: &str) -> Result<Method, LmError> {
         let mut method = Method::RTN;
         for name in text.split('+') {
@@ -72,8 +74,8 @@ pub struct Recipe {
     pub method: Method,
     /// The grid of all matrices that `overrides` do not name.
     pub grid: Grid,
-    /// Grids of single matrices; `None` leaves them in float32. A key is a name ([`Part::name`]), or `LAYER.NAME` with the layer's number, which goes
-    /// first.
+    /// Grids of single matrices; `None` leaves them in float32. A key is a name ([`Part::name`]), or `LAYER.NAME` with
+    /// the layer's number, which goes first.
     pub overrides: BTreeMap<String, Option<Grid>>,
     /// Calibration sequences on which AWQ measures the error of blocks.
     pub search_sequences: usize,
@@ -97,7 +99,8 @@ impl Recipe {
 pub struct PartReport {
     /// Which.
     pub part: Part,
-    /// Squared error of the outputs on the calibration tokens, relative to the squared outputs; none without calibration.
+    /// Squared error of the outputs on the calibration tokens, relative to the squared outputs; none without
+    /// calibration.
     pub error: Option<f64>,
     /// AWQ's exponent and the loss with it relative to that without scales, for the first matrix of a site.
     pub alpha: Option<(f32, f64)>,
@@ -170,7 +173,8 @@ impl Calibration {
         Ok(())
     }
 
-    /// Takes the hidden states through a layer that is already quantized elsewhere (in float32, as calibration sees it).
+    /// Takes the hidden states through a layer that is already quantized elsewhere (in float32, as calibration sees
+    /// it).
     ///
     /// # Errors
     /// None at present; the signature leaves room for readers that fail.
@@ -262,7 +266,8 @@ fn smooth(
     Ok(())
 }
 
-/// Searches AWQ's scales of all sites and folds them into what comes before: norms, values, the feed-forward block's other input.
+/// Searches AWQ's scales of all sites and folds them into what comes before: norms, values, the feed-forward block's
+/// other input.
 fn scale(
     config: &Config,
     index: usize,
@@ -333,7 +338,8 @@ fn scale(
     Ok(())
 }
 
-/// Multiplies the columns of the matrices that read `site` by `scales` and divides what writes there: the function of the layer stays.
+/// Multiplies the columns of the matrices that read `site` by `scales` and divides what writes there: the function of
+/// the layer stays.
 fn fold(layer: &mut Layer, site: Site, scales: &[f32]) {
     let inverse: Vec<f32> = scales.iter().map(|s| 1.0 / s).collect();
     for part in Part::ALL.into_iter().filter(|&p| Site::of(p) == site) {

@@ -52,8 +52,8 @@ pub struct Window {
     pub from: usize,
 }
 
-/// Cuts a text into windows of `context` tokens that begin `stride` tokens apart; a window predicts what no earlier one did. `first`, the token of
-/// the beginning, opens every window where given and counts as one of its tokens.
+/// Cuts a text into windows of `context` tokens that begin `stride` tokens apart; a window predicts what no earlier one
+/// did. `first`, the token of the beginning, opens every window where given and counts as one of its tokens.
 ///
 /// # Errors
 /// [`LmError::Input`] for a stride of 0 or beyond what a window holds, or a text of fewer than two tokens.
@@ -83,7 +83,8 @@ pub fn windows(tokens: &[u32], context: usize, stride: usize, first: Option<u32>
     Ok(out)
 }
 
-/// Scores of `model` on windows; with `reference`, also how far it is from that network. `each` is told after every window.
+/// Scores of `model` on windows; with `reference`, also how far it is from that network. `each` is told after every
+/// window.
 ///
 /// # Errors
 /// Where a window does not suit the model, and the first error of `each`.
@@ -167,8 +168,8 @@ mod tests {
         for (context, stride, first) in [(8, 8, None), (8, 3, None), (8, 7, Some(1)), (8, 2, Some(1)), (64, 5, None)] {
             let windows = windows(&tokens, context, stride, first).unwrap();
             let predicted: Vec<u32> = windows.iter().flat_map(|w| w.tokens[w.from..].to_vec()).collect();
-            // Without a token of the beginning, the first of a text has nothing before it; nor has that of a window that
-            // does not overlap the one before.
+            // Without a token of the beginning, the first of a text has nothing before it; nor has that of a window
+            // that does not overlap the one before.
             let skipped = |i: usize| first.is_none() && (i == 0 || (stride == context && i.is_multiple_of(stride)));
             let expected: Vec<u32> = (0..23).filter(|&i| !skipped(i)).map(|i| tokens[i]).collect();
             assert_eq!(predicted, expected, "{context} {stride}");

@@ -1,7 +1,7 @@
 //! Text cut into blocks that stand alone.
 
-/// Blocks of `size` characters of `text` at offsets 0, size, .. that are ASCII throughout, `count` of them after the first `from`. A last block that is
-/// not full is left out.
+/// Blocks of `size` characters of `text` at offsets 0, size, .. that are ASCII throughout, `count` of them after the
+/// first `from`. A last block that is not full is left out.
 pub fn ascii_blocks(text: &str, size: usize, from: usize, count: usize) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
     let whole = characters.chunks_exact(size.max(1)).filter(|block| block.iter().all(char::is_ascii));

@@ -30,8 +30,8 @@ pub struct TrainingState {
     pub step: u64,
     /// The trainer's own small numbers.
     pub progress: serde_json::Value,
-    /// The optimizer's momentum, of Adam the first moment, under the names of the tensors it belongs to; those that are not
-    /// trained have none.
+    /// The optimizer's momentum, of Adam the first moment, under the names of the tensors it belongs to; those that are
+    /// not trained have none.
     pub momentum: BTreeMap<String, Tensor>,
     /// Adam's second moment; empty for other optimizers.
     pub second_moment: BTreeMap<String, Tensor>,

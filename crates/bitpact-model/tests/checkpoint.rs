@@ -53,7 +53,8 @@ fn a_round_trip_keeps_every_bit() {
     assert_eq!(Checkpoint::from_bytes(&bare.to_bytes().unwrap(), NAME).unwrap(), bare);
 }
 
-/// Everything that an optimizer may keep; and a file from before there was more than momentum, whose checksum must still hold.
+/// Everything that an optimizer may keep; and a file from before there was more than momentum, whose checksum must
+/// still hold.
 #[test]
 fn the_optimizers_state_is_kept_and_older_files_are_read() {
     let old = checkpoint();

@@ -1,5 +1,5 @@
-//! Hostile `.bitpact` files behind a right checksum: every field of files with every op, term and end changed in every way,
-//! and random mutations. Nothing panics, nothing reserves memory beyond a multiple of the file's size, and what is
+//! Hostile `.bitpact` files behind a right checksum: every field of files with every op, term and end changed in every
+//! way, and random mutations. Nothing panics, nothing reserves memory beyond a multiple of the file's size, and what is
 //! accepted is written again byte by byte.
 //!
 //! Fields are found by cutting the file short: the error names the field that no longer fits and where it begins.
@@ -101,8 +101,8 @@ impl<'a> File<'a> {
         }
         let ends: Vec<usize> = starts.iter().skip(1).map(|(at, _)| *at).chain([body.len()]).collect();
         let found = starts.into_iter().zip(ends).map(|((at, name), end)| (name, at..end));
-        // A count that promises more than is left hides the first fields behind it; their bytes count as fields of their
-        // own.
+        // A count that promises more than is left hides the first fields behind it; their bytes count as fields of
+        // their own.
         let split = |(name, place): (String, Range<usize>)| {
             let own = if COUNTS.iter().any(|count| name.ends_with(count)) { place.start + 4 } else { place.end };
             let rest = (own..place.end).map(|at| (format!("behind the {name}"), at..at + 1));

@@ -1,4 +1,5 @@
-//! AWQ (Lin et al., arXiv 2306.00978): input channels with large activations get larger weights before rounding, and groups are clipped.
+//! AWQ (Lin et al., arXiv 2306.00978): input channels with large activations get larger weights before rounding, and
+//! groups are clipped.
 
 use bitpact_kernels::{Chunked, Pool};
 
@@ -22,9 +23,9 @@ pub struct AwqScales {
     pub unscaled: f64,
 }
 
-/// Scales `s = magnitude^alpha / sqrt(max * min)` with the alpha of least loss among 0, 0.05 .. 0.95 (section 3.2 of the paper). `loss(s)` is
-/// the error of whatever reads these inputs when its weights are `Q(W diag(s)) diag(s)^-1`: a layer, or a block of layers. The loss found is
-/// never above that of alpha = 0.
+/// Scales `s = magnitude^alpha / sqrt(max * min)` with the alpha of least loss among 0, 0.05 .. 0.95 (section 3.2 of
+/// the paper). `loss(s)` is the error of whatever reads these inputs when its weights are `Q(W diag(s)) diag(s)^-1`: a
+/// layer, or a block of layers. The loss found is never above that of alpha = 0.
 ///
 /// # Errors
 /// The first error of `loss`.
@@ -49,9 +50,10 @@ pub fn scale_search<E>(magnitude: &[f32], mut loss: impl FnMut(&[f32]) -> Result
     Ok(best)
 }
 
-/// `weights` with every group clipped to the range whose rounding has the least output error on the inputs of `gram`: of an output and a group
-/// alone, `d G_gg d^T` with `d` the change of its weights, over ranges of 1, 0.95 .. 0.55 of the group's largest magnitude (the clip search of the
-/// authors' program, with the Gram matrix in place of sampled tokens).
+/// `weights` with every group clipped to the range whose rounding has the least output error on the inputs of `gram`:
+/// of an output and a group alone, `d G_gg d^T` with `d` the change of its weights, over ranges of 1, 0.95 .. 0.55 of
+/// the group's largest magnitude (the clip search of the authors' program, with the Gram matrix in place of sampled
+/// tokens).
 ///
 /// # Errors
 /// Where sizes differ or a weight is not finite.

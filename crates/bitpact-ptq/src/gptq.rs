@@ -1,4 +1,5 @@
-//! GPTQ (Frantar et al., arXiv 2210.17323): column by column, the error of a rounded weight is spread over the columns to come.
+//! GPTQ (Frantar et al., arXiv 2210.17323): column by column, the error of a rounded weight is spread over the columns
+//! to come.
 
 use bitpact_kernels::float::{View, ViewMut, multiply_add};
 use bitpact_kernels::{Chunked, Pool};
@@ -16,8 +17,9 @@ const TASK_ROWS: usize = 32;
 pub enum Order {
     /// From the first to the last.
     Natural,
-    /// By falling diagonal of the Hessian, so that inputs that matter most are rounded with least error before them. Steps of groups are then
-    /// those of the unchanged weights ([`Gptq::static_groups`]): groups stay neighbours and the codes need no index.
+    /// By falling diagonal of the Hessian, so that inputs that matter most are rounded with least error before them.
+    /// Steps of groups are then those of the unchanged weights ([`Gptq::static_groups`]): groups stay neighbours and
+    /// the codes need no index.
     Activation,
 }
 
@@ -39,9 +41,9 @@ impl Default for Gptq {
 }
 
 impl Gptq {
-    /// Codes of `weights` (`outputs x inputs`) for inputs with the Gram matrix `gram`, `H = 2 G`. With `U` the upper Cholesky factor of
-    /// `(H + damping)^-1`, the error `e = (w_i - q_i) / U_ii` of column i changes every later column j by `-e U_ij` (the paper's
-    /// algorithm 1). The same codes for any number of threads.
+    /// Codes of `weights` (`outputs x inputs`) for inputs with the Gram matrix `gram`, `H = 2 G`. With `U` the upper
+    /// Cholesky factor of `(H + damping)^-1`, the error `e = (w_i - q_i) / U_ii` of column i changes every later column
+    /// j by `-e U_ij` (the paper's algorithm 1). The same codes for any number of threads.
     ///
     /// # Errors
     /// Where sizes differ, a number is not finite, or the damped Hessian is singular.
@@ -90,7 +92,8 @@ impl Gptq {
         Ok(out)
     }
 
-    /// `U` with `U^T U = (H + damping)^-1`, row by row, columns in `order`. Inputs that are never anything but 0 get a diagonal of 1.
+    /// `U` with `U^T U = (H + damping)^-1`, row by row, columns in `order`. Inputs that are never anything but 0 get a
+    /// diagonal of 1.
     fn factor(&self, gram: &Gram, order: &[usize]) -> Result<Vec<f32>, PtqError> {
         let n = order.len();
         let mean = (0..n).map(|i| gram.at(i, i)).sum::<f64>() / n.max(1) as f64;

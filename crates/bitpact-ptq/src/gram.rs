@@ -87,7 +87,8 @@ impl Gram {
         self.sum[(r, c)] / self.tokens.max(1) as f64
     }
 
-    /// Mean squared error of every output when `other` stands for `weights`: `d G d^T` for the rows `d` of their difference.
+    /// Mean squared error of every output when `other` stands for `weights`: `d G d^T` for the rows `d` of their
+    /// difference.
     ///
     /// # Panics
     /// Where the matrices differ in size, or their columns are not the inputs.

@@ -171,9 +171,9 @@ impl Grid {
 
     /// Step and zero for the weights of a group.
     ///
-    /// Asymmetric: `step = (max - min) / (2^b - 1)`, `zero = round(-min / step)`, where min and max include 0. Symmetric:
-    /// `step = 2 max|w| / (2^b - 1)`. Ternary: the step of least squared error, `sum of the k largest |w| / k` with the k that
-    /// makes `(sum of the k largest)^2 / k` largest.
+    /// Asymmetric: `step = (max - min) / (2^b - 1)`, `zero = round(-min / step)`, where min and max include 0.
+    /// Symmetric: `step = 2 max|w| / (2^b - 1)`. Ternary: the step of least squared error, `sum of the k largest |w| /
+    /// k` with the k that makes `(sum of the k largest)^2 / k` largest.
     pub fn fit(self, weights: &[f32]) -> GroupParams {
         let max_code = f32::from(self.width.max_code());
         let (min, max) = weights.iter().fold((0.0f32, 0.0f32), |(lo, hi), &w| (lo.min(w), hi.max(w)));

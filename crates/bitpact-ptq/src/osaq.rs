@@ -1,4 +1,5 @@
-//! OSAQ (arXiv 2605.04738): before rounding, the outliers of a row are pulled in along directions its inputs hardly use.
+//! OSAQ (arXiv 2605.04738): before rounding, the outliers of a row are pulled in along directions its inputs hardly
+//! use.
 
 use bitpact_kernels::float::{View, ViewMut, multiply};
 use bitpact_kernels::{Chunked, Pool};
@@ -14,12 +15,14 @@ const MAX_ITERATIONS: usize = 500;
 /// More than the search for eigenvalues ever takes.
 const EIGEN_ITERATIONS: usize = 1_000_000;
 
-/// How outliers are pulled in. With `n_j` the columns of `N` (the `K` eigenvectors of `G` with the smallest eigenvalues, as rows) and
-/// `s` the softmax of `|W_i| / (temperature max|W_i|)`, the change `b_i N` of row i solves `A_i b_i = -rho_i` with
-/// `A_i = sum_j s_ij n_j n_j^T + mu1 I + mu2 v v^T + kappa diag(lambda) / mean(lambda)`, `rho_i = sum_j s_ij W_ij n_j` and `v = N 1`.
+/// How outliers are pulled in. With `n_j` the columns of `N` (the `K` eigenvectors of `G` with the smallest
+/// eigenvalues, as rows) and `s` the softmax of `|W_i| / (temperature max|W_i|)`, the change `b_i N` of row i solves
+/// `A_i b_i = -rho_i` with `A_i = sum_j s_ij n_j n_j^T + mu1 I + mu2 v v^T + kappa diag(lambda) / mean(lambda)`, `rho_i
+/// = sum_j s_ij W_ij n_j` and `v = N 1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Osaq {
-    /// Share of the eigenvalues' sum that the directions may have: K is the least number whose eigenvalues reach it; 1 takes all.
+    /// Share of the eigenvalues' sum that the directions may have: K is the least number whose eigenvalues reach it; 1
+    /// takes all.
     pub gamma: f64,
     /// Price of a change.
     pub mu1: f64,
@@ -32,12 +35,14 @@ pub struct Osaq {
 }
 
 impl Osaq {
-    /// As the paper prints it: a few directions, no price by curvature. It needs a null space, which small models lack, and then [`guarded`].
+    /// As the paper prints it: a few directions, no price by curvature. It needs a null space, which small models lack,
+    /// and then [`guarded`].
     pub fn paper() -> Osaq {
         Osaq { gamma: 1e-2, mu1: 0.1, mu2: 1e-3, kappa: 0.0, temperature: 0.2 }
     }
 
-    /// All directions, each at the price of its curvature: the trade between outliers and output error is exact, so no null space is needed.
+    /// All directions, each at the price of its curvature: the trade between outliers and output error is exact, so no
+    /// null space is needed.
     pub fn curvature() -> Osaq {
         Osaq { gamma: 1.0, mu1: 0.01, mu2: 1e-3, kappa: 3.0, temperature: 0.2 }
     }
@@ -53,8 +58,9 @@ pub struct OsaqReport {
 }
 
 impl Osaq {
-    /// `weights` (`outputs x inputs`) with their outliers pulled in, for inputs with the Gram matrix `gram`. The normal equations are solved by
-    /// conjugate gradients, preconditioned with their part that no row changes, to a relative residual of 1e-10.
+    /// `weights` (`outputs x inputs`) with their outliers pulled in, for inputs with the Gram matrix `gram`. The normal
+    /// equations are solved by conjugate gradients, preconditioned with their part that no row changes, to a relative
+    /// residual of 1e-10.
     ///
     /// # Errors
     /// Where sizes differ, a number is not finite, or the eigenvalues cannot be found.
@@ -210,9 +216,10 @@ fn softmax(row: &[f32], temperature: f64) -> Vec<f64> {
     e.into_iter().map(|v| v / sum).collect()
 }
 
-/// Row by row, `changed` where it lowers the output error after quantization, otherwise `weights`; and the rows that changed. `quantized` turns weights
-/// into what stands for them. Methods that round rows on their own (all of this crate do) keep the promise for the result: no row's error on the
-/// inputs of `gram` is above what it is without the change.
+/// Row by row, `changed` where it lowers the output error after quantization, otherwise `weights`; and the rows that
+/// changed. `quantized` turns weights into what stands for them. Methods that round rows on their own (all of this
+/// crate do) keep the promise for the result: no row's error on the inputs of `gram` is above what it is without the
+/// change.
 ///
 /// # Errors
 /// The first error of `quantized`.

@@ -1,9 +1,11 @@
-//! Smoothing of activations (SmoothQuant, arXiv 2211.10438): range moves from inputs to weights before activations go to 8 bits.
+//! Smoothing of activations (SmoothQuant, arXiv 2211.10438): range moves from inputs to weights before activations go
+//! to 8 bits.
 
 use crate::{Matrix, PtqError};
 
-/// Scales by which inputs are divided and columns of weights multiplied, equation 4 of the paper:
-/// `s_c = max|x_c|^strength / max|w_c|^(1 - strength)`, over all `weights` that read the inputs, at least 1e-5; 1 for inputs that are always 0.
+/// Scales by which inputs are divided and columns of weights multiplied, equation 4 of the paper: `s_c =
+/// max|x_c|^strength / max|w_c|^(1 - strength)`, over all `weights` that read the inputs, at least 1e-5; 1 for inputs
+/// that are always 0.
 ///
 /// # Errors
 /// [`PtqError::Shape`] where a matrix has not one column an input.

@@ -22,8 +22,9 @@ impl OptimizerKind {
 
 /// The settings of an optimizer; every rule is PyTorch's.
 ///
-/// All gradients are first scaled by min(1, max_grad_norm / (|g| + 1e-6)), |g| being the Euclidean norm of all of them together
-/// (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1). Then, for a tensor w with gradient g, learning rate lr and decay l,
+/// All gradients are first scaled by min(1, max_grad_norm / (|g| + 1e-6)), |g| being the Euclidean norm of all of them
+/// together (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1). Then, for a tensor w with gradient g, learning rate lr
+/// and decay l,
 ///
 /// - `sgd`: d = g + l w; v = momentum v + d, the first v being d; w -= lr (d + momentum v with Nesterov, v without);
 /// - `adam`, in update t = 1, 2, ...: d = g + l w; m = b1 m + (1 - b1) d; v = b2 v + (1 - b2) d^2;

@@ -8,13 +8,13 @@
 //! | `model.bitpact` | the integer network of the last epoch |
 //! | `last.safetensors` | the checkpoint: everything needed to go on |
 //!
-//! `last.safetensors` is the truth and is written last. Whatever else a stopped process left behind is either older, and
-//! then complete, or newer, and then a resumed run writes the same bytes again; lines of `records.jsonl` beyond the
+//! `last.safetensors` is the truth and is written last. Whatever else a stopped process left behind is either older,
+//! and then complete, or newer, and then a resumed run writes the same bytes again; lines of `records.jsonl` beyond the
 //! checkpoint are cut off. So a run may be killed at any moment.
 //!
-//! Readers write nothing. A run owns its folder from its first write to its end, by a lock on the file `.lock` that a process
-//! cannot keep when it dies; a second owner is refused. So is one of the float run in `float/` while another process trains the run
-//! around it, and the other way round.
+//! Readers write nothing. A run owns its folder from its first write to its end, by a lock on the file `.lock` that a
+//! process cannot keep when it dies; a second owner is refused. So is one of the float run in `float/` while another
+//! process trains the run around it, and the other way round.
 
 mod lock;
 
@@ -246,7 +246,8 @@ impl RunFolder {
         self.write(CONFIG, recipe.to_toml().as_bytes())
     }
 
-    /// Whether `config.toml`, where there is one, says what the run `began` with, or one of the numbers of epochs that it had `before`.
+    /// Whether `config.toml`, where there is one, says what the run `began` with, or one of the numbers of epochs that
+    /// it had `before`.
     pub(crate) fn check_config(&self, began: &Recipe, before: impl Iterator<Item = u32>) -> Result<(), RunError> {
         let path = self.file(CONFIG);
         if !path.exists() {
@@ -265,8 +266,8 @@ impl RunFolder {
         }
     }
 
-    /// Owns the folder for a run of `recipe` from its beginning: where nothing is that a checkpoint would have to stand beside, and no
-    /// other recipe.
+    /// Owns the folder for a run of `recipe` from its beginning: where nothing is that a checkpoint would have to stand
+    /// beside, and no other recipe.
     pub(crate) fn begin(&self, recipe: &Recipe) -> Result<(), RunError> {
         self.own()?;
         self.check_config(recipe, std::iter::empty())?;

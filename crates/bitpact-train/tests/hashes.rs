@@ -1,9 +1,9 @@
-//! The numbers of the whole zoo, held against a committed list: tensors after two training steps, codes and logits of the
-//! converted network. A change that is meant to change nothing leaves every line as it is.
+//! The numbers of the whole zoo, held against a committed list: tensors after two training steps, codes and logits of
+//! the converted network. A change that is meant to change nothing leaves every line as it is.
 //!
-//! A line of `hashes.txt` is `network bits path tensors codes logits`, each hash FNV-1a of 64 bits over names and little-endian
-//! values. `BITPACT_WRITE_HASHES=1 cargo test --release -p bitpact-train --test hashes` writes the lines of the paths that
-//! this machine has anew and keeps the others.
+//! A line of `hashes.txt` is `network bits path tensors codes logits`, each hash FNV-1a of 64 bits over names and
+//! little-endian values. `BITPACT_WRITE_HASHES=1 cargo test --release -p bitpact-train --test hashes` writes the lines
+//! of the paths that this machine has anew and keeps the others.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,8 @@ fn trained(graph: &Graph, config: &QuantConfig, gradients: Gradients, isa: Isa) 
     Model { graph: graph.clone(), plan, input, class_names, tensors: backend.tensors() }
 }
 
-/// Hashes of the tensors, of the codes of every activation, and of the logits; 0 for the latter where there is no integer form.
+/// Hashes of the tensors, of the codes of every activation, and of the logits; 0 for the latter where there is no
+/// integer form.
 fn hashes(model: &Model) -> [u64; 3] {
     let [mut tensors, mut codes, mut logits] = [Hash::new(), Hash::new(), Hash::new()];
     for (name, tensor) in &model.tensors {

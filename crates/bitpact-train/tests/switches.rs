@@ -1,5 +1,5 @@
-//! Every training switch on a small run of the real thing: it changes the result, and the result depends neither on the number
-//! of threads nor on a stop in the middle.
+//! Every training switch on a small run of the real thing: it changes the result, and the result depends neither on the
+//! number of threads nor on a stop in the middle.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

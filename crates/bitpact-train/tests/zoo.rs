@@ -1,10 +1,11 @@
-//! Every network of the zoo, narrowed: calibrates, trains some steps, converts, and gives the interpreter's codes on every
-//! path of this machine.
+//! Every network of the zoo, narrowed: calibrates, trains some steps, converts, and gives the interpreter's codes on
+//! every path of this machine.
 //!
-//! Clip values are calibrated and the learning rate is small for a reason. With a fixed clip value of 6 the first steps of MobileNetV2 at 2
-//! bits round most values to the code 0; whole channels are constant, and behind each of the 50 batch norms the gradient grows up to
-//! `1 / sqrt(eps)` = 316 times: 4e36 in the first step, where calibrated clip values give 2. And at a rate of 0.1 these few images with
-//! one pixel left in the last layers diverge within ten steps in float32, too.
+//! Clip values are calibrated and the learning rate is small for a reason. With a fixed clip value of 6 the first steps
+//! of MobileNetV2 at 2 bits round most values to the code 0; whole channels are constant, and behind each of the 50
+//! batch norms the gradient grows up to `1 / sqrt(eps)` = 316 times: 4e36 in the first step, where calibrated clip
+//! values give 2. And at a rate of 0.1 these few images with one pixel left in the last layers diverge within ten steps
+//! in float32, too.
 
 use bitpact_core::Granularity;
 use bitpact_core::rng::Key;

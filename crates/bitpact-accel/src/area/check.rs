@@ -23,11 +23,11 @@ pub struct LayerCheck {
     pub differing: usize,
 }
 
-/// Computes the sums of layer number `layer` of `model` on an array of `rows x columns` units, applies the layer's requantization to
-/// them, and counts the codes that are not those of `tensors`, the interpreter's trace for `pixels`.
+/// Computes the sums of layer number `layer` of `model` on an array of `rows x columns` units, applies the layer's
+/// requantization to them, and counts the codes that are not those of `tensors`, the interpreter's trace for `pixels`.
 ///
-/// On a grid without zero a weight is `2 q' + 1`, and the array holds `q'`: its sum is `2 sum(a q') + sum(a)`, where the sum of codes comes from
-/// one more output channel with the weight -1 everywhere, which every width has.
+/// On a grid without zero a weight is `2 q' + 1`, and the array holds `q'`: its sum is `2 sum(a q') + sum(a)`, where
+/// the sum of codes comes from one more output channel with the weight -1 everywhere, which every width has.
 ///
 /// # Errors
 /// iverilog is absent or fails, or the layer has operands of more than 16 bits.
@@ -100,7 +100,8 @@ fn widths(model: &IntegerModel, product: &IntegerProduct) -> Result<Widths, Acce
     Widths::new(bits.max(1), product.weight_bits).ok_or_else(|| AccelError::Sums { layer: product.name.clone(), bits })
 }
 
-/// Sums of a product for every pixel and output channel, `pixels * out_channels`, from the simulated array, group by group.
+/// Sums of a product for every pixel and output channel, `pixels * out_channels`, from the simulated array, group by
+/// group.
 fn sums(
     model: &IntegerModel,
     product: &IntegerProduct,

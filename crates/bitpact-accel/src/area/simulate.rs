@@ -28,8 +28,9 @@ impl Matrix {
     }
 }
 
-/// The product of `activations` (pixels by inputs, codes in `[0, 2^a - 1]`) and `weights` (inputs by output channels, two's complement
-/// codes of `w` bits) as a systolic array of `rows x columns` units computes it: the Verilog of [`super::array()`], run by iverilog.
+/// The product of `activations` (pixels by inputs, codes in `[0, 2^a - 1]`) and `weights` (inputs by output channels,
+/// two's complement codes of `w` bits) as a systolic array of `rows x columns` units computes it: the Verilog of
+/// [`super::array()`], run by iverilog.
 ///
 /// # Errors
 /// Matrices that do not fit each other or the widths, or iverilog is absent or fails.

@@ -64,8 +64,8 @@ impl AreaTable {
         self.rows.get(&(widths.activations(), widths.weights()))
     }
 
-    /// Transistors of the unit of `widths`. Between 8 and 16 bits, where nothing was synthesized, straight lines between the
-    /// neighbours of each operand.
+    /// Transistors of the unit of `widths`. Between 8 and 16 bits, where nothing was synthesized, straight lines
+    /// between the neighbours of each operand.
     ///
     /// # Panics
     /// If the table lacks the pairs of 1 to 8 and 16 bits.

@@ -33,7 +33,8 @@ endmodule
     )
 }
 
-/// Module `mac`: on every clock `acc = (clear ? 0 : acc) + a * w`, with an accumulator that cannot overflow in `terms` steps.
+/// Module `mac`: on every clock `acc = (clear ? 0 : acc) + a * w`, with an accumulator that cannot overflow in `terms`
+/// steps.
 pub fn mac(widths: Widths, terms: u64) -> String {
     let (a, w, acc) = (widths.activations(), widths.weights(), accumulator_bits(widths, terms));
     format!(
@@ -59,9 +60,9 @@ endmodule
 /// Modules `array`, `pe` and `mac`: an output-stationary systolic array of `rows` pixels by `columns` output channels.
 ///
 /// Each clock takes one activation a row and one weight a column, all of the same index of the sum; `clear` comes with
-/// the first. Skewing registers at the edges delay row `i` by `i` clocks and column `j` by `j`; activations then move right
-/// and weights down, one unit a clock. The sum of row `i` and column `j` stands in `acc` `i + j + 1` clocks after its last
-/// operands. Every sum can be read at once; a chip would shift them out.
+/// the first. Skewing registers at the edges delay row `i` by `i` clocks and column `j` by `j`; activations then move
+/// right and weights down, one unit a clock. The sum of row `i` and column `j` stands in `acc` `i + j + 1` clocks after
+/// its last operands. Every sum can be read at once; a chip would shift them out.
 pub fn array(widths: Widths, terms: u64, rows: usize, columns: usize) -> String {
     let (a, w, acc) = (widths.activations(), widths.weights(), accumulator_bits(widths, terms));
     format!(

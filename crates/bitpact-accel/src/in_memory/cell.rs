@@ -1,4 +1,5 @@
-//! A memory cell and the array it stands in, as data: read currents from stated physics, with the source of every constant.
+//! A memory cell and the array it stands in, as data: read currents from stated physics, with the source of every
+//! constant.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,13 +13,14 @@ use crate::AccelError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
-    /// XNOR with two bit lines: a row is driven where the input is 1 and the lines' difference is `sum In' W`, with In' of 0 and 1
-    /// and W of -1 and +1; the sum over inputs of -1 and +1 is `2 sum In' W - sum W`.
+    /// XNOR with two bit lines: a row is driven where the input is 1 and the lines' difference is `sum In' W`, with In'
+    /// of 0 and 1 and W of -1 and +1; the sum over inputs of -1 and +1 is `2 sum In' W - sum W`.
     Differential,
-    /// AND with one bit line: a row is driven where the input is 1, and a dummy column of cells that store 0 is subtracted; `sum In' b`
-    /// with both of 0 and 1.
+    /// AND with one bit line: a row is driven where the input is 1, and a dummy column of cells that store 0 is
+    /// subtracted; `sum In' b` with both of 0 and 1.
     And,
-    /// XNOR with one bit line: every row is driven and carries the high current where input and weight are equal; the matches.
+    /// XNOR with one bit line: every row is driven and carries the high current where input and weight are equal; the
+    /// matches.
     Match,
 }
 
@@ -26,8 +28,8 @@ pub enum Encoding {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Storage {
-    /// A magnetic tunnel junction: `R_P = RA / (pi d^2 / 4)`, `R_AP = R_P (1 + TMR(V))`, `TMR(V) = TMR / (1 + (V / V_h)^2)` with
-    /// the voltage V over the junction.
+    /// A magnetic tunnel junction: `R_P = RA / (pi d^2 / 4)`, `R_AP = R_P (1 + TMR(V))`, `TMR(V) = TMR / (1 + (V /
+    /// V_h)^2)` with the voltage V over the junction.
     #[serde(rename_all = "snake_case")]
     Junction {
         /// Resistance-area product in ohm square micrometres.
@@ -160,10 +162,12 @@ pub struct Cell {
     /// Resistance in series with the storage when read, in ohm.
     #[serde(default)]
     pub access_ohm: f64,
-    /// Current of the stored 0 in microamperes where cross-coupled transistors cut its path; else it follows from the storage.
+    /// Current of the stored 0 in microamperes where cross-coupled transistors cut its path; else it follows from the
+    /// storage.
     #[serde(default)]
     pub cut_off_ua: Option<f64>,
-    /// High over low current, in place of what the physics gives: the low current is the high one over this. `inf` is possible.
+    /// High over low current, in place of what the physics gives: the low current is the high one over this. `inf` is
+    /// possible.
     #[serde(default)]
     pub ratio: Option<f64>,
     /// Current above which a read can switch the cell, in microamperes; not given where reads do not disturb.
@@ -267,7 +271,8 @@ impl Cell {
         Ok(self)
     }
 
-    /// The same cell with `rows` driven together, in sub-arrays of at least as many rows, and a converter whose bits grow with the logarithm of the rows.
+    /// The same cell with `rows` driven together, in sub-arrays of at least as many rows, and a converter whose bits
+    /// grow with the logarithm of the rows.
     ///
     /// # Errors
     /// Rows that an array cannot have.
@@ -291,8 +296,8 @@ impl Cell {
         Ok(self)
     }
 
-    /// The same cell without any imperfection: infinite ratio, no spread, no wire or driver resistance, and a converter that
-    /// holds every count.
+    /// The same cell without any imperfection: infinite ratio, no spread, no wire or driver resistance, and a converter
+    /// that holds every count.
     pub fn ideal(mut self) -> Self {
         self = self.with_sigma(0.0).expect("0 is a spread");
         self.ratio = Some(f64::INFINITY);
@@ -317,7 +322,8 @@ impl Cell {
         self.high_ua() / self.low_ua()
     }
 
-    /// Current of one cell in microamperes: its parameters are the nominal ones, spread by the numbers of the key `cell`.
+    /// Current of one cell in microamperes: its parameters are the nominal ones, spread by the numbers of the key
+    /// `cell`.
     pub fn sample(&self, stored: Stored, cell: Key) -> f64 {
         let law = self.spread.law;
         let mut draw = 0;
@@ -364,8 +370,9 @@ impl Cell {
     }
 }
 
-/// Resistance of an antiparallel junction in series with `access` ohm at `volts`: its magnetoresistance falls with the voltage it
-/// gets, which falls with its resistance. The map from voltage to voltage is decreasing, so bisection finds its one fixed point.
+/// Resistance of an antiparallel junction in series with `access` ohm at `volts`: its magnetoresistance falls with the
+/// voltage it gets, which falls with its resistance. The map from voltage to voltage is decreasing, so bisection finds
+/// its one fixed point.
 fn anti_parallel(parallel: f64, tmr: f64, half_v: f64, access: f64, volts: f64) -> f64 {
     let at = |v: f64| parallel * (1.0 + tmr / (1.0 + (v / half_v).powi(2)));
     let (mut low, mut high) = (0.0, volts);

@@ -1,4 +1,5 @@
-//! SVG charts of arrays: sense margin against rows, accuracy against on/off ratio. The same numbers give the same bytes.
+//! SVG charts of arrays: sense margin against rows, accuracy against on/off ratio. The same numbers give the same
+//! bytes.
 
 use plotters::prelude::{IntoLogRange, SeriesLabelPosition};
 
@@ -10,8 +11,8 @@ use crate::charts::{Series, draw};
 /// Rows of the chart of margins.
 pub const MARGIN_ROWS: [usize; 5] = [4, 8, 16, 32, 64];
 
-/// Worst sense margin of every cell against the rows that are read at once, with the linear droop of wires: of nominal cells as lines, with levels three
-/// standard deviations off as crosses.
+/// Worst sense margin of every cell against the rows that are read at once, with the linear droop of wires: of nominal
+/// cells as lines, with levels three standard deviations off as crosses.
 ///
 /// # Errors
 /// A cell that cannot have those rows, or the drawing library fails.

@@ -1,5 +1,5 @@
-//! A layer on the arrays of one chip, cell by cell: every cell's current is drawn once, and every read is the sum of the currents of
-//! those that are driven.
+//! A layer on the arrays of one chip, cell by cell: every cell's current is drawn once, and every read is the sum of
+//! the currents of those that are driven.
 
 use bitpact_core::rng::Key;
 
@@ -145,7 +145,8 @@ impl ChipLayer {
         self.layer.inputs.div_ceil(self.chunk_rows * self.read_chunks)
     }
 
-    /// Calls `told(input bit, levels, read)` with the levels of all pixels, for every read of `column` and every input bit.
+    /// Calls `told(input bit, levels, read)` with the levels of all pixels, for every read of `column` and every input
+    /// bit.
     fn read_column(&self, patterns: &Patterns, column: usize, mut told: impl FnMut(usize, &[i32], usize)) {
         let chunks = self.layer.inputs.div_ceil(self.chunk_rows);
         let pixels = patterns.pixels;
@@ -216,7 +217,8 @@ impl ChipLayer {
         out
     }
 
-    /// What the sum of a plane's counts holds beside `sum In' s`: matches count the rows that store -1 for each input bit.
+    /// What the sum of a plane's counts holds beside `sum In' s`: matches count the rows that store -1 for each input
+    /// bit.
     fn known(&self, column: usize) -> i64 {
         match self.encoding {
             Encoding::Match => self.minus_rows[column] * ((1 << self.slices.input_bits()) - 1),

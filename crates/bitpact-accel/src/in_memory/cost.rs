@@ -26,9 +26,10 @@ pub struct LayerCost {
 impl LayerCost {
     /// Of `layer` on arrays of `cell`, where the share `activity` of the input bits is 1.
     ///
-    /// Columns are output channels times weight planes; a column longer than a sub-array goes on in others, and groups have sub-arrays of their
-    /// own. All sub-arrays work at once; in each, groups of rows, input bits and pixels follow each other, and a read ends when every column that shares a converter has been
-    /// converted. A conversion adds one number of the width of the layer's sums. A column's cells store as many ones as zeros.
+    /// Columns are output channels times weight planes; a column longer than a sub-array goes on in others, and groups
+    /// have sub-arrays of their own. All sub-arrays work at once; in each, groups of rows, input bits and pixels follow
+    /// each other, and a read ends when every column that shares a converter has been converted. A conversion adds one
+    /// number of the width of the layer's sums. A column's cells store as many ones as zeros.
     pub fn new(cell: &Cell, layer: &Layer, activity: f64) -> Self {
         let array = &cell.array;
         let slices = Slices::new(cell.encoding, layer.grid, layer.weight_bits, layer.input_bits);

@@ -1,5 +1,5 @@
-//! A layer by the table of errors by count: what a read is off by, for every number of driven high and low cells, is a part that is frozen in
-//! the chip and a part that is drawn at every read.
+//! A layer by the table of errors by count: what a read is off by, for every number of driven high and low cells, is a
+//! part that is frozen in the chip and a part that is drawn at every read.
 
 use bitpact_core::rng::Key;
 
@@ -16,15 +16,18 @@ const MOST_ROWS: usize = 64;
 /// Quantiles of the standard normal distribution that reads draw from.
 const QUANTILES: usize = 1 << 12;
 
-/// What a read of `p` driven rows whose bit line carries the high current, and `m` whose bit line carries the low one, is off by, in counts.
+/// What a read of `p` driven rows whose bit line carries the high current, and `m` whose bit line carries the low one,
+/// is off by, in counts.
 ///
-/// A column with P high rows and M low rows holds cells whose mean deviations from the nominal current are frozen: `a` of the high ones
-/// and `b` of the low ones, normal with variances `v / P` and `w / M`. A read that drives some of them at random is off by
-/// `p a + m b` and a normal number of variance `v p (1 - p / P) + w m (1 - m / M)`, what is left when a part of a finite population is drawn. That number is drawn once for every pattern of driven rows: the same cells give the same
-/// current again. The dummy
-/// column of ANDs adds the same with all rows; all columns of a sub-array see the same of it.
+/// A column with P high rows and M low rows holds cells whose mean deviations from the nominal current are frozen: `a`
+/// of the high ones and `b` of the low ones, normal with variances `v / P` and `w / M`. A read that drives some of them
+/// at random is off by `p a + m b` and a normal number of variance `v p (1 - p / P) + w m (1 - m / M)`, what is left
+/// when a part of a finite population is drawn. That number is drawn once for every pattern of driven rows: the same
+/// cells give the same current again. The dummy column of ANDs adds the same with all rows; all columns of a sub-array
+/// see the same of it.
 ///
-/// What it leaves out is that rows differ in how often they are driven, and that patterns that have rows in common have their cells' deviations in common.
+/// What it leaves out is that rows differ in how often they are driven, and that patterns that have rows in common have
+/// their cells' deviations in common.
 #[derive(Debug, Clone)]
 pub struct CountTable {
     cell_columns: usize,
@@ -107,7 +110,8 @@ impl CountTable {
         &self.entries[read % self.reader.groups() * n..][..n]
     }
 
-    /// The level of a read of `p` and `m` driven rows, by 32 random bits of the column's cells and 32 of the dummy column's.
+    /// The level of a read of `p` and `m` driven rows, by 32 random bits of the column's cells and 32 of the dummy
+    /// column's.
     #[inline]
     fn draw(&self, entries: &[[f32; 2]], frozen: &Frozen, p: u8, m: u8, random: [u32; 2]) -> i32 {
         let [mean, slope] = entries[usize::from(p) * (self.rows + 1) + usize::from(m)];
@@ -125,7 +129,8 @@ impl CountTable {
         self.reader.level(f64::from(mean + slope * off))
     }
 
-    /// Share of reads of `p` high and `m` low driven rows of the middle group that are wrong, for cells that are new at every read.
+    /// Share of reads of `p` high and `m` low driven rows of the middle group that are wrong, for cells that are new at
+    /// every read.
     pub fn error_rate(&self, p: usize, m: usize) -> f64 {
         let [mean, slope] = self.group(self.reader.groups() / 2)[p * (self.rows + 1) + m].map(f64::from);
         let variance = p as f64 * self.high + m as f64 * self.low + (p + m) as f64 * self.dummy;
@@ -138,8 +143,8 @@ impl CountTable {
         1.0 - (below(count + 0.5) - below(count - 0.5))
     }
 
-    /// What is frozen of a read of `high` high and `low` low rows; `column` and `dummy` are the keys of the column's cells and of those of the dummy
-    /// column.
+    /// What is frozen of a read of `high` high and `low` low rows; `column` and `dummy` are the keys of the column's
+    /// cells and of those of the dummy column.
     fn freeze(&self, high: usize, low: usize, column: Key, dummy: Key) -> Frozen {
         // Matches: every row has a high cell and a low one, and drives one of them.
         let (high, low) = if self.encoding == Encoding::Match { (high + low, high + low) } else { (high, low) };
@@ -202,7 +207,8 @@ impl CountLayer {
         channels.map(|o| Patterns::new(layer, o, self.rows.min(CHUNK), windows).activity(layer)).sum::<f64>() / groups
     }
 
-    /// Sums of `windows`, pixel by pixel, with reads that draw from `table`: the same cells that drive the same rows give the same level.
+    /// Sums of `windows`, pixel by pixel, with reads that draw from `table`: the same cells that drive the same rows
+    /// give the same level.
     pub fn sums(&self, table: &CountTable, windows: &[i64]) -> Vec<i64> {
         let layer = &self.layer;
         let (pixels, bits) = (windows.len() / layer.window, usize::from(layer.input_bits));
@@ -250,7 +256,8 @@ impl CountLayer {
     }
 }
 
-/// The standard normal distribution function, within 1e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17.
+/// The standard normal distribution function, within 1e-7: Abramowitz and Stegun, Handbook of Mathematical Functions,
+/// 26.2.17.
 fn normal_below(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
     let series = [1.330_274_429, -1.821_255_978, 1.781_477_937, -0.356_563_782, 0.319_381_530];

@@ -7,7 +7,8 @@ const OHM_UA: f64 = 1e-6;
 /// Wires without resistance have this one in ohm, so that every node has an equation.
 const LEAST_OHM: f64 = 1e-6;
 
-/// A symmetric positive definite system whose row `i` has no elements left of `i - band`, solved by Cholesky's method within the band.
+/// A symmetric positive definite system whose row `i` has no elements left of `i - band`, solved by Cholesky's method
+/// within the band.
 struct Banded {
     band: usize,
     /// `lower[i][k]` is the element of row `i` and column `i - band + k`.
@@ -55,9 +56,10 @@ impl Banded {
 
 /// Currents in microamperes that reach the sense circuits of every bit line, exactly.
 ///
-/// `cells[row][line]` are the currents in microamperes that the cells carry at the whole read voltage, 0 where they are not driven;
-/// row 0 is next to the sense circuits and line 0 next to the word lines' drivers. Cells are taken as resistors. Nodes are the crossings of both kinds of wires, `2 rows lines` of
-/// them with a band of `2 lines`; word lines without resistance leave bit lines that do not see each other, with a band of 1.
+/// `cells[row][line]` are the currents in microamperes that the cells carry at the whole read voltage, 0 where they are
+/// not driven; row 0 is next to the sense circuits and line 0 next to the word lines' drivers. Cells are taken as
+/// resistors. Nodes are the crossings of both kinds of wires, `2 rows lines` of them with a band of `2 lines`; word
+/// lines without resistance leave bit lines that do not see each other, with a band of 1.
 ///
 /// # Panics
 /// If the rows are not equally long.
@@ -132,8 +134,8 @@ impl Droop {
     }
 }
 
-/// Share of the read voltage that reaches line `line` of `lines`, whose word line carries `mean_ua` into each of them: the linear droop of word lines, with
-/// the other columns' cells at their mean.
+/// Share of the read voltage that reaches line `line` of `lines`, whose word line carries `mean_ua` into each of them:
+/// the linear droop of word lines, with the other columns' cells at their mean.
 pub fn word_line_share(array: &Array, read_v: f64, mean_ua: f64, line: usize, lines: usize) -> f64 {
     let at = line + 1;
     let shared = at * (at + 1) / 2 + at * (lines - at);

@@ -8,7 +8,8 @@ use crate::AccelError;
 /// Bits of an input at most: sums of codes are wider than codes.
 const MOST_INPUT_BITS: u8 = 16;
 
-/// A convolution or linear layer: every output channel is a column, or one for each plane of weights, and its inputs are rows.
+/// A convolution or linear layer: every output channel is a column, or one for each plane of weights, and its inputs
+/// are rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     /// Name of the product.

@@ -9,8 +9,8 @@ use super::reader::{self, Reader};
 /// Cells drawn for the moments of a spread: means of 64 rows are then right within a hundredth of a count.
 const MOMENT_CELLS: u64 = 1 << 16;
 
-/// Half of the smallest distance between the currents of neighbouring counts, in microamperes, over all the data that give them. Below 0
-/// they overlap.
+/// Half of the smallest distance between the currents of neighbouring counts, in microamperes, over all the data that
+/// give them. Below 0 they overlap.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Margins {
     /// Nominal cells without wires: `(I_high - I_low) / 2`.
@@ -23,8 +23,8 @@ pub struct Margins {
     pub three_sigma_ua: f64,
     /// Largest difference of exact ladder and linear droop over those data, in counts.
     pub droop_error_counts: f64,
-    /// Largest difference of the exact network of a whole sub-array and the droops of its word and bit lines, in counts, over its columns, in a read of
-    /// fair random data in the rows farthest from the sense circuits.
+    /// Largest difference of the exact network of a whole sub-array and the droops of its word and bit lines, in
+    /// counts, over its columns, in a read of fair random data in the rows farthest from the sense circuits.
     pub array_error_counts: f64,
 }
 
@@ -110,7 +110,8 @@ pub fn margins(cell: &Cell) -> Margins {
     }
 }
 
-/// Exact currents of the data in the farthest group of rows: with the high cells nearest to the sense circuit, and with the low ones.
+/// Exact currents of the data in the farthest group of rows: with the high cells nearest to the sense circuit, and with
+/// the low ones.
 fn exact_ends(cell: &Cell, array: &Array, one: &Data) -> [f64; 2] {
     let (high, low) = (cell.high_ua(), cell.low_ua());
     let lines = Array { word_line_ohm: 0.0, ..*array };
@@ -126,7 +127,8 @@ fn exact_ends(cell: &Cell, array: &Array, one: &Data) -> [f64; 2] {
     [true, false].map(|near| line(one.plus, near) - line(one.minus, !near))
 }
 
-/// Largest difference, in microamperes, of what the columns of a sub-array of nominal cells carry exactly and by the droops.
+/// Largest difference, in microamperes, of what the columns of a sub-array of nominal cells carry exactly and by the
+/// droops.
 fn array_error(cell: &Cell, droop: Droop) -> f64 {
     let array = &cell.array;
     let (rows, columns, lines_of) = (array.rows_at_once, array.columns, reader::lines(cell.encoding));
@@ -181,8 +183,8 @@ pub fn read_disturb(cell: &Cell) -> Option<ReadDisturb> {
     })
 }
 
-/// Share of `reads` reads whose level is not the true count, each with cells of its own, fair random inputs and fair random
-/// weights, in the middle group of rows and the middle column.
+/// Share of `reads` reads whose level is not the true count, each with cells of its own, fair random inputs and fair
+/// random weights, in the middle group of rows and the middle column.
 pub fn count_error_rate(cell: &Cell, reads: u64, key: Key) -> f64 {
     let reader = Reader::new(cell);
     let (rows, group, column) = (cell.array.rows_at_once, reader.groups() / 2, reader.columns() / 2);

@@ -10,7 +10,8 @@ pub(crate) fn lines(encoding: Encoding) -> usize {
     if encoding == Encoding::Differential { 2 } else { 1 }
 }
 
-/// Share of the read voltage at every column of a sub-array: of a row that is driven, half of the cells store the high current.
+/// Share of the read voltage at every column of a sub-array: of a row that is driven, half of the cells store the high
+/// current.
 pub(crate) fn shares(cell: &Cell) -> Vec<f64> {
     let (array, lines) = (&cell.array, lines(cell.encoding));
     let mean = 0.5 * (cell.high_ua() + cell.low_ua());
@@ -36,9 +37,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The converter's reference is the current of a count of nominal cells through the wires of the middle of the array, where fair bits
-    /// put a read: at a quarter of the rows for ANDs, at half of them for matches, and at half of them for differences too, whose two lines carry a
-    /// quarter each, so that a count changes both loads.
+    /// The converter's reference is the current of a count of nominal cells through the wires of the middle of the
+    /// array, where fair bits put a read: at a quarter of the rows for ANDs, at half of them for matches, and at half
+    /// of them for differences too, whose two lines carry a quarter each, so that a count changes both loads.
     pub fn new(cell: &Cell) -> Self {
         let array = &cell.array;
         let (rows, at_once) = (array.rows, array.rows_at_once);
@@ -67,8 +68,8 @@ impl Reader {
         reader
     }
 
-    /// Counts, not yet rounded, of a read in which the bit line carries `plus_ua` and the other line, or the dummy column,
-    /// `minus_ua`; `rows` are driven, those of group `group` of the sub-array, at column `column`.
+    /// Counts, not yet rounded, of a read in which the bit line carries `plus_ua` and the other line, or the dummy
+    /// column, `minus_ua`; `rows` are driven, those of group `group` of the sub-array, at column `column`.
     #[inline]
     pub fn counts(&self, plus_ua: f64, minus_ua: f64, rows: usize, group: usize, column: usize) -> f64 {
         let (droop, share) = (self.droops[group], self.shares[column]);

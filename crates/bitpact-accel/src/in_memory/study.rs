@@ -215,9 +215,9 @@ impl Sums for View<'_> {
     }
 }
 
-/// Runs `model` on `options.chips` chips of `cell`'s arrays: `pixels` are images one after the other, `exact` the logits of the
-/// exact integers, `labels` the right classes. `progress` is told how many images of all chips are done. The seed alone
-/// decides the result, for any number of threads.
+/// Runs `model` on `options.chips` chips of `cell`'s arrays: `pixels` are images one after the other, `exact` the
+/// logits of the exact integers, `labels` the right classes. `progress` is told how many images of all chips are done.
+/// The seed alone decides the result, for any number of threads.
 ///
 /// # Errors
 /// Those of [`Simulation::new`].

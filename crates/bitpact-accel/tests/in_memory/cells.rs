@@ -110,7 +110,8 @@ fn cells_are_spread_as_their_law_says() {
         let (m, sigma) = (mean(&logs), mean(&logs.iter().map(|l| l * l).collect::<Vec<_>>()).sqrt());
         assert!(m.abs() < 0.003 && (sigma - 0.1).abs() < 0.002, "{law:?}: {m} {sigma}");
     }
-    // I = V / (R_P + R_access): of 3 % on the resistance of a part p of the path, 3 p % arrive; 2 % on the diameter are 4 on the area.
+    // I = V / (R_P + R_access): of 3 % on the resistance of a part p of the path, 3 p % arrive; 2 % on the diameter are
+    // 4 on the area.
     let cell = Cell::open("2t2mtj").unwrap();
     let logs: Vec<f64> = drawn(&cell, Stored::High).iter().map(|ua| (ua / cell.high_ua()).ln()).collect();
     let p = 1.0 - 35980.0 * cell.high_ua() * 1e-6 / 0.66;

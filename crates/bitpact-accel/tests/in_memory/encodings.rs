@@ -41,8 +41,8 @@ fn exact(layer: &Layer, windows: &[i64]) -> Vec<i64> {
     windows.chunks(layer.window).flat_map(|w| (0..layer.out_channels).map(move |o| sum(w, o))).collect()
 }
 
-/// All 2^16 pairs of 8 weights of ±1 and 8 inputs. Three bits hold counts of up to 7, so they are right except where the
-/// count is 8; the inputs -1 and +1 of an XNOR network follow by `2 sum In' W - sum W`.
+/// All 2^16 pairs of 8 weights of ±1 and 8 inputs. Three bits hold counts of up to 7, so they are right except where
+/// the count is 8; the inputs -1 and +1 of an XNOR network follow by `2 sum In' W - sum W`.
 #[test]
 fn every_weight_and_input_of_8_rows_gives_its_sum() {
     let weight = |w: usize, row: usize| if w >> row & 1 == 1 { 1 } else { -1 };
@@ -101,8 +101,8 @@ fn every_weight_code_is_its_planes() {
     }
 }
 
-/// Ideal cells give exact sums whatever the widths, the rows at once, the length of a column and the groups, and with a converter
-/// that is wider than it need be.
+/// Ideal cells give exact sums whatever the widths, the rows at once, the length of a column and the groups, and with a
+/// converter that is wider than it need be.
 #[test]
 fn ideal_arrays_are_exact_for_layers_of_every_width() {
     let key = Key::new(7);

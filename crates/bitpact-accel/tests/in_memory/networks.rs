@@ -72,8 +72,8 @@ fn the_seed_decides_the_study_and_threads_do_not() {
     }
 }
 
-/// The table says of every count what new cells give: against the error rates of drawn columns, weighted by how often fair bits give
-/// each number of driven rows.
+/// The table says of every count what new cells give: against the error rates of drawn columns, weighted by how often
+/// fair bits give each number of driven rows.
 #[test]
 fn the_table_of_errors_by_count_is_that_of_drawn_columns() {
     for (name, rows) in [("2t2mtj", 8), ("2t2mtj", 64), ("1t1mtj", 16), ("crest", 64)] {
@@ -107,7 +107,8 @@ fn the_table_of_errors_by_count_is_that_of_drawn_columns() {
     }
 }
 
-/// With fair inputs the two methods' sums are off by as much, over all reads and in the mean over inputs, which is what a chip's frozen cells leave.
+/// With fair inputs the two methods' sums are off by as much, over all reads and in the mean over inputs, which is what
+/// a chip's frozen cells leave.
 #[test]
 fn both_methods_have_the_same_errors_frozen_and_fresh() {
     let key = Key::new(4);

@@ -34,8 +34,8 @@ fn lines_whose_word_lines_hardly_resist_do_not_see_each_other() {
     assert!(far.iter().zip(&apart).all(|(a, b)| a < b));
 }
 
-/// Halving every resistance quarters what the linear droop leaves out: it is exact to first order, in position too where the whole
-/// column conducts alike.
+/// Halving every resistance quarters what the linear droop leaves out: it is exact to first order, in position too
+/// where the whole column conducts alike.
 #[test]
 fn the_droop_is_the_first_order_of_the_exact_ladder() {
     let error = |ohm: f64| {

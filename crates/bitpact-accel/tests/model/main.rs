@@ -34,7 +34,8 @@ fn widths(text: &str) -> Widths {
     text.parse().unwrap()
 }
 
-/// An ordinary convolution of `in_channels` to `out_channels` with a window of `window` positions and `pixels` output pixels.
+/// An ordinary convolution of `in_channels` to `out_channels` with a window of `window` positions and `pixels` output
+/// pixels.
 fn conv(in_channels: u64, out_channels: u64, window: u64, pixels: u64, bits: &str) -> Product {
     Product { name: "conv".to_owned(), groups: 1, in_channels, out_channels, window, pixels, widths: widths(bits) }
 }

@@ -32,8 +32,8 @@ Examples:
   bitpact inspect model.bitpact --json
   bitpact inspect resnet20 --graph")]
 pub(crate) struct Args {
-    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly), the folder of a run, the name of an architecture,
-    /// or a TOML or JSON file with a network
+    /// A .bitpact file, a checkpoint (.safetensors, converted on the fly), the folder of a run, the name of an
+    /// architecture, or a TOML or JSON file with a network
     model: PathBuf,
     /// Only the drawing of the graph
     #[arg(long, conflicts_with = "json")]

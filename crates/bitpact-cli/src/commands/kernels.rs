@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::out::{print, table};
 
-/// Shows what this CPU has: features, paths, cores, caches, and multiply-add rates and memory bandwidth measured in a second
+/// Shows what this CPU has: features, paths, cores, caches, and multiply-add rates and memory bandwidth measured in a
+/// second
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -22,7 +22,8 @@ pub(super) fn undisturbed() -> &'static Vec<Vec<u8>> {
     })
 }
 
-/// Starts `line` and waits until it has said `times` lines with `part` on stderr; the rest of stderr is returned with it.
+/// Starts `line` and waits until it has said `times` lines with `part` on stderr; the rest of stderr is returned with
+/// it.
 pub(super) fn start(
     place: &Place,
     line: &str,

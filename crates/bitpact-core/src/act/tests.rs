@@ -122,8 +122,8 @@ fn layer(alpha: f64) -> Vec<(f32, f32)> {
         .collect()
 }
 
-/// Compares the backward with central differences of `surrogate(x, alpha, frozen)` in f64, where `frozen` is the rounding residual
-/// `q - x * inverse_step` at the unmoved point, in code steps.
+/// Compares the backward with central differences of `surrogate(x, alpha, frozen)` in f64, where `frozen` is the
+/// rounding residual `q - x * inverse_step` at the unmoved point, in code steps.
 fn check_gradient(quant: ActQuant, bits: u8, surrogate: impl Fn(f64, f64, f64) -> f64) -> bool {
     let alpha = 1.7f64;
     let (_, inverse, q_max) = setup(alpha as f32, bits);

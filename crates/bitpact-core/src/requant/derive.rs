@@ -1,14 +1,15 @@
 //! The derivation of a requantization: the smallest shift that is fine enough, with the proof that no sum overflows.
 //!
-//! Write `f` for the real output, `g` for the integer sum over `2^shift` without its half, both before rounding and clamping, as
-//! affine functions on the box of real inputs; `e = g - f` is affine too, so its extremes lie in corners and are sums
-//! of the extremes of its terms. Each multiplier of `g` is zero or has the sign of its multiplier in `f`, so wherever inputs
-//! move such that no term of `f` grows, `g` does not grow.
+//! Write `f` for the real output, `g` for the integer sum over `2^shift` without its half, both before rounding and
+//! clamping, as affine functions on the box of real inputs; `e = g - f` is affine too, so its extremes lie in corners
+//! and are sums of the extremes of its terms. Each multiplier of `g` is zero or has the sign of its multiplier in `f`,
+//! so wherever inputs move such that no term of `f` grows, `g` does not grow.
 //!
-//! The matter is the slab `S` of the box where `lo - 1 <= f <= hi + 1`, with the bounds of the channel. `trim` encloses `S` in a smaller box, one input after
-//! the other, and `|e| <= 2^-8` is required there. Nothing more is needed: where `f > hi + 1`, let the inputs run towards the corner at
-//! which `f` is smallest, until `f = hi + 1` in `S`, or, where all of the box lies above, to that corner, which then is the
-//! trimmed box. There `g >= f - 2^-8 > hi`, and `g` only fell on the way, so both outputs are `hi`. The same below `lo`.
+//! The matter is the slab `S` of the box where `lo - 1 <= f <= hi + 1`, with the bounds of the channel. `trim` encloses
+//! `S` in a smaller box, one input after the other, and `|e| <= 2^-8` is required there. Nothing more is needed: where
+//! `f > hi + 1`, let the inputs run towards the corner at which `f` is smallest, until `f = hi + 1` in `S`, or, where
+//! all of the box lies above, to that corner, which then is the trimmed box. There `g >= f - 2^-8 > hi`, and `g` only
+//! fell on the way, so both outputs are `hi`. The same below `lo`.
 //!
 //! The additional code on either side is also what makes the f64 roundings of `trim` harmless: outputs are at most 2^44
 //! codes, so each rounding is at most 2^-8 of one.
@@ -41,10 +42,10 @@ struct Rounded {
 }
 
 /// Derives the requantization of a layer: `mul = round_half_even(scale * 2^shift)`, and `add` the integer nearest to
-/// `offset * 2^shift + 2^shift / 2`, less the middle of the error that rounding the multipliers makes, with the smallest shift for
-/// which all of this moves no output by more than [`TOLERANCE`] over the proved ranges. Outputs that lie a code or more
-/// outside `[lo, hi]` may move further: they clamp in both. A term that is always 0 gets the multiplier 0. In f64 with
-/// `+ - *` and roundings only, so the result is the same on every machine.
+/// `offset * 2^shift + 2^shift / 2`, less the middle of the error that rounding the multipliers makes, with the
+/// smallest shift for which all of this moves no output by more than [`TOLERANCE`] over the proved ranges. Outputs that
+/// lie a code or more outside `[lo, hi]` may move further: they clamp in both. A term that is always 0 gets the
+/// multiplier 0. In f64 with `+ - *` and roundings only, so the result is the same on every machine.
 ///
 /// The result is proved: `|sum of value_t * mul_t + add| < 2^63`, in any order of summation, for all values
 /// in `ranges`, and `apply` is `clamp(floor(out_real + e + 1/2), lo, hi)` with `|e| <= worst_error <= 2^-8`.
@@ -114,8 +115,8 @@ fn channels(real: &RealRequantization, ranges: &Ranges) -> Result<Vec<Channel>, 
 }
 
 impl Channel {
-    /// Shrinks the box of values to one that still holds every point with `lo <= f <= hi`; to the corner nearest to those
-    /// outputs where there is no such point.
+    /// Shrinks the box of values to one that still holds every point with `lo <= f <= hi`; to the corner nearest to
+    /// those outputs where there is no such point.
     fn trim(&mut self, lo: f64, hi: f64) {
         let terms: Vec<Interval> =
             self.trimmed.iter().zip(&self.scale).map(|(&trimmed, &scale)| times(trimmed, scale)).collect();

@@ -8,10 +8,10 @@ const MAX_SHIFT: u32 = 46;
 /// Sums stay below this, so that float64 holds them exactly.
 const LARGEST_SUM: u64 = 1 << 53;
 
-/// Derives a requantization whose outputs are so fine that precision is not a matter of single codes, such as a residual stream:
-/// `mul = round_half_even(scale * 2^shift)`, `add = round_half_even(offset * 2^shift) + 2^shift / 2`, with the
-/// largest shift for which every multiplier fits in i32 and `sum of |value_t * mul_t| + |add| < 2^53` over the proved
-/// ranges. So the largest multiplier has 30 bits or more, unless the sums forbid it.
+/// Derives a requantization whose outputs are so fine that precision is not a matter of single codes, such as a
+/// residual stream: `mul = round_half_even(scale * 2^shift)`, `add = round_half_even(offset * 2^shift) + 2^shift / 2`,
+/// with the largest shift for which every multiplier fits in i32 and `sum of |value_t * mul_t| + |add| < 2^53` over the
+/// proved ranges. So the largest multiplier has 30 bits or more, unless the sums forbid it.
 ///
 /// # Errors
 /// Lists of unequal length, an empty range, a number that is not finite, or, with the channel, a multiplier or a sum that

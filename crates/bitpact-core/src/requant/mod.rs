@@ -1,5 +1,5 @@
-//! Requantization: from the terms of a layer's sum to its output codes, in integers. Batch norm, bias, shortcuts, clipping and
-//! rounding of the layer are inside its constants.
+//! Requantization: from the terms of a layer's sum to its output codes, in integers. Batch norm, bias, shortcuts,
+//! clipping and rounding of the layer are inside its constants.
 //!
 //! `out[c] = clamp((sum over terms t of value_t * mul[t][c] + add[c]) >> shift, lo[c], hi[c])`.
 
@@ -69,8 +69,9 @@ impl Requantization {
         })
     }
 
-    /// Proves a requantization that comes from a file: the largest `sum of |value_t * mul_t| + |add|` of any channel over the
-    /// given ranges, below 2^63. Below 2^31 it may be computed in 32-bit arithmetic, in any order of summation.
+    /// Proves a requantization that comes from a file: the largest `sum of |value_t * mul_t| + |add|` of any channel
+    /// over the given ranges, below 2^63. Below 2^31 it may be computed in 32-bit arithmetic, in any order of
+    /// summation.
     ///
     /// # Errors
     /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum that
@@ -102,8 +103,8 @@ fn reach((lo, hi): (i64, i64)) -> u64 {
     lo.unsigned_abs().max(hi.unsigned_abs())
 }
 
-/// Checks that there is a list of factors, called `what`, and one of ranges for each term, with an entry a channel, and that
-/// no range is empty.
+/// Checks that there is a list of factors, called `what`, and one of ranges for each term, with an entry a channel, and
+/// that no range is empty.
 fn check_lengths<T>(factors: &[Vec<T>], what: &str, ranges: &Ranges, channels: usize) -> Result<(), StepError> {
     if factors.len() != ranges.len() {
         let (got, expected) = (ranges.len(), factors.len());
@@ -163,9 +164,9 @@ pub struct RealRequantization {
 pub struct Derived {
     /// The requantization.
     pub requant: Requantization,
-    /// The largest distance, in output codes, between the integer sum over `2^shift` (less its half) and the real output, over the
-    /// proved ranges; outputs that lie a code or more outside `[lo, hi]`, and clamp in both, are left out where one
-    /// term after the other shows it.
+    /// The largest distance, in output codes, between the integer sum over `2^shift` (less its half) and the real
+    /// output, over the proved ranges; outputs that lie a code or more outside `[lo, hi]`, and clamp in both, are left
+    /// out where one term after the other shows it.
     pub worst_error: f64,
 }
 

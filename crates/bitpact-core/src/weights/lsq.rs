@@ -20,14 +20,14 @@ impl Grid {
     }
 }
 
-/// The factor of a step's gradient, `1 / sqrt(n q_max)` (section 2.2): `n` numbers share the step, whose largest level is
-/// `q_max` steps.
+/// The factor of a step's gradient, `1 / sqrt(n q_max)` (section 2.2): `n` numbers share the step, whose largest level
+/// is `q_max` steps.
 pub fn lsq_gradient_scale(n: usize, q_max: f32) -> f32 {
     (1.0 / (n.max(1) as f64 * f64::from(q_max)).sqrt()) as f32
 }
 
-/// The steps to start from, one for each scale of `spec`: `2 mean|w| / sqrt(Q)` (section 2.1), at 1 bit `2 mean|w|`, which
-/// makes the scale `mean|w|`; [`WEIGHT_STEP_MIN`] at the least. `w` is `[out_channels][rest]`.
+/// The steps to start from, one for each scale of `spec`: `2 mean|w| / sqrt(Q)` (section 2.1), at 1 bit `2 mean|w|`,
+/// which makes the scale `mean|w|`; [`WEIGHT_STEP_MIN`] at the least. `w` is `[out_channels][rest]`.
 ///
 /// # Panics
 /// Where a length does not fit.
@@ -54,8 +54,8 @@ pub(super) fn scale_pair(spec: &WeightSpec, step: f32) -> (f32, f32) {
     if scale >= f32::MIN_POSITIVE { (scale, 1.0 / scale) } else { (0.0, 0.0) }
 }
 
-/// Gradients of some of the weights that share `step`: fills `dw`, adds to `sum` what [`step_gradient`] reads. `codes` are
-/// theirs.
+/// Gradients of some of the weights that share `step`: fills `dw`, adds to `sum` what [`step_gradient`] reads. `codes`
+/// are theirs.
 pub(super) fn backward(
     spec: &WeightSpec,
     step: f32,

@@ -139,7 +139,8 @@ impl Grid {
         code.unsigned_abs() <= self.code_limit(bits) as u32 && (matches!(self, Grid::WithZero) || odd)
     }
 
-    /// The k-bit two's complement field stored for `code`: of the code itself with zero, of `q' = (code - 1) / 2` without.
+    /// The k-bit two's complement field stored for `code`: of the code itself with zero, of `q' = (code - 1) / 2`
+    /// without.
     ///
     /// `code` must lie on the grid; of any other the low bits are kept.
     pub const fn to_field(self, code: i32, bits: Bits) -> u32 {
@@ -220,8 +221,8 @@ impl From<WeightSpec> for RawSpec {
 }
 
 impl WeightSpec {
-    /// A quantizer on `grid`, or on its usual one: with zero for `minmax`, and for `lsq` from 3 bits on; without for the others
-    /// and at 1 bit. Its scales are the usual ones too.
+    /// A quantizer on `grid`, or on its usual one: with zero for `minmax`, and for `lsq` from 3 bits on; without for
+    /// the others and at 1 bit. Its scales are the usual ones too.
     ///
     /// # Errors
     /// `dorefa`, and every quantizer at 1 bit, has only the grid without zero.

@@ -12,9 +12,9 @@ const BLOCK: usize = 256;
 
 /// Quantizes a weight tensor: `w ~ scale * code`.
 ///
-/// `w` and `codes` are `[out_channels][rest]`; `scales` has [`WeightSpec::scales_len`] entries, each for the whole layer
-/// or for its output channel, and so has `steps` for `lsq`; for the others it is empty. With `L` the grid's largest code and
-/// `n = 2^k - 1`, all in float32:
+/// `w` and `codes` are `[out_channels][rest]`; `scales` has [`WeightSpec::scales_len`] entries, each for the whole
+/// layer or for its output channel, and so has `steps` for `lsq`; for the others it is empty. With `L` the grid's
+/// largest code and `n = 2^k - 1`, all in float32:
 ///
 /// - `dorefa` (arXiv 1606.06160 eq. 9): `t = tanh(w) / (2 m) + 1/2`, `m = max|tanh w|` (below 2^-126, `m = 1`);
 ///   `code = 2 round_half_even(t n) - n`, `scale = 1 / n`. At 1 bit `code = sign(w)`, `scale = mean|w|` (eq. 7);
@@ -24,10 +24,10 @@ const BLOCK: usize = 256;
 ///   nearest to `w * (1 / scale)`, clamped;
 /// - `minmax`: as `sawb` with `alpha = max|w|`.
 ///
-/// The nearest grid point of `v` is `round_half_even(v)` with zero and `2 round_half_even((v + n) / 2) - n` without; at 1 bit it is
-/// `sign(v)`, and `sign(0) = +1` everywhere. Where `alpha / L` is no normal number (all weights zero, or below about
-/// 1e-36), `scale` is 0 and every code is that of `w = 0`: 0, or +1 on the grid without zero. Codes lie on the grid for every
-/// `w`, `NaN` included.
+/// The nearest grid point of `v` is `round_half_even(v)` with zero and `2 round_half_even((v + n) / 2) - n` without; at
+/// 1 bit it is `sign(v)`, and `sign(0) = +1` everywhere. Where `alpha / L` is no normal number (all weights zero, or
+/// below about 1e-36), `scale` is 0 and every code is that of `w = 0`: 0, or +1 on the grid without zero. Codes lie on
+/// the grid for every `w`, `NaN` included.
 ///
 /// # Panics
 /// Where a length does not fit, or `spec` is one that [`WeightSpec::with_scale`] refuses.
@@ -42,8 +42,8 @@ pub fn quantize_weights(
     quantize_weights_given(spec, w, &tanh_of(spec, w), out_channels, steps, codes, scales);
 }
 
-/// [`quantize_weights`] without allocating: `tanh` holds [`tanh`](crate::tanh) of every weight where [`WeightSpec::needs_tanh`] says so,
-/// and is not read elsewhere.
+/// [`quantize_weights`] without allocating: `tanh` holds [`tanh`](crate::tanh) of every weight where
+/// [`WeightSpec::needs_tanh`] says so, and is not read elsewhere.
 ///
 /// # Panics
 /// As [`quantize_weights`].
@@ -78,8 +78,8 @@ pub fn quantize_weights_given(
     }
 }
 
-/// The straight-through gradient of [`quantize_weights`]: `dw` from `dwq = dL/d(scale * code)`; `dw` and `dsteps`, which
-/// is as long as `steps`, are overwritten.
+/// The straight-through gradient of [`quantize_weights`]: `dw` from `dwq = dL/d(scale * code)`; `dw` and `dsteps`,
+/// which is as long as `steps`, are overwritten.
 ///
 /// - `dorefa`: `dw = dwq (1 - tanh(w)^2) / m`, with `m = max|tanh w|` held constant. The authors' code differentiates `m` too; that would
 ///   add a term to the one weight that attains it;
@@ -89,8 +89,8 @@ pub fn quantize_weights_given(
 ///   the step of `dwq (code - v)` where `|v| < L` and of `dwq code` elsewhere, halved on the grid without zero, whose step is two
 ///   codes, and times [`lsq_gradient_scale`](super::lsq_gradient_scale) of their number and of the largest level in steps.
 ///
-/// At 1 bit all of them have `dw = dwq`, as half of the weights lie beyond the levels; there `dstep` of `lsq` sums `dwq code`, the exact
-/// derivative.
+/// At 1 bit all of them have `dw = dwq`, as half of the weights lie beyond the levels; there `dstep` of `lsq` sums `dwq
+/// code`, the exact derivative.
 ///
 /// # Panics
 /// Where a length does not fit, or `spec` is one that [`WeightSpec::with_scale`] refuses.

@@ -260,7 +260,8 @@ fn max_tanh(w: &[f64]) -> f64 {
     w.iter().fold(0.0, |m: f64, v| m.max(v.tanh().abs()))
 }
 
-/// What the authors' code computes: the maximum is differentiated too, which moves the gradient of the weight that attains it.
+/// What the authors' code computes: the maximum is differentiated too, which moves the gradient of the weight that
+/// attains it.
 fn dorefa_full_gradient(w: &[f64], dwq: &[f64]) -> Vec<f64> {
     let max = max_tanh(w);
     let all: f64 = w.iter().zip(dwq).map(|(v, g)| g * v.tanh()).sum();
@@ -385,8 +386,8 @@ fn lsq_starts_where_the_paper_does() {
 }
 
 /// `step * (clip(w / step) + r)`, the rounding residual `r` frozen: what automatic differentiation of LSQ's appendix A
-/// differentiates, and what the finite differences here are taken of. At 1 bit the derivative by the step is exact and the one by
-/// the weight passes.
+/// differentiates, and what the finite differences here are taken of. At 1 bit the derivative by the step is exact and
+/// the one by the weight passes.
 #[test]
 fn lsq_gradients_match_finite_differences_of_the_surrogate() {
     let w = weights(200, 0.3);

@@ -25,7 +25,8 @@ impl Place {
     }
 }
 
-/// The memory of one worker. Border pixels and channels beyond the last hold what padding means, and nothing writes them.
+/// The memory of one worker. Border pixels and channels beyond the last hold what padding means, and nothing writes
+/// them.
 #[derive(Debug)]
 pub(super) struct Arena {
     pub(super) codes: Vec<Aligned<u8>>,
@@ -35,8 +36,8 @@ pub(super) struct Arena {
     pub(super) output: Vec<i64>,
 }
 
-/// The padding of a window that the kernels of products take: square strides, the same padding on every side, nothing between
-/// the elements.
+/// The padding of a window that the kernels of products take: square strides, the same padding on every side, nothing
+/// between the elements.
 pub(super) fn plain_padding(window: &Window) -> Option<usize> {
     let n = window.padding.top;
     let is_plain = *window == Window { kernel: window.kernel, ..Window::square(1, window.stride[0], n) };
@@ -74,8 +75,8 @@ pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
     codes
 }
 
-/// Gives every tensor a place. A slot is used again when its tensor has had its last reader, by a tensor of the same layout
-/// and padding code only, so that borders stay as they are.
+/// Gives every tensor a place. A slot is used again when its tensor has had its last reader, by a tensor of the same
+/// layout and padding code only, so that borders stay as they are.
 pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> {
     let mut places = Vec::new();
     let mut code_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();

@@ -1,5 +1,5 @@
-//! Sums that the fused kernels do not take, one number after the other in 64 bits: terms and windows of other forms, codes of
-//! more than 8 bits, or sums of more than 32.
+//! Sums that the fused kernels do not take, one number after the other in 64 bits: terms and windows of other forms,
+//! codes of more than 8 bits, or sums of more than 32.
 
 use bitpact_core::Requantization;
 use bitpact_graph::{Move, Shape, Window};

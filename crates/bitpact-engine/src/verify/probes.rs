@@ -1,5 +1,5 @@
-//! Small networks around each layer of a network, at sizes and with padding that its images never have: what the kernels that
-//! its plan chose do with leftover pixels, narrow strips and borders that hold other codes than 0.
+//! Small networks around each layer of a network, at sizes and with padding that its images never have: what the
+//! kernels that its plan chose do with leftover pixels, narrow strips and borders that hold other codes than 0.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +26,9 @@ pub(super) struct Probe {
     pub(super) model: IntegerModel,
 }
 
-/// Probes of every layer with a window of its own kind: the layer between layers that feed it codes of its own ranges and
-/// one that reads it. Layers that read sums of codes, and those of one pixel, are left out: their images are all they see.
+/// Probes of every layer with a window of its own kind: the layer between layers that feed it codes of its own ranges
+/// and one that reads it. Layers that read sums of codes, and those of one pixel, are left out: their images are all
+/// they see.
 pub(super) fn probes(model: &IntegerModel) -> Vec<Probe> {
     let mut seen = BTreeSet::new();
     let mut probes = Vec::new();
@@ -83,8 +84,8 @@ impl<'a> Builder<'a> {
         Self { from, probe }
     }
 
-    /// The network around `sum` with an output of `shape`; `middle` pads with the middle of the range. `None` where no input
-    /// gives that shape, or the layer reads what cannot be fed.
+    /// The network around `sum` with an output of `shape`; `middle` pads with the middle of the range. `None` where no
+    /// input gives that shape, or the layer reads what cannot be fed.
     fn build(mut self, sum: &IntegerSum, seed: u64, shape: Shape, middle: bool) -> Option<IntegerModel> {
         let reads_image = sum.terms.iter().any(|term| term.inputs().contains(&0));
         let pads = sum.terms.iter().filter_map(IntegerTerm::product).any(|p| p.reads_padding() && p.input > 0);

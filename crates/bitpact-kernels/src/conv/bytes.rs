@@ -1,5 +1,5 @@
-//! AVX2 kernels of u8 x s8, 16 channels in two registers: `vpmaddubsw` with sums of 16 bits where the codes are known to be small,
-//! `vpmaddwd` over widened codes elsewhere, and AVX-VNNI's `vpdpbusd`.
+//! AVX2 kernels of u8 x s8, 16 channels in two registers: `vpmaddubsw` with sums of 16 bits where the codes are known
+//! to be small, `vpmaddwd` over widened codes elsewhere, and AVX-VNNI's `vpdpbusd`.
 
 use std::arch::x86_64::*;
 

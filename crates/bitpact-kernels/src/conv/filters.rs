@@ -1,4 +1,5 @@
-//! Weights on their way to a plan: `[cout][kh * kw][cin]`, tap-major, so that both directions of a convolution read rows of channels.
+//! Weights on their way to a plan: `[cout][kh * kw][cin]`, tap-major, so that both directions of a convolution read
+//! rows of channels.
 
 use super::{ConvGeometry, LANES};
 
@@ -41,8 +42,8 @@ impl<'a, T: Copy> Filters<'a, T> {
         &self.weights[at + first.min(self.inputs)..at + self.inputs]
     }
 
-    /// Fills consecutive words, `[word][16 channels written][K channels read]`, of the channels written from `written` on and those read
-    /// from `read` on; zeros where there is no channel.
+    /// Fills consecutive words, `[word][16 channels written][K channels read]`, of the channels written from `written`
+    /// on and those read from `read` on; zeros where there is no channel.
     pub(super) fn words<const K: usize, U: Copy + Default>(
         &self,
         tap: usize,
@@ -79,8 +80,8 @@ impl<'a, T: Copy> Filters<'a, T> {
 }
 
 impl Filters<'_, i8> {
-    /// sums[c] = the weights of channel c of those written over the taps and all channels read; for plans that write the
-    /// convolution's inputs.
+    /// sums[c] = the weights of channel c of those written over the taps and all channels read; for plans that write
+    /// the convolution's inputs.
     pub(super) fn sum_transposed(&self, taps: impl Iterator<Item = usize> + Clone, sums: &mut [i32]) {
         assert!(self.is_transposed, "rows are channels read");
         sums.fill(0);
@@ -108,8 +109,9 @@ impl ConvGeometry {
     }
 }
 
-/// Copies the sums of a weight gradient, `[cout / 16][tap][channels][16]` with `channels >= cin`, to OIHW order: 16 channels of either
-/// side at a time, so that what is read stays in the first-level cache and what is written follows itself.
+/// Copies the sums of a weight gradient, `[cout / 16][tap][channels][16]` with `channels >= cin`, to OIHW order: 16
+/// channels of either side at a time, so that what is read stays in the first-level cache and what is written follows
+/// itself.
 ///
 /// # Panics
 /// If a length is wrong.

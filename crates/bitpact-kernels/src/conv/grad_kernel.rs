@@ -6,7 +6,8 @@ use super::LANES;
 use super::kernel::Lanes;
 use super::sweep::{Images, Sweep};
 
-/// Pixels whose weight gradient is summed in registers before it is added to the partial sum: rows of one image, or several images.
+/// Pixels whose weight gradient is summed in registers before it is added to the partial sum: rows of one image, or
+/// several images.
 const GRAD_CHUNK: usize = 128;
 
 /// What one sum in registers covers: some rows of some images.
@@ -16,8 +17,9 @@ struct Part {
     rows: (usize, usize),
 }
 
-/// Adds the weight gradient of images to `partial`, for blocks `blocks` of 16 channels of dy, in tiles of `C1` channels of x times `V1` registers (one block of 16
-/// channels of dy), or `C2` times `V2` (two blocks) where `V2` is not 0 and two blocks are left.
+/// Adds the weight gradient of images to `partial`, for blocks `blocks` of 16 channels of dy, in tiles of `C1` channels
+/// of x times `V1` registers (one block of 16 channels of dy), or `C2` times `V2` (two blocks) where `V2` is not 0 and
+/// two blocks are left.
 ///
 /// # Safety
 /// `x` and `dy` are valid for reads of `sweep`'s x and y length at every image, `partial` for reads and writes of

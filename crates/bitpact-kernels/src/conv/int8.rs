@@ -16,7 +16,8 @@ pub struct ConvU8S8 {
 }
 
 impl ConvU8S8 {
-    /// Plans y = init + conv(x, w) on `isa`, over codes up to `limits`. `x.cs` is a multiple of 4, `y.cs` of 16, `x.border >= geometry.pad`.
+    /// Plans y = init + conv(x, w) on `isa`, over codes up to `limits`. `x.cs` is a multiple of 4, `y.cs` of 16,
+    /// `x.border >= geometry.pad`.
     ///
     /// # Panics
     /// If the layouts do not fit the geometry or the machine lacks `isa`.

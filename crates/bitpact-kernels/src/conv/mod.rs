@@ -65,7 +65,8 @@ pub struct ConvGeometry {
     pub cout: usize,
 }
 
-/// Largest codes that a plan meets. The smaller they are, the more products sums of 16 bits hold, where a path has them.
+/// Largest codes that a plan meets. The smaller they are, the more products sums of 16 bits hold, where a path has
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeLimits {
     /// Largest code read.

@@ -122,8 +122,8 @@ impl Sweep {
         Sweep::new((y.h, y.w), x, at_x, &taps, reads, y, at_y)
     }
 
-    /// The sweeps of an input gradient, one for each class of input pixels equal modulo the stride: each class meets its
-    /// own subset of taps, and no zeros need to be inserted. Classes without a pixel are left out.
+    /// The sweeps of an input gradient, one for each class of input pixels equal modulo the stride: each class meets
+    /// its own subset of taps, and no zeros need to be inserted. Classes without a pixel are left out.
     ///
     /// # Panics
     /// If the layouts do not fit the geometry or dy's border is less than [`border`].
@@ -185,7 +185,8 @@ impl Sweep {
         &self.taps
     }
 
-    /// What all taps read, in their order, as ranges of elements from a pixel's base: taps that follow each other in memory are one range.
+    /// What all taps read, in their order, as ranges of elements from a pixel's base: taps that follow each other in
+    /// memory are one range.
     pub(crate) fn runs(&self) -> &[Range<usize>] {
         &self.runs
     }

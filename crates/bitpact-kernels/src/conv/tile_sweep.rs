@@ -1,7 +1,7 @@
 //! Convolutions over one image on AMX tiles: 16 pixels of a row by 16 channels.
 //!
-//! Taps whose channels follow each other in memory make one run of words; a run is cut into equal steps of at most 16 words, one tile
-//! wide. Weights are packed `[channel block][step][word][16][4 bytes]`.
+//! Taps whose channels follow each other in memory make one run of words; a run is cut into equal steps of at most 16
+//! words, one tile wide. Weights are packed `[channel block][step][word][16][4 bytes]`.
 
 use super::LANES;
 use super::filters::Filters;
@@ -72,7 +72,8 @@ impl TileSweep {
         }
     }
 
-    /// Runs the sweep. `x`, `y` and `init` are as for [`super::kernel::sweep`]; sums have 4 bytes, and so have the elements written.
+    /// Runs the sweep. `x`, `y` and `init` are as for [`super::kernel::sweep`]; sums have 4 bytes, and so have the
+    /// elements written.
     ///
     /// # Safety
     /// `x` is valid for reads of the sweep's x length, `y` for reads and writes of its y length, `packed` for reads of the sweep's packed

@@ -102,7 +102,8 @@ macro_rules! kernel {
     };
 }
 
-/// The three shapes for one instruction. rax: offset of the step, rcx: row of b, rsi: row of a, r8 to r11: a, r12 and r13: b.
+/// The three shapes for one instruction. rax: offset of the step, rcx: row of b, rsi: row of a, r8 to r11: a, r12 and
+/// r13: b.
 macro_rules! kernels {
     ($four:ident, $two:ident, $one:ident, $product:literal) => {
         kernel!(

@@ -46,8 +46,8 @@ impl ConvWeightGradF32 {
         self.run_blocks(1, x, dy, 0..self.blocks(), partial);
     }
 
-    /// partial += the weight gradient of images at equal distances, those of [`image_distance`](crate::layout::image_distance) at best;
-    /// `partial` holds the blocks `blocks`.
+    /// partial += the weight gradient of images at equal distances, those of
+    /// [`image_distance`](crate::layout::image_distance) at best; `partial` holds the blocks `blocks`.
     ///
     /// # Panics
     /// If a length is wrong or there are no such blocks.

@@ -1,5 +1,5 @@
-//! Depthwise convolutions over one image: every channel has a window of its own. Forward, input gradient and weight gradient
-//! in f32, and exact u8 x s8 to i32.
+//! Depthwise convolutions over one image: every channel has a window of its own. Forward, input gradient and weight
+//! gradient in f32, and exact u8 x s8 to i32.
 //!
 //! Shapes: images are NHWC [`Layout`]s of one channel stride, weights `[c][1][kh][kw]`, packed as `[kh * kw][cs]`. With
 //! stride s and padding p,
@@ -10,8 +10,9 @@
 //! dw[c, a, b]  = sum over r, q of dy[c, r, q] * x[c, r*s + a - p, q*s + b - p]
 //! ```
 //!
-//! The walks are those of [`conv`](crate::conv); the inner loops are written once over blocks of 16 channels and compiled for every
-//! instruction set. In f32 every output is one chain of multiply-adds over taps, the weight gradient's over pixels.
+//! The walks are those of [`conv`](crate::conv); the inner loops are written once over blocks of 16 channels and
+//! compiled for every instruction set. In f32 every output is one chain of multiply-adds over taps, the weight
+//! gradient's over pixels.
 
 mod body;
 
@@ -79,7 +80,8 @@ impl DepthwiseU8S8 {
         pack(&self.geometry, codes, out);
     }
 
-    /// y = init + depthwise(x, w): writes the interior pixels of y, all `cs` channels of each; `init` has `y.cs` elements.
+    /// y = init + depthwise(x, w): writes the interior pixels of y, all `cs` channels of each; `init` has `y.cs`
+    /// elements.
     ///
     /// # Panics
     /// If a length is wrong.
@@ -170,7 +172,8 @@ impl DepthwiseInputGradF32 {
         pack(&self.geometry, weights, out);
     }
 
-    /// dx = (or, to `accumulate`, +=) depthwise_transpose(dy, w): writes the interior pixels of dx, all `cs` channels of each.
+    /// dx = (or, to `accumulate`, +=) depthwise_transpose(dy, w): writes the interior pixels of dx, all `cs` channels
+    /// of each.
     ///
     /// # Panics
     /// If a length is wrong.

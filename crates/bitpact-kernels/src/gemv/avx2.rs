@@ -1,5 +1,5 @@
-//! AVX2: `vpmaddubsw` sums two products in 16 bits; eight of those of codes below 16 stay within them (8 * 2 * 15 * 127 = 30,480). Codes of 8 bits are
-//! multiplied as two of 4.
+//! AVX2: `vpmaddubsw` sums two products in 16 bits; eight of those of codes below 16 stay within them (8 * 2 * 15 * 127
+//! = 30,480). Codes of 8 bits are multiplied as two of 4.
 
 use std::arch::x86_64::*;
 

@@ -166,7 +166,8 @@ fn store(to: &mut [f32], value: __m512) {
     unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
 }
 
-/// One token: codes are masked where they stand, not shifted; sums of codes that stand higher are shifted down, exactly, once a group.
+/// One token: codes are masked where they stand, not shifted; sums of codes that stand higher are shifted down,
+/// exactly, once a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 fn one<const B: usize>(p: &Panels, lines: &[Line], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
     let words = tile.words.as_chunks::<8>().0;

@@ -1,9 +1,11 @@
 //! The order of packed weights.
 //!
-//! A panel is 16 outputs. It is one stream: for every two groups (four with zero points of their own) their steps as float16, 16 a group, then zero points as
-//! bytes where there are any, then the codes group by group. Steps in a place of their own would be a second stream, and one token then reads at half the
-//! speed of memory. Codes come in blocks of 32 inputs of 16 outputs, `64 * bits` bytes. A block expands to eight registers of bytes: byte `4 o + j` of register
-//! `s` is output `o`, input `4 s + j`, so that a register times four activations, repeated, is what `vpdpbusd` multiplies.
+//! A panel is 16 outputs. It is one stream: for every two groups (four with zero points of their own) their steps as
+//! float16, 16 a group, then zero points as bytes where there are any, then the codes group by group. Steps in a place
+//! of their own would be a second stream, and one token then reads at half the speed of memory. Codes come in blocks of
+//! 32 inputs of 16 outputs, `64 * bits` bytes. A block expands to eight registers of bytes: byte `4 o + j` of register
+//! `s` is output `o`, input `4 s + j`, so that a register times four activations, repeated, is what `vpdpbusd`
+//! multiplies.
 //!
 //! - 8 bits: the registers themselves. 4 bits: two registers in one, the second in the high half. 2 bits: four in one.
 //! - 3 bits: two bits of each code as above in two registers; the third bits in one more register, at the places where one selection by a mask makes the
@@ -107,7 +109,8 @@ fn put(block: &mut [u8], bits: usize, o: usize, k: usize, code: u8) {
         2 => block[register / 4 * 64 + byte] |= code << (register % 4 * 2),
         _ => {
             let quarter = register % 4;
-            // Below the middle the two low bits stand in place and the third above them, otherwise the third is the lowest.
+            // Below the middle the two low bits stand in place and the third above them, otherwise the third is the
+            // lowest.
             let (two, third) = if quarter < 2 { (code & 3, code >> 2) } else { (code >> 1, code & 1) };
             block[register / 4 * 64 + byte] |= two << (quarter * 2);
             let (at, place) = third_bit(register, byte);

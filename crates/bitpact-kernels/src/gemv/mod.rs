@@ -1,8 +1,8 @@
 //! Packed weights of 2, 3, 4 and 8 bits times activations of 8 bits, for one token to hundreds.
 //!
-//! Output `o` of token `t` is `y = x_step[t] * sum over groups g of step[g][o] * (sum over k in g of code[o][k] * x[t][k] - zero[g][o] *
-//! sum over k in g of x[t][k])`. The sums of a group are exact integers; the float32 sum over groups is taken in their order with fused multiply-adds. So
-//! every path and any number of threads give the same bits.
+//! Output `o` of token `t` is `y = x_step[t] * sum over groups g of step[g][o] * (sum over k in g of code[o][k] *
+//! x[t][k] - zero[g][o] * sum over k in g of x[t][k])`. The sums of a group are exact integers; the float32 sum over
+//! groups is taken in their order with fused multiply-adds. So every path and any number of threads give the same bits.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -51,7 +51,8 @@ pub struct GemvInputs {
 #[derive(Clone, Debug)]
 struct Tile {
     tokens: usize,
-    /// Four codes of a token in a word: word `w` of token `t` at `w * tokens + t`. Inputs are filled up with zeros to whole groups.
+    /// Four codes of a token in a word: word `w` of token `t` at `w * tokens + t`. Inputs are filled up with zeros to
+    /// whole groups.
     words: Vec<i32>,
     /// Sum of the codes of group `g` of token `t` at `g * tokens + t`.
     sums: Vec<i32>,
@@ -63,7 +64,8 @@ impl GemvWeights {
     /// Longest group.
     pub const MAX_GROUP: usize = layout::MAX_GROUP;
 
-    /// Packs `rows x cols` codes of at most `bits` bits with steps (float16 bits) and zeros of groups of `group` inputs, row by row.
+    /// Packs `rows x cols` codes of at most `bits` bits with steps (float16 bits) and zeros of groups of `group`
+    /// inputs, row by row.
     ///
     /// # Panics
     /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than these sizes mean.
@@ -174,8 +176,8 @@ impl GemvWeights {
 }
 
 impl GemvInputs {
-    /// Rounds tokens of `cols` numbers, row by row, to 8 bits: `code = round(x * 127 / max|x|)`, ties to even, a step a token; sums for groups of
-    /// `group` inputs. Numbers that are not finite give codes of no meaning.
+    /// Rounds tokens of `cols` numbers, row by row, to 8 bits: `code = round(x * 127 / max|x|)`, ties to even, a step a
+    /// token; sums for groups of `group` inputs. Numbers that are not finite give codes of no meaning.
     ///
     /// # Panics
     /// Where `x` is not whole tokens, or `group` is no multiple of 32.

@@ -1,8 +1,8 @@
 //! Convolutions with groups over one image: the interface of [`conv`](crate::conv) for any number of groups.
 //!
-//! Weights are OIHW with `I = cin / groups`; outputs of group g see the inputs of group g only. One group runs on the kernels
-//! of [`conv`](crate::conv) as it is, depthwise convolutions on those of [`depthwise`], all others group
-//! by group on the former, over copies of the channels of a group.
+//! Weights are OIHW with `I = cin / groups`; outputs of group g see the inputs of group g only. One group runs on the
+//! kernels of [`conv`](crate::conv) as it is, depthwise convolutions on those of [`depthwise`], all others group by
+//! group on the former, over copies of the channels of a group.
 
 mod slices;
 #[cfg(test)]
@@ -112,8 +112,8 @@ impl GroupConvU8S8 {
         }
     }
 
-    /// y = init + conv(x, w): writes the interior pixels of y; channels beyond `cout` become zero, or with several groups stay as
-    /// they are.
+    /// y = init + conv(x, w): writes the interior pixels of y; channels beyond `cout` become zero, or with several
+    /// groups stay as they are.
     ///
     /// # Panics
     /// If a length is wrong, or the scratch memory was not reserved.
@@ -250,8 +250,8 @@ impl GroupInputGradF32 {
         }
     }
 
-    /// dx = (or, to `accumulate`, +=) conv_transpose(dy, w): writes the interior pixels of dx, zeros in the channels beyond `cin`
-    /// where it does not accumulate.
+    /// dx = (or, to `accumulate`, +=) conv_transpose(dy, w): writes the interior pixels of dx, zeros in the channels
+    /// beyond `cin` where it does not accumulate.
     ///
     /// # Panics
     /// If a length is wrong, or the scratch memory was not reserved.

@@ -1,5 +1,5 @@
-//! What this machine can do at most: its features and caches, and multiply-add rates and memory bandwidth measured by small
-//! loops, so that a kernel's speed can be told as a share of them.
+//! What this machine can do at most: its features and caches, and multiply-add rates and memory bandwidth measured by
+//! small loops, so that a kernel's speed can be told as a share of them.
 
 mod cpu;
 #[cfg(target_arch = "x86_64")]
@@ -64,9 +64,9 @@ const SAMPLES: usize = 40;
 
 /// Measures the units of `isa` on `threads` threads at once; takes less than a tenth of a second for each.
 ///
-/// The int8 entries of a path differ in what they can do: on AVX2, `vpmaddubsw + vpaddw` is exact only while the sums of
-/// small codes fit 16 bits, `vpmaddwd + vpaddd` always. Winograd and table look-ups need fewer multiply-adds than a convolution has, so
-/// that a kernel can exceed the rate of its unit.
+/// The int8 entries of a path differ in what they can do: on AVX2, `vpmaddubsw + vpaddw` is exact only while the sums
+/// of small codes fit 16 bits, `vpmaddwd + vpaddd` always. Winograd and table look-ups need fewer multiply-adds than a
+/// convolution has, so that a kernel can exceed the rate of its unit.
 ///
 /// # Panics
 /// If the machine lacks `isa`.
@@ -88,8 +88,8 @@ pub fn int8_rate(isa: Isa, threads: usize) -> f64 {
     int8.map(|rate| rate.macs_per_s).fold(0.0, f64::max)
 }
 
-/// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which should be several times the
-/// last cache.
+/// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which should be several times
+/// the last cache.
 pub fn read_bandwidth(threads: usize, bytes: usize) -> f64 {
     let pool = Pool::new(threads);
     let words = vec![1u64; (bytes / 8).max(pool.threads())];

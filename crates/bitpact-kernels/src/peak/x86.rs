@@ -1,5 +1,5 @@
-//! Loops over the multiply-add instructions of x86-64, in assembly so that the compiler cannot shorten them: independent
-//! accumulators enough to hide the latency, operands in registers.
+//! Loops over the multiply-add instructions of x86-64, in assembly so that the compiler cannot shorten them:
+//! independent accumulators enough to hide the latency, operands in registers.
 
 use std::arch::asm;
 

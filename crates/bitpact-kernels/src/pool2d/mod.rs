@@ -1,5 +1,5 @@
-//! Pooling: maximum over windows and mean over the whole image, forward and backward, one image at a time; for the engine, the
-//! maximum of codes row by row.
+//! Pooling: maximum over windows and mean over the whole image, forward and backward, one image at a time; for the
+//! engine, the maximum of codes row by row.
 
 use crate::isa::Isa;
 use crate::layout::Layout;
@@ -183,8 +183,8 @@ impl Summand for f32 {
     }
 }
 
-/// `y[c] = scale * (sum of x over all pixels - zero)`; the mean has scale 1/(h*w) times the step of the codes, and h*w times
-/// the code that stands for zero.
+/// `y[c] = scale * (sum of x over all pixels - zero)`; the mean has scale 1/(h*w) times the step of the codes, and h*w
+/// times the code that stands for zero.
 ///
 /// # Panics
 /// If a slice does not fit its layout or `y` is not one pixel of the same channel stride.
@@ -220,8 +220,8 @@ pub fn mean_backward(dy: &[f32], layout: Layout, dx: &mut [f32], accumulate: boo
     }
 }
 
-/// Mean over every window, padding counting as zeros: `y[r, q, c] = scale * sum of (x - zero)` over the positions of the
-/// window inside `x`; the mean has scale 1/(kernel*kernel) times the step of the codes. Borders are left alone.
+/// Mean over every window, padding counting as zeros: `y[r, q, c] = scale * sum of (x - zero)` over the positions of
+/// the window inside `x`; the mean has scale 1/(kernel*kernel) times the step of the codes. Borders are left alone.
 ///
 /// # Panics
 /// If a slice does not fit its layout or the channel strides differ.

@@ -1,8 +1,9 @@
 //! Direct products on AMX tiles: 16 pixels times 64 codes of each with 64 weights of 16 channels an instruction.
 //!
-//! The rows of a window are runs of consecutive codes, channels beyond the last included. Each run is cut into pieces of `depth`
-//! codes; the rows of a tile are the same piece of 16 pixels. Where the stride is 1 a strip is one line of pixels, those that the
-//! border separates included: their sums are computed as well and lie in the gaps between the rows of accumulators.
+//! The rows of a window are runs of consecutive codes, channels beyond the last included. Each run is cut into pieces
+//! of `depth` codes; the rows of a tile are the same piece of 16 pixels. Where the stride is 1 a strip is one line of
+//! pixels, those that the border separates included: their sums are computed as well and lie in the gaps between the
+//! rows of accumulators.
 
 use std::arch::asm;
 use std::ops::Range;
@@ -63,8 +64,8 @@ enum Kept {
 }
 
 impl Kept {
-    /// Packs the weights of a layer with so many pixels where they are read seldom enough to be expanded each time, and so many
-    /// that they come from beyond the second-level cache.
+    /// Packs the weights of a layer with so many pixels where they are read seldom enough to be expanded each time, and
+    /// so many that they come from beyond the second-level cache.
     fn new(token: Amx, bytes: &[i8], panel: usize, pixels: usize) -> Kept {
         let is_packed = bytes.len() >= LEAST_PACKED_BYTES && pixels <= MOST_PACKED_PIXELS;
         let packed = is_packed.then(|| Packed::new(token.avx512(), bytes, panel)).flatten();
@@ -178,8 +179,8 @@ impl Direct {
 
 /// A function that computes one or two tiles of pixels (`x0`, `x1`) times one or two tiles of channels over all pieces.
 ///
-/// Tiles 0 to 3 are the sums, 4 and 5 the codes, 6 and 7 the weights. The order lets a tile of codes or weights be used as soon as
-/// it is there.
+/// Tiles 0 to 3 are the sums, 4 and 5 the codes, 6 and 7 the weights. The order lets a tile of codes or weights be used
+/// as soon as it is there.
 macro_rules! tiles {
     ($name:ident, [$($zero:literal),*], [$($inner:expr),*], [$($store:literal),*]) => {
         /// # Safety
@@ -398,8 +399,8 @@ impl Product for Direct {
             for line in 0..lines {
                 let codes = x.as_ptr().wrapping_add(self.walk.at(rows.start + line, 0));
                 let sums = acc[line * pixels * stride + i * self.block..].as_mut_ptr();
-                // SAFETY: pieces end inside x at the last pixel, and so at all of them; `acc` has `stride` numbers for every pixel of
-                // every line; the tiles are configured for `tile_rows` rows.
+                // SAFETY: pieces end inside x at the last pixel, and so at all of them; `acc` has `stride` numbers for
+                // every pixel of every line; the tiles are configured for `tile_rows` rows.
                 unsafe { self.line((codes, pixels, tile_rows), weights, (sums, stride), next.clone()) };
             }
         }

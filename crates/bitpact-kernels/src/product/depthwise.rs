@@ -1,5 +1,5 @@
-//! Depthwise products: output channel c sees input channel c alone, 16 channels at a time. The loops are written once and
-//! compiled for every instruction set.
+//! Depthwise products: output channel c sees input channel c alone, 16 channels at a time. The loops are written once
+//! and compiled for every instruction set.
 
 use std::ops::Range;
 

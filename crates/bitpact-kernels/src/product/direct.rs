@@ -93,8 +93,8 @@ impl<D: Instructions> Product for Direct<D> {
         let first = x.as_ptr().wrapping_add(self.walk.at(rows.start, 0));
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             let sums = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
-            // SAFETY: the lengths and rows were checked above; panels are made of the walk's words; the block's channels lie
-            // inside each pixel's `stride` sums.
+            // SAFETY: the lengths and rows were checked above; panels are made of the walk's words; the block's
+            // channels lie inside each pixel's `stride` sums.
             unsafe { self.dot.run(Pixels::new(&self.walk, first, 1), rows.len() * width, self.panels.get(b), sums) };
         }
     }

@@ -4,15 +4,15 @@ use std::arch::x86_64::*;
 
 use crate::isa::{Avx2, Avx512, AvxVnni};
 
-/// The instructions of one path. A value is a proof that the CPU has them, so its safe methods are arithmetic and its unsafe
-/// ones are memory accesses. A lane of 32 bits belongs to one output channel.
+/// The instructions of one path. A value is a proof that the CPU has them, so its safe methods are arithmetic and its
+/// unsafe ones are memory accesses. A lane of 32 bits belongs to one output channel.
 pub(super) trait Dot: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// A register.
     type Vector: Copy;
     /// Lanes of a register.
     const LANES: usize;
-    /// Most that the positive, or the negative, products of a 16-bit half lane may sum up to before [`Dot::widen`]; `None` where
-    /// sums have 32 bits from the start.
+    /// Most that the positive, or the negative, products of a 16-bit half lane may sum up to before [`Dot::widen`];
+    /// `None` where sums have 32 bits from the start.
     const REACH: Option<i64>;
 
     /// Zero sums.
@@ -80,8 +80,8 @@ macro_rules! ymm {
     };
 }
 
-/// AVX2 with sums of 16 bits, two a lane: `vpmaddubsw` and an addition for 32 products, where the range of the codes proves
-/// that many of them fit.
+/// AVX2 with sums of 16 bits, two a lane: `vpmaddubsw` and an addition for 32 products, where the range of the codes
+/// proves that many of them fit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Narrow(pub(super) Avx2);
 

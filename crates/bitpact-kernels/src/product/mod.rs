@@ -1,12 +1,12 @@
-//! Products of integer codes: sums of u8 activation codes times weight codes over a window, exact, for one strip of output
-//! rows and a range of output channels at a time.
+//! Products of integer codes: sums of u8 activation codes times weight codes over a window, exact, for one strip of
+//! output rows and a range of output channels at a time.
 //!
 //! ```text
 //! acc[r, q, o] = sum over i, a, b of w[o, i, a, b] * x[i, r*s + a - p, q*s + b - p]
 //! ```
 //!
-//! What comes outside the image is what the border of `x` holds. [`candidates`] is the one list of kernels; each says by
-//! itself whether it can compute a product exactly, and all of them give the same sums.
+//! What comes outside the image is what the border of `x` holds. [`candidates`] is the one list of kernels; each says
+//! by itself whether it can compute a product exactly, and all of them give the same sums.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -47,8 +47,8 @@ use crate::layout::Layout;
 pub struct ProductSpec<'a> {
     /// Window, stride, padding and channels.
     pub geometry: ConvGeometry,
-    /// The tensor read. Its border is at least the padding; its channel stride is a multiple of 4, or its channels lie without gaps
-    /// and a row of the window has at least 4 codes.
+    /// The tensor read. Its border is at least the padding; its channel stride is a multiple of 4, or its channels lie
+    /// without gaps and a row of the window has at least 4 codes.
     pub x: Layout,
     /// Largest code of `x`, border and unused channels included.
     pub x_max: u8,
@@ -76,8 +76,8 @@ impl ProductSpec<'_> {
         &self.codes[o * n..(o + 1) * n]
     }
 
-    /// Weights of the output channels from `first` on for the codes of a word, 0 where a code meets none or is of another group, and
-    /// beyond the last channel.
+    /// Weights of the output channels from `first` on for the codes of a word, 0 where a code meets none or is of
+    /// another group, and beyond the last channel.
     #[cfg(target_arch = "x86_64")]
     fn lanes<const K: usize>(&self, first: usize, word: &walk::Word<K>, lanes: &mut [[i16; K]]) {
         let (g, inputs, outputs) = (&self.geometry, self.geometry.cin / self.groups, self.geometry.cout / self.groups);
@@ -120,7 +120,8 @@ pub trait Product: Send + Sync + std::fmt::Debug {
     /// Channels computed together; ranges of channels start and end at multiples of it (or at the last channel).
     fn block(&self) -> usize;
 
-    /// Pixels a strip should have: enough to use the kernel's tiles, few enough that what it keeps of them stays in cache.
+    /// Pixels a strip should have: enough to use the kernel's tiles, few enough that what it keeps of them stays in
+    /// cache.
     fn strip_pixels(&self) -> usize {
         96
     }
@@ -146,8 +147,8 @@ pub trait Product: Send + Sync + std::fmt::Debug {
     /// What all channels of a strip share, written to `scratch`.
     fn prepare(&self, _x: &[u8], _rows: Range<usize>, _scratch: &mut [u8]) {}
 
-    /// Writes `acc[pixel of the strip][channel of the range]`, with [`Product::row_gap`] pixels between two rows, in which it may
-    /// leave anything; `channels.len()` is a multiple of 16, channels beyond the last give zeros.
+    /// Writes `acc[pixel of the strip][channel of the range]`, with [`Product::row_gap`] pixels between two rows, in
+    /// which it may leave anything; `channels.len()` is a multiple of 16, channels beyond the last give zeros.
     ///
     /// # Panics
     /// If a length is wrong or a range leaves the output.
@@ -157,8 +158,8 @@ pub trait Product: Send + Sync + std::fmt::Debug {
 /// Builds one kernel; `None` where it cannot compute the product exactly, or never would be the best.
 type Builder<'a> = Box<dyn Fn() -> Option<Box<dyn Product>> + 'a>;
 
-/// The kernels that compute `spec` exactly on `isa`, the one to be picked first; built as they are asked for. Empty where a sum,
-/// or a partial sum of any kernel, could leave 32 bits.
+/// The kernels that compute `spec` exactly on `isa`, the one to be picked first; built as they are asked for. Empty
+/// where a sum, or a partial sum of any kernel, could leave 32 bits.
 ///
 /// # Panics
 /// If the machine lacks `isa`, or layouts do not fit.

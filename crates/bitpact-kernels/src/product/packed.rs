@@ -9,7 +9,8 @@ use crate::weights::Weights;
 /// Bytes of a register.
 const REGISTER: usize = 64;
 
-/// Packed weights: byte j of register i has the levels of the bytes `(i * 8 / bits + k) * 64 + j`, the k-th in its bits `bits * k..`.
+/// Packed weights: byte j of register i has the levels of the bytes `(i * 8 / bits + k) * 64 + j`, the k-th in its bits
+/// `bits * k..`.
 #[derive(Debug)]
 pub(super) struct Packed {
     simd: Avx512,

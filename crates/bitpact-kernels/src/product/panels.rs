@@ -83,8 +83,8 @@ impl<D: Dot> Packer<D> {
         self.begins.push((self.segments.len(), self.weights.len()));
     }
 
-    /// Adds the word at `offset` of x, with four weights of each channel of the panel. Words of zeros are left out; where a
-    /// weight leaves s8, or the sum of two products the 16 bits they have, the word is split into several.
+    /// Adds the word at `offset` of x, with four weights of each channel of the panel. Words of zeros are left out;
+    /// where a weight leaves s8, or the sum of two products the 16 bits they have, the word is split into several.
     pub(super) fn push(&mut self, offset: usize, lanes: &[[i16; 4]]) {
         let flat = lanes.as_flattened();
         let any = flat.iter().fold(0, |any, w| any | w);

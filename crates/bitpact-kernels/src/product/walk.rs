@@ -50,8 +50,8 @@ impl Walk {
         Walk { base, row, col, ..self }
     }
 
-    /// The words of a window, row by row. Where channels lie without gaps, a row of the window is one run of codes; its last word
-    /// is moved back to end with it.
+    /// The words of a window, row by row. Where channels lie without gaps, a row of the window is one run of codes; its
+    /// last word is moved back to end with it.
     pub(super) fn words<const K: usize>(spec: &ProductSpec<'_>) -> Vec<Word<K>> {
         let (g, x) = (&spec.geometry, &spec.x);
         let is_dense = x.cs == g.cin;

@@ -80,8 +80,8 @@ impl<D: Instructions> Product for Widened<D> {
         assert_eq!(acc.len(), rows.len() * width * stride, "accumulators");
         for (i, b) in (channels.start / self.block..channels.end / self.block).enumerate() {
             let sums = Sums { first: acc[i * self.block..].as_mut_ptr(), stride };
-            // SAFETY: `scratch` holds what these rows read; panels are made of the walk's words; the block's channels lie inside each
-            // pixel's `stride` sums.
+            // SAFETY: `scratch` holds what these rows read; panels are made of the walk's words; the block's channels
+            // lie inside each pixel's `stride` sums.
             unsafe {
                 self.dot.run(Pixels::new(&self.walk, scratch.as_ptr(), 2), rows.len() * width, self.panels.get(b), sums)
             };

@@ -60,7 +60,8 @@ impl Finish {
         Finish { lo, hi, mask, order: _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7) }
     }
 
-    /// Stores 16 numbers of each of two pixels as codes. Packing saturates to 0..=255, so that clamping can come after it.
+    /// Stores 16 numbers of each of two pixels as codes. Packing saturates to 0..=255, so that clamping can come after
+    /// it.
     ///
     /// # Safety
     /// Each `y` is valid for writes of 16 bytes.
@@ -168,7 +169,8 @@ pub(super) unsafe fn row_f64(constants: &Constants<f64>, block: usize, row: Row<
             let ([a, b], [c, d]) = (halves(0), halves(1));
             sums = multiply_add(sums, [a, b, c, d].map(|quarter| _mm256_cvtepi32_pd(quarter)), res_mul);
         }
-        // Dropping the fraction rounds down but for numbers below 0, which give 0 or less and are clamped to lo >= 0 in both.
+        // Dropping the fraction rounds down but for numbers below 0, which give 0 or less and are clamped to lo >= 0 in
+        // both.
         let quarters = sums.map(|sum| _mm256_cvttpd_epi32(sum));
         [0, 2].map(|v| _mm256_set_m128i(quarters[v + 1], quarters[v]))
     };

@@ -1,5 +1,5 @@
-//! Rows of requantization on AVX-512: 16 channels a pixel in one register of 32-bit integers or two of float64, codes of four
-//! pixels packed together.
+//! Rows of requantization on AVX-512: 16 channels a pixel in one register of 32-bit integers or two of float64, codes
+//! of four pixels packed together.
 
 use std::arch::x86_64::*;
 
@@ -28,7 +28,8 @@ impl Finish {
         Finish { lo, hi, mask, order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) }
     }
 
-    /// Stores the first `n <= 4` of four pixels' numbers as codes. Packing saturates to 0..=255, so that clamping can come after it.
+    /// Stores the first `n <= 4` of four pixels' numbers as codes. Packing saturates to 0..=255, so that clamping can
+    /// come after it.
     ///
     /// # Safety
     /// `y` is valid for writes of 16 bytes at each of `n` pixels, `stride` bytes apart.
@@ -62,8 +63,8 @@ fn load16(from: &[i32; BLOCK]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-/// Takes four pixels at a time, the last one more than once where they are no multiple of four, through the macro `numbers` and stores
-/// their codes. A closure in its place would be called, not inlined.
+/// Takes four pixels at a time, the last one more than once where they are no multiple of four, through the macro
+/// `numbers` and stores their codes. A closure in its place would be called, not inlined.
 macro_rules! quads {
     ($row:ident, $finish:ident, $numbers:ident) => {
         let whole = $row.pixels / 4 * 4;
@@ -197,7 +198,8 @@ unsafe fn f64_of<const ACC2: bool, const RES: bool>(constants: &Constants<f64>, 
     let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
     let finish = Finish::new(block);
     const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
-    // Added with rounding down, it leaves the whole number in the low 32 bits: a float64 from 2^52 to 2^53 counts in ones.
+    // Added with rounding down, it leaves the whole number in the low 32 bits: a float64 from 2^52 to 2^53 counts in
+    // ones.
     let whole = _mm512_set1_pd(1.5 * (1_u64 << 52) as f64);
     let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     macro_rules! multiply_add {
@@ -249,7 +251,8 @@ pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
     }
 }
 
-/// Stores the codes of pixels four by four, up to the first four that float32 does not decide, and says how many those were.
+/// Stores the codes of pixels four by four, up to the first four that float32 does not decide, and says how many those
+/// were.
 ///
 /// # Safety
 /// As for [`row_i32`].

@@ -1,15 +1,17 @@
-//! Requantization in float32 where that decides the code, which it nearly always does, and in float64 where it does not.
+//! Requantization in float32 where that decides the code, which it nearly always does, and in float64 where it does
+//! not.
 //!
-//! With `u = 2^-24`, the unit roundoff, and A, P, R, B the terms of `acc`, `acc2`, `res` and `add` over `2^shift`, the sum
-//! `fl(fl(fl(B + R) + P) + A)` of fused operations on rounded factors is off by at most
+//! With `u = 2^-24`, the unit roundoff, and A, P, R, B the terms of `acc`, `acc2`, `res` and `add` over `2^shift`, the
+//! sum `fl(fl(fl(B + R) + P) + A)` of fused operations on rounded factors is off by at most
 //!
 //! ```text
 //! u (3 |B| + 3 |R| + 3 |P| + 2 |A| + |y|)  <=  u (5 C + 772)  <  2^-22 (1.5 C + 256) = e,    C >= |B| + |R| + |P|
 //! ```
 //!
-//! where the output y, a code, lies in `-1..=257`, so that `|A| <= 257 + C`. So y is between the sum with e taken off and what
-//! `2 e` more make of it; truncating and clamping keep that order, and where both give one number it is the code. Outside, the
-//! error grows with `u |y|` only, and both are clamped. With C in the hundreds one number in several thousand is undecided.
+//! where the output y, a code, lies in `-1..=257`, so that `|A| <= 257 + C`. So y is between the sum with e taken off
+//! and what `2 e` more make of it; truncating and clamping keep that order, and where both give one number it is the
+//! code. Outside, the error grows with `u |y|` only, and both are clamped. With C in the hundreds one number in several
+//! thousand is undecided.
 
 use bitpact_core::{Ranges, Requantization};
 

@@ -5,9 +5,9 @@
 //! y[c] = clamp((acc[c] * mul[c] + acc2[c] * mul2[c] + res[c] * res_mul[c] + add[c]) >> shift, lo[c], hi[c])
 //! ```
 //!
-//! [`Requantization::largest_sum`] proves how large a sum can be: below 2^31 sums are taken in
-//! 32-bit integers, below 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers. SIMD
-//! takes float32 in place of float64 wherever that decides the code (`guarded.rs`).
+//! [`Requantization::largest_sum`] proves how large a sum can be: below 2^31 sums are taken in 32-bit integers, below
+//! 2^53 in float64, where they are exact too (and below 2^31 after the shift), else in 64-bit integers. SIMD takes
+//! float32 in place of float64 wherever that decides the code (`guarded.rs`).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -83,8 +83,8 @@ impl<'a> Row<'a> {
 }
 
 impl RequantU8 {
-    /// Plans `requant`, whose terms are the accumulator, a second one where `second` says so, and a shortcut's code where one
-    /// is left, for values in `ranges`.
+    /// Plans `requant`, whose terms are the accumulator, a second one where `second` says so, and a shortcut's code
+    /// where one is left, for values in `ranges`.
     ///
     /// # Errors
     /// If a sum could leave 64 bits.
@@ -129,8 +129,8 @@ impl RequantU8 {
         }
     }
 
-    /// The codes of a tensor, row by row on the threads of `workers`: channels of `x` as accumulators, of a sum without other
-    /// terms. Channels beyond the last get zeros.
+    /// The codes of a tensor, row by row on the threads of `workers`: channels of `x` as accumulators, of a sum without
+    /// other terms. Channels beyond the last get zeros.
     ///
     /// # Panics
     /// If the layouts differ in more than their borders, or a slice does not fit its layout.

@@ -1,12 +1,12 @@
-//! The requantization of a residual stream over pixels of 16 channels: accumulators of products to i32 values, and from such values
-//! to codes.
+//! The requantization of a residual stream over pixels of 16 channels: accumulators of products to i32 values, and from
+//! such values to codes.
 //!
 //! ```text
 //! y[c] = ((acc[c] * mul[c] + acc2[c] * mul2[c] + add[c]) >> shift) + base[c]
 //! ```
 //!
-//! Sums below 2^53, and below 2^31 after the shift, are taken in float64, where they are exact, as is a multiplication by a
-//! power of two; others in 64-bit integers.
+//! Sums below 2^53, and below 2^31 after the shift, are taken in float64, where they are exact, as is a multiplication
+//! by a power of two; others in 64-bit integers.
 
 use bitpact_core::{Ranges, Requantization, StepError};
 

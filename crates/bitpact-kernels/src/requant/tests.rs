@@ -156,7 +156,8 @@ fn sums_around_every_threshold_round_down() {
     }
 }
 
-/// Accumulators around every threshold of every channel, with each residual code: where float32 says nothing, and right beside.
+/// Accumulators around every threshold of every channel, with each residual code: where float32 says nothing, and right
+/// beside.
 #[test]
 fn float32_is_never_taken_at_its_word_near_a_threshold() {
     let key = Key::new(9);

@@ -85,7 +85,8 @@ impl BlockType {
             BlockType::Q6K => {
                 let (low, high, steps, d) = (&b[..128], &b[128..192], &b[192..208], half(208));
                 for i in 0..256 {
-                    // Halves of 128, quarters of 32: the low four bits of quarters 0 and 2, and of 1 and 3, share bytes.
+                    // Halves of 128, quarters of 32: the low four bits of quarters 0 and 2, and of 1 and 3, share
+                    // bytes.
                     let (part, quarter, l) = (i / 128, i % 128 / 32, i % 32);
                     let four = low[part * 64 + quarter % 2 * 32 + l] >> (quarter / 2 * 4) & 15;
                     let two = high[part * 32 + l] >> (quarter * 2) & 3;

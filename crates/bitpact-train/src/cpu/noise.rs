@@ -16,7 +16,8 @@ pub(super) struct SumNoise {
 }
 
 impl SumNoise {
-    /// Of relative size `rate`, as [`crate::StepInput::sum_noise`] has it; none where the product does not multiply codes of an activation by codes.
+    /// Of relative size `rate`, as [`crate::StepInput::sum_noise`] has it; none where the product does not multiply
+    /// codes of an activation by codes.
     pub(super) fn new(step: Key, rate: f32, product: &Product) -> Option<Self> {
         let Source::Codes { bits, .. } = product.source else { return None };
         let weight_bits = product.weight_bits()?;

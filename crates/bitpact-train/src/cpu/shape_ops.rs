@@ -184,8 +184,8 @@ impl StepPlan {
         self.scratch = scratch;
     }
 
-    /// Calls `f(i, g, to)` for the gradients of image `i`, of `lens` elements, from slab `from` to `target`, zeroed where
-    /// nothing stands there yet.
+    /// Calls `f(i, g, to)` for the gradients of image `i`, of `lens` elements, from slab `from` to `target`, zeroed
+    /// where nothing stands there yet.
     fn map_gradient(
         &mut self,
         pool: &Pool,

@@ -9,7 +9,8 @@ pub(super) enum Value {
     Codes { codes: Vec<i32>, scale: f32 },
     /// Real numbers.
     Real(Vec<f32>),
-    /// The sums of a layer that a batch norm alone reads: `unit * sum + bias`, both one number a channel. Those of codes are exact.
+    /// The sums of a layer that a batch norm alone reads: `unit * sum + bias`, both one number a channel. Those of
+    /// codes are exact.
     Sums { sums: Vec<f64>, unit: Vec<f64>, bias: Vec<f32>, is_exact: bool },
 }
 

@@ -17,7 +17,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     network: NetworkArgs,
-    /// Bits of weights and activations of a network of the zoo; more than once for several [default: W16A16 W8A8 W4A4 W2A2]
+    /// Bits of weights and activations of a network of the zoo; more than once for several [default: W16A16 W8A8 W4A4
+    /// W2A2]
     #[arg(long, value_name = "WxAy")]
     bits: Vec<Widths>,
     /// A built-in device or a TOML file; more than once for several [default: all that are built in]

@@ -19,7 +19,8 @@ Examples:
   bitpact accel paper --network mobilenet_v2             the same study of another network
   bitpact accel paper --output charts                    area.svg, throughput.svg")]
 pub(crate) struct Args {
-    /// Network of the throughput; the paper's values are of ResNet-50, with the stride on the first 1x1 convolution of a stage
+    /// Network of the throughput; the paper's values are of ResNet-50, with the stride on the first 1x1 convolution of
+    /// a stage
     #[arg(long, value_name = "ARCH", default_value = "resnet50-v1")]
     network: String,
     /// Folder for the charts

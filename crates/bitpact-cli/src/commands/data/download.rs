@@ -34,9 +34,9 @@ pub(super) fn agent(https_only: bool, patience: Duration) -> ureq::Agent {
         .into()
 }
 
-/// Downloads `source` into `part`, from where `part` ends, and compares its checksum. A connection that breaks is taken up
-/// again as long as each one brings something. `told` hears how many bytes of how many are there. While the returned file is open no
-/// other process downloads into `part`.
+/// Downloads `source` into `part`, from where `part` ends, and compares its checksum. A connection that breaks is taken
+/// up again as long as each one brings something. `told` hears how many bytes of how many are there. While the returned
+/// file is open no other process downloads into `part`.
 ///
 /// # Errors
 /// A server that cannot be reached or answers otherwise than with the file: `part` keeps what has come, for the next

@@ -88,7 +88,8 @@ fn bytes_a_token(model: &Model) -> usize {
     layers.sum::<usize>() + size(model.outer.head())
 }
 
-/// The processor's time of this thread where it works alone, so that other work on the machine counts less; otherwise time on the wall.
+/// The processor's time of this thread where it works alone, so that other work on the machine counts less; otherwise
+/// time on the wall.
 struct Clock {
     wall: Instant,
     own: Option<u64>,

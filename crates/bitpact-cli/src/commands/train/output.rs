@@ -10,8 +10,8 @@ const LONGEST: usize = 120;
 /// Longest value that stands in the name as it is.
 const LONGEST_VALUE: usize = 24;
 
-/// `runs/RECIPE-BITS-seedSEED`, with every flag of `flagged` by which `recipe` differs from `before`, the draft without flags, and the
-/// weights that the run starts from.
+/// `runs/RECIPE-BITS-seedSEED`, with every flag of `flagged` by which `recipe` differs from `before`, the draft without
+/// flags, and the weights that the run starts from.
 pub(super) fn default_folder(before: Draft, flagged: &[String], recipe: &Recipe, init_from: Option<&Path>) -> PathBuf {
     let bits = recipe.bits.to_string().replace(',', "-");
     let mut name = format!("{}-{bits}-seed{}", recipe.name, recipe.seed);

@@ -12,7 +12,8 @@ const ROWS: usize = 4;
 /// Largest code whose products with -127..127 the 16-bit sums of pairs hold: 2 * 127 * 127 < 2^15.
 pub(super) const LARGEST_NARROW: u8 = 127;
 
-/// tile += the products, by `vpmaddubsw` with sums of pairs kept in 16 bits for as many words as codes up to `largest` allow.
+/// tile += the products, by `vpmaddubsw` with sums of pairs kept in 16 bits for as many words as codes up to `largest`
+/// allow.
 ///
 /// # Panics
 /// If a length is wrong or `largest` is 0 or above [`LARGEST_NARROW`].

@@ -1,4 +1,5 @@
-//! Exact products of narrow weights by table look-up: one byte permute gives every channel the product of several codes.
+//! Exact products of narrow weights by table look-up: one byte permute gives every channel the product of several
+//! codes.
 //!
 //! Weights with few levels at equal distances are `w = step * u - zero` with a digit `u` of one or two bits, so that
 //!
@@ -33,8 +34,8 @@ use shuffle::{Avx2Bytes, Avx512Bytes, Shuffle, Vbmi};
 /// Most bytes of the tables of one term: they share the first-level cache with the codes and the sums.
 const MOST_TABLE_BYTES: usize = 4096;
 
-/// Look-ups between two flushes, on average, from which on they beat other kernels. A flush costs as much as 1.5 look-ups; with
-/// digits of 2 bits, codes up to 3 allow 14 in the worst case, codes up to 7 allow 6.
+/// Look-ups between two flushes, on average, from which on they beat other kernels. A flush costs as much as 1.5
+/// look-ups; with digits of 2 bits, codes up to 3 allow 14 in the worst case, codes up to 7 allow 6.
 const LEAST_WORDS: usize = 5;
 
 /// Largest sum of a pixel and channel: what 16 bits hold.
@@ -62,7 +63,8 @@ struct Lookup<S> {
     indices: Weights<u8>,
 }
 
-/// The look-up kernel for `spec`; `None` where weights have more than four levels, tables would be too many, or other kernels are faster.
+/// The look-up kernel for `spec`; `None` where weights have more than four levels, tables would be too many, or other
+/// kernels are faster.
 pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder<'a>> {
     fn build<'a, S: Shuffle>(shuffle: S, digits: Digits, spec: &'a ProductSpec<'a>) -> Builder<'a> {
         Box::new(move || Lookup::new(shuffle, digits, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
@@ -110,8 +112,8 @@ const LEAST_STRIDED_AVX2: usize = 128;
 /// Bytes of transformed weights from which on look-ups, which read an eighth of them or less, beat Winograd products.
 const LARGE_TRANSFORM: usize = 2 << 20;
 
-/// Whether look-ups are the best kernel for a `spec` that they can compute, as measured (`docs/kernels.md`); `transforms` says that there
-/// is a Winograd kernel.
+/// Whether look-ups are the best kernel for a `spec` that they can compute, as measured (`docs/kernels.md`);
+/// `transforms` says that there is a Winograd kernel.
 pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>, transforms: bool) -> bool {
     let g = &spec.geometry;
     let is_large = 16 * g.cin * g.cout > LARGE_TRANSFORM;
@@ -358,8 +360,8 @@ impl<S: Shuffle> Product for Lookup<S> {
                 sums,
             };
             let source = Pixels::new(&self.walk, places.as_ptr(), 2 * self.places.terms);
-            // SAFETY: `places` holds what these rows read, each the place of a table of its term; panels are made of the window's words; the
-            // block's channels lie inside each pixel's `stride` sums.
+            // SAFETY: `places` holds what these rows read, each the place of a table of its term; panels are made of
+            // the window's words; the block's channels lie inside each pixel's `stride` sums.
             unsafe { self.shuffle.run(source, panel, (self.block / S::BYTES, self.places.terms), to) };
             let beyond = self.cout.saturating_sub(b * self.block);
             if beyond < self.block {

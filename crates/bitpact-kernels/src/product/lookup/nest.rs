@@ -16,8 +16,8 @@ pub(super) struct Panel<'a> {
     pub(super) sums: &'a [[u8; 4]],
 }
 
-/// Adds the entries of `N` groups of `T` terms, at most two places at `xs`. Where registers have 64 bytes a pixel waits for its loads, and
-/// reading two places at once saves one.
+/// Adds the entries of `N` groups of `T` terms, at most two places at `xs`. Where registers have 64 bytes a pixel waits
+/// for its loads, and reading two places at once saves one.
 ///
 /// # Safety
 /// `N * T` places are readable at each pixel, `ENTRIES` bytes of tables at each place's value, `N * V` registers at `index`.

@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use super::shuffle::Vbmi;
 
-/// How codes choose tables: the first `codes` of a pixel's channels one of the first term, the next `codes` one of the second, and so on.
+/// How codes choose tables: the first `codes` of a pixel's channels one of the first term, the next `codes` one of the
+/// second, and so on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tables {
     /// Bits of a code.
@@ -52,7 +53,8 @@ impl Tables {
         self.entries << (self.codes as u32 * self.code_bits)
     }
 
-    /// The tables of every term: entry `d` is the sum of a table's codes times their digits, of `bits` bits, in `d`, the index of the group.
+    /// The tables of every term: entry `d` is the sum of a table's codes times their digits, of `bits` bits, in `d`,
+    /// the index of the group.
     pub(super) fn bytes(&self, bits: u32) -> Vec<u8> {
         let field = |of: usize, bits: u32, k: usize| (of >> (bits as usize * k)) & ((1 << bits) - 1);
         let entry = |term: usize, table: usize, index: usize| {

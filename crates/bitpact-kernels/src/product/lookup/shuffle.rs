@@ -7,8 +7,9 @@ use super::places::{Strip, Tables};
 use crate::isa::{Avx2, Avx512};
 use crate::product::tile::{Source, Sums};
 
-/// The instructions of one path. A value is a proof that the CPU has them, so its safe methods are arithmetic and its unsafe
-/// ones are memory accesses. Byte `2 i` of a register belongs to channel `i`, byte `2 i + 1` to channel `BYTES / 2 + i`.
+/// The instructions of one path. A value is a proof that the CPU has them, so its safe methods are arithmetic and its
+/// unsafe ones are memory accesses. Byte `2 i` of a register belongs to channel `i`, byte `2 i + 1` to channel `BYTES /
+/// 2 + i`.
 pub(super) trait Shuffle: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// A register.
     type Vector: Copy;

@@ -1,11 +1,11 @@
-//! Direct products of bytes on AVX2 for codes too wide for sums of many products in 16 bits: eight pixels to a register, two
-//! output channels at a time.
+//! Direct products of bytes on AVX2 for codes too wide for sums of many products in 16 bits: eight pixels to a
+//! register, two output channels at a time.
 //!
-//! `vpmaddubsw` is exact where the weights of one sign of each pair, times the largest code, stay within 16 bits: 128 for 8-bit
-//! codes, which most pairs of weights keep, but hardly ever all those that sixteen channels have at one place. Here the lanes
-//! are pixels, which share the weights, so every two channels have an order of their own, in which two words of four codes
-//! share their 16-bit sums wherever they fit together ([`pack`]): five instructions for 64 products, where words of 16 bits take
-//! eight.
+//! `vpmaddubsw` is exact where the weights of one sign of each pair, times the largest code, stay within 16 bits: 128
+//! for 8-bit codes, which most pairs of weights keep, but hardly ever all those that sixteen channels have at one
+//! place. Here the lanes are pixels, which share the weights, so every two channels have an order of their own, in
+//! which two words of four codes share their 16-bit sums wherever they fit together ([`pack`]): five instructions for
+//! 64 products, where words of 16 bits take eight.
 
 mod pack;
 mod simd;
@@ -25,8 +25,9 @@ const BLOCK: usize = 16;
 /// Output pixels from which on their tiles are full enough.
 const LEAST_PIXELS: usize = 16;
 
-/// A plane holds one word of four codes of every pixel of a phase (row and column modulo the stride) that a strip reads,
-/// `[row][pixel][4]` with `pitch` pixels a row; planes of a phase follow each other. A tap of the window is a distance in a plane.
+/// A plane holds one word of four codes of every pixel of a phase (row and column modulo the stride) that a strip
+/// reads, `[row][pixel][4]` with `pitch` pixels a row; planes of a phase follow each other. A tap of the window is a
+/// distance in a plane.
 #[derive(Debug)]
 pub(super) struct Planes {
     simd: Avx2,
@@ -181,7 +182,8 @@ impl Product for Planes {
                 for (c, chunk) in table.chunks(CHUNK).enumerate() {
                     for (g, sums) in sums.groups().iter_mut().enumerate() {
                         let list = self.lists.get(block * (BLOCK / GROUP) + g, c);
-                        // SAFETY: lists hold words of their chunk; from the farthest of them on, all pixels lie inside the planes.
+                        // SAFETY: lists hold words of their chunk; from the farthest of them on, all pixels lie inside
+                        // the planes.
                         unsafe {
                             simd::group(self.simd, planes[4 * done * LANES..].as_ptr(), chunk, list, n, c > 0, sums)
                         };

@@ -8,8 +8,8 @@ use crate::weights::Weights;
 /// Channels that share an order of words, and loads of codes.
 pub(super) const GROUP: usize = 2;
 
-/// Words of a window that are summed for all channels of a block before the next: what a tile's pixels have of them fits the
-/// first-level cache, and a byte tells which it is.
+/// Words of a window that are summed for all channels of a block before the next: what a tile's pixels have of them
+/// fits the first-level cache, and a byte tells which it is.
 pub(super) const CHUNK: usize = 128;
 
 /// Four weights of each channel of a group.
@@ -121,8 +121,8 @@ impl Growing {
     }
 }
 
-/// How full the 16-bit sums of a word can get: for each channel 16 bits each for the positive and the negative weights of the
-/// first two codes, and of the others.
+/// How full the 16-bit sums of a word can get: for each channel 16 bits each for the positive and the negative weights
+/// of the first two codes, and of the others.
 type Fill = [u64; GROUP];
 
 /// Finds words that fit together.

@@ -15,8 +15,8 @@ pub(super) const TILE: usize = 4;
 /// Channels that are spread together.
 pub(super) const CHANNELS: usize = 16;
 
-/// Puts the words of a row of pixels of `cs` channels into their planes: word k of pixel q, which begins at `from[q * step]`, at
-/// `to[k * plane + 4 * q]`.
+/// Puts the words of a row of pixels of `cs` channels into their planes: word k of pixel q, which begins at `from[q *
+/// step]`, at `to[k * plane + 4 * q]`.
 ///
 /// # Panics
 /// If a pixel leaves `from` or a plane `to`.
@@ -141,8 +141,8 @@ unsafe fn store(sums: &[Channel; BLOCK], pixels: usize, acc: *mut i32, stride: u
     }
 }
 
-/// Sums of a group of channels over the words of a list, for `registers` times eight pixels from `planes` on, added to `sums` if
-/// `is_added`.
+/// Sums of a group of channels over the words of a list, for `registers` times eight pixels from `planes` on, added to
+/// `sums` if `is_added`.
 ///
 /// # Safety
 /// The words of the list are in `table`; from each of its distances on, so many pixels of `planes` are readable.

@@ -1,6 +1,7 @@
 //! F(4x4, 3x3): 36 products a channel for sixteen outputs, in words of 16 bits.
 //!
-//! With points 0, 1, -1, 2, -2 and infinity, along each axis of a 6 x 6 patch `d` of codes, of a window `g` and of the 36 sums `m`:
+//! With points 0, 1, -1, 2, -2 and infinity, along each axis of a 6 x 6 patch `d` of codes, of a window `g` and of the
+//! 36 sums `m`:
 //!
 //! ```text
 //! v = (4 d0 - 5 d2 + d4,
@@ -15,8 +16,9 @@
 //!  6 y3 = 2 (m3 - m4) - (m1 - m2) + m5
 //! ```
 //!
-//! Along both axes v stays below 68 times the largest code, 17,340, and u at 49 times the largest weight. The outputs come times 9 and a power of two up to 64;
-//! nine has an inverse modulo 2^32, so they are exact where 64 times each fits 32 bits.
+//! Along both axes v stays below 68 times the largest code, 17,340, and u at 49 times the largest weight. The outputs
+//! come times 9 and a power of two up to 64; nine has an inverse modulo 2^32, so they are exact where 64 times each
+//! fits 32 bits.
 
 use std::ops::Range;
 
@@ -56,7 +58,8 @@ impl Form<POSITIONS> for Four {
         2
     }
 
-    /// Sums take 36 numbers of 32 bits a tile and channel of a block: of few input channels they are most of the memory.
+    /// Sums take 36 numbers of 32 bits a tile and channel of a block: of few input channels they are most of the
+    /// memory.
     fn strip_pixels(cs: usize) -> usize {
         if cs < 32 { 224 } else { 448 }
     }
@@ -89,7 +92,8 @@ impl Form<POSITIONS> for Four {
         // The last sixteen channels of an odd number of them fill a register of AVX2 only.
         let (token, rest) = match self.0 {
             Simd::Avx512(token) => {
-                // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
+                // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last;
+                // `to` was checked too.
                 unsafe { input512(token, &pixels, 0..cs / 32 * 32, to, distance) };
                 (token.avx2(), cs / 32 * 32..cs)
             }

@@ -1,9 +1,10 @@
-//! Exact Winograd products (Lavin and Gray 2015, arXiv 1509.09308, section 4) in integers, for 3 x 3 windows with stride 1: patches of codes and
-//! windows of weights are transformed, multiplied position by position, and the sums transformed to a tile of outputs.
+//! Exact Winograd products (Lavin and Gray 2015, arXiv 1509.09308, section 4) in integers, for 3 x 3 windows with
+//! stride 1: patches of codes and windows of weights are transformed, multiplied position by position, and the sums
+//! transformed to a tile of outputs.
 //!
 //! The transforms are those of the paper without its fractions: rows are multiplied until they are integers, and what
-//! that makes of the outputs, a power of two times a power of three, is divided out at the end. Everything is linear modulo 2^32, so the outputs are exact
-//! where they fit 32 bits times the power of two.
+//! that makes of the outputs, a power of two times a power of three, is divided out at the end. Everything is linear
+//! modulo 2^32, so the outputs are exact where they fit 32 bits times the power of two.
 
 mod four;
 mod simd;
@@ -24,15 +25,17 @@ use simd::Simd;
 use two::{Elements, Two};
 use windows::Windows;
 
-/// Input channels from which on the saved products make up for the transforms, for codes of bytes. Measured on AVX2: at 16 channels
-/// F(2x2) reached 0.65 times the direct kernel, at 32 they were even. Wider codes gain from the first register of channels on.
+/// Input channels from which on the saved products make up for the transforms, for codes of bytes. Measured on AVX2: at
+/// 16 channels F(2x2) reached 0.65 times the direct kernel, at 32 they were even. Wider codes gain from the first
+/// register of channels on.
 const LEAST_CHANNELS: usize = 32;
 
-/// The same on AVX-512, where the direct kernels are twice as fast: at 32 channels these reached 0.75 times their speed.
+/// The same on AVX-512, where the direct kernels are twice as fast: at 32 channels these reached 0.75 times their
+/// speed.
 const LEAST_CHANNELS_AVX512: usize = 64;
 
-/// Most bytes of transformed weights of F(4x4) that are kept: more come from beyond the second-level cache, and transforming their bytes
-/// again takes less time.
+/// Most bytes of transformed weights of F(4x4) that are kept: more come from beyond the second-level cache, and
+/// transforming their bytes again takes less time.
 const MOST_BYTES_FOUR: usize = 2 << 20;
 
 /// Largest code whose transform fits u8.
@@ -76,7 +79,8 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
             let (simd, vnni) = (Simd::Avx2(token), AvxVnni::detect().filter(|_| isa == Isa::AvxVnni));
             let two: Option<Builder<'a>> = match vnni {
                 Some(vnni) if is_bytes => Some(bytes(Vnni256(vnni), simd, 16, spec)),
-                // With VNNI a product of bytes costs half of one of words, which the fewer products would only just make up.
+                // With VNNI a product of bytes costs half of one of words, which the fewer products would only just
+                // make up.
                 Some(_) => None,
                 None if is_bytes => Some(bytes(Narrow(token), simd, 16, spec)),
                 None => {
@@ -131,8 +135,8 @@ trait Form<const N: usize>: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// If a pixel is outside the tensor or `to` too short.
     fn input(self, patch: Patch<'_>, to: &mut [u8], distance: usize);
 
-    /// The outputs of one tile: `sums[k * distance..]` are those of position k, `block` channels; `constants` are what the offsets of
-    /// transformed codes have added, `[place][block]`, zeros without offsets.
+    /// The outputs of one tile: `sums[k * distance..]` are those of position k, `block` channels; `constants` are what
+    /// the offsets of transformed codes have added, `[place][block]`, zeros without offsets.
     ///
     /// # Panics
     /// If a slice is too short.
@@ -181,8 +185,8 @@ struct Winograd<D, F, const N: usize> {
     form: F,
     block: usize,
     weights: Kept,
-    /// What the offsets of the input add to the outputs: `[block][place of the tile][channel]`, then a block of zeros for those
-    /// beyond the last; that alone without offsets.
+    /// What the offsets of the input add to the outputs: `[block][place of the tile][channel]`, then a block of zeros
+    /// for those beyond the last; that alone without offsets.
     constants: Aligned<i32>,
     x: Layout,
     /// Border pixels beyond the padding.
@@ -266,8 +270,8 @@ impl<D: Instructions, F: Form<N>, const N: usize> Winograd<D, F, N> {
         (rows.div_ceil(F::TILE), rows.div_ceil(F::TILE) * self.width.div_ceil(F::TILE))
     }
 
-    /// Bytes from one position of the transformed patches of so many tiles to the next: an odd number of cache lines, lest all
-    /// positions of a channel fall into one set of the caches.
+    /// Bytes from one position of the transformed patches of so many tiles to the next: an odd number of cache lines,
+    /// lest all positions of a channel fall into one set of the caches.
     fn distance(&self, tiles: usize) -> usize {
         64 * ((tiles * self.x.cs * self.form.element_bytes()).div_ceil(64) | 1)
     }

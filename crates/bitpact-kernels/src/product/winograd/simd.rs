@@ -11,7 +11,8 @@ pub(super) enum Simd {
     Avx512(Avx512),
 }
 
-/// One kind of registers. A value is a proof that the CPU has them, so safe methods are arithmetic and unsafe ones memory accesses.
+/// One kind of registers. A value is a proof that the CPU has them, so safe methods are arithmetic and unsafe ones
+/// memory accesses.
 pub(super) trait Registers: Copy {
     /// A register.
     type Vector: Copy;

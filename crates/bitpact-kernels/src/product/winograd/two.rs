@@ -1,5 +1,5 @@
-//! F(2x2, 3x3): 16 products a channel for four outputs, in bytes or in words of 16 bits. Transforms of 16 channels of the input or 8 of
-//! the output at a time.
+//! F(2x2, 3x3): 16 products a channel for four outputs, in bytes or in words of 16 bits. Transforms of 16 channels of
+//! the input or 8 of the output at a time.
 //!
 //! With `s` an axis of a 4 x 4 patch `d` of codes, of a 3 x 3 window `g` and of the 16 sums `m`:
 //!
@@ -10,9 +10,9 @@
 //! 2 y0 = 2 m0 + m1 + m2,  2 y1 = m1 - m2 - 2 m3    output, along both axes: four times the product in all
 //! ```
 //!
-//! Codes up to `x_max` give v in `[-2 x_max, 2 x_max]`, or `[0, 4 x_max]` in the middle position. Up to 6 bits that fits u8 after
-//! `2 x_max` is added, and what this adds to the output is a constant of each channel and place, subtracted at the end. Wider
-//! codes take 16 bits.
+//! Codes up to `x_max` give v in `[-2 x_max, 2 x_max]`, or `[0, 4 x_max]` in the middle position. Up to 6 bits that
+//! fits u8 after `2 x_max` is added, and what this adds to the output is a constant of each channel and place,
+//! subtracted at the end. Wider codes take 16 bits.
 
 use std::arch::x86_64::*;
 
@@ -42,7 +42,8 @@ impl Form<POSITIONS> for Two {
         }
     }
 
-    /// The patches are four times as large as the codes they come from, and the weights nearly twice: few strips where both are large.
+    /// The patches are four times as large as the codes they come from, and the weights nearly twice: few strips where
+    /// both are large.
     fn strip_pixels(cs: usize) -> usize {
         if cs < 128 { 112 } else { 256 }
     }
@@ -104,7 +105,8 @@ fn input(isa: Simd, elements: Elements, patch: Patch<'_>, to: &mut [u8], distanc
     assert!(((POSITIONS - 1) * distance + cs) * size <= to.len(), "transformed patch");
     let pixels: [*const u8; POSITIONS] = std::array::from_fn(|i| patch.x.as_ptr().wrapping_add(pixel(i / 4, i % 4)));
     match (elements, isa) {
-        // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to` was checked too.
+        // SAFETY: the token proves AVX-512. Rows and columns do not decrease, so the pixel checked is the last; `to`
+        // was checked too.
         (Elements::Bytes { offset }, Simd::Avx512(_)) => unsafe {
             bytes512(&pixels, cs, to.as_mut_ptr(), distance, offset);
         },
@@ -200,8 +202,8 @@ unsafe fn words(pixels: &[*const u8; POSITIONS], cs: usize, to: *mut i16, distan
     }
 }
 
-/// The outputs of one tile: `sums[k * distance..]` are those of position k, `block` channels; `constants` are what is to be
-/// subtracted from four times the outputs, `[place][block]`.
+/// The outputs of one tile: `sums[k * distance..]` are those of position k, `block` channels; `constants` are what is
+/// to be subtracted from four times the outputs, `[place][block]`.
 ///
 /// # Panics
 /// If a slice is too short.

@@ -1,5 +1,5 @@
-//! Windows of weights in bytes, transformed for F(4x4, 3x3) by each strip that uses them: 9 bytes a window from beyond the caches in
-//! place of 72.
+//! Windows of weights in bytes, transformed for F(4x4, 3x3) by each strip that uses them: 9 bytes a window from beyond
+//! the caches in place of 72.
 
 use super::super::tile::{Block, Segment};
 use super::four::{POSITIONS, SIDE};
@@ -11,8 +11,8 @@ use crate::weights::Weights;
 /// Taps of a window.
 const TAPS: usize = 9;
 
-/// Positions that are transformed together, two rows of them that share most of their additions: so many that a block of 512
-/// channels stays in a second-level cache.
+/// Positions that are transformed together, two rows of them that share most of their additions: so many that a block
+/// of 512 channels stays in a second-level cache.
 const PART: usize = 2 * SIDE;
 
 /// The rows of positions of each part.
@@ -58,7 +58,8 @@ impl Windows {
         PART * self.distance()
     }
 
-    /// Bytes from one position to the next: an odd number of cache lines, lest all of a word fall into one set of the caches.
+    /// Bytes from one position to the next: an odd number of cache lines, lest all of a word fall into one set of the
+    /// caches.
     fn distance(&self) -> usize {
         (self.words | 1) * WORD
     }
@@ -111,7 +112,8 @@ macro_rules! compiled {
 compiled!(Avx2, "avx2,fma", transform256);
 compiled!(Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", transform512);
 
-/// Transforms a block for part `PART_NUMBER`: position k of it goes to `to[k * distance..][word][channel][2]`, in 16 bits.
+/// Transforms a block for part `PART_NUMBER`: position k of it goes to `to[k * distance..][word][channel][2]`, in 16
+/// bits.
 ///
 /// # Safety
 /// `words` words of windows are readable, `words * WORD` bytes of each position writable.

@@ -2,8 +2,8 @@
 
 use bitpact_graph::Graph;
 
-/// Streams that begin with a convolution, are added to, subsampled, projected, begun by codes, concatenated; read by several
-/// batch norms, and by an activation without one.
+/// Streams that begin with a convolution, are added to, subsampled, projected, begun by codes, concatenated; read by
+/// several batch norms, and by an activation without one.
 pub(super) fn streams() -> Graph {
     super::graph(
         r#"{"name":"streams","nodes":[{"name":"in","op":"input","height":8,"width":6,"channels":3},
@@ -32,8 +32,8 @@ pub(super) fn streams() -> Graph {
     )
 }
 
-/// Average pools of signed codes with padding, read by convolutions and by an activation; activations that share their clip
-/// value; dropout of codes and of a pool.
+/// Average pools of signed codes with padding, read by convolutions and by an activation; activations that share their
+/// clip value; dropout of codes and of a pool.
 pub(super) fn pools() -> Graph {
     super::graph(
         r#"{"name":"pools","nodes":[{"name":"in","op":"input","height":7,"width":8,"channels":3},

@@ -111,7 +111,8 @@ fn bits_change_at_their_epochs_and_what_was_learned_stays() {
     let wanted = [(1, "float", false), (2, "W8A8", true), (3, "W4A4", true)];
     assert_eq!(records, wanted.map(|(epoch, bits, integer)| (epoch, bits.to_owned(), integer)));
 
-    // The change itself: stopped before the first step after it, nothing of it is in the file, so look at the first steps.
+    // The change itself: stopped before the first step after it, nothing of it is in the file, so look at the first
+    // steps.
     let second = ends[1].model.tensors.clone();
     let resumed = RunFolder::open(folder.path()).unwrap();
     run(&progressive, &resumed, Start::Resume(Box::new(ends[1].clone())), Some(1)).unwrap();
