@@ -11,6 +11,7 @@ use bitpact_core::rng::Key;
 use bitpact_core::{Granularity, WeightQuant};
 use bitpact_data::Placement;
 use bitpact_engine::Interpreter;
+use bitpact_graph::testing::small_zoo;
 use bitpact_graph::{Graph, Override, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{Conversion, InputDescription, Model, convert};
@@ -34,22 +35,6 @@ impl Hash {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }
     }
-}
-
-/// A network at the smallest size that its strides leave something of, and a fraction of its width.
-fn small(name: &str) -> Graph {
-    let (side, divisor) = match name {
-        "alexnet" => (66, 16),
-        "cnn" => (8, 2),
-        "svhn_cnn" => (24, 16),
-        "vgg_small" => (8, 16),
-        "resnet8" => (8, 2),
-        _ if zoo::usual_input(name).0 == 224 => (33, 16),
-        _ if name.starts_with("mobilenet") => (17, 8),
-        _ => (8, 4),
-    };
-    let graph = zoo::build(name, Shape::new(side, side, 3), CLASSES).unwrap().unwrap();
-    graph.narrowed(divisor).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Bits, quantizers and gradients of each row of a network.
@@ -140,7 +125,7 @@ fn the_numbers_of_the_whole_zoo_are_those_of_the_list() {
     let listed: BTreeMap<&str, &str> = list.lines().filter_map(|line| line.split_once(": ")).collect();
     let mut found = BTreeMap::new();
     for name in zoo::NAMES {
-        let graph = small(name);
+        let graph = small_zoo(name, CLASSES);
         for (bits, config, gradients) in settings(&graph) {
             for isa in Isa::available() {
                 let [tensors, codes, logits] = hashes(&trained(&graph, &config, gradients, isa));

@@ -11,6 +11,7 @@ use bitpact_core::Granularity;
 use bitpact_core::rng::Key;
 use bitpact_data::Placement;
 use bitpact_engine::{VerifyOptions, verify};
+use bitpact_graph::testing::small_zoo;
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
@@ -18,22 +19,6 @@ use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initia
 
 const BATCH: usize = 8;
 const CLASSES: usize = 4;
-
-/// A network at the smallest size that its strides leave something of, and a fraction of its width.
-fn small(name: &str) -> Graph {
-    let (side, divisor) = match name {
-        "alexnet" => (66, 16),
-        "cnn" => (8, 2),
-        "svhn_cnn" => (24, 16),
-        "vgg_small" => (8, 16),
-        "resnet8" => (8, 2),
-        _ if zoo::usual_input(name).0 == 224 => (33, 16),
-        _ if name.starts_with("mobilenet") => (17, 8),
-        _ => (8, 4),
-    };
-    let graph = zoo::build(name, Shape::new(side, side, 3), CLASSES).unwrap().unwrap();
-    graph.narrowed(divisor).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
 
 /// Writes image `i`: noise around a brightness that tells its class.
 fn fill(shape: Shape, i: usize, image: &mut [u8], place: Placement) -> usize {
@@ -70,7 +55,7 @@ fn trained(graph: &Graph, bits: &str, clip_scale: Granularity, steps: usize, lr:
 }
 
 fn check(name: &str) {
-    let graph = small(name);
+    let graph = small_zoo(name, CLASSES);
     let layer = Granularity::Layer;
     for (bits, clip_scale) in [("W2A2", layer), ("W4A4", layer), ("W8A8", layer), ("W4A4", Granularity::Channel)] {
         let mut model = trained(&graph, bits, clip_scale, 4, 0.01);

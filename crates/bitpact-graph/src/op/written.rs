@@ -60,7 +60,6 @@ pub(super) mod sides {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 pub(super) fn is_one(n: &usize) -> bool {
     *n == 1
 }
@@ -73,22 +72,18 @@ pub(super) fn is_zeros(pair: &[usize; 2]) -> bool {
     *pair == [0; 2]
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 pub(super) fn is_false(b: &bool) -> bool {
     !b
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 pub(super) fn is_true(b: &bool) -> bool {
     *b
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 pub(super) fn is_default_eps(eps: &f64) -> bool {
     *eps == BatchNorm::default_eps()
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 pub(super) fn is_default_momentum(momentum: &f64) -> bool {
     *momentum == BatchNorm::default_momentum()
 }

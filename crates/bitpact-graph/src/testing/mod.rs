@@ -16,7 +16,27 @@ mod grow;
 
 use bitpact_core::rng::Key;
 
-use crate::{Graph, QuantPlan};
+use crate::{Graph, QuantPlan, Shape, zoo};
+
+/// A network of the zoo for `classes` classes, with a fraction of its channels and at a size that its strides leave
+/// something of.
+///
+/// # Panics
+/// If `name` is not in the zoo.
+pub fn small_zoo(name: &str, classes: usize) -> Graph {
+    let (side, divisor) = match name {
+        "alexnet" => (66, 16),
+        "cnn" => (8, 2),
+        "svhn_cnn" => (24, 16),
+        "vgg_small" => (8, 16),
+        "resnet8" => (8, 2),
+        _ if zoo::usual_input(name).0 == 224 => (33, 16),
+        _ if name.starts_with("mobilenet") => (17, 8),
+        _ => (8, 4),
+    };
+    let graph = zoo::build(name, Shape::new(side, side, 3), classes).unwrap().unwrap();
+    graph.narrowed(divisor).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
 
 /// A list of choices that is read from its beginning.
 #[derive(Debug, Clone)]
