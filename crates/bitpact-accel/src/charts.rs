@@ -24,11 +24,11 @@ const COLOURS: [RGBColor; 6] = [
 /// A line, or crosses without one. Crosses have the colour of the line before them, and so has a line without a name.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What the legend calls it; nothing for no place in it.
+    /// Name of the series in the legend; a series with an empty name is left out of the legend.
     pub name: String,
     /// x and y.
     pub points: Vec<(f64, f64)>,
-    /// Whether the points are joined.
+    /// Whether a line joins the points of the series.
     pub line: bool,
 }
 

@@ -108,7 +108,7 @@ pub enum AccelError {
     Array {
         /// The layer.
         layer: String,
-        /// Why.
+        /// Reason for the failure.
         what: String,
     },
     /// The graph cannot be grouped into steps.

@@ -15,7 +15,7 @@ use crate::out::say;
 static STOP: AtomicBool = AtomicBool::new(false);
 /// The signal that came.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// What an end at once is told with.
+/// Message that the handler prints when a signal ends the process at once.
 static FAREWELL: Mutex<String> = Mutex::new(String::new());
 /// The folder of [`scratch`].
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -35,7 +35,7 @@ pub(crate) fn stop_flag() -> &'static AtomicBool {
     &STOP
 }
 
-/// What is said when a signal ends the process, until the returned value is dropped.
+/// Sets the message for a signal that ends the process, until the returned value is dropped.
 pub(crate) fn farewell(text: String) -> impl Drop {
     struct Farewell;
     impl Drop for Farewell {

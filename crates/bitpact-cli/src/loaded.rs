@@ -130,7 +130,7 @@ impl Loaded {
         }
     }
 
-    /// What a pixel means.
+    /// Scale and zero point of the pixels.
     pub(crate) fn input(&self) -> &InputDescription {
         match &self.network {
             Network::Integer { model, .. } => &model.input,

@@ -61,7 +61,7 @@ pub(crate) fn load_images(name: DatasetName, data: Option<&PathBuf>, limits: Lim
     }
 }
 
-/// What the end of an error says where `dir` holds a version of a set that is not read; nothing else.
+/// End of an error message where `dir` holds an unsupported version of a data set; else empty.
 pub(crate) fn other_version_hint(dir: &Path) -> String {
     let hint = |(version, set)| {
         format!("; what lies there is {version}, expected its binary version (bitpact data fetch {set})")

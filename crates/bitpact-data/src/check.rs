@@ -120,7 +120,7 @@ fn tell_apart(entry: &mut Found) -> Result<(), DataError> {
     Ok(())
 }
 
-/// What lies in `dir`, or in a folder in it, where that is a version of a set that is not read: its name, and the name
+/// Finds an unsupported version of a data set in `dir` or in a folder in it: the name of that version, and the name
 /// of the set to fetch instead.
 pub fn other_version(dir: &Path) -> Option<(&'static str, DatasetName)> {
     let has = |folder: &str, names: &[&str]| {

@@ -51,7 +51,7 @@ pub trait Dataset: Send + Sync {
     /// Name of each class, in the order of the labels; of targets that are no classes, of each channel of the output.
     fn class_names(&self) -> &[String];
 
-    /// What the targets are; classes where nothing else is said.
+    /// Kind of the targets; the default is classes.
     fn target_kind(&self) -> TargetKind {
         TargetKind::Class
     }

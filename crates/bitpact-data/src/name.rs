@@ -79,7 +79,7 @@ impl DatasetName {
 type Draw = fn(u64, usize, usize) -> Result<Split, DataError>;
 
 impl DatasetName {
-    /// What draws the set, where it is not read from files.
+    /// Function that draws the set; `None` where the set is read from files.
     fn drawn(self) -> Option<Draw> {
         match self {
             Self::Builtin => Some(synthetic::generate),
@@ -90,7 +90,7 @@ impl DatasetName {
         }
     }
 
-    /// What the targets of the set are.
+    /// Kind of the targets of the set.
     pub fn target_kind(self) -> TargetKind {
         let ImageShape { h, w, .. } = synthetic::SHAPE;
         match self {

@@ -4,8 +4,8 @@ use bitpact_core::rng::Key;
 
 use crate::{Augment, ImageShape};
 
-/// What the targets of a data set are, and so what its examples teach: to classify, to segment, to restore or to
-/// regress.
+/// Kind of the targets of a data set, and so the task that its examples teach: to classify, to segment, to restore or
+/// to regress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetKind {
     /// A class: [`Dataset::label`](crate::Dataset::label).
@@ -43,7 +43,7 @@ impl TargetKind {
         self.len() == 0
     }
 
-    /// Why a crop or flip of the images cannot be done to these targets too, if so.
+    /// Reason why `augment` cannot act on these targets as it does on the images; `None` where it can.
     pub fn refuses(self, augment: &Augment, image: ImageShape) -> Option<&'static str> {
         let sides = (image.h, image.w);
         match self {

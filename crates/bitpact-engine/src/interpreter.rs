@@ -26,7 +26,7 @@ pub struct Interpreter<'a> {
     model: &'a IntegerModel,
 }
 
-/// What computes sums of products in the interpreter's place, such as a model of hardware.
+/// Computes sums of products in place of the interpreter, such as a model of hardware.
 pub trait Sums {
     /// Whether product `which` of layer `layer`, counted among the products of its terms, is computed here.
     fn computes(&self, layer: usize, which: usize) -> bool;

@@ -85,7 +85,7 @@ pub enum GraphError {
         left: Shape,
         /// Shape of the first input that differs.
         right: Shape,
-        /// What cannot be done with them.
+        /// The operation as a participle: `added` or `multiplied`.
         op: &'static str,
     },
     /// The inputs of a concatenation differ in height or width.

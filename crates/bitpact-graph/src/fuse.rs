@@ -12,7 +12,7 @@ pub struct View {
     pub node: Option<NodeId>,
 }
 
-/// What one term of a sum is made of.
+/// Source of one term of a sum: a product or a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Factor {
     /// A convolution or linear layer.
@@ -39,7 +39,7 @@ impl Factor {
 /// One term of a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term {
-    /// What it is made of.
+    /// The product or view.
     pub factor: Factor,
     /// The batch norm of this term alone.
     pub norm: Option<NodeId>,
@@ -63,7 +63,7 @@ impl Term {
     }
 }
 
-/// What becomes of a sum.
+/// Form of the output of a sum: codes, a residual stream or the network's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The codes of this activation.
@@ -80,7 +80,7 @@ pub struct Sum {
     /// At least one: products first, those of main branches before projection shortcuts, then views, each in the order
     /// of the graph.
     pub terms: Vec<Term>,
-    /// What becomes of the sum.
+    /// Form of the output.
     pub end: End,
     /// Last node of the layer, the activation where there is one: its output is the layer's.
     pub output: NodeId,
@@ -190,7 +190,7 @@ impl Layer {
     }
 }
 
-/// What lies between two layers.
+/// Kind of a tensor between two layers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Image,
@@ -249,7 +249,7 @@ pub fn fuse_float(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
 struct Fuser<'a> {
     graph: &'a Graph,
     is_float: bool,
-    /// Of the nodes that are outputs of layers.
+    /// Kind of each node's tensor; `None` for nodes that end no layer.
     kinds: Vec<Option<Kind>>,
     /// Nodes that are part of a layer.
     taken: Vec<bool>,
@@ -324,7 +324,7 @@ impl<'a> Fuser<'a> {
         }))
     }
 
-    /// What `input` gives, if `reader` can read it.
+    /// Kind of the tensor of `input`, or an error where `reader` cannot read that kind.
     fn one_of(&self, reader: NodeId, input: NodeId, kinds: &[Kind], expected: &str) -> Result<Kind, GraphError> {
         match self.kinds[input] {
             Some(kind) if kinds.contains(&kind) || (self.is_float && kind != Kind::Image) => Ok(kind),

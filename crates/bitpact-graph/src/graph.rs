@@ -82,8 +82,8 @@ impl Graph {
         Ok(Self { name, nodes, shapes, consumers })
     }
 
-    /// The same network with its channels, hidden features and zero channels of shortcuts divided by `divisor`, rounded
-    /// down, but not below what groups need; for trying a network out.
+    /// Returns this network with its channels, hidden features and zero channels of shortcuts divided by `divisor`,
+    /// rounded down, but not below what groups need; for trying a network out.
     ///
     /// # Errors
     /// Where the narrower tensors no longer fit each other.
@@ -193,9 +193,9 @@ impl Graph {
         }
     }
 
-    /// Of a transposed convolution, the position in its weight tensor of every weight of the convolution that reads the
-    /// spread input ([`Op::window`]), in OIHW order: `[o][i][y][x]` is `[i][o][kh - 1 - y][kw - 1 - x]`. `None` where
-    /// the tensor is in OIHW order itself.
+    /// For a transposed convolution, the position in its weight tensor of every weight of the convolution that reads
+    /// the spread input ([`Op::window`]), in OIHW order: `[o][i][y][x]` is `[i][o][kh - 1 - y][kw - 1 - x]`. `None`
+    /// where the tensor is in OIHW order itself.
     pub fn weight_order(&self, id: NodeId) -> Option<Vec<usize>> {
         let Op::ConvTranspose(ConvTranspose { kernel, groups, .. }) = self.nodes[id].op else { return None };
         let plane = kernel[0] * kernel[1];

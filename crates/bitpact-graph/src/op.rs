@@ -17,7 +17,7 @@ fn no_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     Keys::deserialize(deserializer).map(|Keys {}| ())
 }
 
-/// What a node computes. Weights are not part of the op: they are tensors named after the node. Pairs are rows first.
+/// Operation of a node. Weights are not part of it: they are tensors named after the node. Pairs are rows first.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
@@ -179,7 +179,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// What is added to the variance: [`BatchNorm::eps`], rounded to float32.
+    /// The number that the op adds to the variance: [`BatchNorm::eps`], rounded to float32.
     pub fn added(&self) -> f64 {
         f64::from(self.eps as f32)
     }

@@ -17,20 +17,20 @@ pub enum Move {
     },
     /// A rectangle of the tensor.
     Crop {
-        /// Its first row.
+        /// First row of the rectangle.
         top: usize,
-        /// Its first column.
+        /// First column of the rectangle.
         left: usize,
-        /// Its rows.
+        /// Number of rows.
         height: usize,
-        /// Its columns.
+        /// Number of columns.
         width: usize,
     },
     /// A range of the channels.
     Channels {
-        /// The first.
+        /// First channel.
         first: usize,
-        /// How many.
+        /// Number of channels.
         count: usize,
     },
     /// Zero rows, columns and channels beside the tensor.
@@ -110,12 +110,12 @@ impl Move {
         }
     }
 
-    /// Whether elements are inserted.
+    /// Whether the move inserts elements.
     pub fn inserts(&self) -> bool {
         matches!(self, Move::Insert { .. })
     }
 
-    /// Shape of what becomes of a tensor of shape `from`.
+    /// Shape of the moved tensor, from a tensor of shape `from`.
     ///
     /// # Errors
     /// Says what does not fit: a factor or stride of 0, a rectangle or range beyond the tensor or empty, sides or channels

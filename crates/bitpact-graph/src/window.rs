@@ -26,7 +26,7 @@ impl Padding {
         self.top.max(self.left).max(self.bottom).max(self.right)
     }
 
-    /// Whether there is none.
+    /// Whether all four sides are 0.
     pub fn is_none(&self) -> bool {
         self.most() == 0
     }

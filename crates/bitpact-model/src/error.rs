@@ -23,7 +23,7 @@ pub enum ModelError {
     Memory {
         /// The file.
         path: PathBuf,
-        /// What it needs and what there is.
+        /// Bytes needed and bytes there are.
         shortage: Shortage,
     },
     /// A file cannot be written; what stood there before still does.

@@ -77,7 +77,7 @@ fn promised(file: &mut File, bytes: &mut Vec<u8>) -> std::io::Result<Option<u64>
     Ok(end.map(|end| end.saturating_add(8 + header)))
 }
 
-/// Where the last tensor of a safetensors header ends, counted from the end of the header.
+/// End of the last tensor of a safetensors header, in bytes from the end of the header.
 fn data_end(header: &[u8]) -> Option<u64> {
     #[derive(serde::Deserialize)]
     struct Entry {
@@ -149,7 +149,7 @@ fn write_into(path: &Path, kind: FileType, bytes: &[u8]) -> std::io::Result<()> 
     File::options().write(true).open(path)?.write_all(bytes)
 }
 
-/// Where the links that begin at `path` lead to, whether or not a file is there.
+/// Target of the chain of links that begins at `path`, whether or not a file is there.
 fn followed(path: &Path) -> std::io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {

@@ -19,7 +19,8 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>, 
     load_weights_and_input(path).map(|(tensors, _)| tensors)
 }
 
-/// The same, with what a pixel meant to the network where the file says it: a checkpoint of bitpact does.
+/// Loads weights as [`load_weights`] does, with the scale and zero point of pixels where the file holds them, as a
+/// checkpoint of bitpact does.
 ///
 /// # Errors
 /// Those of [`load_weights`].

@@ -16,7 +16,7 @@ use crate::{Log, ReportError};
 pub struct Book<'a> {
     /// The rows.
     pub catalogue: &'a Catalogue,
-    /// Where the logs were read from, as the page names it.
+    /// Folder of the logs, as the page names it.
     folder: PathBuf,
     logs: BTreeMap<(String, u64), Log>,
 }

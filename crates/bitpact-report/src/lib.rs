@@ -18,7 +18,7 @@ pub use book::Book;
 pub use log::{Log, Session};
 pub use sweep::Sweep;
 
-/// Why a log or a book cannot be had.
+/// Error of reading logs or writing the book.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -31,7 +31,7 @@ pub enum ReportError {
     /// A file cannot be read or written.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was to be done.
+        /// Action that failed, such as `read`.
         what: &'static str,
         /// With which file or folder.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum ReportError {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What the parser says.
+        /// Error of the JSON parser.
         source: serde_json::Error,
     },
     /// A log that lies in the place of another run.

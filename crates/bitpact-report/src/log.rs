@@ -61,9 +61,9 @@ pub struct Log {
     pub recipe: Recipe,
     /// Every epoch that is done.
     pub epochs: Vec<EpochRecord>,
-    /// Where it was trained; empty where nobody wrote it down.
+    /// Machines and times of the training; empty where the log does not hold them.
     pub sessions: Vec<Session>,
-    /// Its loss against clip values, where it was measured.
+    /// Loss against the clip value of an activation, where it was measured.
     pub sweeps: Vec<Sweep>,
 }
 
@@ -86,7 +86,7 @@ impl Log {
         })
     }
 
-    /// Whether its last epoch is done.
+    /// Whether the last epoch of the run is done.
     pub fn is_finished(&self) -> bool {
         self.epochs.last().is_some_and(|epoch| epoch.epoch >= self.recipe.epochs)
     }
@@ -128,7 +128,7 @@ pub fn collect(run: &RunFolder, to: &Path) -> Result<(), ReportError> {
     write(CONFIG, recipe.to_toml().as_bytes())
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Epochs that are done.

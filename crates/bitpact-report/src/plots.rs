@@ -13,7 +13,7 @@ use crate::{Book, ReportError};
 pub struct Plot {
     /// Name of the file.
     pub file: String,
-    /// What is seen.
+    /// Sentence that says what the figure shows.
     pub caption: String,
     /// The file.
     pub svg: String,

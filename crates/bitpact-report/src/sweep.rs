@@ -16,7 +16,7 @@ pub const SWEEPS: &str = "alpha.jsonl";
 /// Clip values that are tried; the trained one is too.
 pub const ALPHAS: [f32; 16] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0];
 
-/// What one activation's clip value makes of the loss, everything else as it was trained.
+/// Loss against the clip value of one activation, every other tensor as trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
     /// Name of the activation.

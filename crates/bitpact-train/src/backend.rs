@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::profile::{StepTimes, Work};
 use crate::task::Targets;
 
-/// Of this many images, one is counted for level occupancy.
+/// One image in this many is counted for level occupancy.
 pub(crate) const SAMPLED: usize = 16;
 
 /// Momentum of clip values that follow the running maximum (`relu` with bits).
@@ -65,7 +65,7 @@ pub enum TrainError {
     Overflow {
         /// Step since the start of training.
         step: u64,
-        /// What cannot be held, with the name of its tensor.
+        /// The value that cannot be held, with the name of its tensor.
         what: String,
     },
     /// This CPU lacks the instruction set that was asked for.
@@ -141,14 +141,14 @@ pub struct LossInput<'a> {
     pub mixup: Option<u16>,
     /// A network to learn from.
     pub teacher: Option<TeacherInput<'a>>,
-    /// What outputs that are no row of logits are compared with, instead of all of the above but the teacher.
+    /// Targets of a task other than classification; they replace every field above but the teacher.
     pub targets: Option<Targets<'a>>,
 }
 
 /// What a teacher says about a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TeacherInput<'a> {
-    /// Its logits `[batch][classes]`, or its outputs, HWC.
+    /// Logits of the teacher, `[batch][classes]`, or its outputs, `[batch][row][column][channel]`.
     pub logits: &'a [f32],
     /// T, above 0: divides the logits of both.
     pub temperature: f32,
@@ -267,7 +267,7 @@ pub trait TrainBackend {
     /// backend cannot tell.
     fn set_profile(&mut self, _on: bool) {}
 
-    /// What was measured since [`TrainBackend::set_profile`]; `None` where nothing is.
+    /// Times measured since [`TrainBackend::set_profile`]; `None` where no profile runs.
     fn profile(&self) -> Option<StepTimes> {
         None
     }

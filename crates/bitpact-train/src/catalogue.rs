@@ -21,7 +21,7 @@ pub struct Catalogue {
     /// The groups.
     #[serde(rename = "group")]
     pub groups: Vec<Group>,
-    /// What errors call the file.
+    /// Name of the file in errors.
     #[serde(skip)]
     origin: String,
     /// Folder that file names in it start from.
@@ -37,10 +37,10 @@ pub struct Group {
     pub name: String,
     /// The heading.
     pub title: String,
-    /// What to know about all of its rows.
+    /// Note about all rows of the table.
     #[serde(default)]
     pub note: String,
-    /// What is drawn of it.
+    /// Figures drawn from the rows.
     #[serde(default)]
     pub figures: Vec<Figure>,
     #[serde(default)]
@@ -57,7 +57,7 @@ pub struct Group {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
-    /// What accuracy is drawn against: `bits`, `epoch`, or a key of recipes that is a number, on a logarithmic axis.
+    /// Horizontal axis: `bits`, `epoch`, or a key of recipes that is a number, on a logarithmic axis.
     pub against: String,
     /// A row whose clip values are drawn in place of accuracy, against the `epoch`, or whose loss is, against `alpha`.
     pub alpha_of: Option<String>,
@@ -69,7 +69,7 @@ pub struct Figure {
 pub struct Row {
     /// Name of the row and of its recipe.
     pub name: String,
-    /// What it is called in figures; rows with the same word make one line.
+    /// Series of the row in figures; rows of one series make one line.
     pub series: Option<String>,
     #[serde(default)]
     set: Table,
@@ -78,7 +78,7 @@ pub struct Row {
     unset: Vec<String>,
     /// Expected top-1 accuracy in percent.
     pub paper: Option<f64>,
-    /// Where that stands.
+    /// Source of the published number.
     #[serde(default)]
     pub source: String,
     /// Seeds that are wanted; [`Catalogue::seeds`] has those of `repeat` too.

@@ -11,7 +11,7 @@ use crate::cpu::CpuBackend;
 use crate::reference::ReferenceBackend;
 use crate::{Gradients, OptimizerConfig, TrainBackend, TrainError};
 
-/// What computes the steps of a run.
+/// Backend that computes the steps of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BackendKind {
     /// This computer's CPU: a plan of fused steps on all threads.
@@ -25,7 +25,7 @@ impl BackendKind {
     /// Every backend.
     pub const ALL: [BackendKind; 2] = [BackendKind::Cpu, BackendKind::Reference];
 
-    /// Its name.
+    /// Name of the backend, as `--backend` takes it.
     pub const fn name(self) -> &'static str {
         match self {
             BackendKind::Cpu => "cpu",
@@ -60,20 +60,20 @@ impl FromStr for BackendKind {
     }
 }
 
-/// What a backend trains, and with what of this computer.
+/// Network, bits and machine settings of a backend.
 #[derive(Debug, Clone)]
 pub struct BackendSpec<'a> {
     /// The network.
     pub graph: &'a Graph,
-    /// Its bits.
+    /// Bits and quantizers of the network.
     pub plan: &'a QuantPlan,
-    /// What a pixel means.
+    /// Scale and zero point of the pixels.
     pub input: &'a InputDescription,
     /// Images in a training batch.
     pub batch_size: usize,
     /// The optimizer's settings.
     pub optimizer: OptimizerConfig,
-    /// What the backward products read.
+    /// Number format of the gradients in the backward products.
     pub gradients: Gradients,
     /// Instruction set.
     pub isa: Isa,

@@ -44,7 +44,7 @@ fn tensor_bytes(graph: &Graph) -> u64 {
     24 * weights.map(|shape| shape.iter().product::<usize>() as u64).sum::<u64>()
 }
 
-/// What a batch needs, what there is, and what would fit.
+/// Bytes that a batch needs, bytes that there are, and the batch that would fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMuch {
     /// Bytes estimated.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bitpact_kernels::peak::Number;
 
-/// What a part of a step does.
+/// Part of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Pass {
@@ -68,7 +68,7 @@ impl Pass {
         Pass::Optimizer,
     ];
 
-    /// Its name in tables.
+    /// Name of the pass in tables.
     pub fn name(self) -> &'static str {
         match self {
             Pass::Images => "images",
@@ -106,11 +106,11 @@ impl fmt::Display for Pass {
 /// A product of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
-    /// Its layer.
+    /// Name of the layer.
     pub layer: String,
     /// Which of the layer's products.
     pub pass: Pass,
-    /// What is multiplied.
+    /// Number format of the factors.
     pub number: Number,
     /// Multiply-adds of the batch.
     pub macs: u64,
@@ -123,7 +123,7 @@ pub struct StepTimes {
     pub steps: u64,
     /// Their time on the clock.
     pub wall: Duration,
-    /// What each worker did: by layer (empty where a pass has none) and pass, all workers together.
+    /// Time by layer (empty where a pass has none) and pass, all workers together.
     pub passes: BTreeMap<(String, Pass), Duration>,
     /// Time in which workers had nothing to do, all together, by the layer and the pass that was under way.
     pub waits: BTreeMap<(String, Pass), Duration>,

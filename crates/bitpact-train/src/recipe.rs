@@ -146,7 +146,7 @@ impl Recipe {
         }
     }
 
-    /// What a pixel means, for each of `channels` channels; where the recipe tells fewer apart, its last for those
+    /// Scale and zero point of pixels for each of `channels` channels; where the recipe has fewer, its last for those
     /// beyond.
     pub fn input_description(&self, channels: usize) -> InputDescription {
         let InputScale { zero_point, scale } = &self.input;

@@ -60,10 +60,10 @@ pub struct EpochRecord {
     /// Metrics of the integer network where targets are no classes, the one that counts first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub integer: Vec<Metric>,
-    /// The same of the simulated (for a float network, the only) view.
+    /// Metrics of the simulated network, or, for a float network, of the network itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub simulated: Vec<Metric>,
-    /// The same on the held-out training images.
+    /// Metrics on the held-out training images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holdout: Vec<Metric>,
     /// Test images evaluated.

@@ -79,7 +79,7 @@ pub fn is_file_of_run(path: &Path) -> bool {
     name.is_some_and(|name| own.contains(&name)) && RunFolder::open(folder).is_ok()
 }
 
-/// What `best.safetensors` says about itself in a run with held-out training images.
+/// Note in `best.safetensors` of a run with held-out training images.
 pub const BEST_HELD_OUT_NOTE: &str =
     "the epoch with the highest top-1 on the held-out training images; the test set had no part in the choice";
 

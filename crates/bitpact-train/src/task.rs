@@ -157,7 +157,7 @@ fn softmax(z: &[f32], temperature: f64) -> impl Fn(usize) -> f64 + '_ {
     move |c| f64::from(z[c]) / temperature - total
 }
 
-/// How good the outputs for a set are, one number.
+/// One measure of the outputs for a set, by its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// Name, such as `psnr`.
@@ -171,7 +171,7 @@ impl Metric {
         Self { name: name.to_owned(), value }
     }
 
-    /// Whether more is better.
+    /// Whether a larger value is better.
     pub fn more_is_better(&self) -> bool {
         !matches!(self.name.as_str(), "mae" | "rmse")
     }
@@ -199,7 +199,7 @@ impl std::fmt::Display for Metric {
 pub(crate) struct Meter {
     kind: TargetKind,
     channels: usize,
-    /// Of masks `[target][predicted]`.
+    /// Confusion matrix of masks, `[target][predicted]`.
     confusion: Vec<u64>,
     sums: [f64; 2],
     examples: usize,

@@ -62,7 +62,7 @@ pub enum Start {
 
 /// What does not change the result of a run.
 pub struct RunOptions<'a> {
-    /// What computes the steps.
+    /// Backend of the steps.
     pub backend: BackendKind,
     /// Instruction set of the integer network's evaluation.
     pub isa: Isa,
@@ -98,9 +98,9 @@ pub enum Event<'a> {
     },
     /// A file of the run was written anew, from the checkpoint that the run goes on from.
     Rebuilt {
-        /// Its name.
+        /// Name of the file.
         file: &'static str,
-        /// What it was: missing or damaged.
+        /// Fault of the file: missing or damaged.
         why: &'a str,
     },
     /// Clip values were set from the first batches.
@@ -219,7 +219,7 @@ impl<'a> Trainer<'a> {
         Self { setup, images, held_out: None, folder, options, schedule, batches }
     }
 
-    /// The same with images to choose the best epoch by: those that the recipe's `holdout` keeps out of `images`.
+    /// Adds images to choose the best epoch by: those that the recipe's `holdout` keeps out of `images`.
     pub fn with_held_out(mut self, images: &'a dyn Dataset) -> Self {
         self.held_out = Some(images);
         self

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::AccelError;
 
-/// What a row adds to its column, and what the converter subtracts; `docs/in-memory.md` has the algebra.
+/// How inputs and weights become currents: the current that a row adds to its column, and the count that the converter
+/// subtracts (`docs/in-memory.md`, "Encodings").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
@@ -24,7 +25,7 @@ pub enum Encoding {
     Match,
 }
 
-/// What stores a bit and how it conducts.
+/// Device that stores a bit, with the currents that it conducts in both states.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Storage {
@@ -151,13 +152,13 @@ fn one() -> u32 {
 pub struct Cell {
     /// Name, such as `stride-xnor`.
     pub name: String,
-    /// What it is, in a sentence.
+    /// One sentence that describes the cell.
     pub summary: String,
-    /// What a column computes.
+    /// How inputs and weights become currents of a column.
     pub encoding: Encoding,
     /// Voltage of a read, over storage and access, in volts.
     pub read_v: f64,
-    /// What stores the bit.
+    /// Device that stores a bit.
     pub storage: Storage,
     /// Resistance in series with the storage when read, in ohm.
     #[serde(default)]
@@ -175,13 +176,13 @@ pub struct Cell {
     pub critical_ua: Option<f64>,
     /// Energy of an addition for each bit of the sum, in femtojoules.
     pub add_fj_per_bit: f64,
-    /// How parameters differ from cell to cell.
+    /// Random spread of the parameters from cell to cell.
     pub spread: Spread,
     /// The array.
     pub array: Array,
     /// The converter.
     pub adc: Adc,
-    /// Where each constant comes from, by its key.
+    /// Source of each constant (paper, data sheet or assumption), by the key of the constant.
     #[serde(default)]
     pub sources: BTreeMap<String, String>,
 }
@@ -202,7 +203,7 @@ macro_rules! built_in {
 
 built_in!["stride-xnor", "stride-and", "crest", "2t2mtj", "1t1mtj", "rram", "rram-crossbar", "sram"];
 
-/// What a cell stores.
+/// State of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
     /// The high current.
@@ -242,7 +243,7 @@ impl Cell {
         Ok(cell)
     }
 
-    /// The same cell with a spread of its current alone, every other parameter the same in all cells.
+    /// Returns this cell with the relative spread `sigma` of the cell current and no spread of any other parameter.
     ///
     /// # Errors
     /// A spread that is negative, not a number or above 1.
@@ -261,7 +262,7 @@ impl Cell {
         Ok(self)
     }
 
-    /// The same cell with the low current at the high one over `ratio`.
+    /// Returns this cell with a low current of the high current divided by `ratio`.
     ///
     /// # Errors
     /// A ratio of 1 or less.
@@ -271,8 +272,8 @@ impl Cell {
         Ok(self)
     }
 
-    /// The same cell with `rows` driven together, in sub-arrays of at least as many rows, and a converter whose bits
-    /// grow with the logarithm of the rows.
+    /// Returns this cell with `rows` driven together, in sub-arrays of at least as many rows, and a converter whose
+    /// bits grow with the logarithm of the rows.
     ///
     /// # Errors
     /// Rows that an array cannot have.
@@ -286,7 +287,7 @@ impl Cell {
         Ok(self)
     }
 
-    /// The same cell with a converter of `bits` bits.
+    /// Returns this cell with a converter of `bits` bits.
     ///
     /// # Errors
     /// Bits that no flash converter has.
@@ -296,8 +297,8 @@ impl Cell {
         Ok(self)
     }
 
-    /// The same cell without any imperfection: infinite ratio, no spread, no wire or driver resistance, and a converter
-    /// that holds every count.
+    /// Returns this cell without any imperfection: infinite ratio, no spread, no wire or driver resistance, and a
+    /// converter that holds every count.
     pub fn ideal(mut self) -> Self {
         self = self.with_sigma(0.0).expect("0 is a spread");
         self.ratio = Some(f64::INFINITY);

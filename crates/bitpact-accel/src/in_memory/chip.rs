@@ -12,12 +12,12 @@ use super::reader::Reader;
 /// A table of a chunk has an entry for each pattern of its rows.
 const PATTERNS: usize = 1 << CHUNK;
 
-/// How often a count was read wrongly.
+/// Reads of a count, the wrong ones among them, and the squares of their errors.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct ReadErrors {
     /// Reads: conversions of a column.
     pub reads: u64,
-    /// Those whose level is not the true count.
+    /// Number of reads whose level is not the true count.
     pub wrong: u64,
     /// Sum of squares of level minus count.
     pub squares: u64,
@@ -29,7 +29,7 @@ impl ReadErrors {
         self.wrong as f64 / self.reads.max(1) as f64
     }
 
-    /// Adds those of others.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: Self) {
         self.reads += other.reads;
         self.wrong += other.wrong;

@@ -4,7 +4,7 @@ use super::cell::{Cell, Encoding};
 use super::encoding::Slices;
 use super::layers::Layer;
 
-/// What one layer takes, for one image.
+/// Sub-arrays, energy and time of one layer for one image.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct LayerCost {
     /// Sub-arrays, each with word lines and converters of its own.
@@ -24,7 +24,7 @@ pub struct LayerCost {
 }
 
 impl LayerCost {
-    /// Of `layer` on arrays of `cell`, where the share `activity` of the input bits is 1.
+    /// Computes the cost of `layer` on arrays of `cell`, where the share `activity` of the input bits is 1.
     ///
     /// Columns are output channels times weight planes; a column longer than a sub-array goes on in others, and groups
     /// have sub-arrays of their own. All sub-arrays work at once; in each, groups of rows, input bits and pixels follow

@@ -127,7 +127,7 @@ impl Droop {
         Self { kappa: shared * OHM_UA / read_v }
     }
 
-    /// What the line carries.
+    /// Current in microamperes that reaches the sense circuit where the cells alone would carry `ua`.
     #[inline]
     pub fn apply(self, ua: f64) -> f64 {
         ua * (1.0 - self.kappa * ua)

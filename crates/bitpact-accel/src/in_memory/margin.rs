@@ -17,7 +17,7 @@ pub struct Margins {
     pub ideal_ua: f64,
     /// Nominal cells, with the linear droop of the farthest group of rows.
     pub droop_ua: f64,
-    /// The same with the exact ladder of resistors, over rows nearest to the sense circuit and farthest from it.
+    /// Nominal cells, with the exact ladder of resistors, over the rows nearest to the sense circuit and the farthest.
     pub exact_ua: f64,
     /// With the droop, where every level may be off by three standard deviations of its cells.
     pub three_sigma_ua: f64,
@@ -31,9 +31,9 @@ pub struct Margins {
 /// `1 - I / I_c`: what is left before a read current switches a junction.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct ReadDisturb {
-    /// Where the read current's direction can switch the parallel state, which carries the high current.
+    /// `1 - I / I_c` of the parallel state, which carries the high current, where the read current can switch it.
     pub parallel: f64,
-    /// Where it can switch the antiparallel state, which carries the low current.
+    /// `1 - I / I_c` of the antiparallel state, which carries the low current, where the read current can switch it.
     pub antiparallel: f64,
 }
 

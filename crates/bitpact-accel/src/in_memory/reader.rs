@@ -23,7 +23,7 @@ pub(crate) fn shares(cell: &Cell) -> Vec<f64> {
 #[derive(Debug, Clone)]
 pub struct Reader {
     encoding: Encoding,
-    /// Of every group of rows of a sub-array.
+    /// Droop of every group of rows of a sub-array.
     droops: Vec<Droop>,
     /// Current of a row that does not match, which the converter of matches subtracts.
     low_ua: f64,

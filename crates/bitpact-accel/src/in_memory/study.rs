@@ -21,7 +21,7 @@ const ERROR_IMAGES: usize = 1;
 /// Memory that the tables of one chip may take.
 const MOST_BYTES: usize = 4 << 30;
 
-/// How reads are simulated.
+/// Method that simulates reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Every cell has its own current, frozen for the chip.
@@ -30,14 +30,14 @@ pub enum Method {
     Counts,
 }
 
-/// What is simulated.
+/// Chips, method and layers of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Chips.
     pub chips: usize,
     /// Seed of everything random.
     pub seed: u64,
-    /// How reads are simulated.
+    /// Method that simulates reads.
     pub method: Method,
     /// Whether the layer that reads the image and the last one are on arrays too; else they are exact.
     pub ends: bool,
@@ -54,7 +54,7 @@ pub struct LayerStudy {
     pub errors: ReadErrors,
     /// Share of the input bits that are 1, on the first image of the first chip.
     pub activity: f64,
-    /// What it takes for an image.
+    /// Sub-arrays, energy and time of the layer for one image.
     pub cost: LayerCost,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Images computed at once
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// What computes a float network: cpu or reference
+    /// Backend that computes a float network: cpu or reference
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     backend: BackendKind,
     /// Evaluate on a set with other classes, or pixels of another meaning, than those the network was made for

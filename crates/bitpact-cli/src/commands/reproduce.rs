@@ -59,7 +59,7 @@ enum Action {
     Book(BookArgs),
 }
 
-/// Where things lie.
+/// Files and folders that every subcommand reads or writes.
 #[derive(clap::Args)]
 struct Places {
     /// Rows of one's own, in the form of crates/bitpact-train/recipes/reproduce.toml
@@ -74,7 +74,7 @@ struct Places {
 struct Show {
     /// Name of the row
     row: String,
-    /// Its seed
+    /// Seed of the run
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -102,7 +102,7 @@ struct Training {
 struct Run {
     /// Name of the row
     row: String,
-    /// Its seed
+    /// Seed of the run
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]

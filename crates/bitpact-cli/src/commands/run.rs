@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// PNG or JPEG files
     #[arg(required = true)]
     image: Vec<PathBuf>,
-    /// What shows behind transparent pixels: white, black or a colour as RRGGBB
+    /// Colour behind transparent pixels: white, black or RRGGBB
     #[arg(long, value_name = "COLOUR", default_value = "white")]
     background: Background,
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// What the numbers of an output are.
+/// Meaning of the numbers of an output.
 #[derive(Clone, Copy)]
 enum Meaning {
     /// A logit for each class.
@@ -100,7 +100,7 @@ enum Meaning {
 }
 
 impl Meaning {
-    /// As the data set of the recipe says, where it is known; else logits.
+    /// The meaning that the data set of the recipe gives, where the set is known; else logits.
     fn of(loaded: &Loaded, engine: &Engine) -> Result<Self> {
         let set = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse::<DatasetName>().ok());
         let output = engine.output_shape();
@@ -176,7 +176,7 @@ fn show(args: &Args, loaded: &Loaded, engine: &Engine, shown: Meaning, results: 
     print(&text.join("\n"))
 }
 
-/// What shows behind transparent pixels.
+/// Colour behind transparent pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Background([u8; 3]);
 

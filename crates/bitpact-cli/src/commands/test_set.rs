@@ -36,7 +36,7 @@ impl TestSetArgs {
         &self.model
     }
 
-    /// The same with at most `n` images where no number was asked for.
+    /// Reads at most `n` images where the user asked for no number.
     pub(crate) fn usually(mut self, n: u64) -> Self {
         self.limit_test.get_or_insert(n);
         self

@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// What a run or a checkpoint was converted from.
+/// The checkpoint that the integers of a run were converted from; `None` for a .bitpact file.
 fn checkpoint_of(on: &TestSetArgs, loaded: Loaded) -> Result<Option<Box<Checkpoint>>> {
     match loaded.network {
         Network::Integer { checkpoint: Some(checkpoint), .. } => Ok(Some(checkpoint)),

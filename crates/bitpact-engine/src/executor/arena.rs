@@ -68,7 +68,7 @@ fn image_stride(model: &IntegerModel) -> usize {
     }
 }
 
-/// What the border of each tensor holds: the padding code of the products that read it, which is one.
+/// Code in the border of each tensor: the padding code of the products that read the tensor, which all share one.
 pub(super) fn padding_codes(model: &IntegerModel) -> Vec<u32> {
     let mut codes = vec![0; model.layers.len() + 1];
     bordered(model).for_each(|(product, _)| codes[product.input] = product.padding_code);

@@ -30,7 +30,7 @@ pub(super) enum Layer {
     Requant { requant: RequantU8, input: (usize, Layout), out: (usize, Layout) },
     /// Largest code of each window, in the kernels.
     MaxPool { isa: Isa, window: pool2d::Window, input: (usize, Layout), out: (usize, Layout) },
-    /// The same of any window.
+    /// Maximum over a window of any form.
     AnyMaxPool { window: Window, input: Place, out: Place },
     /// Sum of the codes of each window.
     WindowSum { window: Window, padding_code: u32, factors: Vec<u32>, input: (usize, Layout), out: Place },

@@ -114,8 +114,8 @@ impl Executor {
         with_loaded(path.as_ref(), |model| Self::new(model, options))
     }
 
-    /// The same with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`] picks;
-    /// where a product has fewer, its last.
+    /// Creates an executor with the kernels of rank `candidate` for every product, 0 being those that [`Executor::new`]
+    /// picks; where a product has fewer, its last.
     ///
     /// # Errors
     /// As [`Executor::new`].

@@ -360,7 +360,7 @@ impl Plan {
         if self.many_weights < self.layers.len() { TOGETHER } else { 1 }
     }
 
-    /// Where the last layers with more bytes of weights than of outputs begin, if those weights have no room in the
+    /// First of the last layers with more bytes of weights than of outputs, if those weights have no room in the
     /// caches: for several images they are fetched once.
     fn many_weights(&self) -> usize {
         let outputs = |tensor: usize| match self.places[tensor] {

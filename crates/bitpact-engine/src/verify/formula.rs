@@ -13,7 +13,7 @@ use bitpact_model::{Conversion, IntegerLayer, IntegerOp, Model, ModelError};
 use super::{CODE_BYTES, trace_codes};
 use crate::{EngineError, Interpreter, Trace};
 
-/// What float64 may lose in a sum, in output units.
+/// Bound on the error of a sum in float64, in output units.
 const FLOAT_SLACK: f64 = 1e-6;
 
 /// A value that is further from the formula than conversion proved.
@@ -48,7 +48,7 @@ impl fmt::Display for FormulaDifference {
     }
 }
 
-/// What a comparison with the formula of training found.
+/// Result of a comparison with the formula of training.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FormulaCheck {
     /// Images compared.
@@ -126,7 +126,7 @@ struct Expected {
     zero: f64,
     /// Largest distance before rounding, in output units, of each channel.
     error: f64,
-    /// What the end clamps to when it has rounded: of each channel, or of all; empty where it does neither.
+    /// Smallest and largest rounded output, for each channel or for all; empty where the layer does not round.
     bounds: Vec<(f64, f64)>,
 }
 

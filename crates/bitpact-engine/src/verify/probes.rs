@@ -51,7 +51,7 @@ pub(super) fn probes(model: &IntegerModel) -> Vec<Probe> {
     probes
 }
 
-/// What the choice of kernels depends on.
+/// Key of a layer for the choice of kernels: layers with one key take the same kernels.
 fn kind(model: &IntegerModel, sum: &IntegerSum) -> String {
     let term = |term: &IntegerTerm| match term {
         IntegerTerm::Product(p) => {

@@ -71,7 +71,7 @@ impl Converter<'_> {
         }
     }
 
-    /// What a view does to its tensor.
+    /// Moves that make `view` of its tensor.
     fn moves(&self, view: View) -> Vec<Move> {
         view.node.and_then(|node| self.model.graph.node(node).op.moves()).unwrap_or_default()
     }

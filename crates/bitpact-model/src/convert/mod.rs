@@ -144,7 +144,7 @@ fn least_common_multiple(a: u64, b: u64) -> Option<u64> {
     (a / x).checked_mul(b)
 }
 
-/// What is not a tensor of the integer network, but a part of those that read it.
+/// A node without a tensor of its own in the integer network: it becomes a part of the layers that read it.
 enum Computed {
     /// A function of the output of this node.
     Function(NodeId),

@@ -32,7 +32,7 @@ type Checked<T = ()> = Result<T, String>;
 pub(crate) struct Known<'a> {
     /// The network.
     pub(crate) model: &'a IntegerModel,
-    /// Of every tensor that a layer can read.
+    /// Kind of every tensor that a layer can read.
     pub(crate) kinds: &'a [TensorKind],
 }
 

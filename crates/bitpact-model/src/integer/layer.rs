@@ -11,7 +11,7 @@ pub type TensorId = usize;
 pub struct IntegerLayer {
     /// Name of the last graph node the layer stands for, such as `layer1.0.act1`, `avgpool` or `linear`.
     pub name: String,
-    /// What it computes.
+    /// Operation of the layer.
     pub op: IntegerOp,
     /// Shape of the output.
     pub shape: Shape,
@@ -23,7 +23,7 @@ pub struct IntegerLayer {
     pub scale: f64,
 }
 
-/// What a layer computes.
+/// Operation of an integer layer.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::large_enum_variant)] // A network has tens of them.
 pub enum IntegerOp {
@@ -45,7 +45,7 @@ pub enum IntegerOp {
         window: Window,
         /// Code of the padding; 0 without padding.
         padding_code: u32,
-        /// What the sum at each output position is multiplied by, `[row][column]`: of averages that do not all divide
+        /// Factor of the sum at each output position, `[row][column]`: for averages that do not all divide
         /// by the same number, the least common multiple over each divisor. Empty where all are 1.
         factors: Vec<u32>,
     },
@@ -61,14 +61,14 @@ pub enum IntegerOp {
 /// `end(((sum over terms t of value_t * mul[t][c] + add[c]) >> shift) + sum of base_b * multiplier_b)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegerSum {
-    /// What is summed and shifted.
+    /// Terms that are summed and then shifted.
     pub terms: Vec<IntegerTerm>,
     /// Multipliers of the terms, constants and shift, and the range of what the end reads.
     pub requant: Requantization,
-    /// What is added after the shift, each times its multiplier: the shortcuts of a residual stream. There is at least
-    /// one term or one of these.
+    /// Views that are added after the shift, each times its multiplier: the shortcuts of a residual stream. There is at
+    /// least one term or one of these.
     pub base: Vec<(IntegerView, i32)>,
-    /// What becomes of the sum.
+    /// Form of the output.
     pub end: IntegerEnd,
 }
 
@@ -90,7 +90,7 @@ pub enum IntegerTerm {
     },
 }
 
-/// What becomes of a sum.
+/// Form of the output of a sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IntegerEnd {
     /// Codes: clamped to the range of the requantization, or of its channel.
@@ -105,7 +105,7 @@ pub enum IntegerEnd {
     Output,
 }
 
-/// What the numbers of a tensor are.
+/// Kind of the numbers of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorKind {
     /// The pixels.
@@ -125,7 +125,7 @@ pub enum TensorKind {
 pub struct IntegerView {
     /// Tensor read.
     pub input: TensorId,
-    /// What is done to it, one after the other.
+    /// Moves applied to the tensor, in order.
     pub moves: Vec<Move>,
     /// Value of elements that the moves insert: what stands for zero. 0 where none are.
     pub fill: i64,
@@ -137,7 +137,7 @@ impl IntegerView {
         Self { input, moves: Vec::new(), fill: 0 }
     }
 
-    /// Whether elements are inserted.
+    /// Whether a move inserts elements.
     pub fn inserts(&self) -> bool {
         self.moves.iter().any(Move::inserts)
     }
@@ -237,7 +237,7 @@ impl IntegerOp {
         self.sum().into_iter().flat_map(|sum| sum.terms.iter().filter_map(IntegerTerm::product))
     }
 
-    /// What the layer's output holds, `kinds` being what the tensors before it do.
+    /// Kind of the layer's output, where `kinds` holds the kind of every tensor before it.
     pub(crate) fn kind(&self, kinds: &[TensorKind]) -> TensorKind {
         let of = |input: TensorId| kinds.get(input).copied().unwrap_or(TensorKind::Codes);
         match self {

@@ -79,7 +79,7 @@ impl IntegerModel {
         }
     }
 
-    /// What every tensor holds.
+    /// Kind of every tensor, the input first.
     fn kinds(&self) -> Vec<TensorKind> {
         self.layers.iter().fold(vec![TensorKind::Image], |mut kinds, layer| {
             kinds.push(layer.op.kind(&kinds));

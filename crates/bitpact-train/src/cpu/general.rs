@@ -16,11 +16,11 @@ pub(super) struct General {
     pub(super) of: Of,
     pub(super) inputs: Vec<ValueId>,
     pub(super) output: ValueId,
-    /// Where the gradients of the inputs go; none where the input is the image.
+    /// Destinations of the gradients of the inputs; empty where the input is the image.
     pub(super) targets: Vec<Target>,
 }
 
-/// What it computes.
+/// Operation of the pass.
 pub(super) enum Of {
     Gather(Gather),
     Function(FunctionStep),
@@ -35,7 +35,7 @@ pub(super) enum Of {
 pub(super) struct Gather {
     /// Positions in an image of the input, `[row][column][channel]` of the output without padding channels.
     map: Vec<u32>,
-    /// The same in the gradient of the input.
+    /// Offsets in the gradient of the input, for the same elements.
     dense: Vec<u32>,
     /// The code of inserted elements, for each channel of the output; codes only.
     fill: Vec<u8>,
@@ -56,7 +56,7 @@ pub(super) struct FunctionStep {
 
 /// The pixels of the input that each pixel of the output sees, in row order.
 pub(super) struct Taps {
-    /// Of output pixel p, `pixels[ends[p - 1]..ends[p]]`: offsets in an image of the input, and in its gradient.
+    /// Offsets in an image of the input and in its gradient; output pixel p has `pixels[ends[p - 1]..ends[p]]`.
     pixels: Vec<[u32; 2]>,
     ends: Vec<u32>,
 }

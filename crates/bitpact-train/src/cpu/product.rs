@@ -149,7 +149,7 @@ pub(super) struct ProductSpec<'a> {
     pub(super) geometry: ConvGeometry,
     pub(super) groups: usize,
     pub(super) source: Source,
-    /// What a pixel means.
+    /// Scale and zero point of the pixels.
     pub(super) pixels: &'a InputDescription,
     pub(super) spec: Option<WeightSpec>,
     pub(super) x: Layout,
@@ -159,7 +159,7 @@ pub(super) struct ProductSpec<'a> {
     pub(super) order: Option<Vec<usize>>,
     pub(super) taps: usize,
     pub(super) gradients: Gradients,
-    /// Whether the whole network is one of real numbers.
+    /// Whether the whole network is float.
     pub(super) in_float: bool,
 }
 

@@ -33,7 +33,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// What begins an error about a value from here: the place and a colon, or nothing.
+    /// Beginning of an error about a value from this origin: the place and a colon, or nothing.
     pub(super) fn prefix(&self) -> String {
         match self {
             Origin::Default => String::new(),
@@ -233,7 +233,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The same as what a run has stored: values without effect are left as they are.
+    /// Marks the draft as one that a run has stored: values without effect are left as they are.
     pub fn stored(mut self) -> Self {
         self.is_stored = true;
         self
@@ -252,7 +252,7 @@ impl Draft {
         value.try_into().map_err(|error| self.wrong(key, format!("= {shown}: {}", toml_message(&error))))
     }
 
-    /// Where the value of `key` was written.
+    /// Origin of the value of `key`.
     pub(super) fn origin(&self, key: &str) -> Origin {
         self.values.get(key).map_or(Origin::Default, |(origin, _)| origin.clone())
     }

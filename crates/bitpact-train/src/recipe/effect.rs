@@ -39,7 +39,7 @@ fn leaves_weights_to_minmax(recipe: &Recipe, reads_named: bool) -> bool {
         })
 }
 
-/// Why a word about weights is read by no layer.
+/// Reason why no layer reads a key about weights.
 const MINMAX: &str =
     "every layer has 8 bits, which take `minmax`, or stays float; an override's `weight_quant` names another";
 

@@ -18,7 +18,7 @@ pub struct Key {
     pub name: &'static str,
     pub(super) values: Values,
     pub(super) default: Default,
-    /// What the help of the flag calls its value; empty where there is no flag.
+    /// Name of the value in the help of the flag; empty where the key has no flag.
     pub flag_value: &'static str,
     pub(super) help: &'static str,
     pub(super) more: &'static str,
@@ -45,9 +45,9 @@ pub(super) enum Default {
     Unset,
     /// In TOML, strings without quotes.
     Is(&'static str),
-    /// That of another key.
+    /// The default of another key.
     As(&'static str),
-    /// As these words say; [`Draft::settle`] or whoever reads the recipe does it.
+    /// A default that these words describe and that [`Draft::settle`] or the reader of the recipe computes.
     Other(&'static str),
 }
 
@@ -107,7 +107,7 @@ impl Key {
         Some(parsed.and_then(|mut table: toml::Table| table.remove("v")).unwrap_or_else(|| text.into()))
     }
 
-    /// What is wrong with `value`, as the end of a message that begins with the key. Values of another type than the
+    /// Checks `value`; an error is the end of a message that begins with the key. Values of another type than the
     /// field's pass: reading them tells more.
     fn check(&self, value: &Value) -> Result<(), String> {
         let not = |what: String| Err(format!("= {}: expected {what}", short(value)));

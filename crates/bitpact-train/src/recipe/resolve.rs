@@ -22,7 +22,7 @@ impl Draft {
         self.finish_with_warnings().map(|(recipe, _)| recipe)
     }
 
-    /// The same, with a line for every flag that changes nothing.
+    /// Resolves the draft as [`Draft::finish`] does, with a line for every flag that changes nothing.
     ///
     /// # Errors
     /// Those of [`Draft::finish`].

@@ -57,8 +57,8 @@ pub enum Precision {
     Bf16,
 }
 
-/// What a pixel p of channel c means to the network: `x = scale[c] * (p - zero_point[c])`. One number stands for all
-/// channels.
+/// Scale and zero point of pixels: the network reads pixel p of channel c as `x = scale[c] * (p - zero_point[c])`. One
+/// number stands for all channels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InputScale {
     /// The pixel that stands for 0.
@@ -92,9 +92,9 @@ impl<'de> Deserialize<'de> for InputScale {
 }
 
 impl InputScale {
-    /// What a recipe says: `zero_point` and `scale`, or `mean` and `std` of pixels from 0 to 1 as PyTorch's `Normalize`
-    /// takes them, each a number or a list with one a channel. `x = (p / 255 - mean) / std` is `scale = 1 / (255 std)`
-    /// and the zero point 255 mean, rounded to a pixel.
+    /// Reads the table of a recipe: `zero_point` and `scale`, or `mean` and `std` of pixels from 0 to 1 as PyTorch's
+    /// `Normalize` takes them, each a number or a list with one a channel. `x = (p / 255 - mean) / std` is
+    /// `scale = 1 / (255 std)` and the zero point 255 mean, rounded to a pixel.
     ///
     /// # Errors
     /// What is wrong, and what was expected.
@@ -149,7 +149,7 @@ impl InputScale {
     }
 }
 
-/// What stands before a path that is not text.
+/// Prefix of a path that is not text.
 const BYTES: &str = "file:";
 
 /// A path as text of a recipe: as it is where it is UTF-8, else `file:` and its bytes, those beyond ASCII letters,

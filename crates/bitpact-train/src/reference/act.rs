@@ -11,10 +11,10 @@ use crate::LayerStatistics;
 use crate::backend::{CALIBRATION_VALUES, SAMPLED};
 use crate::params::ParamId;
 
-/// What an activation saw since the last reset.
+/// Statistics of an activation since the last reset.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ActState {
-    /// Of the last step.
+    /// Gradient of alpha in the last step.
     alpha_gradient: f32,
     /// Largest input of the last step, at least 0.
     maximum: f32,

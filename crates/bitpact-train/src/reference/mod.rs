@@ -68,13 +68,13 @@ pub(crate) struct ReferenceBackend {
     params: Params,
     /// The activation that holds the clip value of each.
     owners: Vec<NodeId>,
-    /// Of each addition that ends a sum, the nodes whose values are its terms, in their order; none of other nodes.
+    /// For each addition that ends a sum, the nodes of its terms, in their order; empty for other nodes.
     terms: Vec<Vec<NodeId>>,
     labels: Vec<usize>,
     key: Key,
     /// Images of the last forward.
     images: usize,
-    /// What each node gave in it.
+    /// Output of each node in the last forward pass.
     values: Vec<Value>,
     /// Channels of each batch norm in it.
     channels: Vec<Vec<Channel>>,
@@ -206,7 +206,7 @@ impl ReferenceBackend {
         self.params.id(&format!("{}.{tensor}", self.graph.node(id).name))
     }
 
-    /// What a node reads; of several, the first.
+    /// Value of the first input of a node.
     fn input(&self, id: NodeId) -> &Value {
         &self.values[self.graph.node(id).inputs[0]]
     }

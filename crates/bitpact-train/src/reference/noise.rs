@@ -28,7 +28,7 @@ impl ReferenceBackend {
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Noise {
-    /// Of all errors.
+    /// Random key of all errors.
     pub(super) key: Option<bitpact_core::rng::Key>,
     /// Which nodes give sums of real numbers, rounded as they go.
     pub(super) inexact: Vec<bool>,

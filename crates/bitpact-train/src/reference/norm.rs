@@ -111,7 +111,7 @@ impl ReferenceBackend {
         }
     }
 
-    /// What a norm reads: sums as they are, else real numbers.
+    /// Numbers that a norm reads: sums as they are, else real numbers.
     fn normalized(&self, value: &Value) -> Vec<f64> {
         match value {
             Value::Sums { sums, .. } => sums.clone(),

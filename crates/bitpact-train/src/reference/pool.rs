@@ -34,7 +34,7 @@ impl ReferenceBackend {
         vec![dx.into_iter().map(|dx| dx as f32).collect()]
     }
 
-    /// Where each window has its largest element, of equal ones the first.
+    /// Position of the largest element of each window; of equal ones, the first.
     fn maxima(&self, id: NodeId) -> Vec<usize> {
         let (pool, x) = (self.pool(id), self.real(self.input(id)));
         let largest = |y: usize| {
@@ -68,7 +68,7 @@ impl ReferenceBackend {
         vec![dx.into_iter().map(|dx| dx as f32).collect()]
     }
 
-    /// What the mean at an element of the output divides by.
+    /// Divisor of the mean at an element of the output.
     fn divisor(&self, id: NodeId) -> impl Fn(usize) -> usize {
         let divisors = self.graph.node(id).op.divisors(self.graph.input_shape(id)).expect("an average pool");
         let c = self.graph.shape(id).c;

@@ -39,11 +39,11 @@ impl Moving {
 
 /// The weights of a step.
 struct Weights {
-    /// What the quantizer reads: for a layer that reads the image, with the scale of the pixels.
+    /// Weights that the quantizer reads: for a layer that reads the image, with the scale of the pixels.
     real: Vec<f32>,
     /// Learned steps in the units of `real`.
     steps: Vec<f32>,
-    /// What is multiplied: codes, or real numbers.
+    /// Factors of the product: codes, or real numbers.
     numbers: Vec<f32>,
     /// Real value of one of them, for every output channel.
     scales: Vec<f32>,
@@ -163,7 +163,7 @@ impl ReferenceBackend {
         Weights { real, steps, numbers, scales }
     }
 
-    /// What a layer multiplies its weights with, and the real value of one of it.
+    /// Factors that a layer multiplies its weights with, and the real value of one unit of them.
     fn factors(&self, id: NodeId) -> (Vec<f32>, f32) {
         match self.input(id) {
             Value::Codes { codes, scale } if self.reads_codes(id) => {

@@ -143,7 +143,7 @@ impl ReferenceBackend {
     }
 }
 
-/// Of each addition that ends a sum, the nodes whose values are its terms, in the order of the layer: training adds
+/// For each addition that ends a sum, the nodes of its terms, in the order of the layer: training adds
 /// them in that order. Other nodes have none.
 pub(super) fn terms(graph: &Graph, plan: &QuantPlan) -> Result<Vec<Vec<NodeId>>, GraphError> {
     let mut all = vec![Vec::new(); graph.nodes().len()];

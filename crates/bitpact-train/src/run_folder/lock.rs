@@ -16,7 +16,7 @@ pub(super) struct Lock {
     file: File,
 }
 
-/// Why a folder cannot be locked.
+/// Reason why a folder cannot be locked.
 #[derive(Debug)]
 pub(super) enum Refused {
     /// Another owner lives: its process id, where it can be read.

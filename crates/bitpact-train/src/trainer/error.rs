@@ -94,7 +94,7 @@ pub enum RunError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault of the file.
         what: String,
     },
     /// There is nothing to go on with.
@@ -148,7 +148,7 @@ pub enum RunError {
     Memory {
         /// Images in a batch.
         batch_size: usize,
-        /// What is needed and what there is.
+        /// Bytes needed and bytes there are.
         too_much: TooMuch,
     },
     /// A set that cannot be trained or tested on.

@@ -21,7 +21,7 @@ const PROVED_MACS: u64 = 1 << 28;
 /// Images of these at most.
 const PROVED_IMAGES: u64 = 4;
 
-/// How good a network's outputs for a set are.
+/// Metrics of a network's outputs for a set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Fraction of images whose largest logit is their label's; 0 where targets are no classes.

@@ -145,7 +145,7 @@ fn check_task(recipe: &Recipe, images: &dyn Dataset) -> Result<Option<DenseLoss>
     Ok(Some(loss))
 }
 
-/// What conversion refuses is refused before the first step: random tensors are converted as trained ones will be.
+/// Converts random tensors as trained ones will be, so that what conversion refuses is refused before the first step.
 fn check_integer_form(
     graph: &Graph,
     plan: &QuantPlan,

@@ -24,7 +24,7 @@ pub(super) fn is_gap(train_top1: f64, top1: f64, classes: usize) -> bool {
     top1 < GAP * train_top1 && train_top1 > 3.0 / classes as f64
 }
 
-/// What an epoch came to, beside its layers.
+/// Losses, accuracies and settings of an epoch, beside its layers.
 #[derive(Clone, Copy)]
 pub(super) struct Course {
     /// Mean loss.
@@ -44,7 +44,7 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// What is wrong with the epoch as a whole.
+    /// Warnings about the epoch as a whole.
     fn wrong(&self) -> Vec<(WarningKind, String)> {
         let mut found = Vec::new();
         let Some(classes) = self.classes else { return found };

@@ -19,7 +19,7 @@ use crate::progress::image_bar;
 
 /// Images where no number is asked for: every chip computes all of them.
 const USUAL_IMAGES: u64 = 1000;
-/// What `--sweep` goes through.
+/// Rows that `--sweep rows` tries.
 const ROWS: [usize; 4] = [8, 16, 32, 64];
 const SIGMAS: [f64; 5] = [0.0, 0.02, 0.05, 0.1, 0.2];
 const RATIOS: [f64; 8] = [1.2, 1.35, 1.417, 2.3, 5.0, 20.0, 150.0, 8000.0];
@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// Draw reads from the table of errors by count instead of simulating every cell
     #[arg(long)]
     by_count: bool,
-    /// What else is varied, one at a time: rows, sigma, ratio
+    /// Parameters to vary, one at a time: rows, sigma, ratio
     #[arg(long, value_name = "KEYS", value_delimiter = ',', value_parser = ["rows", "sigma", "ratio"])]
     sweep: Vec<String>,
     /// Folder for the charts: margin against rows, and accuracy against ratio where that is swept
@@ -188,7 +188,7 @@ fn images(model: &IntegerModel, test: &dyn Dataset, machine: Machine) -> Result<
 }
 
 impl Bench<'_> {
-    /// What there is to know of `cell`.
+    /// Studies `cell` and its variants of the keys `sweep`.
     fn find(&self, cell: Cell, sweep: &[String]) -> Result<Found> {
         let mut swept = Vec::new();
         let study = self.study(&cell, &cell.name)?;

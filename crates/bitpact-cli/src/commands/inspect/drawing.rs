@@ -65,7 +65,7 @@ impl Drawing {
         Self([image].into_iter().chain(layers).collect())
     }
 
-    /// Of a network without an integer form, layer by layer.
+    /// Draws a network without an integer form, layer by layer.
     pub(super) fn of_graph(graph: &Graph) -> Result<Self> {
         let layers = fuse_float(graph)?;
         let mut place = vec![0; graph.nodes().len()];

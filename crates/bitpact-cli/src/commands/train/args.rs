@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Write one JSON object to standard output at the end
     #[arg(long)]
     pub(super) json: bool,
-    /// What computes the steps: cpu, or reference, the slow specification of them
+    /// Backend of the training steps: cpu, or reference (slow, plain loops)
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     pub(super) backend: BackendKind,
     #[command(flatten)]
@@ -100,7 +100,7 @@ impl<const ALL: bool> clap::FromArgMatches for RecipeFlags<ALL> {
 }
 
 impl<const ALL: bool> RecipeFlags<ALL> {
-    /// What was given for `key`.
+    /// The text that the user gave for `key`, if any.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(given, _)| given.name == key).and_then(|(_, text)| text.to_str())
     }

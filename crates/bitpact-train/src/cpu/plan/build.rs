@@ -325,7 +325,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What the first product of a unit is for a term, and what it reads.
+    /// The product that computes `term`, and the value that it reads.
     fn term(&mut self, term: Term, reader: NodeId) -> (Product, ValueId) {
         match term.factor {
             Factor::Product { input, node } => self.product(node, term.norm, self.value(input)),
