@@ -11,8 +11,8 @@ use bitpact_graph::{QuantPlan, Shape};
 use bitpact_model::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::loss::Targets;
 use crate::profile::{StepTimes, Work};
-use crate::task::Targets;
 
 /// One image in this many is counted for level occupancy.
 pub(crate) const SAMPLED: usize = 16;

@@ -31,6 +31,7 @@ mod factory;
 mod init;
 mod loss;
 pub mod memory;
+mod metric;
 mod optimizer;
 mod params;
 mod profile;
@@ -40,8 +41,6 @@ mod reference;
 mod rehearsal;
 pub mod run_folder;
 pub mod schedule;
-mod soft_loss;
-pub mod task;
 pub mod trainer;
 
 pub use backend::{
@@ -51,13 +50,14 @@ pub use backend::{
 pub use catalogue::Catalogue;
 pub use factory::{BackendKind, BackendSpec};
 pub use init::initial_tensors;
+pub use loss::{DenseLoss, Targets};
+pub use metric::Metric;
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use profile::{Pass, StepTimes, Work};
 pub use recipe::{Draft, Recipe, RecipeError};
 pub use records::{EpochRecord, Record, WarningKind, WarningRecord};
 pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
-pub use task::{DenseLoss, Metric, Targets};
 pub use trainer::{
     Evaluation, Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer,
     evaluate_simulated, simulated_loss, train,

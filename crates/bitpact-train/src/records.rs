@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LayerStatistics;
-use crate::task::Metric;
+use crate::metric::Metric;
 
 /// One line of `records.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -193,7 +193,7 @@ impl TrainBackend for CpuBackend {
         for (i, g) in gradient[..n * layout.len()].chunks_exact_mut(layout.len()).enumerate() {
             g.fill(0.0);
             self.plan.write_output(i, output);
-            let (l, hit) = crate::soft_loss::loss(output, layout.c, &self.labels, i, &input.loss, output_gradient);
+            let (l, hit) = crate::loss::loss(output, layout.c, &self.labels, i, &input.loss, output_gradient);
             for (to, from) in g.chunks_exact_mut(layout.cs).zip(output_gradient.chunks_exact(layout.c)) {
                 to[..layout.c].copy_from_slice(from);
             }

@@ -263,7 +263,7 @@ impl TrainBackend for ReferenceBackend {
         let (mut loss, mut correct) = (0.0, 0);
         let (classes, n) = (self.graph.classes(), logits.len() / self.batch);
         for (i, (z, g)) in logits.chunks_exact(n).zip(gradient.chunks_exact_mut(n)).enumerate() {
-            let (l, hit) = crate::soft_loss::loss(z, classes, &self.labels, i, &input.loss, g);
+            let (l, hit) = crate::loss::loss(z, classes, &self.labels, i, &input.loss, g);
             loss += l;
             correct += usize::from(hit);
         }

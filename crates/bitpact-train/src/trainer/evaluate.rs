@@ -11,7 +11,7 @@ use bitpact_model::IntegerModel;
 use super::RunError;
 use super::batches::fill_plain;
 use crate::TrainBackend;
-use crate::task::{Meter, Metric};
+use crate::metric::{Meter, Metric};
 
 /// Images evaluated at once while training.
 pub(super) const CHUNK: usize = 100;
