@@ -1,6 +1,6 @@
 //! The window of a convolution or pool: which elements each output position sees.
 
-use crate::Shape;
+use crate::{Place, Shape};
 
 /// Rows and columns of padding beside a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -122,6 +122,15 @@ impl Window {
         };
         let Padding { top, left, .. } = self.padding;
         Some((along(0, y, ky, top, shape.h)?, along(1, x, kx, left, shape.w)?))
+    }
+
+    /// The element of a tensor of `shape` that stands at a place of its columns: at each output position the channels
+    /// `[input channel][row][column]` that the window sees there, so that a convolution is one of 1x1 with the same
+    /// weights. `None` where that is padding.
+    pub fn column_source(&self, shape: Shape, (y, x, c): Place) -> Option<Place> {
+        let [rows, columns] = self.kernel;
+        let (channel, tap) = (c / (rows * columns), c % (rows * columns));
+        self.source(shape, (y, x), (tap / columns, tap % columns)).map(|(y, x)| (y, x, channel))
     }
 }
 

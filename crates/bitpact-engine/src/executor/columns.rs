@@ -65,14 +65,12 @@ impl ColumnSlots {
         let at = self.of.iter().find(|(name, _)| *name == product.name)?.1;
         let Place::Codes { slot: input, layout: from } = place else { return None };
         let (layout, shape, window) = (self.layouts[at], model.shape(product.input), &product.window);
-        let [rows, columns] = window.kernel;
-        let taps = rows * columns;
+        let taps: usize = window.kernel.iter().product();
         let mut map = Vec::with_capacity(layout.h * layout.w * layout.c);
         for (y, x) in (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| (y, x))) {
             for c in 0..layout.c {
-                let (channel, tap) = (c / taps, c % taps);
-                let source = window.source(shape, (y, x), (tap / columns, tap % columns));
-                map.push(source.map_or(PADDING, |(y, x)| (from.offset(y, x) + channel) as u32));
+                let source = window.column_source(shape, (y, x, c));
+                map.push(source.map_or(PADDING, |(y, x, c)| (from.offset(y, x) + c) as u32));
             }
         }
         let code = |c: usize| match product.input {

@@ -89,16 +89,12 @@ impl Gather {
         Self::new(value.layout, to, fill, |y, x, c| moved_source(from, moves, (y, x, c)))
     }
 
-    /// Everything that a window sees as the channels of one pixel, `[input channel][row][column]`, so that a
-    /// convolution is one of 1x1 with the same weights. `zeros` are the codes of padding, for each input channel.
+    /// The columns of a window ([`Window::column_source`]). `zeros` are the codes of padding, for each input channel.
     pub(super) fn columns(value: &Value, window: &Window, zeros: &[u8], to: Shape) -> Self {
         let from = Shape::new(value.layout.h, value.layout.w, value.layout.c);
-        let [kh, kw] = window.kernel;
-        let fill = (0..to.c).map(|c| zeros[c / (kh * kw)]).collect();
-        Self::new(value.layout, to, fill, |y, x, c| {
-            let (channel, tap) = (c / (kh * kw), c % (kh * kw));
-            window.source(from, (y, x), (tap / kw, tap % kw)).map(|(y, x)| (y, x, channel))
-        })
+        let taps: usize = window.kernel.iter().product();
+        let fill = (0..to.c).map(|c| zeros[c / taps]).collect();
+        Self::new(value.layout, to, fill, |y, x, c| window.column_source(from, (y, x, c)))
     }
 
     fn run<T: Copy>(&self, x: &[T], to: &mut [T], layout: Layout, fill: impl Fn(usize) -> T) {
