@@ -1,0 +1,28 @@
+//! What can be wrong with a foreign file.
+
+use std::path::{Path, PathBuf};
+
+use bitpact_model::ModelError;
+
+/// A foreign file that cannot be read, or a network that has no counterpart here.
+#[derive(Debug, thiserror::Error)]
+pub enum InteropError {
+    /// The file, with what is wrong at which place of it.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Place, what stands there and what was expected.
+        what: String,
+    },
+    /// Tensors or a description that make no model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl InteropError {
+    /// An error about the file at `path`.
+    pub fn file(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().to_owned(), what: what.into() }
+    }
+}

@@ -1,0 +1,1 @@
+//! Graphs, tensors and bits of ONNX files.

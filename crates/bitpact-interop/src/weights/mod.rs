@@ -1,0 +1,1 @@
+//! Named tensors of PyTorch and safetensors files.
