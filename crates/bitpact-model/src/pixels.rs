@@ -1,6 +1,6 @@
 //! What a pixel means to a network of another program.
 
-use bitpact_model::InputDescription;
+use crate::InputDescription;
 
 /// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) / std`.
 /// One number stands for all channels.
@@ -28,6 +28,20 @@ impl Pixels {
             _ => return None,
         };
         Some(Self { mean: mean.to_vec(), std: std.to_vec() })
+    }
+
+    /// The meaning that `text` says: one of [`Pixels::NAMES`], or mean and deviation with a slash between them, each a
+    /// number or one a channel with commas, such as `0.5,0.4,0.4/0.2`.
+    ///
+    /// # Errors
+    /// A text of another form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let numbers = |text: &str| text.split(',').map(|n| n.trim().parse().ok()).collect::<Option<Vec<f64>>>();
+        let pair =
+            || text.split_once('/').and_then(|(mean, std)| Some(Self { mean: numbers(mean)?, std: numbers(std)? }));
+        Self::named(text)
+            .or_else(pair)
+            .ok_or_else(|| format!("expected {}, or mean and deviation such as 0.5/0.25", Self::NAMES.join(", ")))
     }
 
     /// The name of what most networks of other programs read: `imagenet` of three channels, `unit` of others.
@@ -76,6 +90,10 @@ mod tests {
         let wrong = |mean: f64, std: f64| Pixels { mean: vec![mean; 2], std: vec![std] }.describe(2).unwrap_err();
         assert!(wrong(127.0, 1.0).contains("divided by 255"));
         assert!(wrong(0.5, 0.0).contains("1e-6"));
+        let parsed = Pixels::parse("0.5,0.4, 0.3/0.25").unwrap();
+        assert_eq!((parsed.mean, parsed.std), (vec![0.5, 0.4, 0.3], vec![0.25]));
+        assert_eq!(Pixels::parse("unit").unwrap(), Pixels::named("unit").unwrap());
+        assert!(Pixels::parse("0.5").unwrap_err().contains("imagenet"));
         assert!(Pixels::named("imagenet").unwrap().describe(1).unwrap_err().contains("3 numbers as mean"));
     }
 }
