@@ -159,6 +159,12 @@ fn tensors_beyond_their_storage_and_claims_of_size_are_refused() {
     }
     let of_zero = read(&archive(&dict(&[("w", view("0", 4, 1, &[2, 3], &[1, 0]))]))).unwrap();
     assert_eq!(of_zero.tensors[0].1.data, [2.0, 2.0, 2.0, 3.0, 3.0, 3.0], "a stride of 0 repeats");
+    // What PyTorch wrote before 0.4.
+    let current = view("0", 4, 1, &[2], &[2]);
+    let end = current.windows(2).position(|w| w == b"\x89c").unwrap();
+    let older =
+        [b"ctorch._utils\n_rebuild_tensor\n", &current[b"ctorch._utils\n_rebuild_tensor_v2\n".len()..end], b"tR"];
+    assert_eq!(read(&archive(&dict(&[("w", older.concat())]))).unwrap().tensors[0].1.data, [2.0, 4.0]);
     // Many tensors of one storage.
     let items: Vec<(String, Vec<u8>)> = (0..2000).map(|i| (format!("w{i}"), view("0", 4, 0, &[400], &[0]))).collect();
     let items: Vec<(&str, Vec<u8>)> = items.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();

@@ -65,8 +65,13 @@ fn safetensors(tensors: &Named, dtype: Dtype) -> Vec<u8> {
     serialize(views, None).unwrap()
 }
 
+/// Pixels whose zero point needs no rounding, so that tensors stay what they are.
+fn exact() -> ImportOptions {
+    ImportOptions { pixels: Pixels::named("unit"), ..Default::default() }
+}
+
 fn options(arch: &str) -> ImportOptions {
-    ImportOptions { arch: Some(arch.to_owned()), ..Default::default() }
+    ImportOptions { arch: Some(arch.to_owned()), ..exact() }
 }
 
 #[track_caller]
@@ -107,13 +112,12 @@ fn names_of_torchvision_and_of_cifar_networks_are_guessed_with_their_classes() {
         let (model, named) = network(arch, side, classes);
         let mut named = renamed(&named, rename);
         named.push(("bn1.num_batches_tracked".to_owned(), Tensor::full(&[], 3.0)));
-        let found = imported(&pth(&folder, &named), &ImportOptions::default());
+        let found = imported(&pth(&folder, &named), &exact());
         assert_eq!((found.model.graph.name(), found.model.graph.classes()), (arch, classes));
         assert!(found.model.tensors == model.tensors && found.model.graph == model.graph, "{arch}");
         assert!(found.notes[0].contains(arch), "{:?}", found.notes);
         assert_eq!(found.model.class_names[classes - 1], format!("class{}", classes - 1));
-        assert_eq!(found.model.input, Pixels::named("imagenet").unwrap().describe(3).unwrap());
-        assert!(found.notes.iter().any(|note| note.contains("`imagenet`")), "{:?}", found.notes);
+        assert_eq!(found.model.input, InputDescription::uniform(3, 0, 1.0 / 255.0));
     }
 }
 
@@ -129,7 +133,7 @@ fn layers_of_other_names_are_matched_by_order_and_shape() {
     let other = renamed(&named, numbered);
     // Before or after the convolution, a batch norm has the same shape.
     let path = pth(&folder, &other);
-    refused(&path, &ImportOptions::default(), &["the tensors fit preact_resnet20, resnet20: choose one with --arch"]);
+    refused(&path, &exact(), &["the tensors fit preact_resnet20, resnet20: choose one with --arch"]);
     let found = imported(&path, &options("resnet20"));
     assert!(found.model.tensors == model.tensors);
     assert!(found.notes.iter().any(|note| note.contains("`stage.1.body` for `conv1`")), "{:?}", found.notes);
@@ -189,7 +193,7 @@ fn names_of_timm_s_mobilenet_are_known() {
         format!("{module}.{tensor}")
     };
     let path = write(&folder, "net.safetensors", &safetensors(&renamed(&named, timm), Dtype::F32));
-    let found = imported(&path, &ImportOptions { input_shape: Some(Shape::new(32, 32, 3)), ..Default::default() });
+    let found = imported(&path, &ImportOptions { input_shape: Some(Shape::new(32, 32, 3)), ..exact() });
     assert_eq!(found.model.graph.name(), "mobilenet_v2");
     assert!(found.model.tensors == model.tensors);
     assert!(found.notes.iter().any(|note| note.contains("ReLU6")), "{:?}", found.notes);
@@ -210,17 +214,9 @@ fn everything_that_does_not_fit_is_told_at_once() {
     ];
     let path = pth(&folder, &named);
     refused(&path, &options("resnet20"), &parts);
-    refused(
-        &path,
-        &ImportOptions::default(),
-        &["no network of the zoo fits; the nearest is resnet20: ", parts[0], parts[1], parts[2]],
-    );
+    refused(&path, &exact(), &["no network of the zoo fits; the nearest is resnet20: ", parts[0], parts[1], parts[2]]);
     refused(&path, &options("resnet21"), &["`resnet21` is no network of the zoo, which has alexnet"]);
-    refused(
-        &pth(&folder, &vec![("a.b".to_owned(), Tensor::full(&[2], 0.0))]),
-        &ImportOptions::default(),
-        &["no convolution"],
-    );
+    refused(&pth(&folder, &vec![("a.b".to_owned(), Tensor::full(&[2], 0.0))]), &exact(), &["no convolution"]);
 }
 
 #[test]
@@ -230,7 +226,7 @@ fn a_bias_before_a_batch_norm_goes_into_its_mean_and_a_head_may_be_a_convolution
     named.insert(1, ("conv1.bias".to_owned(), Tensor { shape: vec![16], data: (0..16).map(|v| v as f32).collect() }));
     let head = named.iter_mut().find(|(name, _)| name == "linear.weight").unwrap();
     head.1.shape = vec![10, 64, 1, 1];
-    let found = imported(&pth(&folder, &named), &ImportOptions::default());
+    let found = imported(&pth(&folder, &named), &exact());
     let mean = model.tensors.get_mut("bn1.running_mean").unwrap();
     mean.data.iter_mut().enumerate().for_each(|(i, mean)| *mean -= i as f32);
     assert!(found.model.tensors == model.tensors);
@@ -253,7 +249,7 @@ fn names_of_keras_bring_its_epsilon_and_padding() {
         format!("{}.{tensor}", conv.or(norm).unwrap_or("dense".to_owned()))
     };
     let path = write(&folder, "net.safetensors", &safetensors(&renamed(&named, keras), Dtype::F32));
-    let found = imported(&path, &ImportOptions::default()).model;
+    let found = imported(&path, &exact()).model;
     assert!(found.tensors == model.tensors);
     let conv = |graph: &Graph, name: &str| match graph.node(graph.find(name).unwrap()).op {
         Op::Conv(conv) => conv.padding,
@@ -287,7 +283,7 @@ fn safetensors_of_every_width_and_in_several_files_are_read() {
     };
     for (dtype, most) in [(Dtype::F16, 1e-3), (Dtype::BF16, 1e-2), (Dtype::F64, 0.0), (Dtype::F32, 0.0)] {
         let path = write(&folder, "net.safetensors", &safetensors(&named, dtype));
-        assert!(close(&imported(&path, &ImportOptions::default()).model.tensors, most), "{dtype:?}");
+        assert!(close(&imported(&path, &exact()).model.tensors, most), "{dtype:?}");
     }
     let (first, second) = named.split_at(40);
     for (file, part) in [("a-1.safetensors", first), ("a-2.safetensors", second)] {
@@ -300,17 +296,13 @@ fn safetensors_of_every_width_and_in_several_files_are_read() {
         write(&folder, "model.safetensors.index.json", text.as_bytes())
     };
     let path = index("a-1.safetensors", "a-2.safetensors");
-    assert!(imported(&path, &ImportOptions::default()).model.tensors == model.tensors);
+    assert!(imported(&path, &exact()).model.tensors == model.tensors);
     for outside in ["../a-2.safetensors", "/etc/passwd", "sub/a-2.safetensors", "..", ""] {
-        refused(&index("a-1.safetensors", outside), &ImportOptions::default(), &["is no name of a file in the folder"]);
+        refused(&index("a-1.safetensors", outside), &exact(), &["is no name of a file in the folder"]);
     }
-    refused(&index("a-1.safetensors", "a-1.safetensors"), &ImportOptions::default(), &["is not in `a-1.safetensors`"]);
-    refused(
-        &index("a-1.safetensors", "a-3.safetensors"),
-        &ImportOptions::default(),
-        &["a-3.safetensors", "cannot read"],
-    );
-    refused(&write(&folder, "index.json", b"{\"a\": 1}"), &ImportOptions::default(), &["weight_map"]);
+    refused(&index("a-1.safetensors", "a-1.safetensors"), &exact(), &["is not in `a-1.safetensors`"]);
+    refused(&index("a-1.safetensors", "a-3.safetensors"), &exact(), &["a-3.safetensors", "cannot read"]);
+    refused(&write(&folder, "index.json", b"{\"a\": 1}"), &exact(), &["weight_map"]);
 }
 
 #[test]
@@ -336,5 +328,27 @@ fn classes_and_pixels_are_those_that_are_given() {
     refused(&path, &ImportOptions { pixels: grey, ..given }, &["4 numbers as mean, expected 1 or 3"]);
     let checkpoint = folder.path().join("own.safetensors");
     Checkpoint { model: model.clone(), training: None, note: None }.save(&checkpoint).unwrap();
-    assert!(imported(&checkpoint, &ImportOptions::default()).model == model);
+    assert!(imported(&checkpoint, &exact()).model == model);
+}
+
+#[test]
+fn pixels_are_imagenet_s_where_nothing_is_said_and_what_their_zero_points_lack_is_made_up_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, named) = network("resnet20", 32, 10);
+    let found = imported(&pth(&folder, &named), &ImportOptions::default());
+    assert!(found.notes.iter().any(|note| note.contains("taken as `imagenet`")), "{:?}", found.notes);
+    let input = found.model.input;
+    assert_eq!(input, Pixels::named("imagenet").unwrap().describe(3).unwrap());
+    // The sum over a window without padding of any image, through the norm.
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225f64]);
+    let (weight, pixel) = (&model.tensors["conv1.weight"].data, |i: usize| (i * 37 % 256) as f64);
+    for o in 0..16 {
+        let sum = |x: &dyn Fn(usize, f64) -> f64| -> f64 {
+            (0..27).map(|i| f64::from(weight[o * 27 + i]) * x(i / 9, pixel(i))).sum()
+        };
+        let theirs = sum(&|c, p| (p / 255.0 - mean[c]) / std[c]) - f64::from(model.tensors["bn1.running_mean"].data[o]);
+        let ours = sum(&|c, p| f64::from(input.scale[c]) * (p - f64::from(input.zero_point[c])))
+            - f64::from(found.model.tensors["bn1.running_mean"].data[o]);
+        assert!((theirs - ours).abs() < 1e-5, "{theirs} {ours}");
+    }
 }

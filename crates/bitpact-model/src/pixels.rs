@@ -54,12 +54,7 @@ impl Pixels {
     /// # Errors
     /// Numbers for another count of channels, a mean outside 0 to 1 or a deviation that is not positive.
     pub fn describe(&self, channels: usize) -> Result<InputDescription, String> {
-        let spread = |values: &[f64], what: &str| match values {
-            [one] => Ok(vec![*one; channels]),
-            all if all.len() == channels => Ok(all.to_vec()),
-            all => Err(format!("{} numbers as {what}, expected 1 or {channels}, one a channel", all.len())),
-        };
-        let (mean, std) = (spread(&self.mean, "mean")?, spread(&self.std, "standard deviation")?);
+        let (mean, std) = (spread(&self.mean, channels, "mean")?, spread(&self.std, channels, "standard deviation")?);
         if let Some(mean) = mean.iter().find(|mean| !(0.0..=1.0).contains(*mean)) {
             return Err(format!("{mean} as mean, expected a number from 0 to 1: pixels are divided by 255"));
         }
@@ -70,6 +65,28 @@ impl Pixels {
             zero_point: mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
             scale: std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
         })
+    }
+
+    /// What `x` of each of `channels` channels lacks because the zero point is a whole pixel:
+    /// `scale * (zero_point - 255 mean)`.
+    ///
+    /// # Errors
+    /// Those of [`Pixels::describe`].
+    pub fn rounding(&self, channels: usize) -> Result<Vec<f32>, String> {
+        let InputDescription { zero_point, scale } = self.describe(channels)?;
+        let mean = spread(&self.mean, channels, "mean")?;
+        let lacks =
+            |((zero, scale), mean): ((u8, f32), f64)| (f64::from(scale) * (f64::from(zero) - 255.0 * mean)) as f32;
+        Ok(zero_point.into_iter().zip(scale).zip(mean).map(lacks).collect())
+    }
+}
+
+/// A number for each of `channels` channels.
+fn spread(values: &[f64], channels: usize, what: &str) -> Result<Vec<f64>, String> {
+    match values {
+        [one] => Ok(vec![*one; channels]),
+        all if all.len() == channels => Ok(all.to_vec()),
+        all => Err(format!("{} numbers as {what}, expected 1 or {channels}, one a channel", all.len())),
     }
 }
 

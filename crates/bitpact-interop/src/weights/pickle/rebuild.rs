@@ -30,7 +30,8 @@ pub(super) fn call(arena: &Arena, callee: Value, args: Value) -> Result<Made, St
     })
 }
 
-/// `_rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad, backward_hooks)`.
+/// `_rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad, backward_hooks)`; before PyTorch 0.4
+/// `_rebuild_tensor` of the first four.
 fn tensor(arena: &Arena, args: &[Value]) -> Result<StridedTensor, String> {
     let &[storage, Value::Int(offset), shape, strides, ..] = args else {
         return Err("a tensor needs storage, offset, size and stride".to_owned());
