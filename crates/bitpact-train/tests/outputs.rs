@@ -33,8 +33,7 @@ fn fill(i: usize, image: &mut [u8], place: Placement) -> usize {
 #[test]
 fn what_the_main_output_does_not_depend_on_is_calibrated_and_not_trained() {
     let graph: Graph = toml::from_str(NETWORK).unwrap();
-    let plan =
-        QuantPlan::resolve(&graph, &QuantConfig { bits: "W4A4".parse().unwrap(), ..QuantConfig::default() }).unwrap();
+    let plan = QuantPlan::resolve(&graph, &QuantConfig::new("W4A4".parse().unwrap())).unwrap();
     let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
     let names = ["a", "b", "c"].map(str::to_owned).to_vec();
     let start = Model::random(graph.clone(), plan.clone(), input.clone(), names, 4).unwrap();
