@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::layout::{OUTPUTS, Panels};
 use super::reference::half_to_float;
 use super::{TILE, Tile};
-use crate::isa::Avx2;
+use crate::machine::isa::Avx2;
 
 type Line = [u8; 64];
 

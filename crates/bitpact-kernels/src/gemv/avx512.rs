@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::layout::{OUTPUTS, Panels};
 use super::{TILE, Tile};
-use crate::isa::Avx512;
+use crate::machine::isa::Avx512;
 
 /// 64 bytes.
 type Line = [u8; 64];

@@ -4,19 +4,21 @@
 //! x[t][k] - zero[g][o] * sum over k in g of x[t][k])`. The sums of a group are exact integers; the float32 sum over
 //! groups is taken in their order with fused multiply-adds. So every path and any number of threads give the same bits.
 
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod float;
 mod layout;
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::Isa;
-use crate::isa::Proof;
-use crate::pool::{Chunked, Pool};
-use crate::weights::Weights;
+use crate::machine::isa::Proof;
+use crate::machine::pool::{Chunked, Pool};
+use crate::machine::weights::Weights;
 
 use layout::{OUTPUTS, Panels};
 
