@@ -6,6 +6,7 @@
 mod engine;
 pub mod gemv;
 mod machine;
+pub mod testing;
 mod train;
 
 pub use engine::fused::{Base, FusedLayer, LayerInputs, Shortcut, SumSpec, Unfusable, Written};

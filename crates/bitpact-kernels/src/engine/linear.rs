@@ -152,7 +152,7 @@ mod tests {
                 .chunks_exact(inputs)
                 .map(|row| row.iter().zip(&x).map(|(&w, &x)| i64::from(w) * i64::from(x)).sum())
                 .collect();
-            for isa in Isa::available() {
+            for isa in crate::testing::paths() {
                 let mut acc = [0; 7];
                 let linear = Linear::new(isa, &codes, inputs, x_max as i64).unwrap();
                 linear.run(Workers::One(&Mutex::default()), &x, &mut acc);

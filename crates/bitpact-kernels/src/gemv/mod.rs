@@ -70,7 +70,8 @@ impl GemvWeights {
     /// inputs, row by row.
     ///
     /// # Panics
-    /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than these sizes mean.
+    /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than
+    /// these sizes mean.
     pub fn pack(
         rows: usize,
         cols: usize,
@@ -117,7 +118,8 @@ impl GemvWeights {
     /// Writes the outputs of token after token to `to`, on the path `isa`.
     ///
     /// # Panics
-    /// Where the inputs were rounded for other sizes, `to` is not one row of outputs a token, or the machine lacks the path.
+    /// Where the inputs were rounded for other sizes, `to` is not one row of outputs a token, or the machine lacks the
+    /// path.
     pub fn multiply(&self, inputs: &GemvInputs, to: &mut [f32], isa: Isa, pool: &Pool) {
         let p = &self.panels;
         assert_eq!((inputs.cols, inputs.group), (p.cols, p.group), "inputs and groups");

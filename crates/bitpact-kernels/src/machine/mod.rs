@@ -9,6 +9,7 @@ pub mod layout;
 pub mod memory;
 pub mod peak;
 pub(crate) mod pool;
+pub(crate) mod registers;
 pub(crate) mod shares;
 pub(crate) mod weights;
 pub(crate) mod workers;

@@ -130,8 +130,9 @@ impl Direct {
     /// Sums of the pixels of one line: `codes` is where the first reads, `sums` where its sums go.
     ///
     /// # Safety
-    /// `next` is where the weights lie that are needed next, a hint; Every piece of every pixel is readable, `TILE * block / 16` numbers are writable at `stride` numbers from pixel to pixel;
-    /// the tiles are configured for `rows <= pixels` rows, 16 of them or all.
+    /// `next` is where the weights lie that are needed next, a hint; Every piece of every pixel is readable, `TILE *
+    /// block / 16` numbers are writable at `stride` numbers from pixel to pixel; the tiles are configured for `rows <=
+    /// pixels` rows, 16 of them or all.
     unsafe fn line(
         &self,
         (codes, pixels, rows): (*const u8, usize, usize),
@@ -184,8 +185,9 @@ impl Direct {
 macro_rules! tiles {
     ($name:ident, [$($zero:literal),*], [$($inner:expr),*], [$($store:literal),*]) => {
         /// # Safety
-        /// The tiles are configured; every piece of `depth` bytes is readable at all rows of `x0` and `x1`, whose rows are
-        /// `x_stride` apart, `tile_bytes` for each tile of weights and piece at `w`; sums are writable at `c0` and `c1`.
+        /// The tiles are configured; every piece of `depth` bytes is readable at all rows of `x0` and `x1`, whose rows
+        /// are `x_stride` apart, `tile_bytes` for each tile of weights and piece at `w`; sums are writable at `c0` and
+        /// `c1`.
         #[allow(clippy::too_many_arguments)] // The operands of the assembly.
         unsafe fn $name(
             x0: *const u8,

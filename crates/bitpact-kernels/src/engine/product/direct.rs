@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::dot::{Narrow, Vnni256, Vnni512, Words16, Words512};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::planes::Planes;
@@ -11,6 +10,7 @@ use super::walk::{Pixels, Walk};
 use super::widened::Widened;
 use super::{Builder, Product, ProductSpec};
 use crate::machine::isa::{AvxVnni, Isa, Proof};
+use crate::machine::registers::dot::{Bytes, Narrow, Words};
 
 /// The direct kernels for `spec`, the best first.
 pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'a>> {
@@ -25,16 +25,16 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
     match isa.prove() {
         Proof::Scalar => Vec::new(),
         Proof::Avx2(token) => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes) {
-            Some(vnni) => vec![direct(Vnni256(vnni), 16, spec)],
+            Some(vnni) => vec![direct(Bytes(vnni), 16, spec)],
             None if is_bytes => {
                 let planes: Builder<'a> =
                     Box::new(move || Some(Box::new(Planes::new(token, spec)?) as Box<dyn Product>));
-                vec![direct(Narrow(token), 16, spec), planes, words(Words16(token), 16, spec)]
+                vec![direct(Narrow(token), 16, spec), planes, words(Words(token), 16, spec)]
             }
-            None => vec![words(Words16(token), 16, spec)],
+            None => vec![words(Words(token), 16, spec)],
         },
-        Proof::Avx512(token) if is_bytes => vec![direct(Vnni512(token), wide, spec)],
-        Proof::Avx512(token) => vec![words(Words512(token), wide, spec)],
+        Proof::Avx512(token) if is_bytes => vec![direct(Bytes(token), wide, spec)],
+        Proof::Avx512(token) => vec![words(Words(token), wide, spec)],
     }
 }
 

@@ -1,7 +1,9 @@
 //! The loop nest compiled for each path.
 
-use super::dot::{Dot, Narrow, Vnni256, Vnni512, Words16, Words512};
 use super::tile::{Block, Source, Sums, run};
+use crate::machine::isa::{Avx2, Avx512, AvxVnni};
+use crate::machine::registers::Registers;
+use crate::machine::registers::dot::{Bytes, Dot, Narrow, Words};
 
 /// Instructions with their tiles.
 pub(super) trait Instructions: Dot {
@@ -16,20 +18,20 @@ pub(super) trait Instructions: Dot {
 }
 
 macro_rules! instructions {
-    ($dot:ident, $name:literal, $features:literal, $p:literal x $v:literal $(, or $p2:literal x $v2:literal)?) => {
-        impl Instructions for $dot {
+    ($dot:ident<$isa:ident>, $name:literal, $features:literal, $p:literal x $v:literal $(, or $p2:literal x $v2:literal)?) => {
+        impl Instructions for $dot<$isa> {
             const NAME: &'static str = $name;
 
             unsafe fn run<S: Source>(self, source: S, pixels: usize, block: Block<'_>, sums: Sums) {
                 #[target_feature(enable = $features)]
-                unsafe fn compiled<S: Source>(d: $dot, source: S, pixels: usize, block: Block<'_>, sums: Sums) {
-                    $(if block.channels == $v2 * $dot::LANES {
+                unsafe fn compiled<S: Source>(d: $dot<$isa>, source: S, pixels: usize, block: Block<'_>, sums: Sums) {
+                    $(if block.channels == $v2 * $isa::LANES {
                         // SAFETY: the caller's promise.
-                        return unsafe { run::<$dot, S, $p2, $v2>(d, source, pixels, block, sums) };
+                        return unsafe { run::<$dot<$isa>, S, $p2, $v2>(d, source, pixels, block, sums) };
                     })?
-                    assert_eq!(block.channels, $v * $dot::LANES, "channels of a block");
+                    assert_eq!(block.channels, $v * $isa::LANES, "channels of a block");
                     // SAFETY: the caller's promise.
-                    unsafe { run::<$dot, S, $p, $v>(d, source, pixels, block, sums) }
+                    unsafe { run::<$dot<$isa>, S, $p, $v>(d, source, pixels, block, sums) }
                 }
                 // SAFETY: self proves the features; the rest is the caller's promise.
                 unsafe { compiled(self, source, pixels, block, sums) }
@@ -37,12 +39,12 @@ macro_rules! instructions {
         }
     };
 }
-instructions!(Narrow, "6x16_avx2_i16", "avx2,fma", 6 x 2);
-instructions!(Words16, "6x16_avx2_i16x2", "avx2,fma", 6 x 2);
-instructions!(Vnni256, "6x16_avxvnni", "avxvnni,avx2,fma", 6 x 2);
-instructions!(Vnni512, "avx512vnni", "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", 16 x 1, or 8 x 2);
+instructions!(Narrow<Avx2>, "6x16_avx2_i16", "avx2,fma", 6 x 2);
+instructions!(Words<Avx2>, "6x16_avx2_i16x2", "avx2,fma", 6 x 2);
+instructions!(Bytes<AvxVnni>, "6x16_avxvnni", "avxvnni,avx2,fma", 6 x 2);
+instructions!(Bytes<Avx512>, "avx512vnni", "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", 16 x 1, or 8 x 2);
 instructions!(
-    Words512,
+    Words<Avx512>,
     "avx512vnni_i16x2",
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma",
     16 x 1, or 8 x 2

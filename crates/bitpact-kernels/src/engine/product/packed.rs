@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::machine::isa::Avx512;
+use crate::machine::registers::arrays::{read128, read512, write512};
 use crate::machine::weights::Weights;
 
 /// Bytes of a register.
@@ -84,18 +85,15 @@ impl Packed {
 /// `PARTS` weights of `BITS` bits in a byte.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 fn expand<const BITS: u32, const PARTS: usize>(levels: &[i8; 16], packed: &[u8], to: &mut [u8]) {
-    // SAFETY: 16 bytes are readable.
-    let levels = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(levels.as_ptr().cast()) });
+    let levels = _mm512_broadcast_i32x4(read128(levels));
     let mask = _mm512_set1_epi8((1 << BITS) - 1);
     let registers = packed.as_chunks::<REGISTER>().0;
     for (from, to) in registers.iter().zip(to.as_chunks_mut::<REGISTER>().0.as_chunks_mut::<PARTS>().0) {
-        // SAFETY: 64 bytes are readable.
-        let from = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+        let from = read512(from);
         for (k, to) in to.iter_mut().enumerate() {
             let shifted = _mm512_srl_epi16(from, _mm_cvtsi32_si128((BITS * k as u32) as i32));
             let weights = _mm512_shuffle_epi8(levels, _mm512_and_si512(shifted, mask));
-            // SAFETY: 64 bytes are writable.
-            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), weights) };
+            write512(to, weights);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Packed weights: for each block of channels the segments of words to read, and the weights in that order.
 
-use super::dot::Dot;
 use super::tile::{Block, Segment};
+use crate::machine::registers::dot::Dot;
 use crate::machine::weights::Weights;
 
 /// The packed weights of a product.

@@ -1,6 +1,7 @@
 //! The loop nest of direct products: tiles of pixels times registers of channels, over segments of words.
 
-use super::dot::Dot;
+use crate::machine::registers::Registers;
+use crate::machine::registers::dot::{Dot, Vector};
 
 /// Consecutive words of x, which meet consecutive weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +54,8 @@ impl Source for Flat {
 /// The sums of `pixels` pixels for one block of `V` registers, in tiles of `P` pixels.
 ///
 /// # Safety
-/// At each pixel of `source` the words of the block's segments are valid for reads; the block holds `4 * V * LANES` bytes of
-/// weights for each word; `sums` is valid for writes of `V * LANES` numbers at each pixel.
+/// At each pixel of `source` the words of the block's segments are valid for reads; the block holds `4 * V * LANES`
+/// bytes of weights for each word; `sums` is valid for writes of `V * LANES` numbers at each pixel.
 #[inline(always)]
 pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
     d: D,
@@ -93,21 +94,22 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
     n: usize,
     out: Sums,
 ) {
+    let isa = d.isa();
     let mut w = block.weights.as_ptr();
-    let mut sums = [[d.zero(); V]; P];
+    let mut sums = [[isa.zeros(); V]; P];
     let mut is_written = false;
     for segment in block.segments {
         let mut at = segment.offset as usize;
         let end = at + 4 * segment.words as usize;
         while at < end {
-            let weights: [D::Vector; V] = std::array::from_fn(|v| {
+            let weights: [Vector<D>; V] = std::array::from_fn(|v| {
                 // SAFETY: the caller's promise: V registers of weights for each word.
-                unsafe { d.load(w.wrapping_add(v * 4 * D::LANES)) }
+                unsafe { isa.load(w.wrapping_add(v * D::Isa::BYTES)) }
             });
-            w = w.wrapping_add(V * 4 * D::LANES);
+            w = w.wrapping_add(V * D::Isa::BYTES);
             for p in 0..P {
                 // SAFETY: the caller's promise: the words of the segments are readable at each pixel.
-                let x = unsafe { d.broadcast(xs[p].wrapping_add(at)) };
+                let x = unsafe { isa.splat_word(xs[p].wrapping_add(at)) };
                 for v in 0..V {
                     sums[p][v] = d.dot(sums[p][v], x, weights[v]);
                 }
@@ -117,17 +119,17 @@ unsafe fn tile<D: Dot, const P: usize, const V: usize>(
         if segment.flush {
             for p in 0..P {
                 for v in 0..V {
-                    let to = out.first.wrapping_add(p * out.stride + v * D::LANES);
+                    let to = out.first.wrapping_add(p * out.stride + v * D::Isa::LANES);
                     let mut sum = d.widen(sums[p][v]);
                     if p < n {
                         if is_written {
                             // SAFETY: the caller's promise; the first flush has written it.
-                            sum = d.add(sum, unsafe { d.load(to) });
+                            sum = isa.add32(sum, unsafe { isa.load(to) });
                         }
                         // SAFETY: the caller's promise.
-                        unsafe { d.store(to, sum) };
+                        unsafe { isa.store(to, sum) };
                     }
-                    sums[p][v] = d.zero();
+                    sums[p][v] = isa.zeros();
                 }
             }
             is_written = true;

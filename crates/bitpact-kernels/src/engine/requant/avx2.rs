@@ -5,28 +5,21 @@ use std::arch::x86_64::*;
 use super::body::{Block, Constants};
 use super::guarded::Guarded;
 use super::{BLOCK, Row};
+use crate::machine::registers::arrays::{read128, read256};
 
 /// Two registers of eight 32-bit numbers from 16 of them.
-///
-/// # Safety
-/// The CPU has AVX2.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn load16(from: &[i32; BLOCK]) -> [__m256i; 2] {
-    let at: *const i32 = from.as_ptr();
-    // SAFETY: 16 numbers are readable.
-    let low = unsafe { _mm256_loadu_si256(at.cast()) };
-    // SAFETY: as above.
-    let high = unsafe { _mm256_loadu_si256(at.wrapping_add(8).cast()) };
-    [low, high]
+    let halves = from.as_chunks::<8>().0;
+    [read256(&halves[0]), read256(&halves[1])]
 }
 
 /// Two registers of eight 32-bit numbers from 16 codes.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn widen16(from: &[u8; BLOCK]) -> [__m256i; 2] {
-    // SAFETY: 16 codes are readable.
-    let codes = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+    let codes = read128(from);
     [_mm256_cvtepu8_epi32(codes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(codes))]
 }
 
@@ -53,10 +46,8 @@ impl Finish {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     fn new<S>(block: &Block<S>) -> Finish {
-        let [lo, hi, mask] = [&block.lo, &block.hi, &block.mask].map(|bytes| {
-            // SAFETY: 16 bytes are readable.
-            _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
-        });
+        let [lo, hi, mask] =
+            [&block.lo, &block.hi, &block.mask].map(|bytes| _mm256_broadcastsi128_si256(read128(bytes)));
         Finish { lo, hi, mask, order: _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7) }
     }
 
@@ -89,7 +80,8 @@ fn pairs(pixels: usize) -> impl Iterator<Item = [usize; 2]> {
 /// [`super::body::row`] in 32 bits.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; the slices of `row` are as long as its strides and pixels say, its `y` is valid for writes.
+/// The CPU has AVX2 and FMA; the slices of `row` are as long as its strides and pixels say, its `y` is valid for
+/// writes.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<'_>) {
     let block = &constants.blocks[block];

@@ -7,6 +7,7 @@ use super::avx2::sixteen;
 use super::body::{Block, Constants};
 use super::guarded::Guarded;
 use super::{BLOCK, Row};
+use crate::machine::registers::arrays::{read128, read512};
 
 /// The last instructions of a row: from 32-bit numbers to codes.
 #[derive(Clone, Copy)]
@@ -21,10 +22,7 @@ impl Finish {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
     #[inline]
     fn new<S>(block: &Block<S>) -> Finish {
-        let [lo, hi, mask] = [&block.lo, &block.hi, &block.mask].map(|bytes| {
-            // SAFETY: 16 bytes are readable.
-            _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
-        });
+        let [lo, hi, mask] = [&block.lo, &block.hi, &block.mask].map(|bytes| _mm512_broadcast_i32x4(read128(bytes)));
         Finish { lo, hi, mask, order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) }
     }
 
@@ -54,13 +52,6 @@ impl Finish {
             }
         }
     }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-#[inline]
-fn load16(from: &[i32; BLOCK]) -> __m512i {
-    // SAFETY: 16 numbers are readable.
-    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
 /// Takes four pixels at a time, the last one more than once where they are no multiple of four, through the macro
@@ -108,7 +99,8 @@ macro_rules! by_inputs {
 /// [`super::body::row`] in 32 bits.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW, VL and DQ; the slices of `row` are as long as its strides and pixels say, its `y` is valid for writes.
+/// The CPU has AVX-512 F, BW, VL and DQ; the slices of `row` are as long as its strides and pixels say, its `y` is
+/// valid for writes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<'_>) {
     by_inputs!(i32_of(constants, block, row));
@@ -120,7 +112,7 @@ pub(super) unsafe fn row_i32(constants: &Constants<i32>, block: usize, row: Row<
 unsafe fn i32_of<const ACC2: bool, const RES: bool>(constants: &Constants<i32>, block: usize, row: Row<'_>) {
     let block = &constants.blocks[block];
     let Block { mul, mul2, res_mul, add, .. } = block;
-    let (mul, mul2, res_mul, add) = (load16(mul), load16(mul2), load16(res_mul), load16(add));
+    let (mul, mul2, res_mul, add) = (read512(mul), read512(mul2), read512(res_mul), read512(add));
     let shift = _mm_cvtsi32_si128(constants.shift as i32);
     let finish = Finish::new(block);
     macro_rules! multiply_add {
@@ -133,18 +125,16 @@ unsafe fn i32_of<const ACC2: bool, const RES: bool>(constants: &Constants<i32>, 
             let pixel = $pixel;
             // SAFETY: the caller's promise.
             let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
-            let mut sums = multiply_add!(add, load16(acc), mul);
+            let mut sums = multiply_add!(add, read512(acc), mul);
             if ACC2 {
                 // SAFETY: the caller's promise.
                 let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
-                sums = multiply_add!(sums, load16(acc2), mul2);
+                sums = multiply_add!(sums, read512(acc2), mul2);
             }
             if RES {
                 // SAFETY: the caller's promise.
                 let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
-                // SAFETY: 16 codes are readable.
-                let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
-                sums = multiply_add!(sums, _mm512_cvtepu8_epi32(res), res_mul);
+                sums = multiply_add!(sums, _mm512_cvtepu8_epi32(read128(res)), res_mul);
             }
             _mm512_sra_epi32(sums, shift)
         }};
@@ -259,10 +249,7 @@ pub(super) unsafe fn row_f32(constants: &Guarded, block: usize, row: Row<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 unsafe fn decided_of<const ACC2: bool, const RES: bool>(constants: &Guarded, block: usize, row: Row<'_>) -> usize {
     let Block { mul, mul2, res_mul, add, .. } = &constants.narrow.blocks[block];
-    let load = |from: &[f32; BLOCK]| {
-        // SAFETY: 16 numbers are readable.
-        unsafe { _mm512_loadu_ps(from.as_ptr()) }
-    };
+    let load = |from: &[f32; BLOCK]| _mm512_castsi512_ps(read512(from));
     let (mul, mul2, res_mul, add) = (load(mul), load(mul2), load(res_mul), load(add));
     let finish = Finish::new(&constants.narrow.blocks[block]);
     let width = _mm512_set1_ps(constants.width);
@@ -279,18 +266,16 @@ unsafe fn decided_of<const ACC2: bool, const RES: bool>(constants: &Guarded, blo
             if RES {
                 // SAFETY: the caller's promise.
                 let res = unsafe { sixteen(row.res, pixel * row.res_stride) };
-                // SAFETY: 16 codes are readable.
-                let res = unsafe { _mm_loadu_si128(res.as_ptr().cast()) };
-                sums = multiply_add!(sums, _mm512_cvtepu8_epi32(res), res_mul);
+                sums = multiply_add!(sums, _mm512_cvtepu8_epi32(read128(res)), res_mul);
             }
             if ACC2 {
                 // SAFETY: the caller's promise.
                 let acc2 = unsafe { sixteen(row.acc2, pixel * row.stride) };
-                sums = multiply_add!(sums, load16(acc2), mul2);
+                sums = multiply_add!(sums, read512(acc2), mul2);
             }
             // SAFETY: the caller's promise.
             let acc = unsafe { sixteen(row.acc, pixel * row.stride) };
-            let sums = multiply_add!(sums, load16(acc), mul);
+            let sums = multiply_add!(sums, read512(acc), mul);
             let least = _mm512_cvttps_epi32(sums);
             let most = _mm512_cvttps_epi32(_mm512_add_ps(sums, width));
             (least, _mm512_xor_si512(least, most))

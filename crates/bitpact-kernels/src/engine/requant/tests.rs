@@ -69,7 +69,7 @@ fn check(case: &Case, seed: u64) {
     let bound = (-i64::from(acc), i64::from(acc));
     let mut ranges = vec![vec![bound; c]; 1 + usize::from(acc2)];
     ranges.extend(res.then(|| vec![(0, 255); c]));
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         let plan = RequantU8::new(isa, &requant, &ranges, acc2).unwrap();
         assert_eq!(plan.arithmetic(), on(isa, arithmetic));
         for b in 0..blocks {
@@ -129,7 +129,7 @@ fn the_largest_sum_chooses_the_arithmetic() {
     for (add, arithmetic) in cases {
         let requant = Requantization { shift: 24, mul: vec![vec![1]], add: vec![add], lo: 0, hi: 255, bounds: vec![] };
         let ranges = [vec![(0, 10)]];
-        for isa in Isa::available() {
+        for isa in crate::testing::paths() {
             let plan = RequantU8::new(isa, &requant, &ranges, false).unwrap();
             assert_eq!(plan.arithmetic(), on(isa, arithmetic));
             let y = run(&plan, 0, 1, (&[10; 16], &[], 16), &[]);
@@ -145,7 +145,7 @@ fn sums_around_every_threshold_round_down() {
     for (largest, arithmetic) in [(5000, "i32"), (1 << 33, "f32"), (1 << 34, "f64"), (1 << 60, "i64")] {
         let requant = Requantization { shift: 4, mul: vec![vec![1]], add: vec![8], lo: 0, hi: 255, bounds: vec![] };
         let ranges = [vec![(-100, largest)]];
-        for isa in Isa::available() {
+        for isa in crate::testing::paths() {
             let plan = RequantU8::new(isa, &requant, &ranges, false).unwrap();
             assert_eq!(plan.arithmetic(), on(isa, arithmetic));
             for sum in -40..4200 {
@@ -174,7 +174,7 @@ fn float32_is_never_taken_at_its_word_near_a_threshold() {
         bounds: vec![],
     };
     let ranges = [vec![(-8_000_000, 8_000_000); BLOCK], vec![(0, 255); BLOCK]];
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         let plan = RequantU8::new(isa, &requant, &ranges, false).unwrap();
         assert_eq!(plan.arithmetic(), on(isa, "f32"));
         for res in [0_u8, 1, 100, 255] {

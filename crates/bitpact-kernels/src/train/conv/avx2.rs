@@ -1,10 +1,10 @@
 //! AVX2 kernels in f32: eight channels a register, 6 pixels x one block of 16 channels.
 
-use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::grad_kernel;
-use super::kernel::{self, Base, Lanes};
+use super::kernel::{self, Base};
+use super::lanes::F32;
 use super::sweep::{Images, Sweep};
 use crate::machine::isa::Avx2;
 
@@ -54,64 +54,4 @@ unsafe fn weight_grad_f32_4x16(
 ) {
     // SAFETY: the caller's promise.
     unsafe { grad_kernel::weight_grad::<_, 4, 2, 0, 0>(F32(isa), sweep, images, x, dy, partial, blocks) }
-}
-
-#[derive(Clone, Copy)]
-struct F32(Avx2);
-
-impl Lanes for F32 {
-    type X = f32;
-    type W = f32;
-    type Y = f32;
-    type Sums = __m256;
-    type Word = __m256;
-    type Weights = __m256;
-    const WIDTH: usize = 8;
-    const WORD: usize = 1;
-    const WEIGHTS: usize = 8;
-    const UNROLL: bool = false;
-
-    #[inline(always)]
-    fn zero(self) -> __m256 {
-        // SAFETY: self proves the features.
-        unsafe { _mm256_setzero_ps() }
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, sums: __m256, x: __m256, w: __m256) -> __m256 {
-        // SAFETY: self proves the features.
-        unsafe { _mm256_fmadd_ps(x, w, sums) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: self proves the features.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn word(self, x: *const f32) -> __m256 {
-        // SAFETY: the caller's promise.
-        let x = unsafe { *x };
-        // SAFETY: self proves the features.
-        unsafe { _mm256_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    unsafe fn weights(self, w: *const f32) -> __m256 {
-        // SAFETY: self proves the features; the caller promises 8 readable elements.
-        unsafe { _mm256_loadu_ps(w) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(self, y: *const f32) -> __m256 {
-        // SAFETY: self proves the features; the caller promises 8 readable elements.
-        unsafe { _mm256_loadu_ps(y) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, y: *mut f32, sums: __m256) {
-        // SAFETY: self proves the features; the caller promises 8 writable elements.
-        unsafe { _mm256_storeu_ps(y, sums) }
-    }
 }

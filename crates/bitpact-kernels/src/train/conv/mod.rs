@@ -28,6 +28,8 @@ mod int8;
 mod int_sweep;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod reference;
 pub mod rounded;
 pub(crate) mod sweep;

@@ -1,20 +1,8 @@
 //! Every path against naive f64 and i64 definitions, and against the scalar path, over awkward sizes.
 
 use super::*;
+use crate::testing::paths;
 use crate::{Isa, Layout};
-
-/// The paths to test. One this machine lacks is printed, and an error if `BITPACT_REQUIRE_ISA` lists it.
-fn paths() -> Vec<Isa> {
-    let required = std::env::var("BITPACT_REQUIRE_ISA").unwrap_or_default();
-    for name in required.split(',').filter(|name| !name.is_empty()) {
-        let isa: Isa = name.trim().parse().expect("BITPACT_REQUIRE_ISA");
-        assert!(isa.is_available(), "BITPACT_REQUIRE_ISA lists {isa}, which this machine lacks");
-    }
-    for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
-        println!("not tested: this machine has no {isa}");
-    }
-    Isa::available()
-}
 
 struct Numbers(u64);
 

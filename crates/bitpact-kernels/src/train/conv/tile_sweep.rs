@@ -76,8 +76,8 @@ impl TileSweep {
     /// elements written.
     ///
     /// # Safety
-    /// `x` is valid for reads of the sweep's x length, `y` for reads and writes of its y length, `packed` for reads of the sweep's packed
-    /// elements, `init` for reads of a value for every channel where `start` is `Init`.
+    /// `x` is valid for reads of the sweep's x length, `y` for reads and writes of its y length, `packed` for reads of
+    /// the sweep's packed elements, `init` for reads of a value for every channel where `start` is `Init`.
     pub(super) unsafe fn run(
         &self,
         amx: Amx,

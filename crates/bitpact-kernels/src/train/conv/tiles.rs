@@ -75,7 +75,8 @@ macro_rules! kernel {
         #[doc = $doc]
         ///
         /// # Safety
-        /// AMX is there and this thread's tiles are configured; every address that the job's pointers, rows and steps name is valid.
+        /// AMX is there and this thread's tiles are configured; every address that the job's pointers, rows and steps
+        /// name is valid.
         unsafe fn $name(job: &Job) {
             // SAFETY: the caller's promise; every register and tile written is declared.
             unsafe {
@@ -185,8 +186,8 @@ pub(super) fn config(rows: usize, words: usize) -> TileConfig {
 /// Runs a job.
 ///
 /// # Safety
-/// AMX is there and this thread's tiles are as [`config`] says. Every address that the job's pointers, rows and steps name, for the
-/// tiles of the shape, is valid.
+/// AMX is there and this thread's tiles are as [`config`] says. Every address that the job's pointers, rows and steps
+/// name, for the tiles of the shape, is valid.
 pub(super) unsafe fn run(product: Product, shape: Shape, job: &Job) {
     let kernel: unsafe fn(&Job) = match (product, shape) {
         (Product::U8S8, Shape::FourByOne) => four_u8s8,

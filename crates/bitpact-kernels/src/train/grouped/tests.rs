@@ -74,7 +74,7 @@ fn close(what: &str, got: &[f32], want: &[f32]) {
 
 #[test]
 fn integers_are_those_of_the_dense_convolution() {
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         for (g, groups, size) in cases() {
             let Images { x, y, .. } = images(g, size);
             let key = Key::new(3);
@@ -103,7 +103,7 @@ fn integers_are_those_of_the_dense_convolution() {
 
 #[test]
 fn floats_are_those_of_the_dense_convolution() {
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         for (g, groups, size) in cases() {
             let Images { x, y, dy } = images(g, size);
             let what = format!("{isa} {g:?} {groups} groups");

@@ -47,7 +47,7 @@ fn pixels(case: &Case) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
 
 #[test]
 fn codes_equal_the_core_arithmetic_bit_for_bit() {
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         for (seed, (h, w, c)) in [(1, 1, 3), (5, 7, 16), (4, 4, 40)].into_iter().enumerate() {
             let case = case(h, w, c, seed as u64);
             for residual in [false, true] {
@@ -83,7 +83,7 @@ fn codes_equal_the_core_arithmetic_bit_for_bit() {
 #[test]
 fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
     let case = case(5, 7, 20, 1);
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         for zero in [0u8, 9] {
             let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero };
             let mut codes = vec![99u8; case.bordered.len()];
@@ -118,7 +118,7 @@ fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
 fn exact_ties_round_to_even() {
     let shape = Layout::new(1, 16, 16, 0);
     let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16).collect();
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         let mut codes = vec![0u8; shape.len()];
         let out = Output::Codes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 255.0, limits: &[] };
         apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
@@ -133,7 +133,7 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     let (alpha, q_max) = (1.5f32, 15.0f32);
     let inverse_step = q_max / alpha;
     let (xa, xb) = (vec![0.01f32; case.shape.cs], vec![0.3f32; case.shape.cs]);
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
             let activation = Activation::Clip { quant, alpha, inverse_step, q_max };
             let mut g = case.g.clone();
@@ -188,7 +188,7 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
     let inverse_step = q_max / 1.5;
     let (alphas, limits) = clips(case.shape, inverse_step, q_max);
     let ones = vec![1f32; case.shape.cs];
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
             let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero: 2 };
             let z = Accumulators::Int(&case.z);
@@ -240,7 +240,7 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
 fn relu_and_keep() {
     let shape = Layout::new(1, 3, 16, 0);
     let z: Vec<f32> = (0..48).map(|i| i as f32 - 24.0).collect();
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         let mut y = vec![0f32; 48];
         let out = Output::Relu { values: &mut y, layout: shape };
         apply(isa, shape, Accumulators::Real(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
@@ -264,7 +264,7 @@ fn relu_and_keep() {
 fn backward_apply_and_statistics_match_their_formulas() {
     let case = case(3, 4, 32, 3);
     let real: Vec<f32> = case.z.iter().map(|&z| z as f32).collect();
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         let mut dz = vec![7f32; case.bordered.len()];
         let (k1, k2, k3) = (vec![2.0f32; 32], vec![0.25f32; 32], vec![-1.0f32; 32]);
         let z = Accumulators::Int(&case.z);
@@ -289,7 +289,9 @@ fn backward_apply_and_statistics_match_their_formulas() {
 #[test]
 fn widen_subtracts_the_zero_point_by_channel() {
     let codes: Vec<u8> = (0..=255).chain(0..36).collect();
-    for (isa, channels) in Isa::available().into_iter().flat_map(|isa| [4, 16, 48].map(|channels| (isa, channels))) {
+    for (isa, channels) in
+        crate::testing::paths().into_iter().flat_map(|isa| [4, 16, 48].map(|channels| (isa, channels)))
+    {
         for uniform in [false, true] {
             let zero: Vec<f32> = (0..channels).map(|i| if uniform { 7.0 } else { (i * 37 % 256) as f32 }).collect();
             let mut values = vec![0f32; codes.len()];
@@ -316,7 +318,7 @@ fn gradients_round_to_the_nearest_bfloat16_and_ties_to_even() {
     let special =
         [0x3f80_8000u32, 0x3f81_8000, 0xbf80_8001, 0x7f7f_0000, 0x7f7f_ffff, 0x0000_0000, 0x0000_0001, 0x7f80_0000];
     g.extend(special.iter().chain(&special).map(|&bits| f32::from_bits(bits)));
-    for isa in Isa::available() {
+    for isa in crate::testing::paths() {
         let (mut real, mut bytes) = (vec![0f32; g.len()], vec![0u8; 2 * g.len()]);
         gradient_of(isa, &g, GradientOutput::Rounded(&mut real));
         gradient_of(isa, &g, GradientOutput::Bf16(&mut bytes));
@@ -341,7 +343,7 @@ fn random_rounding_is_unbiased_bounded_and_the_same_on_every_path() {
     for value in [0.0f32, 0.25, -0.7, 3.5, 126.9, -126.9, 127.0, -127.0] {
         let g = vec![value; N];
         let mut first = None;
-        for isa in Isa::available() {
+        for isa in crate::testing::paths() {
             let mut bytes = vec![0u8; N];
             gradient_of(isa, &g, GradientOutput::S8 { bytes: &mut bytes, random: 77 });
             let codes: Vec<i32> = bytes.iter().map(|&b| i32::from(b) - 128).collect();

@@ -18,7 +18,7 @@ fn maxima_and_their_gradient_follow_the_definition() {
         let x = image(x_layout, 5);
         let mut y = vec![0u8; y_layout.len()];
         max_forward(window, &x, x_layout, &mut y, y_layout);
-        for isa in Isa::available() {
+        for isa in crate::testing::paths() {
             let (pool, scratch) = (Pool::new(2), [0, 1].map(|_| Mutex::new(Scratch::default())));
             for workers in [Workers::One(&scratch[0]), Workers::All(&pool, &scratch)] {
                 let mut codes = vec![0u8; y_layout.len()];

@@ -7,11 +7,12 @@
 //! sum of w * x = step * (sum of u * x) - zero * (sum of x)
 //! ```
 //!
-//! where the last sum is one number a pixel. The digits of a group of consecutive channels are the index of a table of 16 or 64 bytes,
-//! of which there is one for each value the group's codes may take, made when the kernel is: entry `d` of a table is the sum of its
-//! codes times the digits of `d`. Where those would be too many, there is one for each value of half of the codes, and a group's table is the sum of
-//! two. `prepare` replaces every group of codes by the places of its tables. Sums are taken in bytes, and widened before the
-//! digits that were met could carry one beyond 255.
+//! where the last sum is one number a pixel. The digits of a group of consecutive channels are the index of a table of
+//! 16 or 64 bytes, of which there is one for each value the group's codes may take, made when the kernel is: entry `d`
+//! of a table is the sum of its codes times the digits of `d`. Where those would be too many, there is one for each
+//! value of half of the codes, and a group's table is the sum of two. `prepare` replaces every group of codes by the
+//! places of its tables. Sums are taken in bytes, and widened before the digits that were met could carry one beyond
+//! 255.
 
 mod digits;
 mod nest;
@@ -25,11 +26,12 @@ use super::walk::{Pixels, Walk};
 use super::{Builder, Product, ProductSpec};
 use crate::machine::isa::{Avx512, Isa, Proof};
 use crate::machine::layout::{Aligned, Layout};
+use crate::machine::registers::Registers;
 use crate::machine::weights::Weights;
 use digits::Digits;
 use nest::Panel;
 use places::{Strip, Tables};
-use shuffle::{Avx2Bytes, Avx512Bytes, Shuffle, Vbmi};
+use shuffle::{Shuffle, Sixteen, Vbmi};
 
 /// Most bytes of the tables of one term: they share the first-level cache with the codes and the sums.
 const MOST_TABLE_BYTES: usize = 4096;
@@ -75,10 +77,10 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     let digits = Digits::of(spec.codes)?;
     match isa.prove() {
         Proof::Scalar => None,
-        Proof::Avx2(token) => Some(build(Avx2Bytes(token), digits, spec)),
+        Proof::Avx2(token) => Some(build(Sixteen(token), digits, spec)),
         Proof::Avx512(token) => match vbmi(token, digits, spec.x_max) {
             Some(vbmi) => Some(build(vbmi, digits, spec)),
-            None => Some(build(Avx512Bytes(token), digits, spec)),
+            None => Some(build(Sixteen(token), digits, spec)),
         },
     }
 }
@@ -157,12 +159,12 @@ impl<S: Shuffle> Lookup<S> {
         if window_codes * u64::from(spec.x_max) * largest_digit > LARGEST_SUM {
             return None;
         }
-        let channels = g.cout.next_multiple_of(S::BYTES);
+        let channels = g.cout.next_multiple_of(S::Isa::BYTES);
         // Digits of two bits gain less than they would lose to a register with a third of its channels unused.
         if digits.bits == 2 && 3 * g.cout < 2 * channels {
             return None;
         }
-        let block = if channels.is_multiple_of(2 * S::BYTES) { 2 * S::BYTES } else { S::BYTES };
+        let block = if channels.is_multiple_of(2 * S::Isa::BYTES) { 2 * S::Isa::BYTES } else { S::Isa::BYTES };
         let places = tables::<S>(digits, spec.x_max)?;
         let groups = g.cin.div_ceil(places.group());
         let mut kernel = Self {
@@ -362,7 +364,7 @@ impl<S: Shuffle> Product for Lookup<S> {
             let source = Pixels::new(&self.walk, places.as_ptr(), 2 * self.places.terms);
             // SAFETY: `places` holds what these rows read, each the place of a table of its term; panels are made of
             // the window's words; the block's channels lie inside each pixel's `stride` sums.
-            unsafe { self.shuffle.run(source, panel, (self.block / S::BYTES, self.places.terms), to) };
+            unsafe { self.shuffle.run(source, panel, (self.block / S::Isa::BYTES, self.places.terms), to) };
             let beyond = self.cout.saturating_sub(b * self.block);
             if beyond < self.block {
                 acc[i * self.block..].chunks_mut(stride).for_each(|acc| acc[beyond..self.block].fill(0));
@@ -396,7 +398,7 @@ mod tests {
                 acc
             };
             let expected = sums(&Reference::new(&spec));
-            let small = Lookup::new(Avx512Bytes(token), digits, &spec).expect("tables of 16");
+            let small = Lookup::new(Sixteen(token), digits, &spec).expect("tables of 16");
             assert!(sums(&small) == expected, "{levels} levels, {cin} channels, codes to {x_max}");
             if let Some(vbmi) = vbmi(token, digits, x_max as u8) {
                 let large = Lookup::new(vbmi, digits, &spec).expect("tables of 64");

@@ -2,6 +2,10 @@
 
 use super::shuffle::Shuffle;
 use crate::engine::product::tile::{Segment, Source, Sums};
+use crate::machine::registers::Registers;
+
+/// A register of a [`Shuffle`].
+type Vector<S> = <<S as Shuffle>::Isa as Registers>::Ints;
 
 /// One block of channels.
 #[derive(Clone, Copy)]
@@ -20,19 +24,20 @@ pub(super) struct Panel<'a> {
 /// for its loads, and reading two places at once saves one.
 ///
 /// # Safety
-/// `N * T` places are readable at each pixel, `ENTRIES` bytes of tables at each place's value, `N * V` registers at `index`.
+/// `N * T` places are readable at each pixel, `ENTRIES` bytes of tables at each place's value, `N * V` registers at
+/// `index`.
 #[inline(always)]
 unsafe fn add<S: Shuffle, const P: usize, const V: usize, const T: usize, const N: usize>(
     s: S,
     tables: &[u8],
     xs: [*const u8; P],
     index: *const u8,
-    bytes: &mut [[S::Vector; V]; P],
+    bytes: &mut [[Vector<S>; V]; P],
 ) {
-    let indices: [[S::Vector; V]; N] = std::array::from_fn(|group| {
+    let indices: [[Vector<S>; V]; N] = std::array::from_fn(|group| {
         std::array::from_fn(|v| {
             // SAFETY: the caller's promise.
-            unsafe { s.load(index.wrapping_add((group * V + v) * S::BYTES)) }
+            unsafe { s.isa().load(index.wrapping_add((group * V + v) * S::Isa::BYTES)) }
         })
     });
     for p in 0..P {
@@ -48,9 +53,9 @@ unsafe fn add<S: Shuffle, const P: usize, const V: usize, const T: usize, const 
                 // SAFETY: the caller's promise: a place is that of a table.
                 unsafe { s.table(tables.as_ptr().wrapping_add(place)) }
             };
-            let table = (1..T).fold(term(0), |table, t| s.add_bytes(table, term(t)));
+            let table = (1..T).fold(term(0), |table, t| s.isa().add8(table, term(t)));
             for v in 0..V {
-                bytes[p][v] = s.add_bytes(bytes[p][v], s.entries(table, indices[group][v]));
+                bytes[p][v] = s.isa().add8(bytes[p][v], s.entries(table, indices[group][v]));
             }
         }
     }
@@ -69,29 +74,29 @@ unsafe fn tile<S: Shuffle, const P: usize, const V: usize, const T: usize>(
     to: Sums,
 ) {
     let mut index = panel.indices.as_ptr();
-    let mut bytes = [[s.zeros(); V]; P];
+    let mut bytes = [[s.isa().zeros(); V]; P];
     // Both bytes of each 16 bits as one number, and the odd bytes.
-    let mut both = [[s.zeros(); V]; P];
-    let mut odd = [[s.zeros(); V]; P];
+    let mut both = [[s.isa().zeros(); V]; P];
+    let mut odd = [[s.isa().zeros(); V]; P];
     for segment in panel.segments {
         let mut at = 2 * T * segment.offset as usize;
         let mut left = segment.words as usize;
-        while T == 1 && S::BYTES == 64 && left >= 2 {
+        while T == 1 && S::Isa::BYTES == 64 && left >= 2 {
             // SAFETY: the caller's promise; two groups are left.
             unsafe { add::<S, P, V, 1, 2>(s, panel.tables, xs.map(|x| x.wrapping_add(at)), index, &mut bytes) };
-            (index, at, left) = (index.wrapping_add(2 * V * S::BYTES), at + 4, left - 2);
+            (index, at, left) = (index.wrapping_add(2 * V * S::Isa::BYTES), at + 4, left - 2);
         }
         while left > 0 {
             // SAFETY: the caller's promise.
             unsafe { add::<S, P, V, T, 1>(s, panel.tables, xs.map(|x| x.wrapping_add(at)), index, &mut bytes) };
-            (index, at, left) = (index.wrapping_add(V * S::BYTES), at + 2 * T, left - 1);
+            (index, at, left) = (index.wrapping_add(V * S::Isa::BYTES), at + 2 * T, left - 1);
         }
         if segment.flush {
             for p in 0..P {
                 for v in 0..V {
-                    both[p][v] = s.add(both[p][v], bytes[p][v]);
-                    odd[p][v] = s.add(odd[p][v], s.odd(bytes[p][v]));
-                    bytes[p][v] = s.zeros();
+                    both[p][v] = s.isa().add16(both[p][v], bytes[p][v]);
+                    odd[p][v] = s.isa().add16(odd[p][v], s.isa().upper_bytes(bytes[p][v]));
+                    bytes[p][v] = s.isa().zeros();
                 }
             }
         }
@@ -99,13 +104,27 @@ unsafe fn tile<S: Shuffle, const P: usize, const V: usize, const T: usize>(
     for p in 0..n {
         let less = panel.zero * u32::from_le_bytes(panel.sums[done + p]) as i32;
         for v in 0..V {
-            let even = s.even(both[p][v], odd[p][v]);
-            let to = to.first.wrapping_add((done + p) * to.stride + v * S::BYTES);
+            let even = s.isa().sub16(both[p][v], s.isa().raised_bytes(odd[p][v]));
+            let to = to.first.wrapping_add((done + p) * to.stride + v * S::Isa::BYTES);
             // SAFETY: the caller's promise.
-            unsafe { s.finish(even, panel.step, less, to) };
+            unsafe { finish(s.isa(), even, panel.step, less, to) };
             // SAFETY: the caller's promise.
-            unsafe { s.finish(odd[p][v], panel.step, less, to.wrapping_add(S::BYTES / 2)) };
+            unsafe { finish(s.isa(), odd[p][v], panel.step, less, to.wrapping_add(S::Isa::BYTES / 2)) };
         }
+    }
+}
+
+/// Writes `step * sums - less` of `WORDS` sums of 16 bits without sign.
+///
+/// # Safety
+/// `to` is valid for writes of `WORDS` numbers.
+#[inline(always)]
+unsafe fn finish<R: Registers>(r: R, sums: R::Ints, step: i32, less: i32, to: *mut i32) {
+    let halves = [r.first_words(sums), r.last_words(sums)];
+    for (i, half) in halves.into_iter().enumerate() {
+        let sums = r.sub32(r.multiply32(half, r.splat32(step)), r.splat32(less));
+        // SAFETY: the caller's promise, half of it.
+        unsafe { r.store(to.wrapping_add(R::LANES * i), sums) };
     }
 }
 

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::shuffle::Vbmi;
+use crate::machine::registers::arrays::read512;
 
 /// How codes choose tables: the first `codes` of a pixel's channels one of the first term, the next `codes` one of the
 /// second, and so on.
@@ -116,15 +117,11 @@ impl Tables {
     fn threes(&self, strip: Strip<'_>) {
         const CODES: usize = 48;
         let bits = self.code_bits;
-        let load = |bytes: [u8; 64]| {
-            // SAFETY: 64 bytes are readable.
-            unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-        };
-        let spread = load(std::array::from_fn(|i| (i / 4 * 3 + (i % 4).min(2)) as u8));
+        let spread: [u8; 64] = std::array::from_fn(|i| (i / 4 * 3 + (i % 4).min(2)) as u8);
+        let spread = read512(&spread);
         let factors = _mm512_set1_epi32(i32::from_le_bytes([1, 1 << bits, 1 << (2 * bits), 0]));
         let terms: [i32; 16] = std::array::from_fn(|i| (i % self.terms * self.term_bytes()) as i32);
-        // SAFETY: sixteen numbers are readable.
-        let terms = unsafe { _mm512_loadu_si512(terms.as_ptr().cast()) };
+        let terms = read512(&terms);
         let entries = _mm_cvtsi32_si128(self.entries.ilog2() as i32);
         let mask = _mm512_set1_epi8((1 << bits) - 1);
         for (codes, places, sum) in strip.pixels() {

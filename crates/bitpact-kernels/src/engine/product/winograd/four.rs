@@ -22,9 +22,9 @@
 
 use std::ops::Range;
 
-use super::simd::{Registers, Simd};
-use super::{Form, LANES, Lane, Patch, Place};
+use super::{Form, LANES, Lane, Patch, Place, Simd};
 use crate::machine::isa::{Avx2, Avx512};
+use crate::machine::registers::Registers;
 
 /// Positions along an axis.
 pub(super) const SIDE: usize = 6;
@@ -158,10 +158,10 @@ unsafe fn input<R: Registers>(
     distance: usize,
 ) {
     for c in channels.step_by(R::WORDS) {
-        let columns: [[R::Vector; SIDE]; SIDE] = std::array::from_fn(|x| {
+        let columns: [[R::Ints; SIDE]; SIDE] = std::array::from_fn(|x| {
             let column = std::array::from_fn(|y| {
                 // SAFETY: the caller's promise.
-                unsafe { r.codes(pixels[y][x].wrapping_add(c)) }
+                unsafe { r.load_codes(pixels[y][x].wrapping_add(c)) }
             });
             input_axis(r, column)
         });
@@ -176,7 +176,7 @@ unsafe fn input<R: Registers>(
 }
 
 #[inline(always)]
-fn input_axis<R: Registers>(r: R, d: [R::Vector; SIDE]) -> [R::Vector; SIDE] {
+fn input_axis<R: Registers>(r: R, d: [R::Ints; SIDE]) -> [R::Ints; SIDE] {
     let far = r.sub16(d[4], r.four_times16(d[2]));
     let far_odd = r.sub16(d[3], r.four_times16(d[1]));
     let near = r.sub16(d[4], d[2]);
@@ -198,8 +198,8 @@ fn input_axis<R: Registers>(r: R, d: [R::Vector; SIDE]) -> [R::Vector; SIDE] {
 #[inline(always)]
 unsafe fn output<R: Registers>(r: R, sums: *const i32, distance: usize, block: usize, to: Place<'_>) {
     let acc = to.acc.as_mut_ptr();
-    for c in (0..block).step_by(R::SUMS) {
-        let columns: [[R::Vector; TILE]; SIDE] = std::array::from_fn(|x| {
+    for c in (0..block).step_by(R::LANES) {
+        let columns: [[R::Ints; TILE]; SIDE] = std::array::from_fn(|x| {
             let column = std::array::from_fn(|y| {
                 // SAFETY: the caller's promise.
                 unsafe { r.load(sums.wrapping_add((SIDE * y + x) * distance + c)) }
@@ -210,7 +210,7 @@ unsafe fn output<R: Registers>(r: R, sums: *const i32, distance: usize, block: u
             let row = output_axis(r, std::array::from_fn(|x| columns[x][i]));
             for (j, times) in row.into_iter().enumerate() {
                 let Some(at) = to.at(i, j) else { continue };
-                let y = r.scale32(times, NINTH, SHIFTS[i] + SHIFTS[j]);
+                let y = r.shift_right32(r.multiply32(times, r.splat32(NINTH)), SHIFTS[i] + SHIFTS[j]);
                 // SAFETY: the caller's promise.
                 unsafe { r.store(acc.wrapping_add(at + c), y) };
             }
@@ -219,7 +219,7 @@ unsafe fn output<R: Registers>(r: R, sums: *const i32, distance: usize, block: u
 }
 
 #[inline(always)]
-fn output_axis<R: Registers>(r: R, m: [R::Vector; SIDE]) -> [R::Vector; TILE] {
+fn output_axis<R: Registers>(r: R, m: [R::Ints; SIDE]) -> [R::Ints; TILE] {
     let (near, near_odd) = (r.add32(m[1], m[2]), r.sub32(m[1], m[2]));
     let (far, far_odd) = (r.add32(m[3], m[4]), r.sub32(m[3], m[4]));
     [

@@ -7,23 +7,28 @@
 //! modulo 2^32, so the outputs are exact where they fit 32 bits times the power of two.
 
 mod four;
-mod simd;
 mod two;
 mod windows;
 
 use std::ops::Range;
 
-use super::dot::{Narrow, Vnni256, Vnni512, Words16, Words512};
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
 use super::tile::{Block, Flat, Sums};
 use super::{Builder, Product, ProductSpec};
-use crate::machine::isa::{AvxVnni, Isa, Proof};
+use crate::machine::isa::{Avx2, Avx512, AvxVnni, Isa, Proof};
 use crate::machine::layout::{Aligned, Layout};
+use crate::machine::registers::dot::{Bytes, Narrow, Words};
 use four::Four;
-use simd::Simd;
 use two::{Elements, Two};
 use windows::Windows;
+
+/// The instructions of the transforms.
+#[derive(Debug, Clone, Copy)]
+enum Simd {
+    Avx2(Avx2),
+    Avx512(Avx512),
+}
 
 /// Input channels from which on the saved products make up for the transforms, for codes of bytes. Measured on AVX2: at
 /// 16 channels F(2x2) reached 0.65 times the direct kernel, at 32 they were even. Wider codes gain from the first
@@ -78,24 +83,24 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
         Proof::Avx2(token) => {
             let (simd, vnni) = (Simd::Avx2(token), AvxVnni::detect().filter(|_| isa == Isa::AvxVnni));
             let two: Option<Builder<'a>> = match vnni {
-                Some(vnni) if is_bytes => Some(bytes(Vnni256(vnni), simd, 16, spec)),
+                Some(vnni) if is_bytes => Some(bytes(Bytes(vnni), simd, 16, spec)),
                 // With VNNI a product of bytes costs half of one of words, which the fewer products would only just
                 // make up.
                 Some(_) => None,
                 None if is_bytes => Some(bytes(Narrow(token), simd, 16, spec)),
                 None => {
                     let form = Two { simd, elements: Elements::Words };
-                    Some(Box::new(move || Some(Box::new(Winograd::words(Words16(token), form, 16, spec)))))
+                    Some(Box::new(move || Some(Box::new(Winograd::words(Words(token), form, 16, spec)))))
                 }
             };
-            let four = if has_four && vnni.is_none() { fours(Words16(token), simd, 16, spec) } else { Vec::new() };
+            let four = if has_four && vnni.is_none() { fours(Words(token), simd, 16, spec) } else { Vec::new() };
             if is_bytes { two.into_iter().chain(four).collect() } else { four.into_iter().chain(two).collect() }
         }
         Proof::Avx512(token) => {
             let (simd, block) = (Simd::Avx512(token), if g.cout > 16 { 32 } else { 16 });
             match is_bytes {
-                true => vec![bytes(Vnni512(token), simd, block, spec)],
-                false if has_four => fours(Words512(token), simd, block, spec),
+                true => vec![bytes(Bytes(token), simd, block, spec)],
+                false if has_four => fours(Words(token), simd, block, spec),
                 false => Vec::new(),
             }
         }

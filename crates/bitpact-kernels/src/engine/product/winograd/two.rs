@@ -16,10 +16,10 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{Registers, Simd};
-use super::{Form, LANES, Lane, Patch, Place};
+use super::{Form, LANES, Lane, Patch, Place, Simd};
 use crate::machine::isa::{Avx2, Avx512};
 use crate::machine::layout::Layout;
+use crate::machine::registers::Registers;
 
 /// Positions of a transformed patch.
 pub(super) const POSITIONS: usize = 16;
@@ -258,15 +258,15 @@ unsafe fn combined<R: Registers>(
     block: usize,
     to: Place<'_>,
 ) {
-    let first = |m: [R::Vector; 4]| r.add32(r.add32(r.twice32(m[0]), m[1]), m[2]);
-    let second = |m: [R::Vector; 4]| r.sub32(r.sub32(m[1], m[2]), r.twice32(m[3]));
+    let first = |m: [R::Ints; 4]| r.add32(r.add32(r.twice32(m[0]), m[1]), m[2]);
+    let second = |m: [R::Ints; 4]| r.sub32(r.sub32(m[1], m[2]), r.twice32(m[3]));
     let acc = to.acc.as_mut_ptr();
-    for c in (0..block).step_by(R::SUMS) {
+    for c in (0..block).step_by(R::LANES) {
         let m = |position: usize| {
             // SAFETY: the caller's promise.
             unsafe { r.load(sums.wrapping_add(position * distance + c)) }
         };
-        let columns: [[R::Vector; 4]; 2] = {
+        let columns: [[R::Ints; 4]; 2] = {
             let column = |j: usize| [m(j), m(4 + j), m(8 + j), m(12 + j)];
             let columns = [column(0), column(1), column(2), column(3)];
             [columns.map(first), columns.map(second)]

@@ -3,9 +3,9 @@
 
 use super::super::tile::{Block, Segment};
 use super::four::{POSITIONS, SIDE};
-use super::simd::{Registers, Simd};
-use super::{LANES, ProductSpec};
+use super::{LANES, ProductSpec, Simd};
 use crate::machine::isa::{Avx2, Avx512};
+use crate::machine::registers::Registers;
 use crate::machine::weights::Weights;
 
 /// Taps of a window.
@@ -128,11 +128,11 @@ unsafe fn transform<R: Registers, const PART_NUMBER: usize>(
     let registers = 2 * LANES / R::WORDS;
     for register in 0..registers * words {
         let (word, part) = (register / registers, register % registers);
-        let columns: [[R::Vector; 2]; 3] = std::array::from_fn(|x| {
+        let columns: [[R::Ints; 2]; 3] = std::array::from_fn(|x| {
             let g = std::array::from_fn(|y| {
                 let tap = windows.wrapping_add((word * TAPS + 3 * y + x) * 2 * LANES + part * R::WORDS);
                 // SAFETY: the caller's promise.
-                unsafe { r.weights(tap) }
+                unsafe { r.load_weights(tap) }
             });
             two_of_axis::<R, PART_NUMBER>(r, g)
         });
@@ -147,13 +147,13 @@ unsafe fn transform<R: Registers, const PART_NUMBER: usize>(
 }
 
 #[inline(always)]
-fn six_times<R: Registers>(r: R, a: R::Vector) -> R::Vector {
+fn six_times<R: Registers>(r: R, a: R::Ints) -> R::Ints {
     r.add16(r.twice16(a), r.four_times16(a))
 }
 
 /// The transforms of a part.
 #[inline(always)]
-fn two_of_axis<R: Registers, const PART_NUMBER: usize>(r: R, g: [R::Vector; 3]) -> [R::Vector; 2] {
+fn two_of_axis<R: Registers, const PART_NUMBER: usize>(r: R, g: [R::Ints; 3]) -> [R::Ints; 2] {
     let (ends, middle) = match PART_NUMBER {
         0 => return [six_times(r, g[0]), six_times(r, g[2])],
         1 => (r.add16(g[0], g[2]), g[1]),
@@ -164,7 +164,7 @@ fn two_of_axis<R: Registers, const PART_NUMBER: usize>(r: R, g: [R::Vector; 3]) 
 
 /// All transforms, in their order.
 #[inline(always)]
-fn axis<R: Registers>(r: R, g: [R::Vector; 3]) -> [R::Vector; SIDE] {
+fn axis<R: Registers>(r: R, g: [R::Ints; 3]) -> [R::Ints; SIDE] {
     let [first, last] = two_of_axis::<R, 0>(r, g);
     let [a, b] = two_of_axis::<R, 1>(r, g);
     let [c, d] = two_of_axis::<R, 2>(r, g);

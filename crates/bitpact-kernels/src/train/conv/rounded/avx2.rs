@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::weight_grad::{TILE, Words};
 use crate::machine::isa::{Avx2, AvxVnni};
+use crate::machine::registers::arrays::{read256, write256};
 use crate::train::conv::LANES;
 
 /// Channels of x whose sums are in registers at once.
@@ -177,10 +178,6 @@ unsafe fn code_word(x: *const u8) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn add(out: &mut [i32; ROWS * LANES], sums: &[[__m256i; 2]; ROWS]) {
     for (out, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(sums.as_flattened()) {
-        // SAFETY: 8 elements.
-        let old = unsafe { _mm256_loadu_si256(out.as_ptr().cast()) };
-        let new = _mm256_add_epi32(old, *sum);
-        // SAFETY: 8 elements.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), new) };
+        write256(out, _mm256_add_epi32(read256(out), *sum));
     }
 }

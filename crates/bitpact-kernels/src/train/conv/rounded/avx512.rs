@@ -4,8 +4,11 @@ use std::arch::x86_64::*;
 
 use super::weight_grad::{TILE, Words};
 use crate::machine::isa::{Avx512, Bf16};
+use crate::machine::registers::arrays::{read512, write512};
+use crate::machine::registers::dot::Bytes;
 use crate::train::conv::LANES;
 use crate::train::conv::kernel::{self, Base, Lanes};
+use crate::train::conv::lanes::{Codes, Pairs};
 use crate::train::conv::sweep::Sweep;
 
 /// Channels of x whose sums are in registers at once.
@@ -53,11 +56,8 @@ unsafe fn weights_bf16_8x16(isa: Bf16, w: &Words, tile: &mut [f32; TILE]) {
         // SAFETY: the caller's promise.
         let sums = unsafe { words_of(Pairs(isa), w, half * ROWS) };
         for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            // SAFETY: 16 elements.
-            let old = unsafe { _mm512_loadu_ps(out.as_ptr()) };
-            let new = _mm512_add_ps(old, sum);
-            // SAFETY: 16 elements.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), new) };
+            let new = _mm512_add_ps(_mm512_castsi512_ps(read512(out)), sum);
+            write512(out, _mm512_castps_si512(new));
         }
     }
 }
@@ -78,13 +78,9 @@ pub(super) fn weights_s8(isa: Avx512, w: &Words, tile: &mut [i32; TILE]) {
 unsafe fn weights_s8_8x16(isa: Avx512, w: &Words, tile: &mut [i32; TILE]) {
     for (half, out) in tile.as_chunks_mut::<{ ROWS * LANES }>().0.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        let sums = unsafe { words_of(crate::train::conv::avx512::U8S8(isa), w, half * ROWS) };
+        let sums = unsafe { words_of(Codes { dot: Bytes(isa), reach: usize::MAX }, w, half * ROWS) };
         for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            // SAFETY: 16 elements.
-            let old = unsafe { _mm512_loadu_epi32(out.as_ptr()) };
-            let new = _mm512_add_epi32(old, sum);
-            // SAFETY: 16 elements.
-            unsafe { _mm512_storeu_epi32(out.as_mut_ptr(), new) };
+            write512(out, _mm512_add_epi32(read512(out), sum));
         }
     }
 }
@@ -108,69 +104,4 @@ unsafe fn words_of<L: Lanes>(lanes: L, w: &Words, first: usize) -> [L::Sums; ROW
         dz = dz.wrapping_add(w.word);
     }
     sums
-}
-
-/// Pairs of bfloat16, kept as bytes.
-#[derive(Clone, Copy)]
-struct Pairs(Bf16);
-
-impl Lanes for Pairs {
-    type X = [u8; 2];
-    type W = [u8; 2];
-    type Y = f32;
-    type Sums = __m512;
-    type Word = __m512i;
-    type Weights = __m512i;
-    const WIDTH: usize = 16;
-    const WORD: usize = 2;
-    const WEIGHTS: usize = 32;
-    const UNROLL: bool = true;
-
-    #[inline(always)]
-    fn zero(self) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_setzero_ps() }
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, sums: __m512, x: __m512i, w: __m512i) -> __m512 {
-        // SAFETY: the types have the same size and no invalid bit pattern.
-        let x: __m512bh = unsafe { std::mem::transmute(x) };
-        // SAFETY: as above.
-        let w: __m512bh = unsafe { std::mem::transmute(w) };
-        // SAFETY: self proves the features.
-        unsafe { _mm512_dpbf16_ps(sums, x, w) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn word(self, x: *const [u8; 2]) -> __m512i {
-        // SAFETY: the caller promises 2 readable elements.
-        let x = unsafe { x.cast::<i32>().read_unaligned() };
-        // SAFETY: self proves the features.
-        unsafe { _mm512_set1_epi32(x) }
-    }
-
-    #[inline(always)]
-    unsafe fn weights(self, w: *const [u8; 2]) -> __m512i {
-        // SAFETY: self proves the features; the caller promises 32 readable elements.
-        unsafe { _mm512_loadu_epi8(w.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(self, y: *const f32) -> __m512 {
-        // SAFETY: self proves the features; the caller promises 16 readable elements.
-        unsafe { _mm512_loadu_ps(y) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, y: *mut f32, sums: __m512) {
-        // SAFETY: self proves the features; the caller promises 16 writable elements.
-        unsafe { _mm512_storeu_ps(y, sums) }
-    }
 }

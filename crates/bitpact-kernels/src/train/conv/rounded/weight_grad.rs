@@ -155,7 +155,8 @@ impl RoundedWeightGrad {
     /// bfloat16.
     ///
     /// # Panics
-    /// If a length is wrong, `slot` is not below the group's size, the scratch memory was not reserved, or the format is another.
+    /// If a length is wrong, `slot` is not below the group's size, the scratch memory was not reserved, or the format
+    /// is another.
     pub fn rearrange_real(&self, slot: usize, x: &[f32], dz: &[u8], scratch: &mut RoundedScratch) {
         assert!(slot < self.group, "image {slot} of a group of {}", self.group);
         let [planes, words] = self.rearranged_len();
@@ -419,7 +420,8 @@ pub(super) struct Words<'a> {
 
 impl Words<'_> {
     /// # Panics
-    /// If a slice is shorter than what is read: at every image, `words` words of every channel, and 16 words at each place of dz.
+    /// If a slice is shorter than what is read: at every image, `words` words of every channel, and 16 words at each
+    /// place of dz.
     pub(super) fn check(&self) {
         assert!(self.words > 0 && self.images > 0, "{} words of {} images", self.words, self.images);
         let last = self.apart.map(|apart| (self.images - 1) * apart);
