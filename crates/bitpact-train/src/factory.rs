@@ -36,7 +36,8 @@ impl BackendKind {
     /// A backend of this kind. All tensors are zero until [`TrainBackend::load`].
     ///
     /// # Errors
-    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the backend does not round.
+    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the
+    /// backend does not round.
     pub fn build(self, spec: &BackendSpec) -> Result<Box<dyn TrainBackend>, TrainError> {
         Ok(match self {
             BackendKind::Cpu => Box::new(CpuBackend::new(spec)?),
