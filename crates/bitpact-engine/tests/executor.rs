@@ -22,7 +22,7 @@ fn compare(model: &IntegerModel, what: &str) {
             model.layers[layer].name
         );
     }
-    for isa in Isa::available() {
+    for isa in bitpact_kernels::testing::paths() {
         for threads in [1, 2] {
             let mut executor = Executor::new(model, ExecOptions { isa, threads }).unwrap();
             let trace = executor.trace(&pixels[..image]);

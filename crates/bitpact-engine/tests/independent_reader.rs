@@ -109,7 +109,7 @@ fn resnet20_with_projections() {
 fn corners() {
     check("corners");
     let (model, _) = load("corners");
-    for isa in Isa::available() {
+    for isa in bitpact_kernels::testing::paths() {
         let mut executor = Executor::new(&model, ExecOptions { isa, threads: 1 }).unwrap();
         for i in 0..20 {
             let image = formula_image(model.input_shape, i);

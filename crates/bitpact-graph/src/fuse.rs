@@ -225,9 +225,9 @@ enum Readers {
 /// concatenations and activations (through a batch norm or not) read.
 ///
 /// # Errors
-/// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image or
-/// average pools, average pools and functions read codes, only activations read functions, what is concatenated is all codes or all streams,
-/// and the main output is that of a sum.
+/// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image
+/// or average pools, average pools and functions read codes, only activations read functions, what is concatenated is
+/// all codes or all streams, and the main output is that of a sum.
 pub fn fuse(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
     let layers = Fuser::run(graph, false)?;
     let ends = |id: NodeId| layers.iter().find(|layer| layer.output() == id);

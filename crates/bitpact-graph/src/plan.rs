@@ -310,9 +310,9 @@ impl QuantPlan {
     /// hold only zero.
     ///
     /// # Errors
-    /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without the
-    /// asked grid or scale, `pact-sym` for an activation with a ReLU, clip values per channel for a quantizer without
-    /// them, or a graph that cannot be fused.
+    /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without
+    /// the asked grid or scale, `pact-sym` for an activation with a ReLU, clip values per channel for a quantizer
+    /// without them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
             fuse_float(graph)?;

@@ -38,7 +38,8 @@ impl BackendKind {
     /// which are calibrated. All tensors are zero until [`TrainBackend::load`].
     ///
     /// # Errors
-    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the backend does not round.
+    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the
+    /// backend does not round.
     pub fn build(self, spec: &BackendSpec) -> Result<Box<dyn TrainBackend>, TrainError> {
         match spec.graph.main_part() {
             Some(part) => Ok(Box::new(WithOthers::new(self, spec, part)?)),

@@ -54,7 +54,8 @@ impl From<Accuracy> for Evaluation {
 /// counted.
 ///
 /// # Errors
-/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that differs.
+/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that
+/// differs.
 pub fn evaluate_integer(
     model: &IntegerModel,
     dataset: &dyn Dataset,
