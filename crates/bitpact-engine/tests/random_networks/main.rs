@@ -6,7 +6,6 @@ use bitpact_core::rng::Key;
 use bitpact_core::{Grid, Requantization};
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::{Move, Padding, Shape, Window};
-use bitpact_kernels::Isa;
 use bitpact_model::{
     InputDescription, IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView,
     TensorId, TensorKind,
