@@ -17,8 +17,8 @@ impl Examples {
     /// classes of a mask, channels of an image, or numbers.
     ///
     /// # Errors
-    /// When the images or targets are not whole ones of their size and of the same number, there are none, or a mask names a class
-    /// that there is not.
+    /// When the images or targets are not whole ones of their size and of the same number, there are none, or a mask
+    /// names a class that there is not.
     pub fn new(
         images: Vec<u8>,
         targets: Vec<f32>,

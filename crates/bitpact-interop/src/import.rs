@@ -1,10 +1,9 @@
 //! One door for every kind of file.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitpact_graph::{Graph, Op, Shape};
-use bitpact_model::{Checkpoint, InputDescription, Model, Pixels, Tensor, read_model_file};
+use bitpact_graph::Shape;
+use bitpact_model::{Checkpoint, InputDescription, Model, Pixels, read_model_file};
 
 use crate::weights::Weights;
 use crate::{InteropError, Kind, onnx};
@@ -57,52 +56,6 @@ impl ImportOptions {
             notes.push(format!("what a pixel means is not in the file; taken as `{usual}` (--input, --mean, --std)"));
         }
         self.pixels_of(channels).describe(channels).map_err(|what| wrong_pixels(path, &what))
-    }
-
-    /// Moves into the layers of `graph` that read the image what [`ImportOptions::describe_pixels`] rounds off the zero
-    /// points: into their biases, or into the means of their batch norms. At the borders, where padding is 0 before and
-    /// after, that is true but for the padding's share of the window.
-    ///
-    /// # Errors
-    /// Those of [`ImportOptions::describe_pixels`].
-    pub fn absorb_rounding(
-        &self,
-        path: &Path,
-        graph: &Graph,
-        tensors: &mut BTreeMap<String, Tensor>,
-    ) -> Result<(), InteropError> {
-        let input = graph.input();
-        let lacks = self.pixels_of(input.c).rounding(input.c).map_err(|what| wrong_pixels(path, &what))?;
-        for &id in graph.consumers(0) {
-            let (op, name) = (graph.node(id).op, &graph.node(id).name);
-            let Some(weight) = tensors.get(&format!("{name}.weight")) else { continue };
-            let (outputs, each) = (graph.shape(id).c, weight.data.len() / graph.shape(id).c.max(1));
-            // Weights of a channel in a row, and outputs that see the same channels.
-            let (plane, group) = match op {
-                Op::Conv(conv) => (conv.kernel[0] * conv.kernel[1], outputs / conv.groups),
-                Op::Linear { .. } => (input.h * input.w, outputs),
-                _ => continue,
-            };
-            let sum = |o: usize| -> f32 {
-                let first = o / group * (each / plane);
-                let channel = |(c, w): (usize, &[f32])| lacks[first + c] * w.iter().sum::<f32>();
-                weight.data[o * each..][..each].chunks_exact(plane).enumerate().map(channel).sum()
-            };
-            let sums: Vec<f32> = (0..outputs).map(sum).collect();
-            let norm = match *graph.consumers(id) {
-                [next] if matches!(graph.node(next).op, Op::BatchNorm(_)) => Some(&graph.node(next).name),
-                _ => None,
-            };
-            let (name, sign) = match norm {
-                _ if op.has_bias() => (format!("{name}.bias"), 1.0),
-                Some(norm) => (format!("{norm}.running_mean"), -1.0),
-                None => continue,
-            };
-            if let Some(tensor) = tensors.get_mut(&name) {
-                tensor.data.iter_mut().zip(sums).for_each(|(value, sum)| *value += sign * sum);
-            }
-        }
-        Ok(())
     }
 
     fn pixels_of(&self, channels: usize) -> Pixels {

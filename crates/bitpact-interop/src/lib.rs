@@ -14,3 +14,5 @@ pub mod weights;
 pub use error::InteropError;
 pub use import::{ImportOptions, Imported, Source, import};
 pub use kind::Kind;
+
+pub use bitpact_model::Pixels;

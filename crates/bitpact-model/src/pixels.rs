@@ -66,19 +66,6 @@ impl Pixels {
             scale: std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
         })
     }
-
-    /// What `x` of each of `channels` channels lacks because the zero point is a whole pixel:
-    /// `scale * (zero_point - 255 mean)`.
-    ///
-    /// # Errors
-    /// Those of [`Pixels::describe`].
-    pub fn rounding(&self, channels: usize) -> Result<Vec<f32>, String> {
-        let InputDescription { zero_point, scale } = self.describe(channels)?;
-        let mean = spread(&self.mean, channels, "mean")?;
-        let lacks =
-            |((zero, scale), mean): ((u8, f32), f64)| (f64::from(scale) * (f64::from(zero) - 255.0 * mean)) as f32;
-        Ok(zero_point.into_iter().zip(scale).zip(mean).map(lacks).collect())
-    }
 }
 
 /// A number for each of `channels` channels.

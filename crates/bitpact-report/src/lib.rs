@@ -3,7 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`log`] | a run's log: its recipe, its records without most layer statistics, where it was trained |
-//! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a page |
+//! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a
+//! page |
 //! | [`plots`] | the same as figures in SVG |
 //! | [`sweep`] | loss against clip values |
 

@@ -114,8 +114,7 @@ impl Weights {
             .map_err(|error| InteropError::file(path, error.to_string()))?;
         let input = options.describe_pixels(path, graph.input().c, &mut notes)?;
         let class_names = options.classes(path, graph.classes())?;
-        let mut tensors = fit.tensors(&graph, self);
-        options.absorb_rounding(path, &graph, &mut tensors)?;
+        let tensors = fit.tensors(&graph, self);
         let model = Model { graph, plan, input, class_names, tensors };
         model.check()?;
         Ok(Imported { model, notes })

@@ -29,6 +29,8 @@ struct Pair {
 impl Pair {
     fn new(form: Form, choices: &mut Choices) -> Self {
         let (graph, plan) = network_of(form, choices);
+        let graph = graph.main_part().unwrap_or(graph);
+        let plan = plan.restricted(&graph);
         Self::of(graph, plan, choices)
     }
 
@@ -41,7 +43,7 @@ impl Pair {
                 scale: (0..c).map(|_| 0.005 + 0.002 * choices.below(10) as f32).collect(),
             },
         };
-        let (isa, threads) = (choices.of(&Isa::available()), 1 + choices.below(2));
+        let (isa, threads) = (choices.of(&bitpact_kernels::testing::paths()), 1 + choices.below(2));
         let spec = BackendSpec { isa, threads, ..BackendSpec::new(&graph, &plan, &input, BATCH) };
         let (fused, mut reference) = (CpuBackend::new(&spec).unwrap(), ReferenceBackend::new(&spec).unwrap());
         reference.noise.inexact = inexact(&graph, &plan);

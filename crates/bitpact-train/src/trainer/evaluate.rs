@@ -54,7 +54,8 @@ impl From<Accuracy> for Evaluation {
 /// counted.
 ///
 /// # Errors
-/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that differs.
+/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that
+/// differs.
 pub fn evaluate_integer(
     model: &IntegerModel,
     dataset: &dyn Dataset,
@@ -110,7 +111,7 @@ fn evaluate_dense(
 ) -> Evaluation {
     let (images, n) = (dataset.len(), executor.output_len());
     let batch_size = batch_size.clamp(1, images.max(1));
-    let scale = model.layers.last().map_or(1.0, |layer| layer.scale);
+    let scale = model.output_scale();
     let kind = dataset.target_kind();
     let mut meter = Meter::new(kind, model.output_shape().c);
     let (mut pixels, mut outputs) = (vec![0; batch_size * executor.image_len()], vec![0; batch_size * n]);

@@ -38,8 +38,9 @@ impl Setup {
     /// Resolves `recipe` for `images`.
     ///
     /// # Errors
-    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half,
-    /// fewer training images than a batch, a teacher for other images or classes, or a network that conversion refuses.
+    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes,
+    /// labels out of range, an empty half, fewer training images than a batch, a teacher for other images or classes,
+    /// or a network that conversion refuses.
     pub fn new(recipe: &Recipe, images: &Images<'_>) -> Result<Self, RunError> {
         recipe.check()?;
         let shape = images.train.image_shape();
