@@ -81,7 +81,7 @@ pub struct Imported {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A network with its graph.
-    Network(Imported),
+    Network(Box<Imported>),
     /// Tensors without a graph.
     Weights(Weights),
 }
@@ -103,7 +103,7 @@ impl Source {
             kind => return Ok(Self::Weights(Weights::of(path, kind, &bytes)?)),
         };
         imported.model.check()?;
-        Ok(Self::Network(imported))
+        Ok(Self::Network(Box::new(imported)))
     }
 }
 
@@ -114,7 +114,7 @@ impl Source {
 pub fn import(path: impl AsRef<Path>, options: &ImportOptions) -> Result<Imported, InteropError> {
     let path = path.as_ref();
     match Source::open(path, options)? {
-        Source::Network(imported) => Ok(imported),
+        Source::Network(imported) => Ok(*imported),
         Source::Weights(weights) => weights.import(path, options),
     }
 }
