@@ -97,7 +97,12 @@ impl Source {
         let path = path.as_ref();
         // A pipe can be read once.
         let bytes = read_model_file(path)?;
-        let imported = match Kind::of(&bytes, path) {
+        let kind = Kind::of(&bytes, path);
+        let is_whole = matches!(kind, Kind::Checkpoint | Kind::Safetensors | Kind::Unreadable(_));
+        if !is_whole && !path.is_file() {
+            return Err(InteropError::file(path, "neither of safetensors nor a regular file, which others must be"));
+        }
+        let imported = match kind {
             Kind::Onnx => onnx::import(path, options)?,
             Kind::Checkpoint => Imported { model: Checkpoint::from_bytes(&bytes, path)?.model, notes: Vec::new() },
             kind => return Ok(Self::Weights(Weights::of(path, kind, &bytes)?)),
