@@ -70,7 +70,7 @@ impl<'a> Interpreter<'a> {
         Self { model }
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels.
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]).
     ///
     /// # Panics
     /// If the number of pixels is wrong.
@@ -78,14 +78,14 @@ impl<'a> Interpreter<'a> {
         self.run_with(pixels, &mut Nothing)
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]), with the sums that `other` gives where it computes a
     /// product.
     ///
     /// # Panics
     /// If the number of pixels is wrong, or a product has too few sums.
     pub fn run_with(&self, pixels: &[u8], other: &mut dyn Sums) -> Trace {
-        assert_eq!(pixels.len(), self.model.input_shape.elements(), "pixels of one image");
-        let mut tensors: Vec<Vec<i64>> = vec![pixels.iter().map(|&p| i64::from(p)).collect()];
+        assert_eq!(pixels.len(), self.model.example_bytes(), "pixels of one image");
+        let mut tensors: Vec<Vec<i64>> = vec![self.model.input.codes(pixels).map(i64::from).collect()];
         for (i, layer) in self.model.layers.iter().enumerate() {
             let mut out = Vec::with_capacity(layer.shape.elements());
             let others = |(which, product): (usize, &IntegerProduct)| {

@@ -52,10 +52,10 @@ impl Pixels {
         if let Some(std) = std.iter().find(|std| !(1e-6..=1e6).contains(*std)) {
             return Err(format!("{std} as standard deviation, expected a number from 1e-6 to 1e6"));
         }
-        Ok(InputDescription {
-            zero_point: mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
-            scale: std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
-        })
+        Ok(InputDescription::pixels(
+            mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
+            std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
+        ))
     }
 }
 

@@ -198,7 +198,7 @@ fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescripti
         if !fits || !(described.scale[c] > 0.0 && described.scale[c].is_finite()) {
             return Err(format!("pixel {moved} of channel {c} means 0"));
         }
-        described.zero_point[c] = moved.round() as u8;
+        described.zero_point[c] = moved.round() as u16;
     }
     Ok(described)
 }

@@ -157,7 +157,7 @@ keys! {
     compare_float: bool = Bool, Is("false"), "BOOL",
         "Whether the float network is trained too, to compare with", ", into `float/` of the run's folder";
     input: InputScale = Form("`{ zero_point, scale }` or `{ mean, std }`", check::input), Is("{ zero_point = 128, scale = 0.015625 }"), "",
-        "What a pixel p means to the network: x = scale * (p - zero_point)", "";
+        "What a pixel or code p means to the network: x = scale * (p - zero_point); `bits = 16` for the codes of arrays that have so many", "";
     augment: Augmentation = Form("`{ pad, flip }`", check::augment), Is("{ pad = 0, flip = false }"), "",
         "Random crop of training images after padding with the zero point, random horizontal flip", "";
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
