@@ -5,7 +5,6 @@ use bitpact_core::rng::Key;
 use super::reference::Reference;
 use super::{Product, ProductSpec, candidates};
 use crate::machine::ConvGeometry;
-use crate::machine::isa::Isa;
 use crate::machine::layout::Layout;
 
 /// Weights of a case.
