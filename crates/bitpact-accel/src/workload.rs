@@ -101,9 +101,8 @@ impl Workload {
     /// # Errors
     /// A graph that cannot be grouped into steps.
     pub fn uniform(graph: &Graph, widths: Widths, first_last: FirstLast) -> Result<Self, AccelError> {
-        let last = graph.output();
         let of = |id: NodeId, output: NodeId| match first_last {
-            _ if graph.node(id).inputs[0] != 0 && output != last => widths,
+            _ if graph.node(id).inputs[0] != 0 && !graph.is_output(output) => widths,
             FirstLast::Same => widths,
             FirstLast::Bits8 => widths.at_least(8),
             FirstLast::Float => Widths::new(widths.activations(), 16).expect("16 is a width"),

@@ -70,6 +70,7 @@ fn corners(seed: u64) -> IntegerModel {
         input_shape: Shape::new(9, 7, 2),
         class_names: ["b\u{f6}se", "", "tie"].map(str::to_owned).to_vec(),
         layers: Vec::new(),
+        outputs: Vec::new(),
     };
     let mut net = Builder { model, key: Key::new(seed).with("corners") };
     let window = |kernel, stride, [top, left, bottom, right]: [usize; 4]| {
@@ -171,6 +172,7 @@ fn corners(seed: u64) -> IntegerModel {
     out.requant.mul = vec![vec![-300, 7000, 7000], vec![5, -40, -40], vec![100_000, 0, 0]];
     out.requant.add = vec![-9_000_000, -9, -9];
     net.push("out", IntegerOp::Sum(IntegerSum { end: IntegerEnd::Output, ..out }));
+    net.model.set_last_output();
     net.model
 }
 

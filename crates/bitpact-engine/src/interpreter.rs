@@ -9,14 +9,16 @@ use bitpact_model::{
 /// Every code of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// Output of every layer in the order of computation, NHWC without padding; the last one is the logits.
+    /// Output of every layer in the order of computation, NHWC without padding.
     pub tensors: Vec<Vec<i64>>,
+    /// Number of the layer that gives the main output.
+    pub main: usize,
 }
 
 impl Trace {
-    /// The logits.
+    /// The main output: the logits of a classifier.
     pub fn logits(&self) -> &[i64] {
-        self.tensors.last().map_or(&[], |t| t)
+        self.tensors.get(self.main).map_or(&[], |t| t)
     }
 }
 
@@ -100,7 +102,7 @@ impl<'a> Interpreter<'a> {
             tensors.push(out);
         }
         tensors.remove(0);
-        Trace { tensors }
+        Trace { tensors, main: self.model.main_output() - 1 }
     }
 
     fn codes<'t>(&self, tensors: &'t [Vec<i64>], id: TensorId) -> Codes<'t> {
@@ -133,11 +135,14 @@ impl<'a> Interpreter<'a> {
             }
             IntegerOp::WindowSum { input, window, padding_code, factors } => {
                 let factor = factors.get(y * layer.shape.w + x).map_or(1, |&factor| i64::from(factor));
+                let largest = factors.iter().max().map_or(1, |&factor| i64::from(factor));
+                let padding = (window.kernel[0] * window.kernel[1]) as i64 * i64::from(*padding_code);
                 let codes = self.codes(tensors, *input);
                 let code =
                     |place: Option<(usize, usize)>, c| place.map_or((*padding_code).into(), |(y, x)| codes.at(y, x, c));
                 out.extend(channels.map(|c| {
-                    places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum::<i64>() * factor
+                    let sum: i64 = places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum();
+                    (sum - padding) * factor + padding * largest
                 }));
             }
             IntegerOp::Concat { inputs } => {

@@ -4,7 +4,6 @@ mod common;
 
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::Shape;
-use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
 use common::{pixels, random_integer};
 

@@ -4,7 +4,8 @@ use bitpact_core::{Grid, Requantization};
 use bitpact_engine::{ExecOptions, Executor, Interpreter, predict};
 use bitpact_graph::{Shape, Window};
 use bitpact_model::{
-    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum,
+    IntegerTerm,
 };
 
 const PAGE: &str = include_str!("../../../docs/format.md");
@@ -55,6 +56,7 @@ fn example() -> IntegerModel {
             layer("pool", pool, Shape::new(1, 1, 2), 30, 0.0625),
             layer("fc", fc, Shape::new(1, 1, 2), 0, 0.0009765625),
         ],
+        outputs: vec![IntegerOutput { tensor: 3, zero: 0 }],
     }
 }
 

@@ -20,7 +20,6 @@ use std::path::PathBuf;
 
 use bitpact_engine::{ExecOptions, Executor, Interpreter, predict};
 use bitpact_graph::Shape;
-use bitpact_kernels::Isa;
 use bitpact_model::{IntegerModel, IntegerOp, IntegerTerm};
 use serde_json::{Value, json};
 

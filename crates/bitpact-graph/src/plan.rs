@@ -294,6 +294,14 @@ pub enum PlanError {
 }
 
 impl QuantPlan {
+    /// The entries of this plan that are for nodes of `graph`, such as a part of its network.
+    pub fn restricted(&self, graph: &Graph) -> Self {
+        let Self { mut weights, mut activations } = self.clone();
+        weights.retain(|name, _| graph.find(name).is_some());
+        activations.retain(|name, _| graph.find(name).is_some());
+        Self { weights, activations }
+    }
+
     /// Resolves `config` for every layer of `graph`.
     ///
     /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the first

@@ -26,8 +26,8 @@ pub use error::ModelError;
 pub use file::{hold_writes, read_model_file, remove_leftovers, write_atomically};
 pub use format::{MAGIC as BITPACT_MAGIC, VERSION as BITPACT_VERSION};
 pub use integer::{
-    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
-    TensorKind,
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, TensorId, TensorKind,
 };
 pub use model::{InputDescription, Model, Tensor};
 pub use weights::{load_weights, load_weights_and_input};

@@ -127,7 +127,7 @@ fn a_sealed_file_cut_short_names_byte_and_field() {
     let mut longer = bytes.clone();
     longer.push(0);
     seal(&mut longer);
-    assert!(error(&longer).contains("1 bytes follow the last layer"));
+    assert!(error(&longer).contains("1 bytes follow the outputs"));
 }
 
 #[test]

@@ -25,6 +25,7 @@
 //! ```
 
 mod backend;
+mod beside;
 pub mod catalogue;
 mod cpu;
 mod factory;

@@ -7,7 +7,6 @@ use bitpact_core::rng::Key;
 use bitpact_data::Placement;
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::{QuantPlan, Shape};
-use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
 use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initial_tensors};
 use common::{config, shrunk};

@@ -13,7 +13,6 @@ use bitpact_data::Placement;
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_graph::testing::small_zoo;
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
-use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
 use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initial_tensors};
 

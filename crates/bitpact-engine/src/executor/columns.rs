@@ -2,7 +2,7 @@
 //! those of 1x1.
 
 use bitpact_kernels::{Aligned, Layout, Workers};
-use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerTerm};
+use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, IntegerTerm};
 
 use super::arena::{Place, plain_padding};
 
@@ -37,9 +37,6 @@ impl ColumnSlots {
         let mut found = Self { first: slots.max().unwrap_or(0), ..Self::default() };
         for layer in &model.layers {
             let IntegerOp::Sum(sum) = &layer.op else { continue };
-            if !matches!(sum.end, IntegerEnd::Codes | IntegerEnd::Wide) {
-                continue;
-            }
             let mut taken = Vec::new();
             for product in sum.terms.iter().filter_map(IntegerTerm::product) {
                 if plain_padding(&product.window).is_some() || !matches!(places[product.input], Place::Codes { .. }) {

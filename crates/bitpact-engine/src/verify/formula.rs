@@ -198,12 +198,14 @@ impl<'a> Formula<'a> {
                     let positions = (window.kernel[0] * window.kernel[1]) as f64;
                     let Meaning { zero, unit, .. } = formula.meanings[input];
                     // The first position's mean is its sum times its factor over the common multiple.
-                    let factor = match written.map(|layer| &layers[layer].op) {
-                        Some(IntegerOp::WindowSum { factors, .. }) => factors.first().copied().unwrap_or(1),
-                        _ => 1,
+                    let factors = match written.map(|layer| &layers[layer].op) {
+                        Some(IntegerOp::WindowSum { factors, .. }) => &factors[..],
+                        _ => &[],
                     };
+                    let factor = f64::from(factors.first().copied().unwrap_or(1));
+                    let zero = zero * positions * f64::from(factors.iter().copied().max().unwrap_or(1));
                     let divisor = op.divisors(graph.shape(*input)).map_or(positions, |all| all[0] as f64);
-                    Meaning { layer: written, zero: zero * positions, unit: unit / (divisor * f64::from(factor)) }
+                    Meaning { layer: written, zero, unit: unit / (divisor * factor) }
                 }
             };
             formula.meanings.insert(node, meaning);

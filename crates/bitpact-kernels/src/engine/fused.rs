@@ -52,6 +52,16 @@ pub enum Base<'a> {
     Stream(&'a [i32]),
 }
 
+impl Base<'_> {
+    fn len(self) -> usize {
+        match self {
+            Base::None => 0,
+            Base::Codes(codes) => codes.len(),
+            Base::Stream(values) => values.len(),
+        }
+    }
+}
+
 /// What a layer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -59,6 +69,8 @@ pub enum Written {
     Codes,
     /// 32-bit values of a residual stream; the shortcut is added after the shift, times this.
     Wide(i32),
+    /// 64-bit values of an output, which nothing shifts; the shortcut is the last term of the sum.
+    Output,
 }
 
 /// A layer to plan: `y = requant(main(x), second(x2), shortcut)`.
@@ -83,6 +95,23 @@ pub struct SumSpec<'a> {
 enum Finish {
     Codes(RequantU8),
     Stream { requant: RequantI32, res_mul: i32 },
+    Output(Unshifted),
+}
+
+/// The multipliers and constants of an output, by channel.
+#[derive(Debug)]
+struct Unshifted {
+    /// Of the products and the shortcut; a list of a term that the layer does not have is empty.
+    mul: [Vec<i64>; 3],
+    add: Vec<i64>,
+}
+
+impl Unshifted {
+    fn new(requant: &Requantization, has_second: bool, has_shortcut: bool) -> Self {
+        let mut lists = requant.mul.iter().map(|mul| mul.iter().map(|&mul| mul.into()).collect::<Vec<i64>>());
+        let mut list = |exists: bool| if exists { lists.next().expect("a list for each term") } else { Vec::new() };
+        Self { mul: [list(true), list(has_second), list(has_shortcut)], add: requant.add.clone() }
+    }
 }
 
 /// A layer planned for one instruction set.
@@ -137,13 +166,16 @@ impl FusedLayer {
             );
             assert!(pad_before + layout.c <= y.c, "channels of the shortcut");
         }
-        let in_sum = usize::from(shortcut.is_some() && written == Written::Codes);
+        let in_sum = usize::from(shortcut.is_some() && !matches!(written, Written::Wide(_)));
         assert_eq!(requant.mul.len(), 1 + usize::from(second.is_some()) + in_sum, "terms of the sum");
         let (main_kernel, second_kernel) = (kernel(main)?, second.map(kernel).transpose()?);
         let finish = match written {
             Written::Codes => RequantU8::new(isa, requant, ranges, second.is_some()).map(Finish::Codes),
             Written::Wide(res_mul) => RequantI32::new(isa, requant, ranges, second.is_some())
                 .map(|requant| Finish::Stream { requant, res_mul }),
+            Written::Output => requant
+                .largest_sum(ranges)
+                .map(|_| Finish::Output(Unshifted::new(requant, second.is_some(), shortcut.is_some()))),
         };
         let finish = finish.map_err(Unfusable::Sum)?;
         let kernels = || [Some(&main_kernel), second_kernel.as_ref()].into_iter().flatten();
@@ -161,6 +193,7 @@ impl FusedLayer {
         let requant = match &self.finish {
             Finish::Codes(requant) => format!("requant {}", requant.arithmetic()),
             Finish::Stream { requant, .. } => format!("stream {}", requant.arithmetic()),
+            Finish::Output(_) => "output i64".to_owned(),
         };
         format!("{}{second}, {requant}", self.main.name())
     }
@@ -198,7 +231,7 @@ impl FusedLayer {
     /// # Panics
     /// If a length is wrong, a scratch memory too small, or the layer a stream.
     pub fn run(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, y: &mut [u8]) {
-        let Finish::Codes(requant) = &self.finish else { panic!("the layer gives a stream") };
+        let Finish::Codes(requant) = &self.finish else { panic!("the layer gives no codes") };
         assert_eq!(y.len(), self.y.len(), "codes written");
         assert_eq!(inputs.shortcut.len(), self.shortcut.map_or(0, |s| s.layout.len()), "codes of the shortcut");
         let out = Out::new(y);
@@ -212,14 +245,9 @@ impl FusedLayer {
     /// # Panics
     /// If a length is wrong, a scratch memory too small, or the layer gives codes.
     pub fn run_stream(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, base: Base<'_>, y: &mut [i32]) {
-        let Finish::Stream { requant, res_mul } = &self.finish else { panic!("the layer gives codes") };
+        let Finish::Stream { requant, res_mul } = &self.finish else { panic!("the layer gives no stream") };
         assert_eq!(y.len(), self.y.len(), "values written");
-        let given = match base {
-            Base::None => 0,
-            Base::Codes(codes) => codes.len(),
-            Base::Stream(values) => values.len(),
-        };
-        assert_eq!(given, self.shortcut.map_or(0, |s| s.layout.len()), "values of the shortcut");
+        assert_eq!(base.len(), self.shortcut.map_or(0, |s| s.layout.len()), "values of the shortcut");
         let out = Out::new(y);
         self.tasks(workers, inputs, &|rows, first, (acc, acc2), _, gathered| {
             let [acc_row, acc2_row] = self.acc_rows();
@@ -250,6 +278,48 @@ impl FusedLayer {
                     // SAFETY: `out.row` has checked the length, and no other task has this row and block.
                     unsafe { y.cast::<[i32; BLOCK]>().write_unaligned(values) };
                 });
+            }
+        });
+    }
+
+    /// Writes the 64-bit values of an output, `[row][column][channel]` without gaps; `inputs` has no shortcut, `base`
+    /// has it.
+    ///
+    /// # Panics
+    /// If a length is wrong, a scratch memory too small, or the layer gives no output.
+    pub fn run_output(&self, workers: Workers<'_>, inputs: LayerInputs<'_>, base: Base<'_>, y: &mut [i64]) {
+        let Finish::Output(Unshifted { mul, add }) = &self.finish else { panic!("the layer gives no output") };
+        let channels = self.y.c;
+        assert_eq!(y.len(), self.y.h * self.y.w * channels, "values written");
+        assert_eq!(base.len(), self.shortcut.map_or(0, |s| s.layout.len()), "values of the shortcut");
+        let out = Out::new(y);
+        self.tasks(workers, inputs, &|rows, first, (acc, acc2), _, gathered| {
+            let [acc_row, acc2_row] = self.acc_rows();
+            let of_block = first..(first + BLOCK).min(channels);
+            let n = of_block.len();
+            for (i, r) in rows.enumerate() {
+                let gathered = &mut gathered[..self.y.w * BLOCK];
+                match (&self.shortcut, base) {
+                    (Some(s), Base::Codes(x)) => s.gather(x, r, first, gathered, i32::from),
+                    (Some(s), Base::Stream(x)) => s.gather(x, r, first, gathered, |value| value),
+                    _ => {}
+                }
+                for q in 0..self.y.w {
+                    let at = (r * self.y.w + q) * channels + first;
+                    // SAFETY: `out.row` has checked the length, and no other task has this row and block.
+                    let y = unsafe { std::slice::from_raw_parts_mut(out.row(at, n), n) };
+                    y.copy_from_slice(&add[of_block.clone()]);
+                    let terms = [
+                        (&acc[i * acc_row + q * self.block..], &mul[0]),
+                        (acc2.get(i * acc2_row + q * self.block..).unwrap_or_default(), &mul[1]),
+                        (&gathered[q * BLOCK..], &mul[2]),
+                    ];
+                    for (values, mul) in terms.into_iter().filter(|(_, mul)| !mul.is_empty()) {
+                        for ((y, &value), &mul) in y.iter_mut().zip(values).zip(&mul[of_block.clone()]) {
+                            *y += i64::from(value) * mul;
+                        }
+                    }
+                }
             }
         });
     }

@@ -27,6 +27,11 @@ pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
         out.bytes.extend(layer.scale.to_le_bytes());
         out.op(&layer.op);
     }
+    out.u32(model.outputs.len());
+    for output in &model.outputs {
+        out.u32(output.tensor);
+        out.bytes.extend((output.zero as i32).to_le_bytes());
+    }
     let length = (out.bytes.len() + CRC_BYTES) as u64;
     out.bytes[..8].copy_from_slice(&MAGIC);
     out.bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());

@@ -4,8 +4,8 @@
 use bitpact_core::{Grid, Requantization, WeightQuant};
 use bitpact_graph::{FirstLast, Graph, Move, Padding, QuantConfig, QuantPlan, Shape, Window, zoo};
 use bitpact_model::{
-    Checkpoint, InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum,
-    IntegerTerm, IntegerView, Model, Tensor, TensorId, TrainingState, convert,
+    Checkpoint, InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct,
+    IntegerSum, IntegerTerm, IntegerView, Model, Tensor, TensorId, TrainingState, convert,
 };
 
 pub(crate) fn config(bits: &str, weight_quant: WeightQuant, first_last: FirstLast) -> QuantConfig {
@@ -116,6 +116,7 @@ pub(crate) fn everything() -> IntegerModel {
         input_shape: Shape::new(7, 6, 2),
         class_names: ["b\u{f6}se", "", "tie"].map(str::to_owned).to_vec(),
         layers: Vec::new(),
+        outputs: Vec::new(),
     };
     let codes = |sum| IntegerOp::Sum(sum);
     let window = Window {
@@ -181,7 +182,9 @@ pub(crate) fn everything() -> IntegerModel {
     let mut last =
         IntegerSum { end: IntegerEnd::Output, ..sum(vec![IntegerTerm::Product(last)], 3, [i32::MIN, i32::MAX]) };
     last.requant.shift = 0;
-    push(&mut model, "out", codes(last));
+    let out = push(&mut model, "out", codes(last));
+    model.outputs =
+        [(out, 0), (act, 1), (stream, -7), (sums, 12)].map(|(tensor, zero)| IntegerOutput { tensor, zero }).to_vec();
     model
 }
 

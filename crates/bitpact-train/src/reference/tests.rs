@@ -29,6 +29,8 @@ struct Pair {
 impl Pair {
     fn new(form: Form, choices: &mut Choices) -> Self {
         let (graph, plan) = network_of(form, choices);
+        let graph = graph.main_part().unwrap_or(graph);
+        let plan = plan.restricted(&graph);
         Self::of(graph, plan, choices)
     }
 

@@ -111,7 +111,7 @@ fn evaluate_dense(
 ) -> Evaluation {
     let (images, n) = (dataset.len(), executor.output_len());
     let batch_size = batch_size.clamp(1, images.max(1));
-    let scale = model.layers.last().map_or(1.0, |layer| layer.scale);
+    let scale = model.output_scale();
     let kind = dataset.target_kind();
     let mut meter = Meter::new(kind, model.output_shape().c);
     let (mut pixels, mut outputs) = (vec![0; batch_size * executor.image_len()], vec![0; batch_size * n]);
