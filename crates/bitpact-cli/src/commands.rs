@@ -2,6 +2,7 @@
 
 pub(crate) mod accel;
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod data;
 pub(crate) mod eval;
@@ -9,6 +10,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod lm;
+pub(crate) mod man;
 pub(crate) mod reproduce;
 pub(crate) mod run;
 mod test_set;

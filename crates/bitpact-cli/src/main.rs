@@ -10,7 +10,7 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Trains neural networks at 1 to 8 bits with PACT, turns them into integer networks, and runs exactly those integers.
 #[derive(Parser)]
@@ -57,6 +57,8 @@ enum Command {
     Accel(commands::accel::Args),
     Lm(commands::lm::Args),
     Reproduce(commands::reproduce::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +81,8 @@ fn main() -> ExitCode {
         Command::Accel(args) => commands::accel::run(args),
         Command::Lm(args) => commands::lm::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
+        Command::Man(args) => commands::man::run(args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
