@@ -155,6 +155,12 @@ impl InputDescription {
     }
 }
 
+/// Whether the names of classes say nothing but their numbers: each is empty, its number, or `class` and its number.
+pub fn are_numbers(class_names: &[String]) -> bool {
+    let mut named = class_names.iter().enumerate();
+    named.all(|(class, name)| name.is_empty() || name.strip_prefix("class").unwrap_or(name) == class.to_string())
+}
+
 /// A trained network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {

@@ -1,28 +1,28 @@
 //! `bitpact train`: a recipe, flags over it, and the run they describe.
 
 mod args;
+mod initial;
 mod output;
 mod report;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::{Tensor, load_weights_and_input};
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
 
-use crate::exit::{Interrupted, Usage, or_force};
+use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
 use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
 use crate::progress::Display;
 
 pub(crate) use args::{Args, RecipeFlags};
+use initial::Initial;
 
 /// A command line that was found good.
 struct Plan {
@@ -30,6 +30,8 @@ struct Plan {
     dataset: DatasetName,
     folder: RunFolder,
     start: Start,
+    /// Weights that a fresh start takes.
+    initial: Option<Initial>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -46,7 +48,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         check_float(&plan.recipe, &plan.folder)?;
     }
 
-    let Plan { recipe, folder, start, .. } = plan;
+    let Plan { recipe, folder, mut start, initial, .. } = plan;
+    if let Some(initial) = initial {
+        start = Start::Fresh { weights: Some(initial.tensors(&recipe, &*split.train)?) };
+    }
     let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop, &mut |_| {})?;
     let last = finished(&folder, outcome)?;
     let float = match compares {
@@ -60,6 +65,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
+    let given = |key: &str| args.recipe_flags.get(key).is_some();
+    let initial = args.init_from.as_deref().map(Initial::open).transpose()?;
+    let initial = match initial {
+        // A recipe that is named says everything.
+        Some(initial) if args.recipe.is_none() => {
+            draft.fine_tune();
+            Some(initial.describe(&mut draft, given("arch"), given("input"))?)
+        }
+        initial => initial,
+    };
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
@@ -72,23 +87,10 @@ fn fresh(args: &Args) -> Result<Plan> {
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
     };
     let folder = RunFolder::create(path)?;
-    let weights = args.init_from.as_ref().map(|path| weights(path, &recipe, args.force)).transpose()?;
-    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights } })
-}
-
-/// The weights to start from, which must have been trained on pixels of the recipe's meaning where their file tells.
-fn weights(path: &Path, recipe: &Recipe, force: bool) -> Result<BTreeMap<String, Tensor>> {
-    let (weights, input) = load_weights_and_input(path)?;
-    let difference = input.and_then(|input| input.difference(&recipe.input_description(input.scale.len())));
-    if let Some(difference) = difference {
-        let file = path.display();
-        or_force(
-            force,
-            format!("{file}: its pixels have another meaning than the recipe's `input`: {difference}"),
-            "takes its weights",
-        )?;
+    if let Some(initial) = &initial {
+        initial.check_pixels(&recipe, args.force)?;
     }
-    Ok(weights)
+    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights: None }, initial })
 }
 
 /// A run from where it stopped.
@@ -112,7 +114,7 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
         let run = path.display();
         return Err(Usage(format!("--resume {run}: a run goes on as it began: {}", changes.join("; "))).into());
     }
-    Ok(Plan { recipe, dataset, folder, start })
+    Ok(Plan { recipe, dataset, folder, start, initial: None })
 }
 
 /// Trains one run; `also` is told what happens before it is shown.

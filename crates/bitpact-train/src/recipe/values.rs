@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bitpact_graph::BitSpec;
+use bitpact_model::Pixels;
 use serde::{Deserialize, Serialize};
 
 use super::draft::short;
@@ -161,6 +162,12 @@ impl InputScale {
             }
             _ => Ok(input),
         }
+    }
+
+    /// The table that the argument of a flag stands for ([`Pixels::parse`]).
+    pub(super) fn said(text: &str) -> Result<toml::Value, String> {
+        let Pixels { mean, std } = Pixels::parse(text)?;
+        Ok(toml::Table::from_iter([("mean".to_owned(), mean.into()), ("std".to_owned(), std.into())]).into())
     }
 
     /// The number of channels that are told apart; `None` where one number stands for all.
