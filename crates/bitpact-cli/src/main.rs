@@ -24,6 +24,7 @@ Examples:
   bitpact train --dataset cifar10 --data DIR --bits W2A2  ResNet-20 on CIFAR-10
   bitpact train --resume runs/builtin-W4A4-seed1          go on where a run stopped
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
+  bitpact ptq model.safetensors --data DIR --bits W8A8    a float network to integers, without training
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
@@ -46,6 +47,7 @@ enum Command {
     Train(Box<commands::train::Args>),
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
+    Ptq(Box<commands::ptq::Args>),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(*args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Ptq(args) => commands::ptq::run(*args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),

@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// The first class in which two lists of names differ; nothing where one of them says nothing.
-fn other_classes(network: &[String], set: &[String]) -> Option<String> {
+pub(super) fn other_classes(network: &[String], set: &[String]) -> Option<String> {
     let says_nothing =
         |names: &[String]| names.iter().enumerate().all(|(class, name)| name.is_empty() || *name == class.to_string());
     if network.len() != set.len() {
