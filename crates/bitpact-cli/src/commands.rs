@@ -1,4 +1,4 @@
-//! One file per subcommand: its arguments and what it does with them. `test_set` is what two of them share.
+//! One file per subcommand: its arguments and what it does with them. `test_set` is what some of them share.
 
 pub(crate) mod accel;
 pub(crate) mod bench;
@@ -11,6 +11,7 @@ pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod lm;
 pub(crate) mod man;
+pub(crate) mod ptq;
 pub(crate) mod reproduce;
 pub(crate) mod run;
 mod test_set;

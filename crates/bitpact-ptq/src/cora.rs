@@ -113,15 +113,16 @@ pub fn allocate_ranks(layers: &[LayerRanks], budget: usize) -> Vec<usize> {
 /// off to an integer. With `s` the range over `2^bits - 1` and `z = trunc(-lo / s)`, a weight becomes
 /// `s (clamp(round(w / s + z), 0, 2^bits - 1) - z)`.
 pub fn cora_weights(weights: &Matrix, bits: u32, k: Option<f64>) -> Matrix {
+    let all = || weights.data().iter().map(|&w| f64::from(w));
     let n = weights.data().len().max(1) as f64;
-    let mean = weights.data().iter().map(|&w| f64::from(w)).sum::<f64>() / n;
-    let square = weights.data().iter().map(|&w| (f64::from(w) - mean).powi(2)).sum::<f64>();
+    let mean = all().sum::<f64>() / n;
+    let square = all().map(|w| (w - mean).powi(2)).sum::<f64>();
     let deviation = (square / (n - 1.0).max(1.0)).sqrt();
-    let ends = weights.data().iter().fold((0.0f64, 0.0f64), |(lo, hi), &w| (lo.min(w.into()), hi.max(w.into())));
+    let ends = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let (lo, hi) = k.map_or(ends, |k| (mean - k * deviation, mean + k * deviation));
     let most = f64::from((1u32 << bits) - 1);
     let scale = (hi - lo) / most;
-    if scale <= 0.0 {
+    if scale.is_nan() || scale <= 0.0 {
         return weights.clone();
     }
     let zero = (-lo / scale).clamp(0.0, most).trunc();

@@ -10,6 +10,7 @@ mod lm;
 mod meaning;
 mod networks;
 mod owners;
+mod ptq;
 mod reproduce;
 mod results;
 mod sizes;
