@@ -9,6 +9,7 @@ mod lm;
 mod meaning;
 mod networks;
 mod owners;
+mod report;
 mod reproduce;
 mod results;
 mod sizes;
