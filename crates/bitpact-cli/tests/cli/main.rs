@@ -11,6 +11,7 @@ mod meaning;
 mod networks;
 mod owners;
 mod ptq;
+mod report;
 mod reproduce;
 mod results;
 mod sizes;

@@ -10,8 +10,9 @@ use bitpact_model::IntegerModel;
 
 use super::RunError;
 use super::batches::fill_plain;
-use crate::TrainBackend;
+use crate::loss::dense_loss;
 use crate::metric::{Meter, Metric};
+use crate::{DenseLoss, Targets, TrainBackend};
 
 /// Images evaluated at once while training.
 pub(super) const CHUNK: usize = 100;
@@ -174,22 +175,46 @@ pub fn evaluate_simulated(
     dataset: &dyn Dataset,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, RunError> {
+    Ok(simulated_measures(backend, dataset, None, told)?.1)
+}
+
+/// The mean loss and the metrics of the backend's simulated view over every image of `dataset`: cross entropy in nats
+/// where targets are classes, `loss` where they are others, 0 without one and of no images.
+///
+/// # Errors
+/// Images of another shape or with other classes than the network.
+pub fn simulated_measures(
+    backend: &mut dyn TrainBackend,
+    dataset: &dyn Dataset,
+    loss: Option<DenseLoss>,
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<(f64, Evaluation), RunError> {
     let (images, kind, began) = (dataset.len(), dataset.target_kind(), Instant::now());
-    let (mut meter, mut target) = (Meter::new(kind, dataset.class_names().len()), vec![0.0; kind.len()]);
-    let (mut first, mut among_five) = (0usize, 0usize);
+    let channels = dataset.class_names().len();
+    let (mut meter, mut target) = (Meter::new(kind, channels), vec![0.0; kind.len()]);
+    let (mut first, mut among_five, mut sum) = (0usize, 0usize, 0.0);
+    let mut gradient = Vec::new();
     each_image(backend, dataset, told, &mut |i, output| {
         if kind == TargetKind::Class {
-            let rank = rank(output, dataset.label(i));
+            let label = dataset.label(i);
+            let rank = rank(output, label);
             first += usize::from(rank == 0);
             among_five += usize::from(rank < 5);
+            sum += cross_entropy(output, label);
         } else {
             dataset.target(i, &mut target);
             meter.add(output, &target);
+            if let Some(loss) = loss {
+                gradient.resize(output.len(), 0.0);
+                let targets = Targets { loss, values: &target };
+                let channels = if let TargetKind::Image(shape) = kind { shape.c } else { channels };
+                sum += dense_loss(output, channels, &targets, None, (0, 1), &mut gradient);
+            }
         }
     })?;
     let evaluation = measured(&meter, images, began.elapsed());
     let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
-    Ok(Evaluation { top1: share(first), top5: share(among_five), ..evaluation })
+    Ok((sum / images.max(1) as f64, Evaluation { top1: share(first), top5: share(among_five), ..evaluation }))
 }
 
 /// Mean cross entropy, in nats, of the backend's simulated view over every image of `dataset`, whose targets are
@@ -198,9 +223,7 @@ pub fn evaluate_simulated(
 /// # Errors
 /// Images of another shape or with other classes than the network.
 pub fn simulated_loss(backend: &mut dyn TrainBackend, dataset: &dyn Dataset) -> Result<f64, RunError> {
-    let mut sum = 0.0;
-    each_image(backend, dataset, &mut |_, _| {}, &mut |i, logits| sum += cross_entropy(logits, dataset.label(i)))?;
-    Ok(sum / dataset.len().max(1) as f64)
+    Ok(simulated_measures(backend, dataset, None, &mut |_, _| {})?.0)
 }
 
 /// Calls `f` with the number and the output of every image, in order.
