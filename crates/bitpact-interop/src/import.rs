@@ -81,7 +81,7 @@ pub struct Imported {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A network with its graph.
-    Network(Imported),
+    Network(Box<Imported>),
     /// Tensors without a graph.
     Weights(Weights),
 }
@@ -97,13 +97,18 @@ impl Source {
         let path = path.as_ref();
         // A pipe can be read once.
         let bytes = read_model_file(path)?;
-        let imported = match Kind::of(&bytes, path) {
+        let kind = Kind::of(&bytes, path);
+        let is_whole = matches!(kind, Kind::Checkpoint | Kind::Safetensors | Kind::Unreadable(_));
+        if !is_whole && !path.is_file() {
+            return Err(InteropError::file(path, "neither of safetensors nor a regular file, which others must be"));
+        }
+        let imported = match kind {
             Kind::Onnx => onnx::import(path, options)?,
             Kind::Checkpoint => Imported { model: Checkpoint::from_bytes(&bytes, path)?.model, notes: Vec::new() },
             kind => return Ok(Self::Weights(Weights::of(path, kind, &bytes)?)),
         };
         imported.model.check()?;
-        Ok(Self::Network(imported))
+        Ok(Self::Network(Box::new(imported)))
     }
 }
 
@@ -114,7 +119,7 @@ impl Source {
 pub fn import(path: impl AsRef<Path>, options: &ImportOptions) -> Result<Imported, InteropError> {
     let path = path.as_ref();
     match Source::open(path, options)? {
-        Source::Network(imported) => Ok(imported),
+        Source::Network(imported) => Ok(*imported),
         Source::Weights(weights) => weights.import(path, options),
     }
 }

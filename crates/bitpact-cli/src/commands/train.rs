@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::report::{Dashboard, Follower};
+use bitpact::model::Pixels;
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
@@ -101,15 +102,14 @@ fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
     let given = |key: &str| args.recipe_flags.get(key).is_some();
-    let initial = args.init_from.as_deref().map(Initial::open).transpose()?;
-    let initial = match initial {
-        // A recipe that is named says everything.
-        Some(initial) if args.recipe.is_none() => {
-            draft.fine_tune();
-            Some(initial.describe(&mut draft, given("arch"), given("input"))?)
-        }
-        initial => initial,
-    };
+    let mut initial = None;
+    // A recipe that is named says everything.
+    if let (Some(path), None) = (&args.init_from, &args.recipe) {
+        let opened = Initial::open(path, args.recipe_flags.get("input").and_then(|text| Pixels::parse(text).ok()))?;
+        draft.fine_tune();
+        opened.describe(&mut draft, given("arch"), given("input"))?;
+        initial = Some(opened);
+    }
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
@@ -122,6 +122,9 @@ fn fresh(args: &Args) -> Result<Plan> {
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
     };
     let folder = RunFolder::create(path)?;
+    if let (Some(path), Some(_)) = (&args.init_from, &args.recipe) {
+        initial = Some(Initial::open(path, Some(initial::pixels_of(&recipe)))?);
+    }
     if let Some(initial) = &initial {
         initial.check_pixels(&recipe, args.force)?;
     }

@@ -22,6 +22,9 @@ use crate::{ImportOptions, Imported, InteropError, Kind};
 /// Prefixes that wrappers of a network put before the names of its tensors.
 const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
+/// Tensors with their names.
+type Named = Vec<(String, Tensor)>;
+
 /// Named tensors of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
@@ -68,7 +71,7 @@ impl Weights {
     }
 
     /// Takes the prefixes off names.
-    fn named(path: &Path, named: Vec<(String, Tensor)>, notes: Vec<String>) -> Result<Self, InteropError> {
+    fn named(path: &Path, named: Named, notes: Vec<String>) -> Result<Self, InteropError> {
         let mut seen = HashSet::new();
         let mut tensors = Vec::with_capacity(named.len());
         for (name, tensor) in named.into_iter().filter(|(name, _)| !counts_something(name)) {

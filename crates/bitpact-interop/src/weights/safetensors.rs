@@ -8,6 +8,7 @@ use bitpact_model::{Tensor, read_model_file};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::Named;
 use super::dtype::DType;
 use crate::InteropError;
 use crate::error::short;
@@ -19,11 +20,11 @@ const LONGEST_INDEX: u64 = 1 << 26;
 ///
 /// # Errors
 /// Bytes that are none, or a tensor whose numbers are of a type that is not read.
-pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Vec<(String, Tensor)>, InteropError> {
+pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Named, InteropError> {
     named(bytes).map_err(|what| InteropError::file(path, what))
 }
 
-fn named(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
+fn named(bytes: &[u8]) -> Result<Named, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let tensor = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
         let dtype = match view.dtype() {
@@ -59,7 +60,7 @@ struct Index {
 ///
 /// # Errors
 /// An index that cannot be read, a file outside its folder, or a tensor that is not in its file.
-pub(super) fn read_sharded(path: &Path) -> Result<Vec<(String, Tensor)>, InteropError> {
+pub(super) fn read_sharded(path: &Path) -> Result<Named, InteropError> {
     let wrong = |what: String| InteropError::file(path, what);
     let bytes = bitpact_kernels::memory::read_at_most(path, LONGEST_INDEX)
         .map_err(|error| wrong(format!("cannot read: {error}")))?;

@@ -2,8 +2,7 @@
 
 use std::io::{Read, Seek};
 
-use bitpact_model::Tensor;
-
+use super::Named;
 use super::pickle::{Arena, Object, Value};
 use super::torch::{TorchFile, get};
 use crate::Kind;
@@ -20,7 +19,7 @@ const DEEPEST: usize = 4;
 ///
 /// # Errors
 /// A file that is damaged, hostile or holds more than tensors, with the place and the object.
-pub(super) fn read(file: impl Read + Seek, kind: Kind) -> Result<(Vec<(String, Tensor)>, Vec<String>), String> {
+pub(super) fn read(file: impl Read + Seek, kind: Kind) -> Result<(Named, Vec<String>), String> {
     let mut file = match kind {
         Kind::TorchZip => TorchFile::open_zip(file)?,
         _ => TorchFile::open_legacy(file)?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bitpact::graph::Shape;
 use bitpact::interop::{ImportOptions, Source};
-use bitpact::model::Tensor;
+use bitpact::model::{Pixels, Tensor};
 use bitpact::train::Draft;
 use bitpact::{Dataset, Graph, Recipe};
 
@@ -18,48 +18,48 @@ const FLAG: &str = "--init-from";
 /// What a file holds, and where it was.
 pub(super) struct Initial {
     path: PathBuf,
+    options: ImportOptions,
     source: Source,
 }
 
 impl Initial {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let source = Source::open(path, &ImportOptions::default())?;
+    /// The file `path`, whose pixels mean `pixels` where it does not say it itself.
+    pub(super) fn open(path: &Path, pixels: Option<Pixels>) -> Result<Self> {
+        let options = ImportOptions { pixels, ..ImportOptions::default() };
+        let source = Source::open(path, &options)?;
         let notes = match &source {
             Source::Network(imported) => &imported.notes,
             Source::Weights(weights) => &weights.notes,
         };
         notes.iter().for_each(|note| say!("note: {note}"));
-        Ok(Self { path: path.to_owned(), source })
+        Ok(Self { path: path.to_owned(), options, source })
     }
 
     /// Says in `draft` which network the weights are of and what its pixels mean, but what flags say.
-    pub(super) fn describe(self, draft: &mut Draft, arch_is_given: bool, input_is_given: bool) -> Result<Self> {
-        let options = ImportOptions::default();
-        let imported = match &self.source {
-            Source::Network(imported) => imported.clone(),
+    pub(super) fn describe(&self, draft: &mut Draft, arch_is_given: bool, input_is_given: bool) -> Result<()> {
+        let of_zoo;
+        let model = match &self.source {
+            Source::Network(imported) => &imported.model,
             Source::Weights(_) if arch_is_given => {
                 if !input_is_given {
                     say!("note: what a pixel means is not in the file; taken as the recipe's (--input)");
                 }
-                return Ok(self);
+                return Ok(());
             }
             Source::Weights(weights) => {
-                let imported = weights.import(&self.path, &options)?;
-                let is_said = |note: &&String| !weights.notes.contains(note);
-                let notes = imported.notes.iter().filter(is_said);
-                notes
-                    .filter(|note| !input_is_given || !note.contains("a pixel means"))
-                    .for_each(|note| say!("note: {note}"));
-                imported
+                of_zoo = weights.import(&self.path, &self.options)?;
+                let is_new = |note: &&String| !weights.notes.contains(note);
+                of_zoo.notes.iter().filter(is_new).for_each(|note| say!("note: {note}"));
+                &of_zoo.model
             }
         };
         if !arch_is_given {
-            draft.set_graph(&imported.model.graph, FLAG);
+            draft.set_graph(&model.graph, FLAG);
         }
         if !input_is_given {
-            draft.set_input(&imported.model.input, FLAG);
+            draft.set_input(&model.input, FLAG);
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The weights must have been trained on pixels of the recipe's meaning where their file tells.
@@ -83,6 +83,15 @@ impl Initial {
         };
         drop_other_head(&graph, &mut tensors);
         Ok(tensors)
+    }
+}
+
+/// The meaning of pixels that a recipe says.
+pub(super) fn pixels_of(recipe: &Recipe) -> Pixels {
+    let input = &recipe.input;
+    Pixels {
+        mean: input.zero_point.iter().map(|&zero| f64::from(zero) / 255.0).collect(),
+        std: input.scale.iter().map(|scale| 1.0 / (255.0 * scale)).collect(),
     }
 }
 
