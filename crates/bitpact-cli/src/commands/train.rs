@@ -6,7 +6,6 @@ mod logs;
 mod output;
 mod report;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
