@@ -16,8 +16,6 @@ mod points;
 pub mod proto;
 mod refusal;
 mod tensor;
-#[cfg(test)]
-mod tests;
 mod value;
 
 use std::fs::File;
