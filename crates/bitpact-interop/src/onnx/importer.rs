@@ -174,8 +174,8 @@ fn input_layout(
     Ok((Layout::of(axes, batch, shape), batch, shape))
 }
 
-/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to the
-/// front, or where the input has one channel that only fits there.
+/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to
+/// the front, or where the input has one channel that only fits there.
 fn is_channels_last(graph: &proto::Graph, input: &str, sizes: &[Option<usize>]) -> bool {
     let mut name = input;
     for _ in 0..8 {

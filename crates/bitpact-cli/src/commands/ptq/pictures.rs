@@ -16,8 +16,8 @@ const DEEPEST: usize = 16;
 /// Colour behind what is transparent.
 const WHITE: [u8; 3] = [255; 3];
 
-/// At most `count` pictures below `folder`, drawn by `seed`, in the shape that the network reads. Pictures that cannot be
-/// read are reported, and others are taken for them.
+/// At most `count` pictures below `folder`, drawn by `seed`, in the shape that the network reads. Pictures that cannot
+/// be read are reported, and others are taken for them.
 pub(super) fn load(folder: &Path, model: &Model, count: usize, seed: u64) -> Result<InMemory> {
     let mut files = Vec::new();
     find(folder, 0, &mut files)?;
