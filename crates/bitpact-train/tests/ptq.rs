@@ -1,7 +1,8 @@
 //! Post-training quantization of a trained network, against its marks. Long, and only where the files lie:
 //!
 //! ```text
-//! BITPACT_PTQ_MODEL=resnet20.safetensors BITPACT_PTQ_DATA=DIR cargo test --release -p bitpact-train --test ptq -- --ignored --nocapture
+//! BITPACT_PTQ_MODEL=resnet20.safetensors BITPACT_PTQ_DATA=DIR \
+//!     cargo test --release -p bitpact-train --test ptq -- --ignored --nocapture
 //! ```
 //!
 //! The model is a float checkpoint of the ResNet-20 of akamaster/pytorch_resnet_cifar10, the folder holds CIFAR-10.
