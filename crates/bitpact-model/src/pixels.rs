@@ -2,8 +2,8 @@
 
 use crate::InputDescription;
 
-/// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) / std`.
-/// One number stands for all channels.
+/// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) /
+/// std`. One number stands for all channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pixels {
     /// The pixel that means 0, divided by 255, per channel.
@@ -61,10 +61,10 @@ impl Pixels {
         if let Some(std) = std.iter().find(|std| !(1e-6..=1e6).contains(*std)) {
             return Err(format!("{std} as standard deviation, expected a number from 1e-6 to 1e6"));
         }
-        Ok(InputDescription {
-            zero_point: mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
-            scale: std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
-        })
+        Ok(InputDescription::pixels(
+            mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
+            std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
+        ))
     }
 }
 

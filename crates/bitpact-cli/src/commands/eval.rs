@@ -85,7 +85,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// The first class in which two lists of names differ; nothing where one of them says nothing.
-fn other_classes(network: &[String], set: &[String]) -> Option<String> {
+pub(super) fn other_classes(network: &[String], set: &[String]) -> Option<String> {
     if network.len() != set.len() {
         return Some(format!("{} classes, and the set has {}", network.len(), set.len()));
     }

@@ -2,9 +2,11 @@
 
 mod args;
 mod initial;
+mod logs;
 mod output;
 mod report;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -12,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::Pixels;
+use bitpact::report::{Dashboard, Follower};
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
@@ -21,9 +24,11 @@ use crate::interrupt;
 use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
 use crate::progress::Display;
+use crate::tui::{self, Tui};
 
 pub(crate) use args::{Args, RecipeFlags};
 use initial::Initial;
+use logs::Logs;
 
 /// A command line that was found good.
 struct Plan {
@@ -36,7 +41,26 @@ struct Plan {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    let json = args.json;
+    let Trained { recipe, folder, last, float } = trained(args)?;
+    report::print(&recipe, &folder, &last, float.as_ref(), json)
+}
+
+/// A run that went to its end.
+pub(crate) struct Trained {
+    recipe: Recipe,
+    folder: RunFolder,
+    last: EpochRecord,
+    /// The last epoch of the float network trained beside it.
+    float: Option<EpochRecord>,
+}
+
+/// Trains what the arguments say.
+pub(crate) fn trained(args: Args) -> Result<Trained> {
     let machine = (args.backend, args.machine.resolve());
+    if args.tui {
+        tui::check()?;
+    }
     let plan = match &args.resume {
         Some(path) => resume(&args, path)?,
         None => fresh(&args)?,
@@ -53,13 +77,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(initial) = initial {
         start = Start::Fresh { weights: Some(initial.tensors(&recipe, &*split.train)?) };
     }
-    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop, &mut |_| {})?;
+    let looks = args.tui;
+    if !looks && std::io::stderr().is_terminal() {
+        say!("to see it live: bitpact watch {}, or train with --tui", pasted(folder.path()));
+    }
+    let mut logs = Logs::new(&args.log, &folder);
+    let outcome = run_one("training", looks, &recipe, &folder, start, &split, machine, stop, &mut |event| {
+        if let Event::Start { step, .. } = event {
+            logs.tell(machine.1.session(*step).append(folder.path()));
+        }
+        logs.take(event);
+    })?;
     let last = finished(&folder, outcome)?;
     let float = match compares {
-        true => Some(compare(&recipe, &folder, &split, machine, stop)?),
+        true => Some(compare(&recipe, &folder, looks, &split, machine, stop)?),
         false => None,
     };
-    report::print(&recipe, &folder, &last, float.as_ref(), args.json)
+    Ok(Trained { recipe, folder, last, float })
 }
 
 /// A run from its beginning.
@@ -120,9 +154,10 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
     Ok(Plan { recipe, dataset, folder, start, initial: None })
 }
 
-/// Trains one run; `also` is told what happens before it is shown.
+/// Trains one run, on a dashboard where someone `looks`; `also` is told what happens before it is shown.
 pub(super) fn run_one(
     label: &'static str,
+    looks: bool,
     recipe: &Recipe,
     folder: &RunFolder,
     start: Start,
@@ -133,13 +168,29 @@ pub(super) fn run_one(
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
+    let tui = looks.then(|| Tui::open(dashboard(recipe, folder))).flatten();
     let mut observer = |event: Event<'_>| {
         also(&event);
-        display.show(&event);
+        match &tui {
+            Some(tui) if tui.is_open() => tui.take(&event, recipe.batch_size),
+            _ => display.show(&event),
+        }
     };
     let Machine { isa, threads } = machine;
     let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
+}
+
+/// The dashboard of a run, with the epochs that are done already.
+fn dashboard(recipe: &Recipe, folder: &RunFolder) -> Dashboard {
+    let path = folder.path();
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let (mut dashboard, mut follower) = (Dashboard::new(name, Some(recipe)), Follower::new(path));
+    // What cannot be read now cannot be resumed from either, and training says so.
+    if follower.read().is_ok() {
+        dashboard.records = follower.records;
+    }
+    dashboard
 }
 
 /// The last epoch of a run that went to its end; an error that says how to go on where it did not.
@@ -176,6 +227,7 @@ fn check_float(recipe: &Recipe, folder: &RunFolder) -> Result<()> {
 fn compare(
     recipe: &Recipe,
     folder: &RunFolder,
+    looks: bool,
     split: &Split,
     machine: (BackendKind, Machine),
     stop: &AtomicBool,
@@ -187,7 +239,7 @@ fn compare(
         None => Start::Fresh { weights: None },
         Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
-    let outcome = run_one("float", &float, &inner, start, split, machine, stop, &mut |_| {})?;
+    let outcome = run_one("float", looks, &float, &inner, start, split, machine, stop, &mut |_| {})?;
     if !outcome.finished {
         let run = pasted(folder.path());
         say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);

@@ -10,6 +10,8 @@ mod lm;
 mod meaning;
 mod networks;
 mod owners;
+mod ptq;
+mod report;
 mod reproduce;
 mod results;
 mod sizes;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use bitpact_kernels::memory;
 use half::{bf16, f16};
@@ -103,15 +104,25 @@ pub(super) struct Array {
     /// Number of the element type in the file.
     pub(super) kind: i32,
     pub(super) data: Data,
+    /// Of codes that became floats, the steps between them.
+    pub(super) steps: Option<Rc<Steps>>,
+}
+
+/// Steps of symmetric codes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Steps {
+    /// One for all, or one for each output.
+    pub(super) step: Vec<f32>,
+    pub(super) bits: u8,
 }
 
 impl Array {
     pub(super) fn floats(dims: Vec<usize>, data: Vec<f32>) -> Self {
-        Self { dims, kind: kind::FLOAT, data: Data::Float(data) }
+        Self { dims, kind: kind::FLOAT, data: Data::Float(data), steps: None }
     }
 
     pub(super) fn ints(dims: Vec<usize>, data: Vec<i64>) -> Self {
-        Self { dims, kind: kind::INT64, data: Data::Int(data) }
+        Self { dims, kind: kind::INT64, data: Data::Int(data), steps: None }
     }
 
     /// Sizes of a tensor as a tensor.
@@ -188,7 +199,7 @@ pub(super) fn read(tensor: &proto::Tensor, folder: &Path) -> Result<Array, Strin
         Some(raw) => from_raw(raw, of, count),
         None => from_lists(tensor, of, count)?,
     };
-    Ok(Array { dims, kind: of, data })
+    Ok(Array { dims, kind: of, data, steps: None })
 }
 
 fn from_raw(raw: &[u8], of: i32, count: usize) -> Data {

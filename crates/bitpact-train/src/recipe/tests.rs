@@ -481,7 +481,7 @@ fn every_built_in_recipe_can_be_made_a_fine_tuning() {
 fn a_graph_and_a_meaning_of_pixels_can_be_those_of_a_file() {
     let shape = Shape::new(32, 32, 3);
     let graph = zoo::build("cnn", shape, 10).unwrap().unwrap();
-    let input = InputDescription { zero_point: vec![1, 2, 3], scale: vec![0.5, 0.25, 0.125] };
+    let input = InputDescription { bits: 8, zero_point: vec![1, 2, 3], scale: vec![0.5, 0.25, 0.125] };
     let mut draft = Draft::open("builtin").unwrap();
     draft.set_graph(&graph, "--init-from");
     draft.set_input(&input, "--init-from");

@@ -53,6 +53,12 @@ pub(crate) struct Args {
     /// Write one JSON object to standard output at the end
     #[arg(long)]
     pub(super) json: bool,
+    /// Show the run on the terminal while it trains; q leaves, and the run goes on
+    #[arg(long)]
+    pub(super) tui: bool,
+    /// Also write what other viewers read, into the folder of the run: csv, tensorboard, or both with a comma
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
+    pub(super) log: Vec<LogFormat>,
     /// Backend of the training steps: cpu, or reference (slow, plain loops)
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     pub(super) backend: BackendKind,
@@ -60,6 +66,15 @@ pub(crate) struct Args {
     pub(super) machine: MachineArgs,
     #[command(flatten)]
     pub(super) recipe_flags: RecipeFlags<true>,
+}
+
+/// A form in which other programs read the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// epochs.csv and layers.csv
+    Csv,
+    /// Event files in tensorboard/
+    Tensorboard,
 }
 
 /// Keys that decide what one step computes and how fast.
