@@ -92,8 +92,10 @@ class Network:
         self.arch, self.layers = r.string(), []
         self.shapes, self.ranges, self.kinds, self.used = [], [], [], set()  # by tensor
         self.padding_codes = {}  # by tensor
-        self.add_tensor(fitting(r.numbers("3I")), (0, 255), "image")
-        self.zero_points = np.frombuffer(r.take(self.shapes[0][2]), np.uint8)
+        shape, (self.input_bits,) = fitting(r.numbers("3I")), r.numbers("B")
+        need(self.input_bits in (8, 16), f"an input of {self.input_bits} bits, expected 8 or 16")
+        self.add_tensor(shape, (0, (1 << self.input_bits) - 1), "image")
+        self.zero_points = np.array(r.numbers(f"{shape[2]}{'B' if self.input_bits == 8 else 'H'}"), np.int64)
         self.scales = r.numbers(f"{len(self.zero_points)}f")
         self.class_names = [r.string() for _ in range(*r.numbers("I"))]
         (count,) = r.numbers("I")

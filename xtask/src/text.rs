@@ -57,6 +57,47 @@ fn broken(name: &str, text: &str, exists: &dyn Fn(&Path) -> bool) -> Vec<String>
     found
 }
 
+/// Files and folders that ARCHITECTURE.md and CONTRIBUTING.md name, "How to add" among it, and that do not exist.
+pub(crate) fn stale_paths() -> Vec<String> {
+    let output = Command::new("git").arg("ls-files").output().expect("git lists the files");
+    let tracked = String::from_utf8_lossy(&output.stdout).into_owned();
+    let tracked: Vec<&str> = tracked.lines().collect();
+    let pages = ["ARCHITECTURE.md", "CONTRIBUTING.md"];
+    let text = |page: &str| std::fs::read_to_string(page).unwrap_or_default();
+    pages.iter().flat_map(|page| stale(page, &text(page), &tracked)).collect()
+}
+
+fn stale(page: &str, text: &str, tracked: &[&str]) -> Vec<String> {
+    let words = text.split('`').skip(1).step_by(2).filter(|word| !word.contains([' ', '<']));
+    let is_path = |word: &&str| ["/", ".rs", ".toml", ".md", ".txt"].iter().any(|end| word.ends_with(end));
+    let exists = |word: &str| {
+        let (file, folder) = (format!("/{word}"), format!("/{}/", word.trim_end_matches('/')));
+        let full = tracked.iter().map(|name| format!("/{name}"));
+        full.into_iter().any(|name| name.ends_with(&file) || name.contains(&folder))
+    };
+    let missing = words.filter(is_path).filter(|word| !exists(word));
+    missing.map(|word| format!("{page}: no {word} among the tracked files")).collect()
+}
+
+/// External packages of `Cargo.toml` without a line in docs/dependencies.md, and lines without a package.
+pub(crate) fn unexplained_dependencies() -> Vec<String> {
+    let read = |name: &str| std::fs::read_to_string(name).unwrap_or_default();
+    unexplained(&read("Cargo.toml"), &read("docs/dependencies.md"))
+}
+
+fn unexplained(manifest: &str, page: &str) -> Vec<String> {
+    let table = manifest.lines().skip_while(|line| *line != "[workspace.dependencies]").skip(1);
+    let lines = table.take_while(|line| !line.starts_with('['));
+    let named = lines.filter_map(|line| Some(line.split_once(" = ")?.0)).filter(|name| !name.starts_with("bitpact"));
+    let named: Vec<&str> = named.collect();
+    let rows = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    let listed: Vec<&str> = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let without = named.iter().filter(|name| !listed.contains(name));
+    let without = without.map(|name| format!("docs/dependencies.md: no reason for {name}"));
+    let stale = listed.iter().filter(|name| !named.contains(name));
+    without.chain(stale.map(|name| format!("docs/dependencies.md: {name} is no dependency"))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +107,22 @@ mod tests {
         let long = "x".repeat(MOST_COLUMNS);
         let text = format!("// short\n    // {long}\nlet a = \"{long}\";\n");
         assert_eq!(wide("a.rs", &text), ["a.rs:2: 127 columns, at most 120"]);
+    }
+
+    #[test]
+    fn paths_that_no_tracked_file_has_are_found() {
+        let tracked = ["crates/a/src/cpu/plan.rs", "docs/b.md"];
+        let text = "`cpu/plan.rs`, `a/src/`, `docs/`, `cargo test`, `cpu/gone.rs`, `Plan`, `none/`";
+        let missing = ["P.md: no cpu/gone.rs among the tracked files", "P.md: no none/ among the tracked files"];
+        assert_eq!(stale("P.md", text, &tracked), missing);
+    }
+
+    #[test]
+    fn dependencies_and_their_reasons_are_compared_both_ways() {
+        let manifest = "[workspace.dependencies]\nbitpact-core = { path = \"x\" }\n\na = \"1\"\nb = { version = \"2\" }\n[x]\nc = 1\n";
+        let page = "| `a`, `d` | command | why |\n";
+        let expected = ["docs/dependencies.md: no reason for b", "docs/dependencies.md: d is no dependency"];
+        assert_eq!(unexplained(manifest, page), expected);
     }
 
     #[test]

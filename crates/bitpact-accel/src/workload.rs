@@ -139,7 +139,7 @@ impl Workload {
             TensorKind::Wide => u32::from(STREAM_BITS),
             _ => u64::BITS - model.code_range(tensor).1.unsigned_abs().leading_zeros(),
         };
-        let mut tensors = vec![activation("input", model.input_shape.elements(), PIXEL_BITS)];
+        let mut tensors = vec![activation("input", model.input_shape.elements(), model.input.bits)];
         let mut steps = Vec::new();
         for (i, layer) in model.layers.iter().enumerate() {
             let bits =

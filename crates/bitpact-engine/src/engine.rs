@@ -72,9 +72,9 @@ impl Engine {
         self.input_shape
     }
 
-    /// Pixels of one image, `h * w * c`.
+    /// Bytes of one image: `h * w * c` codes of one byte, or of two.
     pub fn image_len(&self) -> usize {
-        self.input_shape.elements()
+        self.input.example_bytes(self.input_shape)
     }
 
     /// Names of the classes.
@@ -139,24 +139,17 @@ impl Engine {
         Ok(self.logits(pixels)?.chunks_exact(self.class_names.len()).map(predict).collect())
     }
 
-    /// The pixel codes nearest to real values `x`, HWC, in the units the network was trained with:
-    /// `clamp(round_half_even(x / scale[c]) + zero_point[c], 0, 255)`; what is no number becomes the zero point.
+    /// The codes nearest to real values `x`, HWC, in the units the network was trained with
+    /// ([`InputDescription::quantize`]), as bytes.
     ///
     /// # Errors
     /// Values that are not whole images.
     pub fn quantize(&self, x: &[f32]) -> Result<Vec<u8>, EngineError> {
-        let image = self.image_len();
+        let image = self.input_shape.elements();
         if !x.len().is_multiple_of(image) {
             return Err(EngineError::Pixels { pixels: x.len(), image });
         }
-        let InputDescription { zero_point, scale } = &self.input;
-        let code = |(i, x): (usize, &f32)| {
-            let c = i % self.input_shape.c;
-            let steps = (x / scale[c]).round_ties_even();
-            let steps = if steps.is_nan() { 0.0 } else { steps };
-            (steps + f32::from(zero_point[c])).clamp(0.0, 255.0) as u8
-        };
-        Ok(x.iter().enumerate().map(code).collect())
+        Ok(self.input.quantize(x))
     }
 }
 

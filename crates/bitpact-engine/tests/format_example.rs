@@ -48,7 +48,7 @@ fn example() -> IntegerModel {
     let layer = |name: &str, op, shape, hi, scale| IntegerLayer { name: name.to_owned(), op, shape, lo: 0, hi, scale };
     IntegerModel {
         arch: "example".to_owned(),
-        input: InputDescription { zero_point: vec![128], scale: vec![1.0 / 64.0] },
+        input: InputDescription { bits: 8, zero_point: vec![128], scale: vec![1.0 / 64.0] },
         input_shape: Shape::new(2, 3, 1),
         class_names: vec!["no".to_owned(), "yes".to_owned()],
         layers: vec![

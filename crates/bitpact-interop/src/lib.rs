@@ -9,10 +9,10 @@ pub mod error;
 mod import;
 mod kind;
 pub mod onnx;
-mod pixels;
 pub mod weights;
 
 pub use error::InteropError;
-pub use import::{ImportOptions, Imported, import};
+pub use import::{ImportOptions, Imported, Source, import};
 pub use kind::Kind;
-pub use pixels::Pixels;
+
+pub use bitpact_model::Pixels;

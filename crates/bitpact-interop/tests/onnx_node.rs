@@ -116,8 +116,8 @@ impl Case {
         })
     }
 
-    /// The ways in which the test makes a network here: with its first input as the image, with all inputs as parts of one
-    /// image, and with all inputs as constants. The flag is false for the last.
+    /// The ways in which the test makes a network here: with its first input as the image, with all inputs as parts of
+    /// one image, and with all inputs as constants. The flag is false for the last.
     fn run(&self) -> Vec<(bool, Outcome)> {
         let mut outcomes = Vec::new();
         // Codes that come in or go out are real numbers in a network here.

@@ -17,8 +17,8 @@ mod format;
 mod integer;
 mod kind;
 mod model;
+mod pixels;
 mod random;
-mod weights;
 
 pub use checkpoint::{Checkpoint, TrainingState};
 pub use convert::{ActReport, Conversion, ConvertError, LayerReport, convert};
@@ -29,5 +29,6 @@ pub use integer::{
     IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum, IntegerTerm,
     IntegerView, TensorId, TensorKind,
 };
-pub use model::{InputDescription, Model, Tensor};
-pub use weights::{load_weights, load_weights_and_input};
+pub use kind::unreadable_kind;
+pub use model::{InputDescription, Model, Tensor, are_numbers};
+pub use pixels::Pixels;

@@ -175,7 +175,7 @@ fn absurd_numbers_are_errors_before_memory_is_reserved() {
     let bytes = small_integer().to_bytes().unwrap();
     let header = 20 + 2 + 3;
     for (at, what) in
-        [(header, "input"), (header + 4, "input"), (header + 8, "input"), (header + 12 + 3 * 5, "number of classes")]
+        [(header, "input"), (header + 4, "input"), (header + 8, "input"), (header + 13 + 3 * 5, "number of classes")]
     {
         for value in [0u32, 70_000, u32::MAX] {
             let mut bad = bytes.clone();

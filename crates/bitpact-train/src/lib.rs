@@ -8,6 +8,7 @@
 //! | [`trainer`] | the loop: steps, integer accuracy every epoch, checkpoints |
 //! | [`run_folder`] | the files of a run and how they survive a kill |
 //! | [`records`] | what a run writes down |
+//! | [`ptq`] | a float network to integers without training |
 //!
 //! [`train()`] does the whole job; [`TrainBackend`] is the seam to the machine that does the arithmetic, and
 //! [`BackendKind`] names those there are.
@@ -36,6 +37,7 @@ mod metric;
 mod optimizer;
 mod params;
 mod profile;
+pub mod ptq;
 pub mod recipe;
 pub mod records;
 mod reference;
@@ -52,14 +54,14 @@ pub use catalogue::Catalogue;
 pub use factory::{BackendKind, BackendSpec};
 pub use init::initial_tensors;
 pub use loss::{DenseLoss, Targets};
-pub use metric::Metric;
+pub use metric::{Metric, example_metrics};
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use profile::{Pass, StepTimes, Work};
 pub use recipe::{Draft, Recipe, RecipeError};
-pub use records::{EpochRecord, Record, WarningKind, WarningRecord};
+pub use records::{EpochRecord, Record, WarningKind, WarningRecord, WeightStatistics};
 pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use trainer::{
     Evaluation, Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer,
-    evaluate_simulated, simulated_loss, train,
+    evaluate_simulated, simulated_loss, simulated_measures, train,
 };

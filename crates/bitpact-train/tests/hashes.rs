@@ -78,7 +78,7 @@ fn fill(shape: Shape, i: usize, image: &mut [u8], place: Placement) -> usize {
 
 fn trained(graph: &Graph, config: &QuantConfig, gradients: Gradients, isa: Isa) -> Model {
     let plan = QuantPlan::resolve(graph, config).unwrap_or_else(|error| panic!("{}: {error}", graph.name()));
-    let input = InputDescription { zero_point: vec![128, 120, 131], scale: vec![1.0 / 64.0, 0.02, 0.013] };
+    let input = InputDescription { bits: 8, zero_point: vec![128, 120, 131], scale: vec![1.0 / 64.0, 0.02, 0.013] };
     let optimizer = OptimizerConfig { weight_decay: 1e-4, clip_weight_decay: 1e-4, ..OptimizerConfig::default() };
     let spec = BackendSpec::new(graph, &plan, &input, BATCH);
     let mut backend = BackendKind::Cpu.build(&BackendSpec { optimizer, gradients, isa, threads: 2, ..spec }).unwrap();

@@ -14,8 +14,9 @@
 //! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
 //! | [`engine`] | running integers | [`Engine`], [`Interpreter`], [`Executor`] |
 //!
-//! [`interop`] reads networks of other programs. [`lm`] and [`ptq`] are a house of their own: language models quantized after training. [`accel`] stands beside them:
-//! what a network takes on a machine that is only thought of, and the gates of such a machine.
+//! [`interop`] reads networks of other programs. [`lm`] and [`ptq`] are a house of their own: language models quantized
+//! after training. [`accel`] stands beside them: what a network takes on a machine that is only thought of, and the
+//! gates of such a machine.
 //!
 //! ## A network, and its bits
 //!

@@ -234,7 +234,7 @@ pub fn study(
     labels: &[usize],
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Study, AccelError> {
-    let (images, length) = (labels.len(), model.input_shape.elements());
+    let (images, length) = (labels.len(), model.example_bytes());
     let classes = model.classes();
     assert!(images > 0 && exact.len() == images * classes, "logits and a label for each image");
     assert_eq!(pixels.len(), images * length, "pixels of whole images");

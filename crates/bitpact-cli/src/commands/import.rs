@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::graph::Shape;
-use bitpact::interop::{ImportOptions, Imported, Pixels, import};
+use bitpact::interop::{ImportOptions, Imported, import};
+use bitpact::model::Pixels;
 use bitpact::{Checkpoint, graph::counts};
 use serde_json::json;
 

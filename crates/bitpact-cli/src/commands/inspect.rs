@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::loaded::{Loaded, Network, architecture, open};
 use crate::out::print;
-use drawing::Drawing;
+pub(crate) use drawing::Drawing;
 use layers::Layers;
 
 /// Shows a network: its graph, and layer by layer shapes, bits, clip values, cost, ranges and use of levels

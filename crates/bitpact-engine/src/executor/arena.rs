@@ -96,7 +96,8 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
                 outputs += 1;
                 continue;
             }
-            TensorKind::Image | TensorKind::Codes => false,
+            TensorKind::Codes => false,
+            TensorKind::Image => model.input.code_bytes() > 1,
             TensorKind::Wide => true,
             TensorKind::Sums => !sums_are_codes(model, tensor),
         };

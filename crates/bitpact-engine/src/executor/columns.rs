@@ -71,7 +71,7 @@ impl ColumnSlots {
             }
         }
         let code = |c: usize| match product.input {
-            0 => model.input.zero_point[c / taps],
+            0 => model.input.zero_point[c / taps] as u8,
             _ => product.padding_code as u8,
         };
         Some(Columns { input, slot: self.first + at, layout, map, fill: (0..layout.c).map(code).collect() })

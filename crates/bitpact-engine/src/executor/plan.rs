@@ -12,7 +12,8 @@ use bitpact_kernels::{
     Unfusable, Workers, Written,
 };
 use bitpact_model::{
-    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, ModelError,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, ModelError,
 };
 
 use super::EngineError;
@@ -41,7 +42,7 @@ struct Read<'m> {
 pub(super) struct Plan {
     places: Vec<Place>,
     columns: ColumnSlots,
-    zero_point: Vec<u8>,
+    input: InputDescription,
     /// What the border of each tensor but the image holds.
     padding_codes: Vec<u32>,
     layers: Vec<Layer>,
@@ -64,7 +65,7 @@ impl Plan {
             columns: ColumnSlots::new(model, &places),
             places,
             padding_codes,
-            zero_point: model.input.zero_point.clone(),
+            input: model.input.clone(),
             layers: Vec::new(),
             about: model.layers.iter().map(|layer| (layer.name.clone(), macs(layer))).collect(),
             outputs: model.outputs.iter().map(|o| (o.tensor, model.shape(o.tensor).elements())).collect(),
@@ -90,10 +91,8 @@ impl Plan {
     }
 
     pub(super) fn image_len(&self) -> usize {
-        match self.places[0] {
-            Place::Codes { layout, .. } | Place::Wide { layout, .. } => layout.h * layout.w * layout.c,
-            Place::Output { .. } => 0,
-        }
+        let layout = self.places[0].layout();
+        layout.h * layout.w * layout.c * self.input.code_bytes()
     }
 
     /// Tensor and number of values of each output, the main one first.
@@ -120,10 +119,18 @@ impl Plan {
             }
         }
         codes.extend(self.columns.layouts.iter().map(|layout| Aligned::zeroed(layout.len())));
-        if let Place::Codes { slot, layout } = self.places[0] {
-            for pixel in codes[slot].chunks_exact_mut(layout.cs) {
-                pixel[..layout.c].copy_from_slice(&self.zero_point);
+        match self.places[0] {
+            Place::Codes { slot, layout } => {
+                let zeros = self.input.zero_bytes();
+                codes[slot].chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].copy_from_slice(&zeros));
             }
+            Place::Wide { slot, layout } => {
+                let zeros = || self.input.zero_point.iter().map(|&zero| i32::from(zero));
+                wide[slot].chunks_exact_mut(layout.cs).for_each(|pixel| {
+                    pixel[..layout.c].iter_mut().zip(zeros()).for_each(|(to, zero)| *to = zero);
+                });
+            }
+            Place::Output { .. } => {}
         }
         let len = |tensor: usize| self.outputs.iter().find(|output| output.0 == tensor).map_or(0, |output| output.1);
         let ends = self.places.iter().enumerate().filter(|(_, place)| matches!(place, Place::Output { .. }));
@@ -428,7 +435,17 @@ impl Plan {
 
     /// Takes an image.
     fn begin(&self, arena: &mut Arena, pixels: &[u8]) {
-        let (slot, layout) = self.codes(0);
+        let (slot, layout) = match self.places[0] {
+            Place::Wide { slot, layout } => {
+                let pixels_of = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
+                let mut codes = self.input.codes(pixels);
+                for at in pixels_of {
+                    arena.wide[slot][at..at + layout.c].iter_mut().zip(&mut codes).for_each(|(to, q)| *to = q.into());
+                }
+                return;
+            }
+            _ => self.codes(0),
+        };
         let image = &mut arena.codes[slot];
         for (y, row) in pixels.chunks_exact(layout.w * layout.c).enumerate() {
             let to = &mut image[layout.offset(y, 0)..];

@@ -82,7 +82,7 @@ pub fn check_formula(
     let formula = Formula::new(model, conversion)?;
     let interpreter = Interpreter::new(&conversion.model);
     memory::check(CODE_BYTES * trace_codes(&conversion.model) as u64).map_err(EngineError::Memory)?;
-    let mut pixels = vec![0; conversion.model.input_shape.elements()];
+    let mut pixels = vec![0; conversion.model.example_bytes()];
     let mut check = FormulaCheck { images, ..FormulaCheck::default() };
     for image in 0..images {
         load(image..image + 1, &mut pixels);
@@ -325,7 +325,7 @@ impl<'a> Formula<'a> {
         let at = (y * shape.w + x) * shape.c + c;
         let Meaning { layer, zero, unit } = self.meanings[&node];
         match layer {
-            None => f64::from(pixels[at]) - self.zero_points[c],
+            None => f64::from(self.conversion.model.input.code(pixels, at)) - self.zero_points[c],
             Some(layer) => (trace.tensors[layer][at] as f64 - zero) * unit,
         }
     }

@@ -198,7 +198,7 @@ fn compare(
     let chunk = (CHUNK_CODES / codes.max(1)).clamp(most.min(CHUNK_IMAGES), CHUNK_IMAGES).min(images.max(1));
     let chunk = if memory::check(traced(chunk)).is_ok() { chunk } else { 1 };
     memory::check(traced(chunk)).map_err(EngineError::Memory)?;
-    let (pool, image) = (Pool::new(most), reference.input_shape.elements());
+    let (pool, image) = (Pool::new(most), reference.example_bytes());
     let interpreter = Interpreter::new(reference);
     let mut pixels = vec![0; chunk * image];
     let mut first: Option<Difference> = None;
@@ -271,7 +271,7 @@ impl Path {
         expected: &[Trace],
         forms: Forms,
     ) -> Option<Difference> {
-        let (image, replicas) = (model.input_shape.elements(), self.executors.len());
+        let (image, replicas) = (model.example_bytes(), self.executors.len());
         let share = expected.len().div_ceil(replicas);
         let tallies: Vec<Mutex<Tally>> = (0..replicas).map(|_| Mutex::default()).collect();
         pool.run(replicas, &|r, _| {

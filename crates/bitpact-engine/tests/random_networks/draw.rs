@@ -363,8 +363,9 @@ pub(crate) fn push(model: &mut IntegerModel, op: IntegerOp) {
 pub(crate) fn random_network(seed: u64) -> IntegerModel {
     let mut draw = Draw { key: Key::new(seed), counter: 0 };
     let input_shape = Shape::new(1 + draw.below(11), 1 + draw.below(11), 1 + draw.below(6));
-    let zero_point = (0..input_shape.c).map(|_| draw.below(256) as u8).collect();
-    let input = InputDescription { zero_point, scale: vec![0.5; input_shape.c] };
+    let bits = if draw.one_in(6) { 16 } else { 8 };
+    let zero_point = (0..input_shape.c).map(|_| draw.below(1 << bits) as u16).collect();
+    let input = InputDescription { bits, zero_point, scale: vec![0.5; input_shape.c] };
     let mut model = IntegerModel {
         arch: format!("random {seed}"),
         input,

@@ -24,7 +24,7 @@ fn check(seed: u64, images: usize) -> Result<(), TestCaseError> {
 fn check_model(model: &IntegerModel, seed: u64, images: usize) -> Result<(), TestCaseError> {
     let bytes = model.to_bytes().unwrap();
     prop_assert!(&IntegerModel::from_bytes(&bytes, "random").unwrap() == model);
-    let image = model.input_shape.elements();
+    let image = model.example_bytes();
     let pixels: Vec<u8> = (0..images * image).map(|i| Key::new(seed).with("p").u64(i as u64) as u8).collect();
     let expected: Vec<_> = pixels.chunks(image).map(|p| Interpreter::new(model).run(p)).collect();
     for isa in bitpact_kernels::testing::paths() {
@@ -228,8 +228,7 @@ fn the_random_networks_are_varied() {
     }
     let (mut layers, mut lively) = (0, 0);
     for (seed, model) in models.iter().enumerate() {
-        let pixels: Vec<u8> =
-            (0..model.input_shape.elements()).map(|i| Key::new(seed as u64).u64(i as u64) as u8).collect();
+        let pixels: Vec<u8> = (0..model.example_bytes()).map(|i| Key::new(seed as u64).u64(i as u64) as u8).collect();
         for codes in &Interpreter::new(model).run(&pixels).tensors {
             layers += 1;
             lively += usize::from(codes.iter().any(|c| *c != codes[0]));

@@ -180,8 +180,8 @@ fn input_layout(
     Ok((Layout::of(axes, batch, shape), batch, shape))
 }
 
-/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to the
-/// front, or where the input has one channel that only fits there.
+/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to
+/// the front, or where the input has one channel that only fits there.
 fn is_channels_last(graph: &proto::Graph, input: &str, sizes: &[Option<usize>]) -> bool {
     let mut name = input;
     for _ in 0..8 {
@@ -213,7 +213,7 @@ fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescripti
         if !fits || !(described.scale[c] > 0.0 && described.scale[c].is_finite()) {
             return Err(format!("pixel {moved} of channel {c} means 0"));
         }
-        described.zero_point[c] = moved.round() as u8;
+        described.zero_point[c] = moved.round() as u16;
     }
     Ok(described)
 }

@@ -2,6 +2,7 @@
 //! lanes, so that all give the same bits.
 
 use crate::Isa;
+#[cfg(target_arch = "x86_64")]
 use crate::machine::isa::Proof;
 
 /// Numbers that are computed together.

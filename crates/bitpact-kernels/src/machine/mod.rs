@@ -7,10 +7,13 @@ mod geometry;
 pub(crate) mod isa;
 pub mod layout;
 pub mod memory;
+#[cfg(all(test, shuttle))]
+mod orders;
 pub mod peak;
 pub(crate) mod pool;
 pub(crate) mod registers;
 pub(crate) mod shares;
+mod sync;
 pub(crate) mod weights;
 pub(crate) mod workers;
 

@@ -4,13 +4,17 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an idle thread spins for the next job before it sleeps.
-const SPIN: Duration = Duration::from_micros(30);
+use crate::machine::sync::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::machine::sync::sync::{Barrier, Condvar, Mutex, MutexGuard};
+use crate::machine::sync::thread::{self, JoinHandle, Thread};
+use crate::machine::sync::{hint, thread_local};
+
+/// How long an idle thread spins for the next job before it sleeps; not at all where the order of threads must not
+/// depend on time.
+const SPIN: Duration = Duration::from_micros(if cfg!(shuttle) { 0 } else { 30 });
 
 /// Layout of [`Shared::state`]: workers inside the job, flags, number of the job.
 const WORKERS: u64 = 0xffff;
@@ -80,7 +84,7 @@ impl Pool {
         let workers = (1..threads)
             .map(|worker| {
                 let (shared, all_up) = (Arc::clone(&shared), Arc::clone(&all_up));
-                std::thread::Builder::new()
+                thread::Builder::new()
                     .name(format!("bitpact-{worker}"))
                     .spawn(move || {
                         all_up.wait();
@@ -105,10 +109,10 @@ impl Pool {
     /// With the payload of the first task that panics; tasks not yet begun are then skipped. Also if called from inside
     /// a task of the same pool.
     pub fn run(&self, tasks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
-        let inside = INSIDE.get();
+        let inside = INSIDE.with(Cell::get);
         assert!(!std::ptr::eq(inside, Arc::as_ptr(&self.shared)), "Pool::run called from inside one of its own tasks");
         let _one_at_a_time = lock(&self.running);
-        INSIDE.set(Arc::as_ptr(&self.shared));
+        INSIDE.with(|inside| inside.set(Arc::as_ptr(&self.shared)));
         let _restore = Restore(inside);
         if self.workers.is_empty() || tasks <= 1 {
             (0..tasks).for_each(|task| f(task, 0));
@@ -145,7 +149,7 @@ struct Restore(*const Shared);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        INSIDE.set(self.0);
+        INSIDE.with(|inside| inside.set(self.0));
     }
 }
 
@@ -180,16 +184,16 @@ impl Shared {
         let mut state = self.state.0.fetch_and(!OPEN, Ordering::AcqRel);
         let begin = Instant::now();
         while state & WORKERS != 0 && begin.elapsed() < SPIN {
-            std::hint::spin_loop();
+            hint::spin_loop();
             state = self.state.0.load(Ordering::Acquire);
         }
         if state & WORKERS == 0 {
             return;
         }
-        *lock(&self.caller) = Some(std::thread::current());
+        *lock(&self.caller) = Some(thread::current());
         state = self.state.0.fetch_or(CALLER_WAITS, Ordering::AcqRel);
         while state & WORKERS != 0 {
-            std::thread::park();
+            thread::park();
             state = self.state.0.load(Ordering::Acquire);
         }
     }
@@ -210,7 +214,7 @@ impl Shared {
     }
 
     fn work(&self, worker: usize) {
-        INSIDE.set(self);
+        INSIDE.with(|inside| inside.set(self));
         let mut done = 0;
         while let Some(number) = self.next_job(done) {
             done = number;
@@ -251,7 +255,7 @@ impl Shared {
                 if is_news(self.state.0.load(Ordering::Relaxed)) {
                     return;
                 }
-                std::hint::spin_loop();
+                hint::spin_loop();
             }
         }
         let mut guard = lock(&self.sleep);

@@ -3,7 +3,8 @@
 //! work, so that nobody waits for longer than a few blocks take.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::machine::sync::sync::atomic::{AtomicU64, Ordering};
 
 /// Parts that a layer is cut into at most; more threads share them.
 const PARTS: usize = 32;

@@ -14,7 +14,7 @@ use crate::machine::layout::Plain;
 const PAGE: usize = 2 << 20;
 
 /// Bytes of a chunk: most networks need one. What is not written to takes no memory.
-const CHUNK: usize = 32 * PAGE;
+const CHUNK: usize = if cfg!(miri) { 2 * PAGE } else { 32 * PAGE };
 
 /// Bytes of the first chunk, in ordinary pages: all that a small network needs.
 const FIRST: usize = PAGE / 2;
@@ -58,12 +58,12 @@ impl fmt::Debug for Chunk {
 
 /// Asks Linux for huge pages, which it may refuse: nothing but speed depends on them.
 fn advise_huge_pages(first: NonNull<u8>, len: usize) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: the call changes how memory that is ours is mapped, not what is in it.
     unsafe {
         libc::madvise(first.as_ptr().cast(), len, libc::MADV_HUGEPAGE);
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     let _ = (first, len);
 }
 

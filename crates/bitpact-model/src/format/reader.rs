@@ -22,13 +22,18 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
     let offset = r.at;
     let [h, w, c] = [r.u32("input height")?, r.u32("input width")?, r.u32("input channels")?];
     check_shape(Shape::new(h, w, c)).map_err(|what| r.error(offset, "input", what))?;
-    let zero_point = r.take("zero points", c)?.to_vec();
+    let offset = r.at;
+    let bits = r.u8("bits of the input")?;
+    if ![8, 16].contains(&bits) {
+        return Err(r.error(offset, "bits of the input", format!("{bits}, expected 8 or 16")));
+    }
+    let mut input = InputDescription { bits, zero_point: Vec::new(), scale: Vec::new() };
+    input.zero_point = input.codes(r.take("zero points", c.saturating_mul(input.code_bytes()))?).collect();
     let scale = r.take("scales", c.saturating_mul(4))?.as_chunks::<4>().0;
-    let scale = scale.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    input.scale = scale.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let classes = r.count("number of classes", 2)?;
     let class_names = (0..classes).map(|i| r.string(&format!("class name {i}"))).collect::<Result<_, _>>()?;
     let layers = r.count("number of layers", LEAST_LAYER)?;
-    let input = InputDescription { zero_point, scale };
     let mut model = IntegerModel {
         arch,
         input,

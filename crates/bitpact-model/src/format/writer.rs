@@ -13,7 +13,8 @@ pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
     for size in [model.input_shape.h, model.input_shape.w, model.input_shape.c] {
         out.u32(size);
     }
-    out.bytes.extend(&model.input.zero_point);
+    out.u8(model.input.bits);
+    out.bytes.extend(model.input.zero_bytes());
     for scale in &model.input.scale {
         out.bytes.extend(scale.to_le_bytes());
     }

@@ -50,7 +50,7 @@ impl IntegerModel {
     /// If there is no such tensor.
     pub fn code_range(&self, tensor: TensorId) -> (i64, i64) {
         match tensor.checked_sub(1) {
-            None => (0, 255),
+            None => (0, self.input.largest_code().into()),
             Some(layer) => (self.layers[layer].lo.into(), self.layers[layer].hi.into()),
         }
     }
@@ -109,6 +109,11 @@ impl IntegerModel {
     /// The tensor of the main output: that of the last layer where no output is named.
     pub fn main_output(&self) -> TensorId {
         self.outputs.first().map_or(self.layers.len(), |output| output.tensor)
+    }
+
+    /// Bytes of one example ([`InputDescription::example_bytes`]).
+    pub fn example_bytes(&self) -> usize {
+        self.input.example_bytes(self.input_shape)
     }
 
     /// Shape of the main output.

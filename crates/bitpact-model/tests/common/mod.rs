@@ -15,7 +15,7 @@ pub(crate) fn config(bits: &str, weight_quant: WeightQuant, first_last: FirstLas
 pub(crate) fn random(graph: Graph, config: &QuantConfig, seed: u64) -> Model {
     let plan = QuantPlan::resolve(&graph, config).unwrap();
     let channels = graph.input().c;
-    let input = InputDescription { zero_point: vec![120; channels], scale: vec![0.017; channels] };
+    let input = InputDescription { bits: 8, zero_point: vec![120; channels], scale: vec![0.017; channels] };
     let names = (0..graph.classes()).map(|c| format!("class {c} \u{e9}")).collect();
     Model::random(graph, plan, input, names, seed).unwrap()
 }
@@ -112,7 +112,7 @@ pub(crate) const EVERY_MOVE: [Move; 7] = [
 pub(crate) fn everything() -> IntegerModel {
     let mut model = IntegerModel {
         arch: "everything".to_owned(),
-        input: InputDescription { zero_point: vec![3, 250], scale: vec![0.5, 0.125] },
+        input: InputDescription { bits: 8, zero_point: vec![3, 250], scale: vec![0.5, 0.125] },
         input_shape: Shape::new(7, 6, 2),
         class_names: ["b\u{f6}se", "", "tie"].map(str::to_owned).to_vec(),
         layers: Vec::new(),

@@ -65,6 +65,15 @@ impl Setup {
         check_overrides(recipe, &graph)?;
         check_sizes(recipe, shape)?;
         let input = recipe.input_description(shape.c);
+        if [images.train, images.test].iter().any(|half| half.code_bits() != input.bits) {
+            let bits = images.train.code_bits();
+            let what = format!("codes of {bits} bits, but the recipe's input has {}: set input.bits", input.bits);
+            return Err(RunError::Images { half: "training", what });
+        }
+        if input.bits != 8 && recipe.mixup > 0.0 {
+            let what = "codes of 16 bits, which mixup does not mix: leave it out".to_owned();
+            return Err(RunError::Images { half: "training", what });
+        }
         for plan in plans.iter().filter(|plan| !plan.is_float()) {
             check_integer_form(&graph, plan, &input, &class_names, recipe.seed)?;
         }

@@ -1,7 +1,8 @@
 //! Graphs that are quantized already: QuantizeLinear and DequantizeLinear, operators on codes, and QONNX.
 //!
-//! Constants become the real numbers that their codes mean and remember the step; tensors of the network get an activation
-//! with the bits and the clip value of the codes. What our codes cannot be is told, and the network is then read as float.
+//! Constants become the real numbers that their codes mean and remember the step; tensors of the network get an
+//! activation with the bits and the clip value of the codes. What our codes cannot be is told, and the network is then
+//! read as float.
 
 use std::rc::Rc;
 
@@ -111,7 +112,8 @@ fn qonnx_limits(node: NodeView, bits: &f32) -> Result<(i64, i64), String> {
     }
 }
 
-/// For each element of `array` the position of its scale: one for all, one for each place of an axis, or of a block of it.
+/// For each element of `array` the position of its scale: one for all, one for each place of an axis, or of a block of
+/// it.
 fn places(array: &Array, scale: &Array, node: NodeView) -> Result<Vec<usize>, String> {
     let n = array.len();
     let wrong = || format!("scales of {:?} for a tensor of {:?}", scale.dims, array.dims);

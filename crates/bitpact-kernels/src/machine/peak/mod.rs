@@ -13,7 +13,9 @@ pub use cpu::{Cache, Cpu};
 
 #[cfg(target_arch = "x86_64")]
 use crate::machine::isa::Amx;
-use crate::machine::isa::{Isa, Proof};
+use crate::machine::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::machine::isa::Proof;
 use crate::machine::pool::Pool;
 
 /// What a unit multiplies.

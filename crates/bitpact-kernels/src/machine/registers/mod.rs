@@ -11,6 +11,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod dot;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::fmt::Debug;
 
@@ -162,5 +164,4 @@ macro_rules! memory {
     )*};
 }
 
-#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused_imports))]
 use {arithmetic, memory};

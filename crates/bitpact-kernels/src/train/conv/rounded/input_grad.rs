@@ -5,14 +5,16 @@ use crate::machine::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::machine::isa::{Amx, Bf16};
 use crate::machine::layout::{Aligned, Layout};
+#[cfg(target_arch = "x86_64")]
+use crate::train::conv::LANES;
 use crate::train::conv::filters::Filters;
 use crate::train::conv::int_sweep::IntSweep;
+use crate::train::conv::sweep::Sweep;
 #[cfg(target_arch = "x86_64")]
 use crate::train::conv::tile_sweep::TileSweep;
 #[cfg(target_arch = "x86_64")]
 use crate::train::conv::tiles;
 use crate::train::conv::{CodeLimits, ConvGeometry};
-use crate::train::conv::{LANES, sweep::Sweep};
 
 /// Plan of dq = conv_transpose(dz, k), k being integer weight codes; see [`super`].
 #[derive(Clone, Debug)]
@@ -224,9 +226,9 @@ impl Bf16Sweep {
     ) {
         let (out, rest) = out.as_chunks_mut::<2>();
         debug_assert!(rest.is_empty());
-        match &self.unit {
+        match self.unit {
             #[cfg(target_arch = "x86_64")]
-            Bf16Unit::Tiles(_, tiles) => tiles.pack::<2, _, _>(&self.sweep, kw, out, filters, bytes),
+            Bf16Unit::Tiles(_, ref tiles) => tiles.pack::<2, _, _>(&self.sweep, kw, out, filters, bytes),
             #[cfg(target_arch = "x86_64")]
             Bf16Unit::Vectors(_) => {
                 let words = out.as_chunks_mut::<2>().0.as_chunks_mut::<LANES>().0;
@@ -250,16 +252,16 @@ impl Bf16Sweep {
             }
             return;
         }
-        match &self.unit {
+        match self.unit {
             #[cfg(target_arch = "x86_64")]
-            Bf16Unit::Tiles(amx, tiles) => {
+            Bf16Unit::Tiles(amx, ref tiles) => {
                 let start = if accumulate { tiles::Start::Old } else { tiles::Start::Zero };
                 let (x, w, y) = (dz.as_ptr(), packed.as_ptr(), dq.as_mut_ptr().cast());
                 // SAFETY: the lengths are the sweep's, and no initial values are read.
-                unsafe { tiles.run(*amx, tiles::Product::Bf16, &self.sweep, x, w, y, start, std::ptr::null()) };
+                unsafe { tiles.run(amx, tiles::Product::Bf16, &self.sweep, x, w, y, start, std::ptr::null()) };
             }
             #[cfg(target_arch = "x86_64")]
-            Bf16Unit::Vectors(bf16) => super::avx512::sweep_bf16(*bf16, &self.sweep, dz, packed, dq, accumulate),
+            Bf16Unit::Vectors(bf16) => super::avx512::sweep_bf16(bf16, &self.sweep, dz, packed, dq, accumulate),
         }
     }
 }

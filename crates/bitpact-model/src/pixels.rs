@@ -1,9 +1,9 @@
 //! What a pixel means to a network of another program.
 
-use bitpact_model::InputDescription;
+use crate::InputDescription;
 
-/// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) / std`.
-/// One number stands for all channels.
+/// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) /
+/// std`. One number stands for all channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pixels {
     /// The pixel that means 0, divided by 255, per channel.
@@ -30,6 +30,20 @@ impl Pixels {
         Some(Self { mean: mean.to_vec(), std: std.to_vec() })
     }
 
+    /// The meaning that `text` says: one of [`Pixels::NAMES`], or mean and deviation with a slash between them, each a
+    /// number or one a channel with commas, such as `0.5,0.4,0.4/0.2`.
+    ///
+    /// # Errors
+    /// A text of another form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let numbers = |text: &str| text.split(',').map(|n| n.trim().parse().ok()).collect::<Option<Vec<f64>>>();
+        let pair =
+            || text.split_once('/').and_then(|(mean, std)| Some(Self { mean: numbers(mean)?, std: numbers(std)? }));
+        Self::named(text)
+            .or_else(pair)
+            .ok_or_else(|| format!("expected {}, or mean and deviation such as 0.5/0.25", Self::NAMES.join(", ")))
+    }
+
     /// The name of what most networks of other programs read: `imagenet` of three channels, `unit` of others.
     pub fn usual(channels: usize) -> &'static str {
         if channels == 3 { "imagenet" } else { "unit" }
@@ -40,22 +54,26 @@ impl Pixels {
     /// # Errors
     /// Numbers for another count of channels, a mean outside 0 to 1 or a deviation that is not positive.
     pub fn describe(&self, channels: usize) -> Result<InputDescription, String> {
-        let spread = |values: &[f64], what: &str| match values {
-            [one] => Ok(vec![*one; channels]),
-            all if all.len() == channels => Ok(all.to_vec()),
-            all => Err(format!("{} numbers as {what}, expected 1 or {channels}, one a channel", all.len())),
-        };
-        let (mean, std) = (spread(&self.mean, "mean")?, spread(&self.std, "standard deviation")?);
+        let (mean, std) = (spread(&self.mean, channels, "mean")?, spread(&self.std, channels, "standard deviation")?);
         if let Some(mean) = mean.iter().find(|mean| !(0.0..=1.0).contains(*mean)) {
             return Err(format!("{mean} as mean, expected a number from 0 to 1: pixels are divided by 255"));
         }
         if let Some(std) = std.iter().find(|std| !(1e-6..=1e6).contains(*std)) {
             return Err(format!("{std} as standard deviation, expected a number from 1e-6 to 1e6"));
         }
-        Ok(InputDescription {
-            zero_point: mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
-            scale: std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
-        })
+        Ok(InputDescription::pixels(
+            mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
+            std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect(),
+        ))
+    }
+}
+
+/// A number for each of `channels` channels.
+fn spread(values: &[f64], channels: usize, what: &str) -> Result<Vec<f64>, String> {
+    match values {
+        [one] => Ok(vec![*one; channels]),
+        all if all.len() == channels => Ok(all.to_vec()),
+        all => Err(format!("{} numbers as {what}, expected 1 or {channels}, one a channel", all.len())),
     }
 }
 
@@ -76,6 +94,10 @@ mod tests {
         let wrong = |mean: f64, std: f64| Pixels { mean: vec![mean; 2], std: vec![std] }.describe(2).unwrap_err();
         assert!(wrong(127.0, 1.0).contains("divided by 255"));
         assert!(wrong(0.5, 0.0).contains("1e-6"));
+        let parsed = Pixels::parse("0.5,0.4, 0.3/0.25").unwrap();
+        assert_eq!((parsed.mean, parsed.std), (vec![0.5, 0.4, 0.3], vec![0.25]));
+        assert_eq!(Pixels::parse("unit").unwrap(), Pixels::named("unit").unwrap());
+        assert!(Pixels::parse("0.5").unwrap_err().contains("imagenet"));
         assert!(Pixels::named("imagenet").unwrap().describe(1).unwrap_err().contains("3 numbers as mean"));
     }
 }
