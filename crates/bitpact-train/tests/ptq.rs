@@ -44,7 +44,8 @@ fn a_trained_network_keeps_its_accuracy() {
             };
             let began = std::time::Instant::now();
             let found =
-                quantize(&model, &calibration, Some(&*split.test), &options, &AtomicBool::new(false), &mut show).unwrap();
+                quantize(&model, &calibration, Some(&*split.test), &options, &AtomicBool::new(false), &mut show)
+                    .unwrap();
             let rule = found.rule.map_or_else(|| "none".to_owned(), |rule| rule.to_string());
             println!("{bits:>5} {steps}: clip values by {rule}, {:.0} s", began.elapsed().as_secs_f64());
             println!("{bits:>5} equalized {:?}, ranks {:?}", found.equalized, found.ranks);
