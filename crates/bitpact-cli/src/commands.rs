@@ -2,15 +2,22 @@
 
 pub(crate) mod accel;
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod lm;
+pub(crate) mod man;
 pub(crate) mod ptq;
+pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod run;
+pub(crate) mod sensitivity;
+pub(crate) mod sweep;
 mod test_set;
 pub(crate) mod train;
 pub(crate) mod verify;
+pub(crate) mod watch;

@@ -22,6 +22,9 @@ static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// Whether the first signal only sets [`STOP`].
 static SAVES: AtomicBool = AtomicBool::new(false);
 
+/// Called before a signal's words are written.
+static BEFORE_WORDS: Mutex<Option<fn()>> = Mutex::new(None);
+
 const SIGINT: i32 = 2;
 
 /// From now on signals are listened to, and end the process.
@@ -33,6 +36,16 @@ pub(crate) fn install() -> Result<()> {
 pub(crate) fn stop_flag() -> &'static AtomicBool {
     SAVES.store(true, Ordering::SeqCst);
     &STOP
+}
+
+/// From now on `f` is called before a signal's words are written, and before it ends the process.
+pub(crate) fn before_words(f: fn()) {
+    *BEFORE_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(f);
+}
+
+/// Ctrl-C where the terminal gives it as a key and not as a signal.
+pub(crate) fn pressed() {
+    came(SIGINT);
 }
 
 /// Sets the message for a signal that ends the process, until the returned value is dropped.
@@ -68,6 +81,9 @@ pub(crate) fn exit_status() -> u8 {
 fn came(signal: i32) {
     let is_first = !STOP.swap(true, Ordering::SeqCst);
     SIGNAL.store(signal, Ordering::SeqCst);
+    if let Some(f) = *BEFORE_WORDS.lock().unwrap_or_else(PoisonError::into_inner) {
+        f();
+    }
     if is_first && SAVES.load(Ordering::SeqCst) {
         say!("\nstopping after this step and saving; Ctrl-C again to stop at once");
         return;

@@ -6,6 +6,8 @@ use anyhow::Result;
 use bitpact::Isa;
 use bitpact::data::check::other_version;
 use bitpact::data::{DatasetName, Limits, Split, load};
+use bitpact::peak::Cpu;
+use bitpact::report::Session;
 
 use crate::exit::Usage;
 
@@ -25,6 +27,19 @@ pub(crate) struct MachineArgs {
 pub(crate) struct Machine {
     pub(crate) threads: usize,
     pub(crate) isa: Isa,
+}
+
+impl Machine {
+    /// This process, as the records of a run name who trained it from step `step` on.
+    pub(crate) fn session(&self, step: u64) -> Session {
+        Session {
+            step,
+            commit: env!("BITPACT_COMMIT").to_owned(),
+            machine: Cpu::detect().model,
+            threads: self.threads,
+            isa: self.isa.to_string(),
+        }
+    }
 }
 
 impl MachineArgs {

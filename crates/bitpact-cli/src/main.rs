@@ -7,10 +7,11 @@ mod loaded;
 mod machine;
 mod out;
 mod progress;
+mod tui;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Trains neural networks at 1 to 8 bits with PACT, turns them into integer networks, and runs exactly those integers.
 #[derive(Parser)]
@@ -24,8 +25,11 @@ Examples:
   bitpact train --dataset cifar10 --data DIR --bits W2A2  ResNet-20 on CIFAR-10
   bitpact train --resume runs/builtin-W4A4-seed1          go on where a run stopped
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
+  bitpact import resnet20.th -o model.safetensors         a network that PyTorch trained
   bitpact ptq model.safetensors --data DIR --bits W8A8    a float network to integers, without training
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
+  bitpact watch runs/builtin-W4A4-seed1                   the run live
+  bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
@@ -47,16 +51,23 @@ enum Command {
     Train(Box<commands::train::Args>),
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
+    Import(Box<commands::import::Args>),
     Ptq(Box<commands::ptq::Args>),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
     Verify(commands::verify::Args),
     Kernels(commands::kernels::Args),
+    Watch(commands::watch::Args),
     Data(commands::data::Args),
     Accel(commands::accel::Args),
     Lm(commands::lm::Args),
+    Report(commands::report::Args),
+    Sensitivity(commands::sensitivity::Args),
+    Sweep(commands::sweep::Args),
     Reproduce(commands::reproduce::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,16 +80,23 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(*args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Import(args) => commands::import::run(*args),
         Command::Ptq(args) => commands::ptq::run(*args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Kernels(args) => commands::kernels::run(args),
+        Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Accel(args) => commands::accel::run(args),
         Command::Lm(args) => commands::lm::run(args),
+        Command::Report(args) => commands::report::run(args),
+        Command::Sensitivity(args) => commands::sensitivity::run(args),
+        Command::Sweep(args) => commands::sweep::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
+        Command::Man(args) => commands::man::run(args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,14 +9,16 @@ use bitpact_model::{
 /// Every code of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// Output of every layer in the order of computation, NHWC without padding; the last one is the logits.
+    /// Output of every layer in the order of computation, NHWC without padding.
     pub tensors: Vec<Vec<i64>>,
+    /// Number of the layer that gives the main output.
+    pub main: usize,
 }
 
 impl Trace {
-    /// The logits.
+    /// The main output: the logits of a classifier.
     pub fn logits(&self) -> &[i64] {
-        self.tensors.last().map_or(&[], |t| t)
+        self.tensors.get(self.main).map_or(&[], |t| t)
     }
 }
 
@@ -34,6 +36,11 @@ pub trait Sums {
     /// The sums of that product, `out_channels` for each pixel of its output, row by row. `windows` holds the codes
     /// that every pixel reads: `[pixel][in_channels][kernel rows][kernel columns]`, those of all groups.
     fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64>;
+
+    /// Told what each sum of layer `layer` that ends in codes holds in channel `channel`, pixel by pixel, before it is
+    /// shifted and clamped ([`Requantization::before_rounding`](bitpact_core::Requantization::before_rounding) tells
+    /// its value).
+    fn told(&mut self, _layer: usize, _channel: usize, _sum: i64) {}
 }
 
 /// Leaves every product to the interpreter.
@@ -68,7 +75,7 @@ impl<'a> Interpreter<'a> {
         Self { model }
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels.
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]).
     ///
     /// # Panics
     /// If the number of pixels is wrong.
@@ -76,14 +83,14 @@ impl<'a> Interpreter<'a> {
         self.run_with(pixels, &mut Nothing)
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]), with the sums that `other` gives where it computes a
     /// product.
     ///
     /// # Panics
     /// If the number of pixels is wrong, or a product has too few sums.
     pub fn run_with(&self, pixels: &[u8], other: &mut dyn Sums) -> Trace {
-        assert_eq!(pixels.len(), self.model.input_shape.elements(), "pixels of one image");
-        let mut tensors: Vec<Vec<i64>> = vec![pixels.iter().map(|&p| i64::from(p)).collect()];
+        assert_eq!(pixels.len(), self.model.example_bytes(), "pixels of one image");
+        let mut tensors: Vec<Vec<i64>> = vec![self.model.input.codes(pixels).map(i64::from).collect()];
         for (i, layer) in self.model.layers.iter().enumerate() {
             let mut out = Vec::with_capacity(layer.shape.elements());
             let others = |(which, product): (usize, &IntegerProduct)| {
@@ -94,13 +101,13 @@ impl<'a> Interpreter<'a> {
             let others: Vec<Option<Vec<i64>>> = layer.op.products().enumerate().map(others).collect();
             for y in 0..layer.shape.h {
                 for x in 0..layer.shape.w {
-                    self.pixel(&tensors, layer, &others, y, x, &mut out);
+                    self.pixel(&tensors, (i, layer), &others, (y, x), &mut out, other);
                 }
             }
             tensors.push(out);
         }
         tensors.remove(0);
-        Trace { tensors }
+        Trace { tensors, main: self.model.main_output() - 1 }
     }
 
     fn codes<'t>(&self, tensors: &'t [Vec<i64>], id: TensorId) -> Codes<'t> {
@@ -111,18 +118,18 @@ impl<'a> Interpreter<'a> {
     fn pixel(
         &self,
         tensors: &[Vec<i64>],
-        layer: &IntegerLayer,
+        (i, layer): (usize, &IntegerLayer),
         others: &[Option<Vec<i64>>],
-        y: usize,
-        x: usize,
+        (y, x): (usize, usize),
         out: &mut Vec<i64>,
+        listener: &mut dyn Sums,
     ) {
         let channels = 0..layer.shape.c;
         match &layer.op {
             IntegerOp::Sum(sum) => {
                 let at = (y * layer.shape.w + x) * layer.shape.c;
                 let others: Vec<_> = others.iter().map(|sums| sums.as_ref().map(|sums| &sums[at..])).collect();
-                self.sum(tensors, sum, &others, (y, x), channels, out);
+                self.sum(tensors, sum, &others, (y, x), channels, out, &mut |c, sum| listener.told(i, c, sum));
             }
             IntegerOp::MaxPool { input, window } => {
                 let codes = self.codes(tensors, *input);
@@ -133,11 +140,14 @@ impl<'a> Interpreter<'a> {
             }
             IntegerOp::WindowSum { input, window, padding_code, factors } => {
                 let factor = factors.get(y * layer.shape.w + x).map_or(1, |&factor| i64::from(factor));
+                let largest = factors.iter().max().map_or(1, |&factor| i64::from(factor));
+                let padding = (window.kernel[0] * window.kernel[1]) as i64 * i64::from(*padding_code);
                 let codes = self.codes(tensors, *input);
                 let code =
                     |place: Option<(usize, usize)>, c| place.map_or((*padding_code).into(), |(y, x)| codes.at(y, x, c));
                 out.extend(channels.map(|c| {
-                    places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum::<i64>() * factor
+                    let sum: i64 = places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum();
+                    (sum - padding) * factor + padding * largest
                 }));
             }
             IntegerOp::Concat { inputs } => {
@@ -159,6 +169,7 @@ impl<'a> Interpreter<'a> {
         (y, x): (usize, usize),
         channels: std::ops::Range<usize>,
         out: &mut Vec<i64>,
+        told: &mut dyn FnMut(usize, i64),
     ) {
         // The codes under the window of each product.
         let products = sum.terms.iter().filter_map(IntegerTerm::product).zip(others);
@@ -182,7 +193,11 @@ impl<'a> Interpreter<'a> {
             let base =
                 sum.base.iter().map(|(view, mul)| self.view(tensors, view, y, x, c) * i64::from(*mul)).sum::<i64>();
             match &sum.end {
-                IntegerEnd::Codes => sum.requant.apply(c, values).into(),
+                IntegerEnd::Codes => {
+                    let total = sum.requant.sum(c, values);
+                    told(c, total);
+                    sum.requant.code(c, total).into()
+                }
                 IntegerEnd::Table(tables) => {
                     let table = &tables[if tables.len() == 1 { 0 } else { c }];
                     table[(sum.requant.apply(c, values) - sum.requant.lo) as usize].into()

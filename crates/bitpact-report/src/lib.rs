@@ -1,21 +1,45 @@
-//! Logs of runs, small enough to be kept beside the source, and the book of results that is made from them.
+//! What people see of runs: logs small enough to be kept beside the source, the book of results made from them, and a
+//! page that shows a run, its layers and its mistakes.
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`run`] | a run as far as its files can be read, and followed while it goes on |
+//! | [`page`] | runs as one HTML page |
+//! | [`dashboard`] | a run on the terminal |
+//! | [`microscope`] | what quantization does to the weights and activations of each layer |
+//! | [`predictions`] | what an integer network makes of a test set |
+//! | [`sensitivity`] | loss and metric when one tensor alone has few bits |
+//! | [`family`] | a recipe at several widths |
 //! | [`log`] | a run's log: its recipe, its records without most layer statistics, where it was trained |
-//! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a page |
+//! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a
+//! page |
 //! | [`plots`] | the same as figures in SVG |
 //! | [`sweep`] | loss against clip values |
+//! | [`viewers`] | tables and event files for viewers of others |
 
 pub mod book;
+pub mod dashboard;
+pub mod family;
 pub mod log;
+pub mod microscope;
+pub mod page;
 pub mod plots;
+pub mod predictions;
+pub mod run;
+pub mod sensitivity;
 pub mod sweep;
+pub mod viewers;
 
 use std::path::PathBuf;
 
 pub use book::Book;
+pub use dashboard::Dashboard;
+pub use family::Family;
 pub use log::{Log, Session};
+pub use microscope::Microscope;
+pub use predictions::Predictions;
+pub use run::{Follower, Records, Run};
+pub use sensitivity::Sensitivity;
 pub use sweep::Sweep;
 
 /// Error of reading logs or writing the book.
@@ -59,4 +83,28 @@ pub enum ReportError {
     /// A figure cannot be drawn.
     #[error(transparent)]
     Chart(#[from] bitpact_accel::AccelError),
+    /// A chart of a page cannot be drawn.
+    #[error("cannot draw a chart: {message}")]
+    Drawing {
+        /// The drawing library's reason.
+        message: String,
+    },
+    /// The page's template cannot be filled in.
+    #[error("cannot write the page: {0:#}")]
+    Page(#[from] minijinja::Error),
+    /// A folder without records, recipe and checkpoint.
+    #[error("{}: holds no run: no records.jsonl, config.toml or last.safetensors", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Images that the network does not read, or with other targets than it was made for.
+    #[error("the test images are {what}")]
+    Images {
+        /// Sizes of the images and of what the network reads.
+        what: String,
+    },
+    /// A network that the engine refuses.
+    #[error(transparent)]
+    Engine(#[from] bitpact_engine::EngineError),
 }

@@ -26,6 +26,7 @@
 //! ```
 
 mod backend;
+mod beside;
 pub mod catalogue;
 mod cpu;
 mod factory;
@@ -53,14 +54,14 @@ pub use catalogue::Catalogue;
 pub use factory::{BackendKind, BackendSpec};
 pub use init::initial_tensors;
 pub use loss::{DenseLoss, Targets};
-pub use metric::Metric;
+pub use metric::{Metric, example_metrics};
 pub use optimizer::{OptimizerConfig, OptimizerKind, ParamGroup};
 pub use profile::{Pass, StepTimes, Work};
 pub use recipe::{Draft, Recipe, RecipeError};
-pub use records::{EpochRecord, Record, WarningKind, WarningRecord};
+pub use records::{EpochRecord, Record, WarningKind, WarningRecord, WeightStatistics};
 pub use rehearsal::{Rehearsal, random_images};
 pub use run_folder::RunFolder;
 pub use trainer::{
     Evaluation, Event, Images, Outcome, RunError, RunOptions, Setup, Start, Teacher, Trainer, evaluate_integer,
-    evaluate_simulated, simulated_loss, train,
+    evaluate_simulated, simulated_loss, simulated_measures, train,
 };

@@ -6,7 +6,7 @@ mod softmax;
 
 use crate::LossInput;
 use cross_entropy::cross_entropy;
-use dense::dense_loss;
+pub(crate) use dense::dense_loss;
 pub use dense::{DenseLoss, Targets};
 use softmax::{divergence, log_softmax};
 

@@ -40,6 +40,14 @@ impl std::fmt::Display for Metric {
     }
 }
 
+/// Metrics of the output of one example, HWC, for its target: of a mask over the classes that occur in either. Empty
+/// where the target is a class.
+pub fn example_metrics(kind: TargetKind, channels: usize, output: &[f32], target: &[f32]) -> Vec<Metric> {
+    let mut meter = Meter::new(kind, channels);
+    meter.add(output, target);
+    meter.metrics()
+}
+
 /// Outputs of a set, added up example by example.
 #[derive(Debug)]
 pub(crate) struct Meter {

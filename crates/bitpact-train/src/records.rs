@@ -81,6 +81,24 @@ pub struct EpochRecord {
     /// Every activation: means over the epoch's steps, alpha and its gradient of the last one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<LayerStatistics>,
+    /// Every convolution and linear layer with weights of 1 to 8 bits, from the second epoch on after the run began or
+    /// went on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<WeightStatistics>,
+}
+
+/// How the weight codes of one layer moved, from one epoch's integer network to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WeightStatistics {
+    /// Name of the layer.
+    pub name: String,
+    /// Fraction of the codes that differ from those of the epoch before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<f64>,
+    /// Fraction of the codes that moved in each of the last two epochs, in opposite directions: the oscillation of
+    /// Nagel et al. 2022 (arXiv 2203.08452, section 3), seen once an epoch and not after every step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oscillating: Option<f64>,
 }
 
 impl EpochRecord {

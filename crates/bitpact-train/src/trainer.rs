@@ -5,6 +5,7 @@ mod bits;
 mod deploy;
 mod error;
 mod evaluate;
+mod movement;
 mod progress;
 mod resume;
 mod setup;
@@ -31,11 +32,12 @@ use crate::schedule::Schedule;
 use crate::{BackendKind, LossInput, StepInput, Targets, TrainBackend, TrainError};
 
 pub(crate) use batches::Batches;
+use movement::CodeHistory;
 use progress::{Progress, Sums};
 use teacher::Teaching;
 
 pub use error::RunError;
-pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated, simulated_loss};
+pub use evaluate::{Evaluation, evaluate_integer, evaluate_simulated, simulated_loss, simulated_measures};
 pub use setup::Setup;
 pub use start::InitReport;
 pub use teacher::Teacher;
@@ -53,7 +55,7 @@ pub struct Images<'a> {
 pub enum Start {
     /// At step 0, with random weights, or with those of `weights` whose names the network has.
     Fresh {
-        /// Tensors by PyTorch's names, such as [`bitpact_model::load_weights`] reads them.
+        /// Tensors by the names of [`Model::tensor_shapes`]; others are left aside.
         weights: Option<BTreeMap<String, Tensor>>,
     },
     /// Where a checkpoint stopped.
@@ -105,6 +107,8 @@ pub enum Event<'a> {
     },
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
+    /// The network with the weights it took, at the bits of the first epoch and before its first step.
+    Before(&'a Evaluation),
     /// The bits change.
     Bits {
         /// First epoch with the new ones, from 1.
@@ -195,6 +199,8 @@ pub struct Trainer<'a> {
     options: RunOptions<'a>,
     schedule: Schedule,
     batches: Batches<'a>,
+    /// Weight codes of the last epochs.
+    codes: CodeHistory,
 }
 
 /// Where a run stands.
@@ -216,7 +222,7 @@ impl<'a> Trainer<'a> {
     pub fn new(setup: Setup, images: Images<'a>, folder: &'a RunFolder, options: RunOptions<'a>) -> Self {
         let schedule = setup.recipe.schedule(setup.steps_per_epoch);
         let batches = Batches::new(&setup, images.train);
-        Self { setup, images, held_out: None, folder, options, schedule, batches }
+        Self { setup, images, held_out: None, folder, options, schedule, batches, codes: CodeHistory::default() }
     }
 
     /// Adds images to choose the best epoch by: those that the recipe's `holdout` keeps out of `images`.
@@ -385,6 +391,7 @@ impl<'a> Trainer<'a> {
             seconds,
             conversion_worst_error: integer.as_ref().map(|(_, _, worst)| *worst),
             layers: progress.sums.layers(),
+            weights: self.codes.moved(),
         };
         progress.sums = Sums::default();
         progress.remember_alphas(&record.layers);
@@ -439,6 +446,7 @@ impl<'a> Trainer<'a> {
         let (mut integer, mut held) = (None, None);
         if !is_float {
             let conversion = convert(model)?;
+            self.codes.add(&conversion.model);
             let mut told = |done, images| observer(Event::Evaluating { simulated: false, done, images });
             let (isa, threads) = (self.options.isa, self.options.threads);
             let evaluation = evaluate_integer(&conversion.model, test, isa, threads, evaluate::CHUNK, &mut told)?;

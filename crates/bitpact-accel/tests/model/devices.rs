@@ -12,7 +12,7 @@ fn every_constant_of_a_built_in_device_names_its_source() {
         let device = Device::open(name).unwrap();
         assert_eq!(device.name, name);
         let text =
-            std::fs::read_to_string(format!("{}/../../devices/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            std::fs::read_to_string(format!("{}/devices/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let mut keys = BTreeSet::new();
         let mut prefix = String::new();
         for line in text.lines().filter(|l| !l.starts_with('#')) {

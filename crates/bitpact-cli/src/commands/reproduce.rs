@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::write_atomically;
-use bitpact::peak::Cpu;
 use bitpact::report::book::{Book, command, log_folder, precision};
 use bitpact::report::log::{State, collect, find_run};
-use bitpact::report::{Log, Session, sweep};
+use bitpact::report::{Log, sweep};
 use bitpact::train::catalogue::Row;
 use bitpact::train::recipe::nearest;
 use bitpact::train::{BackendKind, BackendSpec, Catalogue, Event, RunFolder, Start};
@@ -347,6 +346,7 @@ impl Training {
         let stored = folder.config().unwrap_or_else(|_| recipe.clone());
         let trained = run_one(
             "training",
+            false,
             &stored,
             &folder,
             start,
@@ -355,7 +355,7 @@ impl Training {
             stop,
             &mut |event| {
                 if let Event::Start { step, .. } = event
-                    && let Err(error) = session(*step, machine).append(&path)
+                    && let Err(error) = machine.session(*step).append(&path)
                 {
                     report_part(&error.into());
                 }
@@ -373,16 +373,6 @@ impl Training {
         let paper = row.paper.map_or(String::new(), |paper| format!(", the paper has {paper:.1} %"));
         say!("{}, seed {seed}: {:.2} %{paper}; log in {}", row.name, 100.0 * last.top1(), log.display());
         Ok(())
-    }
-}
-
-fn session(step: u64, machine: Machine) -> Session {
-    Session {
-        step,
-        commit: env!("BITPACT_COMMIT").to_owned(),
-        machine: Cpu::detect().model,
-        threads: machine.threads,
-        isa: machine.isa.to_string(),
     }
 }
 

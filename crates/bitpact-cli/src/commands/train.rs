@@ -1,28 +1,34 @@
 //! `bitpact train`: a recipe, flags over it, and the run they describe.
 
 mod args;
+mod initial;
+mod logs;
 mod output;
 mod report;
 
-use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::{Tensor, load_weights_and_input};
+use bitpact::report::{Dashboard, Follower};
+use bitpact::model::Pixels;
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
 
-use crate::exit::{Interrupted, Usage, or_force};
+use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
 use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
 use crate::progress::Display;
+use crate::tui::{self, Tui};
 
 pub(crate) use args::{Args, RecipeFlags};
+use initial::Initial;
+use logs::Logs;
 
 /// A command line that was found good.
 struct Plan {
@@ -30,10 +36,31 @@ struct Plan {
     dataset: DatasetName,
     folder: RunFolder,
     start: Start,
+    /// Weights that a fresh start takes.
+    initial: Option<Initial>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    let json = args.json;
+    let Trained { recipe, folder, last, float } = trained(args)?;
+    report::print(&recipe, &folder, &last, float.as_ref(), json)
+}
+
+/// A run that went to its end.
+pub(crate) struct Trained {
+    recipe: Recipe,
+    folder: RunFolder,
+    last: EpochRecord,
+    /// The last epoch of the float network trained beside it.
+    float: Option<EpochRecord>,
+}
+
+/// Trains what the arguments say.
+pub(crate) fn trained(args: Args) -> Result<Trained> {
     let machine = (args.backend, args.machine.resolve());
+    if args.tui {
+        tui::check()?;
+    }
     let plan = match &args.resume {
         Some(path) => resume(&args, path)?,
         None => fresh(&args)?,
@@ -46,20 +73,42 @@ pub(crate) fn run(args: Args) -> Result<()> {
         check_float(&plan.recipe, &plan.folder)?;
     }
 
-    let Plan { recipe, folder, start, .. } = plan;
-    let outcome = run_one("training", &recipe, &folder, start, &split, machine, stop, &mut |_| {})?;
+    let Plan { recipe, folder, mut start, initial, .. } = plan;
+    if let Some(initial) = initial {
+        start = Start::Fresh { weights: Some(initial.tensors(&recipe, &*split.train)?) };
+    }
+    let looks = args.tui;
+    if !looks && std::io::stderr().is_terminal() {
+        say!("to see it live: bitpact watch {}, or train with --tui", pasted(folder.path()));
+    }
+    let mut logs = Logs::new(&args.log, &folder);
+    let outcome = run_one("training", looks, &recipe, &folder, start, &split, machine, stop, &mut |event| {
+        if let Event::Start { step, .. } = event {
+            logs.tell(machine.1.session(*step).append(folder.path()));
+        }
+        logs.take(event);
+    })?;
     let last = finished(&folder, outcome)?;
     let float = match compares {
-        true => Some(compare(&recipe, &folder, &split, machine, stop)?),
+        true => Some(compare(&recipe, &folder, looks, &split, machine, stop)?),
         false => None,
     };
-    report::print(&recipe, &folder, &last, float.as_ref(), args.json)
+    Ok(Trained { recipe, folder, last, float })
 }
 
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
+    let given = |key: &str| args.recipe_flags.get(key).is_some();
+    let mut initial = None;
+    // A recipe that is named says everything.
+    if let (Some(path), None) = (&args.init_from, &args.recipe) {
+        let opened = Initial::open(path, args.recipe_flags.get("input").and_then(|text| Pixels::parse(text).ok()))?;
+        draft.fine_tune();
+        opened.describe(&mut draft, given("arch"), given("input"))?;
+        initial = Some(opened);
+    }
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
@@ -72,23 +121,13 @@ fn fresh(args: &Args) -> Result<Plan> {
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
     };
     let folder = RunFolder::create(path)?;
-    let weights = args.init_from.as_ref().map(|path| weights(path, &recipe, args.force)).transpose()?;
-    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights } })
-}
-
-/// The weights to start from, which must have been trained on pixels of the recipe's meaning where their file tells.
-fn weights(path: &Path, recipe: &Recipe, force: bool) -> Result<BTreeMap<String, Tensor>> {
-    let (weights, input) = load_weights_and_input(path)?;
-    let difference = input.and_then(|input| input.difference(&recipe.input_description(input.scale.len())));
-    if let Some(difference) = difference {
-        let file = path.display();
-        or_force(
-            force,
-            format!("{file}: its pixels have another meaning than the recipe's `input`: {difference}"),
-            "takes its weights",
-        )?;
+    if let (Some(path), Some(_)) = (&args.init_from, &args.recipe) {
+        initial = Some(Initial::open(path, Some(initial::pixels_of(&recipe)))?);
     }
-    Ok(weights)
+    if let Some(initial) = &initial {
+        initial.check_pixels(&recipe, args.force)?;
+    }
+    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights: None }, initial })
 }
 
 /// A run from where it stopped.
@@ -112,12 +151,13 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
         let run = path.display();
         return Err(Usage(format!("--resume {run}: a run goes on as it began: {}", changes.join("; "))).into());
     }
-    Ok(Plan { recipe, dataset, folder, start })
+    Ok(Plan { recipe, dataset, folder, start, initial: None })
 }
 
-/// Trains one run; `also` is told what happens before it is shown.
+/// Trains one run, on a dashboard where someone `looks`; `also` is told what happens before it is shown.
 pub(super) fn run_one(
     label: &'static str,
+    looks: bool,
     recipe: &Recipe,
     folder: &RunFolder,
     start: Start,
@@ -128,13 +168,29 @@ pub(super) fn run_one(
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
+    let tui = looks.then(|| Tui::open(dashboard(recipe, folder))).flatten();
     let mut observer = |event: Event<'_>| {
         also(&event);
-        display.show(&event);
+        match &tui {
+            Some(tui) if tui.is_open() => tui.take(&event, recipe.batch_size),
+            _ => display.show(&event),
+        }
     };
     let Machine { isa, threads } = machine;
     let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
+}
+
+/// The dashboard of a run, with the epochs that are done already.
+fn dashboard(recipe: &Recipe, folder: &RunFolder) -> Dashboard {
+    let path = folder.path();
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let (mut dashboard, mut follower) = (Dashboard::new(name, Some(recipe)), Follower::new(path));
+    // What cannot be read now cannot be resumed from either, and training says so.
+    if follower.read().is_ok() {
+        dashboard.records = follower.records;
+    }
+    dashboard
 }
 
 /// The last epoch of a run that went to its end; an error that says how to go on where it did not.
@@ -171,6 +227,7 @@ fn check_float(recipe: &Recipe, folder: &RunFolder) -> Result<()> {
 fn compare(
     recipe: &Recipe,
     folder: &RunFolder,
+    looks: bool,
     split: &Split,
     machine: (BackendKind, Machine),
     stop: &AtomicBool,
@@ -182,7 +239,7 @@ fn compare(
         None => Start::Fresh { weights: None },
         Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
-    let outcome = run_one("float", &float, &inner, start, split, machine, stop, &mut |_| {})?;
+    let outcome = run_one("float", looks, &float, &inner, start, split, machine, stop, &mut |_| {})?;
     if !outcome.finished {
         let run = pasted(folder.path());
         say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);

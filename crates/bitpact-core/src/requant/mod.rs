@@ -44,8 +44,20 @@ impl Requantization {
     /// Exact for values inside the ranges that the requantization was derived for.
     #[inline]
     pub fn apply(&self, c: usize, values: impl IntoIterator<Item = i64>) -> i32 {
+        self.code(c, self.sum(c, values))
+    }
+
+    /// The output code of channel `c` for its sum, as [`Requantization::sum`] gives it.
+    #[inline]
+    pub fn code(&self, c: usize, sum: i64) -> i32 {
         let (lo, hi) = self.bound(c);
-        (self.sum(c, values) >> self.shift).clamp(i64::from(lo), i64::from(hi)) as i32
+        (sum >> self.shift).clamp(i64::from(lo), i64::from(hi)) as i32
+    }
+
+    /// What a sum stands for before it is rounded and clamped, in steps of the output code.
+    pub fn before_rounding(&self, sum: i64) -> f64 {
+        let half = if self.shift > 0 { 0.5 } else { 0.0 };
+        sum as f64 / (self.shift as f64).exp2() - half
     }
 
     /// The sum of channel `c` before shift and clamping, for one value of each term.
@@ -74,8 +86,8 @@ impl Requantization {
     /// summation.
     ///
     /// # Errors
-    /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum that
-    /// could reach 2^63.
+    /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum
+    /// that could reach 2^63.
     pub fn largest_sum(&self, ranges: &Ranges) -> Result<u64, StepError> {
         let n = self.channels();
         check_lengths(&self.mul, "multipliers", ranges, n)?;

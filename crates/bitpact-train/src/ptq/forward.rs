@@ -3,7 +3,7 @@
 use bitpact_core::{ActQuant, Bits, Function, channel_q_max, largest_clip, quantize_act, quantize_act_signed};
 use bitpact_graph::{ActPlan, Graph, NodeId, Op, Shape, moved_source};
 use bitpact_kernels::{Chunked, Pool};
-use bitpact_model::{Model, ModelError};
+use bitpact_model::{InputDescription, Model, ModelError};
 
 /// `[image][row][column][channel]` of a node.
 pub(super) type Values = Vec<f32>;
@@ -58,8 +58,9 @@ pub(super) fn live_bytes(graph: &Graph) -> u64 {
 }
 
 /// The image less its zero point: what layers that read it multiply; the scale of a pixel is their weights' matter.
-pub(super) fn centred(pixels: &[u8], zero_point: &[u8]) -> Values {
-    pixels.iter().zip(zero_point.iter().cycle()).map(|(&p, &z)| f32::from(p) - f32::from(z)).collect()
+pub(super) fn centred(bytes: &[u8], input: &InputDescription) -> Values {
+    let zeros = input.zero_point.iter().cycle();
+    input.codes(bytes).zip(zeros).map(|(code, &zero)| f32::from(code) - f32::from(zero)).collect()
 }
 
 /// The value of a node that is neither a product nor a quantized activation.

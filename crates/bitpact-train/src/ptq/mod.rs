@@ -278,7 +278,7 @@ impl Run<'_> {
             ClipRule::Rule(rule) => (rule, of(&|_| rule)),
             ClipRule::Auto => {
                 let steps = Steps { gptq: false, bias: false, cora: false, ..*steps };
-                let image = graph.input().elements();
+                let image = base.float.input.example_bytes(graph.input());
                 let pixels = &self.pixels[..self.pixels.len().min(RULE_IMAGES * image)];
                 let mut best: Option<(f64, Calibrate, Clips)> = None;
                 for rule in ClipRule::CANDIDATES {

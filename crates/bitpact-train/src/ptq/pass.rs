@@ -101,6 +101,7 @@ pub(super) fn pass(
     let plan = adapted_plan(wanted.plan, &adapted);
     let model = Model { graph: adapted.graph, plan, ..wanted.float.clone() };
     let graph = model.graph.clone();
+    let images = pixels.len() / model.input.example_bytes(graph.input());
     let mut pass = Pass {
         wanted,
         shifts: if wanted.steps.bias { shifts(&graph)? } else { BTreeMap::new() },
@@ -109,11 +110,11 @@ pub(super) fn pass(
         adapters: adapted.adapters,
         matrices: BTreeMap::new(),
         residuals: Vec::new(),
-        images: pixels.len() / graph.input().elements(),
+        images,
         pool,
     };
     let owners = graph.clip_owners();
-    let outputs = walk(&graph, centred(pixels, &pass.model.input.zero_point), |id, inputs| {
+    let outputs = walk(&graph, centred(pixels, &pass.model.input), |id, inputs| {
         progress.next()?;
         let mut values = match graph.node(id).op {
             op if op.is_product() => pass.product(id, inputs[0])?,

@@ -72,12 +72,12 @@ impl Seen {
         progress: &mut Progress<'_>,
     ) -> Result<Self, PtqError> {
         let graph = &model.graph;
-        let images = pixels.len() / graph.input().elements();
+        let images = pixels.len() / model.input.example_bytes(graph.input());
         let owners = graph.clip_owners();
         let mut moments = vec![Moments::default(); graph.nodes().len()];
         let mut histograms: BTreeMap<NodeId, Histogram> = BTreeMap::new();
         progress.begin("float network", graph.nodes().len());
-        let outputs = walk(graph, centred(pixels, &model.input.zero_point), |id, inputs| {
+        let outputs = walk(graph, centred(pixels, &model.input), |id, inputs| {
             progress.next()?;
             let node = graph.node(id);
             if node.op.is_act() {

@@ -15,9 +15,9 @@ fn float_model(graph: Graph, seed: u64) -> Model {
     let plan = QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float)).unwrap();
     let channels = graph.input().c;
     let scale = (0..channels).map(|c| 0.01 + 0.005 * c as f32).collect();
-    let zero_point = (0..channels).map(|c| 120 + c as u8).collect();
+    let zero_point = (0..channels).map(|c| 120 + c as u16).collect();
     let names = (0..graph.classes()).map(|c| c.to_string()).collect();
-    Model::random(graph, plan, InputDescription { scale, zero_point }, names, seed).unwrap()
+    Model::random(graph, plan, InputDescription { bits: 8, scale, zero_point }, names, seed).unwrap()
 }
 
 fn images(shape: Shape, classes: usize, n: usize, seed: u64) -> InMemory {

@@ -10,8 +10,9 @@ use bitpact_model::IntegerModel;
 
 use super::RunError;
 use super::batches::fill_plain;
-use crate::TrainBackend;
+use crate::loss::dense_loss;
 use crate::metric::{Meter, Metric};
+use crate::{DenseLoss, Targets, TrainBackend};
 
 /// Images evaluated at once while training.
 pub(super) const CHUNK: usize = 100;
@@ -54,7 +55,8 @@ impl From<Accuracy> for Evaluation {
 /// counted.
 ///
 /// # Errors
-/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that differs.
+/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that
+/// differs.
 pub fn evaluate_integer(
     model: &IntegerModel,
     dataset: &dyn Dataset,
@@ -76,12 +78,17 @@ pub fn evaluate_integer(
         );
         return Err(RunError::Images { half: "test", what });
     }
+    if dataset.code_bits() != model.input.bits {
+        let what = format!("codes of {} bits, but the network reads {}", dataset.code_bits(), model.input.bits);
+        return Err(RunError::Images { half: "test", what });
+    }
+    let image = dataset.bytes_shape().len();
     check_output(dataset, model.output_shape()).map_err(|what| RunError::Images { half: "test", what })?;
     let mut executor = Executor::new(model, ExecOptions { isa, threads })?;
     let macs: u64 = executor.layers().map(|(_, _, macs)| macs).sum();
     let proved = (PROVED_MACS / macs.max(1)).clamp(1, PROVED_IMAGES).min(images as u64) as usize;
     let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
-        range.zip(pixels.chunks_exact_mut(shape.len())).for_each(|(i, image)| dataset.image(i, image));
+        range.zip(pixels.chunks_exact_mut(image)).for_each(|(i, image)| dataset.image(i, image));
     };
     let path = VerifyOptions { isas: vec![isa], threads: vec![threads], probes: false };
     if let Some(difference) = verify(model, &path, proved, fill, |_| ())?.first {
@@ -91,7 +98,7 @@ pub fn evaluate_integer(
         return Ok(evaluate_dense(model, &mut executor, dataset, batch_size, &fill, told));
     }
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8], labels: &mut [usize]| {
-        for ((i, image), label) in range.zip(pixels.chunks_exact_mut(shape.len())).zip(labels) {
+        for ((i, image), label) in range.zip(pixels.chunks_exact_mut(image)).zip(labels) {
             dataset.image(i, image);
             *label = dataset.label(i);
         }
@@ -110,7 +117,7 @@ fn evaluate_dense(
 ) -> Evaluation {
     let (images, n) = (dataset.len(), executor.output_len());
     let batch_size = batch_size.clamp(1, images.max(1));
-    let scale = model.layers.last().map_or(1.0, |layer| layer.scale);
+    let scale = model.output_scale();
     let kind = dataset.target_kind();
     let mut meter = Meter::new(kind, model.output_shape().c);
     let (mut pixels, mut outputs) = (vec![0; batch_size * executor.image_len()], vec![0; batch_size * n]);
@@ -168,22 +175,46 @@ pub fn evaluate_simulated(
     dataset: &dyn Dataset,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, RunError> {
+    Ok(simulated_measures(backend, dataset, None, told)?.1)
+}
+
+/// The mean loss and the metrics of the backend's simulated view over every image of `dataset`: cross entropy in nats
+/// where targets are classes, `loss` where they are others, 0 without one and of no images.
+///
+/// # Errors
+/// Images of another shape or with other classes than the network.
+pub fn simulated_measures(
+    backend: &mut dyn TrainBackend,
+    dataset: &dyn Dataset,
+    loss: Option<DenseLoss>,
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<(f64, Evaluation), RunError> {
     let (images, kind, began) = (dataset.len(), dataset.target_kind(), Instant::now());
-    let (mut meter, mut target) = (Meter::new(kind, dataset.class_names().len()), vec![0.0; kind.len()]);
-    let (mut first, mut among_five) = (0usize, 0usize);
+    let channels = dataset.class_names().len();
+    let (mut meter, mut target) = (Meter::new(kind, channels), vec![0.0; kind.len()]);
+    let (mut first, mut among_five, mut sum) = (0usize, 0usize, 0.0);
+    let mut gradient = Vec::new();
     each_image(backend, dataset, told, &mut |i, output| {
         if kind == TargetKind::Class {
-            let rank = rank(output, dataset.label(i));
+            let label = dataset.label(i);
+            let rank = rank(output, label);
             first += usize::from(rank == 0);
             among_five += usize::from(rank < 5);
+            sum += cross_entropy(output, label);
         } else {
             dataset.target(i, &mut target);
             meter.add(output, &target);
+            if let Some(loss) = loss {
+                gradient.resize(output.len(), 0.0);
+                let targets = Targets { loss, values: &target };
+                let channels = if let TargetKind::Image(shape) = kind { shape.c } else { channels };
+                sum += dense_loss(output, channels, &targets, None, (0, 1), &mut gradient);
+            }
         }
     })?;
     let evaluation = measured(&meter, images, began.elapsed());
     let share = |hits: usize| if images == 0 { 0.0 } else { hits as f64 / images as f64 };
-    Ok(Evaluation { top1: share(first), top5: share(among_five), ..evaluation })
+    Ok((sum / images.max(1) as f64, Evaluation { top1: share(first), top5: share(among_five), ..evaluation }))
 }
 
 /// Mean cross entropy, in nats, of the backend's simulated view over every image of `dataset`, whose targets are
@@ -192,9 +223,7 @@ pub fn evaluate_simulated(
 /// # Errors
 /// Images of another shape or with other classes than the network.
 pub fn simulated_loss(backend: &mut dyn TrainBackend, dataset: &dyn Dataset) -> Result<f64, RunError> {
-    let mut sum = 0.0;
-    each_image(backend, dataset, &mut |_, _| {}, &mut |i, logits| sum += cross_entropy(logits, dataset.label(i)))?;
-    Ok(sum / dataset.len().max(1) as f64)
+    Ok(simulated_measures(backend, dataset, None, &mut |_, _| {})?.0)
 }
 
 /// Calls `f` with the number and the output of every image, in order.

@@ -30,11 +30,11 @@ struct Drawn {
 }
 
 /// The layers of a network, the image first.
-pub(super) struct Drawing(Vec<Drawn>);
+pub(crate) struct Drawing(Vec<Drawn>);
 
 impl Drawing {
     /// Of an integer network: what is one step there is one line here.
-    pub(super) fn of_integers(model: &IntegerModel) -> Self {
+    pub(crate) fn of_integers(model: &IntegerModel) -> Self {
         let image = Drawn::image(model.input_shape.to_string());
         let layers = model.layers.iter().map(|layer| {
             let mut what: Vec<String> =
@@ -66,7 +66,7 @@ impl Drawing {
     }
 
     /// Draws a network without an integer form, layer by layer.
-    pub(super) fn of_graph(graph: &Graph) -> Result<Self> {
+    pub(crate) fn of_graph(graph: &Graph) -> Result<Self> {
         let layers = fuse_float(graph)?;
         let mut place = vec![0; graph.nodes().len()];
         let mut drawn = vec![Drawn::image(graph.input().to_string())];
@@ -123,7 +123,7 @@ impl Drawing {
     }
 
     /// The drawing, a line a layer and one wherever a lane begins.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let last_reader = |tensor: usize| self.0.iter().rposition(|layer| layer.inputs.contains(&tensor));
         // Lane 0 is the path from a layer to the next; the others hold tensors that a later layer reads.
         let mut lanes: Vec<Option<usize>> = Vec::new();
