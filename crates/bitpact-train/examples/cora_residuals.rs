@@ -2,7 +2,7 @@
 //! (arXiv 2408.00923) on weights of one's own.
 //!
 //! ```text
-//! cargo run --release --example cora_residuals -- resnet20.safetensors
+//! cargo run --release -p bitpact-train --example cora_residuals -- resnet20.safetensors
 //! ```
 //!
 //! Every convolution has the rank `max(1, ceil(R c))`, R being its output channels. `err` is the norm of all residuals
@@ -10,8 +10,8 @@
 
 use std::error::Error;
 
-use bitpact::model::load_weights;
-use bitpact::ptq::{Matrix, Residual, cora_weights};
+use bitpact_model::load_weights;
+use bitpact_ptq::{Matrix, Residual, cora_weights};
 
 type Quantizer = fn(&Matrix, u32) -> Matrix;
 
