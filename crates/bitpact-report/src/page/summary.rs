@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bitpact_train::{EpochRecord, Metric};
 use serde::Serialize;
 
-use super::{Subject, bytes, number};
+use super::{Subject, Table, bytes, number};
 use crate::Run;
 use crate::book::precision;
 use crate::family::Family;
@@ -178,15 +178,9 @@ pub(super) fn faults(runs: &[(&str, &Run)]) -> Vec<(String, String)> {
     runs.iter().flat_map(of).collect()
 }
 
-/// A family of runs as the template reads it.
-#[derive(Serialize)]
-pub(super) struct FamilyTable {
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-pub(super) fn family(family: &Family) -> FamilyTable {
+/// A family of runs, a row a width.
+pub(super) fn family(family: &Family) -> Table {
     let mut rows = family.table();
     let head = rows.remove(0);
-    FamilyTable { head, rows }
+    Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>(), rows)
 }
