@@ -92,8 +92,10 @@ class Network:
         self.arch, self.layers = r.string(), []
         self.shapes, self.ranges, self.kinds, self.used = [], [], [], set()  # by tensor
         self.padding_codes = {}  # by tensor
-        self.add_tensor(fitting(r.numbers("3I")), (0, 255), "image")
-        self.zero_points = np.frombuffer(r.take(self.shapes[0][2]), np.uint8)
+        shape, (self.input_bits,) = fitting(r.numbers("3I")), r.numbers("B")
+        need(self.input_bits in (8, 16), f"an input of {self.input_bits} bits, expected 8 or 16")
+        self.add_tensor(shape, (0, (1 << self.input_bits) - 1), "image")
+        self.zero_points = np.array(r.numbers(f"{shape[2]}{'B' if self.input_bits == 8 else 'H'}"), np.int64)
         self.scales = r.numbers(f"{len(self.zero_points)}f")
         self.class_names = [r.string() for _ in range(*r.numbers("I"))]
         (count,) = r.numbers("I")
@@ -105,11 +107,16 @@ class Network:
             need(layer.op < len(read) and layer.flags <= (layer.op == 2), f"op {layer.op}, flags {layer.flags}")
             self.add_tensor(*read[layer.op](layer))
             need(r.at - start == layer.length, f"an op of {r.at - start} bytes, but {layer.length} are announced")
-            need((self.kinds[-1] == "output") == (i == count - 1), f"layer {i} of {count} is {self.kinds[-1]}")
             self.layers.append(layer)
-        need(r.at == len(r.data), "bytes between the last layer and the checksum")
-        need(count > 0 and self.shapes[-1][2] == len(self.class_names), "a channel of the output for each class")
-        need(self.used == set(range(count)), f"nobody reads the tensors {set(range(count)) - self.used}")
+        self.outputs = [r.numbers("Ii") for _ in range(*r.numbers("I"))]
+        need(r.at == len(r.data), "bytes between the outputs and the checksum")
+        named = [tensor for tensor, _ in self.outputs]
+        need(named and len(set(named)) == len(named) and all(0 < t <= count for t in named), f"outputs {named}")
+        need(self.kinds[named[0]] == "output", f"the main output is {self.kinds[named[0]]}")
+        need(all(zero == 0 for t, zero in self.outputs if self.kinds[t] == "output"), "a zero of an output")
+        need(self.shapes[named[0]][2] == len(self.class_names), "a channel of the main output for each class")
+        unread = set(range(count + 1)) - self.used - set(named)
+        need(not unread, f"nobody reads the tensors {unread}, and they are no outputs")
         need(len({layer.name for layer in self.layers}) == count, "two layers of one name")
         scales = [*self.scales, *(layer.scale for layer in self.layers)]
         need(all(0 < s < np.inf for s in scales), "a scale that is not a positive finite number")
@@ -279,7 +286,9 @@ class Network:
         need(count == 0 or factors.max() > 1, "factors that are all 1")
         need(high * n * int(factors.max()) < 1 << 31, "window sums of more than 31 bits")
         layer.factors = factors.reshape(*w.sides, 1) if count else factors
-        return (*w.sides, shape[2]), (low * n * int(factors.min()), high * n * int(factors.max())), "sums"
+        least, most = int(factors.min()), int(factors.max())
+        smallest = min(low * least + layer.padding_code * (most - least), low * most)
+        return (*w.sides, shape[2]), (smallest * n, high * n * most), "sums"
 
     def read_concat(self, layer):
         """Op 3."""
@@ -334,7 +343,9 @@ class Network:
             elif layer.op == 1:
                 tensors.append(windows(tensors[layer.tensor], layer.window, -1 << 40).max((-2, -1)))
             elif layer.op == 2:
-                tensors.append(windows(tensors[layer.tensor], layer.window, layer.padding_code).sum((-2, -1)) * layer.factors)
+                sums = windows(tensors[layer.tensor], layer.window, layer.padding_code).sum((-2, -1))
+                padding = layer.window.kernel[0] * layer.window.kernel[1] * layer.padding_code
+                tensors.append((sums - padding) * layer.factors + padding * layer.factors.max())
             elif layer.op == 3:
                 tensors.append(np.concatenate([tensors[tensor] for tensor in layer.tensors], axis=-1))
             else:
@@ -471,7 +482,7 @@ def evaluate(network, images, batch=10):
     for start in range(0, len(images), batch):
         outputs = network.run(images[start:start + batch])
         crcs = [zlib.crc32(out.astype("<i8").tobytes(), crc) for out, crc in zip(outputs, crcs)]
-        logits.append(outputs[-1][:, 0, 0])
+        logits.append(outputs[network.outputs[0][0] - 1][:, 0, 0])
     return crcs, np.concatenate(logits)
 
 

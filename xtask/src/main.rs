@@ -1,66 +1,51 @@
-//! Project chores. `cargo xtask check` runs what CI runs, cheapest first.
+//! Project chores: `cargo xtask check` runs what CI runs, cheapest first; the other commands need a nightly compiler or
+//! another build of the kernels and run by hand.
+
+mod check;
+mod deep;
+mod isa;
+mod text;
 
 use std::process::{Command, ExitCode};
 
-/// Name, program and arguments of every check, cheapest first. The last one is README's test command.
-const CHECKS: [(&str, &[&str]); 6] = [
-    ("source files stay under 1,000 lines", &[]),
-    ("formatting", &["fmt", "--all", "--check"]),
-    ("clippy", &["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
-    ("documentation", &["doc", "--release", "--workspace", "--no-deps", "--locked", "--quiet"]),
-    // Only debug builds check integers for overflow.
-    ("kernels with overflow checks", &["test", "--package", "bitpact-kernels", "--lib", "--locked", "--quiet"]),
-    ("tests", &["test", "--release"]),
-];
-
-/// The longest a source file may be.
-const MOST_LINES: usize = 1000;
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+  check              what CI runs: text, formatting, clippy, documentation, licences, tests
+  miri               the portable path, the threads and the memory of the kernels under Miri
+  sanitize address   kernels and engine under AddressSanitizer
+  sanitize thread    kernels and engine under ThreadSanitizer
+  orders             the thread pool and its shares in many orders of their threads, under shuttle
+  neon               whether the kernels compile for aarch64";
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("check") => check(),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let good = match words[..] {
+        ["check"] => check::check(),
+        ["miri"] => deep::miri(),
+        ["sanitize", which @ ("address" | "thread")] => deep::sanitize(which),
+        ["orders"] => deep::orders(),
+        ["neon"] => deep::neon(),
         _ => {
-            eprintln!("usage: cargo xtask check");
-            ExitCode::from(2)
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
         }
-    }
-}
-
-fn check() -> ExitCode {
-    for (name, args) in CHECKS {
-        eprintln!("== {name}");
-        let good = if args.is_empty() { files_are_short() } else { cargo(args) };
-        if !good {
-            eprintln!("xtask: {name} failed");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn cargo(args: &[&str]) -> bool {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(args);
-    if args[0] == "doc" {
-        command.env("RUSTDOCFLAGS", "-D warnings");
-    }
-    command.status().is_ok_and(|status| status.success())
-}
-
-/// Whether every tracked Rust file has at most [`MOST_LINES`] lines.
-fn files_are_short() -> bool {
-    let Ok(output) = Command::new("git").args(["ls-files", "*.rs"]).output() else {
-        eprintln!("git is needed to list the source files");
-        return false;
     };
-    let mut good = output.status.success();
-    for file in String::from_utf8_lossy(&output.stdout).lines() {
-        let lines = std::fs::read_to_string(file).map_or(0, |text| text.lines().count());
-        if lines > MOST_LINES {
-            eprintln!("{file}: {lines} lines, at most {MOST_LINES}");
-            good = false;
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a program and says whether it succeeded.
+fn succeeds(command: &mut Command) -> bool {
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("xtask: {}: {error}", command.get_program().display());
+            false
         }
     }
-    good
+}
+
+/// The cargo that runs this program.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

@@ -1,8 +1,8 @@
 //! What low bits buy in hardware.
 //!
-//! - A [`Workload`] is a network as a machine sees it, with the bits of every operand; a [`Device`] is a machine as data, read from
-//!   TOML, with the source of every constant; an [`Estimate`] is what one takes on the other, layer by layer: cycles,
-//!   transfers, what stays on chip, what binds, energy.
+//! - A [`Workload`] is a network as a machine sees it, with the bits of every operand; a [`Device`] is a machine as
+//!   data, read from TOML, with the source of every constant; an [`Estimate`] is what one takes on the other, layer by
+//!   layer: cycles, transfers, what stays on chip, what binds, energy.
 //! - [`paper`] rebuilds figure 6 of the PACT paper beside its values.
 //! - [`area`] writes Verilog of multiply-accumulate units and of a systolic array, measures their area with yosys, and
 //!   simulates the array; an [`AreaTable`] holds the areas of every pair of widths.

@@ -53,8 +53,8 @@ pub struct Comparison {
 /// step, which stands for all products of the step. `place` is what errors call the text.
 ///
 /// # Errors
-/// Text of another form, times that are not positive, multiply-adds other than the network's, a layer with multiply-adds that the network
-/// does not have, or nothing in common.
+/// Text of another form, times that are not positive, multiply-adds other than the network's, a layer with
+/// multiply-adds that the network does not have, or nothing in common.
 pub fn compare(estimate: &Estimate, text: &str, place: &str) -> Result<Comparison, AccelError> {
     let fail = |message: String| AccelError::Measured { place: place.to_owned(), message };
     let benchmark: Benchmark = serde_json::from_str(text)

@@ -101,9 +101,8 @@ impl Workload {
     /// # Errors
     /// A graph that cannot be grouped into steps.
     pub fn uniform(graph: &Graph, widths: Widths, first_last: FirstLast) -> Result<Self, AccelError> {
-        let last = graph.output();
         let of = |id: NodeId, output: NodeId| match first_last {
-            _ if graph.node(id).inputs[0] != 0 && output != last => widths,
+            _ if graph.node(id).inputs[0] != 0 && !graph.is_output(output) => widths,
             FirstLast::Same => widths,
             FirstLast::Bits8 => widths.at_least(8),
             FirstLast::Float => Widths::new(widths.activations(), 16).expect("16 is a width"),
@@ -140,7 +139,7 @@ impl Workload {
             TensorKind::Wide => u32::from(STREAM_BITS),
             _ => u64::BITS - model.code_range(tensor).1.unsigned_abs().leading_zeros(),
         };
-        let mut tensors = vec![activation("input", model.input_shape.elements(), PIXEL_BITS)];
+        let mut tensors = vec![activation("input", model.input_shape.elements(), model.input.bits)];
         let mut steps = Vec::new();
         for (i, layer) in model.layers.iter().enumerate() {
             let bits =

@@ -1,13 +1,17 @@
-//! One file per subcommand: its arguments and what it does with them. `test_set` is what two of them share.
+//! One file per subcommand: its arguments and what it does with them. `test_set` is what some of them share.
 
 pub(crate) mod accel;
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod lm;
+pub(crate) mod man;
+pub(crate) mod ptq;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod run;

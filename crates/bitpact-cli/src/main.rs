@@ -11,7 +11,7 @@ mod tui;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Trains neural networks at 1 to 8 bits with PACT, turns them into integer networks, and runs exactly those integers.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ Examples:
   bitpact train --dataset cifar10 --data DIR --bits W2A2  ResNet-20 on CIFAR-10
   bitpact train --resume runs/builtin-W4A4-seed1          go on where a run stopped
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
+  bitpact import resnet20.th -o model.safetensors         a network that PyTorch trained
+  bitpact ptq model.safetensors --data DIR --bits W8A8    a float network to integers, without training
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
@@ -49,6 +51,8 @@ enum Command {
     Train(Box<commands::train::Args>),
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
+    Import(Box<commands::import::Args>),
+    Ptq(Box<commands::ptq::Args>),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
@@ -62,6 +66,8 @@ enum Command {
     Sensitivity(commands::sensitivity::Args),
     Sweep(commands::sweep::Args),
     Reproduce(commands::reproduce::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +80,8 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(*args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Import(args) => commands::import::run(*args),
+        Command::Ptq(args) => commands::ptq::run(*args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),
@@ -87,6 +95,8 @@ fn main() -> ExitCode {
         Command::Sensitivity(args) => commands::sensitivity::run(args),
         Command::Sweep(args) => commands::sweep::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
+        Command::Man(args) => commands::man::run(args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

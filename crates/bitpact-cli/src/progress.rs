@@ -57,6 +57,14 @@ impl Display {
                 let n = values.len();
                 self.line(format!("{}: {n} clip values calibrated, from {least:.3} to {most:.3}", self.label));
             }
+            Event::Before(evaluation) => {
+                self.stage = None;
+                let found = match &evaluation.metrics[..] {
+                    [] => percent(evaluation.top1),
+                    metrics => metrics.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                };
+                self.line(format!("{}: before the first step {found}", self.label));
+            }
             Event::Lengthened { from, to, lr: [had, has] } => {
                 self.line(format!("{}: {to} epochs instead of {from}", self.label));
                 if (had / has).ln().abs() > 1.05f64.ln() {

@@ -179,12 +179,12 @@ pub struct ActGrad {
 ///
 /// - all: `dx = g` where `0 <= x < alpha`, else 0;
 /// - `pact` (arXiv 1805.06085, eq. 3): `dalpha = g` where `x >= alpha`, else 0;
-/// - `pact+`: the same, and `dalpha = g * ((q - x * inverse_step) / q_max)` where `0 <= x < alpha`. This is what automatic
-///   differentiation makes of `alpha * round_ste(clip(x) / alpha * n) / n`;
+/// - `pact+`: the same, and `dalpha = g * ((q - x * inverse_step) / q_max)` where `0 <= x < alpha`. This is what
+///   automatic differentiation makes of `alpha * round_ste(clip(x) / alpha * n) / n`;
 /// - `lsq` (arXiv 1902.08153, eq. 3, over `q_max`): as `pact+`; [`lsq_alpha_scale`] multiplies the sum;
 /// - `fixed`, `relu`: `dalpha = 0`;
-/// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <= -alpha`,
-///   else 0.
+/// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <=
+///   -alpha`, else 0.
 #[inline(always)]
 pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f32, q_max: f32) -> ActGrad {
     let (mut dx, mut dalpha) = ([g], [0.0]);
@@ -243,9 +243,10 @@ pub struct ChannelActGrad {
 /// The channel's value is `x_q = s (clip(x, 0, alpha) / s + r)`, `r` being what rounding adds, constant under the
 /// straight-through estimator, so with `g = dL/dx_q`
 ///
-/// - `dx` and `dalpha` are those of [`act_backward`] in mode `pact` (`pact-sym` where signed), with the channel's `alpha`;
-/// - `pact+`: `dlargest = g r / q_max` where `x >= 0`, clipped or not, as `s` is the largest clip value over `q_max`; 0 in the
-///   other modes, which hold the step constant.
+/// - `dx` and `dalpha` are those of [`act_backward`] in mode `pact` (`pact-sym` where signed), with the channel's
+///   `alpha`;
+/// - `pact+`: `dlargest = g r / q_max` where `x >= 0`, clipped or not, as `s` is the largest clip value over `q_max`; 0
+///   in the other modes, which hold the step constant.
 ///
 /// # Panics
 /// For `lsq`, which learns the step itself, and for quantizers that do not learn.

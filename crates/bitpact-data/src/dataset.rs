@@ -14,7 +14,7 @@ pub struct ImageShape {
 }
 
 impl ImageShape {
-    /// Bytes of one image, `h * w * c`.
+    /// Pixels times channels, `h * w * c`.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.h * self.w * self.c
@@ -36,7 +36,18 @@ pub trait Dataset: Send + Sync {
     /// Size of every image.
     fn image_shape(&self) -> ImageShape;
 
-    /// Writes image `index`, below [`len`](Self::len), to `out` in HWC order; `out` has `image_shape().len()` bytes.
+    /// Bits of a pixel, or of the code of an array: 8, or 16 of two bytes, the low one first.
+    fn code_bits(&self) -> u8 {
+        8
+    }
+
+    /// Bytes of one image as rows, columns and bytes of a pixel: `image_shape()`, or twice its channels.
+    fn bytes_shape(&self) -> ImageShape {
+        let shape = self.image_shape();
+        ImageShape { c: shape.c * usize::from(self.code_bits().div_ceil(8)), ..shape }
+    }
+
+    /// Writes image `index`, below [`len`](Self::len), to `out` in HWC order; `out` has `bytes_shape().len()` bytes.
     ///
     /// # Panics
     /// May panic when the index or the length of `out` is another.
@@ -71,6 +82,9 @@ impl<D: Dataset + ?Sized> Dataset for Box<D> {
     }
     fn image_shape(&self) -> ImageShape {
         (**self).image_shape()
+    }
+    fn code_bits(&self) -> u8 {
+        (**self).code_bits()
     }
     fn image(&self, index: usize, out: &mut [u8]) {
         (**self).image(index, out);
@@ -182,6 +196,10 @@ impl<D: Dataset> Dataset for Limited<D> {
     }
     fn image_shape(&self) -> ImageShape {
         self.inner.image_shape()
+    }
+
+    fn code_bits(&self) -> u8 {
+        self.inner.code_bits()
     }
     fn image(&self, index: usize, out: &mut [u8]) {
         assert!(index < self.len, "image {index} of a set limited to {}", self.len);

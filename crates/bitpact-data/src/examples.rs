@@ -2,12 +2,13 @@
 
 use crate::{DataError, Dataset, ImageShape, TargetKind};
 
-/// Images held in memory as bytes, each with a target of real numbers: a mask, an image, or numbers.
+/// Images or arrays held in memory as bytes, each with a target of real numbers: a mask, an image, or numbers.
 #[derive(Clone, Debug)]
 pub struct Examples {
     images: Vec<u8>,
     targets: Vec<f32>,
     shape: ImageShape,
+    code_bits: u8,
     kind: TargetKind,
     names: Vec<String>,
 }
@@ -17,8 +18,8 @@ impl Examples {
     /// classes of a mask, channels of an image, or numbers.
     ///
     /// # Errors
-    /// When the images or targets are not whole ones of their size and of the same number, there are none, or a mask names a class
-    /// that there is not.
+    /// When the images or targets are not whole ones of their size and of the same number, there are none, or a mask
+    /// names a class that there is not.
     pub fn new(
         images: Vec<u8>,
         targets: Vec<f32>,
@@ -26,25 +27,45 @@ impl Examples {
         kind: TargetKind,
         names: Vec<String>,
     ) -> Result<Self, DataError> {
+        Self::checked(images, targets, (shape, 8), kind, names)
+    }
+
+    /// Takes arrays of 16-bit codes, as [`Examples::new`] takes images.
+    ///
+    /// # Errors
+    /// Those of [`Examples::new`].
+    pub fn of_16_bits(
+        codes: &[u16],
+        targets: Vec<f32>,
+        shape: ImageShape,
+        kind: TargetKind,
+        names: Vec<String>,
+    ) -> Result<Self, DataError> {
+        Self::checked(codes.iter().flat_map(|code| code.to_le_bytes()).collect(), targets, (shape, 16), kind, names)
+    }
+
+    fn checked(
+        images: Vec<u8>,
+        targets: Vec<f32>,
+        (shape, code_bits): (ImageShape, u8),
+        kind: TargetKind,
+        names: Vec<String>,
+    ) -> Result<Self, DataError> {
         let ImageShape { h, w, c } = shape;
+        let bytes = shape.len() * usize::from(code_bits / 8);
         if shape.len() == 0 {
             return Err(DataError::EmptyShape { h, w, c });
         }
         if names.is_empty() {
             return Err(DataError::NoClasses);
         }
-        let n = images.len() / shape.len();
+        let n = images.len() / bytes;
         if n == 0 {
             return Err(DataError::Empty { what: "the array of examples".to_string() });
         }
         let expected = n * kind.len();
-        if images.len() != n * shape.len() || targets.len() != expected {
-            return Err(DataError::TargetCount {
-                images: images.len(),
-                image: shape.len(),
-                expected,
-                found: targets.len(),
-            });
+        if images.len() != n * bytes || targets.len() != expected {
+            return Err(DataError::TargetCount { images: images.len(), image: bytes, expected, found: targets.len() });
         }
         if let TargetKind::Mask { .. } = kind {
             let valid = |&class: &f32| {
@@ -55,19 +76,23 @@ impl Examples {
                 return Err(DataError::BadLabel { index, label, classes: names.len() });
             }
         }
-        Ok(Self { images, targets, shape, kind, names })
+        Ok(Self { images, targets, shape, code_bits, kind, names })
     }
 }
 
 impl Dataset for Examples {
     fn len(&self) -> usize {
-        self.images.len() / self.shape.len()
+        self.images.len() / self.bytes_shape().len()
     }
     fn image_shape(&self) -> ImageShape {
         self.shape
     }
+    fn code_bits(&self) -> u8 {
+        self.code_bits
+    }
     fn image(&self, index: usize, out: &mut [u8]) {
-        out.copy_from_slice(&self.images[index * self.shape.len()..][..self.shape.len()]);
+        let bytes = self.bytes_shape().len();
+        out.copy_from_slice(&self.images[index * bytes..][..bytes]);
     }
     fn label(&self, _index: usize) -> usize {
         0

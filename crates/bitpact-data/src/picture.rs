@@ -63,8 +63,8 @@ pub enum PictureError {
 /// Reads a PNG or JPEG file as an image of `shape`, HWC.
 ///
 /// 1. The picture is turned as its EXIF orientation says.
-/// 2. It becomes 8-bit RGB for 3 channels (grey is repeated) or 8-bit grey for 1 (ITU-R BT.709 luma). What is transparent shows
-///    `background`: (alpha * value + (255 - alpha) * background) / 255, to the nearest.
+/// 2. It becomes 8-bit RGB for 3 channels (grey is repeated) or 8-bit grey for 1 (ITU-R BT.709 luma). What is
+///    transparent shows `background`: (alpha * value + (255 - alpha) * background) / 255, to the nearest.
 /// 3. The largest rectangle in its middle with the sides' ratio of `shape` is cut out, and
 /// 4. scaled to `shape` with a triangle filter as wide as the scale (bilinear, with antialiasing where it shrinks). A
 ///    picture of the right size is taken as it is.
@@ -72,8 +72,8 @@ pub enum PictureError {
 /// Pictures of more than 2^26 pixels and files of more than 2^26 bytes are refused before they are decoded.
 ///
 /// # Errors
-/// A file that cannot be read, is too large, of another kind or damaged, also where only its end is missing; a number of
-/// channels other than 1 and 3.
+/// A file that cannot be read, is too large, of another kind or damaged, also where only its end is missing; a number
+/// of channels other than 1 and 3.
 pub fn load_picture_on(path: &Path, shape: ImageShape, background: [u8; 3]) -> Result<Vec<u8>, PictureError> {
     if !matches!(shape.c, 1 | 3) {
         return Err(PictureError::Channels { channels: shape.c });

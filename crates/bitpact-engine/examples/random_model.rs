@@ -50,7 +50,8 @@ fn of_the_zoo(
     let config = QuantConfig { first_last, clip_scale, ..QuantConfig::new(bits.parse()?) };
     let plan = QuantPlan::resolve(&graph, &config)?;
     let pixels = InputDescription {
-        zero_point: (0..input.c).map(|c| 120 + 5 * c as u8).collect(),
+        bits: 8,
+        zero_point: (0..input.c).map(|c| 120 + 5 * c as u16).collect(),
         scale: (0..input.c).map(|c| (1.0 + c as f32) / 96.0).collect(),
     };
     let names = (0..graph.classes()).map(|c| format!("class {c}")).collect();
@@ -63,13 +64,14 @@ fn of_the_zoo(
 /// wide values, every move, several tensors added after the shift, negative factors, a shift of 62, and two classes
 /// that always tie.
 fn corners(seed: u64) -> IntegerModel {
-    let input = InputDescription { zero_point: vec![3, 250], scale: vec![0.5, 0.125] };
+    let input = InputDescription { bits: 8, zero_point: vec![3, 250], scale: vec![0.5, 0.125] };
     let model = IntegerModel {
         arch: "corners".to_owned(),
         input,
         input_shape: Shape::new(9, 7, 2),
         class_names: ["b\u{f6}se", "", "tie"].map(str::to_owned).to_vec(),
         layers: Vec::new(),
+        outputs: Vec::new(),
     };
     let mut net = Builder { model, key: Key::new(seed).with("corners") };
     let window = |kernel, stride, [top, left, bottom, right]: [usize; 4]| {
@@ -171,6 +173,7 @@ fn corners(seed: u64) -> IntegerModel {
     out.requant.mul = vec![vec![-300, 7000, 7000], vec![5, -40, -40], vec![100_000, 0, 0]];
     out.requant.add = vec![-9_000_000, -9, -9];
     net.push("out", IntegerOp::Sum(IntegerSum { end: IntegerEnd::Output, ..out }));
+    net.model.set_last_output();
     net.model
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bitpact_graph::Shape;
-use bitpact_model::{InputDescription, IntegerModel};
+use bitpact_model::{InputDescription, IntegerModel, IntegerOutput};
 
 use crate::executor::with_loaded;
 use crate::{EngineError, ExecOptions, Executor, predict};
@@ -23,8 +23,20 @@ pub struct Engine {
     input: InputDescription,
     input_shape: Shape,
     class_names: Vec<String>,
-    logit_scale: f64,
-    output_shape: Shape,
+    outputs: Vec<Output>,
+}
+
+/// An output of a network: a value q means `scale * (q - zero)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Name of the layer that gives it.
+    pub name: String,
+    /// Shape for one image.
+    pub shape: Shape,
+    /// Real value of one unit.
+    pub scale: f64,
+    /// The value that stands for zero.
+    pub zero: i64,
 }
 
 impl Engine {
@@ -43,8 +55,7 @@ impl Engine {
             input: model.input.clone(),
             input_shape: model.input_shape,
             class_names: model.class_names.clone(),
-            logit_scale: model.layers.last().map_or(1.0, |layer| layer.scale),
-            output_shape: model.output_shape(),
+            outputs: outputs(model),
         })
     }
 
@@ -61,9 +72,9 @@ impl Engine {
         self.input_shape
     }
 
-    /// Pixels of one image, `h * w * c`.
+    /// Bytes of one image: `h * w * c` codes of one byte, or of two.
     pub fn image_len(&self) -> usize {
-        self.input_shape.elements()
+        self.input.example_bytes(self.input_shape)
     }
 
     /// Names of the classes.
@@ -73,12 +84,17 @@ impl Engine {
 
     /// Real value of one unit of a logit.
     pub fn logit_scale(&self) -> f64 {
-        self.logit_scale
+        self.outputs[0].scale
     }
 
-    /// Shape of the output of one image: one pixel of logits for a classifier.
+    /// Shape of the main output of one image: one pixel of logits for a classifier.
     pub fn output_shape(&self) -> Shape {
-        self.output_shape
+        self.outputs[0].shape
+    }
+
+    /// All outputs, the main one first.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
     }
 
     /// Computes a batch: n images of pixels, HWC, one after the other, give n rows of logits, or n outputs of
@@ -88,16 +104,31 @@ impl Engine {
     /// # Errors
     /// Pixels that are not whole images.
     pub fn logits(&self, pixels: &[u8]) -> Result<Vec<i64>, EngineError> {
+        self.first_outputs(pixels, 1).map(|mut outputs| outputs.remove(0))
+    }
+
+    /// Computes every output of a batch, in the order of [`Engine::outputs`]: n images of pixels, HWC, one after the
+    /// other, give n outputs each, HWC, one after the other.
+    ///
+    /// # Errors
+    /// Pixels that are not whole images.
+    pub fn run(&self, pixels: &[u8]) -> Result<Vec<Vec<i64>>, EngineError> {
+        self.first_outputs(pixels, self.outputs.len())
+    }
+
+    fn first_outputs(&self, pixels: &[u8], count: usize) -> Result<Vec<Vec<i64>>, EngineError> {
         let image = self.image_len();
         if !pixels.len().is_multiple_of(image) {
             return Err(EngineError::Pixels { pixels: pixels.len(), image });
         }
-        let mut logits = vec![0; pixels.len() / image * self.output_shape.elements()];
+        let images = pixels.len() / image;
+        let mut outputs: Vec<Vec<i64>> =
+            self.outputs[..count].iter().map(|output| vec![0; images * output.shape.elements()]).collect();
         let idle = lock(&self.idle).pop();
         let mut executor = idle.unwrap_or_else(|| self.origin.fork(self.threads));
-        executor.run(pixels, &mut logits);
+        executor.run_outputs(pixels, &mut outputs.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
         lock(&self.idle).push(executor);
-        Ok(logits)
+        Ok(outputs)
     }
 
     /// The predicted class of every image of a batch; of outputs of many positions, that of every position.
@@ -108,25 +139,26 @@ impl Engine {
         Ok(self.logits(pixels)?.chunks_exact(self.class_names.len()).map(predict).collect())
     }
 
-    /// The pixel codes nearest to real values `x`, HWC, in the units the network was trained with:
-    /// `clamp(round_half_even(x / scale[c]) + zero_point[c], 0, 255)`; what is no number becomes the zero point.
+    /// The codes nearest to real values `x`, HWC, in the units the network was trained with
+    /// ([`InputDescription::quantize`]), as bytes.
     ///
     /// # Errors
     /// Values that are not whole images.
     pub fn quantize(&self, x: &[f32]) -> Result<Vec<u8>, EngineError> {
-        let image = self.image_len();
+        let image = self.input_shape.elements();
         if !x.len().is_multiple_of(image) {
             return Err(EngineError::Pixels { pixels: x.len(), image });
         }
-        let InputDescription { zero_point, scale } = &self.input;
-        let code = |(i, x): (usize, &f32)| {
-            let c = i % self.input_shape.c;
-            let steps = (x / scale[c]).round_ties_even();
-            let steps = if steps.is_nan() { 0.0 } else { steps };
-            (steps + f32::from(zero_point[c])).clamp(0.0, 255.0) as u8
-        };
-        Ok(x.iter().enumerate().map(code).collect())
+        Ok(self.input.quantize(x))
     }
+}
+
+fn outputs(model: &IntegerModel) -> Vec<Output> {
+    let of = |output: &IntegerOutput| {
+        let layer = &model.layers[output.tensor - 1];
+        Output { name: layer.name.clone(), shape: layer.shape, scale: layer.scale, zero: output.zero }
+    };
+    model.outputs.iter().map(of).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

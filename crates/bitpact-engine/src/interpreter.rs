@@ -9,14 +9,16 @@ use bitpact_model::{
 /// Every code of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// Output of every layer in the order of computation, NHWC without padding; the last one is the logits.
+    /// Output of every layer in the order of computation, NHWC without padding.
     pub tensors: Vec<Vec<i64>>,
+    /// Number of the layer that gives the main output.
+    pub main: usize,
 }
 
 impl Trace {
-    /// The logits.
+    /// The main output: the logits of a classifier.
     pub fn logits(&self) -> &[i64] {
-        self.tensors.last().map_or(&[], |t| t)
+        self.tensors.get(self.main).map_or(&[], |t| t)
     }
 }
 
@@ -73,7 +75,7 @@ impl<'a> Interpreter<'a> {
         Self { model }
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels.
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]).
     ///
     /// # Panics
     /// If the number of pixels is wrong.
@@ -81,14 +83,14 @@ impl<'a> Interpreter<'a> {
         self.run_with(pixels, &mut Nothing)
     }
 
-    /// Computes every layer for one image of `h * w * c` pixels, with the sums that `other` gives where it computes a
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]), with the sums that `other` gives where it computes a
     /// product.
     ///
     /// # Panics
     /// If the number of pixels is wrong, or a product has too few sums.
     pub fn run_with(&self, pixels: &[u8], other: &mut dyn Sums) -> Trace {
-        assert_eq!(pixels.len(), self.model.input_shape.elements(), "pixels of one image");
-        let mut tensors: Vec<Vec<i64>> = vec![pixels.iter().map(|&p| i64::from(p)).collect()];
+        assert_eq!(pixels.len(), self.model.example_bytes(), "pixels of one image");
+        let mut tensors: Vec<Vec<i64>> = vec![self.model.input.codes(pixels).map(i64::from).collect()];
         for (i, layer) in self.model.layers.iter().enumerate() {
             let mut out = Vec::with_capacity(layer.shape.elements());
             let others = |(which, product): (usize, &IntegerProduct)| {
@@ -105,7 +107,7 @@ impl<'a> Interpreter<'a> {
             tensors.push(out);
         }
         tensors.remove(0);
-        Trace { tensors }
+        Trace { tensors, main: self.model.main_output() - 1 }
     }
 
     fn codes<'t>(&self, tensors: &'t [Vec<i64>], id: TensorId) -> Codes<'t> {
@@ -138,11 +140,14 @@ impl<'a> Interpreter<'a> {
             }
             IntegerOp::WindowSum { input, window, padding_code, factors } => {
                 let factor = factors.get(y * layer.shape.w + x).map_or(1, |&factor| i64::from(factor));
+                let largest = factors.iter().max().map_or(1, |&factor| i64::from(factor));
+                let padding = (window.kernel[0] * window.kernel[1]) as i64 * i64::from(*padding_code);
                 let codes = self.codes(tensors, *input);
                 let code =
                     |place: Option<(usize, usize)>, c| place.map_or((*padding_code).into(), |(y, x)| codes.at(y, x, c));
                 out.extend(channels.map(|c| {
-                    places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum::<i64>() * factor
+                    let sum: i64 = places(window.kernel).map(|k| code(window.source(codes.shape, (y, x), k), c)).sum();
+                    (sum - padding) * factor + padding * largest
                 }));
             }
             IntegerOp::Concat { inputs } => {

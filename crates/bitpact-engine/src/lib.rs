@@ -9,7 +9,7 @@ mod predict;
 mod profile;
 mod verify;
 
-pub use engine::Engine;
+pub use engine::{Engine, Output};
 pub use evaluate::evaluate;
 pub use executor::{EngineError, ExecOptions, Executor};
 pub use interpreter::{Interpreter, Sums, Trace};

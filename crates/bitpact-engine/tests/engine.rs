@@ -79,7 +79,7 @@ fn real_values_become_the_nearest_codes() {
     let mut extreme = vec![f32::NAN; 192];
     (extreme[0], extreme[1], extreme[2]) = (f32::INFINITY, f32::NEG_INFINITY, f32::MAX);
     let codes = engine.quantize(&extreme).unwrap();
-    assert_eq!((&codes[..3], &codes[3..6]), (&[255, 0, 255][..], &model.input.zero_point[..]));
+    assert_eq!((&codes[..3], &codes[3..6]), (&[255, 0, 255][..], &model.input.zero_bytes()[..]));
 }
 
 #[test]

@@ -4,7 +4,6 @@ mod common;
 
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::Shape;
-use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
 use common::{pixels, random_integer};
 
@@ -22,7 +21,7 @@ fn compare(model: &IntegerModel, what: &str) {
             model.layers[layer].name
         );
     }
-    for isa in Isa::available() {
+    for isa in bitpact_kernels::testing::paths() {
         for threads in [1, 2] {
             let mut executor = Executor::new(model, ExecOptions { isa, threads }).unwrap();
             let trace = executor.trace(&pixels[..image]);

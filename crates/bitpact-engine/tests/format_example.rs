@@ -4,7 +4,8 @@ use bitpact_core::{Grid, Requantization};
 use bitpact_engine::{ExecOptions, Executor, Interpreter, predict};
 use bitpact_graph::{Shape, Window};
 use bitpact_model::{
-    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum,
+    IntegerTerm,
 };
 
 const PAGE: &str = include_str!("../../../docs/format.md");
@@ -47,7 +48,7 @@ fn example() -> IntegerModel {
     let layer = |name: &str, op, shape, hi, scale| IntegerLayer { name: name.to_owned(), op, shape, lo: 0, hi, scale };
     IntegerModel {
         arch: "example".to_owned(),
-        input: InputDescription { zero_point: vec![128], scale: vec![1.0 / 64.0] },
+        input: InputDescription { bits: 8, zero_point: vec![128], scale: vec![1.0 / 64.0] },
         input_shape: Shape::new(2, 3, 1),
         class_names: vec!["no".to_owned(), "yes".to_owned()],
         layers: vec![
@@ -55,6 +56,7 @@ fn example() -> IntegerModel {
             layer("pool", pool, Shape::new(1, 1, 2), 30, 0.0625),
             layer("fc", fc, Shape::new(1, 1, 2), 0, 0.0009765625),
         ],
+        outputs: vec![IntegerOutput { tensor: 3, zero: 0 }],
     }
 }
 

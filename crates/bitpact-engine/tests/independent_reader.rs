@@ -20,7 +20,6 @@ use std::path::PathBuf;
 
 use bitpact_engine::{ExecOptions, Executor, Interpreter, predict};
 use bitpact_graph::Shape;
-use bitpact_kernels::Isa;
 use bitpact_model::{IntegerModel, IntegerOp, IntegerTerm};
 use serde_json::{Value, json};
 
@@ -109,7 +108,7 @@ fn resnet20_with_projections() {
 fn corners() {
     check("corners");
     let (model, _) = load("corners");
-    for isa in Isa::available() {
+    for isa in bitpact_kernels::testing::paths() {
         let mut executor = Executor::new(&model, ExecOptions { isa, threads: 1 }).unwrap();
         for i in 0..20 {
             let image = formula_image(model.input_shape, i);

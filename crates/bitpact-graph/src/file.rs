@@ -9,6 +9,9 @@ use crate::{Graph, GraphError, Node, Op};
 struct GraphFile {
     name: String,
     nodes: Vec<NodeFile>,
+    /// Names of the outputs, the main one first; the last node where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outputs: Option<Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,7 +30,10 @@ impl Serialize for Graph {
             let names = || node.inputs.iter().map(|&i| self.node(i).name.clone()).collect();
             NodeFile { name: node.name.clone(), op: node.op, inputs: (!from_previous).then(names) }
         });
-        GraphFile { name: self.name().to_owned(), nodes: nodes.collect() }.serialize(serializer)
+        let is_last = self.outputs() == [self.nodes().len() - 1];
+        let outputs = || self.outputs().iter().map(|&id| self.node(id).name.clone()).collect();
+        let outputs = (!is_last).then(outputs);
+        GraphFile { name: self.name().to_owned(), nodes: nodes.collect(), outputs }.serialize(serializer)
     }
 }
 
@@ -54,7 +60,13 @@ fn resolve(file: GraphFile) -> Result<Graph, GraphError> {
         };
         nodes.push(Node { name, op, inputs });
     }
-    Graph::new(file.name, nodes)
+    let Some(outputs) = file.outputs else { return Graph::new(file.name, nodes) };
+    let of = |name: String| match nodes.iter().position(|node| node.name == name) {
+        Some(id) => Ok(id),
+        None => Err(GraphError::Pattern { node: name, what: "no node of this name, so it is no output".to_owned() }),
+    };
+    let outputs = outputs.into_iter().map(of).collect::<Result<_, _>>()?;
+    Graph::with_outputs(file.name, nodes, outputs)
 }
 
 #[cfg(test)]

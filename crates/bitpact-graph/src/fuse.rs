@@ -70,7 +70,7 @@ pub enum End {
     Act(NodeId),
     /// A tensor wider than codes that later layers read: a residual stream.
     Wide,
-    /// The output of the network.
+    /// An output of the network that nothing reads.
     Output,
 }
 
@@ -225,15 +225,29 @@ enum Readers {
 /// concatenations and activations (through a batch norm or not) read.
 ///
 /// # Errors
-/// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image or
-/// average pools, average pools and functions read codes, only activations read functions, what is concatenated is all codes or all streams,
-/// and the last node is that of a sum.
+/// Names the node where the graph leaves the form that integers can follow: layers with weights read codes, the image
+/// or average pools, average pools and functions read codes, only activations read functions, what is concatenated is
+/// all codes or all streams, and the main output is that of a sum.
 pub fn fuse(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
     let layers = Fuser::run(graph, false)?;
-    if !layers.last().and_then(Layer::sum).is_some_and(|sum| sum.end == End::Output) {
-        let what =
-            "the last node gives the output, so it must be a convolution or linear layer, its batch norm, or a sum";
-        return Err(pattern(graph, graph.output(), what));
+    let ends = |id: NodeId| layers.iter().find(|layer| layer.output() == id);
+    for (i, &id) in graph.outputs().iter().enumerate() {
+        let (fits, what) = match ends(id) {
+            // The main output has numbers of its own, which a loss compares with the target.
+            layer if i == 0 => (
+                layer.and_then(Layer::sum).is_some_and(|sum| sum.end == End::Output),
+                "the main output must be a convolution or linear layer, its batch norm, or a sum, which nothing reads",
+            ),
+            layer => (
+                layer.is_some_and(|layer| {
+                    !matches!(layer, Layer::Function { .. } | Layer::Mul { .. } | Layer::Dropout { .. })
+                }),
+                "an output must be a sum of products, an activation, a pool, a view or a concatenation",
+            ),
+        };
+        if !fits {
+            return Err(pattern(graph, id, what));
+        }
     }
     Ok(layers)
 }
@@ -318,7 +332,7 @@ impl<'a> Fuser<'a> {
             }
             Op::Concat => (Layer::Concat { node: id }, self.concat(id)?),
             Op::Act { .. } => (Layer::Sum(self.act(id)?), Kind::Codes),
-            _ if id == graph.output() => (Layer::Sum(self.sum(id, End::Output, Readers::None)?), Kind::Codes),
+            _ if graph.consumers(id).is_empty() => (Layer::Sum(self.sum(id, End::Output, Readers::None)?), Kind::Codes),
             _ if self.is_stream(id) => (Layer::Sum(self.sum(id, End::Wide, Readers::Any)?), Kind::Wide),
             _ => return Ok(None),
         }))
@@ -346,7 +360,10 @@ impl<'a> Fuser<'a> {
             let node = graph.node(id);
             node.op.is_product() || (node.op.is_norm() && graph.node(node.inputs[0]).op.is_product())
         };
-        let [reader] = *graph.consumers(id) else { return node.op == Op::Add || normalizes_tensor || is_branch(id) };
+        let reader = match *graph.consumers(id) {
+            [reader] if !graph.is_output(id) => reader,
+            _ => return node.op == Op::Add || normalizes_tensor || is_branch(id),
+        };
         match (node.op, graph.node(reader).op) {
             (_, Op::Act { .. }) if normalizes_tensor => false,
             _ if normalizes_tensor => true,
@@ -362,6 +379,7 @@ impl<'a> Fuser<'a> {
     fn is_shortcut(&self, id: NodeId) -> bool {
         let from = self.graph.node(id).inputs[0];
         matches!(*self.graph.consumers(id), [reader] if self.graph.node(reader).op == Op::Add)
+            && !self.graph.is_output(id)
             && matches!(self.kinds[from], Some(Kind::Codes | Kind::Wide))
     }
 
@@ -522,8 +540,12 @@ impl<'a> Fuser<'a> {
 fn only_reader(graph: &Graph, id: NodeId, readers: Readers) -> Result<(), GraphError> {
     match (graph.consumers(id), readers) {
         (_, Readers::Any) | ([], Readers::None) => Ok(()),
-        ([one], Readers::One(reader)) if *one == reader => Ok(()),
-        _ => Err(pattern(graph, id, "only an activation or a pool may be read by more than one node")),
+        ([one], Readers::One(reader)) if *one == reader && !graph.is_output(id) => Ok(()),
+        _ => Err(pattern(
+            graph,
+            id,
+            "only an activation or a pool may be read by more than one node or be an output too",
+        )),
     }
 }
 

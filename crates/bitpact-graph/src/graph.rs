@@ -18,22 +18,33 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
 }
 
-/// A network: nodes in the order of computation, the first one the input, the last one the logits. Always valid:
-/// names are unique, every input is an earlier node, every shape fits.
+/// A network: nodes in the order of computation, the first one the input, and one or more of them outputs. Always
+/// valid: names are unique, every input is an earlier node, every shape fits, every node is read or an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     name: String,
     nodes: Vec<Node>,
     shapes: Vec<Shape>,
     consumers: Vec<Vec<NodeId>>,
+    outputs: Vec<NodeId>,
 }
 
 impl Graph {
-    /// Checks `nodes` and computes every shape.
+    /// Checks `nodes`, of which the last is the output, and computes every shape.
     ///
     /// # Errors
     /// Names the first node with a bad name, unknown input, wrong arity, impossible parameter or shape.
     pub fn new(name: impl Into<String>, nodes: Vec<Node>) -> Result<Self, GraphError> {
+        let last = nodes.len().saturating_sub(1);
+        Self::with_outputs(name, nodes, vec![last])
+    }
+
+    /// Checks `nodes` and computes every shape. The first of `outputs` is the main one: training takes its loss, and
+    /// classes are its channels.
+    ///
+    /// # Errors
+    /// Those of [`Graph::new`], and outputs that are none, the input, no nodes, or named twice.
+    pub fn with_outputs(name: impl Into<String>, nodes: Vec<Node>, outputs: Vec<NodeId>) -> Result<Self, GraphError> {
         let name = name.into();
         let empty = |what| Err(GraphError::Empty { graph: name.clone(), what });
         let mut ids: HashMap<&str, NodeId> = HashMap::new();
@@ -75,11 +86,52 @@ impl Graph {
         if !nodes.iter().any(|n| n.op.is_product()) {
             return empty("no layer with weights");
         }
-        if let Some(id) = (0..nodes.len() - 1).find(|&id| consumers[id].is_empty()) {
-            let what = "nothing reads this node, and it is not the last one".to_owned();
+        if outputs.is_empty() {
+            return empty("no output");
+        }
+        for (i, &id) in outputs.iter().enumerate() {
+            let fail =
+                |node: &str, what: &str| Err(GraphError::Pattern { node: node.to_owned(), what: what.to_owned() });
+            match nodes.get(id) {
+                None => return fail(&id.to_string(), "no node has this number, so it is no output"),
+                Some(node) if id == 0 => return fail(&node.name, "the input cannot be an output"),
+                Some(node) if outputs[..i].contains(&id) => return fail(&node.name, "an output that is named twice"),
+                Some(_) => {}
+            }
+        }
+        if let Some(id) = (0..nodes.len()).find(|id| consumers[*id].is_empty() && !outputs.contains(id)) {
+            let what = "nothing reads this node, and it is no output".to_owned();
             return Err(GraphError::Pattern { node: nodes[id].name.clone(), what });
         }
-        Ok(Self { name, nodes, shapes, consumers })
+        Ok(Self { name, nodes, shapes, consumers, outputs })
+    }
+
+    /// The network without the nodes that the main output does not depend on; `None` where there are none of them.
+    pub fn main_part(&self) -> Option<Self> {
+        let leads = self.leads_to_output();
+        if leads.iter().all(|&leads| leads) {
+            return None;
+        }
+        let mut place = vec![0; leads.len()];
+        let mut nodes = Vec::new();
+        for (id, node) in self.nodes.iter().enumerate().filter(|(id, _)| leads[*id]) {
+            place[id] = nodes.len();
+            nodes.push(Node { inputs: node.inputs.iter().map(|&input| place[input]).collect(), ..node.clone() });
+        }
+        let outputs = self.outputs.iter().filter(|&&id| leads[id]).map(|&id| place[id]).collect();
+        Some(Self::with_outputs(self.name.clone(), nodes, outputs).expect("a part of a valid network"))
+    }
+
+    /// Whether the main output depends on each node.
+    fn leads_to_output(&self) -> Vec<bool> {
+        let mut leads = vec![false; self.nodes.len()];
+        leads[self.output()] = true;
+        for id in (0..self.nodes.len()).rev() {
+            if leads[id] {
+                self.nodes[id].inputs.iter().for_each(|&input| leads[input] = true);
+            }
+        }
+        leads
     }
 
     /// Returns this network with its channels, hidden features and zero channels of shortcuts divided by `divisor`,
@@ -104,7 +156,7 @@ impl Graph {
                     *out_channels = c;
                 }
                 Op::Linear { out_features, .. } => {
-                    c = if id == self.output() { *out_features } else { (*out_features / divisor).max(1) };
+                    c = if self.is_output(id) { *out_features } else { (*out_features / divisor).max(1) };
                     *out_features = c;
                 }
                 Op::Subsample { pad_before, pad_after, .. } => {
@@ -116,7 +168,7 @@ impl Graph {
             }
             channels.push(c);
         }
-        Self::new(self.name.clone(), nodes)
+        Self::with_outputs(self.name.clone(), nodes, self.outputs.clone())
     }
 
     /// Name of the architecture, such as `resnet20`.
@@ -162,18 +214,28 @@ impl Graph {
         self.shapes[0]
     }
 
-    /// The last node: the logits.
+    /// The main output: the logits of a classifier.
     pub fn output(&self) -> NodeId {
-        self.nodes.len() - 1
+        self.outputs[0]
     }
 
-    /// Whether the output is one row of logits: one position.
+    /// All outputs, the main one first.
+    pub fn outputs(&self) -> &[NodeId] {
+        &self.outputs
+    }
+
+    /// Whether a node is an output of the network.
+    pub fn is_output(&self, id: NodeId) -> bool {
+        self.outputs.contains(&id)
+    }
+
+    /// Whether the main output is one row of logits: one position.
     pub fn is_classifier(&self) -> bool {
         let output = self.shapes[self.output()];
         (output.h, output.w) == (1, 1)
     }
 
-    /// Number of classes, or of whatever else the channels of the last node are.
+    /// Number of classes, or of whatever else the channels of the main output are.
     pub fn classes(&self) -> usize {
         self.shapes[self.output()].c
     }

@@ -294,6 +294,14 @@ pub enum PlanError {
 }
 
 impl QuantPlan {
+    /// The entries of this plan that are for nodes of `graph`, such as a part of its network.
+    pub fn restricted(&self, graph: &Graph) -> Self {
+        let Self { mut weights, mut activations } = self.clone();
+        weights.retain(|name, _| graph.find(name).is_some());
+        activations.retain(|name, _| graph.find(name).is_some());
+        Self { weights, activations }
+    }
+
     /// Resolves `config` for every layer of `graph`.
     ///
     /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the first
@@ -302,9 +310,9 @@ impl QuantPlan {
     /// hold only zero.
     ///
     /// # Errors
-    /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without the
-    /// asked grid or scale, `pact-sym` for an activation with a ReLU, clip values per channel for a quantizer without
-    /// them, or a graph that cannot be fused.
+    /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without
+    /// the asked grid or scale, `pact-sym` for an activation with a ReLU, clip values per channel for a quantizer
+    /// without them, or a graph that cannot be fused.
     pub fn resolve(graph: &Graph, config: &QuantConfig) -> Result<Self, PlanError> {
         let BitSpec::Bits { weights: weight_bits, activations: act_bits } = config.bits else {
             fuse_float(graph)?;

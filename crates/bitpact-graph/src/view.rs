@@ -118,8 +118,8 @@ impl Move {
     /// Shape of the moved tensor, from a tensor of shape `from`.
     ///
     /// # Errors
-    /// Says what does not fit: a factor or stride of 0, a rectangle or range beyond the tensor or empty, sides or channels
-    /// that a factor does not divide.
+    /// Says what does not fit: a factor or stride of 0, a rectangle or range beyond the tensor or empty, sides or
+    /// channels that a factor does not divide.
     pub fn shape(&self, from: Shape) -> Result<Shape, String> {
         let Shape { h, w, c } = from;
         let positive = |what: &str, n: usize| if n > 0 { Ok(()) } else { Err(format!("{what} 0, expected 1 or more")) };

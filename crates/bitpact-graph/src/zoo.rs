@@ -2,19 +2,27 @@
 //!
 //! | name | network | source |
 //! |---|---|---|
-//! | `resnet20`, `resnet32`, `resnet44`, `resnet56` | post-activation, option-A shortcuts | He et al. 2015 (arXiv 1512.03385), section 4.2 |
+//! | `resnet20`, `resnet32`, `resnet44`, `resnet56` | post-activation, option-A shortcuts | He et al. 2015 (arXiv
+//! 1512.03385), section 4.2 |
 //! | the same with `-b` | 1x1 projection shortcuts (option B) | the same |
 //! | `resnet18`, `resnet34` | basic blocks, torchvision's layout | the same, table 1 |
 //! | `resnet50` | bottlenecks, stride on the 3x3 as in torchvision | the same, table 1 |
-//! | `alexnet` | the PACT paper's: two groups in convolutions 1, 3 and 4, batch norm before every activation | Krizhevsky et al. 2012; PACT (arXiv 1805.06085), appendix B |
+//! | `alexnet` | the PACT paper's: two groups in convolutions 1, 3 and 4, batch norm before every activation |
+//! Krizhevsky et al. 2012; PACT (arXiv 1805.06085), appendix B |
 //! | `mobilenet_v1` | depthwise and pointwise convolutions | Howard et al. 2017 (arXiv 1704.04861), table 1 |
-//! | `mobilenet_v2` | inverted residuals with linear bottlenecks, torchvision's layout and names | Sandler et al. 2018 (arXiv 1801.04381), table 2 |
-//! | `preact_resnet20`, `-32`, `-44`, `-56` | full pre-activation: batch norm and activation before every convolution, an uncut residual stream; option-A shortcuts | He et al. 2016 (arXiv 1603.05027), section 4; PACT's CIFAR-10 network |
+//! | `mobilenet_v2` | inverted residuals with linear bottlenecks, torchvision's layout and names | Sandler et al. 2018
+//! (arXiv 1801.04381), table 2 |
+//! | `preact_resnet20`, `-32`, `-44`, `-56` | full pre-activation: batch norm and activation before every convolution,
+//! an uncut residual stream; option-A shortcuts | He et al. 2016 (arXiv 1603.05027), section 4; PACT's CIFAR-10 network
+//! |
 //! | the same with `-b` | projections of the activated tensor | the same |
-//! | `preact_resnet18`, `preact_resnet34`, `preact_resnet50` | full pre-activation, Tensorpack's layout; PACT's ImageNet networks | the same; PACT, appendix B |
+//! | `preact_resnet18`, `preact_resnet34`, `preact_resnet50` | full pre-activation, Tensorpack's layout; PACT's
+//! ImageNet networks | the same; PACT, appendix B |
 //! | `resnet8` | MLPerf Tiny's image classification network | Banbury et al. 2021 (arXiv 2106.07597), section 3 |
-//! | `vgg_small` | six 3x3 convolutions of 128 to 512 channels and one linear layer | Zhang et al. 2018 (LQ-Nets, arXiv 1807.10029), section 4.1 |
-//! | `svhn_cnn` | seven convolutions and one linear layer, dropout before the last convolution | Zhou et al. 2016 (DoReFa-Net, arXiv 1606.06160), Tensorpack's example; PACT, appendix B |
+//! | `vgg_small` | six 3x3 convolutions of 128 to 512 channels and one linear layer | Zhang et al. 2018 (LQ-Nets, arXiv
+//! 1807.10029), section 4.1 |
+//! | `svhn_cnn` | seven convolutions and one linear layer, dropout before the last convolution | Zhou et al. 2016
+//! (DoReFa-Net, arXiv 1606.06160), Tensorpack's example; PACT, appendix B |
 //! | `cnn` | three stages of two 3x3 convolutions and a pool | ours, for small images |
 
 mod preact;

@@ -26,3 +26,8 @@ impl InteropError {
         Self::File { path: path.as_ref().to_owned(), what: what.into() }
     }
 }
+
+/// The beginning of a name of a file, as it may stand in a message.
+pub(crate) fn short(name: &str) -> String {
+    name.escape_debug().take(100).collect()
+}

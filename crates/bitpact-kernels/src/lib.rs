@@ -1,36 +1,27 @@
-//! Everything SIMD, the thread pool and the only `unsafe` of bitpact: one folder per op, each with a scalar reference.
+//! Everything SIMD, the thread pool and the only `unsafe` of bitpact, in four folders: `machine` is what kernels run
+//! on, `train` computes training steps, `engine` integer layers and [`gemv`] language models.
+//!
+//! Every kernel has a scalar reference, and every path of every kernel is tested against it.
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod amx;
-pub mod attention;
-pub mod conv;
-pub mod depthwise;
-pub mod elements;
-pub mod float;
-pub mod fused;
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros, unused_variables))]
+
+mod engine;
 pub mod gemv;
-pub mod grouped;
-pub mod isa;
-pub mod layout;
-pub mod linear;
-pub mod memory;
-pub mod norm;
-pub mod peak;
-pub mod pool;
-pub mod pool2d;
-pub mod product;
-pub mod requant;
-mod shares;
-mod weights;
-mod workers;
+mod machine;
+pub mod testing;
+mod train;
 
-pub use conv::{CodeLimits, ConvF32, ConvGeometry, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
-pub use fused::{Base, FusedLayer, LayerInputs, Shortcut, SumSpec, Unfusable, Written};
-pub use grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
-pub use isa::{Isa, UnknownIsa};
-pub use layout::{Aligned, Layout, image_distance};
-pub use pool::{Chunk, Chunked, Pool};
-pub use product::ProductSpec;
-pub use requant::RequantU8;
-pub use weights::begin_network;
-pub use workers::{Scratch, ScratchSize, Workers};
+pub use engine::fused::{Base, FusedLayer, LayerInputs, Shortcut, SumSpec, Unfusable, Written};
+pub use engine::product::ProductSpec;
+pub use engine::requant::RequantU8;
+pub use engine::{linear, product};
+pub use gemv::{attention, float};
+pub use machine::isa::{Isa, UnknownIsa};
+pub use machine::layout::{Aligned, Layout, image_distance};
+pub use machine::pool::{Chunk, Chunked, Pool};
+pub use machine::weights::begin_network;
+pub use machine::workers::{Scratch, ScratchSize, Workers};
+pub use machine::{ConvGeometry, layout, memory, peak};
+pub use train::conv::{CodeLimits, ConvF32, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
+pub use train::grouped::{GroupConvF32, GroupConvU8S8, GroupInputGradF32, GroupScratch, GroupWeightGradF32};
+pub use train::{conv, elements, grouped, norm, pool2d};

@@ -186,7 +186,8 @@ impl Calibration {
 /// Quantizes a layer. With calibration its hidden states go through the float layer, as the next layer will need them.
 ///
 /// # Errors
-/// [`LmError::Layer`] where a matrix cannot be quantized, and [`LmError::Input`] for a method that needs calibration without one.
+/// [`LmError::Layer`] where a matrix cannot be quantized, and [`LmError::Input`] for a method that needs calibration
+/// without one.
 pub fn quantize_layer(
     config: &Config,
     index: usize,

@@ -12,6 +12,7 @@ pub enum Tokenizer {
     /// Of llama2.c.
     Scored(ScoredPieces),
     /// Of a `tokenizer.json`.
+    #[cfg(feature = "tokenizers")]
     HuggingFace(Box<tokenizers::Tokenizer>),
 }
 
@@ -33,10 +34,20 @@ impl Tokenizer {
     /// Where it is no tokenizer.
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Tokenizer, LmError> {
         if path.extension().is_some_and(|e| e == "json") {
-            let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| LmError::file(path, e.to_string()))?;
-            return Ok(Tokenizer::HuggingFace(Box::new(tokenizer)));
+            return Tokenizer::from_json(path, &bytes);
         }
         ScoredPieces::parse(path, &bytes).map(Tokenizer::Scored)
+    }
+
+    #[cfg(feature = "tokenizers")]
+    fn from_json(path: &Path, bytes: &[u8]) -> Result<Tokenizer, LmError> {
+        let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| LmError::file(path, e.to_string()))?;
+        Ok(Tokenizer::HuggingFace(Box::new(tokenizer)))
+    }
+
+    #[cfg(not(feature = "tokenizers"))]
+    fn from_json(path: &Path, _: &[u8]) -> Result<Tokenizer, LmError> {
+        Err(LmError::file(path, "this program was built without the feature `tokenizers`, which reads it".to_owned()))
     }
 
     /// The token that the tokenizer puts before every text, where it does.
@@ -51,6 +62,7 @@ impl Tokenizer {
     pub fn ends(&self) -> Vec<u32> {
         match self {
             Tokenizer::Scored(_) => vec![1, 2],
+            #[cfg(feature = "tokenizers")]
             Tokenizer::HuggingFace(t) => {
                 let names = ["</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>"];
                 names.iter().filter_map(|name| t.token_to_id(name)).collect()
@@ -62,6 +74,7 @@ impl Tokenizer {
     pub fn len(&self) -> usize {
         match self {
             Tokenizer::Scored(t) => t.len(),
+            #[cfg(feature = "tokenizers")]
             Tokenizer::HuggingFace(t) => t.get_vocab_size(true),
         }
     }
@@ -93,6 +106,7 @@ impl Tokenizer {
                 let tokens = t.encode(text);
                 Ok(if special { tokens } else { tokens[1..].to_vec() })
             }
+            #[cfg(feature = "tokenizers")]
             Tokenizer::HuggingFace(t) => {
                 let encoding = t.encode(text, special).map_err(|e| LmError::Input(format!("tokenizer: {e}")))?;
                 Ok(encoding.get_ids().to_vec())
@@ -112,6 +126,7 @@ impl Tokenizer {
                 let bytes: Vec<u8> = real.flat_map(|(&b, &token)| t.bytes(b, token)).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
+            #[cfg(feature = "tokenizers")]
             Tokenizer::HuggingFace(t) => t.decode(tokens, true).map_err(|e| LmError::Input(format!("tokenizer: {e}"))),
         }
     }

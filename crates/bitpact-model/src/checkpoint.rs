@@ -137,6 +137,12 @@ impl Checkpoint {
         Self::decode(bytes).map_err(|e| e.in_file(name))
     }
 
+    /// Whether `bytes` are a safetensors file with the metadata of a checkpoint, damaged or not.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        SafeTensors::read_metadata(bytes)
+            .is_ok_and(|(_, metadata)| metadata.metadata().as_ref().is_some_and(|m| m.contains_key(KEY)))
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ModelError> {
         let kind = |what: String| ModelError::Kind { kind: KIND, what };
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| kind(not_safetensors(bytes, &e)))?;
@@ -248,17 +254,11 @@ struct VersionOnly {
 }
 
 /// Why `bytes` are no safetensors file: what they are, where that is known, else what the reader says.
-pub(crate) fn not_safetensors(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
+fn not_safetensors(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
     crate::kind::of(bytes).map_or_else(|| error.to_string(), str::to_owned)
 }
 
-/// Whether `bytes` are a safetensors file with bitpact's metadata.
-pub(crate) fn is_checkpoint(bytes: &[u8]) -> bool {
-    SafeTensors::read_metadata(bytes)
-        .is_ok_and(|(_, metadata)| metadata.metadata().as_ref().is_some_and(|m| m.contains_key(KEY)))
-}
-
-pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 

@@ -99,8 +99,8 @@ pub(crate) fn save(path: &Path, bytes: Result<Vec<u8>, ModelError>) -> Result<()
 /// written into.
 ///
 /// # Errors
-/// Names `path`. Whatever stood there before is untouched, and no temporary file stays behind. A read-only file, a block
-/// device and a socket are refused.
+/// Names `path`. Whatever stood there before is untouched, and no temporary file stays behind. A read-only file, a
+/// block device and a socket are refused.
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), ModelError> {
     let path = path.as_ref();
     write(path, bytes).map_err(|source| ModelError::Write { path: path.to_owned(), source })

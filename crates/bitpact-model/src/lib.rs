@@ -17,8 +17,8 @@ mod format;
 mod integer;
 mod kind;
 mod model;
+mod pixels;
 mod random;
-mod weights;
 
 pub use checkpoint::{Checkpoint, TrainingState};
 pub use convert::{ActReport, Conversion, ConvertError, LayerReport, convert};
@@ -26,8 +26,9 @@ pub use error::ModelError;
 pub use file::{hold_writes, read_model_file, remove_leftovers, write_atomically};
 pub use format::{MAGIC as BITPACT_MAGIC, VERSION as BITPACT_VERSION};
 pub use integer::{
-    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
-    TensorKind,
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, TensorId, TensorKind,
 };
-pub use model::{InputDescription, Model, Tensor};
-pub use weights::{load_weights, load_weights_and_input};
+pub use kind::unreadable_kind;
+pub use model::{InputDescription, Model, Tensor, are_numbers};
+pub use pixels::Pixels;

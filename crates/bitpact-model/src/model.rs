@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::{Granularity, lsq_start};
-use bitpact_graph::{Graph, Op, QuantPlan, WeightPlan};
+use bitpact_graph::{Graph, Op, QuantPlan, Shape, WeightPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -28,23 +28,88 @@ impl Tensor {
     }
 }
 
-/// What a pixel means: `x = scale[c] * (p - zero_point[c])` for a pixel `p` in 0..=255 of channel `c`.
+/// What the numbers of an example mean: `x = scale[c] * (q - zero_point[c])` for a code q of channel c, which is a pixel
+/// in 0..=255 or, of arrays and signals, a number of 8 or 16 bits without a sign.
 ///
-/// The scale is multiplied into the weights of the layers that read the image before they are quantized, and padding,
-/// in augmentation too, uses the zero point, so that no float touches the image.
+/// The scale is multiplied into the weights of the layers that read the input before they are quantized, and padding,
+/// in augmentation too, uses the zero point, so that no float touches the input. An example is its codes, `[row][column]
+/// [channel]`, in one byte each or in two, the low one first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputDescription {
-    /// The pixel that means 0, per channel.
-    pub zero_point: Vec<u8>,
-    /// Real units per pixel step, per channel.
+    /// Bits of a code: 8 or 16.
+    #[serde(default = "eight", skip_serializing_if = "is_eight")]
+    pub bits: u8,
+    /// The code that means 0, per channel.
+    pub zero_point: Vec<u16>,
+    /// Real units per step of a code, per channel.
     pub scale: Vec<f32>,
 }
 
+fn eight() -> u8 {
+    8
+}
+
+fn is_eight(bits: &u8) -> bool {
+    *bits == 8
+}
+
 impl InputDescription {
-    /// The same zero point and scale for every channel.
+    /// The same zero point and scale for every channel of pixels.
     pub fn uniform(channels: usize, zero_point: u8, scale: f32) -> Self {
-        Self { zero_point: vec![zero_point; channels], scale: vec![scale; channels] }
+        Self::pixels(vec![zero_point; channels], vec![scale; channels])
+    }
+
+    /// Codes of 8 bits with these zero points and scales, one a channel.
+    pub fn pixels(zero_point: Vec<u8>, scale: Vec<f32>) -> Self {
+        Self { bits: 8, zero_point: zero_point.into_iter().map(u16::from).collect(), scale }
+    }
+
+    /// Bytes of a code: 1 or 2.
+    pub fn code_bytes(&self) -> usize {
+        usize::from(self.bits).div_ceil(8)
+    }
+
+    /// Largest code: 255 or 65,535.
+    pub fn largest_code(&self) -> u16 {
+        if self.bits == 16 { u16::MAX } else { 255 }
+    }
+
+    /// Bytes of an example of this shape.
+    pub fn example_bytes(&self, shape: Shape) -> usize {
+        shape.elements() * self.code_bytes()
+    }
+
+    /// The zero points as the bytes of one element of each channel: what padding of an example holds.
+    pub fn zero_bytes(&self) -> Vec<u8> {
+        self.zero_point.iter().flat_map(|zero| zero.to_le_bytes().into_iter().take(self.code_bytes())).collect()
+    }
+
+    /// The codes of an example's bytes.
+    pub fn codes<'a>(&self, bytes: &'a [u8]) -> impl ExactSizeIterator<Item = u16> + 'a {
+        let codes = bytes.chunks_exact(self.code_bytes());
+        codes.map(|code| code.iter().rev().fold(0, |sum, &byte| sum << 8 | u16::from(byte)))
+    }
+
+    /// Code number `at` of an example's bytes.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn code(&self, bytes: &[u8], at: usize) -> u16 {
+        let n = self.code_bytes();
+        self.codes(&bytes[at * n..][..n]).next().expect("the bytes of a code")
+    }
+
+    /// The codes nearest to real values `x` of an example or more, HWC: `clamp(round_half_even(x / scale[c]) +
+    /// zero_point[c], 0, largest_code)`, as bytes; what is no number becomes the zero point.
+    pub fn quantize(&self, x: &[f32]) -> Vec<u8> {
+        let channels = self.scale.len();
+        let code = |(i, x): (usize, &f32)| {
+            let steps = (f64::from(*x) / f64::from(self.scale[i % channels])).round_ties_even();
+            let steps = if steps.is_nan() { 0.0 } else { steps };
+            (steps + f64::from(self.zero_point[i % channels])).clamp(0.0, self.largest_code().into()) as u16
+        };
+        x.iter().enumerate().flat_map(|x| code(x).to_le_bytes().into_iter().take(self.code_bytes())).collect()
     }
 
     /// The mean of the scales, which stands before a learned weight step as the scales stand before the weights: such a
@@ -56,10 +121,13 @@ impl InputDescription {
     /// The first channel to which `other` gives another meaning, in words; `None` where both mean the same, or have
     /// another number of channels. Scales within a ten-thousandth of each other are the same.
     pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.bits != other.bits {
+            return Some(format!("codes have {} bits to one and {} to the other", self.bits, other.bits));
+        }
         let channels = self.zero_point.iter().zip(&self.scale);
         let mut both = channels.zip(other.zero_point.iter().zip(&other.scale)).enumerate();
         let same_length = self.zero_point.len() == other.zero_point.len();
-        let differs = |((zero, scale), (zero2, scale2)): ((&u8, &f32), (&u8, &f32))| {
+        let differs = |((zero, scale), (zero2, scale2)): ((&u16, &f32), (&u16, &f32))| {
             zero != zero2 || (scale - scale2).abs() > 1e-4 * scale.abs()
         };
         let (channel, ((zero, scale), (zero2, scale2))) = both.find(|(_, pair)| same_length && differs(*pair))?;
@@ -74,11 +142,23 @@ impl InputDescription {
             let (zeros, scales) = (self.zero_point.len(), self.scale.len());
             return error(format!("{zeros} zero points and {scales} scales, expected {channels}, one a channel"));
         }
+        if ![8, 16].contains(&self.bits) {
+            return error(format!("codes of {} bits, expected 8 or 16", self.bits));
+        }
+        if let Some(zero) = self.zero_point.iter().find(|zero| **zero > self.largest_code()) {
+            return error(format!("zero point {zero}, expected 0 to {}", self.largest_code()));
+        }
         match self.scale.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
             Some(c) => error(format!("the scale of channel {c} is {}, expected a positive number", self.scale[c])),
             None => Ok(()),
         }
     }
+}
+
+/// Whether the names of classes say nothing but their numbers: each is empty, its number, or `class` and its number.
+pub fn are_numbers(class_names: &[String]) -> bool {
+    let mut named = class_names.iter().enumerate();
+    named.all(|(class, name)| name.is_empty() || name.strip_prefix("class").unwrap_or(name) == class.to_string())
 }
 
 /// A trained network.

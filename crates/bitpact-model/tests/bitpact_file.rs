@@ -127,7 +127,7 @@ fn a_sealed_file_cut_short_names_byte_and_field() {
     let mut longer = bytes.clone();
     longer.push(0);
     seal(&mut longer);
-    assert!(error(&longer).contains("1 bytes follow the last layer"));
+    assert!(error(&longer).contains("1 bytes follow the outputs"));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn absurd_numbers_are_errors_before_memory_is_reserved() {
     let bytes = small_integer().to_bytes().unwrap();
     let header = 20 + 2 + 3;
     for (at, what) in
-        [(header, "input"), (header + 4, "input"), (header + 8, "input"), (header + 12 + 3 * 5, "number of classes")]
+        [(header, "input"), (header + 4, "input"), (header + 8, "input"), (header + 13 + 3 * 5, "number of classes")]
     {
         for value in [0u32, 70_000, u32::MAX] {
             let mut bad = bytes.clone();

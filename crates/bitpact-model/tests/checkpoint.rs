@@ -3,10 +3,9 @@
 mod common;
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use bitpact_graph::FirstLast;
-use bitpact_model::{Checkpoint, Tensor, load_weights};
+use bitpact_model::{Checkpoint, Tensor};
 use common::{checkpoint, zoo_model};
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -205,51 +204,9 @@ fn damaged_and_truncated_files_are_errors() {
 fn paths_that_cannot_be_read_are_named() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("missing"), folder.path().to_owned()] {
-        for message in [Checkpoint::load(&path).unwrap_err().to_string(), load_weights(&path).unwrap_err().to_string()]
-        {
-            assert!(message.contains(path.to_str().unwrap()) && message.contains("cannot read"), "{message}");
-        }
+        let message = Checkpoint::load(&path).unwrap_err().to_string();
+        assert!(message.contains(path.to_str().unwrap()) && message.contains("cannot read"), "{message}");
     }
-}
-
-#[test]
-fn weights_come_from_checkpoints_and_from_plain_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    };
-    let original = checkpoint();
-    let bytes = original.to_bytes().unwrap();
-    assert_eq!(load_weights(write("checkpoint", &bytes)).unwrap(), original.model.tensors);
-
-    let one = |shape: &[usize]| Tensor::full(shape, 0.5);
-    let plain = rewrite(&bytes, |metadata, tensors| {
-        metadata.clear();
-        *tensors = vec![
-            ("module.conv1.weight".into(), one(&[2, 1]), Dtype::F32),
-            ("module.bn1.num_batches_tracked".into(), one(&[]), Dtype::I32),
-            ("fc.bias".into(), one(&[3]), Dtype::F32),
-        ];
-    });
-    let weights = load_weights(write("plain", &plain)).unwrap();
-    assert_eq!(weights.keys().collect::<Vec<_>>(), ["conv1.weight", "fc.bias"]);
-    assert_eq!(weights["conv1.weight"], one(&[2, 1]));
-
-    let bad = |change: fn(&mut Vec<(String, Tensor, Dtype)>)| {
-        let bytes = rewrite(&plain, |_, tensors| change(tensors));
-        load_weights(write("bad", &bytes)).unwrap_err().to_string()
-    };
-    let message = bad(|tensors| tensors.iter_mut().for_each(|t| t.2 = Dtype::U32));
-    assert!(message.contains("U32") && message.contains("bad"), "{message}");
-    let message = bad(|tensors| tensors.push(("conv1.weight".into(), Tensor::full(&[1], 0.0), Dtype::F32)));
-    assert!(message.contains("conv1.weight") && message.contains("twice"), "{message}");
-    let message = bad(|tensors| tensors[0].0.push('\x1b'));
-    assert!(message.contains("tensor names: ") && message.contains(r#"\u{1b}", expected no"#), "{message:?}");
-    let message = load_weights(write("text", b"hello")).unwrap_err().to_string();
-    assert!(message.contains("safetensors"), "{message}");
-    assert!(load_weights(Path::new("/nonexistent")).is_err());
 }
 
 proptest! {

@@ -4,7 +4,9 @@ mod common;
 
 use bitpact_core::{Grid, Requantization};
 use bitpact_graph::{FirstLast, Move, Padding, Shape, Window};
-use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerSum, IntegerTerm, IntegerView, TensorId, convert};
+use bitpact_model::{
+    IntegerEnd, IntegerModel, IntegerOp, IntegerOutput, IntegerSum, IntegerTerm, IntegerView, TensorId, convert,
+};
 use common::{everything, main, push, requant, small_integer, sum, sum_of, view, wide, zoo_model};
 
 type Change = fn(&mut IntegerModel);
@@ -32,7 +34,13 @@ fn contradictions_are_named() {
     }
     let cases: &[(Change, &str)] = &[
         (|m| m.layers.clear(), "layers: there are none"),
-        (|m| drop(m.layers.pop()), "the last layer, and no other, is the output"),
+        (|m| drop(m.layers.pop()), "outputs: tensor 10, expected 1 to 9"),
+        (|m| m.outputs.clear(), "outputs: there are none"),
+        (|m| m.outputs[0].tensor = 0, "outputs: tensor 0, expected 1 to 10"),
+        (|m| m.outputs[0].zero = 1, "zero 1, expected a number of 32 bits, or 0 of an output"),
+        (|m| m.outputs.push(m.outputs[0]), "is named twice among the outputs"),
+        (|m| m.outputs[0].tensor = 3, "the main output has values of 64 bits"),
+        (|m| m.outputs.insert(1, IntegerOutput { tensor: 3, zero: 1 << 40 }), "zero 1099511627776"),
         (|m| m.layers[1].name = m.layers[0].name.clone(), "a name of its own"),
         (|m| m.layers[3].name.clear(), "a name of its own"),
         (|m| m.arch = "x".repeat(5000), "5000 bytes"),
@@ -102,7 +110,7 @@ fn contradictions_are_named() {
             |m| m.layers[2].op = pool(2, Window { dilation: [9, 9], ..Window::square(2, 1, 9) }),
             "a window that sees only padding",
         ),
-        (|m| m.layers[2].op = pool(1, Window::square(2, 2, 0)), "no layer reads its output"),
+        (|m| m.layers[2].op = pool(1, Window::square(2, 2, 0)), "no layer reads it, and it is no output"),
     ];
     refused(&small_integer(), cases);
 }
@@ -193,7 +201,7 @@ fn contradictions_of_sums_are_named() {
             },
             "shape 1x1x3, but its inputs give 3x4x3",
         ),
-        (|m| sum_of(m, 12).end = IntegerEnd::Output, "the last layer, and no other, is the output"),
+        (|m| sum_of(m, 12).end = IntegerEnd::Output, "codes of 0 to 3, but its inputs give 0 to 0"),
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![10] }, "1 inputs of a concatenation"),
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![] }, "0 inputs of a concatenation"),
         (|m| m.layers[11].op = IntegerOp::Concat { inputs: vec![10, 1] }, "codes alone or streams alone"),

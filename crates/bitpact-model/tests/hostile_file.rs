@@ -23,7 +23,8 @@ const HEADER: usize = 20;
 const CHECKSUM: usize = 4;
 
 /// Fields that are checked against what is left.
-const COUNTS: [&str; 4] = ["number of classes", "number of layers", "number of inputs", "number of tables"];
+const COUNTS: [&str; 5] =
+    ["number of classes", "number of layers", "number of inputs", "number of tables", "number of outputs"];
 
 /// A network of a few hundred weights, to be converted.
 const GRAPH: &str = r#"{ "name": "all", "nodes": [
@@ -252,7 +253,7 @@ fn many_channels() {
         let sum = [&u32s(&[65_536])[..], &[255], &product(65_536), &others.repeat(254), &[9], &lists, &[0, 3]].concat();
         let mut body = vec![0; HEADER];
         body[..12].copy_from_slice(b"BITPACT\n\x01\0\0\0");
-        for part in [&[0; 2][..], &u32s(&[1, 1, 1]), &[7], &1f32.to_le_bytes(), &u32s(&[0, 1]), &[1, 0, b'a']] {
+        for part in [&[0; 2][..], &u32s(&[1, 1, 1]), &[8, 7], &1f32.to_le_bytes(), &u32s(&[0, 1]), &[1, 0, b'a']] {
             body.extend(part);
         }
         for part in [&1f64.to_le_bytes()[..], &[0; 2], &(sum.len() as u64).to_le_bytes(), &sum] {

@@ -1,10 +1,12 @@
 //! GPTQ (Frantar et al., arXiv 2210.17323): column by column, the error of a rounded weight is spread over the columns
 //! to come.
 
+use bitpact_core::WeightSpec;
 use bitpact_kernels::float::{View, ViewMut, multiply_add};
 use bitpact_kernels::{Chunked, Pool};
 use nalgebra::DMatrix;
 
+use crate::steps::{check_steps, code_and_value};
 use crate::{Gram, Grid, GroupParams, Matrix, PtqError, Quantized};
 
 /// Columns whose errors are spread over the later ones together (the paper's lazy batches).
@@ -48,19 +50,8 @@ impl Gptq {
     /// # Errors
     /// Where sizes differ, a number is not finite, or the damped Hessian is singular.
     pub fn quantize(&self, weights: &Matrix, gram: &Gram, grid: Grid, pool: &Pool) -> Result<Quantized, PtqError> {
-        weights.check_finite("weights")?;
         let (rows, cols) = (weights.rows(), weights.cols());
-        if gram.inputs() != cols {
-            return Err(PtqError::Shape {
-                what: "Gram matrix",
-                expected: format!("{cols} inputs"),
-                found: format!("{} inputs", gram.inputs()),
-            });
-        }
-        let mut order: Vec<usize> = (0..cols).collect();
-        if self.order == Order::Activation {
-            order.sort_by(|&a, &b| gram.at(b, b).total_cmp(&gram.at(a, a)).then(a.cmp(&b)));
-        }
+        let order = self.columns(weights, gram)?;
         let factor = self.factor(gram, &order)?;
         let mut out = Quantized::empty(grid, rows, cols);
         if rows == 0 || cols == 0 {
@@ -90,6 +81,61 @@ impl Gptq {
             }
         }
         Ok(out)
+    }
+
+    /// Codes of `weights` (`outputs x inputs`) on the grid of `spec`, an `lsq` quantizer, where row r has the step
+    /// `steps[r]`, row by row; the method is that of [`Gptq::quantize`], with steps that stay. The same codes for any
+    /// number of threads.
+    ///
+    /// # Errors
+    /// Where sizes differ, a number is not finite, or the damped Hessian is singular.
+    pub fn codes(
+        &self,
+        weights: &Matrix,
+        gram: &Gram,
+        spec: &WeightSpec,
+        steps: &[f32],
+        pool: &Pool,
+    ) -> Result<Vec<i16>, PtqError> {
+        check_steps(spec, weights, steps)?;
+        let (rows, cols) = (weights.rows(), weights.cols());
+        let order = self.columns(weights, gram)?;
+        let factor = self.factor(gram, &order)?;
+        let mut codes = vec![0; rows * cols];
+        if codes.is_empty() {
+            return Ok(codes);
+        }
+        let parts = Chunked::new(&mut codes, TASK_ROWS * cols);
+        pool.run(parts.chunks(), &|task, _| {
+            let codes = &mut *parts.get(task);
+            let first = task * TASK_ROWS;
+            let part = &weights.data()[first * cols..][..codes.len()];
+            spread(part, &order, &factor, |r, i, row| {
+                let (code, value) = code_and_value(spec, steps[first + r], row[i]);
+                codes[r * cols + order[i]] = code;
+                value
+            });
+        });
+        drop(parts);
+        Ok(codes)
+    }
+
+    /// The order of the columns; the inputs of `gram` are those of `weights`, and all numbers are finite.
+    fn columns(&self, weights: &Matrix, gram: &Gram) -> Result<Vec<usize>, PtqError> {
+        weights.check_finite("weights")?;
+        let cols = weights.cols();
+        if gram.inputs() != cols {
+            return Err(PtqError::Shape {
+                what: "Gram matrix",
+                expected: format!("{cols} inputs"),
+                found: format!("{} inputs", gram.inputs()),
+            });
+        }
+        let mut order: Vec<usize> = (0..cols).collect();
+        if self.order == Order::Activation {
+            order.sort_by(|&a, &b| gram.at(b, b).total_cmp(&gram.at(a, a)).then(a.cmp(&b)));
+        }
+        Ok(order)
     }
 
     /// `U` with `U^T U = (H + damping)^-1`, row by row, columns in `order`. Inputs that are never anything but 0 get a
@@ -129,29 +175,41 @@ fn rows_of(
     params: &mut [GroupParams],
 ) {
     let cols = order.len();
-    let (len, groups, n) = (grid.group_len(cols), grid.groups(cols), weights.len() / cols);
-    let mut w: Vec<f32> = weights.chunks_exact(cols).flat_map(|row| order.iter().map(|&c| row[c])).collect();
+    let (len, groups) = (grid.group_len(cols), grid.groups(cols));
     if static_groups {
         for (row, params) in weights.chunks_exact(cols).zip(params.chunks_exact_mut(groups)) {
             row.chunks(len).zip(params).for_each(|(group, p)| *p = grid.fit(group));
         }
     }
+    spread(weights, order, factor, |r, i, row| {
+        let column = order[i];
+        // In natural order a group begins here; the columns of its part of the block carry all earlier errors.
+        if !static_groups && i.is_multiple_of(len) {
+            params[r * groups + i / len] = grid.fit(&row[i..cols.min(i + len)]);
+        }
+        let p = params[r * groups + column / len];
+        let code = grid.code(p, row[i]);
+        codes[r * cols + column] = code;
+        p.value(code)
+    });
+}
+
+/// Rounds the rows of `weights` column by column in `order`, and spreads each error over the columns to come: `round(r,
+/// i, row)` gives the value that `row[i]`, the weight of row r in column `order[i]`, is rounded to. `factor` is `U`,
+/// row by row, in the order of `order`.
+fn spread(weights: &[f32], order: &[usize], factor: &[f32], mut round: impl FnMut(usize, usize, &[f32]) -> f32) {
+    let cols = order.len();
+    let n = weights.len() / cols;
+    let mut w: Vec<f32> = weights.chunks_exact(cols).flat_map(|row| order.iter().map(|&c| row[c])).collect();
     let mut errors = vec![0.0f32; n * BLOCK];
     for start in (0..cols).step_by(BLOCK) {
         let end = cols.min(start + BLOCK);
         for r in 0..n {
             let row = &mut w[r * cols..][..cols];
             for i in start..end {
-                let column = order[i];
-                // In natural order a group begins here; the columns of its part of the block carry all earlier errors.
-                if !static_groups && i.is_multiple_of(len) {
-                    params[r * groups + i / len] = grid.fit(&row[i..cols.min(i + len)]);
-                }
-                let p = params[r * groups + column / len];
-                let code = grid.code(p, row[i]);
-                codes[r * cols + column] = code;
+                let value = round(r, i, row);
                 let u = &factor[i * cols..][..cols];
-                let error = (row[i] - p.value(code)) / u[i];
+                let error = (row[i] - value) / u[i];
                 errors[r * BLOCK + i - start] = error;
                 row[i + 1..end].iter_mut().zip(&u[i + 1..end]).for_each(|(w, u)| *w -= error * u);
             }
@@ -167,8 +225,8 @@ fn rows_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{inputs, normal};
-    use crate::{Group, Width};
+    use crate::testing::{inputs, lsq, normal};
+    use crate::{Group, Width, largest_steps, round_rows};
 
     fn gram(x: &Matrix) -> Gram {
         let mut gram = Gram::new(x.cols());
@@ -229,6 +287,49 @@ mod tests {
         }
         // Sums in another order may move a weight across a boundary, hardly ever.
         assert!(differ <= 3, "{differ} of 300 codes differ");
+    }
+
+    #[test]
+    fn codes_of_rows_are_near_the_best_of_all_codes() {
+        // Two bits and four correlated inputs: all 3^4 code vectors of a row can be tried.
+        let spec = lsq(2, bitpact_core::Grid::WithZero);
+        let (w, g) = (normal(20, 4, 11), gram(&inputs(60, 4, 1.5, 12)));
+        let steps = largest_steps(&spec, &w).unwrap();
+        let gptq = Gptq { damping: 1e-6, order: Order::Activation, ..Gptq::default() };
+        let codes = gptq.codes(&w, &g, &spec, &steps, &Pool::new(1)).unwrap();
+        assert_eq!(gptq.codes(&w, &g, &spec, &steps, &Pool::new(3)).unwrap(), codes);
+        let rounded = round_rows(&spec, &w, &steps).unwrap();
+        let error = |r: usize, codes: &[i16]| -> f64 {
+            let row = Matrix::new(1, 4, w.row(r).to_vec()).unwrap();
+            let other = Matrix::from_fn(1, 4, |_, c| steps[r] * f32::from(codes[c]));
+            g.output_errors(&row, &other)[0]
+        };
+        let (mut found, mut nearest, mut best) = (0.0, 0.0, 0.0);
+        for r in 0..20 {
+            let all = (0..81i16).map(|n| [n % 3 - 1, n / 3 % 3 - 1, n / 9 % 3 - 1, n / 27 - 1]);
+            let least = all.map(|codes| error(r, &codes)).fold(f64::INFINITY, f64::min);
+            found += error(r, &codes[4 * r..][..4]);
+            nearest += error(r, &rounded[4 * r..][..4]);
+            best += least;
+        }
+        assert!(best <= found && found < 0.7 * nearest && found < 1.6 * best, "{best} {found} {nearest}");
+    }
+
+    #[test]
+    fn codes_of_independent_inputs_are_rounded_and_on_the_grid() {
+        let mut x = Matrix::zeros(30, 30);
+        (0..30).for_each(|i| x.row_mut(i)[i] = 1.0);
+        let w = normal(3, 30, 13);
+        for (bits, grid) in [(1, bitpact_core::Grid::WithoutZero), (3, bitpact_core::Grid::WithZero)] {
+            let spec = lsq(bits, grid);
+            let steps = largest_steps(&spec, &w).unwrap();
+            let codes = Gptq::default().codes(&w, &gram(&x), &spec, &steps, &Pool::new(1)).unwrap();
+            assert_eq!(codes, round_rows(&spec, &w, &steps).unwrap());
+            assert!(codes.iter().all(|&code| grid.contains(code.into(), spec.bits)));
+        }
+        assert!(
+            Gptq::default().codes(&w, &gram(&x), &lsq(3, bitpact_core::Grid::WithZero), &[1.0], &Pool::new(1)).is_err()
+        );
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Grid {
     /// A grid. On a symmetric one the zero is [`Width::middle`]; on an asymmetric one every group has its own.
     ///
     /// # Errors
-    /// [`PtqError::Grid`] for widths beyond 2 to 8 bits, groups that are no multiple of 32, and asymmetric ternary grids.
+    /// [`PtqError::Grid`] for widths beyond 2 to 8 bits, groups that are no multiple of 32, and asymmetric ternary
+    /// grids.
     pub fn new(width: Width, group: Group, symmetric: bool) -> Result<Grid, PtqError> {
         match (width, group) {
             (Width::Bits(b), _) if !(2..=8).contains(&b) => Err(PtqError::Grid(format!("{b} bits: expected 2 to 8"))),
@@ -255,8 +256,8 @@ impl Quantized {
     /// Codes and parameters from outside: `codes` row by row, `params` group by group of row after row.
     ///
     /// # Errors
-    /// [`PtqError::Shape`] where their numbers do not fit; [`PtqError::Grid`] for a code or zero beyond the grid, a step that is not finite
-    /// and positive, and zeros other than the middle on a symmetric grid.
+    /// [`PtqError::Shape`] where their numbers do not fit; [`PtqError::Grid`] for a code or zero beyond the grid, a
+    /// step that is not finite and positive, and zeros other than the middle on a symmetric grid.
     pub fn new(
         grid: Grid,
         rows: usize,

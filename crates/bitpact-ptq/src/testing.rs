@@ -1,6 +1,14 @@
 //! Layers for tests: weights and inputs as they are found in networks.
 
+use bitpact_core::{Bits, Granularity, Grid, WeightQuant, WeightSpec};
+
 use crate::Matrix;
+
+/// A quantizer whose rows have the steps they are given.
+pub(crate) fn lsq(bits: u8, grid: Grid) -> WeightSpec {
+    let bits = Bits::new(bits).unwrap();
+    WeightSpec::with_scale(bits, WeightQuant::Lsq, Some(grid), Some(Granularity::Channel)).unwrap()
+}
 
 /// Weights with a normal distribution.
 pub(crate) fn normal(rows: usize, cols: usize, seed: u64) -> Matrix {

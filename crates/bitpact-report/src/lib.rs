@@ -11,7 +11,8 @@
 //! | [`sensitivity`] | loss and metric when one tensor alone has few bits |
 //! | [`family`] | a recipe at several widths |
 //! | [`log`] | a run's log: its recipe, its records without most layer statistics, where it was trained |
-//! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a page |
+//! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a
+//! page |
 //! | [`plots`] | the same as figures in SVG |
 //! | [`sweep`] | loss against clip values |
 //! | [`viewers`] | tables and event files for viewers of others |

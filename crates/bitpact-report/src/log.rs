@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.toml` | the resolved recipe |
-//! | `records.jsonl` | one record a line: every epoch's metrics, layer statistics of the first, every tenth and the last |
+//! | `records.jsonl` | one record a line: every epoch's metrics, layer statistics of the first, every tenth and the
+//! last |
 //! | `sessions.jsonl` | one [`Session`] a line, where the run was trained by `bitpact reproduce` |
 //! | `alpha.jsonl` | one [`Sweep`] a line, where `bitpact reproduce sweep` measured them |
 

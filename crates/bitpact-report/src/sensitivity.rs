@@ -194,7 +194,7 @@ pub fn measure(
 
 /// The image as the backend reads it, without any change.
 fn plain(images: &dyn Dataset, index: usize, out: &mut [u8], place: Placement) -> usize {
-    let mut pixels = vec![0; images.image_shape().len()];
+    let mut pixels = vec![0; images.bytes_shape().len()];
     images.image(index, &mut pixels);
     copy_plain(&pixels, images.image_shape(), out, place);
     images.label(index)

@@ -7,6 +7,7 @@ use bitpact_graph::{Graph, QuantPlan};
 use bitpact_kernels::Isa;
 use bitpact_model::InputDescription;
 
+use crate::beside::WithOthers;
 use crate::cpu::CpuBackend;
 use crate::reference::ReferenceBackend;
 use crate::{Gradients, OptimizerConfig, TrainBackend, TrainError};
@@ -33,11 +34,21 @@ impl BackendKind {
         }
     }
 
-    /// A backend of this kind. All tensors are zero until [`TrainBackend::load`].
+    /// A backend of this kind. What the main output does not depend on is kept as it is loaded, but for clip values,
+    /// which are calibrated. All tensors are zero until [`TrainBackend::load`].
     ///
     /// # Errors
-    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the backend does not round.
+    /// A graph that cannot be trained, a plan that does not fit it, an ISA this CPU lacks, or gradients that the
+    /// backend does not round.
     pub fn build(self, spec: &BackendSpec) -> Result<Box<dyn TrainBackend>, TrainError> {
+        match spec.graph.main_part() {
+            Some(part) => Ok(Box::new(WithOthers::new(self, spec, part)?)),
+            None => self.build_whole(spec),
+        }
+    }
+
+    /// A backend of all nodes of the network, which can only be trained where the main output depends on all of them.
+    pub(crate) fn build_whole(self, spec: &BackendSpec) -> Result<Box<dyn TrainBackend>, TrainError> {
         Ok(match self {
             BackendKind::Cpu => Box::new(CpuBackend::new(spec)?),
             BackendKind::Reference => Box::new(ReferenceBackend::new(spec)?),

@@ -8,6 +8,7 @@
 //! | [`trainer`] | the loop: steps, integer accuracy every epoch, checkpoints |
 //! | [`run_folder`] | the files of a run and how they survive a kill |
 //! | [`records`] | what a run writes down |
+//! | [`ptq`] | a float network to integers without training |
 //!
 //! [`train()`] does the whole job; [`TrainBackend`] is the seam to the machine that does the arithmetic, and
 //! [`BackendKind`] names those there are.
@@ -25,6 +26,7 @@
 //! ```
 
 mod backend;
+mod beside;
 pub mod catalogue;
 mod cpu;
 mod factory;
@@ -35,6 +37,7 @@ mod metric;
 mod optimizer;
 mod params;
 mod profile;
+pub mod ptq;
 pub mod recipe;
 pub mod records;
 mod reference;

@@ -149,8 +149,9 @@ impl Recipe {
     /// Scale and zero point of pixels for each of `channels` channels; where the recipe has fewer, its last for those
     /// beyond.
     pub fn input_description(&self, channels: usize) -> InputDescription {
-        let InputScale { zero_point, scale } = &self.input;
+        let InputScale { bits, zero_point, scale } = &self.input;
         InputDescription {
+            bits: *bits,
             zero_point: (0..channels).map(|c| zero_point[c.min(zero_point.len() - 1)]).collect(),
             scale: (0..channels).map(|c| scale[c.min(scale.len() - 1)] as f32).collect(),
         }

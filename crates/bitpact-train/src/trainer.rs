@@ -55,7 +55,7 @@ pub struct Images<'a> {
 pub enum Start {
     /// At step 0, with random weights, or with those of `weights` whose names the network has.
     Fresh {
-        /// Tensors by PyTorch's names, such as [`bitpact_model::load_weights`] reads them.
+        /// Tensors by the names of [`Model::tensor_shapes`]; others are left aside.
         weights: Option<BTreeMap<String, Tensor>>,
     },
     /// Where a checkpoint stopped.
@@ -107,6 +107,8 @@ pub enum Event<'a> {
     },
     /// Clip values were set from the first batches.
     Calibrated(&'a BTreeMap<String, f32>),
+    /// The network with the weights it took, at the bits of the first epoch and before its first step.
+    Before(&'a Evaluation),
     /// The bits change.
     Bits {
         /// First epoch with the new ones, from 1.

@@ -7,7 +7,6 @@ use bitpact_core::rng::Key;
 use bitpact_data::Placement;
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::{QuantPlan, Shape};
-use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
 use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initial_tensors};
 use common::{config, shrunk};
@@ -52,7 +51,7 @@ fn check(arch: &str, input: Shape, divisor: usize, bits: &str) {
     let integer = convert(&Model { graph, plan, input: pixels, class_names: names, tensors }).unwrap().model;
     for i in 0..2 {
         let trace = Interpreter::new(&integer).run(&image(i));
-        for isa in Isa::available() {
+        for isa in bitpact_kernels::testing::paths() {
             let mut executor = Executor::new(&integer, ExecOptions { isa, threads: 1 }).unwrap();
             let got = executor.trace(&image(i));
             for (layer, (got, expected)) in got.tensors.iter().zip(&trace.tensors).enumerate() {

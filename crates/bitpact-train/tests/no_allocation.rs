@@ -34,7 +34,7 @@ fn allocations(recipe: &Recipe, side: usize, divisor: usize) -> Vec<(Isa, usize,
     let (plan, input) = (recipe.plan(&graph).unwrap(), recipe.input_description(3));
     let start = initial_tensors(&graph, &plan, 1, 6.0);
     let mut counts = Vec::new();
-    for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
+    for (isa, threads) in bitpact_kernels::testing::paths().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
         let (optimizer, gradients) = (recipe.optimizer_config(), recipe.gradients());
         let spec = BackendSpec::new(&graph, &plan, &input, recipe.batch_size);
         let mut backend = BackendKind::Cpu.build(&BackendSpec { optimizer, gradients, isa, threads, ..spec }).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use bitpact_data::{Dataset, DatasetName, Limits, Split, TargetKind, load};
+use bitpact_data::{Dataset, DatasetName, Examples, Limits, Split, TargetKind, load};
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
@@ -36,7 +36,7 @@ fn run(recipe: &Recipe, split: &Split, backend: BackendKind) -> (EpochRecord, In
 /// Codes that differ from the interpreter's on any path.
 fn different(model: &IntegerModel, test: &dyn Dataset, images: usize) -> u64 {
     let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
-        range.zip(pixels.chunks_exact_mut(test.image_shape().len())).for_each(|(i, image)| test.image(i, image));
+        range.zip(pixels.chunks_exact_mut(test.bytes_shape().len())).for_each(|(i, image)| test.image(i, image));
     };
     let found = verify(model, &VerifyOptions::up_to(2), images, fill, |_| ()).unwrap();
     assert!(found.codes > 0);
@@ -62,6 +62,52 @@ fn each_task_trains_converts_and_verifies() {
         let (a, b) = (first.value, last.simulated[0].value);
         assert!((a - b).abs() <= 0.02 * b.abs(), "{name}: {a} and {b}");
     }
+}
+
+/// A set with every code times 256, as 16-bit codes.
+fn widened(set: &dyn Dataset) -> Examples {
+    let (shape, kind, n) = (set.image_shape(), set.target_kind(), set.len());
+    let (mut codes, mut targets) = (Vec::new(), vec![0.0; n * kind.len()]);
+    let mut image = vec![0; shape.len()];
+    for (i, target) in targets.chunks_exact_mut(kind.len()).enumerate() {
+        set.image(i, &mut image);
+        codes.extend(image.iter().map(|&code| u16::from(code) << 8));
+        set.target(i, target);
+    }
+    Examples::of_16_bits(&codes, targets, shape, kind, set.class_names().to_vec()).unwrap()
+}
+
+#[test]
+fn signals_of_16_bits_train_as_those_of_8_and_verify() {
+    let split = load(DatasetName::Signals, None, Limits { train: Some(20), test: Some(30) }).unwrap();
+    let wide = [&split.train, &split.test].map(|half| widened(&**half));
+    let changes: &[(&'static str, i64)] = &[("epochs", 1), ("batch_size", 20)];
+    let narrow = recipe("builtin-signals", changes);
+    let mut draft = Draft::open("builtin-signals").unwrap();
+    changes.iter().for_each(|&(key, value)| draft.set(key, value, key));
+    let [zero, scale] = [256.0 * f64::from(narrow.input.zero_point[0]), narrow.input.scale[0] / 256.0];
+    let input = format!("bits = 16\nzero_point = {zero:.0}\nscale = {scale:e}");
+    draft.set("input", toml::from_str::<toml::Table>(&input).unwrap(), "input");
+    let recipe = draft.finish().unwrap();
+    for backend in BackendKind::ALL {
+        let (expected, _) = run(&narrow, &split, backend);
+        let folder = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(folder.path().join("run")).unwrap();
+        let images = Images { train: &wide[0], test: &wide[1] };
+        let stop = AtomicBool::new(false);
+        let observer = &mut |_: Event<'_>| ();
+        let options = RunOptions { backend, isa: Isa::detect(), threads: 2, stop: &stop, observer };
+        let outcome = train(&recipe, images, &folder, Start::Fresh { weights: None }, options).unwrap();
+        let model = IntegerModel::load(folder.file("model.bitpact")).unwrap();
+        assert_eq!((model.input.bits, different(&model, &wide[1], 3)), (16, 0));
+        // Of the same step, up to float32's roundings.
+        let (a, b) = (outcome.last.unwrap().integer[0].value, expected.integer[0].value);
+        assert!((a - b).abs() <= 1e-5 * b.abs(), "{backend}: {a} and {b}");
+    }
+    // A recipe for pixels does not take them.
+    let images = Images { train: &wide[0], test: &wide[1] };
+    let text = bitpact_train::Setup::new(&narrow, &images).unwrap_err().to_string();
+    assert!(text.contains("codes of 16 bits, but the recipe's input has 8"), "{text}");
 }
 
 #[test]

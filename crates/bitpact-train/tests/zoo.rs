@@ -13,7 +13,6 @@ use bitpact_data::Placement;
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_graph::testing::small_zoo;
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape, zoo};
-use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, convert};
 use bitpact_train::{BackendKind, BackendSpec, OptimizerConfig, StepInput, initial_tensors};
 
@@ -68,7 +67,7 @@ fn check(name: &str) {
         assert!(conversion.worst_error() < 0.1, "{name} {bits}: {}", conversion.worst_error());
         let input = graph.input();
         let place = Placement { offset: 0, row_stride: input.w * input.c, pixel_stride: input.c };
-        let options = VerifyOptions { isas: Isa::available(), threads: vec![1, 2], probes: false };
+        let options = VerifyOptions { isas: bitpact_kernels::testing::paths(), threads: vec![1, 2], probes: false };
         let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
             for (i, image) in range.zip(pixels.chunks_exact_mut(input.elements())) {
                 fill(input, i, image, place);

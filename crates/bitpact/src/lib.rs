@@ -14,7 +14,7 @@
 //! | [`model`] | trained and integer networks and their files | [`Model`], [`IntegerModel`], [`convert`] |
 //! | [`engine`] | running integers | [`Engine`], [`Interpreter`], [`Executor`] |
 //!
-//! [`lm`] and [`ptq`] are a house of their own: language models quantized after training. [`accel`] stands beside them:
+//! [`interop`] reads networks of other programs. [`lm`] and [`ptq`] are a house of their own: language models quantized after training. [`accel`] stands beside them:
 //! what a network takes on a machine that is only thought of, and the gates of such a machine.
 //!
 //! ## A network, and its bits
@@ -105,6 +105,7 @@ pub use bitpact_core as core;
 pub use bitpact_data as data;
 pub use bitpact_engine as engine;
 pub use bitpact_graph as graph;
+pub use bitpact_interop as interop;
 pub use bitpact_lm as lm;
 pub use bitpact_model as model;
 pub use bitpact_ptq as ptq;

@@ -46,7 +46,7 @@ impl AreaTable {
 
     /// The table that is part of the program: every pair of 1 to 8 and 16 bits.
     pub fn committed() -> Self {
-        Self::parse(include_str!("../../../../devices/mac-area.csv"), "devices/mac-area.csv").expect("tested")
+        Self::parse(include_str!("../../devices/mac-area.csv"), "devices/mac-area.csv").expect("tested")
     }
 
     /// Widths of [`AreaTable::committed`], for either operand.

@@ -194,7 +194,7 @@ macro_rules! built_in {
 
         fn built_in_text(name: &str) -> Option<&'static str> {
             match name {
-                $($name => Some(include_str!(concat!("../../../../devices/in-memory/", $name, ".toml"))),)*
+                $($name => Some(include_str!(concat!("../../devices/in-memory/", $name, ".toml"))),)*
                 _ => None,
             }
         }

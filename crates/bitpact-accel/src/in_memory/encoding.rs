@@ -9,9 +9,11 @@ use super::cell::Encoding;
 ///
 /// Weight codes of k bits, planes `b[j]` of 0 and 1:
 ///
-/// - differential and match, cells of -1 and +1: `v = sum 2^j (2 b[j] - 1)`, all odd numbers of `±(2^k - 1)`: `v = q` on the grid without zero,
-///   `v = 2 q + 1` on the one with zero, where the sum is halved after the sum of inputs is subtracted;
-/// - and, cells of 0 and 1: `q = 2 u - (2^k - 1)` with `u = sum 2^j b[j]` on the grid without zero, two's complement on the one with zero.
+/// - differential and match, cells of -1 and +1: `v = sum 2^j (2 b[j] - 1)`, all odd numbers of `±(2^k - 1)`: `v = q`
+///   on the grid without zero, `v = 2 q + 1` on the one with zero, where the sum is halved after the sum of inputs is
+///   subtracted;
+/// - and, cells of 0 and 1: `q = 2 u - (2^k - 1)` with `u = sum 2^j b[j]` on the grid without zero, two's complement on
+///   the one with zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slices {
     encoding: Encoding,

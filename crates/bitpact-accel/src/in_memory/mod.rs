@@ -1,10 +1,11 @@
 //! In-memory computing: what an array of magnetic, resistive or transistor cells makes of a low-bit network.
 //!
-//! - A [`Cell`] is data: its currents follow from stated physics, every parameter has a spread, every constant a source.
-//! - [`exact`] solves the wires' network of resistors, [`Droop`] is its linear stand-in; [`margins`], [`read_disturb`] and
-//!   [`count_error_rate`] are what a designer of arrays asks first.
-//! - [`layers`] are the products of an integer network, [`Slices`] their bits, and a [`ChipLayer`] one of them on the arrays of a chip
-//!   whose cells have been drawn. A [`CountLayer`] draws every read from a [`CountTable`] instead.
+//! - A [`Cell`] is data: its currents follow from stated physics, every parameter has a spread, every constant a
+//!   source.
+//! - [`exact`] solves the wires' network of resistors, [`Droop`] is its linear stand-in; [`margins`], [`read_disturb`]
+//!   and [`count_error_rate`] are what a designer of arrays asks first.
+//! - [`layers`] are the products of an integer network, [`Slices`] their bits, and a [`ChipLayer`] one of them on the
+//!   arrays of a chip whose cells have been drawn. A [`CountLayer`] draws every read from a [`CountTable`] instead.
 //! - A [`study`] is a whole network on many chips.
 
 mod cell;

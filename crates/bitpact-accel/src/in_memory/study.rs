@@ -143,7 +143,8 @@ impl<'a> Simulation<'a> {
     /// `model` on arrays of `cell`.
     ///
     /// # Errors
-    /// Layers that arrays cannot compute, tables that take too much memory, or a cell without a table of errors by count.
+    /// Layers that arrays cannot compute, tables that take too much memory, or a cell without a table of errors by
+    /// count.
     pub fn new(model: &'a IntegerModel, cell: &'a Cell, options: &Options) -> Result<Self, AccelError> {
         let layers = array_layers(model, options.ends)?;
         let table = (options.method == Method::Counts).then(|| CountTable::new(cell)).transpose()?;
@@ -233,7 +234,7 @@ pub fn study(
     labels: &[usize],
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Study, AccelError> {
-    let (images, length) = (labels.len(), model.input_shape.elements());
+    let (images, length) = (labels.len(), model.example_bytes());
     let classes = model.classes();
     assert!(images > 0 && exact.len() == images * classes, "logits and a label for each image");
     assert_eq!(pixels.len(), images * length, "pixels of whole images");

@@ -8,7 +8,7 @@ use bitpact_accel::in_memory::{
 use bitpact_core::rng::Key;
 
 fn text(name: &str) -> String {
-    let path = format!("{}/../../devices/in-memory/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/devices/in-memory/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).unwrap()
 }
 

@@ -1,9 +1,12 @@
 //! `bitpact data`: the image sets it knows, what lies in a folder, and fetching one.
 
 mod check;
+#[cfg(feature = "fetch")]
 mod download;
+#[cfg(feature = "fetch")]
 mod fetch;
 mod list;
+#[cfg(feature = "fetch")]
 mod unpack;
 
 use anyhow::Result;
@@ -31,6 +34,7 @@ pub(crate) struct Args {
 enum Command {
     List(list::Args),
     Check(check::Args),
+    #[cfg(feature = "fetch")]
     Fetch(fetch::Args),
 }
 
@@ -38,6 +42,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     match args.command {
         Command::List(args) => list::run(args),
         Command::Check(args) => check::run(args),
+        #[cfg(feature = "fetch")]
         Command::Fetch(args) => fetch::run(args),
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use bitpact::Dataset;
+use bitpact::model::are_numbers;
 use bitpact::train::{BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory};
 use serde_json::json;
 
@@ -84,13 +85,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// The first class in which two lists of names differ; nothing where one of them says nothing.
-fn other_classes(network: &[String], set: &[String]) -> Option<String> {
-    let says_nothing =
-        |names: &[String]| names.iter().enumerate().all(|(class, name)| name.is_empty() || *name == class.to_string());
+pub(super) fn other_classes(network: &[String], set: &[String]) -> Option<String> {
     if network.len() != set.len() {
         return Some(format!("{} classes, and the set has {}", network.len(), set.len()));
     }
-    if says_nothing(network) || says_nothing(set) {
+    if are_numbers(network) || are_numbers(set) {
         return None;
     }
     let class = (0..set.len()).find(|&class| network[class] != set[class])?;
@@ -138,5 +137,7 @@ mod tests {
         // Numbers and nothing are no names.
         assert_eq!(other_classes(&names(&["0", "1"]), &animals), None);
         assert_eq!(other_classes(&names(&["", ""]), &animals), None);
+        assert_eq!(other_classes(&names(&["class0", "class1"]), &animals), None);
+        assert!(other_classes(&names(&["class1", "class0"]), &animals).is_some());
     }
 }

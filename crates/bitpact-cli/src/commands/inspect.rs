@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use bitpact::graph::{BitSpec, QuantConfig, counts};
 use bitpact::train::{LayerStatistics, Record, RunFolder};
-use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan};
+use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan, model::IntegerOutput};
 use serde_json::{Value, json};
 
 use crate::loaded::{Loaded, Network, architecture, open};
@@ -131,7 +131,15 @@ fn integer_head(loaded: &Loaded, model: &IntegerModel) -> Vec<(&'static str, Val
         ("weights", json!(weights)),
         ("weight bytes", json!(packed)),
         ("macs", json!(macs)),
+        ("outputs", json!(model.outputs.iter().map(|output| described(model, output)).collect::<Vec<_>>())),
     ]
+}
+
+/// Name, shape and meaning of an output.
+fn described(model: &IntegerModel, output: &IntegerOutput) -> String {
+    let layer = &model.layers[output.tensor - 1];
+    let zero = if output.zero == 0 { String::new() } else { format!(" - {}", output.zero) };
+    format!("{} {}: {:.6} x (q{zero})", layer.name, layer.shape, layer.scale)
 }
 
 /// What is known of a network without weights.

@@ -1,10 +1,10 @@
-//! A network and the test set it meets: the arguments that `eval` and `verify` share.
+//! A network and the images it meets: the arguments that `eval`, `verify` and `ptq` share.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::data::{DatasetName, Limits};
+use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::graph::Shape;
 
 use crate::exit::Usage;
@@ -48,6 +48,18 @@ impl TestSetArgs {
         let limit = self.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let split = load_images(name, self.data.as_ref(), Limits { train: Some(1), test: limit })?;
         Ok((name, split.test))
+    }
+
+    /// The folder that was named.
+    pub(crate) fn data(&self) -> Option<&PathBuf> {
+        self.data.as_ref()
+    }
+
+    /// All training images and the test images for `loaded`, with the name of their set.
+    pub(crate) fn split(&self, loaded: &Loaded) -> Result<(DatasetName, Split)> {
+        let name = self.name(loaded)?;
+        let test = self.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        Ok((name, load_images(name, self.data.as_ref(), Limits { train: None, test })?))
     }
 
     /// The flag's set, the recipe's, or the one with the same class names.

@@ -1,11 +1,11 @@
 //! `bitpact train`: a recipe, flags over it, and the run they describe.
 
 mod args;
+mod initial;
 mod logs;
 mod output;
 mod report;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -13,13 +13,13 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::{Tensor, load_weights_and_input};
+use bitpact::model::Pixels;
 use bitpact::report::{Dashboard, Follower};
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
 
-use crate::exit::{Interrupted, Usage, or_force};
+use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
 use crate::machine::{Machine, load_images};
 use crate::out::{pasted, say};
@@ -27,6 +27,7 @@ use crate::progress::Display;
 use crate::tui::{self, Tui};
 
 pub(crate) use args::{Args, RecipeFlags};
+use initial::Initial;
 use logs::Logs;
 
 /// A command line that was found good.
@@ -35,6 +36,8 @@ struct Plan {
     dataset: DatasetName,
     folder: RunFolder,
     start: Start,
+    /// Weights that a fresh start takes.
+    initial: Option<Initial>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -70,7 +73,10 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
         check_float(&plan.recipe, &plan.folder)?;
     }
 
-    let Plan { recipe, folder, start, .. } = plan;
+    let Plan { recipe, folder, mut start, initial, .. } = plan;
+    if let Some(initial) = initial {
+        start = Start::Fresh { weights: Some(initial.tensors(&recipe, &*split.train)?) };
+    }
     let looks = args.tui;
     if !looks && std::io::stderr().is_terminal() {
         say!("to see it live: bitpact watch {}, or train with --tui", pasted(folder.path()));
@@ -94,6 +100,15 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
 fn fresh(args: &Args) -> Result<Plan> {
     let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
     let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
+    let given = |key: &str| args.recipe_flags.get(key).is_some();
+    let mut initial = None;
+    // A recipe that is named says everything.
+    if let (Some(path), None) = (&args.init_from, &args.recipe) {
+        let opened = Initial::open(path, args.recipe_flags.get("input").and_then(|text| Pixels::parse(text).ok()))?;
+        draft.fine_tune();
+        opened.describe(&mut draft, given("arch"), given("input"))?;
+        initial = Some(opened);
+    }
     let before = draft.clone();
     args.recipe_flags.apply(&mut draft)?;
     let (dataset, flagged) = (draft.known_dataset()?, draft.flagged());
@@ -106,23 +121,13 @@ fn fresh(args: &Args) -> Result<Plan> {
         None => output::default_folder(before, &flagged, &recipe, args.init_from.as_deref()),
     };
     let folder = RunFolder::create(path)?;
-    let weights = args.init_from.as_ref().map(|path| weights(path, &recipe, args.force)).transpose()?;
-    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights } })
-}
-
-/// The weights to start from, which must have been trained on pixels of the recipe's meaning where their file tells.
-fn weights(path: &Path, recipe: &Recipe, force: bool) -> Result<BTreeMap<String, Tensor>> {
-    let (weights, input) = load_weights_and_input(path)?;
-    let difference = input.and_then(|input| input.difference(&recipe.input_description(input.scale.len())));
-    if let Some(difference) = difference {
-        let file = path.display();
-        or_force(
-            force,
-            format!("{file}: its pixels have another meaning than the recipe's `input`: {difference}"),
-            "takes its weights",
-        )?;
+    if let (Some(path), Some(_)) = (&args.init_from, &args.recipe) {
+        initial = Some(Initial::open(path, Some(initial::pixels_of(&recipe)))?);
     }
-    Ok(weights)
+    if let Some(initial) = &initial {
+        initial.check_pixels(&recipe, args.force)?;
+    }
+    Ok(Plan { recipe, dataset, folder, start: Start::Fresh { weights: None }, initial })
 }
 
 /// A run from where it stopped.
@@ -146,7 +151,7 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
         let run = path.display();
         return Err(Usage(format!("--resume {run}: a run goes on as it began: {}", changes.join("; "))).into());
     }
-    Ok(Plan { recipe, dataset, folder, start })
+    Ok(Plan { recipe, dataset, folder, start, initial: None })
 }
 
 /// Trains one run, on a dashboard where someone `looks`; `also` is told what happens before it is shown.

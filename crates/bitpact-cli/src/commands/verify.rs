@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let options = VerifyOptions::up_to(args.threads.map_or_else(all, usize::from));
     let bar = image_bar("verifying", test.len());
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
-        for (i, image) in range.zip(pixels.chunks_exact_mut(shape.len())) {
+        for (i, image) in range.zip(pixels.chunks_exact_mut(test.bytes_shape().len())) {
             test.image(i, image);
         }
     };

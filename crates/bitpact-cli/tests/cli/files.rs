@@ -242,14 +242,12 @@ fn files_that_are_often_taken_for_weights_are_named() {
     let place = Place::new();
     for (bytes, part) in [
         (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"[..], "git lfs pull"),
-        (b"PK\x03\x04archive/data.pkl", "state_dict"),
+        (b"PK\x03\x04archive/data.pkl", "`bitpact import`"),
         (b"\x08\x08\x12\x07pytorch", "ONNX"),
         (b"<!DOCTYPE html>", "a web page"),
     ] {
         std::fs::write(place.path("weights"), bytes).unwrap();
-        for line in
-            ["eval weights", "train --init-from weights", "inspect weights", "train --teacher weights --epochs 1"]
-        {
+        for line in ["eval weights", "inspect weights", "train --teacher weights --epochs 1"] {
             place.run(line).failed(1, &["weights", part]);
         }
     }

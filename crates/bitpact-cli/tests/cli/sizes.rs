@@ -135,6 +135,7 @@ fn wide(layers: usize) -> IntegerModel {
         input_shape: Shape::new(32, 32, 3),
         class_names: (0..10).map(|class| class.to_string()).collect(),
         layers: Vec::new(),
+        outputs: Vec::new(),
     };
     push(&mut model, sum(product(0, [3, 48]), 48, [0, 15], IntegerEnd::Codes));
     for tensor in 1..=10 {
@@ -149,6 +150,7 @@ fn wide(layers: usize) -> IntegerModel {
     push(&mut model, IntegerOp::WindowSum { input, window, padding_code: 0, factors: Vec::new() });
     let term = product(model.layers.len(), [48 << 10, 10]);
     push(&mut model, sum(term, 10, [i32::MIN, i32::MAX], IntegerEnd::Output));
+    model.set_last_output();
     model
 }
 

@@ -52,8 +52,8 @@ struct Rounded {
 ///
 /// # Errors
 /// Lists of unequal length, an empty range, a number that is not finite, an output above 2^44 codes, and, with the
-/// channel and its magnitude: a multiplier that leaves i32, a sum that could leave i64, or a shift that leaves [`MAX_SHIFT`],
-/// before the rounding is fine enough.
+/// channel and its magnitude: a multiplier that leaves i32, a sum that could leave i64, or a shift that leaves
+/// [`MAX_SHIFT`], before the rounding is fine enough.
 pub fn derive(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, StepError> {
     let channels = channels(real, ranges)?;
     'shift: for shift in 0..=MAX_SHIFT {

@@ -14,8 +14,8 @@ const LARGEST_SUM: u64 = 1 << 53;
 /// proved ranges. So the largest multiplier has 30 bits or more, unless the sums forbid it.
 ///
 /// # Errors
-/// Lists of unequal length, an empty range, a number that is not finite, or, with the channel, a multiplier or a sum that
-/// does not fit at any shift.
+/// Lists of unequal length, an empty range, a number that is not finite, or, with the channel, a multiplier or a sum
+/// that does not fit at any shift.
 pub fn derive_finest(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, StepError> {
     let mut refused = None;
     for shift in (0..=MAX_SHIFT).rev() {

@@ -86,8 +86,8 @@ impl Requantization {
     /// summation.
     ///
     /// # Errors
-    /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum that
-    /// could reach 2^63.
+    /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum
+    /// that could reach 2^63.
     pub fn largest_sum(&self, ranges: &Ranges) -> Result<u64, StepError> {
         let n = self.channels();
         check_lengths(&self.mul, "multipliers", ranges, n)?;

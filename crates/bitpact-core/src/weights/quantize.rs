@@ -18,10 +18,10 @@ const BLOCK: usize = 256;
 ///
 /// - `dorefa` (arXiv 1606.06160 eq. 9): `t = tanh(w) / (2 m) + 1/2`, `m = max|tanh w|` (below 2^-126, `m = 1`);
 ///   `code = 2 round_half_even(t n) - n`, `scale = 1 / n`. At 1 bit `code = sign(w)`, `scale = mean|w|` (eq. 7);
-/// - `sawb`, `sawb+` (arXiv 1807.06964): `alpha` from [`sawb_alpha`], `scale = alpha / L`, `code` the grid point nearest to
-///   `w * (L / alpha)`, clamped;
-/// - `lsq` (arXiv 1902.08153 eq. 1 and 2): `scale` is the step, half the step on the grid without zero; `code` the grid point
-///   nearest to `w * (1 / scale)`, clamped;
+/// - `sawb`, `sawb+` (arXiv 1807.06964): `alpha` from [`sawb_alpha`], `scale = alpha / L`, `code` the grid point
+///   nearest to `w * (L / alpha)`, clamped;
+/// - `lsq` (arXiv 1902.08153 eq. 1 and 2): `scale` is the step, half the step on the grid without zero; `code` the grid
+///   point nearest to `w * (1 / scale)`, clamped;
 /// - `minmax`: as `sawb` with `alpha = max|w|`.
 ///
 /// The nearest grid point of `v` is `round_half_even(v)` with zero and `2 round_half_even((v + n) / 2) - n` without; at
@@ -81,13 +81,14 @@ pub fn quantize_weights_given(
 /// The straight-through gradient of [`quantize_weights`]: `dw` from `dwq = dL/d(scale * code)`; `dw` and `dsteps`,
 /// which is as long as `steps`, are overwritten.
 ///
-/// - `dorefa`: `dw = dwq (1 - tanh(w)^2) / m`, with `m = max|tanh w|` held constant. The authors' code differentiates `m` too; that would
-///   add a term to the one weight that attains it;
+/// - `dorefa`: `dw = dwq (1 - tanh(w)^2) / m`, with `m = max|tanh w|` held constant. The authors' code differentiates
+///   `m` too; that would add a term to the one weight that attains it;
 /// - `sawb`: `dw = dwq` where `|w| <= alpha`, else 0; `alpha` is not differentiated;
 /// - `sawb+`, `minmax`: `dw = dwq`;
-/// - `lsq` (eq. 3 and 5): with `v = w / scale`, `dw = dwq` where `|v| < L`, else 0. `dstep` is the sum over the weights that share
-///   the step of `dwq (code - v)` where `|v| < L` and of `dwq code` elsewhere, halved on the grid without zero, whose step is two
-///   codes, and times [`lsq_gradient_scale`](super::lsq_gradient_scale) of their number and of the largest level in steps.
+/// - `lsq` (eq. 3 and 5): with `v = w / scale`, `dw = dwq` where `|v| < L`, else 0. `dstep` is the sum over the weights
+///   that share the step of `dwq (code - v)` where `|v| < L` and of `dwq code` elsewhere, halved on the grid without
+///   zero, whose step is two codes, and times [`lsq_gradient_scale`](super::lsq_gradient_scale) of their number and of
+///   the largest level in steps.
 ///
 /// At 1 bit all of them have `dw = dwq`, as half of the weights lie beyond the levels; there `dstep` of `lsq` sums `dwq
 /// code`, the exact derivative.

@@ -11,8 +11,8 @@ pub(super) enum Place {
     Codes { slot: usize, layout: Layout },
     /// Sums of codes, or a residual stream, in `wide[slot]`.
     Wide { slot: usize, layout: Layout },
-    /// The output of the network, without gaps.
-    Output,
+    /// An output of the network that nothing reads, in `outputs[slot]`, without gaps.
+    Output { slot: usize },
 }
 
 impl Place {
@@ -20,7 +20,7 @@ impl Place {
     pub(super) fn layout(&self) -> Layout {
         match *self {
             Place::Codes { layout, .. } | Place::Wide { layout, .. } => layout,
-            Place::Output => unreachable!("nothing reads the output"),
+            Place::Output { .. } => unreachable!("nothing reads the output"),
         }
     }
 }
@@ -31,9 +31,9 @@ impl Place {
 pub(super) struct Arena {
     pub(super) codes: Vec<Aligned<u8>>,
     pub(super) wide: Vec<Aligned<i32>>,
-    /// Accumulators of the output.
+    /// Accumulators of an output.
     pub(super) acc: Vec<i32>,
-    pub(super) output: Vec<i64>,
+    pub(super) outputs: Vec<Vec<i64>>,
 }
 
 /// The padding of a window that the kernels of products take: square strides, the same padding on every side, nothing
@@ -83,6 +83,7 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
     let mut wide_slots: Vec<(Layout, Option<TensorId>)> = Vec::new();
     let last_reader =
         |tensor: TensorId| model.layers.iter().rposition(|layer| layer.op.inputs().contains(&tensor)).unwrap_or(0);
+    let mut outputs = 0;
     for tensor in 0..=model.layers.len() {
         let shape = model.shape(tensor);
         let layout = match tensor {
@@ -91,10 +92,12 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
         };
         let is_wide = match model.kind(tensor) {
             TensorKind::Output => {
-                places.push(Place::Output);
+                places.push(Place::Output { slot: outputs });
+                outputs += 1;
                 continue;
             }
-            TensorKind::Image | TensorKind::Codes => false,
+            TensorKind::Codes => false,
+            TensorKind::Image => model.input.code_bytes() > 1,
             TensorKind::Wide => true,
             TensorKind::Sums => !sums_are_codes(model, tensor),
         };

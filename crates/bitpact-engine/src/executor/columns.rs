@@ -2,7 +2,7 @@
 //! those of 1x1.
 
 use bitpact_kernels::{Aligned, Layout, Workers};
-use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerTerm};
+use bitpact_model::{IntegerModel, IntegerOp, IntegerProduct, IntegerTerm};
 
 use super::arena::{Place, plain_padding};
 
@@ -37,9 +37,6 @@ impl ColumnSlots {
         let mut found = Self { first: slots.max().unwrap_or(0), ..Self::default() };
         for layer in &model.layers {
             let IntegerOp::Sum(sum) = &layer.op else { continue };
-            if !matches!(sum.end, IntegerEnd::Codes | IntegerEnd::Wide) {
-                continue;
-            }
             let mut taken = Vec::new();
             for product in sum.terms.iter().filter_map(IntegerTerm::product) {
                 if plain_padding(&product.window).is_some() || !matches!(places[product.input], Place::Codes { .. }) {
@@ -74,7 +71,7 @@ impl ColumnSlots {
             }
         }
         let code = |c: usize| match product.input {
-            0 => model.input.zero_point[c / taps],
+            0 => model.input.zero_point[c / taps] as u8,
             _ => product.padding_code as u8,
         };
         Some(Columns { input, slot: self.first + at, layout, map, fill: (0..layout.c).map(code).collect() })

@@ -20,7 +20,7 @@ impl Tensors<'_> {
         match place {
             Place::Codes { slot, layout } => self.codes[slot][layout.offset(y, x) + c].into(),
             Place::Wide { slot, layout } => self.wide[slot][layout.offset(y, x) + c].into(),
-            Place::Output => unreachable!("nothing reads the output"),
+            Place::Output { .. } => unreachable!("nothing reads an output"),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Product {
         match self.place {
             Place::Codes { slot, layout } => self.sum(&tensors.codes[slot], layout, y, x, o),
             Place::Wide { slot, layout } => self.sum(&tensors.wide[slot], layout, y, x, o),
-            Place::Output => unreachable!("nothing reads the output"),
+            Place::Output { .. } => unreachable!("nothing reads an output"),
         }
     }
 

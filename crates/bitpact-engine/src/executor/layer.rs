@@ -8,6 +8,7 @@ use bitpact_kernels::{Aligned, Base, FusedLayer, Isa, LayerInputs, Layout, Requa
 use super::arena::{Arena, Place};
 use super::columns::Columns;
 use super::general::{GeneralSum, Tensors, View};
+use super::table::Tables;
 
 /// One layer, ready to run.
 #[derive(Debug)]
@@ -24,8 +25,12 @@ pub(super) enum Layer {
     },
     /// Any sum, in 64-bit scalar arithmetic.
     General { sum: GeneralSum, shape: Shape, out: Place },
+    /// A sum whose codes are looked up.
+    Tabled { layer: Box<Layer>, tables: Tables },
+    /// Codes that are looked up, those of one tensor as it is.
+    Lookup { tables: Tables, input: (usize, Layout), out: Place },
     /// Output of one product over one pixel, in 32 bits.
-    Linear { kernel: Linear, input: Place, mul: Vec<i32>, add: Vec<i64> },
+    Linear { kernel: Linear, input: Place, mul: Vec<i32>, add: Vec<i64>, out: Place },
     /// From values of 32 bits to codes.
     Requant { requant: RequantU8, input: (usize, Layout), out: (usize, Layout) },
     /// Largest code of each window, in the kernels.
@@ -46,6 +51,8 @@ impl Layer {
         match self {
             Layer::Fused { layer, .. } => layer.describe(),
             Layer::General { .. } => "general_i64".to_owned(),
+            Layer::Tabled { layer, .. } => format!("{}, table", layer.describe()),
+            Layer::Lookup { .. } => "table".to_owned(),
             Layer::Linear { .. } => "linear_i32".to_owned(),
             Layer::Requant { requant, .. } => format!("requant {}", requant.arithmetic()),
             Layer::MaxPool { .. } | Layer::AnyMaxPool { .. } => "max_pool".to_owned(),
@@ -60,6 +67,7 @@ impl Layer {
         match self {
             Layer::Fused { layer, .. } => layer.weight_bytes(),
             Layer::General { sum, .. } => sum.weight_bytes(),
+            Layer::Tabled { layer, .. } => layer.weight_bytes(),
             Layer::Linear { kernel, .. } => kernel.weight_bytes(),
             _ => 0,
         }
@@ -69,18 +77,26 @@ impl Layer {
     pub(super) fn scratch(&self) -> ScratchSize {
         match self {
             Layer::Fused { layer, .. } => layer.scratch(),
+            Layer::Tabled { layer, .. } => layer.scratch(),
             _ => ScratchSize::default(),
         }
     }
 
     /// Computes the layer from the arena into the arena.
     pub(super) fn run(&self, arena: &mut Arena, workers: Workers<'_>) {
-        let Arena { codes, wide, output, acc } = arena;
+        if let Layer::Tabled { layer, tables } = self {
+            layer.run(arena, workers);
+            let Place::Codes { slot, layout } = layer.out() else { unreachable!("tables are read with codes") };
+            return tables.run_in_place(workers, (&mut arena.codes[slot], layout));
+        }
+        let Arena { codes, wide, outputs, acc } = arena;
         if let Layer::Fused { columns, .. } = self {
             columns.iter().for_each(|columns| columns.run(codes, workers));
         }
         match self {
-            Layer::Linear { kernel, input, mul, add } => {
+            Layer::Linear { kernel, input, mul, add, out } => {
+                let Place::Output { slot } = *out else { unreachable!("an output") };
+                let output = &mut outputs[slot];
                 let acc = &mut acc[..output.len()];
                 match *input {
                     Place::Codes { slot, layout } => {
@@ -89,7 +105,7 @@ impl Layer {
                     Place::Wide { slot, layout } => {
                         kernel.run(workers, &wide[slot][layout.offset(0, 0)..][..layout.c], acc)
                     }
-                    Place::Output => unreachable!("nothing reads the output"),
+                    Place::Output { .. } => unreachable!("nothing reads an output"),
                 }
                 for (c, out) in output.iter_mut().enumerate() {
                     *out = i64::from(acc[c]) * i64::from(mul[c]) + add[c];
@@ -109,12 +125,17 @@ impl Layer {
                     self.wide(Tensors { codes, wide }, workers, (&mut y, layout));
                     wide[slot] = y;
                 }
-                Place::Output => {
-                    if let Layer::General { sum, shape, .. } = self {
+                Place::Output { slot } => match self {
+                    Layer::General { sum, shape, .. } => {
                         let layout = Layout::with_cs(shape.h, shape.w, shape.c, shape.c, 0);
-                        sum.run(workers, Tensors { codes, wide }, (output, layout), |value| value);
+                        sum.run(workers, Tensors { codes, wide }, (&mut outputs[slot], layout), |value| value);
                     }
-                }
+                    Layer::Fused { layer, products, shortcut, .. } => {
+                        let (inputs, base) = fused_inputs(Tensors { codes, wide }, products, *shortcut);
+                        layer.run_output(workers, inputs, base, &mut outputs[slot]);
+                    }
+                    _ => unreachable!("only sums are outputs"),
+                },
             },
         }
     }
@@ -126,11 +147,13 @@ impl Layer {
             | Layer::WindowSum { out, .. }
             | Layer::AnyMaxPool { out, .. }
             | Layer::Concat { out, .. }
+            | Layer::Lookup { out, .. }
+            | Layer::Linear { out, .. }
             | Layer::View { out, .. } => out,
+            Layer::Tabled { ref layer, .. } => layer.out(),
             Layer::MaxPool { out: (slot, layout), .. } | Layer::Requant { out: (slot, layout), .. } => {
                 Place::Codes { slot, layout }
             }
-            Layer::Linear { .. } => Place::Output,
         }
     }
 
@@ -157,8 +180,8 @@ impl Layer {
             // Sums of at most 255.
             Layer::WindowSum { window, padding_code, input: (slot, from), factors, .. } => {
                 let x = (&*codes[*slot], *from);
-                let factor = |at: usize| factors.get(at).map_or(1, |&factor| factor as u8);
-                window_sum(workers, *window, *padding_code as u8, x, (y, layout), |code| code, factor);
+                let linear = |at| after_sum(window, *padding_code, factors, at).map(|n| n as u8);
+                window_sum(workers, *window, *padding_code as u8, x, (y, layout), |code| code, linear);
             }
             Layer::Concat { inputs, .. } => {
                 let inputs = inputs.iter().map(|place| match place {
@@ -168,7 +191,10 @@ impl Layer {
                 concat(workers, inputs, (y, layout));
             }
             Layer::View { view, .. } => moved(workers, tensors, view, (y, layout), |value| value as u8),
-            Layer::Linear { .. } | Layer::Requant { .. } => unreachable!("run by themselves"),
+            Layer::Lookup { tables, input: (slot, from), .. } => {
+                tables.run(workers, (&codes[*slot], *from), (y, layout))
+            }
+            Layer::Linear { .. } | Layer::Requant { .. } | Layer::Tabled { .. } => unreachable!("run by themselves"),
         }
     }
 
@@ -177,19 +203,14 @@ impl Layer {
         let Tensors { codes, wide } = tensors;
         match self {
             Layer::Fused { layer, products, shortcut, .. } => {
-                let base = match shortcut {
-                    Some(Place::Codes { slot, .. }) => Base::Codes(&codes[*slot]),
-                    Some(Place::Wide { slot, .. }) => Base::Stream(&wide[*slot]),
-                    _ => Base::None,
-                };
-                let [main, second] = products.map(|slot| slot.map_or(&[][..], |slot| &*codes[slot]));
-                layer.run_stream(workers, LayerInputs { main, second, shortcut: &[] }, base, y);
+                let (inputs, base) = fused_inputs(tensors, products, *shortcut);
+                layer.run_stream(workers, inputs, base, y);
             }
             Layer::General { sum, .. } => sum.run(workers, tensors, (y, layout), |value| value as i32),
             Layer::WindowSum { window, padding_code, input: (slot, from), factors, .. } => {
                 let x = (&*codes[*slot], *from);
-                let factor = |at: usize| factors.get(at).map_or(1, |&factor| factor as i32);
-                window_sum(workers, *window, *padding_code as i32, x, (y, layout), i32::from, factor);
+                let linear = |at| after_sum(window, *padding_code, factors, at).map(|n| n as i32);
+                window_sum(workers, *window, *padding_code as i32, x, (y, layout), i32::from, linear);
             }
             Layer::Concat { inputs, .. } => {
                 let inputs = inputs.iter().map(|place| match place {
@@ -203,9 +224,25 @@ impl Layer {
                 max_pool(workers, *window, (&wide[*slot], *from), (y, layout), i32::MIN);
             }
             Layer::MaxPool { .. } | Layer::AnyMaxPool { .. } => unreachable!("a maximum of codes is a code"),
-            Layer::Linear { .. } | Layer::Requant { .. } => unreachable!("run by themselves"),
+            Layer::Lookup { .. } => unreachable!("tables hold codes"),
+            Layer::Linear { .. } | Layer::Requant { .. } | Layer::Tabled { .. } => unreachable!("run by themselves"),
         }
     }
+}
+
+/// What the products of a fused layer read, and the shortcut that is no code of its sum.
+fn fused_inputs<'a>(
+    Tensors { codes, wide }: Tensors<'a>,
+    products: &[Option<usize>; 2],
+    shortcut: Option<Place>,
+) -> (LayerInputs<'a>, Base<'a>) {
+    let base = match shortcut {
+        Some(Place::Codes { slot, .. }) => Base::Codes(&codes[slot]),
+        Some(Place::Wide { slot, .. }) => Base::Stream(&wide[slot]),
+        _ => Base::None,
+    };
+    let [main, second] = products.map(|slot| slot.map_or(&[][..], |slot| &*codes[slot]));
+    (LayerInputs { main, second, shortcut: &[] }, base)
 }
 
 /// Rows and columns of a window, row by row.
@@ -237,7 +274,16 @@ fn max_pool<T: Copy + Ord + Send + Sync>(
     });
 }
 
-/// Sum of the codes of each window times the factor of its position, in numbers that are proved to hold it.
+/// What the sum of a window at position `at` is multiplied by, and what is added then; both below 2^31.
+fn after_sum(window: &Window, padding_code: u32, factors: &[u32], at: usize) -> [u32; 2] {
+    let Some(&factor) = factors.get(at) else { return [1, 0] };
+    let largest = factors.iter().max().copied().unwrap_or(factor);
+    let positions = (window.kernel[0] * window.kernel[1]) as u32;
+    [factor, positions * padding_code * (largest - factor)]
+}
+
+/// Sum of the codes of each window, and what `linear` makes of it at its position, in numbers that are proved to hold
+/// it.
 fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign + std::ops::MulAssign>(
     workers: Workers<'_>,
     window: Window,
@@ -245,7 +291,7 @@ fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign + std::ops::
     (x, from): (&[u8], Layout),
     (y, to): (&mut [T], Layout),
     widen: impl Fn(u8) -> T + Sync,
-    factor: impl Fn(usize) -> T + Sync,
+    linear: impl Fn(usize) -> [T; 2] + Sync,
 ) {
     workers.each_row(y, to, &|r, row| {
         for (q, out) in row.chunks_exact_mut(to.cs).enumerate() {
@@ -260,8 +306,11 @@ fn window_sum<T: Copy + Send + Sync + Default + std::ops::AddAssign + std::ops::
                     }
                 }
             }
-            let factor = factor(r * to.w + q);
-            out.iter_mut().for_each(|sum| *sum *= factor);
+            let [factor, offset] = linear(r * to.w + q);
+            for sum in out {
+                *sum *= factor;
+                *sum += offset;
+            }
         }
     });
 }

@@ -10,6 +10,7 @@ mod columns;
 mod general;
 mod layer;
 mod plan;
+mod table;
 
 use std::ops::Range;
 use std::path::Path;
@@ -151,9 +152,19 @@ impl Executor {
         self.plan.image_len()
     }
 
-    /// Numbers of the output of one image, `h * w * c`: a logit for each class, at one position or many.
+    /// Numbers of the main output of one image, `h * w * c`: a logit for each class, at one position or many.
     pub fn output_len(&self) -> usize {
-        self.plan.output_len()
+        self.plan.outputs()[0].1
+    }
+
+    /// Numbers of each output of one image, `h * w * c`, the main one first.
+    pub fn output_lens(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.plan.outputs().iter().map(|output| output.1)
+    }
+
+    /// Tensor and number of values of each output of one image, the main one first.
+    pub(crate) fn outputs(&self) -> &[(usize, usize)] {
+        self.plan.outputs()
     }
 
     /// Every layer in order: its name, its kernels, the multiplications of its products.
@@ -171,20 +182,36 @@ impl Executor {
         self.pool.threads()
     }
 
-    /// Computes the logits of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives n
-    /// rows of [`Executor::output_len`].
+    /// Computes the main output of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives
+    /// n rows of [`Executor::output_len`].
     ///
     /// # Panics
     /// If a length does not fit.
     pub fn run(&mut self, pixels: &[u8], logits: &mut [i64]) {
-        let (image, outputs) = (self.image_len(), self.output_len());
+        self.run_outputs(pixels, &mut [logits]);
+    }
+
+    /// Computes the outputs of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and each of `outputs`, the
+    /// main one first, receives n rows of its length in [`Executor::output_lens`]. Those that are left out at the end are
+    /// not read.
+    ///
+    /// # Panics
+    /// If a length does not fit, or there are more slices than outputs.
+    pub fn run_outputs(&mut self, pixels: &[u8], outputs: &mut [&mut [i64]]) {
+        let image = self.image_len();
         assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
         let images = pixels.len() / image;
-        assert_eq!(logits.len(), images * outputs, "outputs of {images} images");
-        let logits = Mutex::new(logits);
+        let known = self.plan.outputs();
+        assert!(outputs.len() <= known.len(), "{} outputs of {}", outputs.len(), known.len());
+        for (output, (_, len)) in outputs.iter().zip(known) {
+            assert_eq!(output.len(), images * len, "outputs of {images} images");
+        }
+        let outputs = Mutex::new(outputs);
         self.each(pixels, &|i, tensor, arena| {
-            if tensor == self.plan.last() {
-                lock(&logits)[i * outputs..(i + 1) * outputs].copy_from_slice(&arena.output);
+            let Some(at) = known.iter().position(|output| output.0 == tensor) else { return };
+            if let Some(output) = lock(&outputs).get_mut(at) {
+                let len = known[at].1;
+                self.plan.copy(arena, tensor, &mut output[i * len..(i + 1) * len]);
             }
         });
     }
@@ -239,7 +266,7 @@ impl Executor {
             let read = |_, tensor, arena: &Arena| tensors.push(self.plan.read(arena, tensor));
             self.plan.run(arenas, self.workers(), pixels, read);
         });
-        Trace { tensors }
+        Trace { tensors, main: self.plan.outputs()[0].0 - 1 }
     }
 
     /// Every code of a batch, computed as [`Executor::run`] computes it.
@@ -250,7 +277,7 @@ impl Executor {
         let image = self.image_len();
         assert!(pixels.len().is_multiple_of(image), "{} pixels, images of {image}", pixels.len());
         let images = pixels.len() / image;
-        let traces = Mutex::new(vec![Trace { tensors: Vec::new() }; images]);
+        let traces = Mutex::new(vec![Trace { tensors: Vec::new(), main: self.plan.outputs()[0].0 - 1 }; images]);
         self.each(pixels, &|i, tensor, arena| {
             let tensor = self.plan.read(arena, tensor);
             lock(&traces)[i].tensors.push(tensor);

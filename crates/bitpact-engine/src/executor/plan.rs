@@ -12,7 +12,8 @@ use bitpact_kernels::{
     Unfusable, Workers, Written,
 };
 use bitpact_model::{
-    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, ModelError,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, ModelError,
 };
 
 use super::EngineError;
@@ -21,6 +22,7 @@ use super::columns::{ColumnSlots, Columns};
 use super::general::{GeneralSum, View};
 use super::layer::Layer;
 use super::lock;
+use super::table::Tables;
 
 /// Images that share a layer's weights.
 const TOGETHER: usize = 4;
@@ -40,13 +42,14 @@ struct Read<'m> {
 pub(super) struct Plan {
     places: Vec<Place>,
     columns: ColumnSlots,
-    zero_point: Vec<u8>,
+    input: InputDescription,
     /// What the border of each tensor but the image holds.
     padding_codes: Vec<u32>,
     layers: Vec<Layer>,
     /// Name of each layer, and the multiplications of its products.
     about: Vec<(String, u64)>,
-    output_len: usize,
+    /// Tensor and number of values of each output, the main one first.
+    outputs: Vec<(usize, usize)>,
     /// The first of the layers whose weights several images share.
     many_weights: usize,
     scratch: ScratchSize,
@@ -62,10 +65,10 @@ impl Plan {
             columns: ColumnSlots::new(model, &places),
             places,
             padding_codes,
-            zero_point: model.input.zero_point.clone(),
+            input: model.input.clone(),
             layers: Vec::new(),
             about: model.layers.iter().map(|layer| (layer.name.clone(), macs(layer))).collect(),
-            output_len: model.output_shape().elements(),
+            outputs: model.outputs.iter().map(|o| (o.tensor, model.shape(o.tensor).elements())).collect(),
             many_weights: 0,
             scratch: ScratchSize::default(),
         };
@@ -88,14 +91,13 @@ impl Plan {
     }
 
     pub(super) fn image_len(&self) -> usize {
-        match self.places[0] {
-            Place::Codes { layout, .. } | Place::Wide { layout, .. } => layout.h * layout.w * layout.c,
-            Place::Output => 0,
-        }
+        let layout = self.places[0].layout();
+        layout.h * layout.w * layout.c * self.input.code_bytes()
     }
 
-    pub(super) fn output_len(&self) -> usize {
-        self.output_len
+    /// Tensor and number of values of each output, the main one first.
+    pub(super) fn outputs(&self) -> &[(usize, usize)] {
+        &self.outputs
     }
 
     /// All memory of one worker, the image's border filled with its zero point.
@@ -117,12 +119,24 @@ impl Plan {
             }
         }
         codes.extend(self.columns.layouts.iter().map(|layout| Aligned::zeroed(layout.len())));
-        if let Place::Codes { slot, layout } = self.places[0] {
-            for pixel in codes[slot].chunks_exact_mut(layout.cs) {
-                pixel[..layout.c].copy_from_slice(&self.zero_point);
+        match self.places[0] {
+            Place::Codes { slot, layout } => {
+                let zeros = self.input.zero_bytes();
+                codes[slot].chunks_exact_mut(layout.cs).for_each(|pixel| pixel[..layout.c].copy_from_slice(&zeros));
             }
+            Place::Wide { slot, layout } => {
+                let zeros = || self.input.zero_point.iter().map(|&zero| i32::from(zero));
+                wide[slot].chunks_exact_mut(layout.cs).for_each(|pixel| {
+                    pixel[..layout.c].iter_mut().zip(zeros()).for_each(|(to, zero)| *to = zero);
+                });
+            }
+            Place::Output { .. } => {}
         }
-        Arena { codes, wide, acc: vec![0; self.output_len], output: vec![0; self.output_len] }
+        let len = |tensor: usize| self.outputs.iter().find(|output| output.0 == tensor).map_or(0, |output| output.1);
+        let ends = self.places.iter().enumerate().filter(|(_, place)| matches!(place, Place::Output { .. }));
+        let outputs: Vec<Vec<i64>> = ends.map(|(tensor, _)| vec![0; len(tensor)]).collect();
+        let acc = vec![0; outputs.iter().map(Vec::len).max().unwrap_or(0)];
+        Arena { codes, wide, acc, outputs }
     }
 
     /// Bytes that one worker takes at the most: its arenas and its scratch memory.
@@ -132,7 +146,7 @@ impl Plan {
             let (slots, slot, layout, bytes) = match *place {
                 Place::Codes { slot, layout } => (&mut codes, slot, layout, 1),
                 Place::Wide { slot, layout } => (&mut wide, slot, layout, 4),
-                Place::Output => continue,
+                Place::Output { .. } => continue,
             };
             if slot == *slots {
                 *slots += 1;
@@ -184,11 +198,28 @@ impl Plan {
         sum: &IntegerSum,
         out: Place,
     ) -> Result<Layer, EngineError> {
+        if let Some((tables, codes)) = Tables::of(sum)
+            && !matches!(sum.terms[..], [IntegerTerm::View(ref view)] if self.is_codes_as_they_are(view))
+        {
+            let layer = self.sum(model, kernels, layer, &codes, out)?;
+            if !matches!(layer, Layer::General { .. }) {
+                return Ok(Layer::Tabled { layer: Box::new(layer), tables });
+            }
+        }
         let fast = match (&sum.end, &sum.terms[..]) {
-            (IntegerEnd::Output, [IntegerTerm::Product(product)]) => self.linear(model, kernels.0, layer, sum, product),
+            (IntegerEnd::Codes | IntegerEnd::Table(_), [IntegerTerm::View(view)])
+                if self.is_codes_as_they_are(view) =>
+            {
+                Some(Layer::Lookup { tables: Tables::of_codes(sum), input: self.codes(view.input), out })
+            }
+            (IntegerEnd::Output, [IntegerTerm::Product(product)])
+                if let Some(linear) = self.linear(model, kernels.0, layer, (sum, out), product) =>
+            {
+                Some(linear)
+            }
             (IntegerEnd::Codes, [IntegerTerm::View(view)]) => self.requant(model, kernels.0, layer, sum, view, out)?,
-            (IntegerEnd::Codes | IntegerEnd::Wide, _) => self.fused(model, kernels, layer, sum, out)?,
-            _ => None,
+            (IntegerEnd::Table(_), _) => None,
+            _ => self.fused(model, kernels, layer, sum, out)?,
         };
         let general = || {
             let general = GeneralSum::new(model, &self.places, sum);
@@ -197,13 +228,17 @@ impl Plan {
         Ok(fast.unwrap_or_else(general))
     }
 
+    fn is_codes_as_they_are(&self, view: &IntegerView) -> bool {
+        view.moves.is_empty() && matches!(self.places[view.input], Place::Codes { .. })
+    }
+
     /// One product over the channels of one pixel, whose sums fit in 32 bits.
     fn linear(
         &self,
         model: &IntegerModel,
         isa: Isa,
         layer: &IntegerLayer,
-        sum: &IntegerSum,
+        (sum, out): (&IntegerSum, Place),
         product: &IntegerProduct,
     ) -> Option<Layer> {
         // The kernel reads the channels of the first pixel.
@@ -214,7 +249,7 @@ impl Plan {
         let input = self.places[product.input];
         let (_, x_max) = model.code_range(product.input);
         let kernel = Linear::new(isa, &product.codes, input.layout().c, x_max)?;
-        Some(Layer::Linear { kernel, input, mul: sum.requant.mul[0].clone(), add: sum.requant.add.clone() })
+        Some(Layer::Linear { kernel, input, mul: sum.requant.mul[0].clone(), add: sum.requant.add.clone(), out })
     }
 
     /// A tensor of 32 bits as it is, to codes.
@@ -267,12 +302,12 @@ impl Plan {
         let mut shortcut = None;
         if let Some((view, _)) = form.shortcut {
             let place = self.places[view.input];
-            let is_read = matches!(place, Place::Codes { .. }) || sum.end == IntegerEnd::Wide;
+            let is_read = matches!(place, Place::Codes { .. }) || sum.end != IntegerEnd::Codes;
             let Some(found) = as_shortcut(view, place.layout()).filter(|_| is_read) else { return Ok(None) };
             shortcut = Some((place, found));
         }
         // Terms in the kernels' order.
-        let in_sum = form.shortcut.filter(|_| sum.end == IntegerEnd::Codes).map(|(_, term)| term as usize);
+        let in_sum = form.shortcut.filter(|_| sum.end != IntegerEnd::Wide).map(|(_, term)| term as usize);
         let order: Vec<usize> = form.products.iter().map(|(term, _)| *term).chain(in_sum).collect();
         let all = ranges(model, layer, sum)?;
         let ranges: Vec<_> = order.iter().map(|&term| all[term].clone()).collect();
@@ -280,6 +315,7 @@ impl Plan {
         let requant = Requantization { mul, ..sum.requant.clone() };
         let written = match (&sum.end, form.shortcut) {
             (IntegerEnd::Codes, _) => Written::Codes,
+            (IntegerEnd::Output, _) => Written::Output,
             (_, shortcut) => Written::Wide(shortcut.map_or(0, |(_, mul)| mul)),
         };
         let spec = SumSpec {
@@ -290,7 +326,9 @@ impl Plan {
             ranges: &ranges,
             written,
         };
-        match FusedLayer::new(isa, &spec, out.layout(), candidate) {
+        let written = Layout::new(layer.shape.h, layer.shape.w, layer.shape.c, 0);
+        let layout = if matches!(out, Place::Output { .. }) { written } else { out.layout() };
+        match FusedLayer::new(isa, &spec, layout, candidate) {
             Ok(fused) => {
                 let shortcut = shortcut.map(|(place, _)| place);
                 Ok(Some(Layer::Fused { layer: fused, columns, products, shortcut, out }))
@@ -350,11 +388,6 @@ impl Plan {
         self.layers.iter().map(Layer::weight_bytes).sum()
     }
 
-    /// The tensor that the last layer writes.
-    pub(super) fn last(&self) -> usize {
-        self.layers.len()
-    }
-
     /// How many images a thread takes through the layers of [`Plan::many_weights`] together.
     pub(super) fn images_together(&self) -> usize {
         if self.many_weights < self.layers.len() { TOGETHER } else { 1 }
@@ -366,7 +399,7 @@ impl Plan {
         let outputs = |tensor: usize| match self.places[tensor] {
             Place::Codes { layout, .. } => layout.len(),
             Place::Wide { layout, .. } => 4 * layout.len(),
-            Place::Output => 0,
+            Place::Output { .. } => 0,
         };
         let weights = |i: usize| self.layers[i].weight_bytes();
         let has_few = |&i: &usize| (1..outputs(i + 1)).contains(&weights(i));
@@ -402,7 +435,17 @@ impl Plan {
 
     /// Takes an image.
     fn begin(&self, arena: &mut Arena, pixels: &[u8]) {
-        let (slot, layout) = self.codes(0);
+        let (slot, layout) = match self.places[0] {
+            Place::Wide { slot, layout } => {
+                let pixels_of = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
+                let mut codes = self.input.codes(pixels);
+                for at in pixels_of {
+                    arena.wide[slot][at..at + layout.c].iter_mut().zip(&mut codes).for_each(|(to, q)| *to = q.into());
+                }
+                return;
+            }
+            _ => self.codes(0),
+        };
         let image = &mut arena.codes[slot];
         for (y, row) in pixels.chunks_exact(layout.w * layout.c).enumerate() {
             let to = &mut image[layout.offset(y, 0)..];
@@ -418,14 +461,27 @@ impl Plan {
 
     /// The values of a tensor, NHWC without padding.
     pub(super) fn read(&self, arena: &Arena, tensor: usize) -> Vec<i64> {
-        fn dense<T: Copy + Into<i64>>(values: &[T], layout: Layout) -> Vec<i64> {
+        let len = match self.places[tensor] {
+            Place::Codes { layout, .. } | Place::Wide { layout, .. } => layout.h * layout.w * layout.c,
+            Place::Output { slot } => arena.outputs[slot].len(),
+        };
+        let mut values = vec![0; len];
+        self.copy(arena, tensor, &mut values);
+        values
+    }
+
+    /// Copies the values of a tensor, NHWC without padding.
+    pub(super) fn copy(&self, arena: &Arena, tensor: usize, to: &mut [i64]) {
+        fn dense<T: Copy + Into<i64>>(values: &[T], layout: Layout, to: &mut [i64]) {
             let pixels = (0..layout.h).flat_map(|y| (0..layout.w).map(move |x| layout.offset(y, x)));
-            pixels.flat_map(|at| values[at..at + layout.c].iter().map(|&v| v.into())).collect()
+            for (at, to) in pixels.zip(to.chunks_exact_mut(layout.c)) {
+                to.iter_mut().zip(&values[at..]).for_each(|(to, &value)| *to = value.into());
+            }
         }
         match self.places[tensor] {
-            Place::Codes { slot, layout } => dense(&arena.codes[slot], layout),
-            Place::Wide { slot, layout } => dense(&arena.wide[slot], layout),
-            Place::Output => arena.output.clone(),
+            Place::Codes { slot, layout } => dense(&arena.codes[slot], layout, to),
+            Place::Wide { slot, layout } => dense(&arena.wide[slot], layout, to),
+            Place::Output { slot } => to.copy_from_slice(&arena.outputs[slot]),
         }
     }
 }
@@ -445,7 +501,7 @@ impl<'a> FusedForm<'a> {
         for (i, term) in sum.terms.iter().enumerate() {
             match term {
                 IntegerTerm::Product(product) => products.push((i, product)),
-                IntegerTerm::View(view) if sum.end == IntegerEnd::Codes => shortcuts.push((view, i as i32)),
+                IntegerTerm::View(view) if sum.end != IntegerEnd::Wide => shortcuts.push((view, i as i32)),
                 _ => return None,
             }
         }

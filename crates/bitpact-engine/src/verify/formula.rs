@@ -82,7 +82,7 @@ pub fn check_formula(
     let formula = Formula::new(model, conversion)?;
     let interpreter = Interpreter::new(&conversion.model);
     memory::check(CODE_BYTES * trace_codes(&conversion.model) as u64).map_err(EngineError::Memory)?;
-    let mut pixels = vec![0; conversion.model.input_shape.elements()];
+    let mut pixels = vec![0; conversion.model.example_bytes()];
     let mut check = FormulaCheck { images, ..FormulaCheck::default() };
     for image in 0..images {
         load(image..image + 1, &mut pixels);
@@ -198,12 +198,14 @@ impl<'a> Formula<'a> {
                     let positions = (window.kernel[0] * window.kernel[1]) as f64;
                     let Meaning { zero, unit, .. } = formula.meanings[input];
                     // The first position's mean is its sum times its factor over the common multiple.
-                    let factor = match written.map(|layer| &layers[layer].op) {
-                        Some(IntegerOp::WindowSum { factors, .. }) => factors.first().copied().unwrap_or(1),
-                        _ => 1,
+                    let factors = match written.map(|layer| &layers[layer].op) {
+                        Some(IntegerOp::WindowSum { factors, .. }) => &factors[..],
+                        _ => &[],
                     };
+                    let factor = f64::from(factors.first().copied().unwrap_or(1));
+                    let zero = zero * positions * f64::from(factors.iter().copied().max().unwrap_or(1));
                     let divisor = op.divisors(graph.shape(*input)).map_or(positions, |all| all[0] as f64);
-                    Meaning { layer: written, zero: zero * positions, unit: unit / (divisor * f64::from(factor)) }
+                    Meaning { layer: written, zero, unit: unit / (divisor * factor) }
                 }
             };
             formula.meanings.insert(node, meaning);
@@ -323,7 +325,7 @@ impl<'a> Formula<'a> {
         let at = (y * shape.w + x) * shape.c + c;
         let Meaning { layer, zero, unit } = self.meanings[&node];
         match layer {
-            None => f64::from(pixels[at]) - self.zero_points[c],
+            None => f64::from(self.conversion.model.input.code(pixels, at)) - self.zero_points[c],
             Some(layer) => (trace.tensors[layer][at] as f64 - zero) * unit,
         }
     }

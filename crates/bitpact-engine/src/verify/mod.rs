@@ -198,7 +198,7 @@ fn compare(
     let chunk = (CHUNK_CODES / codes.max(1)).clamp(most.min(CHUNK_IMAGES), CHUNK_IMAGES).min(images.max(1));
     let chunk = if memory::check(traced(chunk)).is_ok() { chunk } else { 1 };
     memory::check(traced(chunk)).map_err(EngineError::Memory)?;
-    let (pool, image) = (Pool::new(most), reference.input_shape.elements());
+    let (pool, image) = (Pool::new(most), reference.example_bytes());
     let interpreter = Interpreter::new(reference);
     let mut pixels = vec![0; chunk * image];
     let mut first: Option<Difference> = None;
@@ -206,7 +206,7 @@ fn compare(
         let n = chunk.min(images - from);
         let pixels = &mut pixels[..n * image];
         load(from..from + n, pixels);
-        let expected: Vec<Mutex<Trace>> = (0..n).map(|_| Mutex::new(Trace { tensors: Vec::new() })).collect();
+        let expected: Vec<Mutex<Trace>> = (0..n).map(|_| Mutex::new(Trace { tensors: Vec::new(), main: 0 })).collect();
         pool.run(n, &|i, _| *lock(&expected[i]) = interpreter.run(&pixels[i * image..(i + 1) * image]));
         let expected: Vec<Trace> =
             expected.into_iter().map(|t| t.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
@@ -271,7 +271,7 @@ impl Path {
         expected: &[Trace],
         forms: Forms,
     ) -> Option<Difference> {
-        let (image, replicas) = (model.input_shape.elements(), self.executors.len());
+        let (image, replicas) = (model.example_bytes(), self.executors.len());
         let share = expected.len().div_ceil(replicas);
         let tallies: Vec<Mutex<Tally>> = (0..replicas).map(|_| Mutex::default()).collect();
         pool.run(replicas, &|r, _| {
@@ -327,7 +327,8 @@ struct Tally {
 impl Tally {
     /// Computes the images, the first of which is number `offset` of the chunk, in the given forms.
     fn compare(&mut self, executor: &mut Executor, pixels: &[u8], expected: &[Trace], offset: usize, forms: Forms) {
-        let (image, classes, n) = (executor.image_len(), executor.output_len(), expected.len());
+        let (image, n) = (executor.image_len(), expected.len());
+        let known = executor.outputs().to_vec();
         let mut groups = Vec::new();
         if forms.batch && n > 0 {
             groups.push(0..n);
@@ -335,7 +336,7 @@ impl Tally {
         if forms.alone {
             groups.extend((0..n).map(|i| i..i + 1));
         }
-        let mut logits = vec![0; n * classes];
+        let mut outputs: Vec<Vec<i64>> = known.iter().map(|(_, len)| vec![0; n * len]).collect();
         for group in groups {
             let pixels = &pixels[group.start * image..group.end * image];
             let traces = if group.len() == 1 { vec![executor.trace(pixels)] } else { executor.trace_batch(pixels) };
@@ -345,11 +346,13 @@ impl Tally {
                 }
             }
             if forms.run {
-                let logits = &mut logits[..group.len() * classes];
-                executor.run(pixels, logits);
-                for (i, got) in group.clone().zip(logits.chunks_exact(classes)) {
-                    let last = expected[i].tensors.len() - 1;
-                    self.codes(offset + i, group.len(), last, got, expected[i].logits());
+                let lens = outputs.iter_mut().zip(&known);
+                let mut slices: Vec<_> = lens.map(|(output, (_, len))| &mut output[..group.len() * len]).collect();
+                executor.run_outputs(pixels, &mut slices);
+                for (output, &(tensor, len)) in outputs.iter().zip(&known) {
+                    for (i, got) in group.clone().zip(output.chunks_exact(len)) {
+                        self.codes(offset + i, group.len(), tensor - 1, got, &expected[i].tensors[tensor - 1]);
+                    }
                 }
             }
         }

@@ -80,6 +80,7 @@ impl<'a> Builder<'a> {
             input_shape: from.input_shape,
             class_names: vec![String::new()],
             layers: Vec::new(),
+            outputs: Vec::new(),
         };
         Self { from, probe }
     }
@@ -155,8 +156,12 @@ impl<'a> Builder<'a> {
         for (view, _) in &mut sum.base {
             view.input = read.next()?;
         }
-        let is_wide = sum.end == IntegerEnd::Wide;
+        let (is_wide, is_output) = (sum.end == IntegerEnd::Wide, sum.end == IntegerEnd::Output);
         self.push("probed", IntegerOp::Sum(sum))?;
+        if is_output {
+            self.probe.class_names = vec![String::new(); shape.c];
+            return self.finished();
+        }
         if is_wide {
             let view = IntegerTerm::View(IntegerView::of(self.probe.layers.len()));
             self.codes("codes", view, (0, 255), shape.c)?;
@@ -173,6 +178,12 @@ impl<'a> Builder<'a> {
         };
         let terms = vec![IntegerTerm::Product(product)];
         self.push("output", IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Output }))?;
+        self.finished()
+    }
+
+    /// The probe, whose last layer is its output.
+    fn finished(mut self) -> Option<IntegerModel> {
+        self.probe.set_last_output();
         self.probe.check().is_ok().then_some(self.probe)
     }
 

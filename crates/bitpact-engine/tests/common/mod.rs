@@ -19,7 +19,8 @@ pub(crate) fn config(differences: &str) -> QuantConfig {
 pub(crate) fn random_model(graph: Graph, config: &QuantConfig, seed: u64) -> Model {
     let plan = QuantPlan::resolve(&graph, config).unwrap();
     let input = InputDescription {
-        zero_point: (0..graph.input().c).map(|c| 128 + 3 * c as u8).collect(),
+        bits: 8,
+        zero_point: (0..graph.input().c).map(|c| 128 + 3 * c as u16).collect(),
         scale: (0..graph.input().c).map(|c| (1.0 + c as f32) / 96.0).collect(),
     };
     let class_names = (0..graph.classes()).map(|c| format!("class {c}")).collect();

@@ -4,8 +4,8 @@ use bitpact_core::rng::Key;
 use bitpact_core::{Bits, Grid, Requantization};
 use bitpact_graph::{Move, Padding, Shape, Window, moved_shape};
 use bitpact_model::{
-    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
-    IntegerView, TensorId, TensorKind,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum,
+    IntegerTerm, IntegerView, TensorId, TensorKind,
 };
 
 /// A source of choices.
@@ -336,7 +336,13 @@ impl Draw {
             return IntegerOp::MaxPool { input, window };
         }
         let padding_code = if window.padding.is_none() { 0 } else { padding_code(model, input) };
-        IntegerOp::WindowSum { input, window, padding_code, factors: Vec::new() }
+        let [h, w] = window.positions(from).expect("the window fits");
+        let mut factors: Vec<u32> = Vec::new();
+        if self.one_in(3) {
+            factors = (0..h * w).map(|_| 1 + self.below(9) as u32).collect();
+            factors[0] = 2;
+        }
+        IntegerOp::WindowSum { input, window, padding_code, factors }
     }
 }
 
@@ -357,10 +363,17 @@ pub(crate) fn push(model: &mut IntegerModel, op: IntegerOp) {
 pub(crate) fn random_network(seed: u64) -> IntegerModel {
     let mut draw = Draw { key: Key::new(seed), counter: 0 };
     let input_shape = Shape::new(1 + draw.below(11), 1 + draw.below(11), 1 + draw.below(6));
-    let zero_point = (0..input_shape.c).map(|_| draw.below(256) as u8).collect();
-    let input = InputDescription { zero_point, scale: vec![0.5; input_shape.c] };
-    let mut model =
-        IntegerModel { arch: format!("random {seed}"), input, input_shape, class_names: vec![], layers: vec![] };
+    let bits = if draw.one_in(6) { 16 } else { 8 };
+    let zero_point = (0..input_shape.c).map(|_| draw.below(1 << bits) as u16).collect();
+    let input = InputDescription { bits, zero_point, scale: vec![0.5; input_shape.c] };
+    let mut model = IntegerModel {
+        arch: format!("random {seed}"),
+        input,
+        input_shape,
+        class_names: vec![],
+        layers: vec![],
+        outputs: vec![],
+    };
     for i in 0..1 + draw.below(7) {
         let (from, kind) = (model.shape(i), model.kind(i));
         let same = |t: &TensorId| model.kind(*t) == kind && (model.shape(*t).h, model.shape(*t).w) == (from.h, from.w);
@@ -387,5 +400,12 @@ pub(crate) fn random_network(seed: u64) -> IntegerModel {
     let requant = Requantization { shift: 0, mul, add, lo: i32::MIN, hi: i32::MAX, bounds: vec![] };
     push(&mut model, IntegerOp::Sum(IntegerSum { terms, requant, base: vec![], end: IntegerEnd::Output }));
     model.class_names = (0..classes).map(|c| c.to_string()).collect();
+    model.set_last_output();
+    for tensor in 1..=last {
+        if draw.one_in(5) {
+            let (lo, hi) = model.code_range(tensor);
+            model.outputs.push(IntegerOutput { tensor, zero: draw.between(lo, hi) });
+        }
+    }
     model
 }

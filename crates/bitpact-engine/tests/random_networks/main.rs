@@ -6,7 +6,6 @@ use bitpact_core::rng::Key;
 use bitpact_core::{Grid, Requantization};
 use bitpact_engine::{ExecOptions, Executor, Interpreter};
 use bitpact_graph::{Move, Padding, Shape, Window};
-use bitpact_kernels::Isa;
 use bitpact_model::{
     InputDescription, IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView,
     TensorId, TensorKind,
@@ -25,18 +24,21 @@ fn check(seed: u64, images: usize) -> Result<(), TestCaseError> {
 fn check_model(model: &IntegerModel, seed: u64, images: usize) -> Result<(), TestCaseError> {
     let bytes = model.to_bytes().unwrap();
     prop_assert!(&IntegerModel::from_bytes(&bytes, "random").unwrap() == model);
-    let image = model.input_shape.elements();
+    let image = model.example_bytes();
     let pixels: Vec<u8> = (0..images * image).map(|i| Key::new(seed).with("p").u64(i as u64) as u8).collect();
     let expected: Vec<_> = pixels.chunks(image).map(|p| Interpreter::new(model).run(p)).collect();
-    for isa in Isa::available() {
+    for isa in bitpact_kernels::testing::paths() {
         for threads in [1, 2] {
             let mut executor = Executor::new(model, ExecOptions { isa, threads }).unwrap();
-            let mut logits = vec![0; images * model.classes()];
+            let mut outputs: Vec<Vec<i64>> = executor.output_lens().map(|len| vec![0; images * len]).collect();
             // The second run finds the memory as the first one left it.
             for _ in 0..2 {
-                executor.run(&pixels, &mut logits);
-                let expected: Vec<i64> = expected.iter().flat_map(|t| t.logits().to_vec()).collect();
-                prop_assert_eq!(&logits, &expected, "{}, {} threads", isa, threads);
+                executor.run_outputs(&pixels, &mut outputs.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+                for (got, output) in outputs.iter().zip(&model.outputs) {
+                    let expected: Vec<i64> =
+                        expected.iter().flat_map(|t| t.tensors[output.tensor - 1].clone()).collect();
+                    prop_assert_eq!(got, &expected, "{}, {} threads", isa, threads);
+                }
             }
             for (pixels, expected) in pixels.chunks(image).zip(&expected) {
                 let trace = executor.trace(pixels);
@@ -63,7 +65,8 @@ fn chain(input_shape: Shape, hi: i32, products: Vec<IntegerProduct>) -> IntegerM
     let input = InputDescription::uniform(input_shape.c, 128, 0.5);
     let classes = products.last().map_or(0, |logits| logits.out_channels);
     let class_names = (0..classes).map(|c| c.to_string()).collect();
-    let mut model = IntegerModel { arch: "chain".to_owned(), input, input_shape, class_names, layers: vec![] };
+    let mut model =
+        IntegerModel { arch: "chain".to_owned(), input, input_shape, class_names, layers: vec![], outputs: vec![] };
     let last = products.len() - 1;
     for (i, product) in products.into_iter().enumerate() {
         let n = product.out_channels;
@@ -77,6 +80,7 @@ fn chain(input_shape: Shape, hi: i32, products: Vec<IntegerProduct>) -> IntegerM
         let terms = vec![IntegerTerm::Product(product)];
         push(&mut model, IntegerOp::Sum(IntegerSum { terms, requant, base: vec![], end }));
     }
+    model.set_last_output();
     model
 }
 
@@ -224,8 +228,7 @@ fn the_random_networks_are_varied() {
     }
     let (mut layers, mut lively) = (0, 0);
     for (seed, model) in models.iter().enumerate() {
-        let pixels: Vec<u8> =
-            (0..model.input_shape.elements()).map(|i| Key::new(seed as u64).u64(i as u64) as u8).collect();
+        let pixels: Vec<u8> = (0..model.example_bytes()).map(|i| Key::new(seed as u64).u64(i as u64) as u8).collect();
         for codes in &Interpreter::new(model).run(&pixels).tensors {
             layers += 1;
             lively += usize::from(codes.iter().any(|c| *c != codes[0]));

@@ -11,7 +11,7 @@ impl Op {
     ///
     /// # Errors
     /// Names `node` where a parameter is out of range, a window does not fit or two shapes differ.
-    pub(crate) fn output_shape(&self, node: &str, inputs: &[Shape]) -> Result<Shape, GraphError> {
+    pub fn output_shape(&self, node: &str, inputs: &[Shape]) -> Result<Shape, GraphError> {
         let of = Checked { node };
         match *self {
             Op::Input { height, width, channels } => {

@@ -45,7 +45,8 @@ pub(super) fn graph(form: Form, choices: &mut Choices) -> Graph {
         last = g.after(last);
     }
     g.end(last);
-    Graph::new("random", g.nodes).expect("a random network is valid")
+    let outputs = g.outputs();
+    Graph::with_outputs("random", g.nodes, outputs).expect("a random network is valid")
 }
 
 impl Grower<'_> {
@@ -176,6 +177,7 @@ impl Grower<'_> {
                     Function::HardSwish,
                     Function::Prelu,
                     Function::LeakyRelu { slope: 0.2 },
+                    Function::ClippedRelu { limit: 1.5 },
                     Function::Elu { scale: 1.0 },
                     Function::HardSigmoid,
                     Function::Sigmoid,
@@ -488,5 +490,24 @@ impl Grower<'_> {
         if self.choices.one_in(4) {
             self.push(Op::BatchNorm(BatchNorm::default()), &[product], None);
         }
+    }
+
+    /// The last node, and for one network in six others: tensors, or a product of one that nothing else reads.
+    fn outputs(&mut self) -> Vec<NodeId> {
+        let mut outputs = vec![self.nodes.len() - 1];
+        if !self.form.is_any || !self.choices.one_in(6) {
+            return outputs;
+        }
+        for id in 1..outputs[0] {
+            match self.kinds[id] {
+                Some(Kind::Codes(_) | Kind::Sums) if self.choices.one_in(4) => {
+                    let head = Op::Linear { out_features: 3, bias: true };
+                    outputs.push(self.push(head, &[id], None));
+                }
+                Some(Kind::Codes(_) | Kind::Sums | Kind::Stream) if self.choices.one_in(3) => outputs.push(id),
+                _ => {}
+            }
+        }
+        outputs
     }
 }

@@ -6,7 +6,8 @@ use std::arch::x86_64::*;
 use super::layout::{OUTPUTS, Panels};
 use super::reference::half_to_float;
 use super::{TILE, Tile};
-use crate::isa::Avx2;
+use crate::machine::isa::Avx2;
+use crate::machine::registers::arrays::{read256, write256};
 
 type Line = [u8; 64];
 
@@ -39,9 +40,7 @@ pub(super) fn panel(_: Avx2, p: &Panels, panel: &[u8], tile: &Tile, y: &mut [f32
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(line: &Line, half: usize) -> __m256i {
-    let halves = line.as_chunks::<32>().0;
-    // SAFETY: 32 bytes.
-    unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) }
+    read256(&line.as_chunks::<32>().0[half])
 }
 
 #[inline]
@@ -147,10 +146,9 @@ fn several<const B: usize, const T: usize>(p: &Panels, lines: &[Line], tile: &Ti
     for t in 0..T {
         let step = _mm256_set1_ps(tile.steps[t]);
         for half in 0..2 {
-            let to = &mut y[t * OUTPUTS + 8 * half..][..8];
+            let to = y[t * OUTPUTS + 8 * half..].first_chunk_mut::<8>().expect("eight outputs");
             let value = _mm256_mul_ps(total[t][half], step);
-            // SAFETY: 8 numbers.
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) };
+            write256(to, _mm256_castps_si256(value));
         }
     }
 }
@@ -165,9 +163,7 @@ fn steps(header: &[Line], i: usize) -> [f32; OUTPUTS] {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_floats(values: &[f32; OUTPUTS], half: usize) -> __m256 {
-    let halves = values.as_chunks::<8>().0;
-    // SAFETY: 8 numbers.
-    unsafe { _mm256_loadu_ps(halves[half].as_ptr()) }
+    _mm256_castsi256_ps(read256(&values.as_chunks::<8>().0[half]))
 }
 
 /// `-zero * sum` of 8 outputs of group `i` of a span.

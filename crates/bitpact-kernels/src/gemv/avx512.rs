@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use super::layout::{OUTPUTS, Panels};
 use super::{TILE, Tile};
-use crate::isa::Avx512;
+use crate::machine::isa::Avx512;
+use crate::machine::registers::arrays::{read128, read256, read512, write512};
 
 /// 64 bytes.
 type Line = [u8; 64];
@@ -36,13 +37,6 @@ pub(super) fn panel(_: Avx512, p: &Panels, panel: &[u8], tile: &Tile, y: &mut [f
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(line: &Line) -> __m512i {
-    // SAFETY: 64 bytes.
-    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
 fn bytes(value: u8) -> __m512i {
     _mm512_set1_epi8(value as i8)
 }
@@ -65,9 +59,7 @@ fn and(v: __m512i, mask: u8) -> __m512i {
 #[target_feature(enable = "avx512f,avx2")]
 fn steps(header: &[Line], i: usize) -> __m512 {
     let half: &[[u8; 32]] = header[i / 2].as_chunks::<32>().0;
-    // SAFETY: 32 bytes.
-    let half = unsafe { _mm256_loadu_si256(half[i % 2].as_ptr().cast()) };
-    _mm512_cvtph_ps(half)
+    _mm512_cvtph_ps(read256(&half[i % 2]))
 }
 
 /// `-zero * sum` of group `i` of a span.
@@ -78,9 +70,7 @@ fn start(p: &Panels, header: &[Line], i: usize, sum: i32) -> __m512i {
         return _mm512_set1_epi32(-i32::from(zero) * sum);
     }
     let zeros: &[[u8; 16]] = header[2].as_chunks::<16>().0;
-    // SAFETY: 16 bytes.
-    let zeros = unsafe { _mm_loadu_si128(zeros[i].as_ptr().cast()) };
-    _mm512_mullo_epi32(_mm512_cvtepu8_epi32(zeros), _mm512_set1_epi32(-sum))
+    _mm512_mullo_epi32(_mm512_cvtepu8_epi32(read128(&zeros[i])), _mm512_set1_epi32(-sum))
 }
 
 /// The eight registers of codes of a block.
@@ -89,17 +79,17 @@ fn start(p: &Panels, header: &[Line], i: usize, sum: i32) -> __m512i {
 fn expand<const B: usize>(block: &[Line; B]) -> [__m512i; 8] {
     let mut w = [_mm512_setzero_si512(); 8];
     match B {
-        8 => (0..8).for_each(|s| w[s] = load(&block[s])),
+        8 => (0..8).for_each(|s| w[s] = read512(&block[s])),
         4 => {
             for r in 0..4 {
-                let v = load(&block[r]);
+                let v = read512(&block[r]);
                 w[2 * r] = and(v, 15);
                 w[2 * r + 1] = and(_mm512_srli_epi16::<4>(v), 15);
             }
         }
         2 => {
             for r in 0..2 {
-                let v = load(&block[r]);
+                let v = read512(&block[r]);
                 w[4 * r] = and(v, 3);
                 w[4 * r + 1] = and(_mm512_srli_epi16::<2>(v), 3);
                 w[4 * r + 2] = and(_mm512_srli_epi16::<4>(v), 3);
@@ -107,9 +97,9 @@ fn expand<const B: usize>(block: &[Line; B]) -> [__m512i; 8] {
             }
         }
         _ => {
-            let mut third = load(&block[2]);
+            let mut third = read512(&block[2]);
             for r in 0..2 {
-                let v = load(&block[r]);
+                let v = read512(&block[r]);
                 let (low, high) = (select(0x33, v, third), select(0xcc, v, third));
                 w[4 * r] = and(low, 7);
                 w[4 * r + 1] = and(_mm512_srli_epi16::<2>(high), 7);
@@ -161,9 +151,7 @@ fn several<const B: usize, const T: usize>(p: &Panels, lines: &[Line], tile: &Ti
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(to: &mut [f32], value: __m512) {
-    let to = &mut to[..16];
-    // SAFETY: 16 numbers.
-    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+    write512::<f32, 16>(to.first_chunk_mut().expect("sixteen outputs"), _mm512_castps_si512(value));
 }
 
 /// One token: codes are masked where they stand, not shifted; sums of codes that stand higher are shifted down,
@@ -182,9 +170,9 @@ fn one<const B: usize>(p: &Panels, lines: &[Line], tile: &Tile, y: &mut [f32; TI
         let codes;
         (codes, rest) = rest.split_at(blocks * B);
         for (block, x) in codes.as_chunks::<B>().0.iter().zip(words) {
-            let mut third = load(&block[B - 1]);
+            let mut third = read512(&block[B - 1]);
             for r in 0..8 / per_register(B) {
-                let v = load(&block[r]);
+                let v = read512(&block[r]);
                 match B {
                     8 => dot(&mut a[r % 4], v, x[r]),
                     4 => {

@@ -8,9 +8,10 @@
 //! multiplies.
 //!
 //! - 8 bits: the registers themselves. 4 bits: two registers in one, the second in the high half. 2 bits: four in one.
-//! - 3 bits: two bits of each code as above in two registers; the third bits in one more register, at the places where one selection by a mask makes the
-//!   code contiguous: registers 0 to 3 at bits 2, 4 (above bits 0-1 and 2-3), 3 and 5 (below bits 4-5 and 6-7); those of registers 4 to 7 the same after the
-//!   register's double words are turned left by 4 bits.
+//! - 3 bits: two bits of each code as above in two registers; the third bits in one more register, at the places where
+//!   one selection by a mask makes the code contiguous: registers 0 to 3 at bits 2, 4 (above bits 0-1 and 2-3), 3 and 5
+//!   (below bits 4-5 and 6-7); those of registers 4 to 7 the same after the register's double words are turned left by
+//!   4 bits.
 
 use super::Zeros;
 

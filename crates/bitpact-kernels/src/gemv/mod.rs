@@ -4,19 +4,21 @@
 //! x[t][k] - zero[g][o] * sum over k in g of x[t][k])`. The sums of a group are exact integers; the float32 sum over
 //! groups is taken in their order with fused multiply-adds. So every path and any number of threads give the same bits.
 
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod float;
 mod layout;
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::Isa;
-use crate::isa::Proof;
-use crate::pool::{Chunked, Pool};
-use crate::weights::Weights;
+use crate::machine::isa::Proof;
+use crate::machine::pool::{Chunked, Pool};
+use crate::machine::weights::Weights;
 
 use layout::{OUTPUTS, Panels};
 
@@ -68,7 +70,8 @@ impl GemvWeights {
     /// inputs, row by row.
     ///
     /// # Panics
-    /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than these sizes mean.
+    /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than
+    /// these sizes mean.
     pub fn pack(
         rows: usize,
         cols: usize,
@@ -115,7 +118,8 @@ impl GemvWeights {
     /// Writes the outputs of token after token to `to`, on the path `isa`.
     ///
     /// # Panics
-    /// Where the inputs were rounded for other sizes, `to` is not one row of outputs a token, or the machine lacks the path.
+    /// Where the inputs were rounded for other sizes, `to` is not one row of outputs a token, or the machine lacks the
+    /// path.
     pub fn multiply(&self, inputs: &GemvInputs, to: &mut [f32], isa: Isa, pool: &Pool) {
         let p = &self.panels;
         assert_eq!((inputs.cols, inputs.group), (p.cols, p.group), "inputs and groups");

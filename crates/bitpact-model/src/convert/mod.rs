@@ -12,7 +12,7 @@ use bitpact_core::{StepError, channel_q_max, largest_clip, quantize_act, quantiz
 use bitpact_graph::{GraphError, Layer, Move, NodeId, Window, fuse};
 
 use self::stream::Streams;
-use crate::{IntegerLayer, IntegerModel, IntegerOp, IntegerView, Model, ModelError, TensorId};
+use crate::{IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerView, Model, ModelError, TensorId};
 
 /// Why a network has no integer form.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +175,7 @@ impl<'a> Converter<'a> {
             input_shape: model.graph.input(),
             class_names: model.class_names.clone(),
             layers: Vec::with_capacity(layers.len()),
+            outputs: Vec::new(),
         };
         let mut converter = Self {
             model,
@@ -189,6 +190,10 @@ impl<'a> Converter<'a> {
         };
         for layer in layers {
             converter.layer(layer)?;
+        }
+        for &id in model.graph.outputs() {
+            let tensor = converter.tensor_of(id, id)?;
+            converter.out.outputs.push(IntegerOutput { tensor, zero: converter.zeros[tensor] });
         }
         Ok(converter)
     }
@@ -285,24 +290,18 @@ impl Converter<'_> {
         let window = self.window(node);
         let input = self.tensor_of(input, node)?;
         let padding_code = if window.padding.is_none() { 0 } else { self.zeros[input] as u32 };
-        let refused = |what: &str| {
-            let what = format!("an average that does not divide by the same number everywhere, {what}");
-            Err(ConvertError::Layer { layer: self.name(node).to_owned(), what })
-        };
         let multiple = divisors.iter().try_fold(1, |all, &n| least_common_multiple(all, n as u64));
         let Some(multiple) = multiple.filter(|&multiple| multiple < 1 << 31) else {
-            return refused("and whose divisors have no common multiple of 31 bits");
+            let what = "an average whose divisors have no common multiple of 31 bits".to_owned();
+            return Err(ConvertError::Layer { layer: self.name(node).to_owned(), what });
         };
         let factors = match divisors.iter().all(|&n| n as u64 == multiple) {
             true => Vec::new(),
-            // Padding that does not count must add nothing.
-            false if self.zeros[input] != 0 => {
-                return refused("of signed codes; make the activation before it unsigned");
-            }
             false => divisors.iter().map(|&n| (multiple / n as u64) as u32).collect(),
         };
         let positions = (window.kernel[0] * window.kernel[1]) as i64;
-        let (zero, scale) = (self.zeros[input] * positions, self.scale_of(input) / multiple as f64);
+        let largest = factors.iter().max().map_or(1, |&factor| i64::from(factor));
+        let (zero, scale) = (self.zeros[input] * positions * largest, self.scale_of(input) / multiple as f64);
         self.push_checked(node, IntegerOp::WindowSum { input, window, padding_code, factors }, zero, scale)
     }
 

@@ -7,8 +7,8 @@ use bitpact_graph::{Move, Padding, Shape, Window};
 use super::{CRC_BYTES, HEADER_BYTES, KIND, MAGIC, VERSION, list_head, tag};
 use crate::integer::{Known, check_shape, layer_output};
 use crate::{
-    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
-    IntegerView, ModelError, TensorId, TensorKind,
+    InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum,
+    IntegerTerm, IntegerView, ModelError, TensorId, TensorKind,
 };
 
 /// Bytes of the smallest layer, a concatenation of nothing without a name.
@@ -22,15 +22,26 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
     let offset = r.at;
     let [h, w, c] = [r.u32("input height")?, r.u32("input width")?, r.u32("input channels")?];
     check_shape(Shape::new(h, w, c)).map_err(|what| r.error(offset, "input", what))?;
-    let zero_point = r.take("zero points", c)?.to_vec();
+    let offset = r.at;
+    let bits = r.u8("bits of the input")?;
+    if ![8, 16].contains(&bits) {
+        return Err(r.error(offset, "bits of the input", format!("{bits}, expected 8 or 16")));
+    }
+    let mut input = InputDescription { bits, zero_point: Vec::new(), scale: Vec::new() };
+    input.zero_point = input.codes(r.take("zero points", c.saturating_mul(input.code_bytes()))?).collect();
     let scale = r.take("scales", c.saturating_mul(4))?.as_chunks::<4>().0;
-    let scale = scale.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    input.scale = scale.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let classes = r.count("number of classes", 2)?;
     let class_names = (0..classes).map(|i| r.string(&format!("class name {i}"))).collect::<Result<_, _>>()?;
     let layers = r.count("number of layers", LEAST_LAYER)?;
-    let input = InputDescription { zero_point, scale };
-    let mut model =
-        IntegerModel { arch, input, input_shape: Shape::new(h, w, c), class_names, layers: Vec::with_capacity(layers) };
+    let mut model = IntegerModel {
+        arch,
+        input,
+        input_shape: Shape::new(h, w, c),
+        class_names,
+        layers: Vec::with_capacity(layers),
+        outputs: Vec::new(),
+    };
     let mut kinds = vec![TensorKind::Image];
     for i in 0..layers {
         r.place = format!("layer {i}");
@@ -45,8 +56,20 @@ pub(crate) fn read(bytes: &[u8]) -> Result<IntegerModel, ModelError> {
         model.layers.push(IntegerLayer { name, op, shape, lo: lo as i32, hi: hi as i32, scale });
     }
     r.place.clear();
+    let outputs = r.count("number of outputs", 8)?;
+    for i in 0..outputs {
+        r.place = format!("output {i}");
+        let offset = r.at;
+        let tensor = r.u32("tensor")?;
+        if !(1..=layers).contains(&tensor) {
+            return Err(r.error(offset, "tensor", format!("{tensor}, expected 1 to {layers}")));
+        }
+        let zero = i32::from_le_bytes(r.array("zero")?).into();
+        model.outputs.push(IntegerOutput { tensor, zero });
+    }
+    r.place.clear();
     if r.at != body.len() {
-        return Err(r.error(r.at, "end", format!("{} bytes follow the last layer", body.len() - r.at)));
+        return Err(r.error(r.at, "end", format!("{} bytes follow the outputs", body.len() - r.at)));
     }
     Ok(model)
 }

@@ -13,7 +13,8 @@ pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
     for size in [model.input_shape.h, model.input_shape.w, model.input_shape.c] {
         out.u32(size);
     }
-    out.bytes.extend(&model.input.zero_point);
+    out.u8(model.input.bits);
+    out.bytes.extend(model.input.zero_bytes());
     for scale in &model.input.scale {
         out.bytes.extend(scale.to_le_bytes());
     }
@@ -26,6 +27,11 @@ pub(crate) fn write(model: &IntegerModel) -> Vec<u8> {
         out.string(&layer.name);
         out.bytes.extend(layer.scale.to_le_bytes());
         out.op(&layer.op);
+    }
+    out.u32(model.outputs.len());
+    for output in &model.outputs {
+        out.u32(output.tensor);
+        out.bytes.extend((output.zero as i32).to_le_bytes());
     }
     let length = (out.bytes.len() + CRC_BYTES) as u64;
     out.bytes[..8].copy_from_slice(&MAGIC);

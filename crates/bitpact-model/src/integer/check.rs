@@ -7,8 +7,8 @@ use bitpact_graph::{Move, Shape, Window, moved_shape};
 
 use super::layer::reads_padding;
 use super::{
-    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
-    TensorKind,
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum, IntegerTerm,
+    IntegerView, TensorId, TensorKind,
 };
 use crate::ModelError;
 use crate::model::{check_class_names, check_texts};
@@ -73,9 +73,6 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
             }
             read[input] = true;
         }
-        if layer.op.is_output() != (i == last) {
-            return Err(fail("the last layer, and no other, is the output of the network".to_owned()));
-        }
         check_layer(Known { model, kinds: &kinds }, layer).map_err(fail)?;
         kinds.push(layer.op.kind(&kinds));
         for (name, tensor, code) in layer.paddings() {
@@ -86,13 +83,40 @@ pub(super) fn check(model: &IntegerModel) -> Result<(), ModelError> {
             }
         }
     }
-    if let Some(tensor) = (0..=last).find(|&tensor| !read[tensor]) {
+    check_outputs(model, &kinds, &mut read)?;
+    if let Some(tensor) = (0..=last + 1).find(|&tensor| !read[tensor]) {
         return match tensor.checked_sub(1) {
             None => description("input shape", "no layer reads the image".to_owned()),
-            Some(layer) => Err(ModelError::layer(&model.layers[layer].name, "no layer reads its output")),
+            Some(layer) => Err(ModelError::layer(&model.layers[layer].name, "no layer reads it, and it is no output")),
         };
     }
     check_class_names(&model.class_names, model.classes())
+}
+
+/// Checks the outputs and marks their tensors as `read`.
+fn check_outputs(model: &IntegerModel, kinds: &[TensorKind], read: &mut [bool]) -> Result<(), ModelError> {
+    let description = |what| Err(ModelError::Description { place: "outputs", what });
+    for (i, output) in model.outputs.iter().enumerate() {
+        let IntegerOutput { tensor, zero } = *output;
+        let Some(layer) = tensor.checked_sub(1).and_then(|layer| model.layers.get(layer)) else {
+            return description(format!("tensor {tensor}, expected 1 to {}", model.layers.len()));
+        };
+        if model.outputs[..i].iter().any(|other| other.tensor == tensor) {
+            return Err(ModelError::layer(&layer.name, "is named twice among the outputs"));
+        }
+        if kinds[tensor] != TensorKind::Output && i == 0 {
+            return Err(ModelError::layer(&layer.name, "the main output has values of 64 bits, which no layer reads"));
+        }
+        if i32::try_from(zero).is_err() || (zero != 0 && kinds[tensor] == TensorKind::Output) {
+            let what = format!("zero {zero}, expected a number of 32 bits, or 0 of an output that no layer reads");
+            return Err(ModelError::layer(&layer.name, what));
+        }
+        read[tensor] = true;
+    }
+    if model.outputs.is_empty() {
+        return description("there are none".to_owned());
+    }
+    Ok(())
 }
 
 pub(crate) fn check_shape(shape: Shape) -> Checked {
@@ -291,7 +315,10 @@ fn output_of(known: Known<'_>, op: &IntegerOp) -> Checked<(Shape, (i64, i64))> {
             if least == 0 || (!factors.is_empty() && most == 1) {
                 return Err("factors that are 0, or all 1 where none need to be written".to_owned());
             }
-            let (lo, hi) = (lo * positions * i64::from(least), hi * positions * i64::from(most));
+            let (least, most) = (i64::from(least), i64::from(most));
+            // Linear in the factor, so one of its ends is the smallest.
+            let smallest = (lo * least + pad * (most - least)).min(lo * most);
+            let (lo, hi) = (smallest * positions, hi * most * positions);
             if hi > i64::from(i32::MAX) {
                 return Err(format!("sums of up to {hi}, expected those of 32 bits"));
             }

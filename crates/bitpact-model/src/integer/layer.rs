@@ -23,6 +23,15 @@ pub struct IntegerLayer {
     pub scale: f64,
 }
 
+/// An output of an integer network: a value q of its tensor means `scale * (q - zero)`, `scale` being its layer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IntegerOutput {
+    /// The tensor: codes, sums, values of 32 bits, or values of 64 bits that no layer reads.
+    pub tensor: TensorId,
+    /// The value that stands for zero.
+    pub zero: i64,
+}
+
 /// Operation of an integer layer.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::large_enum_variant)] // A network has tens of them.
@@ -36,8 +45,9 @@ pub enum IntegerOp {
         /// The window, which is not spread.
         window: Window,
     },
-    /// Sum of the codes of a channel over each window, times the factor of its position; padding reads `padding_code`.
-    /// One window over all of the tensor is a global sum.
+    /// Sum of the codes of a channel over each window; padding reads `padding_code`. One window over all of the tensor
+    /// is a global sum. With factors, of `n` codes `(sum - n * padding_code) * factor + n * padding_code * largest
+    /// factor`, so that padding adds nothing and one value stands for zero at every position.
     WindowSum {
         /// Tensor read.
         input: TensorId,
@@ -100,7 +110,7 @@ pub enum IntegerEnd {
     Table(Vec<Vec<u8>>),
     /// Values of 32 bits, which nothing clamps.
     Wide,
-    /// An output of the network: values of 64 bits, without a shift. Of classes, the prediction is the largest, and of
+    /// An output of the network that no layer reads: values of 64 bits, without a shift. Of classes, the prediction is the largest, and of
     /// equal ones the first.
     Output,
 }

@@ -7,7 +7,8 @@ mod ranges;
 pub(crate) use check::{Known, check_shape, output as layer_output};
 pub(crate) use layer::reads_padding;
 pub use layer::{
-    IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind,
+    IntegerEnd, IntegerLayer, IntegerOp, IntegerOutput, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId,
+    TensorKind,
 };
 
 use std::path::Path;
@@ -28,8 +29,10 @@ pub struct IntegerModel {
     pub input_shape: Shape,
     /// One name a class.
     pub class_names: Vec<String>,
-    /// The layers in the order of computation; the last one, and no other, is an output ([`IntegerEnd::Output`]).
+    /// The layers in the order of computation.
     pub layers: Vec<IntegerLayer>,
+    /// The outputs, the main one first, which ends in [`IntegerEnd::Output`]; every layer of that end is one of them.
+    pub outputs: Vec<IntegerOutput>,
 }
 
 impl IntegerModel {
@@ -47,7 +50,7 @@ impl IntegerModel {
     /// If there is no such tensor.
     pub fn code_range(&self, tensor: TensorId) -> (i64, i64) {
         match tensor.checked_sub(1) {
-            None => (0, 255),
+            None => (0, self.input.largest_code().into()),
             Some(layer) => (self.layers[layer].lo.into(), self.layers[layer].hi.into()),
         }
     }
@@ -98,14 +101,34 @@ impl IntegerModel {
         }
     }
 
-    /// Shape of the output.
-    pub fn output_shape(&self) -> Shape {
-        self.shape(self.layers.len())
+    /// Makes the last layer the only output.
+    pub fn set_last_output(&mut self) {
+        self.outputs = vec![IntegerOutput { tensor: self.layers.len(), zero: 0 }];
     }
 
-    /// Number of classes, or of the channels of the output.
+    /// The tensor of the main output: that of the last layer where no output is named.
+    pub fn main_output(&self) -> TensorId {
+        self.outputs.first().map_or(self.layers.len(), |output| output.tensor)
+    }
+
+    /// Bytes of one example ([`InputDescription::example_bytes`]).
+    pub fn example_bytes(&self) -> usize {
+        self.input.example_bytes(self.input_shape)
+    }
+
+    /// Shape of the main output.
+    pub fn output_shape(&self) -> Shape {
+        self.shape(self.main_output())
+    }
+
+    /// Real value of one unit of the main output.
+    pub fn output_scale(&self) -> f64 {
+        self.main_output().checked_sub(1).map_or(1.0, |layer| self.layers[layer].scale)
+    }
+
+    /// Number of classes, or of the channels of the main output.
     pub fn classes(&self) -> usize {
-        self.layers.last().map_or(0, |layer| layer.shape.c)
+        self.output_shape().c
     }
 
     /// Checks everything that makes the network computable and exact: sizes, order, shapes, codes on their grids, and

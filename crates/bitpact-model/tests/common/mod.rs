@@ -4,8 +4,8 @@
 use bitpact_core::{Grid, Requantization, WeightQuant};
 use bitpact_graph::{FirstLast, Graph, Move, Padding, QuantConfig, QuantPlan, Shape, Window, zoo};
 use bitpact_model::{
-    Checkpoint, InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum,
-    IntegerTerm, IntegerView, Model, Tensor, TensorId, TrainingState, convert,
+    Checkpoint, InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerProduct,
+    IntegerSum, IntegerTerm, IntegerView, Model, Tensor, TensorId, TrainingState, convert,
 };
 
 pub(crate) fn config(bits: &str, weight_quant: WeightQuant, first_last: FirstLast) -> QuantConfig {
@@ -15,7 +15,7 @@ pub(crate) fn config(bits: &str, weight_quant: WeightQuant, first_last: FirstLas
 pub(crate) fn random(graph: Graph, config: &QuantConfig, seed: u64) -> Model {
     let plan = QuantPlan::resolve(&graph, config).unwrap();
     let channels = graph.input().c;
-    let input = InputDescription { zero_point: vec![120; channels], scale: vec![0.017; channels] };
+    let input = InputDescription { bits: 8, zero_point: vec![120; channels], scale: vec![0.017; channels] };
     let names = (0..graph.classes()).map(|c| format!("class {c} \u{e9}")).collect();
     Model::random(graph, plan, input, names, seed).unwrap()
 }
@@ -112,10 +112,11 @@ pub(crate) const EVERY_MOVE: [Move; 7] = [
 pub(crate) fn everything() -> IntegerModel {
     let mut model = IntegerModel {
         arch: "everything".to_owned(),
-        input: InputDescription { zero_point: vec![3, 250], scale: vec![0.5, 0.125] },
+        input: InputDescription { bits: 8, zero_point: vec![3, 250], scale: vec![0.5, 0.125] },
         input_shape: Shape::new(7, 6, 2),
         class_names: ["b\u{f6}se", "", "tie"].map(str::to_owned).to_vec(),
         layers: Vec::new(),
+        outputs: Vec::new(),
     };
     let codes = |sum| IntegerOp::Sum(sum);
     let window = Window {
@@ -181,7 +182,9 @@ pub(crate) fn everything() -> IntegerModel {
     let mut last =
         IntegerSum { end: IntegerEnd::Output, ..sum(vec![IntegerTerm::Product(last)], 3, [i32::MIN, i32::MAX]) };
     last.requant.shift = 0;
-    push(&mut model, "out", codes(last));
+    let out = push(&mut model, "out", codes(last));
+    model.outputs =
+        [(out, 0), (act, 1), (stream, -7), (sums, 12)].map(|(tensor, zero)| IntegerOutput { tensor, zero }).to_vec();
     model
 }
 

@@ -89,7 +89,7 @@ pub fn activations(model: &IntegerModel, images: &dyn Dataset, count: usize) -> 
     });
     let mut listener = Listener { model, counters: counters.collect() };
     let interpreter = Interpreter::new(model);
-    let mut pixels = vec![0; images.image_shape().len()];
+    let mut pixels = vec![0; images.bytes_shape().len()];
     for i in 0..count {
         images.image(i, &mut pixels);
         interpreter.run_with(&pixels, &mut listener);
@@ -141,7 +141,7 @@ mod tests {
         let microscope = Microscope::new(&model, &integers, Some(&*images));
         assert!(microscope.images >= 1 && !microscope.activations.is_empty());
         let views = activations(&integers, &*images, 3);
-        let mut pixels = vec![0; images.image_shape().len()];
+        let mut pixels = vec![0; images.bytes_shape().len()];
         for view in views {
             let at = integers.layers.iter().position(|layer| layer.name == view.name).unwrap();
             let mut counts = vec![0.0; view.occupancy.len()];

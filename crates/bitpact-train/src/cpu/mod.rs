@@ -46,6 +46,8 @@ pub(crate) struct CpuBackend {
     graph: Graph,
     plan: StepPlan,
     labels: Vec<usize>,
+    /// Examples in codes of 16 bits, before they become real numbers; empty for pixels.
+    bytes: Vec<u8>,
     /// The output of one image, HWC, and its gradient.
     dense: [Vec<f32>; 2],
     steps: u64,
@@ -67,13 +69,35 @@ impl CpuBackend {
         let plan = StepPlan::build(graph, plan, input, batch, optimizer, gradients, isa, pool.threads())?;
         let graph = graph.clone();
         let dense = [(); 2].map(|()| vec![0.0; graph.shape(graph.output()).elements()]);
-        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch], dense, steps: 0 })
+        let bytes = vec![0; if input.bits == 8 { 0 } else { batch * input.example_bytes(graph.input()) }];
+        Ok(Self { isa, gradients, pool, graph, plan, labels: vec![0; batch], bytes, dense, steps: 0 })
     }
 
     fn fill(&mut self, n: usize, fill: Fill) {
         let layout = self.plan.values[0].layout;
-        let Store::Codes(pixels) = &mut self.plan.values[0].store else { unreachable!("images are pixels") };
-        let (pixels, labels) = (Chunked::new(pixels, layout.len()), Chunked::new(&mut self.labels, 1));
+        let labels = Chunked::new(&mut self.labels, 1);
+        let pixels = match &mut self.plan.values[0].store {
+            Store::Codes(pixels) => Chunked::new(pixels, layout.len()),
+            Store::Real(values) => {
+                let (input, shape) = (&self.plan.pixels, self.graph.input());
+                let values = Chunked::new(values, layout.len());
+                let bytes = Chunked::new(&mut self.bytes, input.example_bytes(shape));
+                let pixel = shape.c * input.code_bytes();
+                let place = Placement { offset: 0, row_stride: shape.w * pixel, pixel_stride: pixel };
+                self.pool.run(n, &|i, _| {
+                    let (mut bytes, mut values) = (bytes.get(i), values.get(i));
+                    labels.get(i)[0] = fill(i, &mut bytes, place);
+                    for (p, codes) in bytes.chunks_exact(pixel).enumerate() {
+                        let to = &mut values[layout.offset(p / shape.w, p % shape.w)..][..shape.c];
+                        for ((to, q), &zero) in to.iter_mut().zip(input.codes(codes)).zip(&input.zero_point) {
+                            *to = f32::from(q) - f32::from(zero);
+                        }
+                    }
+                });
+                return;
+            }
+            Store::Taken => unreachable!("the input stays where it is"),
+        };
         let place = Placement { offset: layout.offset(0, 0), row_stride: layout.row(), pixel_stride: layout.cs };
         self.pool.run(n, &|i, _| labels.get(i)[0] = fill(i, &mut pixels.get(i), place));
     }

@@ -27,6 +27,8 @@ pub(super) use channels::Norm;
 pub(super) enum Source {
     /// The image: u8 pixels with a zero point and a scale per channel.
     Pixels,
+    /// The input in codes of 16 bits, as real numbers: each less its zero point.
+    Array,
     /// Codes of the activation with this clip value.
     Codes { clip: ParamId, bits: bitpact_core::Bits, quant: ActQuant },
     /// Real values.
@@ -34,6 +36,16 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Whether it is the network's input, whose scale is in the weights.
+    pub(super) fn is_input(self) -> bool {
+        matches!(self, Source::Pixels | Source::Array)
+    }
+
+    /// Whether real values are stored, not codes.
+    pub(super) fn is_real(self) -> bool {
+        matches!(self, Source::Real | Source::Array)
+    }
+
     /// The code that stands for zero; the pixels' zero points are their own.
     pub(super) fn zero_code(self) -> u8 {
         match self {
@@ -190,7 +202,7 @@ impl Product {
             _ => u8::MAX,
         };
         let limits = spec.map(|s| s.grid.code_limit(s.bits)).filter(|&limit| limit <= 127);
-        let limits = limits.map(|limit| CodeLimits { x: largest, w: limit as u8 }).filter(|_| source != Source::Real);
+        let limits = limits.map(|limit| CodeLimits { x: largest, w: limit as u8 }).filter(|_| !source.is_real());
         let rounds = in_float && !s.identity && gradients == Gradients::Bf16;
         let path = if s.identity {
             Path::Identity { z: Aligned::zeroed(batch * z_layout.len()) }
@@ -209,8 +221,8 @@ impl Product {
             });
             Path::Real { conv, packed, z: Aligned::zeroed(batch * z_layout.len()), bf16 }
         };
-        let is_folded = source == Source::Pixels || s.order.is_some();
-        let needs_input = source != Source::Pixels && !s.identity;
+        let is_folded = source.is_input() || s.order.is_some();
+        let needs_input = !source.is_input() && !s.identity;
         let limits = limits.filter(|_| !s.identity);
         let backward = Backward::new(isa, gradients, geometry, groups, limits, rounds, needs_input, x, z_layout);
         let partial_len = backward.partial_len();
@@ -340,7 +352,7 @@ impl Zeros {
     pub(super) fn new(source: Source, pixels: &InputDescription, cs: usize, taps: usize) -> Self {
         let codes: Vec<u8> = match source {
             Source::Pixels => {
-                let code = |i: usize| pixels.zero_point.get(i % cs / taps).copied().unwrap_or(0);
+                let code = |i: usize| pixels.zero_point.get(i % cs / taps).map_or(0, |&zero| zero as u8);
                 (0..cs.next_multiple_of(BLOCK)).map(code).collect()
             }
             _ => vec![source.zero_code(); BLOCK],

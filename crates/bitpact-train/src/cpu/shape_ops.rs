@@ -105,7 +105,8 @@ impl StepPlan {
         }
     }
 
-    /// Real values, those that `key` drops being 0 and the others divided by `1 - rate`; all of them where the rate is 0.
+    /// Real values, those that `key` drops being 0 and the others divided by `1 - rate`; all of them where the rate is
+    /// 0.
     pub(super) fn dropout(&mut self, pool: &Pool, n: usize, key: Key, rate: f32, input: ValueId, output: ValueId) {
         let mut store = std::mem::take(&mut self.values[output].store);
         let (x, y) = (&self.values[input], self.values[output].layout);

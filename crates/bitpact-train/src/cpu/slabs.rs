@@ -1,7 +1,6 @@
 //! Where gradients live: every tensor's gradient gets a slab of memory, used again when the gradient is dead.
 
 use super::plan::{Shortcut, StageKind, StageStep, Value, ValueId};
-use super::product::Source;
 
 /// Where the gradient of a tensor goes: its slab, and whether something stands there already.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +45,7 @@ pub(super) fn assign(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
         };
         if let Some((inputs, output, targets)) = many {
             let out = target(output, &mut slab_of, &mut free).slab;
-            let trained = inputs.iter().filter(|&&input| values[input].source != Source::Pixels);
+            let trained = inputs.iter().filter(|&&input| !values[input].source.is_input());
             *targets = trained.map(|&input| target(input, &mut slab_of, &mut free)).collect();
             stage.slabs = Slabs { output: out, input: None, shortcut: None };
             slab_of[output] = None;
@@ -73,7 +72,7 @@ pub(super) fn assign(stages: &mut [StageStep], values: &[Value]) -> Vec<usize> {
                 Shortcut::Identity { value } | Shortcut::Subsample { value, .. } | Shortcut::Projection { value, .. },
             ) => Some(target(*value, &mut slab_of, &mut free)),
         };
-        let input = (values[input].source != Source::Pixels).then(|| target(input, &mut slab_of, &mut free));
+        let input = (!values[input].source.is_input()).then(|| target(input, &mut slab_of, &mut free));
         stage.slabs = Slabs { output: out, input, shortcut };
         slab_of[output] = None;
         if !keep {

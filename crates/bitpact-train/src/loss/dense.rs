@@ -15,6 +15,11 @@ pub enum DenseLoss {
     /// `-(1 - p)^2 log p` of each pixel's class (Lin et al. 2017, arXiv 1708.02002, gamma 2).
     #[serde(rename = "focal")]
     Focal,
+    /// `1 - mean over classes of (2 sum p t + 1) / (sum p + sum t + 1)` with the softmax p and t = 1 at the pixels of the
+    /// class, sums over the pixels of an example that are not ignored (Milletari et al. 2016, arXiv 1606.04797, section
+    /// 3, without squares).
+    #[serde(rename = "dice")]
+    Dice,
     /// `|y - t|`.
     #[serde(rename = "l1")]
     L1,
@@ -31,10 +36,11 @@ pub enum DenseLoss {
 
 impl DenseLoss {
     /// Every loss.
-    pub const ALL: [Self; 6] = [Self::CrossEntropy, Self::Focal, Self::L1, Self::L2, Self::SmoothL1, Self::Charbonnier];
+    pub const ALL: [Self; 7] =
+        [Self::CrossEntropy, Self::Focal, Self::Dice, Self::L1, Self::L2, Self::SmoothL1, Self::Charbonnier];
 
     /// Every name, in the order of [`DenseLoss::ALL`].
-    pub const NAMES: [&str; 6] = ["cross-entropy", "focal", "l1", "l2", "smooth-l1", "charbonnier"];
+    pub const NAMES: [&str; 7] = ["cross-entropy", "focal", "dice", "l1", "l2", "smooth-l1", "charbonnier"];
 
     /// The name as typed.
     pub fn name(self) -> &'static str {
@@ -54,7 +60,7 @@ impl DenseLoss {
 
     /// Whether the loss is one of classes of pixels.
     pub fn is_of_classes(self) -> bool {
-        matches!(self, Self::CrossEntropy | Self::Focal)
+        matches!(self, Self::CrossEntropy | Self::Focal | Self::Dice)
     }
 
     /// Value and derivative for a difference `d = y - t`.
@@ -128,6 +134,8 @@ pub(crate) fn dense_loss(
                 let rest = 1.0 - q;
                 (-rest * rest * log, rest * rest - 2.0 * q * rest * log)
             }
+            // Of all pixels together, below.
+            DenseLoss::Dice => (0.0, 0.0),
             _ => (-log, 1.0),
         };
         loss += own * value / counted;
@@ -140,7 +148,40 @@ pub(crate) fn dense_loss(
             loss += divergence(z, taught, teacher, counted * batch as f64, g) / counted;
         }
     }
+    if targets.loss == DenseLoss::Dice {
+        loss += own * dice(output, channels, target, own / batch as f64, gradient);
+    }
     loss
+}
+
+/// The Dice loss of one example; adds its derivative by each output, times `scale`, to `gradient`.
+fn dice(output: &[f32], channels: usize, target: &[f32], scale: f64, gradient: &mut [f32]) -> f64 {
+    let pixels = || output.chunks_exact(channels).zip(target).filter(|(_, class)| **class != IGNORED);
+    // By class: sum of p t, and of p and t.
+    let (mut common, mut all) = (vec![0.0; channels], vec![0.0; channels]);
+    for (z, &class) in pixels() {
+        let log_p = log_softmax(z, 1.0);
+        for c in 0..channels {
+            all[c] += log_p(c).exp();
+        }
+        all[class as usize] += 1.0;
+        common[class as usize] += log_p(class as usize).exp();
+    }
+    let ratio = |c: usize| (2.0 * common[c] + 1.0) / (all[c] + 1.0);
+    let of_pixels = gradient.chunks_exact_mut(channels).zip(target).filter(|(_, class)| **class != IGNORED);
+    for ((z, _), (g, &class)) in pixels().zip(of_pixels) {
+        let log_p = log_softmax(z, 1.0);
+        // d loss / d p_c, then through the softmax: dz_c = p_c (d_c - sum of p d).
+        let slope = |c: usize| {
+            let is = if c == class as usize { 2.0 } else { 0.0 };
+            (ratio(c) - is) / (all[c] + 1.0) / channels as f64
+        };
+        let mean: f64 = (0..channels).map(|c| log_p(c).exp() * slope(c)).sum();
+        for (c, g) in g.iter_mut().enumerate() {
+            *g += (scale * log_p(c).exp() * (slope(c) - mean)) as f32;
+        }
+    }
+    1.0 - (0..channels).map(ratio).sum::<f64>() / channels as f64
 }
 
 #[cfg(test)]
@@ -149,6 +190,15 @@ mod tests {
 
     const OUTPUT: [f32; 12] = [0.3, -1.25, 2.5, 0.0, 1.0, 1.0, -2.0, 0.5, -0.5, 0.25, 0.75, 4.0];
     const TAUGHT: [f32; 12] = [0.0, 1.5, 1.0, -1.0, 2.0, -0.5, 0.25, 0.0, -3.0, 0.0, 1.0, 2.5];
+
+    #[test]
+    fn the_dice_loss_of_certain_pixels_is_that_of_their_counts() {
+        // Classes 0, 0 and 1, of which the second 0 is taken for 1: (2 + 1) / (3 + 1) and (2 + 1) / (3 + 1).
+        let output = [50.0, -50.0, -50.0, 50.0, -50.0, 50.0, 3.0, 4.0];
+        let targets = Targets { loss: DenseLoss::Dice, values: &[0.0, 0.0, 1.0, IGNORED] };
+        let loss = dense_loss(&output, 2, &targets, None, (0, 1), &mut [0.0; 8]);
+        assert!((loss - 0.25).abs() < 1e-9, "{loss}");
+    }
 
     #[test]
     fn every_gradient_matches_finite_differences() {

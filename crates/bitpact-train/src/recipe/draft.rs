@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use bitpact_graph::Graph;
+use bitpact_graph::{Graph, zoo};
+use bitpact_model::InputDescription;
 use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
@@ -169,6 +170,34 @@ impl Draft {
             self.set_network(&graph, origin);
         }
         Ok(())
+    }
+
+    /// Lays a short training at a low rate, which suits trained weights, over what files say.
+    pub fn fine_tune(&mut self) {
+        let text = include_str!("../../recipes/finetune.toml");
+        let own = Self::parse(text, "built-in finetune").expect("the built-in text is a part of a recipe");
+        for key in ["milestones", "lr_decay", "warmup_epochs", "clip_lr"] {
+            self.values.remove(key);
+        }
+        self.values.extend(own.values);
+    }
+
+    /// Sets `arch` to `graph`: by its name where the zoo has it, else as a network of one's own. `flag` is where it is
+    /// from.
+    pub fn set_graph(&mut self, graph: &Graph, flag: &str) {
+        self.set("arch", graph.name(), flag);
+        let of_zoo = zoo::build(graph.name(), graph.input(), graph.classes());
+        if of_zoo.and_then(Result::ok).as_ref() != Some(graph) {
+            self.set_network(graph, Origin::Flag(flag.to_owned()));
+        }
+    }
+
+    /// Sets what a pixel means, over what files say; `flag` is where it is from.
+    pub fn set_input(&mut self, input: &InputDescription, flag: &str) {
+        let zero_point: Vec<i64> = input.zero_point.iter().map(|&zero| zero.into()).collect();
+        let scale: Vec<f64> = input.scale.iter().map(|&scale| scale.into()).collect();
+        let table = [("zero_point".to_owned(), zero_point.into()), ("scale".to_owned(), scale.into())];
+        self.set("input", toml::Table::from_iter(table), flag);
     }
 
     /// Sets `arch` and `graph` to a network of one's own.

@@ -9,7 +9,7 @@ use toml::Value;
 use super::check::Range;
 use super::draft::{quoted, short, toml_message};
 use super::error::hint;
-use super::{Draft, Recipe, RecipeError};
+use super::{Draft, InputScale, Recipe, RecipeError};
 
 /// A key of a recipe. Its flag has the same name, with dashes.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ impl Key {
             Values::Bool => text.parse().map(Value::Boolean).map_err(|_| "expected true or false"),
             Values::List(..) => Ok(text.split(',').map(plain).collect::<Vec<_>>().into()),
             _ if self.name == "clip_init" => Ok(plain(text)),
+            _ if self.name == "input" => return InputScale::said(text),
             _ => Ok(text.into()),
         }
         .map_err(str::to_owned)

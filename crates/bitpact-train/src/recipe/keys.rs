@@ -156,8 +156,9 @@ keys! {
     limit_test: Option<usize> = Whole(1, COUNT), Unset, "N", "Only the first N test images", "";
     compare_float: bool = Bool, Is("false"), "BOOL",
         "Whether the float network is trained too, to compare with", ", into `float/` of the run's folder";
-    input: InputScale = Form("`{ zero_point, scale }` or `{ mean, std }`", check::input), Is("{ zero_point = 128, scale = 0.015625 }"), "",
-        "What a pixel p means to the network: x = scale * (p - zero_point)", "";
+    input: InputScale = Form("`{ zero_point, scale }` or `{ mean, std }`", check::input), Is("{ zero_point = 128, scale = 0.015625 }"), "NAME|MEAN/STD",
+        "What a pixel or code p means to the network: x = scale * (p - zero_point); `bits = 16` for the codes of arrays that have so many",
+        "; the flag takes a name (imagenet, cifar10, half for -1 to 1, unit for 0 to 1, raw255) or mean and deviation, such as 0.5/0.25";
     augment: Augmentation = Form("`{ pad, flip }`", check::augment), Is("{ pad = 0, flip = false }"), "",
         "Random crop of training images after padding with the zero point, random horizontal flip", "";
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

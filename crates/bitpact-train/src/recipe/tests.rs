@@ -459,3 +459,43 @@ fn a_flag_that_changes_nothing_is_a_warning_and_leaves_no_trace() {
     assert!(warnings.is_empty() && recipe.milestones.is_empty(), "{warnings:?}");
     recipe.check().unwrap();
 }
+
+#[test]
+fn every_built_in_recipe_can_be_made_a_fine_tuning() {
+    for name in BUILTIN_NAMES {
+        for bits in [None, Some("float"), Some("W8A8"), Some("W2A2")] {
+            let mut draft = Draft::open(name).unwrap();
+            draft.fine_tune();
+            if let Some(bits) = bits {
+                draft.set("bits", bits, "--bits");
+            }
+            let (recipe, warnings) = draft.finish_with_warnings().unwrap();
+            assert!(warnings.is_empty(), "{name}: {warnings:?}");
+            assert_eq!((recipe.epochs, recipe.lr, recipe.compare_float), (10, 0.01, false), "{name}");
+            assert!(recipe.milestones.is_empty() && recipe.clip_lr == 0.01, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_graph_and_a_meaning_of_pixels_can_be_those_of_a_file() {
+    let shape = Shape::new(32, 32, 3);
+    let graph = zoo::build("cnn", shape, 10).unwrap().unwrap();
+    let input = InputDescription { bits: 8, zero_point: vec![1, 2, 3], scale: vec![0.5, 0.25, 0.125] };
+    let mut draft = Draft::open("builtin").unwrap();
+    draft.set_graph(&graph, "--init-from");
+    draft.set_input(&input, "--init-from");
+    let recipe = draft.clone().finish().unwrap();
+    assert_eq!((recipe.arch.as_str(), &recipe.graph, recipe.input_description(3)), ("cnn", &None, input));
+    // One that the zoo has under this name for other images only.
+    let mut nodes = graph.nodes().to_vec();
+    nodes.remove(3);
+    nodes.iter_mut().flat_map(|node| &mut node.inputs).for_each(|input| *input -= usize::from(*input >= 3));
+    draft.set_graph(&Graph::new("cnn", nodes).unwrap(), "--init-from");
+    assert_eq!(draft.finish().unwrap().graph.unwrap().nodes().len(), graph.nodes().len() - 1);
+    let flag = Recipe::key("input").unwrap();
+    let mut draft = Draft::open("builtin").unwrap();
+    draft.set_flag(flag, "0.5,0.4,0.3/0.25".as_ref()).unwrap();
+    assert_eq!(draft.finish().unwrap().input_description(3).zero_point, [128, 102, 76]);
+    assert!(flag.check_flag("mnist".into()).unwrap_err().contains("imagenet, cifar10"));
+}

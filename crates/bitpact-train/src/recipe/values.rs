@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bitpact_graph::BitSpec;
+use bitpact_model::Pixels;
 use serde::{Deserialize, Serialize};
 
 use super::draft::short;
@@ -57,16 +58,23 @@ pub enum Precision {
     Bf16,
 }
 
-/// Scale and zero point of pixels: the network reads pixel p of channel c as `x = scale[c] * (p - zero_point[c])`. One
-/// number stands for all channels.
+/// Scale and zero point of pixels, or of the codes of an array: the network reads code p of channel c as
+/// `x = scale[c] * (p - zero_point[c])`. One number stands for all channels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InputScale {
-    /// The pixel that stands for 0.
+    /// Bits of a code: 8, or 16 where the data set has such.
+    #[serde(skip_serializing_if = "is_eight")]
+    pub bits: u8,
+    /// The code that stands for 0.
     #[serde(serialize_with = "one_or_each")]
-    pub zero_point: Vec<u8>,
+    pub zero_point: Vec<u16>,
     /// Real value of one step of a pixel.
     #[serde(serialize_with = "one_or_each")]
     pub scale: Vec<f64>,
+}
+
+fn is_eight(bits: &u8) -> bool {
+    *bits == 8
 }
 
 /// A list, or its number where there is one alone.
@@ -80,7 +88,7 @@ fn one_or_each<T: Serialize, S: serde::Serializer>(values: &[T], serializer: S) 
 impl Default for InputScale {
     /// (p - 128) / 64: about zero mean and unit deviation on photographs.
     fn default() -> Self {
-        Self { zero_point: vec![128], scale: vec![1.0 / 64.0] }
+        Self { bits: 8, zero_point: vec![128], scale: vec![1.0 / 64.0] }
     }
 }
 
@@ -94,12 +102,15 @@ impl<'de> Deserialize<'de> for InputScale {
 impl InputScale {
     /// Reads the table of a recipe: `zero_point` and `scale`, or `mean` and `std` of pixels from 0 to 1 as PyTorch's
     /// `Normalize` takes them, each a number or a list with one a channel. `x = (p / 255 - mean) / std` is
-    /// `scale = 1 / (255 std)` and the zero point 255 mean, rounded to a pixel.
+    /// `scale = 1 / (255 std)` and the zero point 255 mean, rounded to a pixel. `bits = 16` stands beside either, and
+    /// then 65,535 for 255.
     ///
     /// # Errors
     /// What is wrong, and what was expected.
     pub(super) fn parse(table: &toml::Table) -> Result<Self, String> {
-        if let Some(key) = table.keys().find(|key| !["zero_point", "scale", "mean", "std"].contains(&key.as_str())) {
+        if let Some(key) =
+            table.keys().find(|key| !["bits", "zero_point", "scale", "mean", "std"].contains(&key.as_str()))
+        {
             return Err(format!("has the key `{key}`: expected `zero_point` and `scale`, or `mean` and `std`"));
         }
         let read = |key: &str, expected: &str, holds: &dyn Fn(f64) -> bool| -> Result<Option<Vec<f64>>, String> {
@@ -114,20 +125,30 @@ impl InputScale {
                 None => Err(format!("has {key} = {}: expected {expected}, or a list of them", short(value))),
             }
         };
-        let zero_point =
-            read("zero_point", "a whole number from 0 to 255", &|v| (0.0..=255.0).contains(&v) && v.fract() == 0.0)?;
+        let bits = match table.get("bits").map(|bits| (bits, bits.as_integer())) {
+            None | Some((_, Some(8))) => 8,
+            Some((_, Some(16))) => 16,
+            Some((bits, _)) => return Err(format!("has bits = {}: expected 8 or 16", short(bits))),
+        };
+        let (largest, expected) = match bits {
+            16 => (65535.0, "a whole number from 0 to 65535"),
+            _ => (255.0, "a whole number from 0 to 255"),
+        };
+        let zero_point = read("zero_point", expected, &|v| (0.0..=largest).contains(&v) && v.fract() == 0.0)?;
         let scale = read("scale", "a number from 1e-9 to 1e9", &|v| v > 1e-9 && v <= 1e9)?;
         let mean = read("mean", "a number from 0 to 1", &|v| (0.0..=1.0).contains(&v))?;
         let std = read("std", "a number from 1e-6 to 1e6", &|v| (1e-6..=1e6).contains(&v))?;
         let usual = Self::default();
         let input = match (mean, std) {
             (None, None) => Self {
-                zero_point: zero_point.map_or(usual.zero_point, |all| all.iter().map(|&v| v as u8).collect()),
+                bits,
+                zero_point: zero_point.map_or(usual.zero_point, |all| all.iter().map(|&v| v as u16).collect()),
                 scale: scale.unwrap_or(usual.scale),
             },
             (Some(mean), Some(std)) if zero_point.is_none() && scale.is_none() => Self {
-                zero_point: mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect(),
-                scale: std.iter().map(|std| 1.0 / (255.0 * std)).collect(),
+                bits,
+                zero_point: mean.iter().map(|mean| (largest * mean).round_ties_even() as u16).collect(),
+                scale: std.iter().map(|std| 1.0 / (largest * std)).collect(),
             },
             _ => {
                 return Err(
@@ -141,6 +162,12 @@ impl InputScale {
             }
             _ => Ok(input),
         }
+    }
+
+    /// The table that the argument of a flag stands for ([`Pixels::parse`]).
+    pub(super) fn said(text: &str) -> Result<toml::Value, String> {
+        let Pixels { mean, std } = Pixels::parse(text)?;
+        Ok(toml::Table::from_iter([("mean".to_owned(), mean.into()), ("std".to_owned(), std.into())]).into())
     }
 
     /// The number of channels that are told apart; `None` where one number stands for all.

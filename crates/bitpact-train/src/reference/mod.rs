@@ -184,14 +184,14 @@ impl ReferenceBackend {
     /// The image: pixels less their zero point. The scale of a pixel is the weights' matter.
     fn image_codes(&mut self, fill: Fill) -> Value {
         let Shape { h, w, c } = self.graph.input();
-        let place = Placement { offset: 0, row_stride: w * c, pixel_stride: c };
+        let bytes = self.pixels.code_bytes();
+        let place = Placement { offset: 0, row_stride: w * c * bytes, pixel_stride: c * bytes };
         let mut codes = Vec::with_capacity(self.images * h * w * c);
         for (i, label) in self.labels[..self.images].iter_mut().enumerate() {
-            let mut image = vec![0; h * w * c];
+            let mut image = vec![0; h * w * c * bytes];
             *label = fill(i, &mut image, place);
-            codes.extend(
-                image.iter().zip(self.pixels.zero_point.iter().cycle()).map(|(&p, &z)| i32::from(p) - i32::from(z)),
-            );
+            let zeros = self.pixels.zero_point.iter().cycle();
+            codes.extend(self.pixels.codes(&image).zip(zeros).map(|(q, &zero)| i32::from(q) - i32::from(zero)));
         }
         Value::Codes { codes, scale: 1.0 }
     }

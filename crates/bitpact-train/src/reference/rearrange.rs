@@ -129,8 +129,9 @@ impl ReferenceBackend {
         vec![g.iter().zip(self.kept(id)).map(|(g, factor)| g * factor).collect()]
     }
 
-    /// The factor of every element: 0 with the probability of the rate, else `1 / (1 - rate)`. An element draws by the step's key, the
-    /// node's name, its image, and its number in an image whose channels are filled up to a multiple of 16.
+    /// The factor of every element: 0 with the probability of the rate, else `1 / (1 - rate)`. An element draws by the
+    /// step's key, the node's name, its image, and its number in an image whose channels are filled up to a multiple of
+    /// 16.
     fn kept(&self, id: NodeId) -> Vec<f32> {
         let Op::Dropout { rate } = self.graph.node(id).op else { unreachable!("a dropout") };
         let (rate, shape) = (rate as f32, self.graph.shape(id));

@@ -21,6 +21,8 @@ type Tensors = BTreeMap<String, Tensor>;
 struct Pair {
     graph: Graph,
     plan: QuantPlan,
+    /// Rows, columns and bytes of a pixel of an example.
+    bytes: Shape,
     start: Tensors,
     fused: CpuBackend,
     reference: ReferenceBackend,
@@ -29,6 +31,8 @@ struct Pair {
 impl Pair {
     fn new(form: Form, choices: &mut Choices) -> Self {
         let (graph, plan) = network_of(form, choices);
+        let graph = graph.main_part().unwrap_or(graph);
+        let plan = plan.restricted(&graph);
         Self::of(graph, plan, choices)
     }
 
@@ -36,19 +40,26 @@ impl Pair {
         let c = graph.input().c;
         let input = match choices.one_in(2) {
             false => InputDescription::uniform(c, 128, 1.0 / 64.0),
+            true if choices.one_in(4) => InputDescription {
+                bits: 16,
+                zero_point: (0..c).map(|_| choices.below(1 << 16) as u16).collect(),
+                scale: (0..c).map(|_| 2e-5 + 1e-5 * choices.below(10) as f32).collect(),
+            },
             true => InputDescription {
-                zero_point: (0..c).map(|_| choices.below(256) as u8).collect(),
+                bits: 8,
+                zero_point: (0..c).map(|_| choices.below(256) as u16).collect(),
                 scale: (0..c).map(|_| 0.005 + 0.002 * choices.below(10) as f32).collect(),
             },
         };
-        let (isa, threads) = (choices.of(&Isa::available()), 1 + choices.below(2));
+        let (isa, threads) = (choices.of(&bitpact_kernels::testing::paths()), 1 + choices.below(2));
         let spec = BackendSpec { isa, threads, ..BackendSpec::new(&graph, &plan, &input, BATCH) };
         let (fused, mut reference) = (CpuBackend::new(&spec).unwrap(), ReferenceBackend::new(&spec).unwrap());
-        reference.noise.inexact = inexact(&graph, &plan);
+        reference.noise.inexact = inexact(&graph, &plan, input.bits);
+        let bytes = Shape { c: c * input.code_bytes(), ..graph.input() };
         let names = (0..graph.classes()).map(|c| c.to_string()).collect();
         let seed = choices.below(1 << 20) as u64;
         let start = Model::random(graph.clone(), plan.clone(), input, names, seed).unwrap().tensors;
-        let mut pair = Self { graph, plan, start, fused, reference };
+        let mut pair = Self { graph, plan, bytes, start, fused, reference };
         pair.load();
         pair
     }
@@ -105,9 +116,9 @@ impl Pair {
 }
 
 /// Which nodes give sums of real numbers, which the fused plan rounds to float32 as it goes.
-fn inexact(graph: &Graph, plan: &QuantPlan) -> Vec<bool> {
+fn inexact(graph: &Graph, plan: &QuantPlan, input_bits: u8) -> Vec<bool> {
     let gives_codes = |id: NodeId| match graph.node(id).op {
-        Op::Input { .. } => true,
+        Op::Input { .. } => input_bits == 8,
         Op::Act { .. } | Op::MaxPool(_) | Op::Concat | Op::View(_) | Op::Subsample { .. } => {
             !plan.is_float() && !graph.source_acts(id).is_empty()
         }
@@ -125,7 +136,7 @@ fn inexact(graph: &Graph, plan: &QuantPlan) -> Vec<bool> {
     inexact
 }
 
-/// Images of `shape`, and labels, that depend on their number.
+/// Images of `shape`, its channels bytes, and labels, that depend on their number.
 fn fill(shape: Shape, classes: usize) -> impl Fn(usize, &mut [u8], Placement) -> usize + Sync {
     move |i, image, place| {
         let key = Key::new(99).at(i as u64);
@@ -156,7 +167,7 @@ fn check_step(form: Form, choices: &mut Choices) -> Result<Option<(usize, usize)
 }
 
 fn check_pair(mut pair: Pair, choices: &mut Choices) -> Result<Option<(usize, usize)>, TestCaseError> {
-    let fill = fill(pair.graph.input(), pair.graph.classes());
+    let fill = fill(pair.bytes, pair.graph.classes());
     let logits: Vec<f32> = (0..BATCH * pair.graph.classes()).map(|i| Key::new(4).normal(i as u64)).collect();
     let teacher = TeacherInput { logits: &logits, temperature: 3.0, weight: 0.4 };
     let loss = LossInput {
@@ -320,7 +331,7 @@ fn what_float32_cannot_hold_is_an_error_and_no_update() {
     ];
     for (tensors, what) in cases {
         let (mut fused, mut reference) = (CpuBackend::new(&spec).unwrap(), ReferenceBackend::new(&spec).unwrap());
-        reference.noise.inexact = inexact(&graph, &plan);
+        reference.noise.inexact = inexact(&graph, &plan, 8);
         for backend in [&mut fused as &mut dyn TrainBackend, &mut reference] {
             backend.load(&tensors, None).unwrap();
             let error = backend.step(&StepInput { lr: 0.1, fill: &fill(graph.input(), 3), ..StepInput::default() });
@@ -344,7 +355,7 @@ fn other_forwards_are_the_references() {
             continue;
         }
         exact += 1;
-        let fill = fill(pair.graph.input(), pair.graph.classes());
+        let fill = fill(pair.bytes, pair.graph.classes());
         let clips = pair.fused.calibrate(97.0, &fill).unwrap();
         assert_eq!(clips, pair.reference.calibrate(97.0, &fill).unwrap(), "{seed}");
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0));

@@ -26,9 +26,9 @@ pub(crate) struct Batches<'a> {
 
 impl<'a> Batches<'a> {
     pub(crate) fn new(setup: &Setup, dataset: &'a dyn Dataset) -> Self {
-        let (recipe, fill) = (&setup.recipe, &setup.input.zero_point);
+        let (recipe, fill) = (&setup.recipe, setup.input.zero_bytes());
         let augment = Augment { pad: recipe.augment.pad, flip: recipe.augment.flip, fill: fill.clone() };
-        let cutout = Cutout { size: recipe.cutout, fill: fill.clone() };
+        let cutout = Cutout { size: recipe.cutout, fill };
         Self { dataset, augment, cutout, mixup: recipe.mixup, seed: recipe.seed }
     }
 
@@ -58,12 +58,12 @@ impl<'a> Batches<'a> {
         let write = |i: usize, out: &mut [u8], place: Placement| {
             let index = indices[i] as usize;
             self.write(epoch, index, out, place);
-            let shape = self.dataset.image_shape();
+            let shape = self.dataset.bytes_shape();
             self.cutout.apply(augment_key(self.seed, epoch, index as u64), shape, out, place);
         };
         write(i, out, place);
         if let Some(share) = mixup {
-            let shape = self.dataset.image_shape();
+            let shape = self.dataset.bytes_shape();
             PARTNER.with_borrow_mut(|partner| {
                 partner.resize(shape.len(), 0);
                 write(indices.len() - 1 - i, partner, Placement::dense(shape));
@@ -101,7 +101,7 @@ pub(super) fn fill_plain(dataset: &dyn Dataset, index: usize, out: &mut [u8], pl
 }
 
 fn with_image(dataset: &dyn Dataset, index: usize, f: impl FnOnce(&[u8], ImageShape)) {
-    let shape = dataset.image_shape();
+    let shape = dataset.bytes_shape();
     IMAGE.with_borrow_mut(|image| {
         image.resize(shape.len(), 0);
         dataset.image(index, image);

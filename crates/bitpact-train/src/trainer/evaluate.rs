@@ -55,7 +55,8 @@ impl From<Accuracy> for Evaluation {
 /// counted.
 ///
 /// # Errors
-/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that differs.
+/// Images of another shape or with other classes than the network, a network the engine refuses, or a code that
+/// differs.
 pub fn evaluate_integer(
     model: &IntegerModel,
     dataset: &dyn Dataset,
@@ -77,12 +78,17 @@ pub fn evaluate_integer(
         );
         return Err(RunError::Images { half: "test", what });
     }
+    if dataset.code_bits() != model.input.bits {
+        let what = format!("codes of {} bits, but the network reads {}", dataset.code_bits(), model.input.bits);
+        return Err(RunError::Images { half: "test", what });
+    }
+    let image = dataset.bytes_shape().len();
     check_output(dataset, model.output_shape()).map_err(|what| RunError::Images { half: "test", what })?;
     let mut executor = Executor::new(model, ExecOptions { isa, threads })?;
     let macs: u64 = executor.layers().map(|(_, _, macs)| macs).sum();
     let proved = (PROVED_MACS / macs.max(1)).clamp(1, PROVED_IMAGES).min(images as u64) as usize;
     let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
-        range.zip(pixels.chunks_exact_mut(shape.len())).for_each(|(i, image)| dataset.image(i, image));
+        range.zip(pixels.chunks_exact_mut(image)).for_each(|(i, image)| dataset.image(i, image));
     };
     let path = VerifyOptions { isas: vec![isa], threads: vec![threads], probes: false };
     if let Some(difference) = verify(model, &path, proved, fill, |_| ())?.first {
@@ -92,7 +98,7 @@ pub fn evaluate_integer(
         return Ok(evaluate_dense(model, &mut executor, dataset, batch_size, &fill, told));
     }
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8], labels: &mut [usize]| {
-        for ((i, image), label) in range.zip(pixels.chunks_exact_mut(shape.len())).zip(labels) {
+        for ((i, image), label) in range.zip(pixels.chunks_exact_mut(image)).zip(labels) {
             dataset.image(i, image);
             *label = dataset.label(i);
         }
@@ -111,7 +117,7 @@ fn evaluate_dense(
 ) -> Evaluation {
     let (images, n) = (dataset.len(), executor.output_len());
     let batch_size = batch_size.clamp(1, images.max(1));
-    let scale = model.layers.last().map_or(1.0, |layer| layer.scale);
+    let scale = model.output_scale();
     let kind = dataset.target_kind();
     let mut meter = Meter::new(kind, model.output_shape().c);
     let (mut pixels, mut outputs) = (vec![0; batch_size * executor.image_len()], vec![0; batch_size * n]);

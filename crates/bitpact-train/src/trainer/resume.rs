@@ -23,7 +23,7 @@ pub(super) fn fingerprint(images: &dyn Dataset) -> u32 {
     for i in 0..n {
         crc.update(&(images.label(i) as u32).to_le_bytes());
     }
-    let mut pixels = vec![0; images.image_shape().len()];
+    let mut pixels = vec![0; images.bytes_shape().len()];
     let counted = if n.saturating_mul(pixels.len()) <= WHOLE { n } else { n.min(SAMPLED) };
     for i in 0..counted {
         images.image((i as u64 * n as u64 / counted as u64) as usize, &mut pixels);

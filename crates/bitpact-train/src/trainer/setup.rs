@@ -38,8 +38,9 @@ impl Setup {
     /// Resolves `recipe` for `images`.
     ///
     /// # Errors
-    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes, labels out of range, an empty half,
-    /// fewer training images than a batch, a teacher for other images or classes, or a network that conversion refuses.
+    /// A recipe with a value it cannot have, a network or bits that do not fit, halves that differ in shape or classes,
+    /// labels out of range, an empty half, fewer training images than a batch, a teacher for other images or classes,
+    /// or a network that conversion refuses.
     pub fn new(recipe: &Recipe, images: &Images<'_>) -> Result<Self, RunError> {
         recipe.check()?;
         let shape = images.train.image_shape();
@@ -64,6 +65,15 @@ impl Setup {
         check_overrides(recipe, &graph)?;
         check_sizes(recipe, shape)?;
         let input = recipe.input_description(shape.c);
+        if [images.train, images.test].iter().any(|half| half.code_bits() != input.bits) {
+            let bits = images.train.code_bits();
+            let what = format!("codes of {bits} bits, but the recipe's input has {}: set input.bits", input.bits);
+            return Err(RunError::Images { half: "training", what });
+        }
+        if input.bits != 8 && recipe.mixup > 0.0 {
+            let what = "codes of 16 bits, which mixup does not mix: leave it out".to_owned();
+            return Err(RunError::Images { half: "training", what });
+        }
         for plan in plans.iter().filter(|plan| !plan.is_float()) {
             check_integer_form(&graph, plan, &input, &class_names, recipe.seed)?;
         }

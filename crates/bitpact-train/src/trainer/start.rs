@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bitpact_core::{ALPHA_MIN, largest_clip};
 use bitpact_data::epoch_order;
-use bitpact_model::Tensor;
+use bitpact_model::{Tensor, convert};
 
+use super::evaluate::{CHUNK, evaluate_integer, evaluate_simulated};
 use super::progress::Progress;
 use super::resume::fingerprint;
 use super::{Event, RunError, State, Trainer};
@@ -61,6 +62,9 @@ impl Trainer<'_> {
             let tensors = backend.tensors();
             backend.load(&tensors, None)?;
         }
+        if !repeatable {
+            self.tell_accuracy(backend)?;
+        }
         let progress = Progress {
             train_images: self.images.train.len() as u64,
             test_images: self.images.test.len() as u64,
@@ -74,6 +78,21 @@ impl Trainer<'_> {
             self.folder.write_config(&self.setup.recipe)?;
         }
         Ok(state)
+    }
+
+    /// Measures the network as an epoch's end does: its integers, or its floats where it has none.
+    fn tell_accuracy(&mut self, backend: &mut dyn TrainBackend) -> Result<(), RunError> {
+        let (test, is_float) = (self.images.test, self.setup.plan.is_float());
+        let observer = &mut *self.options.observer;
+        let mut told = |done, images| observer(Event::Evaluating { simulated: is_float, done, images });
+        let evaluation = if is_float {
+            evaluate_simulated(backend, test, &mut told)?
+        } else {
+            let integers = convert(&self.setup.model(backend.tensors()))?.model;
+            evaluate_integer(&integers, test, self.options.isa, self.options.threads, CHUNK, &mut told)?
+        };
+        observer(Event::Before(&evaluation));
+        Ok(())
     }
 
     /// From how many batches running statistics are estimated anew after weights were taken: those of the file belong

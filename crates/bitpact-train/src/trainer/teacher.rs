@@ -5,7 +5,7 @@ use std::path::Path;
 use bitpact_data::Dataset;
 use bitpact_graph::Shape;
 use bitpact_kernels::Isa;
-use bitpact_model::{Checkpoint, Model};
+use bitpact_model::{Checkpoint, Model, are_numbers};
 
 use super::RunError;
 use crate::run_folder::LAST;
@@ -32,8 +32,8 @@ impl Teacher {
         if reads != shape {
             return misfit(format!("it reads images of {reads}, the training images are {shape}"));
         }
-        if model.class_names != images.class_names() {
-            let (own, others) = (model.class_names.len(), images.class_names().len());
+        let (own, others) = (model.class_names.len(), images.class_names().len());
+        if own != others || (model.class_names != images.class_names() && !are_numbers(&model.class_names)) {
             return misfit(match own == others {
                 true => "its classes have other names than those of the training images".to_owned(),
                 false => format!("it knows {own} classes, the training images have {others}"),

@@ -148,7 +148,7 @@ fn simulate(args: &Args) -> Result<()> {
         return Err(Usage(format!("--layer: expected a layer with weights: {known}")).into());
     };
     // A picture of every brightness, the same on every machine.
-    let pixels: Vec<u8> = (0..model.input_shape.elements()).map(|i| (i * 37 % 251) as u8).collect();
+    let pixels: Vec<u8> = (0..model.example_bytes()).map(|i| (i * 37 % 251) as u8).collect();
     let trace = Interpreter::new(&model).run(&pixels);
     let side = usize::from(args.array);
     let outcome = area::check_layer(&model, layer, &pixels, &trace.tensors, side, side)

@@ -176,7 +176,7 @@ fn cell(args: &Args, name: &str) -> Result<Cell> {
 
 /// All images, their classes and the exact integers' logits.
 fn images(model: &IntegerModel, test: &dyn Dataset, machine: Machine) -> Result<Images> {
-    let length = model.input_shape.elements();
+    let length = model.example_bytes();
     let mut pixels = vec![0; test.len() * length];
     pixels.chunks_exact_mut(length).enumerate().for_each(|(i, image)| test.image(i, image));
     let engine = Engine::new(model, ExecOptions { isa: machine.isa, threads: machine.threads })?;

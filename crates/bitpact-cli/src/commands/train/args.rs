@@ -20,6 +20,7 @@ Examples:
   bitpact train --dataset cifar10 --data cifar-10-batches-bin --bits W2A2 --epochs 20
   bitpact train --dataset fashion-mnist --data data
   bitpact train my-recipe.toml --lr 0.05 --seed 2 --output runs/second
+  bitpact train --init-from resnet20.th --dataset cifar10 --data DIR --bits W4A4 --epochs 10
   bitpact train --resume runs/second
 
 Built-in recipes: builtin (the default), cifar10-resnet20 (the PACT paper's hyper-parameters),
@@ -36,7 +37,8 @@ pub(crate) struct Args {
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Start from the weights of a checkpoint or of a safetensors file with PyTorch's names
+    /// Start from trained weights: a checkpoint, or a PyTorch, safetensors or ONNX file. Where no recipe is named, the
+    /// network and what a pixel means are the file's, and training is short and at a low rate
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub(super) init_from: Option<PathBuf>,
     /// Take the weights of --init-from even if they were trained on pixels of another meaning

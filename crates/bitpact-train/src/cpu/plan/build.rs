@@ -35,7 +35,6 @@ struct Builder<'a> {
     /// Value of each layer's output node.
     value_of: Vec<Option<ValueId>>,
     steps: Vec<StageStep>,
-    zero_point: &'a [u8],
 }
 
 impl StepPlan {
@@ -69,16 +68,19 @@ impl StepPlan {
             values: Vec::new(),
             value_of: vec![None; graph.nodes().len()],
             steps: Vec::with_capacity(layers.len()),
-            zero_point: &input.zero_point,
         };
         let shape = graph.input();
-        let cs = if c <= 4 { 4 } else { c.next_multiple_of(16) };
+        let cs = if c <= 4 && input.bits == 8 { 4 } else { c.next_multiple_of(16) };
         let layout = Layout::with_cs(shape.h, shape.w, c, cs, b.border(0));
-        let mut pixels = Aligned::<u8>::zeroed(batch * layout.len());
-        for pixel in pixels.chunks_exact_mut(cs) {
-            pixel[..c].copy_from_slice(&input.zero_point);
-        }
-        b.add_value(0, layout, Source::Pixels, Store::Codes(pixels));
+        let (source, store) = if input.bits == 8 {
+            let mut pixels = Aligned::<u8>::zeroed(batch * layout.len());
+            let zeros = input.zero_bytes();
+            pixels.chunks_exact_mut(cs).for_each(|pixel| pixel[..c].copy_from_slice(&zeros));
+            (Source::Pixels, Store::Codes(pixels))
+        } else {
+            (Source::Array, Store::Real(Aligned::zeroed(batch * layout.len())))
+        };
+        b.add_value(0, layout, source, store);
         for layer in &layers {
             b.layer(layer);
         }
@@ -195,7 +197,7 @@ impl Builder<'_> {
     /// Memory of a tensor whose codes are `zero`.
     fn store(&self, source: Source, layout: Layout, zero: u8) -> Store {
         let n = self.batch * layout.len();
-        if source == Source::Real {
+        if source.is_real() {
             return Store::Real(Aligned::zeroed(n));
         }
         let mut codes = Aligned::zeroed(n);
@@ -467,7 +469,7 @@ impl Builder<'_> {
         let [kh, kw] = window.kernel;
         let to = Shape { c: value.layout.c * kh * kw, ..self.graph.shape(id) };
         let zeros = match value.source {
-            Source::Pixels => self.zero_point.to_vec(),
+            Source::Pixels => self.input.zero_bytes(),
             source => vec![source.zero_code(); value.layout.c],
         };
         let gather = Gather::columns(value, window, &zeros, to);

@@ -28,7 +28,7 @@ impl Product {
             None => self.folded.iter_mut().zip(w).for_each(|(to, w)| *to = *w),
             Some(order) => self.folded.iter_mut().zip(order).for_each(|(to, &at)| *to = w[at]),
         }
-        if self.source == Source::Pixels {
+        if self.source.is_input() {
             self.folded.iter_mut().zip(channels).for_each(|(w, channel)| *w *= pixels.scale[channel]);
         }
         if !self.folded.is_empty() {
@@ -39,7 +39,7 @@ impl Product {
         if let Some(spec) = &self.spec {
             let scales = &mut self.scales[..spec.scales_len(cout)];
             if let Some(step) = self.step {
-                let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
+                let unit = if self.source.is_input() { pixels.mean_scale() } else { 1.0 };
                 self.steps.iter_mut().zip(params.value(step)).for_each(|(to, s)| *to = s * unit);
             }
             if spec.needs_tanh() {
@@ -62,7 +62,7 @@ impl Product {
                 if self.source == Source::Pixels || zero > 0 {
                     init[..cout].fill(0);
                     for (i, (&q, channel)) in self.codes.iter().zip(channels).enumerate() {
-                        let zero = if self.source == Source::Pixels { pixels.zero_point[channel] } else { zero };
+                        let zero = if self.source == Source::Pixels { pixels.zero_point[channel] } else { zero.into() };
                         init[i / per_out] -= i32::from(q) * i32::from(zero);
                     }
                 }
@@ -123,7 +123,7 @@ impl Product {
             }
             None => grad.copy_from_slice(dwq),
         }
-        if self.source == Source::Pixels {
+        if self.source.is_input() {
             grad.iter_mut().zip(self.input_channels()).for_each(|(g, channel)| *g *= pixels.scale[channel]);
         }
         if let Some(order) = &self.order {
@@ -134,7 +134,7 @@ impl Product {
 
     /// dL/dstep of the learned steps into their `grad`.
     pub(in crate::cpu) fn step_gradient(&self, pixels: &InputDescription, grad: &mut [f32]) {
-        let unit = if self.source == Source::Pixels { pixels.mean_scale() } else { 1.0 };
+        let unit = if self.source.is_input() { pixels.mean_scale() } else { 1.0 };
         grad.iter_mut().zip(&self.dsteps).for_each(|(to, d)| *to = d * unit);
     }
 }

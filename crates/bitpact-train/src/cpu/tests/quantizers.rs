@@ -204,7 +204,7 @@ fn channels_with_one_clip_value_are_the_layer() {
     for graph in networks() {
         for act_quant in [ActQuant::Pact, ActQuant::PactPlus] {
             let layer = QuantConfig { clip_scale: Granularity::Layer, ..by_channel(3, act_quant) };
-            for isa in Isa::available() {
+            for isa in bitpact_kernels::testing::paths() {
                 let mut one = backend(&graph, &layer, isa, 2);
                 let mut own = backend(&graph, &by_channel(3, act_quant), isa, 2);
                 assert_eq!(step(&mut one, 0.0).loss, step(&mut own, 0.0).loss, "{} {isa}", graph.name());

@@ -61,7 +61,7 @@ fn without_dropout() -> impl Iterator<Item = Graph> {
 #[test]
 fn bfloat16_gradients_stay_within_their_rounding() {
     for graph in without_dropout() {
-        for isa in Isa::available() {
+        for isa in bitpact_kernels::testing::paths() {
             let mut exact = rounded(&graph, "W4A4", Gradients::Fp32, isa, 2);
             let start = exact.tensors();
             let exact = gradients(&mut exact, &start, 1);
@@ -87,7 +87,7 @@ fn float_networks_in_bfloat16_are_the_references_and_are_evaluated_in_float32() 
         let input = InputDescription::uniform(graph.input().c, 128, 1.0 / 64.0);
         let spec = BackendSpec { gradients: Gradients::Bf16, ..BackendSpec::new(&graph, &plan, &input, BATCH) };
         let mut reference = ReferenceBackend::new(&spec).unwrap();
-        for isa in Isa::available() {
+        for isa in bitpact_kernels::testing::paths() {
             let [mut exact, mut near] = [Gradients::Fp32, Gradients::Bf16].map(|g| rounded(&graph, "float", g, isa, 2));
             let (start, fill) = (exact.tensors(), filler(exact.input_shape(), exact.graph.classes()));
             let exact = gradients(&mut exact, &start, 1);
@@ -149,7 +149,7 @@ fn eight_bit_gradients_have_no_bias() {
 fn rounded_gradients_do_not_depend_on_the_number_of_threads() {
     for graph in networks() {
         for format in FORMATS {
-            for isa in Isa::available() {
+            for isa in bitpact_kernels::testing::paths() {
                 let run = |threads| {
                     let mut backend = rounded(&graph, "W4A4", format, isa, threads);
                     let losses: Vec<f64> = (0..3).map(|_| step(&mut backend, 0.05).loss).collect();
@@ -179,8 +179,8 @@ fn each_product(backend: &mut CpuBackend, mut f: impl FnMut(&mut Product)) {
 fn block_by_block_or_chunk_by_chunk_weight_gradients_are_the_same() {
     for gradient in [Gradients::Fp32, Gradients::Bf16, Gradients::Int8] {
         let mut by_itself = [0; 2];
-        for (graph, isa) in
-            without_dropout().flat_map(|g| Isa::available().into_iter().map(move |isa| (g.clone(), isa)))
+        for (graph, isa) in without_dropout()
+            .flat_map(|g| bitpact_kernels::testing::paths().into_iter().map(move |isa| (g.clone(), isa)))
         {
             let mut run = |sums: WeightSums| {
                 let mut backend = rounded(&graph, "W4A4", gradient, isa, 2);

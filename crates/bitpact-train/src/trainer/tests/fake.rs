@@ -30,7 +30,7 @@ impl FakeBackend {
             batch_size: setup.recipe.batch_size,
             shape: input,
             classes: setup.graph.classes(),
-            zero_point: setup.input.zero_point[0],
+            zero_point: setup.input.zero_bytes()[0],
             is_float: setup.plan.is_float(),
             levels: 16,
             tensors: BTreeMap::new(),

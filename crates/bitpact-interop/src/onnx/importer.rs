@@ -1,0 +1,565 @@
+//! Reads the graph of a file node by node.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::rc::Rc;
+
+use bitpact_core::{Bits, Function};
+use bitpact_graph::{NodeId, Op, Padding, Shape};
+use bitpact_model::InputDescription;
+
+use super::build::Builder;
+use super::layout::{Axis, Layout};
+use super::node::NodeView;
+use super::refusal::{Refusal, message};
+use super::tensor::{self, Array, Steps};
+use super::value::{Affine, Form, Lazy, Tensor, Value};
+use super::{finish, fold, names, ops, proto};
+use crate::{ImportOptions, Imported, InteropError, Pixels};
+
+/// Oldest version of ONNX's operators that is read.
+const OLDEST: i64 = 7;
+
+/// What is known while a graph is read.
+pub(super) struct Importer<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) builder: Builder,
+    values: HashMap<&'a str, Value>,
+    /// Nodes that read a name.
+    readers: HashMap<&'a str, Vec<&'a proto::Node>>,
+    /// Forms that were done, with the nodes that do them.
+    done: Vec<(NodeId, Form, NodeId)>,
+    /// Images at once that the file counts on.
+    pub(super) batch: usize,
+    /// What a pixel means to the file's input.
+    pixels: InputDescription,
+    /// What is done to the image by the meaning of its pixels; `None` before anything reads it.
+    pub(super) image: Option<Affine>,
+    pub(super) notes: Vec<String>,
+    /// Whether tensors of the network are codes in the file.
+    pub(super) is_quantized: bool,
+    /// Codes that ours cannot be.
+    pub(super) unfit: Vec<String>,
+    /// Whether the meaning of pixels was given.
+    has_pixels: bool,
+}
+
+/// The network of a file's message.
+pub(super) fn import(
+    model: &proto::Model,
+    name: &str,
+    folder: &Path,
+    path: &Path,
+    options: &ImportOptions,
+) -> Result<Imported, InteropError> {
+    let wrong = |what: String| InteropError::file(path, what);
+    let graph = model.graph.as_ref().ok_or_else(|| wrong("has no graph".to_owned()))?;
+    let opset = opset(model).map_err(wrong)?;
+    let mut notes = Vec::new();
+    let (input, sizes) = input(graph, options).map_err(wrong)?;
+    let (layout, batch, shape) = input_layout(graph, input, &sizes, options).map_err(wrong)?;
+    let named = || Pixels::named(Pixels::usual(shape.c)).expect("a usual meaning has a name");
+    let pixels = options.pixels.clone().unwrap_or_else(named).describe(shape.c).map_err(wrong)?;
+    if options.pixels.is_none() {
+        notes.push(format!(
+            "pixels are taken to mean `{}`; --input or --mean and --std say otherwise",
+            Pixels::usual(shape.c)
+        ));
+    }
+    let mut importer = Importer {
+        folder,
+        builder: Builder::default(),
+        values: HashMap::new(),
+        readers: HashMap::new(),
+        done: Vec::new(),
+        batch,
+        pixels,
+        image: None,
+        notes,
+        is_quantized: false,
+        unfit: Vec::new(),
+        has_pixels: options.pixels.is_some(),
+    };
+    importer.start(graph, input, layout, shape).map_err(wrong)?;
+    let refusals = importer.nodes(graph, opset).map_err(wrong)?;
+    if !refusals.is_empty() {
+        return Err(wrong(message(&refusals)));
+    }
+    let output = importer.output(graph).map_err(wrong)?;
+    let graph_name = graph.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(name);
+    let graph_name: String = graph_name.chars().filter(|c| !c.is_control()).take(100).collect();
+    let Importer { builder, pixels, image, notes, is_quantized, unfit, .. } = importer;
+    let pixels = image.map_or(Ok(pixels.clone()), |image| described(&pixels, &image)).map_err(wrong)?;
+    let parts = finish::Parts { name: graph_name, builder, output, pixels, notes, is_quantized, unfit };
+    parts.model(path, options)
+}
+
+/// Version of ONNX's own operators.
+fn opset(model: &proto::Model) -> Result<i64, String> {
+    let own = |set: &&proto::OperatorSet| matches!(set.domain.as_deref(), None | Some("" | "ai.onnx"));
+    match model.opset_import.iter().find(own).and_then(|set| set.version) {
+        Some(version) if version >= OLDEST => Ok(version),
+        Some(version) => Err(format!("has operators of version {version}, expected {OLDEST} or newer: export it anew")),
+        None => Err("does not say which version of ONNX's operators it has".to_owned()),
+    }
+}
+
+fn name_of(value: &proto::ValueInfo) -> &str {
+    value.name.as_deref().unwrap_or("")
+}
+
+/// The input that is the image, with its sizes, `None` where they are open.
+fn input<'a>(graph: &'a proto::Graph, options: &ImportOptions) -> Result<(&'a str, Vec<Option<usize>>), String> {
+    let constants: HashSet<&str> = graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref()).collect();
+    let inputs: Vec<&proto::ValueInfo> =
+        graph.input.iter().filter(|value| !constants.contains(name_of(value))).collect();
+    let names =
+        || inputs.iter().map(|value| format!("`{}`", name_of(value).escape_debug())).collect::<Vec<_>>().join(", ");
+    let found = match (&options.input_name, &inputs[..]) {
+        (Some(name), _) => inputs.iter().find(|value| name_of(value) == name).copied(),
+        (None, [one]) => Some(*one),
+        (None, []) => return Err("has no input that is not a constant".to_owned()),
+        (None, _) => return Err(format!("has the inputs {}, expected one", names())),
+    };
+    let input = found.ok_or_else(|| format!("has no input of the name that is asked for, but {}", names()))?;
+    if inputs.len() > 1 {
+        return Err(format!("has the inputs {}, and networks here have one", names()));
+    }
+    let of = input.r#type.as_ref().and_then(|of| of.tensor_type.as_ref());
+    let of = of.ok_or_else(|| format!("input `{}` is no tensor", name_of(input).escape_debug()))?;
+    let dims = of.shape.as_ref().map_or(&[][..], |shape| &shape.dim);
+    let sizes = dims.iter().map(|dim| dim.dim_value.and_then(|size| usize::try_from(size).ok()).filter(|&n| n > 0));
+    Ok((name_of(input), sizes.collect()))
+}
+
+/// Layout of the image, images at once, and shape of one.
+fn input_layout(
+    graph: &proto::Graph,
+    input: &str,
+    sizes: &[Option<usize>],
+    options: &ImportOptions,
+) -> Result<(Layout, usize, Shape), String> {
+    let channels_last = is_channels_last(graph, input, sizes);
+    let axes: &[Axis] = match (sizes.len(), channels_last) {
+        (2, _) => &[Axis::Batch, Axis::Channel],
+        (3, false) => &[Axis::Batch, Axis::Channel, Axis::Column],
+        (3, true) => &[Axis::Batch, Axis::Column, Axis::Channel],
+        (4, false) => &[Axis::Batch, Axis::Channel, Axis::Row, Axis::Column],
+        (4, true) => &[Axis::Batch, Axis::Row, Axis::Column, Axis::Channel],
+        (n, _) => {
+            return Err(format!("input `{}` has {n} sizes, expected 2 to 4, the batch first", input.escape_debug()));
+        }
+    };
+    let size = |axis: Axis, given: Option<usize>| {
+        let at = axes.iter().position(|&a| a == axis);
+        let in_file = at.map_or(Some(1), |at| sizes[at]);
+        match (in_file, given) {
+            (Some(size), Some(given)) if size != given => {
+                Err(format!("input `{}` has size {size}, and {given} is asked for", input.escape_debug()))
+            }
+            (Some(size), _) | (None, Some(size)) => Ok(size),
+            (None, None) => Err(format!(
+                "input `{}` leaves sizes beside the batch open; give them (--input-shape HxWxC)",
+                input.escape_debug()
+            )),
+        }
+    };
+    let given = options.input_shape;
+    let shape = Shape::new(
+        size(Axis::Row, given.map(|shape| shape.h))?,
+        size(Axis::Column, given.map(|shape| shape.w))?,
+        size(Axis::Channel, given.map(|shape| shape.c))?,
+    );
+    let batch = sizes[0].unwrap_or(1);
+    Ok((Layout::of(axes, batch, shape), batch, shape))
+}
+
+/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to the
+/// front, or where the input has one channel that only fits there.
+fn is_channels_last(graph: &proto::Graph, input: &str, sizes: &[Option<usize>]) -> bool {
+    let mut name = input;
+    for _ in 0..8 {
+        let mut readers = graph.node.iter().filter(|node| node.input.iter().any(|input| input == name));
+        let Some(reader) = readers.next() else { break };
+        let view = NodeView { node: reader, opset: 0 };
+        match (view.op(), view.ints("perm")) {
+            ("Transpose", Some([0, 3, 1, 2] | [0, 2, 1])) => return true,
+            (
+                "Cast" | "Identity" | "Sub" | "Div" | "Mul" | "Add" | "QuantizeLinear" | "DequantizeLinear" | "Pad",
+                _,
+            ) => {
+                name = reader.output.first().map_or("", String::as_str);
+            }
+            _ => break,
+        }
+    }
+    matches!(sizes, [_, Some(rows), _, Some(1)] if *rows > 1)
+}
+
+/// The meaning of pixels with `image` done to what the input means.
+fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescription, String> {
+    let (scale, shift) = image.spread(pixels.scale.len())?;
+    let mut described = pixels.clone();
+    for c in 0..scale.len() {
+        described.scale[c] *= scale[c];
+        let moved = f64::from(pixels.zero_point[c]) - f64::from(shift[c]) / f64::from(described.scale[c]);
+        let fits = (moved - moved.round()).abs() < 2e-3 && (0.0..=255.0).contains(&moved.round());
+        if !fits || !(described.scale[c] > 0.0 && described.scale[c].is_finite()) {
+            return Err(format!("pixel {moved} of channel {c} means 0"));
+        }
+        described.zero_point[c] = moved.round() as u16;
+    }
+    Ok(described)
+}
+
+/// Whether a clip to 0 to `high` of what `before` gives is a multiple of a hard sigmoid of its input.
+fn is_hard_sigmoid(before: &Affine, high: f64) -> bool {
+    before.then(&Affine::of(6.0 / high, -3.0)).is_identity()
+}
+
+impl<'a> Importer<'a> {
+    /// Names of constants and of the input.
+    fn start(&mut self, graph: &'a proto::Graph, input: &'a str, layout: Layout, shape: Shape) -> Result<(), String> {
+        for node in &graph.node {
+            for name in &node.input {
+                self.readers.entry(name).or_default().push(node);
+            }
+        }
+        let op = Op::Input { height: shape.h, width: shape.w, channels: shape.c };
+        let name = if input.is_empty() { "image" } else { input };
+        self.builder.push(name, op, &[])?;
+        self.values.insert(input, Value::Data(Tensor::new(0, layout)));
+        for proto in &graph.initializer {
+            let name = proto.name.as_deref().unwrap_or("");
+            let array =
+                tensor::read(proto, self.folder).map_err(|what| format!("tensor `{}`: {what}", name.escape_debug()))?;
+            if self.values.insert(name, Value::Const(Rc::new(array))).is_some() {
+                return Err(format!("two tensors are called `{}`", name.escape_debug()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every node; what cannot be read is told together.
+    fn nodes(&mut self, graph: &'a proto::Graph, opset: i64) -> Result<Vec<Refusal>, String> {
+        let mut refusals = Vec::new();
+        for node in &graph.node {
+            let view = NodeView { node, opset };
+            let mut refuse = |why: String| {
+                refusals.push(Refusal { op: view.op().to_owned(), node: view.name().to_owned(), why });
+            };
+            if let Some(missing) =
+                node.input.iter().find(|name| !name.is_empty() && !self.values.contains_key(&name[..]))
+            {
+                return Err(format!(
+                    "node `{}` reads `{}`, which no node before it gives: a tensor is missing, or nodes read each other in a circle",
+                    view.name().escape_debug(),
+                    missing.escape_debug()
+                ));
+            }
+            let outputs = match self.outputs(view) {
+                Ok(Some(outputs)) => outputs,
+                Ok(None) => vec![Value::Unknown; node.output.len()],
+                Err(why) => {
+                    refuse(why);
+                    vec![Value::Unknown; node.output.len()]
+                }
+            };
+            for (i, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                let value = outputs.get(i).cloned().unwrap_or(Value::Unknown);
+                if i >= outputs.len() && self.readers.contains_key(&name[..]) {
+                    refuse(format!("output {i} is read, and only {} of its outputs are known here", outputs.len()));
+                }
+                if self.values.insert(name, value).is_some() {
+                    return Err(format!("two tensors are called `{}`", name.escape_debug()));
+                }
+            }
+        }
+        Ok(refusals)
+    }
+
+    /// Outputs of a node; `None` where it reads what is unknown.
+    fn outputs(&mut self, node: NodeView<'a>) -> Result<Option<Vec<Value>>, String> {
+        if !ops::is_known(node) {
+            return Err(ops::unknown(node));
+        }
+        let inputs: Vec<Option<&Value>> = node.node.input.iter().map(|name| self.values.get(&name[..])).collect();
+        if inputs.iter().flatten().any(|value| matches!(value, Value::Unknown)) {
+            return Ok(None);
+        }
+        let constants: Option<Vec<Option<&Array>>> = (inputs.iter())
+            .map(|value| match value {
+                Some(Value::Const(array)) => Some(Some(&**array)),
+                None => Some(None),
+                _ => None,
+            })
+            .collect();
+        match constants {
+            Some(constants) if !node.node.input.is_empty() => {
+                let arrays = if ops::quantized::folds(node) {
+                    ops::quantized::fold(node, &constants)?
+                } else {
+                    fold::fold(node, &constants)?
+                };
+                Ok(Some(arrays.into_iter().map(|array| Value::Const(Rc::new(array))).collect()))
+            }
+            _ => ops::read(self, node).map(Some),
+        }
+    }
+
+    /// The tensor at the network's end.
+    fn output(&mut self, graph: &proto::Graph) -> Result<NodeId, String> {
+        let [output] = &graph.output[..] else {
+            let names: Vec<String> = graph.output.iter().map(|v| format!("`{}`", name_of(v).escape_debug())).collect();
+            return Err(format!("has the outputs {}, and networks here have one", names.join(", ")));
+        };
+        match self.values.get(name_of(output)).cloned() {
+            Some(Value::Data(tensor)) => {
+                let ended = tensor.ended.clone();
+                let tensor = self.solid(&tensor)?;
+                let shape = self.builder.shape(tensor.node);
+                if let Some(op) = ended {
+                    self.notes
+                        .push(format!("{op} at the end of the network was taken off: the output is what it reads"));
+                }
+                let usual = Layout::usual(tensor.layout.dims.len(), self.batch, shape);
+                if tensor.layout != usual && tensor.layout.sizes().len() != 2 {
+                    let (sizes, shape) = (tensor.layout.sizes(), shape);
+                    self.notes.push(format!(
+                        "the output, {sizes:?} in the file, is given as {shape}, height, width, channels"
+                    ));
+                }
+                Ok(tensor.node)
+            }
+            Some(Value::Const(_)) => Err("the output does not depend on the input".to_owned()),
+            _ => Err(format!("no node gives the output `{}`", name_of(output).escape_debug())),
+        }
+    }
+
+    /// What an input of a node stands for.
+    pub(super) fn value(&self, node: NodeView, i: usize) -> Option<&Value> {
+        node.node.input.get(i).and_then(|name| self.values.get(&name[..]))
+    }
+
+    /// The constant at an input, where there is one.
+    pub(super) fn constant(&self, node: NodeView, i: usize) -> Result<Option<Rc<Array>>, String> {
+        match self.value(node, i) {
+            None => Ok(None),
+            Some(Value::Const(array)) => Ok(Some(array.clone())),
+            Some(_) => Err(format!("input {i} is computed by the network, expected a constant")),
+        }
+    }
+
+    /// The constant at an input.
+    pub(super) fn needed(&self, node: NodeView, i: usize) -> Result<Rc<Array>, String> {
+        self.constant(node, i)?.ok_or_else(|| format!("input {i} is missing"))
+    }
+
+    /// Whole numbers that older operators have as an attribute and newer ones as an input.
+    pub(super) fn ints(&self, node: NodeView, name: &str, i: usize) -> Result<Option<Vec<i64>>, String> {
+        match node.ints(name) {
+            Some(ints) => Ok(Some(ints.to_vec())),
+            None => self.constant(node, i)?.map(|array| array.to_ints().map(<[i64]>::to_vec)).transpose(),
+        }
+    }
+
+    /// A number that older operators have as an attribute and newer ones as an input.
+    pub(super) fn number(&self, node: NodeView, name: &str, i: usize, default: f64) -> Result<f64, String> {
+        if node.has(name) {
+            return Ok(f64::from(node.float(name, 0.0)));
+        }
+        self.constant(node, i)?.map_or(Ok(default), |array| array.scalar().map(f64::from))
+    }
+
+    /// The tensor of the network at an input, with what is still to be done to it.
+    pub(super) fn lazy(&self, node: NodeView, i: usize) -> Result<Tensor, String> {
+        match self.value(node, i) {
+            Some(Value::Data(tensor)) => match &tensor.ended {
+                Some(op) if !ops::may_follow_end(node) => {
+                    Err(format!("follows {op}, which is read at the network's end alone"))
+                }
+                _ => Ok(tensor.clone()),
+            },
+            Some(_) => Err(format!("input {i} is a constant, expected a tensor that the network computes")),
+            None => Err(format!("input {i} is missing")),
+        }
+    }
+
+    /// The tensor of the network at an input, padded where it is to be.
+    pub(super) fn unpadded(&mut self, node: NodeView, i: usize) -> Result<Tensor, String> {
+        let tensor = self.lazy(node, i)?;
+        if tensor.pad.is_none() { Ok(tensor) } else { self.solid(&tensor) }
+    }
+
+    /// The tensor of the network at an input as the output of a node.
+    pub(super) fn tensor(&mut self, node: NodeView, i: usize) -> Result<Tensor, String> {
+        let tensor = self.lazy(node, i)?;
+        self.solid(&tensor)
+    }
+
+    /// Adds nodes until nothing is left to be done to a tensor.
+    pub(super) fn solid(&mut self, tensor: &Tensor) -> Result<Tensor, String> {
+        let node = self.formed(tensor)?;
+        let node = if tensor.pad.is_none() { node } else { self.padded(node, tensor.pad)? };
+        let layout = match tensor.pad.is_none() {
+            true => tensor.layout.clone(),
+            false => Layout::usual(tensor.layout.dims.len(), self.batch, self.builder.shape(node)),
+        };
+        Ok(Tensor { ended: tensor.ended.clone(), ..Tensor::new(node, layout) })
+    }
+
+    /// As [`Self::solid`], for a layer with weights: it reads the image itself, and pads on its own.
+    pub(super) fn for_product(&mut self, tensor: &Tensor) -> Result<Tensor, String> {
+        if let (0, Form::Affine(affine)) = (tensor.node, &tensor.form)
+            && self.means(affine)
+        {
+            return Ok(Tensor { form: Form::Affine(Affine::identity()), ..tensor.clone() });
+        }
+        let node = self.formed(tensor)?;
+        Ok(Tensor { pad: tensor.pad, ..Tensor::new(node, tensor.layout.clone()) })
+    }
+
+    /// Whether the meaning of pixels can do what is to be done to the image.
+    fn means(&mut self, affine: &Affine) -> bool {
+        match &self.image {
+            Some(image) => affine.is_close(image),
+            None if affine.is_identity() || described(&self.pixels, affine).is_ok() => {
+                self.image = Some(affine.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn padded(&mut self, node: NodeId, Padding { top, left, bottom, right }: Padding) -> Result<NodeId, String> {
+        let insert = bitpact_graph::Move::Insert { top, left, bottom, right, before: 0, after: 0 };
+        self.builder.push("pad", Op::View(insert), &[node])
+    }
+
+    /// The node that does what is to be done to the output of a tensor's node.
+    fn formed(&mut self, tensor: &Tensor) -> Result<NodeId, String> {
+        let (node, form) = (tensor.node, &tensor.form);
+        if let Some(&(_, _, done)) = self.done.iter().find(|(of, what, _)| *of == node && what == form) {
+            return Ok(done);
+        }
+        let done = match form {
+            Form::Affine(affine) => self.affine(node, affine, "affine")?,
+            Form::Function { kind, before, after, name } => {
+                let (function, rest) = self.function(node, *kind, before, name)?;
+                let all = rest.then(after);
+                self.affine(function, &all, &format!("{name}.affine"))?
+            }
+        };
+        self.done.push((node, form.clone(), done));
+        Ok(done)
+    }
+
+    /// The node that multiplies and adds.
+    fn affine(&mut self, node: NodeId, affine: &Affine, name: &str) -> Result<NodeId, String> {
+        if node == 0 {
+            // Only layers with weights read the image.
+            let image = self.image.get_or_insert_with(Affine::identity).clone();
+            let relative = affine.relative_to(&image).ok_or("multiplies the image by 0")?;
+            return self.builder.pixelwise("image_layer", 0, &relative);
+        }
+        if affine.is_identity() {
+            return Ok(node);
+        }
+        let name = format!("{}.{name}", self.builder.nodes[node].name);
+        self.builder.affine(&name, node, affine)
+    }
+
+    /// The node that computes a function, and what is still to be done to it.
+    fn function(&mut self, node: NodeId, kind: Lazy, before: &Affine, name: &str) -> Result<(NodeId, Affine), String> {
+        let identity = Affine::identity();
+        let (low, high) = match kind {
+            Lazy::Erf => return Err("Erf other than in Gelu".to_owned()),
+            Lazy::Sigmoid => {
+                let input = self.affine(node, before, "scaled")?;
+                return Ok((self.builder.function(name, Function::Sigmoid, input)?, identity));
+            }
+            Lazy::Clip { low, high } => (low, high),
+        };
+        let act = |importer: &mut Self, input: &Affine| {
+            let input = importer.affine(node, input, "scaled")?;
+            importer.builder.push(name, Op::Act { signed: false }, &[input])
+        };
+        match (low.is_finite(), high.is_finite()) {
+            (false, false) => Ok((self.affine(node, before, "scaled")?, identity)),
+            // low + relu(x - low)
+            (true, false) => Ok((act(self, &before.then(&Affine::of(1.0, -low)))?, Affine::of(1.0, low))),
+            // high - relu(high - x)
+            (false, true) => Ok((act(self, &before.then(&Affine::of(-1.0, high)))?, Affine::of(-1.0, high))),
+            // low + (high - low) hard_sigmoid(6 (x - low) / (high - low) - 3)
+            (true, true) if low == 0.0 && !is_hard_sigmoid(before, high) => {
+                let input = act(self, before)?;
+                let name = format!("{name}.limit");
+                Ok((self.builder.function(&name, Function::ClippedRelu { limit: high }, input)?, identity))
+            }
+            (true, true) => {
+                let unit = 6.0 / (high - low);
+                let input = before.then(&Affine::of(unit, -unit * low - 3.0));
+                let input = self.affine(node, &input, "scaled")?;
+                let function = self.builder.function(name, Function::HardSigmoid, input)?;
+                Ok((function, Affine::of(high - low, low)))
+            }
+        }
+    }
+
+    /// Keeps the steps of a layer's weights, where they are codes in the file.
+    pub(super) fn keep_steps(&mut self, layer: NodeId, steps: Option<&Steps>, outputs: usize) {
+        let Some(steps) = steps else { return };
+        let shape = match steps.step.len() {
+            1 => vec![],
+            n if n == outputs => vec![n],
+            _ => return,
+        };
+        if let Some(bits) = Bits::new(steps.bits) {
+            self.builder.set(layer, "weight_step", shape, steps.step.clone());
+            self.builder.bits.insert(layer, bits);
+        }
+    }
+
+    /// Bits, clip value and sign of the codes that a node gives, where it only moves those of an activation.
+    pub(super) fn grid_of(&self, id: NodeId) -> Option<(Bits, f32, bool)> {
+        let node = &self.builder.nodes[id];
+        match node.op {
+            Op::Act { signed } => {
+                Some((*self.builder.bits.get(&id)?, self.builder.tensors.get(&(id, "clip_val"))?.data[0], signed))
+            }
+            Op::View(_) | Op::MaxPool(_) | Op::Concat => {
+                let first = self.grid_of(node.inputs[0])?;
+                node.inputs.iter().all(|&input| self.grid_of(input) == Some(first)).then_some(first)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a node alone reads its first input.
+    pub(super) fn is_read_once(&self, node: NodeView) -> bool {
+        node.node.input.first().is_some_and(|name| self.readers(name).len() == 1)
+    }
+
+    /// The image as codes: pixels are codes already, and mean what these mean where nothing else is said.
+    pub(super) fn image_codes(&mut self, scale: f32, low: i64, high: i64) {
+        let zero = u8::try_from(-low).ok().filter(|_| high - low == 255);
+        let note = match (zero, self.has_pixels) {
+            (Some(zero), false) => {
+                self.pixels = InputDescription::uniform(self.pixels.scale.len(), zero, scale);
+                format!("pixels are taken for the codes of the input: p means {scale} (p - {zero})")
+            }
+            _ => "codes of the input are left out: pixels are codes already".to_owned(),
+        };
+        self.notes.push(note);
+    }
+
+    /// Name for the node that a node of the file becomes.
+    pub(super) fn name(&self, node: NodeView) -> String {
+        names::of_node(node)
+    }
+
+    /// Nodes that read an output of a node.
+    pub(super) fn readers(&self, name: &str) -> &[&'a proto::Node] {
+        self.readers.get(name).map_or(&[], Vec::as_slice)
+    }
+}

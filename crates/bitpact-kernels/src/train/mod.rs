@@ -1,0 +1,8 @@
+//! The kernels of a training step: convolutions with their gradients, normalization with its activation, and pooling.
+
+pub mod conv;
+mod depthwise;
+pub mod elements;
+pub mod grouped;
+pub mod norm;
+pub mod pool2d;

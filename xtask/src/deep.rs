@@ -1,0 +1,62 @@
+//! Checks that need a nightly compiler or another build of the kernels. Each builds into a folder of its own.
+
+use std::process::Command;
+
+use crate::{isa, succeeds};
+
+/// Tests that Miri interprets in minutes: threads, memory, and kernels on the portable path, the only one it has.
+const MIRI: [&str; 8] = [
+    "machine::pool",
+    "machine::shares",
+    "machine::weights",
+    "machine::layout",
+    "machine::workers",
+    "engine::linear",
+    "train::elements",
+    "train::pool2d",
+];
+
+/// A cargo of the nightly toolchain that builds into `target/<folder>`.
+fn nightly(folder: &str) -> Command {
+    let mut command = Command::new("cargo");
+    // A cargo that was started by another one inherits its choice of compiler.
+    command.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
+    command.arg("+nightly").env("CARGO_TARGET_DIR", format!("target/{folder}"));
+    command
+}
+
+/// Needs `rustup +nightly component add miri rust-src`.
+pub(crate) fn miri() -> bool {
+    let mut command = nightly("miri");
+    command.args(["miri", "test", "--package", "bitpact-kernels", "--lib", "--"]).args(MIRI);
+    // The pool's threads read a clock, and large zeroed buffers are leaked by nobody.
+    succeeds(command.env("MIRIFLAGS", "-Zmiri-disable-isolation"))
+}
+
+/// Needs `rustup +nightly component add rust-src`.
+pub(crate) fn sanitize(which: &str) -> bool {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let packages: [&[&str]; 2] = [
+        &["--package", "bitpact-kernels", "--lib"],
+        &["--package", "bitpact-engine", "--test", "executor", "--test", "random_networks"],
+    ];
+    packages.iter().all(|package| {
+        let mut command = nightly(which);
+        command.args(["test", "-Zbuild-std", "--target", TARGET]).args(*package);
+        command.env("RUSTFLAGS", format!("-Zsanitizer={which}")).env(isa::REQUIRE_ISA, isa::required());
+        succeeds(&mut command)
+    })
+}
+
+/// Runs the tests of `machine::orders`, which exist only in this build.
+pub(crate) fn orders() -> bool {
+    let mut command = crate::cargo();
+    command.args(["test", "--package", "bitpact-kernels", "--lib", "machine::orders", "--", "--nocapture"]);
+    succeeds(command.env("CARGO_TARGET_DIR", "target/shuttle").env("RUSTFLAGS", "--cfg shuttle"))
+}
+
+/// Needs `rustup target add aarch64-unknown-linux-gnu`.
+pub(crate) fn neon() -> bool {
+    let mut command = crate::cargo();
+    succeeds(command.args(["check", "--package", "bitpact-kernels", "--target", "aarch64-unknown-linux-gnu"]))
+}
