@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the pictures of the README from a run: python3 docs/pictures/make.py BITPACT RUN [--data DIR]
 
-dashboard.png is the screen of `bitpact watch RUN` in tmux, report.png the upper part of its page in headless Chromium.
+dashboard.png is the screen of `bitpact watch RUN` in tmux, report.png a part of its page in headless Chromium.
 """
 import argparse, html, pathlib, re, subprocess, tempfile, time
 
@@ -28,7 +28,9 @@ def spans(line, state):
         if not code:
             if part:
                 style = f"color:{state.get('fg', '#c9ced6')}" + (";font-weight:700" if state.get("bold") else "") + (";opacity:.55" if state.get("dim") else "")
-                out += f'<span style="{style}">{html.escape(part)}</span>'
+                # The font has no Braille: its cells are given the width of the others.
+                text = re.sub("[\u2800-\u28ff]", lambda cell: f"<i>{cell[0]}</i>", html.escape(part))
+                out += f'<span style="{style}">{text}</span>'
             continue
         codes = [int(c or 0) for c in code[1].split(";")]
         while codes:
@@ -52,7 +54,7 @@ def spans(line, state):
 
 
 def shoot(address, target, width, height):
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}"]
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000", f"--window-size={width},{height}"]
     subprocess.run(["chromium", *flags, f"--screenshot={target}", address], check=True, stderr=subprocess.DEVNULL)
 
 
@@ -69,12 +71,12 @@ def main():
     lines = "\n".join(spans(line, state) for line in screen.rstrip("\n").split("\n"))
     with tempfile.TemporaryDirectory() as folder:
         page = pathlib.Path(folder) / "screen.html"
-        page.write_text(f'<meta charset="utf-8"><body style="margin:0;background:#14161a"><pre style="margin:14px;font:14px/17px DejaVu Sans Mono,monospace">{lines}</pre>')
+        page.write_text(f'<meta charset="utf-8"><style>i{{display:inline-block;width:1ch;font-style:normal}}</style><body style="margin:0;background:#14161a"><pre style="margin:14px;font:14px/17px DejaVu Sans Mono,monospace">{lines}</pre>')
         shoot(page.as_uri(), HERE / "dashboard.png", 28 + round(8.43 * COLUMNS), 28 + 17 * ROWS)
         report = pathlib.Path(folder) / "report.html"
         data = ["--data", args.data] if args.data else []
         subprocess.run([args.bitpact, "report", args.run, "-o", report, *data], check=True)
-        shoot(report.as_uri(), HERE / "report.png", 1180, 1000)
+        shoot(report.as_uri() + "#run-1-clips", HERE / "report.png", 1180, 1000)
 
 
 main()

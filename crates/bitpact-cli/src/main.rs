@@ -30,6 +30,8 @@ Examples:
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
+  bitpact sensitivity runs/builtin-W4A4-seed1             which layer suffers most from few bits
+  bitpact sweep builtin --bits 2,3,4,5,8 --seeds 3        a recipe at several widths, side by side
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers

@@ -95,7 +95,10 @@ fn row(subject: &Subject, name: &str) -> Vec<String> {
         of(&|recipe| recipe.dataset.clone()),
         of(&|recipe| recipe.bits.to_string()),
         last.map_or(String::new(), |last| shown(last, true)),
-        simulated.map_or(String::new(), |e| shown(e, false)),
+        simulated.map_or(String::new(), |e| match last.is_some_and(|last| last.epoch == e.epoch) {
+            true => shown(e, false),
+            false => format!("{}, epoch {}", shown(e, false), e.epoch),
+        }),
         subject.float.as_ref().and_then(Run::last).map_or(String::new(), |last| shown(last, false)),
         run.model_bytes.map_or(String::new(), bytes),
         format!("{epochs}{of_epochs}"),
