@@ -76,7 +76,9 @@ def main():
         report = pathlib.Path(folder) / "report.html"
         data = ["--data", args.data] if args.data else []
         subprocess.run([args.bitpact, "report", args.run, "-o", report, *data], check=True)
-        shoot(report.as_uri() + "#run-1-clips", HERE / "report.png", 1180, 1000)
+        hidden = "#summary, #warnings, #curves { display: none }"
+        report.write_text(report.read_text().replace("</style>", f"{hidden}</style>", 1))
+        shoot(report.as_uri(), HERE / "report.png", 1180, 1000)
 
 
 main()
