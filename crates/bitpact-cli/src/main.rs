@@ -7,6 +7,10 @@ mod loaded;
 mod machine;
 mod out;
 mod progress;
+#[cfg(feature = "tui")]
+mod tui;
+#[cfg(not(feature = "tui"))]
+#[path = "no_tui.rs"]
 mod tui;
 
 use std::process::ExitCode;
@@ -60,6 +64,7 @@ enum Command {
     Bench(Box<commands::bench::Args>),
     Verify(commands::verify::Args),
     Kernels(commands::kernels::Args),
+    #[cfg(feature = "tui")]
     Watch(commands::watch::Args),
     Data(commands::data::Args),
     Accel(commands::accel::Args),
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(*args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Kernels(args) => commands::kernels::run(args),
+        #[cfg(feature = "tui")]
         Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Accel(args) => commands::accel::run(args),
