@@ -20,4 +20,5 @@ pub(crate) mod sweep;
 mod test_set;
 pub(crate) mod train;
 pub(crate) mod verify;
+#[cfg(feature = "tui")]
 pub(crate) mod watch;

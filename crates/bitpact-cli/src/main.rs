@@ -7,6 +7,10 @@ mod loaded;
 mod machine;
 mod out;
 mod progress;
+#[cfg(feature = "tui")]
+mod tui;
+#[cfg(not(feature = "tui"))]
+#[path = "no_tui.rs"]
 mod tui;
 
 use std::process::ExitCode;
@@ -30,6 +34,8 @@ Examples:
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
+  bitpact sensitivity runs/builtin-W4A4-seed1             which layer suffers most from few bits
+  bitpact sweep builtin --bits 2,3,4,5,8 --seeds 3        a recipe at several widths, side by side
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
@@ -58,6 +64,7 @@ enum Command {
     Bench(Box<commands::bench::Args>),
     Verify(commands::verify::Args),
     Kernels(commands::kernels::Args),
+    #[cfg(feature = "tui")]
     Watch(commands::watch::Args),
     Data(commands::data::Args),
     Accel(commands::accel::Args),
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(*args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Kernels(args) => commands::kernels::run(args),
+        #[cfg(feature = "tui")]
         Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Accel(args) => commands::accel::run(args),

@@ -14,7 +14,6 @@ use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
 use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::model::Pixels;
-use bitpact::report::{Dashboard, Follower};
 use bitpact::train::recipe::builtin_for_dataset;
 use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
@@ -78,7 +77,7 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
         start = Start::Fresh { weights: Some(initial.tensors(&recipe, &*split.train)?) };
     }
     let looks = args.tui;
-    if !looks && std::io::stderr().is_terminal() {
+    if cfg!(feature = "tui") && !looks && std::io::stderr().is_terminal() {
         say!("to see it live: bitpact watch {}, or train with --tui", pasted(folder.path()));
     }
     let mut logs = Logs::new(&args.log, &folder);
@@ -168,7 +167,7 @@ pub(super) fn run_one(
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
-    let tui = looks.then(|| Tui::open(dashboard(recipe, folder))).flatten();
+    let tui = looks.then(|| Tui::open(recipe, folder)).flatten();
     let mut observer = |event: Event<'_>| {
         also(&event);
         match &tui {
@@ -179,18 +178,6 @@ pub(super) fn run_one(
     let Machine { isa, threads } = machine;
     let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
-}
-
-/// The dashboard of a run, with the epochs that are done already.
-fn dashboard(recipe: &Recipe, folder: &RunFolder) -> Dashboard {
-    let path = folder.path();
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let (mut dashboard, mut follower) = (Dashboard::new(name, Some(recipe)), Follower::new(path));
-    // What cannot be read now cannot be resumed from either, and training says so.
-    if follower.read().is_ok() {
-        dashboard.records = follower.records;
-    }
-    dashboard
 }
 
 /// The last epoch of a run that went to its end; an error that says how to go on where it did not.
