@@ -1,10 +1,11 @@
-//! One file per subcommand: its arguments and what it does with them. `test_set` is what two of them share.
+//! One file per subcommand: its arguments and what it does with them. `test_set` is what three of them share.
 
 pub(crate) mod accel;
 pub(crate) mod bench;
 pub(crate) mod convert;
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kernels;

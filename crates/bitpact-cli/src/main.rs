@@ -25,6 +25,7 @@ Examples:
   bitpact train --resume runs/builtin-W4A4-seed1          go on where a run stopped
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
   bitpact import resnet20.th -o model.safetensors         a network that PyTorch trained
+  bitpact export runs/builtin-W4A4-seed1 -o model.onnx    the network for ONNX Runtime and others
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
@@ -48,6 +49,7 @@ enum Command {
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
     Import(Box<commands::import::Args>),
+    Export(commands::export::Args),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Import(args) => commands::import::run(*args),
+        Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),
