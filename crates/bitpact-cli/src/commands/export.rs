@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use bitpact::Executor;
 use bitpact::engine::ExecOptions;
-use bitpact::interop::export::{CheckData, Format, export};
+use bitpact::interop::export::{CheckData, ExportOptions, Format, export};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// The file to write; of npy, the folder
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Of onnx-qcdq and onnx-qdq: keep every bias in its convolution, which runtimes then compute in 8-bit integers, with the bias rounded
+    #[arg(long)]
+    rounded_biases: bool,
     /// Folder to write images, the network's numbers and a script into that compares
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
@@ -72,7 +75,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return Err(Usage(format!("--output {}: that is the network itself", args.output.display())).into());
     }
     let model = loaded.integers()?;
-    export(model, format, &args.output)?;
+    let options = ExportOptions { rounded_biases: args.rounded_biases };
+    export(model, format, options, &args.output)?;
     let size = size(&args.output);
     let command = match &args.check {
         None => None,

@@ -87,6 +87,7 @@ fn help_shows_examples_and_every_flag() {
     let commands = [
         "eval",
         "convert",
+        "export",
         "inspect",
         "run",
         "verify",

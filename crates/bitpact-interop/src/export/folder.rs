@@ -5,8 +5,8 @@ use std::path::Path;
 
 use bitpact_graph::Window;
 use bitpact_model::{
-    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, ModelError,
-    write_atomically,
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView,
+    ModelError, write_atomically,
 };
 use serde_json::{Value, json};
 

@@ -23,7 +23,7 @@ const PAIR: i64 = 1 << 15;
 
 /// The bytes of the file.
 pub(super) fn write(model: &IntegerModel) -> Result<Vec<u8>, ExportError> {
-    let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()));
+    let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()), None);
     let input = w.fresh("input");
     w.input(&input, kind::UINT8, model.input_shape);
     let mut graph = Integers { model, w, values: vec![input] };
@@ -184,7 +184,8 @@ impl Integers<'_> {
                     n => (0..n).map(|c| (c * entries) as i64 - i64::from(requant.lo)).collect(),
                 };
                 let index = self.plus(value, &starts, base);
-                let table = self.w.constant(&format!("{name}.table"), kind::UINT8, &[tables.len() * entries], tables.concat());
+                let table =
+                    self.w.constant(&format!("{name}.table"), kind::UINT8, &[tables.len() * entries], tables.concat());
                 self.w.node("Gather", &[&table, &index], base, &[])
             }
             IntegerEnd::Output if (shape.h, shape.w) == (1, 1) => self.w.reshape(&value, &[shape.c], base),
@@ -214,7 +215,8 @@ impl Integers<'_> {
             let [lo, hi] = [requant.lo, requant.hi].map(|v| self.w.scalar("bound", Scalar::I64(v.into())));
             return self.w.node("Clip", &[&x, &lo, &hi], base, &[]);
         }
-        let (lo, hi): (Vec<i64>, Vec<i64>) = requant.bounds.iter().map(|&(lo, hi)| (i64::from(lo), i64::from(hi))).unzip();
+        let (lo, hi): (Vec<i64>, Vec<i64>) =
+            requant.bounds.iter().map(|&(lo, hi)| (i64::from(lo), i64::from(hi))).unzip();
         let [lo, hi] = [lo, hi].map(|bounds| self.w.channels_i64(&format!("{base}.bounds"), &bounds));
         let x = self.binary("Max", &x, &lo, base);
         self.binary("Min", &x, &hi, base)
@@ -367,15 +369,15 @@ impl Integers<'_> {
         let inputs = product.group_inputs();
         let plane = product.window.kernel[0] * product.window.kernel[1];
         let largest = |from: usize, to: usize| {
-            let channel = |weights: &[i8]| {
-                weights[from * plane..to * plane].iter().map(|&w| i64::from(w).abs()).sum::<i64>()
-            };
+            let channel =
+                |weights: &[i8]| weights[from * plane..to * plane].iter().map(|&w| i64::from(w).abs()).sum::<i64>();
             weights.chunks_exact(inputs * plane).map(channel).max().unwrap_or(0) * reach
         };
         let fits = |size: usize| {
             (0..inputs).step_by(size).all(|from| largest(from, (from + size).min(inputs)) <= i32::MAX.into())
         };
-        let size = std::iter::successors(Some(inputs), |&size| (size > 1).then(|| size.div_ceil(2))).find(|&size| fits(size))?;
+        let size = std::iter::successors(Some(inputs), |&size| (size > 1).then(|| size.div_ceil(2)))
+            .find(|&size| fits(size))?;
         let mut total: Option<String> = None;
         for from in (0..inputs).step_by(size) {
             let to = (from + size).min(inputs);
@@ -446,4 +448,19 @@ fn digits(codes: &[i16]) -> Vec<Vec<i8>> {
     let low: Vec<i8> = codes.iter().map(|&q| q as i8).collect();
     let high: Vec<i8> = codes.iter().zip(&low).map(|(&q, &low)| ((i32::from(q) - i32::from(low)) >> 8) as i8).collect();
     if high.iter().all(|&digit| digit == 0) { vec![low] } else { vec![low, high] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::digits;
+
+    #[test]
+    fn digits_of_a_weight_are_the_weight() {
+        let all: Vec<i16> = (-32639..=32639).collect();
+        let [low, high] = &digits(&all)[..] else { panic!("two digits") };
+        for ((q, low), high) in all.iter().zip(low).zip(high) {
+            assert_eq!(i32::from(*q), i32::from(*low) + 256 * i32::from(*high));
+        }
+        assert_eq!(digits(&[-128, 127]), [[-128, 127]]);
+    }
 }

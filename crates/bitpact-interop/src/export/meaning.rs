@@ -1,6 +1,8 @@
 //! What the integers of a network mean as real numbers.
 
-use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind};
+use bitpact_model::{
+    IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind,
+};
 
 /// Scale and zero of a tensor: an integer q of it stands for `scale * (q - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,7 +72,9 @@ fn wanted(model: &IntegerModel) -> Vec<Option<i64>> {
                             say(product.input, product.padding_code.into());
                         }
                         IntegerTerm::Product(_) => {}
-                        IntegerTerm::View(view) => filled(view).into_iter().for_each(|(tensor, zero)| say(tensor, zero)),
+                        IntegerTerm::View(view) => {
+                            filled(view).into_iter().for_each(|(tensor, zero)| say(tensor, zero))
+                        }
                         IntegerTerm::Multiplication { a, b, zeros } => {
                             say(a.input, zeros[0]);
                             say(b.input, zeros[1]);

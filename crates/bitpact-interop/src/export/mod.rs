@@ -82,6 +82,15 @@ impl FromStr for Format {
     }
 }
 
+/// Choices of an export.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// Of [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit integer
+    /// convolutions of these, whose biases they round to whole products of codes. Else a bias that this would move by more than a
+    /// thousandth of a code is added after its convolution.
+    pub rounded_biases: bool,
+}
+
 /// Why a network cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -113,13 +122,13 @@ fn others(format: Format) -> String {
 /// # Errors
 /// A network that is not valid, a layer that the format cannot express, named together with the formats that can, or a file
 /// that cannot be written.
-pub fn export(model: &IntegerModel, format: Format, path: &Path) -> Result<(), ExportError> {
+pub fn export(model: &IntegerModel, format: Format, options: ExportOptions, path: &Path) -> Result<(), ExportError> {
     model.check()?;
     let bytes = match format {
         Format::Npy => return folder::write(model, path),
         Format::Safetensors => tensors::write(model)?,
         Format::OnnxInteger => integer::write(model)?,
-        Format::OnnxQcdq | Format::OnnxQdq | Format::Qonnx => real::write(model, format),
+        Format::OnnxQcdq | Format::OnnxQdq | Format::Qonnx => real::write(model, format, options),
     };
     Ok(write_atomically(path, &bytes)?)
 }

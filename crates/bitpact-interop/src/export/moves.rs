@@ -61,7 +61,14 @@ pub(super) fn channels(w: &mut Writer, x: &str, first: usize, count: usize, base
 }
 
 /// What position by position the element `(row, column)` of a window sees, of a tensor that is padded already.
-pub(super) fn tap(w: &mut Writer, x: &str, window: &Window, k: [usize; 2], positions: [usize; 2], base: &str) -> String {
+pub(super) fn tap(
+    w: &mut Writer,
+    x: &str,
+    window: &Window,
+    k: [usize; 2],
+    positions: [usize; 2],
+    base: &str,
+) -> String {
     let start = [0, 1].map(|i| (k[i] * window.dilation[i]) as i64);
     let step = window.stride.map(|s| s as i64);
     let end = [0, 1].map(|i| start[i] + (positions[i] as i64 - 1) * step[i] + 1);
@@ -69,7 +76,8 @@ pub(super) fn tap(w: &mut Writer, x: &str, window: &Window, k: [usize; 2], posit
 }
 
 fn slice(w: &mut Writer, x: &str, axes: &[i64], from: &[i64], to: &[i64], steps: &[i64], base: &str) -> String {
-    let lists = [("starts", from), ("ends", to), ("axes", axes), ("steps", steps)].map(|(name, list)| w.ints(name, list));
+    let lists =
+        [("starts", from), ("ends", to), ("axes", axes), ("steps", steps)].map(|(name, list)| w.ints(name, list));
     let [from, to, axes, steps] = &lists;
     w.node("Slice", &[x, from, to, axes, steps], base, &[])
 }

@@ -24,6 +24,22 @@ pub(super) enum Dialect {
     Qonnx,
 }
 
+/// Integers between a quantizer and what makes them real.
+#[derive(Debug, Clone)]
+pub(super) struct Quantized {
+    codes: String,
+    /// The constant that stands for zero.
+    origin: String,
+}
+
+impl Quantized {
+    /// The integers as multiples of `scale`.
+    pub(super) fn real(&self, w: &mut Writer, scale: f64, base: &str) -> String {
+        let step = w.scalar("scale", Scalar::F32(scale as f32));
+        w.node("DequantizeLinear", &[&self.codes, &step, &self.origin], base, &[])
+    }
+}
+
 /// Weights as a constant of an element type: `scale * q`, or, `centred`, `scale * (2 * q + 1)`.
 struct Stored {
     kind: i32,
@@ -50,6 +66,16 @@ impl Dialect {
             Dialect::Qdq { two_bits: true } => (25, 13, Vec::new()),
             Dialect::Qonnx => (13, 7, vec![QONNX]),
         }
+    }
+
+    /// Images in a batch: one where the dialect's tools want sizes that are known, else any number.
+    pub(super) fn batch(&self) -> Option<i64> {
+        matches!(self, Dialect::Qonnx).then_some(1)
+    }
+
+    /// Whether the file holds integers that runtimes compute with.
+    pub(super) fn is_quantized(&self) -> bool {
+        !matches!(self, Dialect::Qonnx)
     }
 
     /// Whether pixels come as floats.
@@ -85,8 +111,11 @@ impl Dialect {
         let mut scales: Vec<f32> = scales.iter().map(|&scale| (scale.abs() as f32).max(f32::MIN_POSITIVE)).collect();
         let name = &format!("{}.weight", product.name);
         if let Dialect::Qonnx = self {
-            let values: Vec<f32> =
-                codes.chunks_exact(length).zip(&scales).flat_map(|(q, s)| q.iter().map(move |&q| f32::from(q) * s)).collect();
+            let values: Vec<f32> = codes
+                .chunks_exact(length)
+                .zip(&scales)
+                .flat_map(|(q, s)| q.iter().map(move |&q| f32::from(q) * s))
+                .collect();
             let values = w.f32s(name, dims, &values);
             let bits = u32::from(product.weight_bits);
             return match product.grid {
@@ -130,9 +159,7 @@ impl Dialect {
     /// The narrowest element type that holds the codes, or, on a grid without zero, their halves.
     fn stored(&mut self, codes: &[i16], product: &IntegerProduct) -> Stored {
         let types: &[(i32, u32)] = match self {
-            Dialect::Qdq { .. } => {
-                &[(kind::INT2, 2), (kind::INT4, 4), (kind::INT8, 8), (kind::INT16, 16)]
-            }
+            Dialect::Qdq { .. } => &[(kind::INT2, 2), (kind::INT4, 4), (kind::INT8, 8), (kind::INT16, 16)],
             _ => &[(kind::INT8, 8), (kind::INT32, 32)],
         };
         let fits = |values: &[i16], bits: u32| {
@@ -157,7 +184,8 @@ impl Dialect {
     }
 
     /// Quantizes `x` to the codes `lo..=hi` of `meaning`, where there are `bounds` to those of each channel, and gives their real
-    /// numbers.
+    /// numbers
+    /// and, where the dialect has integers, these; `is_narrow` where their readers allow less than 8 bits.
     pub(super) fn codes(
         &mut self,
         w: &mut Writer,
@@ -165,8 +193,9 @@ impl Dialect {
         (lo, hi): (i32, i32),
         bounds: &[(i32, i32)],
         meaning: Meaning,
+        is_narrow: bool,
         name: &str,
-    ) -> String {
+    ) -> (String, Option<Quantized>) {
         let Meaning { scale, zero } = meaning;
         let base = &format!("{name}/codes");
         let real = |code: i32| ((i64::from(code) - zero) as f64 * scale) as f32;
@@ -181,31 +210,35 @@ impl Dialect {
         let (lo, hi) = (i64::from(lo) - zero, i64::from(hi) - zero);
         let scale = scale as f32;
         match self {
-            Dialect::Qcdq => {
+            Dialect::Qcdq | Dialect::Qdq { .. } => {
                 let step = w.scalar("scale", Scalar::F32(scale));
                 // Codes with a zero of their own go to int8, where that is 0.
-                let (of, from, to, shift) = match zero {
+                let bytes = match zero {
                     0 => (kind::UINT8, 0, 255, 0),
                     _ if lo >= -128 && hi <= 127 => (kind::INT8, -128, 127, 0),
                     _ => (kind::UINT8, -zero, 255 - zero, zero),
                 };
-                let byte = |w: &mut Writer, base: &str, value: i64| w.constant(base, of, &[], vec![(value + shift) as u8]);
+                // A narrow type has no `Clip` of its own, and runtimes refuse one before its quantizer: it must fit.
+                let narrow = match (&mut *self, lo, hi) {
+                    _ if !is_narrow => None,
+                    (Dialect::Qdq { two_bits }, 0, 3) => {
+                        *two_bits = true;
+                        Some((kind::UINT2, lo, hi, 0))
+                    }
+                    (Dialect::Qdq { .. }, 0, 15) => Some((kind::UINT4, lo, hi, 0)),
+                    _ => None,
+                };
+                let (of, from, to, shift) = narrow.unwrap_or(bytes);
+                let byte =
+                    |w: &mut Writer, base: &str, value: i64| w.constant(base, of, &[], vec![(value + shift) as u8]);
                 let origin = byte(w, "zero", 0);
                 let mut codes = w.node("QuantizeLinear", &[&x, &step, &origin], base, &[]);
                 if (lo, hi) != (from, to) {
                     let [lo, hi] = [lo, hi].map(|limit| byte(w, "limit", limit));
                     codes = w.node("Clip", &[&codes, &lo, &hi], base, &[]);
                 }
-                w.node("DequantizeLinear", &[&codes, &step, &origin], name, &[])
-            }
-            Dialect::Qdq { two_bits } => {
-                let (of, from, to) = narrowest(lo, hi);
-                *two_bits |= matches!(of, kind::INT2 | kind::UINT2);
-                x = limited(w, &x, (lo, hi), (from, to), scale, base);
-                let step = w.scalar("scale", Scalar::F32(scale));
-                let origin = w.constant("zero", of, &[], vec![0]);
-                let codes = w.node("QuantizeLinear", &[&x, &step, &origin], base, &[]);
-                w.node("DequantizeLinear", &[&codes, &step, &origin], name, &[])
+                let real = w.node("DequantizeLinear", &[&codes, &step, &origin], name, &[]);
+                (real, Some(Quantized { codes, origin }))
             }
             Dialect::Qonnx => {
                 let is_signed = lo < 0;
@@ -215,7 +248,7 @@ impl Dialect {
                 };
                 let limit = if is_signed { (1 << (bits - 1)) - 1 } else { (1 << bits) - 1 };
                 x = limited(w, &x, (lo, hi), (if is_signed { -limit } else { 0 }, limit), scale, base);
-                int_quant(w, &x, &[scale], 1, bits, [is_signed, is_signed], name)
+                (int_quant(w, &x, &[scale], 1, bits, [is_signed, is_signed], name), None)
             }
         }
     }
@@ -234,14 +267,6 @@ impl Dialect {
         let origin = w.scalar("zero", Scalar::U8(zero as u8));
         w.node("DequantizeLinear", &[&codes, &step, &origin], name, &[])
     }
-}
-
-/// The narrowest element type with these codes, and its range.
-fn narrowest(lo: i64, hi: i64) -> (i32, i64, i64) {
-    let unsigned = [(kind::UINT2, 0, 3), (kind::UINT4, 0, 15), (kind::UINT8, 0, 255)];
-    let signed = [(kind::INT2, -2, 1), (kind::INT4, -8, 7), (kind::INT8, -128, 127), (kind::INT16, -32768, 32767)];
-    let types: &[_] = if lo < 0 { &signed } else { &unsigned };
-    *types.iter().find(|(_, from, to)| lo >= *from && hi <= *to).expect("codes have 8 bits and a sign at most")
 }
 
 /// `x` cut to the real numbers of the codes `lo..=hi`, where a type has others.
@@ -300,5 +325,19 @@ fn pack(values: &[i16], bits: u32) -> Vec<u8> {
             };
             values.chunks(each).map(byte).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pack;
+
+    #[test]
+    fn the_first_integer_is_in_the_low_bits() {
+        assert_eq!(pack(&[1, -2, 7], 4), [0xe1, 0x07]);
+        assert_eq!(pack(&[1, -1, 0, -2, 1], 2), [0b1000_1101, 1]);
+        assert_eq!(pack(&[-1, 2], 8), [0xff, 2]);
+        assert_eq!(pack(&[-2], 16), [0xfe, 0xff]);
+        assert_eq!(pack(&[-2], 32), [0xfe, 0xff, 0xff, 0xff]);
     }
 }

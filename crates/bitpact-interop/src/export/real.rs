@@ -11,18 +11,19 @@ use bitpact_model::{
 use super::integer::pads_within;
 use super::meaning::{self, Affine, Meaning};
 use super::moves::{self, moved};
-use super::quantizers::Dialect;
+use super::quantizers::{Dialect, Quantized};
 use super::writer::{Header, Parameter, Scalar, Writer};
-use super::{Format, metadata, shape_dims};
+use super::{ExportOptions, Format, metadata, shape_dims};
 use crate::onnx::tensor::kind;
 
-/// A factor that moves no code by more than this many codes is left out.
-const NEGLIGIBLE: f64 = 1.0 / 1024.0;
+/// Runtimes that make an 8-bit convolution of one between quantizers round its bias to a whole number of products of codes. Where
+/// this moves a code by more than so many codes, the bias is added after the convolution, which they leave alone.
+const ROUNDED_BIAS: f64 = 1.0 / 1024.0;
 
 /// The bytes of the file.
-pub(super) fn write(model: &IntegerModel, format: Format) -> Vec<u8> {
-    let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()));
+pub(super) fn write(model: &IntegerModel, format: Format, options: ExportOptions) -> Vec<u8> {
     let dialect = Dialect::of(format);
+    let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()), dialect.batch());
     let input = w.fresh("input");
     w.input(&input, if dialect.reads_floats() { kind::FLOAT } else { kind::UINT8 }, model.input_shape);
     let mut pixels = dialect.pixels(&mut w, &input);
@@ -31,7 +32,9 @@ pub(super) fn write(model: &IntegerModel, format: Format) -> Vec<u8> {
         let zeros = w.channels_f32("input.zero", &zeros);
         pixels = w.node("Sub", &[&pixels, &zeros], "input.centred", &[]);
     }
-    let mut graph = Reals { model, w, dialect, values: vec![pixels], meanings: meaning::of(model) };
+    let quantized = vec![None; model.layers.len() + 1];
+    let meanings = meaning::of(model);
+    let mut graph = Reals { model, w, dialect, options, values: vec![pixels], quantized, meanings };
     for i in 0..model.layers.len() {
         graph.layer(i);
     }
@@ -40,21 +43,18 @@ pub(super) fn write(model: &IntegerModel, format: Format) -> Vec<u8> {
         graph.w.output(&layer.name, kind::FLOAT, &shape_dims(layer));
     }
     let (opset, ir_version, domains) = graph.dialect.versions();
-    graph.w.finish(Header {
-        name: model.arch.clone(),
-        ir_version,
-        opset,
-        domains,
-        metadata: metadata(model, format),
-    })
+    graph.w.finish(Header { name: model.arch.clone(), ir_version, opset, domains, metadata: metadata(model, format) })
 }
 
 struct Reals<'a> {
     model: &'a IntegerModel,
     w: Writer,
     dialect: Dialect,
+    options: ExportOptions,
     /// Name of the real numbers of every tensor.
     values: Vec<String>,
+    /// The integers of every tensor that a quantizer gave.
+    quantized: Vec<Option<Quantized>>,
     meanings: Vec<Meaning>,
 }
 
@@ -130,22 +130,38 @@ impl Reals<'_> {
     fn sum(&mut self, sum: &IntegerSum, i: usize, shape: Shape, name: &str) -> String {
         let base = &format!("{name}/real");
         let requant = &sum.requant;
-        let Affine { out, gains, bias } = meaning::affine(self.model, &self.meanings, i, sum);
+        let Affine { out, gains, mut bias } = meaning::affine(self.model, &self.meanings, i, sum);
+        if requant.shift > 0 && sum.end == IntegerEnd::Codes {
+            // Integers round halves up and quantizers to even: half a step of the integers before the shift moves halves alone.
+            let step = out.scale / (1u64 << requant.shift) as f64;
+            bias.iter_mut().for_each(|bias| *bias += step / 2.0);
+        }
         let is_linear = sum.end == IntegerEnd::Output && (shape.h, shape.w) == (1, 1) && sum.terms.len() == 1;
+        let reach = gains.iter().flatten().fold(0.0, |most, gain| f64::max(most, gain.abs())) / out.scale;
+        let is_between = matches!(sum.end, IntegerEnd::Codes) && sum.terms.len() == 1 && sum.base.is_empty();
+        let is_exact = self.options.rounded_biases || reach / 2.0 <= ROUNDED_BIAS;
+        let is_apart = self.dialect.is_quantized() && is_between && !is_exact;
         let mut total: Option<String> = None;
         let mut pending = Some(bias);
         for (term, gains) in sum.terms.iter().zip(&gains) {
             let value = match term {
-                IntegerTerm::Product(product) => self.product(product, gains, pending.take(), is_linear, base),
+                IntegerTerm::Product(product) => {
+                    let bias = pending.take_if(|_| !is_apart);
+                    self.product(product, gains, bias, is_linear, base)
+                }
                 IntegerTerm::View(view) => {
                     let Meaning { scale, zero } = self.meanings[view.input];
-                    let x = self.view(view, zero, base);
                     let gains: Vec<f64> = gains.iter().map(|gain| gain / scale).collect();
-                    let (lo, hi) = self.model.view_range(view);
-                    let reach = (lo - zero).abs().max((hi - zero).abs()) as f64 * scale / out.scale;
-                    let is_code = matches!(sum.end, IntegerEnd::Codes | IntegerEnd::Table(_));
-                    let is_one = is_code && gains.iter().all(|gain| (gain - 1.0).abs() * reach < NEGLIGIBLE);
-                    if is_one { x } else { self.times(x, &gains, base) }
+                    match self.quantized[view.input].clone().filter(|_| view.moves.is_empty()) {
+                        // Another scale of the same integers.
+                        Some(codes) if gains.iter().all(|gain| *gain == gains[0]) && gains[0] > 0.0 => {
+                            codes.real(&mut self.w, gains[0] * scale, base)
+                        }
+                        _ => {
+                            let x = self.view(view, zero, base);
+                            self.times(x, &gains, base)
+                        }
+                    }
                 }
                 IntegerTerm::Multiplication { a, b, zeros } => {
                     let scale = self.meanings[a.input].scale * self.meanings[b.input].scale;
@@ -169,7 +185,12 @@ impl Reals<'_> {
         match &sum.end {
             IntegerEnd::Codes => {
                 let layer = &self.model.layers[i];
-                self.dialect.codes(&mut self.w, &value, (layer.lo, layer.hi), &requant.bounds, out, name)
+                let is_narrow = self.is_read_plainly(i + 1);
+                let range = (layer.lo, layer.hi);
+                let (real, codes) =
+                    self.dialect.codes(&mut self.w, &value, range, &requant.bounds, out, is_narrow, name);
+                self.quantized[i + 1] = codes;
+                real
             }
             IntegerEnd::Table(tables) => self.table(value, sum, tables, i, name),
             IntegerEnd::Output if (shape.h, shape.w) == (1, 1) && !self.is_flat(sum, is_linear) => {
@@ -177,6 +198,22 @@ impl Reals<'_> {
             }
             IntegerEnd::Wide | IntegerEnd::Output => value,
         }
+    }
+
+    /// Whether only convolutions, matrices and sums read a tensor as it is: runtimes move what makes codes real behind pools and
+    /// moves, which know no integers below 8 bits.
+    fn is_read_plainly(&self, tensor: TensorId) -> bool {
+        self.model.layers.iter().filter(|layer| layer.op.inputs().contains(&tensor)).all(|layer| {
+            let is_plain = |view: &IntegerView| view.moves.is_empty() || view.input != tensor;
+            layer.op.sum().is_some_and(|sum| {
+                let terms = sum.terms.iter().all(|term| match term {
+                    IntegerTerm::Product(product) => product.input != tensor || product.window.spread == [1; 2],
+                    IntegerTerm::View(view) => is_plain(view),
+                    IntegerTerm::Multiplication { a, b, .. } => is_plain(a) && is_plain(b),
+                });
+                terms && sum.base.iter().all(|(view, _)| is_plain(view))
+            })
+        })
     }
 
     fn joined(&mut self, total: Option<String>, x: String, base: &str) -> String {

@@ -1,6 +1,6 @@
 //! `safetensors`: float weights with their scales.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bitpact_model::{IntegerModel, IntegerTerm, ModelError};
 use safetensors::Dtype;
@@ -37,7 +37,12 @@ pub(super) fn write(model: &IntegerModel) -> Result<Vec<u8>, ModelError> {
 fn named(model: &IntegerModel) -> Vec<Named> {
     let meanings = meaning::of(model);
     let mut tensors: Vec<Named> = Vec::new();
-    let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut fresh = |name: &str| {
+        let numbered = (2..).map(|n| format!("{name}#{n}"));
+        let all = std::iter::once(name.to_owned()).chain(numbered);
+        all.into_iter().find(|name| taken.insert(name.clone())).expect("there is no last number")
+    };
     for (i, layer) in model.layers.iter().enumerate() {
         let Some(sum) = layer.op.sum() else { continue };
         let Affine { gains, bias, .. } = meaning::affine(model, &meanings, i, sum);
@@ -47,18 +52,17 @@ fn named(model: &IntegerModel) -> Vec<Named> {
             let step = meanings[product.input].scale;
             let scales: Vec<f32> = gains.iter().map(|gain| (gain / step) as f32).collect();
             let channels = product.codes.chunks_exact(product.weights_per_channel()).zip(&scales);
-            let weights = channels.flat_map(|(codes, &scale)| codes.iter().map(move |&q| f32::from(q) * scale)).collect();
+            let weights =
+                channels.flat_map(|(codes, &scale)| codes.iter().map(move |&q| f32::from(q) * scale)).collect();
             let [rows, columns] = product.window.kernel;
             let shape = vec![product.out_channels, product.group_inputs(), rows, columns];
-            let count = taken.entry(product.name.clone()).or_insert(0);
-            *count += 1;
-            let name = if *count == 1 { product.name.clone() } else { format!("{}#{count}", product.name) };
+            let name = fresh(&product.name);
             tensors.push((format!("{name}.weight"), shape, weights));
             tensors.push((format!("{name}.weight_scale"), vec![scales.len()], scales));
             names.push(name);
         }
         if let Some(first) = names.first() {
-            let name = if names.len() == 1 { first } else { &layer.name };
+            let name = if names.len() == 1 { first.clone() } else { fresh(&layer.name) };
             let bias: Vec<f32> = bias.iter().map(|&b| b as f32).collect();
             tensors.push((format!("{name}.bias"), vec![bias.len()], bias));
         }

@@ -60,6 +60,8 @@ pub(super) struct Writer {
     shared: BTreeMap<(i32, Vec<i64>, Vec<u8>), String>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// Images in a batch; any number where `None`.
+    batch: Option<i64>,
 }
 
 /// What a file says beside its graph.
@@ -73,8 +75,8 @@ pub(super) struct Header {
 }
 
 impl Writer {
-    /// A graph in which the names `reserved` are given by the caller alone.
-    pub(super) fn new<'a>(reserved: impl IntoIterator<Item = &'a str>) -> Self {
+    /// A graph over batches of `batch` images, or of any number, in which the names `reserved` are given by the caller alone.
+    pub(super) fn new<'a>(reserved: impl IntoIterator<Item = &'a str>, batch: Option<i64>) -> Self {
         Self {
             nodes: Vec::new(),
             initializers: Vec::new(),
@@ -82,6 +84,7 @@ impl Writer {
             shared: BTreeMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            batch,
         }
     }
 
@@ -209,12 +212,12 @@ impl Writer {
 
     /// An input of images, channels first.
     pub(super) fn input(&mut self, name: &str, kind: i32, shape: Shape) {
-        self.inputs.push(value_info(name, kind, &[shape.c, shape.h, shape.w]));
+        self.inputs.push(value_info(name, kind, self.batch, &[shape.c, shape.h, shape.w]));
     }
 
     /// An output with these sizes behind the batch.
     pub(super) fn output(&mut self, name: &str, kind: i32, dims: &[usize]) {
-        self.outputs.push(value_info(name, kind, dims));
+        self.outputs.push(value_info(name, kind, self.batch, dims));
     }
 
     /// The bytes of the file.
@@ -257,8 +260,8 @@ fn attribute(name: &str, value: &Parameter) -> Attribute {
     }
 }
 
-fn value_info(name: &str, kind: i32, dims: &[usize]) -> ValueInfo {
-    let batch = Dim { dim_value: None, dim_param: Some(BATCH.to_owned()) };
+fn value_info(name: &str, kind: i32, batch: Option<i64>, dims: &[usize]) -> ValueInfo {
+    let batch = Dim { dim_value: batch, dim_param: batch.is_none().then(|| BATCH.to_owned()) };
     let size = |&n: &usize| Dim { dim_value: Some(n as i64), dim_param: None };
     let shape = Dims { dim: std::iter::once(batch).chain(dims.iter().map(size)).collect() };
     let tensor = TensorType { elem_type: Some(kind), shape: Some(shape) };
