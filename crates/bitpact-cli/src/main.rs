@@ -31,6 +31,7 @@ Examples:
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
   bitpact import resnet20.th -o model.safetensors         a network that PyTorch trained
   bitpact ptq model.safetensors --data DIR --bits W8A8    a float network to integers, without training
+  bitpact export runs/builtin-W4A4-seed1 -o model.onnx    the network for ONNX Runtime and others
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
@@ -59,6 +60,7 @@ enum Command {
     Convert(commands::convert::Args),
     Import(Box<commands::import::Args>),
     Ptq(Box<commands::ptq::Args>),
+    Export(commands::export::Args),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => commands::convert::run(args),
         Command::Import(args) => commands::import::run(*args),
         Command::Ptq(args) => commands::ptq::run(*args),
+        Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),

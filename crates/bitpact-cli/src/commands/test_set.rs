@@ -1,9 +1,10 @@
-//! A network and the images it meets: the arguments that `eval`, `verify` and `ptq` share.
+//! A network and the images it meets: the arguments that `eval`, `verify`, `ptq` and `export` share.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Dataset;
+use bitpact::core::rng::Key;
 use bitpact::data::{DatasetName, Limits, Split};
 use bitpact::graph::Shape;
 
@@ -11,7 +12,7 @@ use crate::exit::Usage;
 use crate::loaded::{Loaded, open};
 use crate::machine::load_images;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct TestSetArgs {
     /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
     model: PathBuf,
@@ -60,6 +61,23 @@ impl TestSetArgs {
         let name = self.name(loaded)?;
         let test = self.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         Ok((name, load_images(name, self.data.as_ref(), Limits { train: None, test })?))
+    }
+
+    /// The images, `usually` so many, one after the other; noise where nothing tells which set they are of.
+    pub(crate) fn pixels_or_noise(&self, loaded: &Loaded, usually: u64) -> Result<Vec<u8>> {
+        let images = self.limit_test.unwrap_or(usually);
+        let names_none = self.dataset.is_none() && self.data.is_none() && self.name(loaded).is_err();
+        if names_none {
+            let key = Key::new(1).with("export");
+            let length = loaded.input().example_bytes(loaded.input_shape()) as u64;
+            return Ok((0..images.min(usually) * length).map(|i| key.u64(i) as u8).collect());
+        }
+        let limited = Self { limit_test: Some(images), ..self.clone() };
+        let (_, test) = limited.images(loaded)?;
+        let shape = test.bytes_shape();
+        let mut pixels = vec![0; test.len() * shape.len()];
+        pixels.chunks_exact_mut(shape.len()).enumerate().for_each(|(i, image)| test.image(i, image));
+        Ok(pixels)
     }
 
     /// The flag's set, the recipe's, or the one with the same class names.

@@ -4,6 +4,7 @@ mod accel;
 mod bench_train;
 mod data;
 mod engine;
+mod export;
 mod files;
 mod import;
 mod lm;

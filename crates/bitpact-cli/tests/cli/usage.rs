@@ -88,6 +88,7 @@ fn help_shows_examples_and_every_flag() {
         "eval",
         "convert",
         "import",
+        "export",
         "inspect",
         "run",
         "verify",
