@@ -55,6 +55,7 @@
 //! assert_eq!(rows.class_names()[rows.label(3)], "row 3");
 //! ```
 
+mod ahead;
 pub mod augment;
 pub mod catalog;
 pub mod check;
@@ -67,6 +68,7 @@ mod error;
 mod examples;
 mod files;
 mod idx;
+mod jitter;
 mod mat;
 pub mod mnist;
 mod name;
@@ -78,11 +80,13 @@ pub mod synthetic;
 mod target;
 mod whole;
 
+pub use ahead::{Ahead, Prepared, read_images};
 pub use augment::{Augment, Placement, augment_key, copy_plain};
 pub use cutout::{Cutout, mix};
 pub use dataset::{Dataset, ImageShape, InMemory, Limited, Split, limit};
 pub use error::DataError;
 pub use examples::Examples;
+pub use jitter::ColorJitter;
 pub use name::{DatasetName, Limits, load};
 pub use picture::{PictureError, load_picture, load_picture_on};
 pub use sampler::epoch_order;
