@@ -12,6 +12,7 @@
 //! | [`svhn`] | SVHN's cropped digits from MATLAB files |
 //! | [`catalog`] | what is known of every set: sizes, classes, files, where they come from |
 //! | [`check`] | what lies in a folder: images, labels, checksums |
+//! | [`own`] | folders of pictures, tables and arrays of one's own |
 //! | [`synthetic`] | the built-in set: ten kinds of shapes, drawn by a seeded program |
 //! | [`augment`] | pad-crop and flip into a bordered buffer |
 //! | [`sampler`] | the shuffled order of an epoch |
@@ -72,7 +73,9 @@ mod jitter;
 mod mat;
 pub mod mnist;
 mod name;
+pub mod own;
 mod picture;
+mod resample;
 pub mod sampler;
 mod subset;
 pub mod svhn;
@@ -88,7 +91,7 @@ pub use error::DataError;
 pub use examples::Examples;
 pub use jitter::ColorJitter;
 pub use name::{DatasetName, Limits, load};
-pub use picture::{PictureError, load_picture, load_picture_on};
+pub use picture::{PICTURE_ENDINGS, PictureError, View, load_picture, load_picture_as};
 pub use sampler::epoch_order;
 pub use subset::Subset;
 pub use target::{IGNORED, TargetKind};

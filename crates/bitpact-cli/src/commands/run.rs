@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use bitpact::Engine;
-use bitpact::data::{DatasetName, ImageShape, PictureError, TargetKind, load_picture_on};
+use bitpact::data::{DatasetName, ImageShape, PictureError, TargetKind, View, load_picture_as};
 use bitpact::engine::{ExecOptions, predict, top_k};
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let mut pixels = Vec::with_capacity(paths.len() * shape.len());
         let mut good = Vec::new();
         for path in paths {
-            match load_picture_on(path, shape, args.background.0) {
+            match load_picture_as(path, shape, View { background: args.background.0, ..View::default() }) {
                 Ok(image) => {
                     pixels.extend(image);
                     good.push(path);
