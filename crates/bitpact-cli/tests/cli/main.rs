@@ -5,6 +5,7 @@ mod bench_train;
 mod data;
 mod engine;
 mod files;
+mod folders;
 mod import;
 mod lm;
 mod meaning;
