@@ -6,6 +6,7 @@ mod interrupt;
 mod loaded;
 mod machine;
 mod out;
+mod own;
 mod progress;
 #[cfg(feature = "tui")]
 mod tui;
@@ -41,6 +42,7 @@ Examples:
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
   bitpact data fetch fashion-mnist                        an image set into data/
+  bitpact data check photos                               what a folder of your own would be read as
   bitpact reproduce list                                  the paper's results and ours, a recipe each
   bitpact accel paper                                     what low bits buy in hardware
   bitpact lm quantize DIR --method awq -o net.safetensors  a language model at 4 bits

@@ -6,6 +6,7 @@ mod download;
 #[cfg(feature = "fetch")]
 mod fetch;
 mod list;
+mod own;
 #[cfg(feature = "fetch")]
 mod unpack;
 
@@ -50,7 +51,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// The set called `name`; `what` is how the command line calls it.
 fn named(name: &str, what: &str) -> Result<DatasetName> {
     name.parse().map_err(|error: bitpact::data::DataError| {
-        let hint = nearest(name, DatasetName::ALL.map(DatasetName::as_str));
+        let hint = nearest(name, DatasetName::every().map(DatasetName::as_str));
         let hint = hint.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
         Usage(format!("{what}: {error}{hint}")).into()
     })

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Which images
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
-    /// DIR has PNG and JPEG pictures without labels, in it and in its folders; nothing is evaluated
+    /// DIR has pictures without labels, in it and in its folders; nothing is evaluated
     #[arg(long, requires = "data", conflicts_with_all = ["dataset", "limit_test"])]
     unlabelled: bool,
     /// Steps with commas between them, all or none

@@ -98,7 +98,7 @@ fn pictures_that_are_none_are_errors_beside_the_others() {
     std::fs::write(place.path("text.jpg"), "no picture").unwrap();
     for (files, parts) in [
         ("good.png cut.png", ["cut.png", "damaged PNG file"]),
-        ("good.png text.jpg", ["text.jpg", "not a PNG or JPEG file"]),
+        ("good.png text.jpg", ["text.jpg", "not a PNG, JPEG, WebP, BMP or TIFF file"]),
         ("missing.png good.png", ["missing.png", "cannot read"]),
     ] {
         for json in ["", " --json"] {

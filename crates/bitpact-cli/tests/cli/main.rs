@@ -6,6 +6,7 @@ mod data;
 mod engine;
 mod export;
 mod files;
+mod folders;
 mod import;
 mod lm;
 mod meaning;

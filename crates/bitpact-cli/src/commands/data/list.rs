@@ -43,7 +43,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     }
     print(&format!(
-        "{}\n{}\nfetch one with: bitpact data fetch NAME",
+        "{}\n{}\nfetch one with: bitpact data fetch NAME\nyour own: --dataset folder --data DIR; bitpact data check DIR tells what it would be read as",
         table(&rows, &[0, 6]),
         table(&sources, &[0, 1, 2])
     ))
