@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::Isa;
-use bitpact::data::check::other_version;
-use bitpact::data::{DatasetName, Limits, Split, load};
+use bitpact::unstable::data::check::other_version;
+use bitpact::unstable::data::{DatasetName, Limits, Split, load};
 
 use crate::exit::Usage;
 
@@ -48,7 +48,7 @@ pub(crate) fn parse_isa(name: &str) -> Result<Isa, String> {
 
 /// Loads the set `name`; a missing or needless folder is the command line's fault.
 pub(crate) fn load_images(name: DatasetName, data: Option<&PathBuf>, limits: Limits) -> Result<Split> {
-    use bitpact::data::DataError;
+    use bitpact::unstable::data::DataError;
     match load(name, data.map(PathBuf::as_path), limits) {
         Err(error @ (DataError::NeedsFolder { .. } | DataError::UnusedFolder { .. })) => {
             Err(Usage(error.to_string()).into())

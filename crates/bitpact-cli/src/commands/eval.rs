@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::train::{BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory};
+use bitpact::unstable::train::{
+    BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory,
+};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;

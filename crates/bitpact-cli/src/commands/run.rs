@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use bitpact::Engine;
-use bitpact::data::{DatasetName, ImageShape, PictureError, TargetKind, load_picture_on};
-use bitpact::engine::{ExecOptions, predict, top_k};
+use bitpact::unstable::data::{DatasetName, ImageShape, PictureError, TargetKind, load_picture_on};
+use bitpact::unstable::engine::{ExecOptions, predict, top_k};
 use serde_json::{Value, json};
 
 use crate::exit::report_part;

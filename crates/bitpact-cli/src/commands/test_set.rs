@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::data::{DatasetName, Limits};
-use bitpact::graph::Shape;
+use bitpact::unstable::data::{DatasetName, Limits};
+use bitpact::unstable::graph::Shape;
 
 use crate::exit::Usage;
 use crate::loaded::{Loaded, open};
@@ -53,7 +53,9 @@ impl TestSetArgs {
     /// The flag's set, the recipe's, or the one with the same class names.
     fn name(&self, loaded: &Loaded) -> Result<DatasetName> {
         if let Some(name) = &self.dataset {
-            return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
+            return name
+                .parse()
+                .map_err(|error: bitpact::unstable::data::DataError| Usage(format!("--dataset: {error}")).into());
         }
         if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
             return Ok(name);

@@ -10,11 +10,13 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::{Tensor, load_weights_and_input};
-use bitpact::train::recipe::builtin_for_dataset;
-use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::model::{Tensor, load_weights_and_input};
+use bitpact::unstable::train::recipe::builtin_for_dataset;
+use bitpact::unstable::train::run_folder::{CONFIG, FLOAT, LAST};
+use bitpact::unstable::train::{
+    BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train,
+};
 
 use crate::exit::{Interrupted, Usage, or_force};
 use crate::interrupt;
