@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::Isa;
-use bitpact::data::check::other_version;
-use bitpact::data::own::Options;
-use bitpact::data::{DatasetName, Limits, Split, load};
-use bitpact::peak::Cpu;
-use bitpact::report::Session;
+use bitpact::unstable::data::check::other_version;
+use bitpact::unstable::data::own::Options;
+use bitpact::unstable::data::{DatasetName, Limits, Split, load};
+use bitpact::unstable::kernels::peak::Cpu;
+use bitpact::unstable::report::Session;
 
 use crate::exit::Usage;
 use crate::own::{self, Reading};
@@ -71,7 +71,7 @@ pub(crate) fn load_images(
     limits: Limits,
     options: &Options,
 ) -> Result<(Split, Option<Reading>)> {
-    use bitpact::data::DataError;
+    use bitpact::unstable::data::DataError;
     if let (DatasetName::Folder, Some(path)) = (name, data) {
         return own::load(path, limits, options).map(|(split, reading)| (split, Some(reading)));
     }

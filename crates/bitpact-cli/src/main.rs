@@ -82,7 +82,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    bitpact::never_keep_large_buffers();
+    bitpact::unstable::kernels::memory::never_keep_large_buffers();
     let command = Cli::parse().command;
     if let Err(error) = interrupt::install() {
         return exit::report(&error);

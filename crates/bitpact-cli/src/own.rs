@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use bitpact::data::own::{self, Faults, Loaded, Options, Skipped, Task};
-use bitpact::data::{Dataset, Limits, Split};
+use bitpact::unstable::data::own::{self, Faults, Loaded, Options, Skipped, Task};
+use bitpact::unstable::data::{Dataset, Limits, Split};
 
 use crate::out::say;
 use crate::progress::bar;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use bitpact::train::{EpochRecord, Event};
+use bitpact::unstable::train::{EpochRecord, Event};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::out::{percent, say};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use bitpact::Executor;
-use bitpact::engine::ExecOptions;
-use bitpact::interop::export::{CheckData, ExportOptions, Format, export};
+use bitpact::unstable::engine::ExecOptions;
+use bitpact::unstable::interop::export::{CheckData, ExportOptions, Format, export};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;

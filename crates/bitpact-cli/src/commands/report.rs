@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use bitpact::accel::Device;
-use bitpact::data::{Dataset, DatasetName, Limits};
-use bitpact::engine::ExecOptions;
-use bitpact::model::write_atomically;
-use bitpact::report::page::{Network, Subject, render};
-use bitpact::report::{Microscope, Predictions, Run};
-use bitpact::train::run_folder::{FLOAT, LAST};
+use bitpact::unstable::accel::Device;
+use bitpact::unstable::data::{Dataset, DatasetName, Limits};
+use bitpact::unstable::engine::ExecOptions;
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::page::{Network, Subject, render};
+use bitpact::unstable::report::{Microscope, Predictions, Run};
+use bitpact::unstable::train::run_folder::{FLOAT, LAST};
 use bitpact::{Checkpoint, Engine, convert};
 
 use super::inspect::Drawing;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use bitpact::Recipe;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::write_atomically;
-use bitpact::report::book::{Book, command, log_folder, precision};
-use bitpact::report::log::{State, collect, find_run};
-use bitpact::report::{Log, sweep};
-use bitpact::train::catalogue::Row;
-use bitpact::train::recipe::nearest;
-use bitpact::train::{BackendKind, BackendSpec, Catalogue, Event, RunFolder, Start};
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::book::{Book, command, log_folder, precision};
+use bitpact::unstable::report::log::{State, collect, find_run};
+use bitpact::unstable::report::{Log, sweep};
+use bitpact::unstable::train::catalogue::Row;
+use bitpact::unstable::train::recipe::nearest;
+use bitpact::unstable::train::{BackendKind, BackendSpec, Catalogue, Event, RunFolder, Start};
 
 use super::train::run_one;
 use crate::exit::{Interrupted, Usage, report_part};

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use bitpact::Engine;
-use bitpact::data::own::Task;
-use bitpact::data::{DatasetName, ImageShape, PictureError, View, load_picture_as};
-use bitpact::engine::{ExecOptions, predict, top_k};
-use bitpact::train::Recipe;
+use bitpact::unstable::data::own::Task;
+use bitpact::unstable::data::{DatasetName, ImageShape, PictureError, View, load_picture_as};
+use bitpact::unstable::engine::{ExecOptions, predict, top_k};
+use bitpact::unstable::train::Recipe;
 use serde_json::{Value, json};
 
 use crate::exit::report_part;

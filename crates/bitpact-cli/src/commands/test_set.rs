@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::core::rng::Key;
-use bitpact::data::own::{Options, Task};
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::graph::Shape;
+use bitpact::unstable::core::rng::Key;
+use bitpact::unstable::data::own::{Options, Task};
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::graph::Shape;
 use bitpact::{Dataset, Recipe};
 
 use crate::exit::Usage;
@@ -107,7 +107,9 @@ impl TestSetArgs {
     /// The flag's set, the recipe's, or the one with the same class names.
     fn name(&self, loaded: &Loaded) -> Result<DatasetName> {
         if let Some(name) = &self.dataset {
-            return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
+            return name
+                .parse()
+                .map_err(|error: bitpact::unstable::data::DataError| Usage(format!("--dataset: {error}")).into());
         }
         if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
             return Ok(name);

@@ -12,12 +12,14 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
-use bitpact::data::own::Options;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::Pixels;
-use bitpact::train::recipe::builtin_for_dataset;
-use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::unstable::data::own::Options;
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::model::Pixels;
+use bitpact::unstable::train::recipe::builtin_for_dataset;
+use bitpact::unstable::train::run_folder::{CONFIG, FLOAT, LAST};
+use bitpact::unstable::train::{
+    BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train,
+};
 
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;

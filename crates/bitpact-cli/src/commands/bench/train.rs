@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bitpact::data::{DatasetName, ImageShape};
-use bitpact::peak::{Number, rates};
-use bitpact::train::{Draft, Pass, Rehearsal, StepTimes, Work, random_images};
+use bitpact::unstable::data::{DatasetName, ImageShape};
+use bitpact::unstable::kernels::peak::{Number, rates};
+use bitpact::unstable::train::{Draft, Pass, Rehearsal, StepTimes, Work, random_images};
 use serde_json::{Value, json};
 
 use super::Args;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use bitpact::data::DatasetName;
-use bitpact::data::catalog::Half;
-use bitpact::data::check::{HalfReport, SetReport, check, find, other_version};
+use bitpact::unstable::data::DatasetName;
+use bitpact::unstable::data::catalog::Half;
+use bitpact::unstable::data::check::{HalfReport, SetReport, check, find, other_version};
 use serde_json::{Map, Value, json};
 
 use super::named;
@@ -103,7 +103,7 @@ const HALVES: [(&str, Half); 2] = [("train", Half::Train), ("test", Half::Test)]
 
 fn object(report: &SetReport) -> Value {
     let info = report.name.info();
-    let file = |file: &bitpact::data::check::FileReport| {
+    let file = |file: &bitpact::unstable::data::check::FileReport| {
         json!({
             "file": file.path.display().to_string(),
             "bytes": file.bytes,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use bitpact::data::own::{Options, Report, Skipped, Task, check};
+use bitpact::unstable::data::own::{Options, Report, Skipped, Task, check};
 use serde_json::{Value, json};
 
 use crate::out::{print, say, table};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitpact::Model;
-use bitpact::data::{ImageShape, InMemory, PICTURE_ENDINGS, epoch_order, load_picture};
+use bitpact::unstable::data::{ImageShape, InMemory, PICTURE_ENDINGS, epoch_order, load_picture};
 
 use crate::exit::report_part;
 use crate::out::say;

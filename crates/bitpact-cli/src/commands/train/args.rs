@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Recipe;
-use bitpact::train::recipe::Key;
-use bitpact::train::{BackendKind, Draft};
+use bitpact::unstable::train::recipe::Key;
+use bitpact::unstable::train::{BackendKind, Draft};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, ArgMatches};
 
