@@ -41,8 +41,8 @@ pub(crate) fn check() -> Result<()> {
 }
 
 impl Tui {
-    /// Opens the dashboard of a run, with the epochs that are done already; `None` where someone has left one before, or
-    /// a signal has come.
+    /// Opens the dashboard of a run, with the epochs that are done already; `None` where someone has left one before,
+    /// or a signal has come.
     pub(crate) fn open(recipe: &Recipe, folder: &RunFolder) -> Option<Self> {
         if LEFT.load(Ordering::SeqCst) {
             return None;

@@ -25,7 +25,8 @@ pub struct CheckData {
 }
 
 impl CheckData {
-    /// Writes the folder and returns the script in it. `python SCRIPT MODEL.onnx` runs a file of format `format` and compares.
+    /// Writes the folder and returns the script in it. `python SCRIPT MODEL.onnx` runs a file of format `format` and
+    /// compares.
     ///
     /// # Errors
     /// A folder or file that cannot be written.

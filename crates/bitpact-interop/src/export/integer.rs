@@ -1,7 +1,7 @@
 //! `onnx-integer`: the network in integer operators, number for number what the interpreter computes.
 //!
-//! Codes are uint8, everything else int64. Products are `ConvInteger`, whose 32-bit sums cannot overflow: weights and inputs of
-//! more than 8 bits are cut into digits of base 256, long sums into parts, and added in 64 bits.
+//! Codes are uint8, everything else int64. Products are `ConvInteger`, whose 32-bit sums cannot overflow: weights and
+//! inputs of more than 8 bits are cut into digits of base 256, long sums into parts, and added in 64 bits.
 
 use bitpact_graph::{Padding, Shape, Window};
 use bitpact_model::{
@@ -363,8 +363,8 @@ impl Integers<'_> {
         self.w.cast(&x, kind::UINT8, base)
     }
 
-    /// Sums of codes up to `reach` times `weights`, in int64, over as few parts of the input channels as stay in 32 bits; `None`
-    /// where one channel does not.
+    /// Sums of codes up to `reach` times `weights`, in int64, over as few parts of the input channels as stay in 32
+    /// bits; `None` where one channel does not.
     fn conv(&mut self, product: &IntegerProduct, x: &str, reach: i64, weights: &[i8], base: &str) -> Option<String> {
         let inputs = product.group_inputs();
         let plane = product.window.kernel[0] * product.window.kernel[1];

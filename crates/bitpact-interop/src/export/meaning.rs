@@ -11,10 +11,12 @@ pub(super) struct Meaning {
     pub(super) zero: i64,
 }
 
-/// The meaning of every tensor, the image first, whose pixels stand for themselves: its scale is in the weights that read it.
+/// The meaning of every tensor, the image first, whose pixels stand for themselves: its scale is in the weights that
+/// read it.
 ///
-/// The zero is what readers pad or fill the tensor with or subtract from it, or what an output says. Where nothing does, it is the
-/// middle of codes `0..=2m`, the range of signed codes, and 0 of others. Any zero is right, as constants make up for it.
+/// The zero is what readers pad or fill the tensor with or subtract from it, or what an output says. Where nothing
+/// does, it is the middle of codes `0..=2m`, the range of signed codes, and 0 of others. Any zero is right, as
+/// constants make up for it.
 pub(super) fn of(model: &IntegerModel) -> Vec<Meaning> {
     let wanted = wanted(model);
     let mut meanings = vec![Meaning { scale: 1.0, zero: 0 }];
@@ -100,8 +102,8 @@ fn wanted(model: &IntegerModel) -> Vec<Option<i64>> {
     wanted
 }
 
-/// A sum in real numbers: `sum over terms of value * gain + bias`, where a value of a product is a sum of codes less their zeros
-/// times weight codes, that of a view its integers less their zero, and that of a multiplication itself.
+/// A sum in real numbers: `sum over terms of value * gain + bias`, where a value of a product is a sum of codes less
+/// their zeros times weight codes, that of a view its integers less their zero, and that of a multiplication itself.
 pub(super) struct Affine {
     /// Meaning of the result, before the table where there is one.
     pub(super) out: Meaning,

@@ -1,7 +1,8 @@
 //! Networks of integers as files of other programs.
 //!
-//! Every format is a function of the [`IntegerModel`], so what is exported is what was validated: weights are its codes, and
-//! scales and biases come from its multipliers and constants, batch norm folded. docs/export.md says what each format keeps.
+//! Every format is a function of the [`IntegerModel`], so what is exported is what was validated: weights are its
+//! codes, and scales and biases come from its multipliers and constants, batch norm folded. docs/export.md says what
+//! each format keeps.
 
 mod check;
 mod folder;
@@ -85,9 +86,9 @@ impl FromStr for Format {
 /// Choices of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// Of [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit integer
-    /// convolutions of these, whose biases they round to whole products of codes. Else a bias that this would move by more than a
-    /// thousandth of a code is added after its convolution.
+    /// Of [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit
+    /// integer convolutions of these, whose biases they round to whole products of codes. Else a bias that this would
+    /// move by more than a thousandth of a code is added after its convolution.
     pub rounded_biases: bool,
 }
 
@@ -116,12 +117,12 @@ fn others(format: Format) -> String {
     format!("{} can express it", names.join(" and "))
 }
 
-/// Writes `model` to `path`: a file, or, for [`Format::Npy`], a folder. Nothing is half written: a file appears as a whole, and
-/// of a folder the JSON file comes last.
+/// Writes `model` to `path`: a file, or, for [`Format::Npy`], a folder. Nothing is half written: a file appears as a
+/// whole, and of a folder the JSON file comes last.
 ///
 /// # Errors
-/// A network that is not valid, a layer that the format cannot express, named together with the formats that can, or a file
-/// that cannot be written.
+/// A network that is not valid, a layer that the format cannot express, named together with the formats that can, or a
+/// file that cannot be written.
 pub fn export(model: &IntegerModel, format: Format, options: ExportOptions, path: &Path) -> Result<(), ExportError> {
     model.check()?;
     let bytes = match format {

@@ -99,8 +99,8 @@ pub(super) fn padded(w: &mut Writer, x: &str, padding: Padding, fill: Scalar, ba
     pad(w, x, &[0, 0, top, left, 0, 0, bottom, right], fill, base)
 }
 
-/// The tensor as a window with spread sees it, `spread - 1` rows and columns of `fill` between each two of its own; the tensor
-/// itself where the spread is 1.
+/// The tensor as a window with spread sees it, `spread - 1` rows and columns of `fill` between each two of its own; the
+/// tensor itself where the spread is 1.
 pub(super) fn spread(w: &mut Writer, x: &str, shape: Shape, spread: [usize; 2], fill: Scalar, base: &str) -> String {
     let [rows, columns] = spread;
     if spread == [1; 2] {

@@ -91,8 +91,8 @@ impl Dialect {
         }
     }
 
-    /// Weights of a product with the sizes `dims`, the output channels first, and a scale for each of those. A scale below 0
-    /// becomes one above by turning the codes of its channel, which both grids allow.
+    /// Weights of a product with the sizes `dims`, the output channels first, and a scale for each of those. A scale
+    /// below 0 becomes one above by turning the codes of its channel, which both grids allow.
     pub(super) fn weights(
         &mut self,
         w: &mut Writer,
@@ -183,8 +183,8 @@ impl Dialect {
         unreachable!("weight codes have 16 bits at most")
     }
 
-    /// Quantizes `x` to the codes `lo..=hi` of `meaning`, where there are `bounds` to those of each channel, and gives their real
-    /// numbers
+    /// Quantizes `x` to the codes `lo..=hi` of `meaning`, where there are `bounds` to those of each channel, and gives
+    /// their real numbers
     /// and, where the dialect has integers, these; `is_narrow` where their readers allow less than 8 bits.
     pub(super) fn codes(
         &mut self,

@@ -1,7 +1,8 @@
 //! The dialects that compute in floats between quantizers: QCDQ, QDQ and QONNX.
 //!
-//! A product gives `sum of x * w` with `x = scale * (q - zero)` and the weight scale `multiplier * s_out / (2^shift * s_in)`; what is left
-//! of the constants is the bias. So the real number before a quantizer is that of the integers, up to the rounding of float32.
+//! A product gives `sum of x * w` with `x = scale * (q - zero)` and the weight scale `multiplier * s_out / (2^shift *
+//! s_in)`; what is left of the constants is the bias. So the real number before a quantizer is that of the integers, up
+//! to the rounding of float32.
 
 use bitpact_graph::{Padding, Shape, Window};
 use bitpact_model::{
@@ -16,8 +17,9 @@ use super::writer::{Header, Parameter, Scalar, Writer};
 use super::{ExportOptions, Format, metadata, shape_dims};
 use crate::onnx::tensor::kind;
 
-/// Runtimes that make an 8-bit convolution of one between quantizers round its bias to a whole number of products of codes. Where
-/// this moves a code by more than so many codes, the bias is added after the convolution, which they leave alone.
+/// Runtimes that make an 8-bit convolution of one between quantizers round its bias to a whole number of products of
+/// codes. Where this moves a code by more than so many codes, the bias is added after the convolution, which they leave
+/// alone.
 const ROUNDED_BIAS: f64 = 1.0 / 1024.0;
 
 /// The bytes of the file.
@@ -132,7 +134,8 @@ impl Reals<'_> {
         let requant = &sum.requant;
         let Affine { out, gains, mut bias } = meaning::affine(self.model, &self.meanings, i, sum);
         if requant.shift > 0 && sum.end == IntegerEnd::Codes {
-            // Integers round halves up and quantizers to even: half a step of the integers before the shift moves halves alone.
+            // Integers round halves up and quantizers to even: half a step of the integers before the shift moves
+            // halves alone.
             let step = out.scale / (1u64 << requant.shift) as f64;
             bias.iter_mut().for_each(|bias| *bias += step / 2.0);
         }
@@ -200,8 +203,8 @@ impl Reals<'_> {
         }
     }
 
-    /// Whether only convolutions, matrices and sums read a tensor as it is: runtimes move what makes codes real behind pools and
-    /// moves, which know no integers below 8 bits.
+    /// Whether only convolutions, matrices and sums read a tensor as it is: runtimes move what makes codes real behind
+    /// pools and moves, which know no integers below 8 bits.
     fn is_read_plainly(&self, tensor: TensorId) -> bool {
         self.model.layers.iter().filter(|layer| layer.op.inputs().contains(&tensor)).all(|layer| {
             let is_plain = |view: &IntegerView| view.moves.is_empty() || view.input != tensor;

@@ -32,8 +32,8 @@ pub(super) fn write(model: &IntegerModel) -> Result<Vec<u8>, ModelError> {
         .map_err(|error| ModelError::Kind { kind: "safetensors export", what: error.to_string() })
 }
 
-/// Every tensor: of a product its weights, `scale[o] * code`, and the scales, and of a sum with products its bias, which has
-/// the name of its product where there is one, else that of the layer. A name that is taken gets a number.
+/// Every tensor: of a product its weights, `scale[o] * code`, and the scales, and of a sum with products its bias,
+/// which has the name of its product where there is one, else that of the layer. A name that is taken gets a number.
 fn named(model: &IntegerModel) -> Vec<Named> {
     let meanings = meaning::of(model);
     let mut tensors: Vec<Named> = Vec::new();

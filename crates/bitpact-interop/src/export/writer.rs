@@ -75,7 +75,8 @@ pub(super) struct Header {
 }
 
 impl Writer {
-    /// A graph over batches of `batch` images, or of any number, in which the names `reserved` are given by the caller alone.
+    /// A graph over batches of `batch` images, or of any number, in which the names `reserved` are given by the caller
+    /// alone.
     pub(super) fn new<'a>(reserved: impl IntoIterator<Item = &'a str>, batch: Option<i64>) -> Self {
         Self {
             nodes: Vec::new(),
