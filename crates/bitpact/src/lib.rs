@@ -13,7 +13,7 @@
 //! | recipes and the training loop | [`Recipe`], [`Draft`], [`train()`] |
 //! | trained and integer networks and their files | [`Checkpoint`], [`Model`], [`IntegerModel`], [`convert()`] |
 //! | networks of other programs | [`import()`] |
-//! | running integers, and proof that every path gives the same ones | [`Engine`], [`Executor`], [`Interpreter`], [`verify()`] |
+//! | integers, and proof that every path gives the same | [`Engine`], [`Executor`], [`Interpreter`], [`verify()`] |
 //! | what a network takes on a machine that is only thought of | [`Device`], [`Workload`], [`Estimate`] |
 //!
 //! Language models, quantized after training, are under [`unstable::lm`] and [`unstable::ptq`].
@@ -43,7 +43,9 @@
 //! ```
 //! use std::sync::atomic::AtomicBool;
 //!
-//! use bitpact::{BackendKind, DatasetName, Draft, Images, IntegerModel, Isa, Limits, RunFolder, RunOptions, Start, load};
+//! use bitpact::{
+//!     BackendKind, DatasetName, Draft, Images, IntegerModel, Isa, Limits, RunFolder, RunOptions, Start, load,
+//! };
 //!
 //! let mut draft = Draft::open("builtin")?;
 //! draft.set("epochs", 1, "epochs");
