@@ -15,7 +15,7 @@ mod ops;
 mod points;
 pub mod proto;
 mod refusal;
-mod tensor;
+pub(crate) mod tensor;
 mod value;
 
 use std::fs::File;
