@@ -145,13 +145,13 @@ def main():
         for warning in warnings:
             check(warning in text, f"warning: {warning[:60]}")
         # The pointer.
-        box = browser.value("(() => { const b = document.querySelector('figure.chart svg').getBoundingClientRect(); scrollBy(0, b.top - 200); const a = document.querySelector('figure.chart svg').getBoundingClientRect(); return [a.left, a.top, a.width, a.height]; })()")
-        time.sleep(0.7)
+        browser.value("document.querySelector('figure.chart').scrollIntoView({ block: 'center', behavior: 'instant' })")
         box = browser.value("(() => { const a = document.querySelector('figure.chart svg').getBoundingClientRect(); return [a.left, a.top, a.width, a.height]; })()")
         first = charts["Loss in training"]
-        for share in [i / 20 for i in range(21)]:
-            for up in [i / 8 for i in range(9)]:
-                browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + box[2] * share, y=box[1] + box[3] * up)
+        tip = ""
+        for place in range(0, 11 * 21, 5):
+            across, down = place % 21 / 20, place // 21 / 10
+            browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + box[2] * across, y=box[1] + box[3] * down)
             tip = browser.value("document.querySelector('figure.chart .tip').hidden ? '' : document.querySelector('figure.chart .tip').textContent")
             if tip:
                 break

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use bitpact::model::hold_writes;
+use bitpact::unstable::model::hold_writes;
 use tempfile::TempDir;
 
 use crate::out::say;
@@ -39,11 +39,13 @@ pub(crate) fn stop_flag() -> &'static AtomicBool {
 }
 
 /// From now on `f` is called before a signal's words are written, and before it ends the process.
+#[cfg(feature = "tui")]
 pub(crate) fn before_words(f: fn()) {
     *BEFORE_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(f);
 }
 
 /// Ctrl-C where the terminal gives it as a key and not as a signal.
+#[cfg(feature = "tui")]
 pub(crate) fn pressed() {
     came(SIGINT);
 }

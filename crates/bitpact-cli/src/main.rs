@@ -6,7 +6,12 @@ mod interrupt;
 mod loaded;
 mod machine;
 mod out;
+mod own;
 mod progress;
+#[cfg(feature = "tui")]
+mod tui;
+#[cfg(not(feature = "tui"))]
+#[path = "no_tui.rs"]
 mod tui;
 
 use std::process::ExitCode;
@@ -27,13 +32,17 @@ Examples:
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
   bitpact import resnet20.th -o model.safetensors         a network that PyTorch trained
   bitpact ptq model.safetensors --data DIR --bits W8A8    a float network to integers, without training
+  bitpact export runs/builtin-W4A4-seed1 -o model.onnx    the network for ONNX Runtime and others
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
+  bitpact sensitivity runs/builtin-W4A4-seed1             which layer suffers most from few bits
+  bitpact sweep builtin --bits 2,3,4,5,8 --seeds 3        a recipe at several widths, side by side
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
   bitpact data fetch fashion-mnist                        an image set into data/
+  bitpact data check photos                               what a folder of your own would be read as
   bitpact reproduce list                                  the paper's results and ours, a recipe each
   bitpact accel paper                                     what low bits buy in hardware
   bitpact lm quantize DIR --method awq -o net.safetensors  a language model at 4 bits
@@ -53,11 +62,13 @@ enum Command {
     Convert(commands::convert::Args),
     Import(Box<commands::import::Args>),
     Ptq(Box<commands::ptq::Args>),
+    Export(commands::export::Args),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
     Verify(commands::verify::Args),
     Kernels(commands::kernels::Args),
+    #[cfg(feature = "tui")]
     Watch(commands::watch::Args),
     Data(commands::data::Args),
     Accel(commands::accel::Args),
@@ -71,7 +82,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    bitpact::never_keep_large_buffers();
+    bitpact::unstable::kernels::memory::never_keep_large_buffers();
     let command = Cli::parse().command;
     if let Err(error) = interrupt::install() {
         return exit::report(&error);
@@ -82,11 +93,13 @@ fn main() -> ExitCode {
         Command::Convert(args) => commands::convert::run(args),
         Command::Import(args) => commands::import::run(*args),
         Command::Ptq(args) => commands::ptq::run(*args),
+        Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Kernels(args) => commands::kernels::run(args),
+        #[cfg(feature = "tui")]
         Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Accel(args) => commands::accel::run(args),

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Result;
-use bitpact::report::Dashboard;
-use bitpact::report::dashboard::{Left, Refreshed, show};
-use bitpact::train::Event;
+use bitpact::Recipe;
+use bitpact::unstable::report::dashboard::{Left, Refreshed, show};
+use bitpact::unstable::report::{Dashboard, Follower};
+use bitpact::unstable::train::{Event, RunFolder};
 
 use crate::exit::Usage;
 use crate::interrupt;
@@ -40,11 +41,13 @@ pub(crate) fn check() -> Result<()> {
 }
 
 impl Tui {
-    /// Opens `dashboard`; `None` where someone has left one before, or a signal has come.
-    pub(crate) fn open(dashboard: Dashboard) -> Option<Self> {
+    /// Opens the dashboard of a run, with the epochs that are done already; `None` where someone has left one before,
+    /// or a signal has come.
+    pub(crate) fn open(recipe: &Recipe, folder: &RunFolder) -> Option<Self> {
         if LEFT.load(Ordering::SeqCst) {
             return None;
         }
+        let dashboard = dashboard(recipe, folder);
         interrupt::before_words(leave);
         let shared = Arc::new(Shared {
             dashboard: Mutex::new(dashboard.clone()),
@@ -78,6 +81,17 @@ impl Drop for Tui {
     }
 }
 
+fn dashboard(recipe: &Recipe, folder: &RunFolder) -> Dashboard {
+    let path = folder.path();
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let (mut dashboard, mut follower) = (Dashboard::new(name, Some(recipe)), Follower::new(path));
+    // What cannot be read now cannot be resumed from either, and training says so.
+    if follower.read().is_ok() {
+        dashboard.records = follower.records;
+    }
+    dashboard
+}
+
 fn watch(shared: &Shared, mut dashboard: Dashboard) {
     let left = show(&mut dashboard, &mut |dashboard| {
         if shared.is_over.load(Ordering::SeqCst) || LEFT.load(Ordering::SeqCst) {
@@ -109,6 +123,6 @@ fn watch(shared: &Shared, mut dashboard: Dashboard) {
 /// Gives the terminal back before someone else writes to it.
 fn leave() {
     if !LEFT.swap(true, Ordering::SeqCst) {
-        bitpact::report::dashboard::restore();
+        bitpact::unstable::report::dashboard::restore();
     }
 }

@@ -15,6 +15,12 @@ pub enum Function {
         #[serde(default = "leaky")]
         slope: f64,
     },
+    /// `min(max(x, 0), limit)`; with the limit 6, ReLU6.
+    ClippedRelu {
+        /// Largest value.
+        #[serde(default = "six")]
+        limit: f64,
+    },
     /// `x` where positive, else `scale * (exp(x) - 1)` (Clevert et al. 2015, arXiv 1511.07289).
     Elu {
         /// Minus the limit at minus infinity.
@@ -43,12 +49,17 @@ fn unit() -> f64 {
     1.0
 }
 
+fn six() -> f64 {
+    6.0
+}
+
 impl Function {
     /// The function's name as it stands in files and messages.
     pub const fn name(self) -> &'static str {
         match self {
             Function::Prelu => "prelu",
             Function::LeakyRelu { .. } => "leaky_relu",
+            Function::ClippedRelu { .. } => "clipped_relu",
             Function::Elu { .. } => "elu",
             Function::HardSwish => "hard_swish",
             Function::HardSigmoid => "hard_sigmoid",
@@ -63,6 +74,7 @@ impl Function {
     pub const fn parameter(self) -> Option<(&'static str, f64)> {
         match self {
             Function::LeakyRelu { slope } => Some(("slope", slope)),
+            Function::ClippedRelu { limit } => Some(("limit", limit)),
             Function::Elu { scale } => Some(("scale", scale)),
             _ => None,
         }
@@ -80,6 +92,7 @@ impl Function {
         let y = match self {
             Function::Prelu => bent(x, f64::from(slope)),
             Function::LeakyRelu { slope } => bent(x, slope),
+            Function::ClippedRelu { limit } => x.max(0.0).min(limit),
             Function::Elu { scale } => {
                 if x > 0.0 {
                     x
@@ -97,14 +110,15 @@ impl Function {
         y as f32
     }
 
-    /// The derivative at `x`; where there are two, that of the left side, of [`Function::HardSwish`] and
-    /// [`Function::HardSigmoid`] 0 and 1 at their ends as in PyTorch.
+    /// The derivative at `x`; where there are two, that of the left side, of [`Function::HardSwish`],
+    /// [`Function::HardSigmoid`] and [`Function::ClippedRelu`] 0 and 1 at their ends as in PyTorch.
     pub fn derivative(self, x: f32, slope: f32) -> f32 {
         let x = f64::from(x);
         let bent = |slope: f64| if x > 0.0 { 1.0 } else { slope };
         let y = match self {
             Function::Prelu => bent(f64::from(slope)),
             Function::LeakyRelu { slope } => bent(slope),
+            Function::ClippedRelu { limit } => f64::from(u8::from(x > 0.0 && x < limit)),
             Function::Elu { scale } => bent(scale * libm::exp(x.min(0.0))),
             Function::HardSwish if x <= -3.0 => 0.0,
             Function::HardSwish if x >= 3.0 => 1.0,
@@ -150,9 +164,10 @@ fn gauss(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    const ALL: [Function; 9] = [
+    const ALL: [Function; 10] = [
         Function::Prelu,
         Function::LeakyRelu { slope: 0.1 },
+        Function::ClippedRelu { limit: 3.0 },
         Function::Elu { scale: 1.5 },
         Function::HardSwish,
         Function::HardSigmoid,
@@ -166,8 +181,9 @@ mod tests {
     #[test]
     fn values_are_those_of_pytorch() {
         let at = [-4.0f32, -1.5, -0.25, 0.0, 0.5, 2.0, 5.0];
-        let known: [(Function, [f64; 7]); 6] = [
+        let known: [(Function, [f64; 7]); 7] = [
             (Function::LeakyRelu { slope: 0.1 }, [-0.4, -0.15, -0.025, 0.0, 0.5, 2.0, 5.0]),
+            (Function::ClippedRelu { limit: 4.0 }, [0.0, 0.0, 0.0, 0.0, 0.5, 2.0, 4.0]),
             (Function::HardSwish, [0.0, -0.375, -0.114_583_333, 0.0, 0.291_666_667, 1.666_666_667, 5.0]),
             (Function::HardSigmoid, [0.0, 0.25, 0.458_333_333, 0.5, 0.583_333_333, 0.833_333_333, 1.0]),
             (

@@ -140,7 +140,9 @@ fn random_networks_use_everything() {
         ("a product of tensors", of_any(&|op| op == Op::Mul)),
         ("eps", of_any(&|op| matches!(op, Op::BatchNorm(norm) if norm.eps != 1e-5))),
     ]);
-    for name in ["prelu", "leaky_relu", "elu", "hard_swish", "hard_sigmoid", "sigmoid", "tanh", "gelu", "silu"] {
+    for name in
+        ["prelu", "leaky_relu", "clipped_relu", "elu", "hard_swish", "hard_sigmoid", "sigmoid", "tanh", "gelu", "silu"]
+    {
         cases.push((name, of_any(&|op| matches!(op, Op::Function(function) if function.name() == name))));
     }
     for name in

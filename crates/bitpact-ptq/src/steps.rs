@@ -7,7 +7,8 @@ use crate::{Gram, Matrix, PtqError};
 /// Shares of the largest steps that are tried.
 const SHARES: [f32; 16] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
 
-/// Checks that `spec` is an `lsq` quantizer with a step a row, and that `steps` are positive and one a row of `weights`.
+/// Checks that `spec` is an `lsq` quantizer with a step a row, and that `steps` are positive and one a row of
+/// `weights`.
 pub(crate) fn check_steps(spec: &WeightSpec, weights: &Matrix, steps: &[f32]) -> Result<(), PtqError> {
     check_spec(spec)?;
     if steps.len() != weights.rows() {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`run`] | a run as far as its files can be read, and followed while it goes on |
 //! | [`page`] | runs as one HTML page |
-//! | [`dashboard`] | a run on the terminal |
+//! | `dashboard` | a run on the terminal, with the feature `tui` |
 //! | [`microscope`] | what quantization does to the weights and activations of each layer |
 //! | [`predictions`] | what an integer network makes of a test set |
 //! | [`sensitivity`] | loss and metric when one tensor alone has few bits |
@@ -18,6 +18,7 @@
 //! | [`viewers`] | tables and event files for viewers of others |
 
 pub mod book;
+#[cfg(feature = "tui")]
 pub mod dashboard;
 pub mod family;
 pub mod log;
@@ -33,6 +34,7 @@ pub mod viewers;
 use std::path::PathBuf;
 
 pub use book::Book;
+#[cfg(feature = "tui")]
 pub use dashboard::Dashboard;
 pub use family::Family;
 pub use log::{Log, Session};

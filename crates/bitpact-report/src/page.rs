@@ -1,7 +1,7 @@
 //! Runs as one HTML page that needs nothing else: no network, no other file.
 //!
-//! [`Subject`] is what is known of a run, [`render`] makes the page. Charts are SVG in the page; a script of its own, kept
-//! beside the template, answers the pointer and the arrow keys and draws nothing.
+//! [`Subject`] is what is known of a run, [`render`] makes the page. Charts are SVG in the page; a script of its own,
+//! kept beside the template, answers the pointer and the arrow keys and draws nothing.
 
 mod accel;
 mod chart;
@@ -81,14 +81,30 @@ struct Page<'a> {
     style: &'a str,
     script: &'a str,
     lead: String,
-    columns: &'a [&'a str],
-    rows: Vec<Vec<String>>,
+    runs: Table,
     warnings: Vec<summary::Told>,
     faults: Vec<(String, String)>,
     curves: Vec<Figure>,
-    family: Option<summary::FamilyTable>,
+    family: Option<Table>,
     family_figure: Option<Figure>,
     sections: Vec<Section>,
+}
+
+/// A table without the columns in which nothing stands.
+#[derive(Serialize)]
+struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str], rows: Vec<Vec<String>>) -> Self {
+        let shown: Vec<usize> =
+            (0..head.len()).filter(|&c| c == 0 || rows.iter().any(|row| !row[c].is_empty())).collect();
+        let head = shown.iter().map(|&c| head[c].to_owned()).collect();
+        let rows = rows.iter().map(|row| shown.iter().map(|&c| row[c].clone()).collect()).collect();
+        Self { head, rows }
+    }
 }
 
 /// The part of the page about one run.
@@ -137,8 +153,7 @@ fn rendered(subjects: &[Subject], family: Option<&Family>, with_charts: usize) -
         style: include_str!("page/style.css"),
         script: include_str!("page/script.js"),
         lead: summary::lead(subjects, &names),
-        columns: &summary::COLUMNS,
-        rows: summary::rows(subjects, &names),
+        runs: Table::new(&summary::COLUMNS, summary::rows(subjects, &names)),
         warnings: summary::warnings(&runs),
         faults: summary::faults(&runs),
         curves: curves::of_runs(subjects, &names)?,

@@ -1,13 +1,14 @@
 //! Post-training quantization of a trained network, against its marks. Long, and only where the files lie:
 //!
 //! ```text
-//! BITPACT_PTQ_MODEL=resnet20.safetensors BITPACT_PTQ_DATA=DIR cargo test --release -p bitpact-train --test ptq -- --ignored --nocapture
+//! export BITPACT_PTQ_MODEL=resnet20.safetensors BITPACT_PTQ_DATA=DIR
+//! cargo test --release -p bitpact-train --test ptq -- --ignored --nocapture
 //! ```
 //!
-//! The model is a float checkpoint of the ResNet-20 of akamaster/pytorch_resnet_cifar10, the folder holds CIFAR-10. `BITPACT_PTQ_BITS`
-//! is a list such as `W8A8,W4A8`; `BITPACT_PTQ_IMAGES` and `BITPACT_PTQ_TEST` are numbers of images to calibrate and to measure
-//! on. Where `BITPACT_PTQ_SAVE` names a folder, the network after each step is written there and nothing is measured but
-//! the distance from the float network.
+//! The model is a float checkpoint of the ResNet-20 of akamaster/pytorch_resnet_cifar10, the folder holds CIFAR-10.
+//! `BITPACT_PTQ_BITS` is a list such as `W8A8,W4A8`; `BITPACT_PTQ_IMAGES` and `BITPACT_PTQ_TEST` are numbers of images
+//! to calibrate and to measure on. Where `BITPACT_PTQ_SAVE` names a folder, the network after each step is written
+//! there and nothing is measured but the distance from the float network.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;

@@ -11,8 +11,7 @@ fn every_constant_of_a_built_in_device_names_its_source() {
     for name in DEVICE_NAMES {
         let device = Device::open(name).unwrap();
         assert_eq!(device.name, name);
-        let text =
-            std::fs::read_to_string(format!("{}/devices/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let text = std::fs::read_to_string(format!("{}/devices/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let mut keys = BTreeSet::new();
         let mut prefix = String::new();
         for line in text.lines().filter(|l| !l.starts_with('#')) {

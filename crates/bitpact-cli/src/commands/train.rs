@@ -12,12 +12,14 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::report::{Dashboard, Follower};
-use bitpact::model::Pixels;
-use bitpact::train::recipe::builtin_for_dataset;
-use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::unstable::data::own::Options;
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::model::Pixels;
+use bitpact::unstable::train::recipe::builtin_for_dataset;
+use bitpact::unstable::train::run_folder::{CONFIG, FLOAT, LAST};
+use bitpact::unstable::train::{
+    BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train,
+};
 
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
@@ -61,12 +63,18 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
     if args.tui {
         tui::check()?;
     }
-    let plan = match &args.resume {
+    let mut plan = match &args.resume {
         Some(path) => resume(&args, path)?,
         None => fresh(&args)?,
     };
     let limits = Limits { train: plan.recipe.limit_train, test: plan.recipe.limit_test };
-    let split = load_images(plan.dataset, args.data.as_ref(), limits)?;
+    if args.strict && plan.dataset != DatasetName::Folder {
+        say!("warning: --strict changes nothing: only the data set `folder` leaves files out");
+    }
+    let options = Options { strict: args.strict, threads: machine.1.threads, ..plan.recipe.own_options() };
+    let (split, reading) = load_images(plan.dataset, args.data.as_ref(), limits, &options)?;
+    // Whoever opens the run later need not have the data to know what they are for.
+    plan.recipe.task = plan.recipe.task.or(reading.as_ref().map(|reading| reading.task));
     let stop = interrupt::stop_flag();
     let compares = plan.recipe.compare_float && !plan.recipe.bits.is_float();
     if compares {
@@ -78,7 +86,7 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
         start = Start::Fresh { weights: Some(initial.tensors(&recipe, &*split.train)?) };
     }
     let looks = args.tui;
-    if !looks && std::io::stderr().is_terminal() {
+    if cfg!(feature = "tui") && !looks && std::io::stderr().is_terminal() {
         say!("to see it live: bitpact watch {}, or train with --tui", pasted(folder.path()));
     }
     let mut logs = Logs::new(&args.log, &folder);
@@ -168,7 +176,7 @@ pub(super) fn run_one(
 ) -> Result<Outcome> {
     let images = Images { train: &*split.train, test: &*split.test };
     let mut display = Display::new(label, recipe.epochs, recipe.batch_size);
-    let tui = looks.then(|| Tui::open(dashboard(recipe, folder))).flatten();
+    let tui = looks.then(|| Tui::open(recipe, folder)).flatten();
     let mut observer = |event: Event<'_>| {
         also(&event);
         match &tui {
@@ -179,18 +187,6 @@ pub(super) fn run_one(
     let Machine { isa, threads } = machine;
     let options = RunOptions { backend, isa, threads, stop, observer: &mut observer };
     Ok(train(recipe, images, folder, start, options)?)
-}
-
-/// The dashboard of a run, with the epochs that are done already.
-fn dashboard(recipe: &Recipe, folder: &RunFolder) -> Dashboard {
-    let path = folder.path();
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let (mut dashboard, mut follower) = (Dashboard::new(name, Some(recipe)), Follower::new(path));
-    // What cannot be read now cannot be resumed from either, and training says so.
-    if follower.read().is_ok() {
-        dashboard.records = follower.records;
-    }
-    dashboard
 }
 
 /// The last epoch of a run that went to its end; an error that says how to go on where it did not.

@@ -177,6 +177,7 @@ impl Grower<'_> {
                     Function::HardSwish,
                     Function::Prelu,
                     Function::LeakyRelu { slope: 0.2 },
+                    Function::ClippedRelu { limit: 1.5 },
                     Function::Elu { scale: 1.0 },
                     Function::HardSigmoid,
                     Function::Sigmoid,

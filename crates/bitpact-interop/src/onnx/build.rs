@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_core::Function;
+use bitpact_core::{Bits, Function};
 use bitpact_graph::{BatchNorm, Conv, Node, NodeId, Op, Shape};
 use bitpact_model::Tensor;
 
@@ -19,6 +19,8 @@ pub(super) struct Builder {
     pub(super) shapes: Vec<Shape>,
     /// Tensors by their node and what they are called there.
     pub(super) tensors: BTreeMap<(NodeId, &'static str), Tensor>,
+    /// Bits of weights and activations that are codes in the file.
+    pub(super) bits: BTreeMap<NodeId, Bits>,
     pub(super) names: Names,
 }
 
@@ -77,7 +79,7 @@ impl Builder {
         let node = &self.nodes[id];
         match node.op {
             Op::Act { signed } => !signed || self.is_nonnegative(node.inputs[0]),
-            Op::Function(Function::Sigmoid | Function::HardSigmoid) => true,
+            Op::Function(Function::Sigmoid | Function::HardSigmoid | Function::ClippedRelu { .. }) => true,
             Op::MaxPool(_)
             | Op::AvgPool(_)
             | Op::GlobalAvgPool

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitpact_graph::{BatchNorm, BitSpec, Conv, ConvTranspose, Graph, Node, NodeId, Op, QuantConfig, QuantPlan, fuse};
+use bitpact_core::{ActQuant, Granularity, WEIGHT_STEP_MIN, WeightQuant, WeightSpec};
+use bitpact_graph::{
+    ActPlan, BatchNorm, BitSpec, Conv, ConvTranspose, Graph, Node, NodeId, Op, QuantConfig, QuantPlan, WeightPlan, fuse,
+};
 use bitpact_model::{InputDescription, Model, Tensor};
 
 use super::build::{Builder, NO_EPS};
@@ -17,12 +20,16 @@ pub(super) struct Parts {
     pub(super) output: NodeId,
     pub(super) pixels: InputDescription,
     pub(super) notes: Vec<String>,
+    /// Whether tensors of the network are codes in the file.
+    pub(super) is_quantized: bool,
+    /// Codes that ours cannot be.
+    pub(super) unfit: Vec<String>,
 }
 
 impl Parts {
     /// The model.
     pub(super) fn model(self, path: &Path, options: &ImportOptions) -> Result<Imported, InteropError> {
-        let Parts { name, mut builder, output, pixels, mut notes } = self;
+        let Parts { name, mut builder, output, pixels, mut notes, is_quantized, mut unfit } = self;
         let wrong = |what: String| InteropError::file(path, what);
         let output = absorb(&mut builder, output);
         keep(&mut builder, output);
@@ -43,12 +50,28 @@ impl Parts {
                 (plain, kept)
             }
         };
+        let float =
+            QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float)).map_err(|error| wrong(error.to_string()))?;
+        let mut plan = None;
+        if is_quantized {
+            match quantized(&graph, &builder, &unfit) {
+                Ok(quantized) => plan = Some(quantized),
+                Err(more) => {
+                    unfit.extend(more);
+                    let why = unfit.join("; ");
+                    notes.push(format!("the codes of the file are left out, and the network is float: {why}"));
+                }
+            }
+        }
+        let plan = plan.unwrap_or(float);
+        let shapes = Model::tensor_shapes(&graph, &plan);
         let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
         for ((node, what), tensor) in builder.tensors {
-            tensors.insert(format!("{}.{what}", graph.node(node).name), tensor);
+            let name = format!("{}.{what}", graph.node(node).name);
+            if !matches!(what, "clip_val" | "weight_step") || shapes.contains_key(&name) {
+                tensors.insert(name, tensor);
+            }
         }
-        let plan =
-            QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float)).map_err(|error| wrong(error.to_string()))?;
         let class_names = options.classes(path, graph.classes())?;
         let model = Model { graph, plan, input: pixels, class_names, tensors };
         model.check().map_err(|error| wrong(error.to_string()))?;
@@ -56,13 +79,57 @@ impl Parts {
     }
 }
 
+/// The bits of the file's codes.
+fn quantized(graph: &Graph, builder: &Builder, unfit: &[String]) -> Result<QuantPlan, Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut plan = QuantPlan { weights: BTreeMap::new(), activations: BTreeMap::new() };
+    let owners = graph.clip_owners();
+    let clip = |id: NodeId| builder.tensors.get(&(id, "clip_val")).map(|tensor| tensor.data[0]);
+    for (id, node) in graph.nodes().iter().enumerate() {
+        let bits = builder.bits.get(&id).copied();
+        if node.op.is_product() {
+            let weights = match (bits, builder.tensors.get(&(id, "weight_step"))) {
+                (Some(bits), Some(step)) => {
+                    let scale = if step.shape.is_empty() { Granularity::Layer } else { Granularity::Channel };
+                    let spec = WeightSpec::with_scale(bits, WeightQuant::Lsq, None, Some(scale));
+                    match spec {
+                        Ok(spec) if step.data.iter().all(|&step| step >= WEIGHT_STEP_MIN) => {
+                            WeightPlan::Quantized(spec)
+                        }
+                        _ => WeightPlan::Float,
+                    }
+                }
+                _ => WeightPlan::Float,
+            };
+            plan.weights.insert(node.name.clone(), weights);
+        } else if let Op::Act { signed } = node.op {
+            match bits {
+                Some(bits) if clip(id) == clip(owners[id]) => {
+                    let quant = if signed { ActQuant::PactSym } else { ActQuant::Pact };
+                    plan.activations.insert(node.name.clone(), ActPlan { bits, quant, clip_scale: Granularity::Layer });
+                }
+                Some(_) => {
+                    wrong.push(format!("`{}`: its scale differs from that of what it is joined with", node.name))
+                }
+                None => wrong.push(format!("`{}`: the file has no codes behind it", node.name)),
+            }
+        }
+    }
+    if let Err(error) = fuse(graph) {
+        wrong.push(error.to_string());
+    } else if let Err(error) = plan.check(graph) {
+        wrong.push(error.to_string());
+    }
+    if wrong.is_empty() && unfit.is_empty() { Ok(plan) } else { Err(wrong) }
+}
+
 /// Whether a node is a batch norm that this crate made of constants.
 fn is_affine(node: &Node) -> bool {
     matches!(node.op, Op::BatchNorm(BatchNorm { eps, .. }) if eps == NO_EPS)
 }
 
-/// Puts constants that are added to what a layer with weights alone gives into its bias, and those behind a batch norm into
-/// it. Returns the output.
+/// Puts constants that are added to what a layer with weights alone gives into its bias, and those behind a batch norm
+/// into it. Returns the output.
 fn absorb(builder: &mut Builder, output: NodeId) -> NodeId {
     let n = builder.nodes.len();
     let mut instead: Vec<NodeId> = (0..n).collect();
@@ -139,9 +206,10 @@ pub(super) fn renumber(builder: &mut Builder, kept: &[NodeId]) {
         builder.nodes.push(Node { name, op, inputs: inputs.into_iter().map(|input| new[input]).collect() });
         builder.shapes.push(shapes[id]);
     }
+    let is_kept = |id: NodeId| new.get(id).copied().filter(|&id| id != usize::MAX);
+    let bits = std::mem::take(&mut builder.bits);
+    builder.bits = bits.into_iter().filter_map(|(id, bits)| Some((is_kept(id)?, bits))).collect();
     let tensors = std::mem::take(&mut builder.tensors);
-    builder.tensors = tensors
-        .into_iter()
-        .filter_map(|((id, what), tensor)| Some(((*new.get(id).filter(|&&n| n != usize::MAX)?, what), tensor)))
-        .collect();
+    builder.tensors =
+        tensors.into_iter().filter_map(|((id, what), tensor)| Some(((is_kept(id)?, what), tensor))).collect();
 }

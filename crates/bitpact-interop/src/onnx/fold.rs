@@ -119,7 +119,8 @@ pub(super) fn fold(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Arra
             let dims: Vec<usize> = perm.iter().map(|&i| array.dims[i]).collect();
             let strides = strides(&array.dims);
             let moved: Vec<usize> = perm.iter().map(|&i| strides[i]).collect();
-            one(pick(array, dims, |place| place.iter().zip(&moved).map(|(at, stride)| at * stride).sum()))
+            let moved = pick(array, dims, |place| place.iter().zip(&moved).map(|(at, stride)| at * stride).sum());
+            one(Array { steps: array.steps.clone(), ..moved })
         }
         "Concat" => concat(node, inputs),
         "Gather" => gather(input(0)?, input(1)?, node.int("axis", 0)),
@@ -169,7 +170,7 @@ pub(super) fn fold(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Arra
                 Data::Float(data) => Data::Float(vec![data[0]; count]),
                 Data::Int(data) => Data::Int(vec![data[0]; count]),
             };
-            one(Array { dims, kind: value.kind, data })
+            one(Array { dims, kind: value.kind, data, steps: None })
         }
         "Range" => {
             let [start, limit, delta] = [input(0)?, input(1)?, input(2)?];
@@ -214,7 +215,7 @@ pub(super) fn fold(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Arra
                 (Data::Float(y), Data::Float(n)) => Data::Float(select(flags, y, n)),
                 _ => return Err("branches of two types".to_owned()),
             };
-            one(Array { dims, kind: yes.kind, data })
+            one(Array { dims, kind: yes.kind, data, steps: None })
         }
         "Not" | "Neg" | "Abs" | "Floor" | "Ceil" | "Round" | "Sqrt" | "Reciprocal" | "Exp" | "Log" => {
             one(unary(node.op(), input(0)?)?)
@@ -294,7 +295,7 @@ fn pick(array: &Array, dims: Vec<usize>, source: impl Fn(&[usize]) -> usize) -> 
         Data::Float(data) => Data::Float(sources.into_iter().map(|at| data[at]).collect()),
         Data::Int(data) => Data::Int(sources.into_iter().map(|at| data[at]).collect()),
     };
-    Array { dims, kind: array.kind, data }
+    Array { dims, kind: array.kind, data, steps: None }
 }
 
 /// The slices `indices` along one axis.
@@ -399,7 +400,7 @@ fn cast(array: &Array, to: i32) -> Result<Array, String> {
             Data::Float(data) => data.iter().map(|&v| wrap(v as i64)).collect(),
         })
     };
-    Ok(Array { dims, kind: to, data })
+    Ok(Array { dims, kind: to, data, steps: None })
 }
 
 fn concat(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Array>, String> {
@@ -432,7 +433,7 @@ fn concat(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Array>, Strin
             Data::Float(join(floats, outer.max(1)))
         }
     };
-    Ok(vec![Array { dims, kind: first.kind, data }])
+    Ok(vec![Array { dims, kind: first.kind, data, steps: None }])
 }
 
 fn gather(array: &Array, indices: &Array, number: i64) -> Result<Vec<Array>, String> {
@@ -469,7 +470,7 @@ fn unary(op: &str, array: &Array) -> Result<Array, String> {
         }
         _ => return Err(format!("{op} of whole numbers")),
     };
-    Ok(Array { dims: array.dims.clone(), kind: array.kind, data })
+    Ok(Array { dims: array.dims.clone(), kind: array.kind, data, steps: None })
 }
 
 fn binary(op: &str, left: &Array, right: &Array) -> Result<Array, String> {
@@ -536,7 +537,7 @@ fn binary(op: &str, left: &Array, right: &Array) -> Result<Array, String> {
     if matches!(data, Data::Float(_)) && kind::integer(of).is_some() && of != kind::BOOL {
         of = kind::FLOAT;
     }
-    Ok(Array { dims, kind: of, data })
+    Ok(Array { dims, kind: of, data, steps: None })
 }
 
 fn reduce(op: &str, array: &Array, on: &[usize], keep: bool) -> Result<Array, String> {

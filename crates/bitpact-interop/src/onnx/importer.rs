@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 
-use bitpact_core::Function;
+use bitpact_core::{Bits, Function};
 use bitpact_graph::{NodeId, Op, Padding, Shape};
 use bitpact_model::InputDescription;
 
@@ -12,7 +12,7 @@ use super::build::Builder;
 use super::layout::{Axis, Layout};
 use super::node::NodeView;
 use super::refusal::{Refusal, message};
-use super::tensor::{self, Array};
+use super::tensor::{self, Array, Steps};
 use super::value::{Affine, Form, Lazy, Tensor, Value};
 use super::{finish, fold, names, ops, proto};
 use crate::{ImportOptions, Imported, InteropError, Pixels};
@@ -36,6 +36,16 @@ pub(super) struct Importer<'a> {
     /// What is done to the image by the meaning of its pixels; `None` before anything reads it.
     pub(super) image: Option<Affine>,
     pub(super) notes: Vec<String>,
+    /// Whether tensors of the network are codes in the file.
+    pub(super) is_quantized: bool,
+    /// Codes that ours cannot be.
+    pub(super) unfit: Vec<String>,
+    /// What clips of codes give; the codes' activation has their limits.
+    pub(super) clips_of_codes: HashSet<String>,
+    /// Whether the image is codes in the file.
+    pub(super) has_image_codes: bool,
+    /// Whether the meaning of pixels was given.
+    has_pixels: bool,
 }
 
 /// The network of a file's message.
@@ -70,6 +80,11 @@ pub(super) fn import(
         pixels,
         image: None,
         notes,
+        is_quantized: false,
+        unfit: Vec::new(),
+        clips_of_codes: HashSet::new(),
+        has_image_codes: false,
+        has_pixels: options.pixels.is_some(),
     };
     importer.start(graph, input, layout, shape).map_err(wrong)?;
     let refusals = importer.nodes(graph, opset).map_err(wrong)?;
@@ -79,9 +94,9 @@ pub(super) fn import(
     let output = importer.output(graph).map_err(wrong)?;
     let graph_name = graph.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(name);
     let graph_name: String = graph_name.chars().filter(|c| !c.is_control()).take(100).collect();
-    let Importer { builder, pixels, image, notes, .. } = importer;
+    let Importer { builder, pixels, image, notes, is_quantized, unfit, .. } = importer;
     let pixels = image.map_or(Ok(pixels.clone()), |image| described(&pixels, &image)).map_err(wrong)?;
-    let parts = finish::Parts { name: graph_name, builder, output, pixels, notes };
+    let parts = finish::Parts { name: graph_name, builder, output, pixels, notes, is_quantized, unfit };
     parts.model(path, options)
 }
 
@@ -165,8 +180,8 @@ fn input_layout(
     Ok((Layout::of(axes, batch, shape), batch, shape))
 }
 
-/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to the
-/// front, or where the input has one channel that only fits there.
+/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to
+/// the front, or where the input has one channel that only fits there.
 fn is_channels_last(graph: &proto::Graph, input: &str, sizes: &[Option<usize>]) -> bool {
     let mut name = input;
     for _ in 0..8 {
@@ -201,6 +216,11 @@ fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescripti
         described.zero_point[c] = moved.round() as u16;
     }
     Ok(described)
+}
+
+/// Whether a clip to 0 to `high` of what `before` gives is a multiple of a hard sigmoid of its input.
+fn is_hard_sigmoid(before: &Affine, high: f64) -> bool {
+    before.then(&Affine::of(6.0 / high, -3.0)).is_identity()
 }
 
 impl<'a> Importer<'a> {
@@ -477,6 +497,11 @@ impl<'a> Importer<'a> {
             // high - relu(high - x)
             (false, true) => Ok((act(self, &before.then(&Affine::of(-1.0, high)))?, Affine::of(-1.0, high))),
             // low + (high - low) hard_sigmoid(6 (x - low) / (high - low) - 3)
+            (true, true) if low == 0.0 && !is_hard_sigmoid(before, high) => {
+                let input = act(self, before)?;
+                let name = format!("{name}.limit");
+                Ok((self.builder.function(&name, Function::ClippedRelu { limit: high }, input)?, identity))
+            }
             (true, true) => {
                 let unit = 6.0 / (high - low);
                 let input = before.then(&Affine::of(unit, -unit * low - 3.0));
@@ -485,6 +510,54 @@ impl<'a> Importer<'a> {
                 Ok((function, Affine::of(high - low, low)))
             }
         }
+    }
+
+    /// Keeps the steps of a layer's weights, where they are codes in the file.
+    pub(super) fn keep_steps(&mut self, layer: NodeId, steps: Option<&Steps>, outputs: usize) {
+        let Some(steps) = steps else { return };
+        let shape = match steps.step.len() {
+            1 => vec![],
+            n if n == outputs => vec![n],
+            _ => return,
+        };
+        if let Some(bits) = Bits::new(steps.bits) {
+            self.builder.set(layer, "weight_step", shape, steps.step.clone());
+            self.builder.bits.insert(layer, bits);
+        }
+    }
+
+    /// Bits, clip value and sign of the codes that a node gives, where it only moves those of an activation.
+    pub(super) fn grid_of(&self, id: NodeId) -> Option<(Bits, f32, bool)> {
+        let node = &self.builder.nodes[id];
+        match node.op {
+            Op::Act { signed } => {
+                Some((*self.builder.bits.get(&id)?, self.builder.tensors.get(&(id, "clip_val"))?.data[0], signed))
+            }
+            Op::View(_) | Op::MaxPool(_) | Op::Concat => {
+                let first = self.grid_of(node.inputs[0])?;
+                node.inputs.iter().all(|&input| self.grid_of(input) == Some(first)).then_some(first)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a node alone reads its first input.
+    pub(super) fn is_read_once(&self, node: NodeView) -> bool {
+        node.node.input.first().is_some_and(|name| self.readers(name).len() == 1)
+    }
+
+    /// The image as codes: pixels are codes already, and mean what these mean where nothing else is said.
+    pub(super) fn image_codes(&mut self, scale: f32, low: i64, high: i64) {
+        self.has_image_codes = true;
+        let zero = u8::try_from(-low).ok().filter(|_| high - low == 255);
+        let note = match (zero, self.has_pixels) {
+            (Some(zero), false) => {
+                self.pixels = InputDescription::uniform(self.pixels.scale.len(), zero, scale);
+                format!("pixels are taken for the codes of the input: p means {scale} (p - {zero})")
+            }
+            _ => "codes of the input are left out: pixels are codes already".to_owned(),
+        };
+        self.notes.push(note);
     }
 
     /// Name for the node that a node of the file becomes.

@@ -8,7 +8,7 @@ use super::node::NodeView;
 const LONGEST: usize = 200;
 
 /// Ends of names of weights, which their node's name goes without.
-const ENDS: [&str; 14] = [
+const ENDS: [&str; 17] = [
     ".weight",
     ".kernel",
     "/kernel",
@@ -22,6 +22,9 @@ const ENDS: [&str; 14] = [
     "_scale",
     ".bias",
     ":0",
+    "_DequantizeLinear_Output",
+    "_dequantized",
+    "_quantized",
     "/ReadVariableOp",
 ];
 

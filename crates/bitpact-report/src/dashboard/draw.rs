@@ -227,7 +227,7 @@ impl Dashboard {
         let mut head = vec!["", "   alpha", " clip%", "zero%"];
         if is_wide {
             widths.extend([Constraint::Length(8), Constraint::Length(16)]);
-            head.extend(["levels", "share of each level"]);
+            head.extend(["levels", "shares"]);
         }
         let table = Table::new(rows, widths).header(Row::new(head).style(QUIET)).block(block);
         frame.render_widget(table, area);
@@ -266,10 +266,10 @@ fn bars(shares: &[f64]) -> String {
 /// A number of an axis.
 fn number(value: f64) -> String {
     match value.abs() {
-        0.0 => "0".to_owned(),
+        size if value.fract() == 0.0 && size < 1e5 => format!("{value:.0}"),
         size if size < 0.01 || size >= 1e5 => format!("{value:.0e}"),
         size if size < 10.0 => format!("{value:.2}"),
-        size if size < 1000.0 && value.fract() != 0.0 => format!("{value:.1}"),
+        size if size < 1000.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
     }
 }

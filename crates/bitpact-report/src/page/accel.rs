@@ -5,12 +5,15 @@ use serde::Serialize;
 
 use super::chart::{Chart, Ink, Line};
 use super::curves::figure;
-use super::{Figure, Network, bytes, number, percent};
+use super::{Figure, Network, Table, bytes, number, percent};
 use crate::ReportError;
+
+/// Columns of the table of devices.
+const COLUMNS: [&str; 7] = ["Device", "Time", "Images/s", "Utilization", "Moved", "Energy", "Bound by"];
 
 #[derive(Serialize)]
 pub(super) struct View {
-    rows: Vec<[String; 7]>,
+    devices: Option<Table>,
     roofline: Option<Figure>,
 }
 
@@ -23,7 +26,7 @@ pub(super) fn view(network: &Network) -> Result<Option<View>, ReportError> {
         let estimate = Estimate::new(&device, &workload, 1).ok()?;
         let bound = [Bound::Compute, Bound::Bandwidth, Bound::Latency];
         let bound = bound.into_iter().max_by(|a, b| estimate.share(*a).total_cmp(&estimate.share(*b)))?;
-        Some([
+        Some(vec![
             device.name.clone(),
             format!("{} ms", number(1e3 * estimate.total_s)),
             number(estimate.images_per_s()),
@@ -33,9 +36,10 @@ pub(super) fn view(network: &Network) -> Result<Option<View>, ReportError> {
             bound.to_string(),
         ])
     };
-    let rows = DEVICE_NAMES.iter().filter_map(row).collect();
+    let rows: Vec<Vec<String>> = DEVICE_NAMES.iter().filter_map(row).collect();
+    let devices = (!rows.is_empty()).then(|| Table::new(&COLUMNS, rows));
     let roofline = network.device.as_ref().map(|device| roofline(device, &workload)).transpose()?.flatten();
-    Ok(Some(View { rows, roofline }))
+    Ok(Some(View { devices, roofline }))
 }
 
 /// Layers below the roof of a device.

@@ -89,9 +89,9 @@ pub(super) struct Chart {
     pub(super) x: String,
     pub(super) y: String,
     pub(super) lines: Vec<Line>,
-    /// Whether y is logarithmic; where a value is not above 0 it is not.
+    /// Whether y is logarithmic, where its values are above 0 and far apart.
     pub(super) log_y: bool,
-    /// Whether x is logarithmic.
+    /// The same of x.
     pub(super) log_x: bool,
     /// Values that the y axis shows whatever the lines hold.
     pub(super) floor: Option<f64>,
@@ -126,9 +126,15 @@ impl Chart {
             let side = if high == 0.0 { 1.0 } else { 0.1 * high.abs() };
             (low, high) = (if low == 0.0 { low } else { low - side }, high + side);
         }
-        let (log_x, log_y) = (self.log_x && left > 0.0, self.log_y && low > 0.0);
+        // Within a factor of twenty a logarithmic axis would have one number or two.
+        let is_wide = |low: f64, high: f64| low > 0.0 && high > 20.0 * low;
+        let (log_x, log_y) = (self.log_x && is_wide(left, right), self.log_y && is_wide(low, high));
         let x = match (log_x, right > left) {
             (true, _) => left / 1.2..right * 1.2,
+            (false, true) if self.lines.iter().all(|line| line.dots || line.points.len() == 1) => {
+                let side = 0.08 * (right - left);
+                left - side..right + side
+            }
             (false, true) => left..right,
             (false, false) => left - 0.5..right + 0.5,
         };
@@ -176,13 +182,13 @@ impl Chart {
             let root = SVGBackend::with_string(&mut svg, (SIZE.0 * SCALE, SIZE.1 * SCALE)).into_drawing_area();
             let mut chart = ChartBuilder::on(&root)
                 .margin(8 * SCALE)
-                .x_label_area_size(38 * SCALE)
-                .y_label_area_size(58 * SCALE)
+                .x_label_area_size(42 * SCALE)
+                .y_label_area_size(62 * SCALE)
                 .build_cartesian_2d(x, y)
                 .map_err(|e| told(&e))?;
-            let font = ("sans-serif", 12 * SCALE).into_font().color(&Ink::Text.rgb());
+            let font = ("sans-serif", 16 * SCALE).into_font().color(&Ink::Text.rgb());
             let mut mesh = chart.configure_mesh();
-            mesh.x_desc(&self.x).y_desc(&self.y).x_labels(7).y_labels(6);
+            mesh.x_desc(&self.x).y_desc(&self.y).x_labels(6).y_labels(5);
             mesh.disable_x_mesh().max_light_lines(0).bold_line_style(Ink::Grid.rgb().stroke_width(SCALE));
             mesh.axis_style(Ink::Grid.rgb().stroke_width(SCALE));
             mesh.label_style(font.clone()).axis_desc_style(font);
@@ -237,10 +243,10 @@ impl Bars<'_> {
             let root = SVGBackend::with_string(&mut svg, (SMALL.0 * SCALE, SMALL.1 * SCALE)).into_drawing_area();
             let mut chart = ChartBuilder::on(&root)
                 .margin(6 * SCALE)
-                .x_label_area_size(34 * SCALE)
+                .x_label_area_size(40 * SCALE)
                 .build_cartesian_2d(left..right, 0.0..1.05 * most)
                 .map_err(|e| told(&e))?;
-            let font = ("sans-serif", 11 * SCALE).into_font().color(&Ink::Text.rgb());
+            let font = ("sans-serif", 15 * SCALE).into_font().color(&Ink::Text.rgb());
             let mut mesh = chart.configure_mesh();
             mesh.disable_mesh().disable_y_axis().x_desc(self.x).x_labels(6);
             mesh.axis_style(Ink::Grid.rgb().stroke_width(SCALE)).label_style(font.clone()).axis_desc_style(font);

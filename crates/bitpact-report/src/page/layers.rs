@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::chart::{Bars, Ink};
 use super::curves::entropy;
-use super::{Network, number, percent};
+use super::{Network, Table, number, percent};
 use crate::microscope::{ActivationView, WeightView};
 use crate::{ReportError, Run};
 
@@ -14,12 +14,27 @@ const DRAWN_LEVELS: usize = 33;
 /// Bars of a chart of levels, at the most; more levels share a bar.
 const BARS: usize = 64;
 
+/// Columns of the table of activations.
+const ACTIVATIONS: [&str; 7] =
+    ["Activation", "Alpha", "Clipped", "Zeros", "Levels used", "Entropy, bits", "Signal to error"];
+/// Columns of the table of weights.
+const WEIGHTS: [&str; 8] = [
+    "Weights of",
+    "Bits",
+    "Quantizer",
+    "Weights",
+    "Levels used",
+    "Signal to error",
+    "Changed in the last epoch",
+    "Oscillating",
+];
+
 /// The layers of a run.
 #[derive(Serialize)]
 pub(super) struct Layers {
     note: String,
-    activations: Vec<Vec<String>>,
-    weights: Vec<Vec<String>>,
+    activations: Option<Table>,
+    weights: Option<Table>,
     cards: Vec<Card>,
     /// Cards that were left out, as the page would have become too large.
     without_charts: bool,
@@ -57,6 +72,8 @@ pub(super) fn layers(run: &Run, network: Option<&Network>, with_charts: bool) ->
         activation_row(name, layer, act)
     };
     let activations = names.iter().map(row).collect();
+    let table = |head: &[&str], rows: Vec<Vec<String>>| (!rows.is_empty()).then(|| Table::new(head, rows));
+    let activations = table(&ACTIVATIONS, activations);
     let moves =
         run.records.epochs.iter().rev().map(|e| &e.weights[..]).find(|weights| !weights.is_empty()).unwrap_or(&[]);
     let weight_rows = weights.iter().map(|view| weight_row(view, moves.iter().find(|own| own.name == view.name)));
@@ -70,7 +87,13 @@ pub(super) fn layers(run: &Run, network: Option<&Network>, with_charts: bool) ->
         ),
     };
     let cards = if with_charts { cards(network, recorded, acts, weights)? } else { Vec::new() };
-    Ok(Some(Layers { note, activations, weights: weight_rows.collect(), cards, without_charts: !with_charts }))
+    Ok(Some(Layers {
+        note,
+        activations,
+        weights: table(&WEIGHTS, weight_rows.collect()),
+        cards,
+        without_charts: !with_charts,
+    }))
 }
 
 fn activation_row(name: &str, layer: Option<&LayerStatistics>, act: Option<&ActivationView>) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bitpact_train::{EpochRecord, Metric};
 use serde::Serialize;
 
-use super::{Subject, bytes, number};
+use super::{Subject, Table, bytes, number};
 use crate::Run;
 use crate::book::precision;
 use crate::family::Family;
@@ -95,7 +95,10 @@ fn row(subject: &Subject, name: &str) -> Vec<String> {
         of(&|recipe| recipe.dataset.clone()),
         of(&|recipe| recipe.bits.to_string()),
         last.map_or(String::new(), |last| shown(last, true)),
-        simulated.map_or(String::new(), |e| shown(e, false)),
+        simulated.map_or(String::new(), |e| match last.is_some_and(|last| last.epoch == e.epoch) {
+            true => shown(e, false),
+            false => format!("{}, epoch {}", shown(e, false), e.epoch),
+        }),
         subject.float.as_ref().and_then(Run::last).map_or(String::new(), |last| shown(last, false)),
         run.model_bytes.map_or(String::new(), bytes),
         format!("{epochs}{of_epochs}"),
@@ -178,15 +181,9 @@ pub(super) fn faults(runs: &[(&str, &Run)]) -> Vec<(String, String)> {
     runs.iter().flat_map(of).collect()
 }
 
-/// A family of runs as the template reads it.
-#[derive(Serialize)]
-pub(super) struct FamilyTable {
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-pub(super) fn family(family: &Family) -> FamilyTable {
+/// A family of runs, a row a width.
+pub(super) fn family(family: &Family) -> Table {
     let mut rows = family.table();
     let head = rows.remove(0);
-    FamilyTable { head, rows }
+    Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>(), rows)
 }

@@ -42,6 +42,14 @@ pub(super) fn function(importer: &mut Importer, node: NodeView) -> Result<Tensor
     let op = node.op();
     match op {
         "Clip" => {
+            if node.node.output.iter().any(|name| importer.clips_of_codes.contains(name)) {
+                return importer.lazy(node, 0);
+            }
+            for i in [1, 2] {
+                if importer.constant(node, i)?.is_some_and(|limit| kind::integer(limit.kind).is_some()) {
+                    return Err("a clip of whole numbers, expected it behind QuantizeLinear".to_owned());
+                }
+            }
             let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
             let limits = (importer.number(node, "min", 1, low)?, importer.number(node, "max", 2, high)?);
             return clip(importer, node, limits);
@@ -203,7 +211,7 @@ fn sum(importer: &mut Importer, node: NodeView, data: &[usize]) -> Result<Tensor
 }
 
 /// The sum of tensors, those of one pixel repeated where others have more.
-fn added(importer: &mut Importer, node: NodeView, tensors: Vec<Tensor>) -> Result<Tensor, String> {
+pub(super) fn added(importer: &mut Importer, node: NodeView, tensors: Vec<Tensor>) -> Result<Tensor, String> {
     let largest = tensors.iter().max_by_key(|tensor| importer.builder.shape(tensor.node).elements()).cloned();
     let largest = largest.ok_or("a sum of nothing")?;
     let (largest, to) = (largest.clone(), importer.builder.shape(largest.node));

@@ -65,7 +65,7 @@ fn pooled(importer: &mut Importer, node: NodeView, op: Op, input: &Tensor, spati
 pub(super) fn reduce(importer: &mut Importer, node: NodeView) -> Result<Tensor, String> {
     let tensor = importer.tensor(node, 0)?;
     let rank = tensor.layout.dims.len();
-    let is_global = matches!(node.op(), "GlobalAveragePool" | "GlobalMaxPool");
+    let is_global = matches!(node.op(), "GlobalAveragePool" | "GlobalMaxPool" | "QLinearGlobalAveragePool");
     let numbers = match is_global {
         true => Some((2..rank as i64).collect()),
         false => importer.ints(node, "axes", 1)?.filter(|axes| !axes.is_empty()),

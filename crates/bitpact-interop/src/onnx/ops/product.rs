@@ -55,6 +55,7 @@ pub(super) fn conv_of(
     let id = importer.builder.push(name, Op::Conv(op), &[tensor.node])?;
     let [rows, columns] = kernel;
     importer.builder.set(id, "weight", vec![out_channels, of_group, rows, columns], weights.to_floats());
+    importer.keep_steps(id, weights.steps.as_deref(), out_channels);
     if let Some(bias) = bias {
         let bias = channels(bias, out_channels, "bias")?;
         importer.builder.set(id, "bias", vec![out_channels], bias);
@@ -177,7 +178,10 @@ pub(super) fn gemm(importer: &mut Importer, node: NodeView) -> Result<Tensor, St
         }
     };
     let tensor = importer.unpadded(node, 0)?;
-    linear(importer, &tensor, rows, outputs, inputs, bias, &name(node, 1))
+    let layer = linear(importer, &tensor, rows, outputs, inputs, bias, &name(node, 1))?;
+    let steps = weights.steps.as_deref().filter(|_| alpha == 1.0);
+    importer.keep_steps(layer.node, steps, outputs);
+    Ok(layer)
 }
 
 /// Columns as rows.
@@ -227,15 +231,35 @@ pub(super) fn linear(
 /// A product with a constant matrix: of all values, or of the channels of each pixel.
 pub(super) fn mat_mul(importer: &mut Importer, node: NodeView) -> Result<Tensor, String> {
     let weights: Rc<Array> = importer.needed(node, 1)?;
-    let [inputs, outputs] = weights.dims[..] else {
+    matrix(importer, node, &weights, None, false, &name(node, 1))
+}
+
+/// A product with this matrix and a sum with this bias.
+pub(super) fn matrix(
+    importer: &mut Importer,
+    node: NodeView,
+    weights: &Array,
+    bias: Option<&Array>,
+    is_transposed: bool,
+    name: &str,
+) -> Result<Tensor, String> {
+    let [a, b] = weights.dims[..] else {
         return Err(format!("a constant factor of the shape {:?}, expected a matrix", weights.dims));
     };
+    let (inputs, outputs) = if is_transposed { (b, a) } else { (a, b) };
     let tensor = importer.unpadded(node, 0)?;
-    let rows = transpose(&weights.to_floats(), inputs, outputs);
-    if tensor.layout.dims.len() == 2 {
-        return linear(importer, &tensor, rows, outputs, inputs, None, &name(node, 1));
-    }
-    pixelwise(importer, &tensor, rows, outputs, inputs, &name(node, 1))
+    let values = weights.to_floats();
+    let rows = if is_transposed { values } else { transpose(&values, inputs, outputs) };
+    let layer = if tensor.layout.dims.len() == 2 {
+        let bias = bias.map(|bias| channels(bias, outputs, "bias")).transpose()?;
+        linear(importer, &tensor, rows, outputs, inputs, bias, name)?
+    } else if bias.is_none() {
+        pixelwise(importer, &tensor, rows, outputs, inputs, name)?
+    } else {
+        return Err("a bias of a product of each pixel".to_owned());
+    };
+    importer.keep_steps(layer.node, weights.steps.as_deref(), outputs);
+    Ok(layer)
 }
 
 /// A product of the channels of each pixel, which are the last size of the file's tensor.
