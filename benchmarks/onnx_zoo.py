@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-SIDES = {"alexnet": 64, "vgg11": 32, "vgg11_bn": 32, "googlenet": 64, "densenet121": 32, "squeezenet1_1": 64}
+SIDES = {"alexnet": 224, "vgg11": 224, "vgg11_bn": 224, "densenet121": 32}
 TORCHVISION = [
     "resnet18", "mobilenet_v2", "vgg11", "vgg11_bn", "alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "densenet121",
     "googlenet", "regnet_y_400mf", "mnasnet0_5", "efficientnet_b0", "mobilenet_v3_small",
@@ -76,6 +76,9 @@ def difference(forward, path, side, work):
     if code:
         return None, error.strip()
     got = np.fromfile(target, np.float32).reshape(expected.shape)
+    if "Softmax at the end" in error:
+        got = np.exp(got - got.max(1, keepdims=True))
+        got /= got.sum(1, keepdims=True)
     return float(np.abs(got - expected).max() / np.abs(expected).max()), error.strip()
 
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bitpact::train::{RecipeError, RunError, TrainError};
+use bitpact::unstable::train::{RecipeError, RunError, TrainError};
 
 use crate::interrupt;
 use crate::out::say;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use bitpact::model::hold_writes;
+use bitpact::unstable::model::hold_writes;
 use tempfile::TempDir;
 
 use crate::out::say;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bitpact::graph::{Graph, Shape, zoo};
-use bitpact::model::{BITPACT_MAGIC, ConvertError, InputDescription, read_model_file};
-use bitpact::train::recipe::{nearest, read_network};
-use bitpact::train::run_folder::{CONFIG, LAST, MODEL};
-use bitpact::train::{Draft, Recipe, RunFolder};
+use bitpact::unstable::graph::{Graph, Shape, zoo};
+use bitpact::unstable::model::{BITPACT_MAGIC, ConvertError, InputDescription, read_model_file};
+use bitpact::unstable::train::recipe::{nearest, read_network};
+use bitpact::unstable::train::run_folder::{CONFIG, LAST, MODEL};
+use bitpact::unstable::train::{Draft, Recipe, RunFolder};
 use bitpact::{Checkpoint, IntegerModel, convert};
 
 /// What was found.

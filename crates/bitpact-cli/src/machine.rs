@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::Isa;
-use bitpact::data::check::other_version;
-use bitpact::data::{DatasetName, Limits, Split, load};
-use bitpact::peak::Cpu;
-use bitpact::report::Session;
+use bitpact::unstable::data::check::other_version;
+use bitpact::unstable::data::own::Options;
+use bitpact::unstable::data::{DatasetName, Limits, Split, load};
+use bitpact::unstable::kernels::peak::Cpu;
+use bitpact::unstable::report::Session;
 
 use crate::exit::Usage;
+use crate::own::{self, Reading};
 
 /// How to compute. Neither changes a result.
 #[derive(clap::Args)]
@@ -61,10 +63,19 @@ pub(crate) fn parse_isa(name: &str) -> Result<Isa, String> {
     Err(format!("this CPU does not have it; it has {available}"))
 }
 
-/// Loads the set `name`; a missing or needless folder is the command line's fault.
-pub(crate) fn load_images(name: DatasetName, data: Option<&PathBuf>, limits: Limits) -> Result<Split> {
-    use bitpact::data::DataError;
-    match load(name, data.map(PathBuf::as_path), limits) {
+/// Loads the set `name`; a missing or needless folder is the command line's fault. One's own data are read as `options`
+/// say, and come with what was read besides.
+pub(crate) fn load_images(
+    name: DatasetName,
+    data: Option<&PathBuf>,
+    limits: Limits,
+    options: &Options,
+) -> Result<(Split, Option<Reading>)> {
+    use bitpact::unstable::data::DataError;
+    if let (DatasetName::Folder, Some(path)) = (name, data) {
+        return own::load(path, limits, options).map(|(split, reading)| (split, Some(reading)));
+    }
+    let split = match load(name, data.map(PathBuf::as_path), limits) {
         Err(error @ (DataError::NeedsFolder { .. } | DataError::UnusedFolder { .. })) => {
             Err(Usage(error.to_string()).into())
         }
@@ -73,7 +84,8 @@ pub(crate) fn load_images(name: DatasetName, data: Option<&PathBuf>, limits: Lim
             Err(anyhow::anyhow!("{error}{hint}"))
         }
         other => Ok(other?),
-    }
+    };
+    Ok((split?, None))
 }
 
 /// End of an error message where `dir` holds an unsupported version of a data set; else empty.

@@ -6,6 +6,7 @@ mod interrupt;
 mod loaded;
 mod machine;
 mod out;
+mod own;
 mod progress;
 #[cfg(feature = "tui")]
 mod tui;
@@ -31,6 +32,7 @@ Examples:
   bitpact eval runs/builtin-W4A4-seed1                    accuracy of the integers
   bitpact import resnet20.th -o model.safetensors         a network that PyTorch trained
   bitpact ptq model.safetensors --data DIR --bits W8A8    a float network to integers, without training
+  bitpact export runs/builtin-W4A4-seed1 -o model.onnx    the network for ONNX Runtime and others
   bitpact inspect runs/builtin-W4A4-seed1/model.bitpact   what is in the file
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
@@ -40,6 +42,7 @@ Examples:
   bitpact bench resnet18 --bits W4A4                      speed with random weights
   bitpact verify runs/builtin-W4A4-seed1                  every path gives the same integers
   bitpact data fetch fashion-mnist                        an image set into data/
+  bitpact data check photos                               what a folder of your own would be read as
   bitpact reproduce list                                  the paper's results and ours, a recipe each
   bitpact accel paper                                     what low bits buy in hardware
   bitpact lm quantize DIR --method awq -o net.safetensors  a language model at 4 bits
@@ -59,6 +62,7 @@ enum Command {
     Convert(commands::convert::Args),
     Import(Box<commands::import::Args>),
     Ptq(Box<commands::ptq::Args>),
+    Export(commands::export::Args),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Bench(Box<commands::bench::Args>),
@@ -78,7 +82,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    bitpact::never_keep_large_buffers();
+    bitpact::unstable::kernels::memory::never_keep_large_buffers();
     let command = Cli::parse().command;
     if let Err(error) = interrupt::install() {
         return exit::report(&error);
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => commands::convert::run(args),
         Command::Import(args) => commands::import::run(*args),
         Command::Ptq(args) => commands::ptq::run(*args),
+        Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(*args),

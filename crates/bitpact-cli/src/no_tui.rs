@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bitpact::Recipe;
-use bitpact::train::{Event, RunFolder};
+use bitpact::unstable::train::{Event, RunFolder};
 
 use crate::exit::Usage;
 

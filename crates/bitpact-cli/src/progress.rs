@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use bitpact::train::{EpochRecord, Event};
+use bitpact::unstable::train::{EpochRecord, Event};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::out::{percent, say};
@@ -16,6 +16,8 @@ pub(crate) struct Display {
     batch_size: u64,
     /// What the bar counts at the moment.
     stage: Option<Stage>,
+    /// Share of the epoch's time in which steps waited for images, where those were read ahead.
+    waited: Option<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -28,7 +30,7 @@ impl Display {
     /// `label` tells runs of one command apart.
     pub(crate) fn new(label: &'static str, epochs: u32, batch_size: usize) -> Self {
         let bar = ProgressBar::with_draw_target(None, target());
-        Self { bar, label, epochs, batch_size: batch_size as u64, stage: None }
+        Self { bar, label, epochs, batch_size: batch_size as u64, stage: None, waited: None }
     }
 
     /// Shows an event.
@@ -81,13 +83,15 @@ impl Display {
                 self.bar.set_message(format!("loss {loss:.4}"));
                 self.bar.set_position(batch * images);
             }
+            Event::ReadAhead { waited, seconds, .. } => self.waited = Some(waited / seconds.max(f64::MIN_POSITIVE)),
             Event::Evaluating { simulated, done, images } => {
                 self.enter(Stage::Evaluating { simulated }, images as u64, 0);
                 self.bar.set_position(done as u64);
             }
             Event::Epoch(record) => {
                 self.stage = None;
-                let line = epoch_line(self.label, self.epochs, record);
+                let waited = self.waited.take().map(|share| format!("  waited for images {}", percent(share)));
+                let line = epoch_line(self.label, self.epochs, record) + &waited.unwrap_or_default();
                 self.line(line);
             }
             Event::Warning(warning) => self.line(format!("warning: {}", warning.message)),

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bitpact::Recipe;
-use bitpact::report::dashboard::{Left, Refreshed, show};
-use bitpact::report::{Dashboard, Follower};
-use bitpact::train::{Event, RunFolder};
+use bitpact::unstable::report::dashboard::{Left, Refreshed, show};
+use bitpact::unstable::report::{Dashboard, Follower};
+use bitpact::unstable::train::{Event, RunFolder};
 
 use crate::exit::Usage;
 use crate::interrupt;
@@ -41,8 +41,8 @@ pub(crate) fn check() -> Result<()> {
 }
 
 impl Tui {
-    /// Opens the dashboard of a run, with the epochs that are done already; `None` where someone has left one before, or
-    /// a signal has come.
+    /// Opens the dashboard of a run, with the epochs that are done already; `None` where someone has left one before,
+    /// or a signal has come.
     pub(crate) fn open(recipe: &Recipe, folder: &RunFolder) -> Option<Self> {
         if LEFT.load(Ordering::SeqCst) {
             return None;
@@ -123,6 +123,6 @@ fn watch(shared: &Shared, mut dashboard: Dashboard) {
 /// Gives the terminal back before someone else writes to it.
 fn leave() {
     if !LEFT.swap(true, Ordering::SeqCst) {
-        bitpact::report::dashboard::restore();
+        bitpact::unstable::report::dashboard::restore();
     }
 }

@@ -75,7 +75,7 @@ pub struct SetInfo {
 }
 
 impl DatasetName {
-    /// What is known of the set.
+    /// What is known of the set; of one's own data nothing is, and numbers are 0.
     pub fn info(self) -> &'static SetInfo {
         match self {
             Self::Builtin => &BUILTIN,
@@ -91,6 +91,7 @@ impl DatasetName {
             Self::EmnistLetters => &EMNIST_LETTERS,
             Self::EmnistBalanced => &EMNIST_BALANCED,
             Self::Svhn => &SVHN,
+            Self::Folder => &FOLDER,
         }
     }
 }
@@ -184,6 +185,18 @@ const BUILTIN_INFO: SetInfo = SetInfo {
     homepage: "",
     licence: "as bitpact",
     by_hand: "",
+};
+
+static FOLDER: SetInfo = SetInfo {
+    name: DatasetName::Folder,
+    title: "pictures and arrays of one's own",
+    image_shape: ImageShape { h: 0, w: 0, c: 0 },
+    class_names: &[],
+    train_images: 0,
+    test_images: 0,
+    licence: "",
+    by_hand: "It holds train/ and val/ with a folder of pictures for each class, or what else docs/data.md shows; `bitpact data check DIR` tells",
+    ..BUILTIN_INFO
 };
 
 static UPSCALE: SetInfo = SetInfo {

@@ -1,5 +1,7 @@
 //! The `Dataset` trait, images held in memory, and the first N of a set.
 
+use bitpact_core::rng::Key;
+
 use crate::{DataError, TargetKind};
 
 /// Size of one image in pixels and channels.
@@ -74,6 +76,27 @@ pub trait Dataset: Send + Sync {
     fn target(&self, index: usize, out: &mut [f32]) {
         out.fill(self.label(index) as f32);
     }
+
+    /// Writes the view of image `index` that training has under `key`, and its target, each where it is asked for, as
+    /// [`image`](Self::image) and [`target`](Self::target) write them. A set of larger pictures may show a part of one
+    /// that depends on `key` alone, the same part in both; the default is [`image`](Self::image) itself.
+    ///
+    /// # Panics
+    /// May panic where [`image`](Self::image) and [`target`](Self::target) may.
+    fn drawn(&self, index: usize, key: Key, image: Option<&mut [u8]>, target: Option<&mut [f32]>) {
+        let _ = key;
+        if let Some(out) = image {
+            self.image(index, out);
+        }
+        if let Some(out) = target {
+            self.target(index, out);
+        }
+    }
+
+    /// Whether an image takes so long to read that reading ahead of its use pays.
+    fn is_slow(&self) -> bool {
+        false
+    }
 }
 
 impl<D: Dataset + ?Sized> Dataset for Box<D> {
@@ -100,6 +123,12 @@ impl<D: Dataset + ?Sized> Dataset for Box<D> {
     }
     fn target(&self, index: usize, out: &mut [f32]) {
         (**self).target(index, out);
+    }
+    fn drawn(&self, index: usize, key: Key, image: Option<&mut [u8]>, target: Option<&mut [f32]>) {
+        (**self).drawn(index, key, image, target);
+    }
+    fn is_slow(&self) -> bool {
+        (**self).is_slow()
     }
 }
 
@@ -218,6 +247,13 @@ impl<D: Dataset> Dataset for Limited<D> {
     fn target(&self, index: usize, out: &mut [f32]) {
         assert!(index < self.len, "target {index} of a set limited to {}", self.len);
         self.inner.target(index, out);
+    }
+    fn drawn(&self, index: usize, key: Key, image: Option<&mut [u8]>, target: Option<&mut [f32]>) {
+        assert!(index < self.len, "image {index} of a set limited to {}", self.len);
+        self.inner.drawn(index, key, image, target);
+    }
+    fn is_slow(&self) -> bool {
+        self.inner.is_slow()
     }
 }
 

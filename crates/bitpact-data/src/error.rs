@@ -154,7 +154,7 @@ pub enum DataError {
         how: String,
     },
     /// A folder was given for a set that reads none.
-    #[error("the data set `{name}` reads no files, but --data {} was given; leave --data out or choose another --dataset", path.display())]
+    #[error("the data set `{name}` reads no files, but --data {} was given; leave --data out or choose another --dataset (`folder` for data of one's own)", path.display())]
     UnusedFolder {
         /// The set.
         name: &'static str,

@@ -12,6 +12,7 @@
 //! | [`svhn`] | SVHN's cropped digits from MATLAB files |
 //! | [`catalog`] | what is known of every set: sizes, classes, files, where they come from |
 //! | [`check`] | what lies in a folder: images, labels, checksums |
+//! | [`own`] | folders of pictures, tables and arrays of one's own |
 //! | [`synthetic`] | the built-in set: ten kinds of shapes, drawn by a seeded program |
 //! | [`augment`] | pad-crop and flip into a bordered buffer |
 //! | [`sampler`] | the shuffled order of an epoch |
@@ -55,6 +56,7 @@
 //! assert_eq!(rows.class_names()[rows.label(3)], "row 3");
 //! ```
 
+mod ahead;
 pub mod augment;
 pub mod catalog;
 pub mod check;
@@ -67,10 +69,13 @@ mod error;
 mod examples;
 mod files;
 mod idx;
+mod jitter;
 mod mat;
 pub mod mnist;
 mod name;
+pub mod own;
 mod picture;
+mod resample;
 pub mod sampler;
 mod subset;
 pub mod svhn;
@@ -78,13 +83,15 @@ pub mod synthetic;
 mod target;
 mod whole;
 
+pub use ahead::{Ahead, Prepared, read_images};
 pub use augment::{Augment, Placement, augment_key, copy_plain};
 pub use cutout::{Cutout, mix};
 pub use dataset::{Dataset, ImageShape, InMemory, Limited, Split, limit};
 pub use error::DataError;
 pub use examples::Examples;
+pub use jitter::ColorJitter;
 pub use name::{DatasetName, Limits, load};
-pub use picture::{PictureError, load_picture, load_picture_on};
+pub use picture::{PICTURE_ENDINGS, PictureError, View, load_picture, load_picture_as};
 pub use sampler::epoch_order;
 pub use subset::Subset;
 pub use target::{IGNORED, TargetKind};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::{DataError, ImageShape, Split, TargetKind, cifar10, cifar100, mnist, svhn, synthetic};
+use crate::{DataError, ImageShape, Split, TargetKind, cifar10, cifar100, mnist, own, svhn, synthetic};
 
 /// A data set that bitpact knows; [`DatasetName::info`] says what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,10 +35,12 @@ pub enum DatasetName {
     EmnistBalanced,
     /// [`svhn`]: `svhn`.
     Svhn,
+    /// [`own`]: `folder`.
+    Folder,
 }
 
 impl DatasetName {
-    /// Every set, in the order in which errors list them.
+    /// Every set whose images are known, in the order in which errors list them; [`DatasetName::Folder`] is none.
     pub const ALL: [Self; 13] = [
         Self::Builtin,
         Self::Upscale,
@@ -54,6 +56,11 @@ impl DatasetName {
         Self::EmnistBalanced,
         Self::Svhn,
     ];
+
+    /// Every name, that of one's own data last.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain([Self::Folder])
+    }
 
     /// The name as typed.
     pub fn as_str(self) -> &'static str {
@@ -71,6 +78,7 @@ impl DatasetName {
             Self::EmnistLetters => "emnist-letters",
             Self::EmnistBalanced => "emnist-balanced",
             Self::Svhn => "svhn",
+            Self::Folder => "folder",
         }
     }
 }
@@ -90,7 +98,8 @@ impl DatasetName {
         }
     }
 
-    /// Kind of the targets of the set.
+    /// Kind of the targets of the set; that of one's own data is not known before they are read, and classes stand for
+    /// it.
     pub fn target_kind(self) -> TargetKind {
         let ImageShape { h, w, .. } = synthetic::SHAPE;
         match self {
@@ -117,9 +126,9 @@ impl FromStr for DatasetName {
     type Err = DataError;
 
     fn from_str(name: &str) -> Result<Self, DataError> {
-        Self::ALL.into_iter().find(|known| known.as_str() == name).ok_or_else(|| DataError::UnknownName {
+        Self::every().find(|known| known.as_str() == name).ok_or_else(|| DataError::UnknownName {
             name: name.to_string(),
-            valid: Self::ALL.map(Self::as_str).join(", "),
+            valid: Self::every().map(Self::as_str).collect::<Vec<_>>().join(", "),
         })
     }
 }
@@ -133,7 +142,8 @@ pub struct Limits {
     pub test: Option<usize>,
 }
 
-/// Loads the set `name`, reading from `data_dir` where it is one of files.
+/// Loads the set `name`, reading from `data_dir` where it is one of files; one's own data as [`own::Options::default`]
+/// says.
 ///
 /// # Errors
 /// Those of the set's own loader; a set of files without a folder; a folder for the built-in set, which would read
@@ -149,7 +159,10 @@ pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Resul
             [] => String::new(),
             _ => format!(", or run `bitpact data fetch {name}`"),
         };
-        let how = format!("{} ({}){fetch}", info.by_hand, info.homepage);
+        let how = match name {
+            DatasetName::Folder => info.by_hand.to_owned(),
+            _ => format!("{} ({}){fetch}", info.by_hand, info.homepage),
+        };
         return Err(DataError::NeedsFolder { name: name.as_str(), how });
     };
     match name {
@@ -165,6 +178,11 @@ pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Resul
         | DatasetName::EmnistLetters
         | DatasetName::EmnistBalanced => mnist::load(name, dir, limits),
         DatasetName::Svhn => svhn::load(dir, limits),
+        DatasetName::Folder => {
+            let loaded = own::load(dir, limits, &own::Options::default(), &|_, _| ())?;
+            let train = loaded.train.expect("both halves were asked for");
+            Ok(Split { train, test: loaded.test })
+        }
     }
 }
 
@@ -178,13 +196,13 @@ mod tests {
 
     #[test]
     fn names_read_back_and_others_are_told_the_valid_ones() {
-        for name in DatasetName::ALL {
+        for name in DatasetName::every() {
             assert_eq!(name.to_string().parse::<DatasetName>().unwrap(), name);
         }
         assert_eq!(
             "cifar".parse::<DatasetName>().unwrap_err().to_string(),
             "unknown data set `cifar`; expected one of: builtin, builtin-upscale, builtin-segments, builtin-signals, cifar10, cifar100, mnist, fashion-mnist, kmnist, \
-             emnist-digits, emnist-letters, emnist-balanced, svhn"
+             emnist-digits, emnist-letters, emnist-balanced, svhn, folder"
         );
     }
 

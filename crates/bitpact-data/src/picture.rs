@@ -1,12 +1,12 @@
-//! One picture, from a PNG or JPEG file to the pixels a network reads.
+//! One picture, from its file to the pixels a network reads.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use image::imageops::{self, FilterType};
-use image::{DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Pixel, Rgb, RgbImage, Rgba};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage, Rgba};
 
+use crate::resample::{Filter, Window, resample};
 use crate::{ImageShape, whole};
 
 /// Bytes of the largest file that is read.
@@ -15,6 +15,35 @@ const LARGEST_FILE: u64 = 1 << 26;
 const MOST_PIXELS: u64 = 1 << 26;
 /// Bytes the decoder may reserve.
 const MOST_MEMORY: u64 = 1 << 29;
+
+/// The kinds of files that are read, and their names.
+const KINDS: [(ImageFormat, &str); 5] = [
+    (ImageFormat::Png, "PNG"),
+    (ImageFormat::Jpeg, "JPEG"),
+    (ImageFormat::WebP, "WebP"),
+    (ImageFormat::Bmp, "BMP"),
+    (ImageFormat::Tiff, "TIFF"),
+];
+
+/// Ends of the names of picture files, in lower case.
+pub const PICTURE_ENDINGS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
+
+/// Pixels of 8 bits, grey or RGB, in HWC order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Picture {
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c: usize,
+    pub(crate) pixels: Vec<u8>,
+}
+
+/// What the head of a file says of its picture, turned as its EXIF orientation says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) color: ColorType,
+}
 
 /// Why a picture cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +66,7 @@ pub enum PictureError {
         what: String,
     },
     /// The file is not a picture of a known kind.
-    #[error("{}: not a PNG or JPEG file", path.display())]
+    #[error("{}: not a PNG, JPEG, WebP, BMP or TIFF file", path.display())]
     Kind {
         /// The file.
         path: PathBuf,
@@ -47,7 +76,7 @@ pub enum PictureError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// `PNG` or `JPEG`.
+        /// Kind of the file, such as `PNG`.
         kind: &'static str,
         /// What the decoder says.
         what: String,
@@ -60,76 +89,158 @@ pub enum PictureError {
     },
 }
 
-/// Reads a PNG or JPEG file as an image of `shape`, HWC.
+/// How a picture of any size becomes an image of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Shorter side, in pixels, that the picture is scaled to before the image is cut out of its middle; `None` for the
+    /// least one that still fills the image. A side too short for the image counts as that least one.
+    pub resize: Option<usize>,
+    /// Colour behind what is transparent.
+    pub background: [u8; 3],
+}
+
+impl Default for View {
+    /// The largest part of the picture, on white.
+    fn default() -> Self {
+        Self { resize: None, background: [255; 3] }
+    }
+}
+
+/// Reads a PNG, JPEG, WebP, BMP or TIFF file as an image of `shape`, HWC: what validation sees of a picture file.
 ///
 /// 1. The picture is turned as its EXIF orientation says.
 /// 2. It becomes 8-bit RGB for 3 channels (grey is repeated) or 8-bit grey for 1 (ITU-R BT.709 luma). What is
-///    transparent shows `background`: (alpha * value + (255 - alpha) * background) / 255, to the nearest.
-/// 3. The largest rectangle in its middle with the sides' ratio of `shape` is cut out, and
-/// 4. scaled to `shape` with a triangle filter as wide as the scale (bilinear, with antialiasing where it shrinks). A
-///    picture of the right size is taken as it is.
+///    transparent shows the background: (alpha * value + (255 - alpha) * background) / 255, to the nearest.
+/// 3. A rectangle in its middle with the sides' ratio of `shape` is cut out: the largest one, or one of `shape`'s part
+///    of a picture whose shorter side is [`View::resize`]; and
+/// 4. scaled to `shape` with a triangle filter as wide as the scale (bilinear, with antialiasing where it shrinks),
+///    which reaches beyond the rectangle as if all of the picture were scaled before. A picture of the right size is
+///    taken as it is.
 ///
 /// Pictures of more than 2^26 pixels and files of more than 2^26 bytes are refused before they are decoded.
 ///
 /// # Errors
 /// A file that cannot be read, is too large, of another kind or damaged, also where only its end is missing; a number
 /// of channels other than 1 and 3.
-pub fn load_picture_on(path: &Path, shape: ImageShape, background: [u8; 3]) -> Result<Vec<u8>, PictureError> {
-    if !matches!(shape.c, 1 | 3) {
-        return Err(PictureError::Channels { channels: shape.c });
-    }
-    let picture = opaque(decode(path, &read(path)?)?, background);
-    Ok(match shape.c {
-        1 => fit(&picture.into_luma8(), shape),
-        _ => fit(&picture.into_rgb8(), shape),
-    })
+pub fn load_picture_as(path: &Path, shape: ImageShape, view: View) -> Result<Vec<u8>, PictureError> {
+    let picture = read_picture(path, shape.c, view.background)?;
+    let window = Window::middle((picture.h, picture.w), (shape.h, shape.w), view.resize);
+    Ok(resample(&picture, window, (shape.h, shape.w), Filter::Triangle))
 }
 
-/// Reads a PNG or JPEG file as [`load_picture_on`] does, on white.
+/// Reads a picture file as [`load_picture_as`] does: its largest part, on white.
 ///
 /// # Errors
-/// Those of [`load_picture_on`].
+/// Those of [`load_picture_as`].
 pub fn load_picture(path: &Path, shape: ImageShape) -> Result<Vec<u8>, PictureError> {
-    load_picture_on(path, shape, [255; 3])
+    load_picture_as(path, shape, View::default())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PictureError> {
-    let fail = |source| PictureError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(fail)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        let what = format!("more than {LARGEST_FILE} bytes, the most that is read");
-        return Err(PictureError::TooLarge { path: path.to_owned(), what });
+/// All of a picture, in its own size; steps 1 and 2 of [`load_picture_as`].
+pub(crate) fn read_picture(path: &Path, channels: usize, background: [u8; 3]) -> Result<Picture, PictureError> {
+    if !matches!(channels, 1 | 3) {
+        return Err(PictureError::Channels { channels });
     }
-    Ok(bytes)
+    let picture = opaque(decode(path, &read(path)?)?, background);
+    let (w, h) = (picture.width() as usize, picture.height() as usize);
+    let pixels = if channels == 1 { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
+    Ok(Picture { h, w, c: channels, pixels })
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, PictureError> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let reader = reader.map_err(|source| PictureError::Read { path: path.to_owned(), source })?;
-    let (kind, format) = match reader.format() {
-        Some(format @ ImageFormat::Png) => ("PNG", format),
-        Some(format @ ImageFormat::Jpeg) => ("JPEG", format),
-        _ => return Err(PictureError::Kind { path: path.to_owned() }),
-    };
-    let damaged = |what: String| PictureError::Damaged { path: path.to_owned(), kind, what };
-    let whole = if kind == "JPEG" { whole::jpeg(bytes) } else { whole::png(bytes) };
-    let Some(bytes) = whole else { return Err(damaged("its end is missing".to_owned())) };
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+/// What the head of a file says, without decoding it.
+pub(crate) fn read_head(path: &Path) -> Result<Head, PictureError> {
+    let fail = |source| PictureError::Read { path: path.to_owned(), source };
+    let file = open(path)?;
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(fail)?;
+    let (format, kind) = kind(reader.format(), path)?;
+    let mut reader = ImageReader::with_format(reader.into_inner(), format);
+    reader.limits(limits());
+    head(&mut reader.into_decoder().map_err(|e| damaged(path, kind, &e))?, path, kind).map(|(head, _)| head)
+}
+
+/// Opens a regular file of at most [`LARGEST_FILE`] bytes, or a pipe.
+fn open(path: &Path) -> Result<File, PictureError> {
+    let fail = |source| PictureError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(fail)?;
+    match file.metadata().map_err(fail)?.len() > LARGEST_FILE {
+        true => Err(too_long(path)),
+        false => Ok(file),
+    }
+}
+
+fn too_long(path: &Path) -> PictureError {
+    let what = format!("more than {LARGEST_FILE} bytes, the most that is read");
+    PictureError::TooLarge { path: path.to_owned(), what }
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PictureError> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(|source| PictureError::Read { path: path.to_owned(), source })?;
+    if bytes.len() as u64 > LARGEST_FILE { Err(too_long(path)) } else { Ok(bytes) }
+}
+
+fn kind(format: Option<ImageFormat>, path: &Path) -> Result<(ImageFormat, &'static str), PictureError> {
+    let known = KINDS.into_iter().find(|(known, _)| Some(*known) == format);
+    known.ok_or_else(|| PictureError::Kind { path: path.to_owned() })
+}
+
+fn limits() -> image::Limits {
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MOST_MEMORY);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| damaged(e.to_string()))?;
+    limits
+}
+
+pub(crate) fn damaged(path: &Path, kind: &'static str, what: &dyn std::fmt::Display) -> PictureError {
+    PictureError::Damaged { path: path.to_owned(), kind, what: what.to_string() }
+}
+
+/// What a decoder says before it decodes, and how the picture is turned.
+fn head(
+    decoder: &mut impl ImageDecoder,
+    path: &Path,
+    kind: &'static str,
+) -> Result<(Head, image::metadata::Orientation), PictureError> {
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MOST_PIXELS || decoder.total_bytes() > MOST_MEMORY {
-        let what = format!("{width} x {height} pixels, more than {MOST_PIXELS}, the most that are decoded");
-        return Err(PictureError::TooLarge { path: path.to_owned(), what });
-    }
+    check_size(path, (width, height), decoder.total_bytes())?;
     if width == 0 || height == 0 {
-        return Err(damaged(format!("{width} x {height} pixels")));
+        return Err(damaged(path, kind, &format!("{width} x {height} pixels")));
     }
-    let orientation = decoder.orientation().map_err(|e| damaged(e.to_string()))?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(e.to_string()))?;
+    let color = decoder.color_type();
+    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
+        return Err(damaged(path, kind, &"its pixels are floats; expected 8 or 16 bits a channel"));
+    }
+    let orientation = decoder.orientation().map_err(|e| damaged(path, kind, &e))?;
+    let (h, w) = match orientation.to_exif() {
+        5.. => (width as usize, height as usize),
+        _ => (height as usize, width as usize),
+    };
+    Ok((Head { h, w, color }, orientation))
+}
+
+pub(crate) fn check_size(path: &Path, (width, height): (u32, u32), bytes: u64) -> Result<(), PictureError> {
+    if u64::from(width) * u64::from(height) <= MOST_PIXELS && bytes <= MOST_MEMORY {
+        return Ok(());
+    }
+    let what = format!("{width} x {height} pixels, more than {MOST_PIXELS}, the most that are decoded");
+    Err(PictureError::TooLarge { path: path.to_owned(), what })
+}
+
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, PictureError> {
+    let (format, kind) = kind(image::guess_format(bytes).ok(), path)?;
+    let whole = match format {
+        ImageFormat::Jpeg => whole::jpeg(bytes),
+        ImageFormat::Png => whole::png(bytes),
+        ImageFormat::WebP => whole::riff(bytes),
+        // Their decoders want every byte that they need.
+        _ => Some(bytes),
+    };
+    let Some(bytes) = whole else { return Err(damaged(path, kind, &"its end is missing")) };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits());
+    let mut decoder = reader.into_decoder().map_err(|e| damaged(path, kind, &e))?;
+    let (_, orientation) = head(&mut decoder, path, kind)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(path, kind, &e))?;
     picture.apply_orientation(orientation);
     Ok(picture)
 }
@@ -149,43 +260,4 @@ fn opaque(picture: DynamicImage, background: [u8; 3]) -> DynamicImage {
         Rgb([laid(r, background[0], alpha), laid(g, background[1], alpha), laid(b, background[2], alpha)])
     })
     .into()
-}
-
-/// Steps 3 and 4.
-fn fit<P: Pixel<Subpixel = u8> + 'static>(picture: &image::ImageBuffer<P, Vec<u8>>, shape: ImageShape) -> Vec<u8> {
-    let (w, h) = (shape.w as u32, shape.h as u32);
-    let (x, y, width, height) = middle(picture.dimensions(), (w, h));
-    let cut = picture.view(x, y, width, height);
-    if (width, height) == (w, h) { cut.to_image() } else { imageops::resize(&*cut, w, h, FilterType::Triangle) }
-        .into_raw()
-}
-
-/// The largest rectangle in the middle of `size` whose sides have the ratio of `like`, as x, y, width, height.
-fn middle((width, height): (u32, u32), like: (u32, u32)) -> (u32, u32, u32, u32) {
-    let [width64, height64, w, h] = [width, height, like.0, like.1].map(u64::from);
-    // n * a / b to the nearest, at least 1 and at most n's own side.
-    let side = |n: u64, a: u64, b: u64, most: u32| ((n * a + b / 2) / b).clamp(1, u64::from(most)) as u32;
-    if width64 * h > height64 * w {
-        let cut = side(height64, w, h, width);
-        ((width - cut) / 2, 0, cut, height)
-    } else {
-        let cut = side(width64, h, w, height);
-        (0, (height - cut) / 2, width, cut)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::middle;
-
-    #[test]
-    fn the_middle_has_the_ratio_and_touches_two_sides() {
-        assert_eq!(middle((640, 480), (32, 32)), (80, 0, 480, 480));
-        assert_eq!(middle((480, 640), (224, 224)), (0, 80, 480, 480));
-        assert_eq!(middle((32, 32), (32, 32)), (0, 0, 32, 32));
-        assert_eq!(middle((100, 100), (32, 16)), (0, 25, 100, 50));
-        assert_eq!(middle((1, 60_000), (224, 224)), (0, 29_999, 1, 1));
-        assert_eq!(middle((60_000, 1), (224, 1)), (29_888, 0, 224, 1));
-        assert_eq!(middle((3, 1), (1, 1000)), (1, 0, 1, 1));
-    }
 }

@@ -1,5 +1,7 @@
 //! Some images of a set, in an order of one's own.
 
+use bitpact_core::rng::Key;
+
 use crate::{Dataset, ImageShape, TargetKind, epoch_order};
 
 /// Seed of the permutation by which images are held out: the same for every run.
@@ -52,6 +54,14 @@ impl Dataset for Subset<'_> {
 
     fn target(&self, index: usize, out: &mut [f32]) {
         self.images.target(self.indices[index] as usize, out);
+    }
+
+    fn drawn(&self, index: usize, key: Key, image: Option<&mut [u8]>, target: Option<&mut [f32]>) {
+        self.images.drawn(self.indices[index] as usize, key, image, target);
+    }
+
+    fn is_slow(&self) -> bool {
+        self.images.is_slow()
     }
 }
 

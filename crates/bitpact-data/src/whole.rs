@@ -1,4 +1,4 @@
-//! Where a PNG or JPEG stream ends, found by following it from its start.
+//! Where a PNG, JPEG or WebP stream ends, found by following it from its start.
 
 /// The bytes of the first JPEG picture of `bytes`, up to and with its end marker; whatever follows, such as the film of
 /// a motion photo, is no part of it. `None` where the picture has no end: the decoder would fill what is missing with
@@ -47,6 +47,13 @@ pub(crate) fn png(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The bytes of the RIFF file, such as a WebP picture, that `bytes` begins with, as long as its head says; `None` where
+/// they end before.
+pub(crate) fn riff(bytes: &[u8]) -> Option<&[u8]> {
+    let length = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?) as usize;
+    bytes.get(..length.checked_add(8)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +85,13 @@ mod tests {
             assert_eq!(png(&whole[..cut]), None, "cut at {cut}");
         }
         assert_eq!(png(&[&whole[..8], &[0xff; 12]].concat()), None);
+    }
+
+    #[test]
+    fn a_riff_file_is_as_long_as_it_says() {
+        let whole = [&b"RIFF\x06\0\0\0WEBP"[..], &[1, 2]].concat();
+        assert_eq!(riff(&[&whole[..], b"more"].concat()), Some(&whole[..]));
+        assert!((0..whole.len()).all(|cut| riff(&whole[..cut]).is_none()));
+        assert_eq!(riff(b"RIFF\xff\xff\xff\xffWEBP"), None);
     }
 }

@@ -83,8 +83,8 @@ impl<'a> Interpreter<'a> {
         self.run_with(pixels, &mut Nothing)
     }
 
-    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]), with the sums that `other` gives where it computes a
-    /// product.
+    /// Computes every layer for one image of `h * w * c` codes ([`IntegerModel::example_bytes`]), with the sums that
+    /// `other` gives where it computes a product.
     ///
     /// # Panics
     /// If the number of pixels is wrong, or a product has too few sums.

@@ -1,7 +1,7 @@
 //! Outputs of an ONNX network as it is imported: `onnx_forward NETWORK.onnx IMAGES OUTPUT [HxWxC]`.
 //!
-//! IMAGES holds float32 values of what the network reads, `[image][row][column][channel]`; OUTPUT gets one float32 for each
-//! value of each output, in the same order. The network is computed in plain loops in float64: exact and slow.
+//! IMAGES holds float32 values of what the network reads, `[image][row][column][channel]`; OUTPUT gets one float32 for
+//! each value of each output, in the same order. The network is computed in plain loops in float64: exact and slow.
 
 #[path = "../tests/common/forward.rs"]
 mod forward;

@@ -91,8 +91,8 @@ impl Source {
     /// name.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged or hostile, or holds a graph that has no counterpart here; the error names
-    /// the file, the place in it and what was expected there.
+    /// A file that cannot be read, is damaged or hostile, or holds a graph that has no counterpart here; the error
+    /// names the file, the place in it and what was expected there.
     pub fn open(path: impl AsRef<Path>, options: &ImportOptions) -> Result<Self, InteropError> {
         let path = path.as_ref();
         // A pipe can be read once.

@@ -4,8 +4,11 @@
 //!
 //! - [`weights`] reads named tensors of PyTorch and safetensors files and puts them into a network of the zoo.
 //! - [`onnx`] reads ONNX files: the graph, its tensors and its bits.
+//!
+//! [`mod@export`] writes an integer network for other programs: dialects of ONNX, plain integers, and safetensors.
 
 pub mod error;
+pub mod export;
 mod import;
 mod kind;
 pub mod onnx;

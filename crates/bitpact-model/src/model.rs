@@ -28,11 +28,12 @@ impl Tensor {
     }
 }
 
-/// What the numbers of an example mean: `x = scale[c] * (q - zero_point[c])` for a code q of channel c, which is a pixel
-/// in 0..=255 or, of arrays and signals, a number of 8 or 16 bits without a sign.
+/// What the numbers of an example mean: `x = scale[c] * (q - zero_point[c])` for a code q of channel c, which is a
+/// pixel in 0..=255 or, of arrays and signals, a number of 8 or 16 bits without a sign.
 ///
 /// The scale is multiplied into the weights of the layers that read the input before they are quantized, and padding,
-/// in augmentation too, uses the zero point, so that no float touches the input. An example is its codes, `[row][column]
+/// in augmentation too, uses the zero point, so that no float touches the input. An example is its codes,
+/// `[row][column]
 /// [channel]`, in one byte each or in two, the low one first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,8 +2,8 @@
 
 use crate::InputDescription;
 
-/// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) / std`.
-/// One number stands for all channels.
+/// Mean and standard deviation of pixels from 0 to 1, as PyTorch's `Normalize` takes them: `x = (p / 255 - mean) /
+/// std`. One number stands for all channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pixels {
     /// The pixel that means 0, divided by 255, per channel.

@@ -17,8 +17,8 @@ pub enum Calibrate {
     Percentile(f64),
     /// The least mean squared error of the quantized values.
     Mse,
-    /// The least information lost: the Kullback-Leibler divergence of the distribution of codes from that of the values (Migacz,
-    /// 8-bit inference with TensorRT, GTC 2017).
+    /// The least information lost: the Kullback-Leibler divergence of the distribution of codes from that of the values
+    /// (Migacz, 8-bit inference with TensorRT, GTC 2017).
     Entropy,
 }
 

@@ -1,5 +1,5 @@
-//! Low-rank residual adapters: CoRa (Luo et al., arXiv 2408.00923). What quantization took from a layer, `W - Q(W)`, comes back
-//! in part as a product `B A` of rank r.
+//! Low-rank residual adapters: CoRa (Luo et al., arXiv 2408.00923). What quantization took from a layer, `W - Q(W)`,
+//! comes back in part as a product `B A` of rank r.
 
 use bitpact_kernels::float::{View, ViewMut, multiply};
 use nalgebra::DMatrix;
@@ -16,8 +16,9 @@ pub struct Residual {
 }
 
 impl Residual {
-    /// The singular values of `R G^(1/2)` and its left singular vectors `U`, from the eigenvectors of `R G R^T`. Without
-    /// a Gram matrix, `G` is the identity, as in the paper; with one, energies are mean squared errors of the outputs.
+    /// The singular values of `R G^(1/2)` and its left singular vectors `U`, from the eigenvectors of `R G R^T`.
+    /// Without a Gram matrix, `G` is the identity, as in the paper; with one, energies are mean squared errors of the
+    /// outputs.
     ///
     /// # Errors
     /// A number that is not finite, or a `gram` of other inputs.
@@ -60,8 +61,8 @@ impl Residual {
         &self.energies
     }
 
-    /// `(B, A)` of rank `r`, `outputs x r` and `r x inputs`, with `B A` the nearest matrix of that rank: `B` is the first
-    /// r directions `U_r`, and `A = U_r^T R`.
+    /// `(B, A)` of rank `r`, `outputs x r` and `r x inputs`, with `B A` the nearest matrix of that rank: `B` is the
+    /// first r directions `U_r`, and `A = U_r^T R`.
     ///
     /// # Panics
     /// Where `r` is more than the outputs.
@@ -87,12 +88,12 @@ pub struct LayerRanks {
     pub parameters: usize,
 }
 
-/// Ranks of all layers with the largest sum of gains for at most `budget` parameters, up to one rank: again and again the
-/// rank with the largest gain a parameter among those that still fit. As gains of a layer fall, no exchange of ranks of
-/// layers with one price gains anything.
+/// Ranks of all layers with the largest sum of gains for at most `budget` parameters, up to one rank: again and again
+/// the rank with the largest gain a parameter among those that still fit. As gains of a layer fall, no exchange of
+/// ranks of layers with one price gains anything.
 ///
-/// The paper learns a cutoff for each layer by gradients from labels (a Butterworth filter over the singular values, and
-/// a penalty on parameters); with gains that add up, the search needs neither.
+/// The paper learns a cutoff for each layer by gradients from labels (a Butterworth filter over the singular values,
+/// and a penalty on parameters); with gains that add up, the search needs neither.
 pub fn allocate_ranks(layers: &[LayerRanks], budget: usize) -> Vec<usize> {
     let (mut ranks, mut left) = (vec![0; layers.len()], budget);
     loop {
@@ -108,7 +109,8 @@ pub fn allocate_ranks(layers: &[LayerRanks], budget: usize) -> Vec<usize> {
     }
 }
 
-/// The weights of a layer on CoRa's own grid, that of its published figures: `bits` bits for the whole matrix, from `mean
+/// The weights of a layer on CoRa's own grid, that of its published figures: `bits` bits for the whole matrix, from
+/// `mean
 /// - k sd` to `mean + k sd`, or from the smallest to the largest weight where there is no `k`, with the zero point cut
 /// off to an integer. With `s` the range over `2^bits - 1` and `z = trunc(-lo / s)`, a weight becomes
 /// `s (clamp(round(w / s + z), 0, 2^bits - 1) - z)`.

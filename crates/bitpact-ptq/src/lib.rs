@@ -3,8 +3,8 @@
 //! plain matrices; and clip values of activations, functions of a [`Histogram`].
 //!
 //! A layer is a [`Matrix`] `W` of `outputs x inputs`; what is known of its inputs is their [`Gram`] matrix `X^T X / n`.
-//! From these the methods choose codes on a [`Grid`], where groups of neighbouring inputs share a step and a zero point,
-//! or on the grid of integer networks, where a row has one step ([`search_steps`], [`Gptq::codes`]).
+//! From these the methods choose codes on a [`Grid`], where groups of neighbouring inputs share a step and a zero
+//! point, or on the grid of integer networks, where a row has one step ([`search_steps`], [`Gptq::codes`]).
 //! Nothing here knows of networks: language models (`bitpact-lm`) and convolutions lowered to matrices use the same
 //! functions.
 

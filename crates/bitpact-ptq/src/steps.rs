@@ -11,7 +11,8 @@ const SMALLEST: f32 = 0.2;
 /// Rounds of the refinement at the most; codes settle after a few.
 const ROUNDS: usize = 20;
 
-/// Checks that `spec` is an `lsq` quantizer with a step a row, and that `steps` are positive and one a row of `weights`.
+/// Checks that `spec` is an `lsq` quantizer with a step a row, and that `steps` are positive and one a row of
+/// `weights`.
 pub(crate) fn check_steps(spec: &WeightSpec, weights: &Matrix, steps: &[f32]) -> Result<(), PtqError> {
     check_spec(spec)?;
     if steps.len() != weights.rows() {
@@ -105,13 +106,13 @@ pub fn largest_steps(spec: &WeightSpec, weights: &Matrix) -> Result<Vec<f32>, Pt
 /// The step of each row with the least squared error of its rounded weights `q`: `sum_i m_i (w_i - q_i)^2`, where `m_i`
 /// is the mean square of input i: the error of the outputs, were inputs independent of each other and of mean 0.
 ///
-/// Steps from a fifth of [`largest_steps`] up to them are tried, ninety-seven of them, and those better than their neighbours are
-/// refined: with their codes `c` held, the best scale is `sum m w c / sum m c^2`, which gives new codes, until the error
-/// no longer falls. The result is never worse than that of [`largest_steps`].
+/// Steps from a fifth of [`largest_steps`] up to them are tried, ninety-seven of them, and those better than their
+/// neighbours are refined: with their codes `c` held, the best scale is `sum m w c / sum m c^2`, which gives new codes,
+/// until the error no longer falls. The result is never worse than that of [`largest_steps`].
 ///
 /// # Errors
-/// Another quantizer than `lsq` with a step a row, weights that are not finite, and another number of squares than there
-/// are inputs.
+/// Another quantizer than `lsq` with a step a row, weights that are not finite, and another number of squares than
+/// there are inputs.
 pub fn search_steps(spec: &WeightSpec, weights: &Matrix, mean_squares: &[f64]) -> Result<Vec<f32>, PtqError> {
     let largest = largest_steps(spec, weights)?;
     if mean_squares.len() != weights.cols() {

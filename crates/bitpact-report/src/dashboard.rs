@@ -1,7 +1,7 @@
 //! A run on the terminal, drawn anew whenever it has something new to say.
 //!
-//! [`Dashboard`] is what is shown, and [`Dashboard::draw`] shows it in whatever room there is. [`show`] owns the terminal
-//! while someone looks; it wakes for a key, or to ask whether anything changed, and draws only then.
+//! [`Dashboard`] is what is shown, and [`Dashboard::draw`] shows it in whatever room there is. [`show`] owns the
+//! terminal while someone looks; it wakes for a key, or to ask whether anything changed, and draws only then.
 
 mod draw;
 mod show;

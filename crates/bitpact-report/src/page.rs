@@ -1,7 +1,7 @@
 //! Runs as one HTML page that needs nothing else: no network, no other file.
 //!
-//! [`Subject`] is what is known of a run, [`render`] makes the page. Charts are SVG in the page; a script of its own, kept
-//! beside the template, answers the pointer and the arrow keys and draws nothing.
+//! [`Subject`] is what is known of a run, [`render`] makes the page. Charts are SVG in the page; a script of its own,
+//! kept beside the template, answers the pointer and the arrow keys and draws nothing.
 
 mod accel;
 mod chart;

@@ -60,8 +60,8 @@ pub struct Example {
 }
 
 impl Predictions {
-    /// Runs `engine` on all of `images` and keeps `shown` mistakes, or so many best and worst examples. `told` hears how
-    /// many are done and says whether to go on; where it says no, the result is `None`.
+    /// Runs `engine` on all of `images` and keeps `shown` mistakes, or so many best and worst examples. `told` hears
+    /// how many are done and says whether to go on; where it says no, the result is `None`.
     ///
     /// # Errors
     /// Images of another shape or with other targets than the network's.

@@ -133,8 +133,8 @@ struct Variant {
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// Measures `model` on all of `images`. `told` hears of measurements that are done and of all, and says whether to go on;
-/// where it says no, the result is `None`.
+/// Measures `model` on all of `images`. `told` hears of measurements that are done and of all, and says whether to go
+/// on; where it says no, the result is `None`.
 ///
 /// # Errors
 /// Images of another shape or with other classes than the network, or a network that cannot be computed.

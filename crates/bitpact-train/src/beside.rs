@@ -1,5 +1,5 @@
-//! Networks with nodes that the main output does not depend on: nothing trains them, so a backend of the part that leads
-//! to the main output is enough, but for clip values, which are calibrated everywhere.
+//! Networks with nodes that the main output does not depend on: nothing trains them, so a backend of the part that
+//! leads to the main output is enough, but for clip values, which are calibrated everywhere.
 
 use std::collections::BTreeMap;
 

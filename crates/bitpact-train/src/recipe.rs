@@ -19,6 +19,7 @@ mod values;
 
 use std::path::Path;
 
+use bitpact_data::{ColorJitter, own};
 use bitpact_graph::{BitSpec, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::InputDescription;
 
@@ -34,7 +35,7 @@ pub use key::Key;
 pub use keys::Recipe;
 pub use resolve::read_network;
 pub(crate) use values::text_to_path;
-pub use values::{Augmentation, ClipInit, GroupRates, InputScale, Precision, path_to_text};
+pub use values::{Augmentation, ClipInit, Crop, GroupRates, InputScale, Precision, path_to_text};
 
 impl Recipe {
     /// The recipe of the built-in name, or of the TOML file, `name`.
@@ -155,6 +156,26 @@ impl Recipe {
             zero_point: (0..channels).map(|c| zero_point[c.min(zero_point.len() - 1)]).collect(),
             scale: (0..channels).map(|c| scale[c.min(scale.len() - 1)] as f32).collect(),
         }
+    }
+
+    /// How one's own data are read for this recipe.
+    pub fn own_options(&self) -> own::Options {
+        own::Options {
+            task: self.task,
+            crop: self.crop.map(|Crop(sides)| sides),
+            resize: self.resize,
+            random_crop: self.random_crop,
+            channels: self.channels,
+            upscale: self.upscale,
+            test_share: self.test_share,
+            ..own::Options::default()
+        }
+    }
+
+    /// How the colours of training images move.
+    pub fn jitter(&self) -> ColorJitter {
+        let [brightness, contrast, saturation, hue] = self.color_jitter.unwrap_or_default().map(|reach| reach as f32);
+        ColorJitter { brightness, contrast, saturation, hue }
     }
 
     /// The learning rate of every step.

@@ -79,13 +79,13 @@ impl<'a> Rehearsal<'a> {
     pub fn step(&mut self) -> Result<StepOutcome, TrainError> {
         let (batches, indices, epoch) = (&self.batches, &self.indices, self.steps);
         let mixup = batches.mixup(self.steps);
-        let fill = |i: usize, out: &mut [u8], place| batches.fill_step(epoch, indices, i, mixup, out, place);
+        let fill = |i: usize, out: &mut [u8], place| batches.fill_step(epoch, indices, i, mixup, &|_| None, out, place);
         let label_smoothing = self.setup.recipe.label_smoothing as f32;
         let key = Key::new(self.setup.recipe.seed).with("step").at(self.steps);
         let lr = (self.setup.recipe.lr * RATE_SCALE) as f32;
         self.steps += 1;
         if self.setup.loss.is_some() {
-            batches.targets(epoch, indices, &mut self.targets);
+            batches.targets(epoch, indices, &|_| None, &mut self.targets);
         }
         let targets = self.setup.loss.map(|loss| Targets { loss, values: &self.targets });
         let loss = LossInput { label_smoothing, mixup, teacher: None, targets };

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bitpact_core::rng::Key;
-use bitpact_data::{Dataset, Placement, Subset, epoch_order};
+use bitpact_data::{Ahead, Dataset, Placement, Prepared, Subset, epoch_order};
 use bitpact_graph::BitSpec;
 use bitpact_kernels::Isa;
 use bitpact_model::{Checkpoint, Model, Tensor, convert};
@@ -127,6 +127,15 @@ pub enum Event<'a> {
         /// Mean loss of the epoch so far.
         loss: f64,
     },
+    /// Images of an epoch were read ahead of its steps.
+    ReadAhead {
+        /// Seconds that a step's threads waited for images, in the mean of the threads.
+        waited: f64,
+        /// Seconds that making the images ready took, of all threads together.
+        made: f64,
+        /// Seconds of all steps.
+        seconds: f64,
+    },
     /// Test images are being evaluated.
     Evaluating {
         /// Whether in the simulated view, not in integers.
@@ -140,6 +149,15 @@ pub enum Event<'a> {
     Epoch(&'a EpochRecord),
     /// Something looks wrong.
     Warning(&'a WarningRecord),
+}
+
+/// A queue whose work ends when this is dropped.
+struct Stopped<'a, F: Fn(usize) -> Prepared + Sync>(&'a Ahead<F>);
+
+impl<F: Fn(usize) -> Prepared + Sync> Drop for Stopped<'_, F> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// How a run ended.
@@ -303,39 +321,62 @@ impl<'a> Trainer<'a> {
         let of_target = self.setup.loss.map_or(0, |_| self.images.train.target_kind().len());
         let mut targets = vec![0.0; batch_size * of_target];
         backend.reset_statistics();
-        for batch in state.step - epoch * batches..batches {
-            if self.options.stop.load(Ordering::Relaxed) {
-                return Ok(EpochEnd::Stopped);
+        let first_batch = state.step - epoch * batches;
+        let first = first_batch as usize * batch_size;
+        let ahead = self.batches.ahead(epoch, &order, first, batch_size);
+        let began = Instant::now();
+        std::thread::scope(|scope| -> Result<EpochEnd, RunError> {
+            // However the epoch ends, the threads that read ahead end with it.
+            let ahead = ahead.as_ref().map(Stopped);
+            if let Some(Stopped(ahead)) = &ahead {
+                (0..self.options.threads.max(1)).for_each(|_| drop(scope.spawn(|| ahead.work())));
             }
-            let indices = &order[batch as usize * batch_size..][..batch_size];
-            let (batches_of, mixup) = (&self.batches, self.batches.mixup(state.step));
-            let fill =
-                |i: usize, out: &mut [u8], place: Placement| batches_of.fill_step(epoch, indices, i, mixup, out, place);
-            let teacher = teaching.as_mut().map(|teaching| teaching.look(&fill));
-            let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
-            if self.setup.loss.is_some() {
-                self.batches.targets(epoch, indices, &mut targets);
+            for batch in first_batch..batches {
+                if self.options.stop.load(Ordering::Relaxed) {
+                    return Ok(EpochEnd::Stopped);
+                }
+                let place = batch as usize * batch_size;
+                let indices = &order[place..][..batch_size];
+                let ready = |i: usize| ahead.as_ref().and_then(|Stopped(ahead)| ahead.get(place + i));
+                let (batches_of, mixup) = (&self.batches, self.batches.mixup(state.step));
+                let fill = |i: usize, out: &mut [u8], place: Placement| {
+                    batches_of.fill_step(epoch, indices, i, mixup, &ready, out, place)
+                };
+                let teacher = teaching.as_mut().map(|teaching| teaching.look(&fill));
+                let key = Key::new(self.setup.recipe.seed).with("step").at(state.step);
+                if self.setup.loss.is_some() {
+                    self.batches.targets(epoch, indices, &ready, &mut targets);
+                }
+                let targets = self.setup.loss.map(|loss| Targets { loss, values: &targets });
+                let label_smoothing = self.setup.recipe.label_smoothing as f32;
+                let loss = LossInput { label_smoothing, mixup, teacher, targets };
+                let sum_noise = self.setup.recipe.sum_noise as f32;
+                let lr = self.schedule.lr(state.step) as f32;
+                let input = StepInput { lr, fill: &fill, key, sum_noise, loss };
+                let outcome = backend.step(&input).map_err(|error| match error {
+                    // A resumed backend counts from where it was resumed.
+                    TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },
+                    TrainError::Overflow { what, .. } => TrainError::Overflow { step: state.step, what },
+                    other => other,
+                })?;
+                if let Some(Stopped(ahead)) = &ahead {
+                    ahead.release(place + batch_size);
+                }
+                state.step += 1;
+                backend.write_statistics(&mut statistics);
+                state.progress.sums.add(&outcome, &statistics);
+                backend.reset_statistics();
+                let (epoch, loss) = (epoch as u32 + 1, state.progress.sums.loss());
+                (self.options.observer)(Event::Step { epoch, batch: batch + 1, batches, loss });
             }
-            let targets = self.setup.loss.map(|loss| Targets { loss, values: &targets });
-            let label_smoothing = self.setup.recipe.label_smoothing as f32;
-            let loss = LossInput { label_smoothing, mixup, teacher, targets };
-            let sum_noise = self.setup.recipe.sum_noise as f32;
-            let lr = self.schedule.lr(state.step) as f32;
-            let input = StepInput { lr, fill: &fill, key, sum_noise, loss };
-            let outcome = backend.step(&input).map_err(|error| match error {
-                // A resumed backend counts from where it was resumed.
-                TrainError::NotFinite { loss, .. } => TrainError::NotFinite { step: state.step, loss },
-                TrainError::Overflow { what, .. } => TrainError::Overflow { step: state.step, what },
-                other => other,
-            })?;
-            state.step += 1;
-            backend.write_statistics(&mut statistics);
-            state.progress.sums.add(&outcome, &statistics);
-            backend.reset_statistics();
-            let (epoch, loss) = (epoch as u32 + 1, state.progress.sums.loss());
-            (self.options.observer)(Event::Step { epoch, batch: batch + 1, batches, loss });
-        }
-        Ok(EpochEnd::Trained)
+            if let Some(Stopped(ahead)) = &ahead {
+                let (waited, made) = ahead.seconds();
+                let threads = self.options.threads.max(1) as f64;
+                let seconds = began.elapsed().as_secs_f64();
+                (self.options.observer)(Event::ReadAhead { waited: waited / threads, made, seconds });
+            }
+            Ok(EpochEnd::Trained)
+        })
     }
 
     /// Evaluates the network, writes the records, the models and, last of all, the checkpoint.

@@ -1,11 +1,13 @@
 //! Post-training quantization of a trained network, against its marks. Long, and only where the files lie:
 //!
 //! ```text
-//! BITPACT_PTQ_MODEL=resnet20.safetensors BITPACT_PTQ_DATA=DIR cargo test --release -p bitpact-train --test ptq -- --ignored --nocapture
+//! BITPACT_PTQ_MODEL=resnet20.safetensors BITPACT_PTQ_DATA=DIR \
+//!     cargo test --release -p bitpact-train --test ptq -- --ignored --nocapture
 //! ```
 //!
-//! The model is a float checkpoint of the ResNet-20 of akamaster/pytorch_resnet_cifar10, the folder holds CIFAR-10. `BITPACT_PTQ_IMAGES` and
-//! `BITPACT_PTQ_TEST` are numbers of images to calibrate and to measure on, `BITPACT_PTQ_BITS` a list such as `W8A8,W4A8`.
+//! The model is a float checkpoint of the ResNet-20 of akamaster/pytorch_resnet_cifar10, the folder holds CIFAR-10.
+//! `BITPACT_PTQ_IMAGES` and `BITPACT_PTQ_TEST` are numbers of images to calibrate and to measure on, `BITPACT_PTQ_BITS`
+//! a list such as `W8A8,W4A8`.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;

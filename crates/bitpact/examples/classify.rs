@@ -8,9 +8,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bitpact::Engine;
-use bitpact::data::{ImageShape, load_picture};
-use bitpact::engine::ExecOptions;
+use bitpact::{Engine, ExecOptions, ImageShape, load_picture};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);

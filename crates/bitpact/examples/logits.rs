@@ -6,8 +6,8 @@
 use std::error::Error;
 
 use bitpact::Checkpoint;
-use bitpact::data::Placement;
-use bitpact::train::{BackendKind, BackendSpec};
+use bitpact::unstable::data::Placement;
+use bitpact::unstable::train::{BackendKind, BackendSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -7,9 +7,9 @@
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
-use bitpact::data::{Dataset, ImageShape};
-use bitpact::train::{BackendKind, Draft, Event, Images, RunFolder, RunOptions, Start};
-use bitpact::{Executor, IntegerModel, Isa};
+use bitpact::{
+    BackendKind, Dataset, Draft, Event, Executor, ImageShape, Images, IntegerModel, Isa, RunFolder, RunOptions, Start,
+};
 
 /// 12 x 12 grey images of one bright line on noise: lying, standing or slanting.
 struct Lines {
@@ -22,7 +22,7 @@ const SIDE: usize = 12;
 
 impl Lines {
     fn new(count: usize, seed: u64) -> Self {
-        let key = bitpact::core::rng::Key::new(seed);
+        let key = bitpact::unstable::core::rng::Key::new(seed);
         let mut pixels = Vec::with_capacity(count * SIDE * SIDE);
         for i in 0..count {
             let key = key.at(i as u64);
@@ -107,11 +107,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (backend, isa) = (BackendKind::default(), Isa::detect());
     let options = RunOptions { backend, isa, threads: 2, stop: &stop, observer: &mut observer };
     let images = Images { train: &train, test: &test };
-    let outcome = bitpact::train::train(&recipe, images, &folder, Start::Fresh { weights: None }, options)?;
+    let outcome = bitpact::train(&recipe, images, &folder, Start::Fresh { weights: None }, options)?;
 
     // The network as it is shipped: integers only.
     let integers = IntegerModel::load(home.join("model.bitpact"))?;
-    let mut executor = Executor::new(&integers, bitpact::engine::ExecOptions { isa: Isa::detect(), threads: 1 })?;
+    let mut executor = Executor::new(&integers, bitpact::ExecOptions { isa: Isa::detect(), threads: 1 })?;
     let mut image = vec![0; SIDE * SIDE];
     let mut logits = vec![0; 3];
     test.image(4, &mut image);

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bitpact::Graph;
-use bitpact::accel::{AccelError, DEVICE_NAMES, Device, Widths, Workload};
-use bitpact::graph::{FirstLast, Shape, zoo};
-use bitpact::model::write_atomically;
-use bitpact::train::recipe::read_network;
+use bitpact::unstable::accel::{AccelError, DEVICE_NAMES, Device, Widths, Workload};
+use bitpact::unstable::graph::{FirstLast, Shape, zoo};
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::train::recipe::read_network;
 
 use crate::exit::Usage;
 use crate::loaded::{Network, open};

@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use bitpact::engine::{ExecOptions, LayerProfile};
-use bitpact::peak::int8_rate;
+use bitpact::unstable::engine::{ExecOptions, LayerProfile};
+use bitpact::unstable::kernels::peak::int8_rate;
 use bitpact::{Executor, IntegerModel};
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     isa: bitpact::Isa,
     /// With --train, what computes the steps: cpu or reference
     #[arg(long, value_name = "NAME", default_value_t)]
-    backend: bitpact::train::BackendKind,
+    backend: bitpact::unstable::train::BackendKind,
     /// Time measured for each row and for the layers
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     seconds: f64,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use bitpact::convert;
-use bitpact::train::run_folder::is_file_of_run;
+use bitpact::unstable::train::run_folder::is_file_of_run;
 use serde_json::json;
 
 use crate::exit::Usage;

@@ -6,12 +6,13 @@ mod download;
 #[cfg(feature = "fetch")]
 mod fetch;
 mod list;
+mod own;
 #[cfg(feature = "fetch")]
 mod unpack;
 
 use anyhow::Result;
-use bitpact::data::DatasetName;
-use bitpact::train::recipe::nearest;
+use bitpact::unstable::data::DatasetName;
+use bitpact::unstable::train::recipe::nearest;
 
 use crate::exit::Usage;
 
@@ -49,8 +50,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// The set called `name`; `what` is how the command line calls it.
 fn named(name: &str, what: &str) -> Result<DatasetName> {
-    name.parse().map_err(|error: bitpact::data::DataError| {
-        let hint = nearest(name, DatasetName::ALL.map(DatasetName::as_str));
+    name.parse().map_err(|error: bitpact::unstable::data::DataError| {
+        let hint = nearest(name, DatasetName::every().map(DatasetName::as_str));
         let hint = hint.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
         Usage(format!("{what}: {error}{hint}")).into()
     })

@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use bitpact::Dataset;
-use bitpact::model::are_numbers;
-use bitpact::train::{BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory};
+use bitpact::unstable::model::are_numbers;
+use bitpact::unstable::train::{
+    BackendKind, BackendSpec, Evaluation, RunError, evaluate_integer, evaluate_simulated, memory,
+};
 use serde_json::json;
 
 use super::test_set::TestSetArgs;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bitpact::graph::Shape;
-use bitpact::interop::{ImportOptions, Imported, import};
-use bitpact::model::Pixels;
-use bitpact::{Checkpoint, graph::counts};
+use bitpact::unstable::graph::Shape;
+use bitpact::unstable::interop::{ImportOptions, Imported, import};
+use bitpact::unstable::model::Pixels;
+use bitpact::{Checkpoint, unstable::graph::counts};
 use serde_json::json;
 
 use crate::exit::Usage;
@@ -87,7 +87,8 @@ const LONGEST_NAMES: u64 = 1 << 24;
 /// The lines of a file, without those that are empty at its end.
 fn class_names(path: &Path) -> Result<Vec<String>> {
     let wrong = |what: String| Usage(format!("--classes-file {}: {what}", path.display()));
-    let bytes = bitpact::read_at_most(path, LONGEST_NAMES).map_err(|error| wrong(error.to_string()))?;
+    let bytes = bitpact::unstable::kernels::memory::read_at_most(path, LONGEST_NAMES)
+        .map_err(|error| wrong(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".to_owned()))?;
     Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }

@@ -6,9 +6,10 @@ mod layers;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::graph::{BitSpec, QuantConfig, counts};
-use bitpact::train::{LayerStatistics, Record, RunFolder};
-use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan, model::IntegerOutput};
+use bitpact::unstable::graph::{BitSpec, QuantConfig, counts};
+use bitpact::unstable::model::IntegerOutput;
+use bitpact::unstable::train::{LayerStatistics, Record, RunFolder};
+use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan};
 use serde_json::{Value, json};
 
 use crate::loaded::{Loaded, Network, architecture, open};

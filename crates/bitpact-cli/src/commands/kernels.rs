@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bitpact::Isa;
-use bitpact::peak::{Cpu, Rate, rates, read_bandwidth};
+use bitpact::unstable::kernels::peak::{Cpu, Rate, rates, read_bandwidth};
 use serde_json::json;
 
 use crate::out::{print, table};

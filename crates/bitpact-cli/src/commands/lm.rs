@@ -11,7 +11,7 @@ mod run;
 mod text;
 
 use anyhow::Result;
-use bitpact::lm::LmError;
+use bitpact::unstable::lm::LmError;
 
 use crate::exit::{Interrupted, Usage};
 

@@ -5,11 +5,11 @@ mod pictures;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use bitpact::data::DatasetName;
-use bitpact::graph::{BitSpec, QuantConfig};
-use bitpact::model::Checkpoint;
-use bitpact::train::ptq::{ClipRule, PtqError, PtqEvent, PtqOptions, Quantized, Row, Steps, draw, quantize};
-use bitpact::train::run_folder::is_file_of_run;
+use bitpact::unstable::data::DatasetName;
+use bitpact::unstable::graph::{BitSpec, QuantConfig};
+use bitpact::unstable::model::Checkpoint;
+use bitpact::unstable::train::ptq::{ClipRule, PtqError, PtqEvent, PtqOptions, Quantized, Row, Steps, draw, quantize};
+use bitpact::unstable::train::run_folder::is_file_of_run;
 use bitpact::{Dataset, Model};
 use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Which images
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
-    /// DIR has PNG and JPEG pictures without labels, in it and in its folders; nothing is evaluated
+    /// DIR has pictures without labels, in it and in its folders; nothing is evaluated
     #[arg(long, requires = "data", conflicts_with_all = ["dataset", "limit_test"])]
     unlabelled: bool,
     /// Steps with commas between them, all or none

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use bitpact::accel::Device;
-use bitpact::data::{Dataset, DatasetName, Limits};
-use bitpact::engine::ExecOptions;
-use bitpact::model::write_atomically;
-use bitpact::report::page::{Network, Subject, render};
-use bitpact::report::{Microscope, Predictions, Run};
-use bitpact::train::run_folder::{FLOAT, LAST};
+use bitpact::unstable::accel::Device;
+use bitpact::unstable::data::{Dataset, DatasetName, Limits};
+use bitpact::unstable::engine::ExecOptions;
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::page::{Network, Subject, render};
+use bitpact::unstable::report::{Microscope, Predictions, Run};
+use bitpact::unstable::train::run_folder::{FLOAT, LAST};
 use bitpact::{Checkpoint, Engine, convert};
 
 use super::inspect::Drawing;
@@ -124,13 +124,14 @@ fn images(args: &Args, run: &Run) -> Result<Option<Box<dyn Dataset>>> {
         say!("warning: {}: no data set is called {}", run.name(), recipe.dataset);
         return Ok(None);
     };
-    let is_drawn = name.info().files.is_empty();
+    let is_drawn = name.is_drawn();
     if !is_drawn && args.data.is_none() {
         return Ok(None);
     }
     let limit = args.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX)).or(recipe.limit_test);
     let data = args.data.as_ref().filter(|_| !is_drawn);
-    Ok(Some(load_images(name, data, Limits { train: Some(1), test: limit })?.test))
+    let (split, _) = load_images(name, data, Limits { train: Some(1), test: limit }, &recipe.own_options())?;
+    Ok(Some(split.test))
 }
 
 fn predictions(args: &Args, integers: &bitpact::IntegerModel, images: &dyn Dataset, run: &str) -> Result<Predictions> {

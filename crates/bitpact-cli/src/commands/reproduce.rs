@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use bitpact::Recipe;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::write_atomically;
-use bitpact::report::book::{Book, command, log_folder, precision};
-use bitpact::report::log::{State, collect, find_run};
-use bitpact::report::{Log, sweep};
-use bitpact::train::catalogue::Row;
-use bitpact::train::recipe::nearest;
-use bitpact::train::{BackendKind, BackendSpec, Catalogue, Event, RunFolder, Start};
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::book::{Book, command, log_folder, precision};
+use bitpact::unstable::report::log::{State, collect, find_run};
+use bitpact::unstable::report::{Log, sweep};
+use bitpact::unstable::train::catalogue::Row;
+use bitpact::unstable::train::recipe::nearest;
+use bitpact::unstable::train::{BackendKind, BackendSpec, Catalogue, Event, RunFolder, Start};
 
 use super::train::run_one;
 use crate::exit::{Interrupted, Usage, report_part};
@@ -206,7 +206,7 @@ fn sweep_alphas(args: &SweepArgs) -> Result<()> {
     let (folder, _) = find_run(&training.runs, &recipe).ok_or_else(untrained)?;
     let model = folder.checkpoint()?.ok_or_else(untrained)?.0.model;
     let limits = Limits { train: recipe.limit_train, test: Some(args.images as usize) };
-    let split = load_images(dataset(&recipe)?, training.data.as_ref(), limits)?;
+    let (split, _) = load_images(dataset(&recipe)?, training.data.as_ref(), limits, &recipe.own_options())?;
     let Machine { isa, threads } = training.machine.resolve();
     let (graph, plan, input) = (&model.graph, &model.plan, &model.input);
     let spec = BackendSpec { isa, threads, ..BackendSpec::new(graph, plan, input, split.test.len().min(100)) };
@@ -337,7 +337,8 @@ impl Training {
         let dataset = dataset(recipe)?;
         let limits = Limits { train: recipe.limit_train, test: recipe.limit_test };
         if !images.as_ref().is_some_and(|(of, _)| *of == (dataset, limits)) {
-            *images = Some(((dataset, limits), load_images(dataset, self.data.as_ref(), limits)?));
+            let (split, _) = load_images(dataset, self.data.as_ref(), limits, &recipe.own_options())?;
+            *images = Some(((dataset, limits), split));
         }
         let split = &images.as_ref().expect("just loaded").1;
         let machine = self.machine.resolve();

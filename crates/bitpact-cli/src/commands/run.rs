@@ -5,8 +5,10 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use bitpact::Engine;
-use bitpact::data::{DatasetName, ImageShape, PictureError, TargetKind, load_picture_on};
-use bitpact::engine::{ExecOptions, predict, top_k};
+use bitpact::unstable::data::own::Task;
+use bitpact::unstable::data::{DatasetName, ImageShape, PictureError, View, load_picture_as};
+use bitpact::unstable::engine::{ExecOptions, predict, top_k};
+use bitpact::unstable::train::Recipe;
 use serde_json::{Value, json};
 
 use crate::exit::report_part;
@@ -14,7 +16,7 @@ use crate::loaded::{Loaded, open};
 use crate::machine::MachineArgs;
 use crate::out::{percent, print, table};
 
-/// Runs the integer network on PNG or JPEG pictures and shows the five most likely classes of each, of a mask the
+/// Runs the integer network on pictures and shows the five most likely classes of each, of a mask the
 /// largest parts
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -22,18 +24,23 @@ Examples:
   bitpact run runs/builtin-W4A4-seed1 photo.png
   bitpact run model.bitpact a.jpg b.jpg --json
 
-A picture is turned as its EXIF orientation says and made RGB or grey as the network reads; the largest rectangle in its
-middle with the ratio of the network's input is cut out and scaled to it (bilinear, with antialiasing). Pixels enter the
-network as they are: their zero point and scale are part of the model. What is transparent shows the background, white
+A picture (PNG, JPEG, WebP, BMP or TIFF) is turned as its EXIF orientation says and made RGB or grey as the network reads; the
+largest rectangle in its middle with the ratio of the network's input is cut out and scaled to it (bilinear, with antialiasing),
+or, of a run or checkpoint whose recipe has `resize`, or with --resize, what evaluation cuts out. Pixels enter the network as
+they are: their zero point and scale are part of the model. What is transparent shows the background, white
 where --background names no other. A picture that cannot be used is reported, the others are shown, and the exit status is 1.
 Probabilities are the softmax of the logits. Of a network that gives a class for each pixel the shares of pixels are shown, of one that
 measures, the numbers.")]
 pub(crate) struct Args {
     /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
     model: PathBuf,
-    /// PNG or JPEG files
+    /// Picture files
     #[arg(required = true)]
     image: Vec<PathBuf>,
+    /// Shorter side that pictures are scaled to before the network's input is cut out of their middle; the one of the
+    /// recipe, where a run or checkpoint has one
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    resize: Option<u32>,
     /// Colour behind transparent pixels: white, black or RRGGBB
     #[arg(long, value_name = "COLOUR", default_value = "white")]
     background: Background,
@@ -56,12 +63,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let shown = Meaning::of(&loaded, &engine)?;
     let reads = engine.input_shape();
     let shape = ImageShape { h: reads.h, w: reads.w, c: reads.c };
+    let resize = args.resize.map(|side| side as usize);
+    let resize = resize.or(loaded.recipe.as_ref().and_then(|recipe| recipe.resize));
+    let view = View { resize, background: args.background.0 };
     let (mut results, mut bad) = (Vec::new(), 0);
     for paths in args.image.chunks(64) {
         let mut pixels = Vec::with_capacity(paths.len() * shape.len());
         let mut good = Vec::new();
         for path in paths {
-            match load_picture_on(path, shape, args.background.0) {
+            match load_picture_as(path, shape, view) {
                 Ok(image) => {
                     pixels.extend(image);
                     good.push(path);
@@ -102,11 +112,14 @@ enum Meaning {
 impl Meaning {
     /// The meaning that the data set of the recipe gives, where the set is known; else logits.
     fn of(loaded: &Loaded, engine: &Engine) -> Result<Self> {
-        let set = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse::<DatasetName>().ok());
+        let task = |recipe: &Recipe| match recipe.dataset.parse::<DatasetName>() {
+            Ok(DatasetName::Folder) => recipe.task,
+            known => known.ok().map(|name| Task::of(name.target_kind())),
+        };
         let output = engine.output_shape();
-        match set.map(DatasetName::target_kind) {
-            Some(TargetKind::Numbers(_)) => Ok(Self::Numbers),
-            Some(TargetKind::Image(_)) => bail!(
+        match loaded.recipe.as_ref().and_then(task) {
+            Some(Task::Regress) => Ok(Self::Numbers),
+            Some(Task::Restore) => bail!(
                 "{}: its output is an image of {output}, which `run` does not write; `eval` measures it, and the library gives its pixels",
                 loaded.file.display()
             ),

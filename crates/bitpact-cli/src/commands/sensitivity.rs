@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
-use bitpact::core::Bits;
-use bitpact::model::write_atomically;
-use bitpact::report::sensitivity::{BASE_BITS, Options, Part, Sensitivity, measure};
-use bitpact::train::{BackendKind, DenseLoss};
+use bitpact::unstable::core::Bits;
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::sensitivity::{BASE_BITS, Options, Part, Sensitivity, measure};
+use bitpact::unstable::train::{BackendKind, DenseLoss};
 
 use super::test_set::TestSetArgs;
 use crate::exit::Interrupted;

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bitpact::accel::Device;
-use bitpact::engine::ExecOptions;
-use bitpact::graph::BitSpec;
-use bitpact::model::write_atomically;
-use bitpact::report::page::{Subject, render};
-use bitpact::report::{Family, Run};
-use bitpact::train::run_folder::{CONFIG, LAST};
+use bitpact::unstable::accel::Device;
+use bitpact::unstable::engine::ExecOptions;
+use bitpact::unstable::graph::BitSpec;
+use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::page::{Subject, render};
+use bitpact::unstable::report::{Family, Run};
+use bitpact::unstable::train::run_folder::{CONFIG, LAST};
 use clap::Parser;
 
 use super::train;

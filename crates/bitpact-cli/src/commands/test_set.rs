@@ -1,23 +1,29 @@
-//! A network and the images it meets: the arguments that `eval`, `verify` and `ptq` share.
+//! A network and the images it meets: the arguments that `eval`, `verify`, `ptq` and `export` share.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::Dataset;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::graph::Shape;
+use bitpact::unstable::core::rng::Key;
+use bitpact::unstable::data::own::{Options, Task};
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::graph::Shape;
+use bitpact::{Dataset, Recipe};
 
 use crate::exit::Usage;
 use crate::loaded::{Loaded, open};
 use crate::machine::load_images;
+use crate::own;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct TestSetArgs {
     /// A .bitpact file, a checkpoint (.safetensors, converted on the fly) or the folder of a run
     model: PathBuf,
-    /// Folder that holds the data set
-    #[arg(long, value_name = "DIR")]
+    /// Folder that holds the data set; of --dataset folder also a CSV or .npz file
+    #[arg(long, value_name = "DIR|FILE")]
     data: Option<PathBuf>,
+    /// Refuse data of your own (--dataset folder) with a file that cannot be used, instead of leaving it out
+    #[arg(long)]
+    strict: bool,
     /// Data set; the one it was trained on where that is known
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
@@ -46,8 +52,26 @@ impl TestSetArgs {
     pub(crate) fn images(&self, loaded: &Loaded) -> Result<(DatasetName, Box<dyn Dataset>)> {
         let name = self.name(loaded)?;
         let limit = self.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let split = load_images(name, self.data.as_ref(), Limits { train: Some(1), test: limit })?;
+        let options = self.options(loaded);
+        if let (DatasetName::Folder, Some(path)) = (name, &self.data) {
+            return Ok((name, own::load_test(path, limit, &options)?.0));
+        }
+        let (split, _) = load_images(name, self.data.as_ref(), Limits { train: Some(1), test: limit }, &options)?;
         Ok((name, split.test))
+    }
+
+    /// How one's own data are read for `loaded`: as in its training, as images that it reads.
+    fn options(&self, loaded: &Loaded) -> Options {
+        let own = loaded.recipe.as_ref().filter(|recipe| recipe.dataset == DatasetName::Folder.as_str());
+        let (shape, classes) = (loaded.input_shape(), loaded.class_names().to_vec());
+        Options {
+            crop: Some([shape.h, shape.w]),
+            channels: Some(shape.c),
+            random_crop: None,
+            names: if own.is_some_and(|recipe| recipe.task == Some(Task::Segment)) { classes } else { Vec::new() },
+            strict: self.strict,
+            ..own.map(Recipe::own_options).unwrap_or_default()
+        }
     }
 
     /// The folder that was named.
@@ -59,13 +83,33 @@ impl TestSetArgs {
     pub(crate) fn split(&self, loaded: &Loaded) -> Result<(DatasetName, Split)> {
         let name = self.name(loaded)?;
         let test = self.limit_test.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        Ok((name, load_images(name, self.data.as_ref(), Limits { train: None, test })?))
+        let (split, _) = load_images(name, self.data.as_ref(), Limits { train: None, test }, &self.options(loaded))?;
+        Ok((name, split))
+    }
+
+    /// The images, `usually` so many, one after the other; noise where nothing tells which set they are of.
+    pub(crate) fn pixels_or_noise(&self, loaded: &Loaded, usually: u64) -> Result<Vec<u8>> {
+        let images = self.limit_test.unwrap_or(usually);
+        let names_none = self.dataset.is_none() && self.data.is_none() && self.name(loaded).is_err();
+        if names_none {
+            let key = Key::new(1).with("export");
+            let length = loaded.input().example_bytes(loaded.input_shape()) as u64;
+            return Ok((0..images.min(usually) * length).map(|i| key.u64(i) as u8).collect());
+        }
+        let limited = Self { limit_test: Some(images), ..self.clone() };
+        let (_, test) = limited.images(loaded)?;
+        let shape = test.bytes_shape();
+        let mut pixels = vec![0; test.len() * shape.len()];
+        pixels.chunks_exact_mut(shape.len()).enumerate().for_each(|(i, image)| test.image(i, image));
+        Ok(pixels)
     }
 
     /// The flag's set, the recipe's, or the one with the same class names.
     fn name(&self, loaded: &Loaded) -> Result<DatasetName> {
         if let Some(name) = &self.dataset {
-            return name.parse().map_err(|error: bitpact::data::DataError| Usage(format!("--dataset: {error}")).into());
+            return name
+                .parse()
+                .map_err(|error: bitpact::unstable::data::DataError| Usage(format!("--dataset: {error}")).into());
         }
         if let Some(name) = loaded.recipe.as_ref().and_then(|recipe| recipe.dataset.parse().ok()) {
             return Ok(name);
@@ -82,6 +126,7 @@ impl TestSetArgs {
         }
         let possible = if known.is_empty() { DatasetName::ALL.to_vec() } else { known };
         let names = possible.into_iter().map(DatasetName::as_str).collect::<Vec<_>>().join(", ");
+        let names = format!("{names} or folder");
         Err(Usage(format!("--dataset is needed: the file does not tell which of {names} to evaluate on")).into())
     }
 }

@@ -12,11 +12,14 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
-use bitpact::data::{DatasetName, Limits, Split};
-use bitpact::model::Pixels;
-use bitpact::train::recipe::builtin_for_dataset;
-use bitpact::train::run_folder::{CONFIG, FLOAT, LAST};
-use bitpact::train::{BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train};
+use bitpact::unstable::data::own::Options;
+use bitpact::unstable::data::{DatasetName, Limits, Split};
+use bitpact::unstable::model::Pixels;
+use bitpact::unstable::train::recipe::builtin_for_dataset;
+use bitpact::unstable::train::run_folder::{CONFIG, FLOAT, LAST};
+use bitpact::unstable::train::{
+    BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train,
+};
 
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
@@ -60,12 +63,18 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
     if args.tui {
         tui::check()?;
     }
-    let plan = match &args.resume {
+    let mut plan = match &args.resume {
         Some(path) => resume(&args, path)?,
         None => fresh(&args)?,
     };
     let limits = Limits { train: plan.recipe.limit_train, test: plan.recipe.limit_test };
-    let split = load_images(plan.dataset, args.data.as_ref(), limits)?;
+    if args.strict && plan.dataset != DatasetName::Folder {
+        say!("warning: --strict changes nothing: only the data set `folder` leaves files out");
+    }
+    let options = Options { strict: args.strict, threads: machine.1.threads, ..plan.recipe.own_options() };
+    let (split, reading) = load_images(plan.dataset, args.data.as_ref(), limits, &options)?;
+    // Whoever opens the run later need not have the data to know what they are for.
+    plan.recipe.task = plan.recipe.task.or(reading.as_ref().map(|reading| reading.task));
     let stop = interrupt::stop_flag();
     let compares = plan.recipe.compare_float && !plan.recipe.bits.is_float();
     if compares {

@@ -1,7 +1,7 @@
 //! `bitpact verify`: proof on real images that every path computes the same integers.
 
 use anyhow::{Context, Result, bail};
-use bitpact::engine::{FormulaCheck, Verification, VerifyOptions, check_formula, verify};
+use bitpact::unstable::engine::{FormulaCheck, Verification, VerifyOptions, check_formula, verify};
 use bitpact::{Checkpoint, Dataset, convert};
 use serde_json::{Value, json};
 
@@ -90,7 +90,7 @@ fn checkpoint_of(on: &TestSetArgs, loaded: Loaded) -> Result<Option<Box<Checkpoi
 fn against_formula(checkpoint: &Checkpoint, test: &dyn Dataset) -> Result<FormulaCheck> {
     let conversion = convert(&checkpoint.model)?;
     let layers = conversion.model.layers.iter();
-    let macs = |layer: &bitpact::model::IntegerLayer| -> u64 {
+    let macs = |layer: &bitpact::unstable::model::IntegerLayer| -> u64 {
         let pixels = (layer.shape.h * layer.shape.w) as u64;
         layer.op.products().map(|product| pixels * product.codes.len() as u64).sum()
     };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bitpact::report::dashboard::{Refreshed, show};
-use bitpact::report::{Dashboard, Follower, Run};
+use bitpact::unstable::report::dashboard::{Refreshed, show};
+use bitpact::unstable::report::{Dashboard, Follower, Run};
 
 use crate::exit::Usage;
 use crate::out::say;

@@ -44,11 +44,11 @@ fn verify_refuses_images_the_network_cannot_read() {
 }
 
 fn random_model(side: usize) -> bitpact::IntegerModel {
-    use bitpact::graph::{QuantConfig, Shape, zoo};
+    use bitpact::unstable::graph::{QuantConfig, Shape, zoo};
     let graph = zoo::build("cnn", Shape::new(side, side, 3), 10).unwrap().unwrap();
     let plan = bitpact::QuantPlan::resolve(&graph, &QuantConfig::new("W2A2".parse().unwrap())).unwrap();
     let names = (0..10).map(|c| format!("thing {c}")).collect();
-    let pixels = bitpact::model::InputDescription::uniform(3, 128, 1.0 / 64.0);
+    let pixels = bitpact::unstable::model::InputDescription::uniform(3, 128, 1.0 / 64.0);
     bitpact::convert(&bitpact::Model::random(graph, plan, pixels, names, 1).unwrap()).unwrap().model
 }
 
@@ -98,7 +98,7 @@ fn pictures_that_are_none_are_errors_beside_the_others() {
     std::fs::write(place.path("text.jpg"), "no picture").unwrap();
     for (files, parts) in [
         ("good.png cut.png", ["cut.png", "damaged PNG file"]),
-        ("good.png text.jpg", ["text.jpg", "not a PNG or JPEG file"]),
+        ("good.png text.jpg", ["text.jpg", "not a PNG, JPEG, WebP, BMP or TIFF file"]),
         ("missing.png good.png", ["missing.png", "cannot read"]),
     ] {
         for json in ["", " --json"] {

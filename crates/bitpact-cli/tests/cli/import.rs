@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bitpact::graph::{BitSpec, QuantConfig, Shape, zoo};
-use bitpact::model::{InputDescription, Tensor};
+use bitpact::unstable::graph::{BitSpec, QuantConfig, Shape, zoo};
+use bitpact::unstable::model::{InputDescription, Tensor};
 use bitpact::{Model, QuantPlan};
 
 use super::*;

@@ -4,9 +4,11 @@
 use std::io::Write;
 
 use bitpact::IntegerModel;
-use bitpact::core::{Grid, Requantization};
-use bitpact::graph::{Shape, Window};
-use bitpact::model::{InputDescription, IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm};
+use bitpact::unstable::core::{Grid, Requantization};
+use bitpact::unstable::graph::{Shape, Window};
+use bitpact::unstable::model::{
+    InputDescription, IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
+};
 
 use super::*;
 

@@ -88,6 +88,7 @@ fn help_shows_examples_and_every_flag() {
         "eval",
         "convert",
         "import",
+        "export",
         "inspect",
         "run",
         "verify",
@@ -102,4 +103,19 @@ fn help_shows_examples_and_every_flag() {
         assert!(place.run(&format!("{command} --help")).ok().stdout.contains("Examples:"), "{command}");
     }
     assert!(place.run("--version").ok().stdout.starts_with("bitpact "));
+}
+
+#[test]
+fn completions_and_pages_of_the_manual_name_every_command() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = place.run(&format!("completions {shell}")).ok().stdout;
+        assert!(["train", "verify", "completions"].iter().all(|name| text.contains(name)), "{shell}");
+    }
+    let page = place.run("man").ok().stdout;
+    assert!(page.contains(".TH bitpact") && page.contains("Exit status"), "{page}");
+    let page = place.run("man lm quantize").ok().stdout;
+    assert!(page.contains("bitpact\\-lm\\-quantize") && page.contains("\\-\\-method"), "{page}");
+    place.run("man lm quantise").failed(2, &["`bitpact-lm` has no command `quantise`"]);
+    place.run("completions tcsh").failed(2, &["tcsh"]);
 }

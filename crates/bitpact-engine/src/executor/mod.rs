@@ -182,8 +182,8 @@ impl Executor {
         self.pool.threads()
     }
 
-    /// Computes the main output of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits` receives
-    /// n rows of [`Executor::output_len`].
+    /// Computes the main output of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and `logits`
+    /// receives n rows of [`Executor::output_len`].
     ///
     /// # Panics
     /// If a length does not fit.
@@ -191,9 +191,9 @@ impl Executor {
         self.run_outputs(pixels, &mut [logits]);
     }
 
-    /// Computes the outputs of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and each of `outputs`, the
-    /// main one first, receives n rows of its length in [`Executor::output_lens`]. Those that are left out at the end are
-    /// not read.
+    /// Computes the outputs of a batch: `pixels` are n images of [`Executor::image_len`], HWC, and each of `outputs`,
+    /// the main one first, receives n rows of its length in [`Executor::output_lens`]. Those that are left out at the
+    /// end are not read.
     ///
     /// # Panics
     /// If a length does not fit, or there are more slices than outputs.

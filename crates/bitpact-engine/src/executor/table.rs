@@ -9,8 +9,8 @@ use bitpact_model::{IntegerEnd, IntegerSum};
 pub(super) struct Tables(Vec<[u8; 256]>);
 
 impl Tables {
-    /// The tables that a sum ends in, and the sum of the codes that are looked up: its range moved to begin at 0. `None`
-    /// for sums that end in none, and where the constants of the moved range need more than 64 bits.
+    /// The tables that a sum ends in, and the sum of the codes that are looked up: its range moved to begin at 0.
+    /// `None` for sums that end in none, and where the constants of the moved range need more than 64 bits.
     pub(super) fn of(sum: &IntegerSum) -> Option<(Self, IntegerSum)> {
         let IntegerEnd::Table(tables) = &sum.end else { return None };
         let requant = &sum.requant;

@@ -128,8 +128,8 @@ fn is_affine(node: &Node) -> bool {
     matches!(node.op, Op::BatchNorm(BatchNorm { eps, .. }) if eps == NO_EPS)
 }
 
-/// Puts constants that are added to what a layer with weights alone gives into its bias, and those behind a batch norm into
-/// it. Returns the output.
+/// Puts constants that are added to what a layer with weights alone gives into its bias, and those behind a batch norm
+/// into it. Returns the output.
 fn absorb(builder: &mut Builder, output: NodeId) -> NodeId {
     let n = builder.nodes.len();
     let mut instead: Vec<NodeId> = (0..n).collect();

@@ -40,6 +40,10 @@ pub(super) struct Importer<'a> {
     pub(super) is_quantized: bool,
     /// Codes that ours cannot be.
     pub(super) unfit: Vec<String>,
+    /// What clips of codes give; the codes' activation has their limits.
+    pub(super) clips_of_codes: HashSet<String>,
+    /// Whether the image is codes in the file.
+    pub(super) has_image_codes: bool,
     /// Whether the meaning of pixels was given.
     has_pixels: bool,
 }
@@ -78,6 +82,8 @@ pub(super) fn import(
         notes,
         is_quantized: false,
         unfit: Vec::new(),
+        clips_of_codes: HashSet::new(),
+        has_image_codes: false,
         has_pixels: options.pixels.is_some(),
     };
     importer.start(graph, input, layout, shape).map_err(wrong)?;
@@ -174,8 +180,8 @@ fn input_layout(
     Ok((Layout::of(axes, batch, shape), batch, shape))
 }
 
-/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to the
-/// front, or where the input has one channel that only fits there.
+/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to
+/// the front, or where the input has one channel that only fits there.
 fn is_channels_last(graph: &proto::Graph, input: &str, sizes: &[Option<usize>]) -> bool {
     let mut name = input;
     for _ in 0..8 {
@@ -542,6 +548,7 @@ impl<'a> Importer<'a> {
 
     /// The image as codes: pixels are codes already, and mean what these mean where nothing else is said.
     pub(super) fn image_codes(&mut self, scale: f32, low: i64, high: i64) {
+        self.has_image_codes = true;
         let zero = u8::try_from(-low).ok().filter(|_| high - low == 255);
         let note = match (zero, self.has_pixels) {
             (Some(zero), false) => {

@@ -1,8 +1,9 @@
 //! Which element of our height x width x channels stands where in a tensor of ONNX.
 //!
-//! A tensor of ONNX is a list of sizes; a tensor here has rows, columns and channels beside the batch. The two are tied by
-//! atoms: each size of the ONNX tensor is a product of pieces of our axes, the outermost first. Reshapes cut and join
-//! atoms, transpositions order them, so that chains of both cost nothing and a channel shuffle is recognized whole.
+//! A tensor of ONNX is a list of sizes; a tensor here has rows, columns and channels beside the batch. The two are tied
+//! by atoms: each size of the ONNX tensor is a product of pieces of our axes, the outermost first. Reshapes cut and
+//! join atoms, transpositions order them, so that chains of both cost nothing and a channel shuffle is recognized
+//! whole.
 
 use bitpact_graph::{Move, Shape};
 
@@ -75,8 +76,8 @@ impl Layout {
         Self { dims: perm.iter().map(|&dim| self.dims[dim].clone()).collect() }
     }
 
-    /// The same elements in the same order as other sizes; `None` where an atom would be cut in pieces that do not divide
-    /// it.
+    /// The same elements in the same order as other sizes; `None` where an atom would be cut in pieces that do not
+    /// divide it.
     pub(super) fn reshaped(&self, sizes: &[usize]) -> Option<Self> {
         let mut atoms = self.dims.iter().flatten().copied().collect::<Vec<_>>().into_iter();
         let mut left: Option<Atom> = None;

@@ -1,8 +1,8 @@
 //! ONNX files: the graph becomes a network of ours.
 //!
-//! Nodes are read in the order of computation. What a name stands for is a constant, which operators on constants fold, or a
-//! tensor of the network: a node of ours and where its elements stand in the file's tensor. Reshapes and transpositions
-//! only change the latter. docs/onnx.md lists the operators and what each becomes.
+//! Nodes are read in the order of computation. What a name stands for is a constant, which operators on constants fold,
+//! or a tensor of the network: a node of ours and where its elements stand in the file's tensor. Reshapes and
+//! transpositions only change the latter. docs/onnx.md lists the operators and what each becomes.
 
 mod build;
 mod finish;
@@ -15,7 +15,7 @@ mod ops;
 mod points;
 pub mod proto;
 mod refusal;
-mod tensor;
+pub(crate) mod tensor;
 mod value;
 
 use std::fs::File;
@@ -32,12 +32,12 @@ pub use ops::operators;
 /// Bytes of a file at the most, the limit of the format's own encoding.
 const LONGEST_FILE: u64 = 1 << 31;
 
-/// The network of the ONNX file `path`. Tensors that stand in other files are read where these lie in the folder of `path`
-/// or below it.
+/// The network of the ONNX file `path`. Tensors that stand in other files are read where these lie in the folder of
+/// `path` or below it.
 ///
 /// # Errors
-/// A file that cannot be read or is not ONNX, or a network that has no counterpart here: all nodes that have none are named
-/// at once.
+/// A file that cannot be read or is not ONNX, or a network that has no counterpart here: all nodes that have none are
+/// named at once.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, InteropError> {
     let bytes = read(path).map_err(|what| InteropError::file(path, what))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -45,8 +45,8 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, InteropE
     import_bytes(bytes, name, folder, path, options)
 }
 
-/// The network of the bytes of an ONNX file. `name` is the network's name where the file has none, `folder` where tensors
-/// outside the file may be, `path` what errors call the file.
+/// The network of the bytes of an ONNX file. `name` is the network's name where the file has none, `folder` where
+/// tensors outside the file may be, `path` what errors call the file.
 ///
 /// # Errors
 /// Those of [`import`].

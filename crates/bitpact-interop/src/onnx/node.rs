@@ -75,8 +75,8 @@ pub(super) fn axes(numbers: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     numbers.iter().map(|&number| axis(number, rank)).collect()
 }
 
-/// The sizes that a reshape to `target` gives a tensor of these sizes: 0 keeps a size unless `allow_zero`, -1 stands for
-/// what is left.
+/// The sizes that a reshape to `target` gives a tensor of these sizes: 0 keeps a size unless `allow_zero`, -1 stands
+/// for what is left.
 pub(super) fn reshaped(sizes: &[usize], target: &[i64], allow_zero: bool) -> Result<Vec<usize>, String> {
     let wrong = || format!("the shape {target:?} for a tensor of {sizes:?}");
     let total: usize = sizes.iter().product();

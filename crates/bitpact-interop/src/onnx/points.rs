@@ -130,8 +130,8 @@ pub(super) fn remove(builder: &mut Builder, plain: &Graph) {
     renumber(builder, &kept);
 }
 
-/// Lets the network end in a layer with weights, a batch norm or a sum, as integer networks do: where it ends in anything
-/// else, such as a mean, in a convolution that multiplies by one.
+/// Lets the network end in a layer with weights, a batch norm or a sum, as integer networks do: where it ends in
+/// anything else, such as a mean, in a convolution that multiplies by one.
 pub(super) fn end_in_sum(builder: &mut Builder, notes: &mut Vec<String>) -> Result<(), String> {
     let last = builder.nodes.len() - 1;
     let node = &builder.nodes[last];

@@ -1,4 +1,4 @@
-//! The messages of ONNX files, as far as they are read: fields that nothing needs are skipped.
+//! The messages of ONNX files, as far as they are read or written: fields that nothing needs are skipped.
 //!
 //! Numbers of the fields are those of `onnx.proto` (IR version 3 and later, opset 9 and later).
 
@@ -14,12 +14,18 @@ pub struct Model {
     /// Program that wrote the file.
     #[prost(string, optional, tag = "2")]
     pub producer_name: Option<String>,
+    /// Version of that program.
+    #[prost(string, optional, tag = "3")]
+    pub producer_version: Option<String>,
     /// The network.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<Graph>,
     /// Operator sets, one a domain.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSet>,
+    /// What else is known of the network, by name.
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<Entry>,
     /// Operators that the file defines itself.
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<Function>,
@@ -111,6 +117,9 @@ pub struct Attribute {
     /// Whole numbers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
+    /// Number of the parameter's type.
+    #[prost(int32, optional, tag = "20")]
+    pub r#type: Option<i32>,
     /// Name of the parameter of the function that this one stands for.
     #[prost(string, optional, tag = "21")]
     pub ref_attr_name: Option<String>,
@@ -273,7 +282,7 @@ fn count(mut bytes: Bytes, kind: Kind, fields: &mut usize) -> Result<(), String>
             (Kind::Value, 2) => Kind::Type,
             (Kind::Type, 1) => Kind::TensorType,
             (Kind::TensorType, 2) => Kind::Dims,
-            (Kind::Model, 8 | 25) | (Kind::Tensor, 13) | (Kind::Dims, 1) => Kind::Leaf,
+            (Kind::Model, 8 | 14 | 25) | (Kind::Tensor, 13) | (Kind::Dims, 1) => Kind::Leaf,
             (Kind::Attribute, 8) | (Kind::Tensor, 1 | 5 | 7 | 11) if length > LONGEST_VARINTS => {
                 return Err(format!("has a list of integers of {length} bytes, expected at most {LONGEST_VARINTS}"));
             }

@@ -11,24 +11,24 @@ use half::{bf16, f16};
 use super::proto;
 
 /// Element types of ONNX, by their numbers.
-pub(super) mod kind {
-    pub(in crate::onnx) const FLOAT: i32 = 1;
-    pub(in crate::onnx) const UINT8: i32 = 2;
-    pub(in crate::onnx) const INT8: i32 = 3;
-    pub(in crate::onnx) const UINT16: i32 = 4;
-    pub(in crate::onnx) const INT16: i32 = 5;
-    pub(in crate::onnx) const INT32: i32 = 6;
-    pub(in crate::onnx) const INT64: i32 = 7;
-    pub(in crate::onnx) const BOOL: i32 = 9;
-    pub(in crate::onnx) const FLOAT16: i32 = 10;
-    pub(in crate::onnx) const DOUBLE: i32 = 11;
-    pub(in crate::onnx) const UINT32: i32 = 12;
-    pub(in crate::onnx) const UINT64: i32 = 13;
-    pub(in crate::onnx) const BFLOAT16: i32 = 16;
-    pub(in crate::onnx) const UINT4: i32 = 21;
-    pub(in crate::onnx) const INT4: i32 = 22;
-    pub(in crate::onnx) const UINT2: i32 = 25;
-    pub(in crate::onnx) const INT2: i32 = 26;
+pub(crate) mod kind {
+    pub(crate) const FLOAT: i32 = 1;
+    pub(crate) const UINT8: i32 = 2;
+    pub(crate) const INT8: i32 = 3;
+    pub(crate) const UINT16: i32 = 4;
+    pub(crate) const INT16: i32 = 5;
+    pub(crate) const INT32: i32 = 6;
+    pub(crate) const INT64: i32 = 7;
+    pub(crate) const BOOL: i32 = 9;
+    pub(crate) const FLOAT16: i32 = 10;
+    pub(crate) const DOUBLE: i32 = 11;
+    pub(crate) const UINT32: i32 = 12;
+    pub(crate) const UINT64: i32 = 13;
+    pub(crate) const BFLOAT16: i32 = 16;
+    pub(crate) const UINT4: i32 = 21;
+    pub(crate) const INT4: i32 = 22;
+    pub(crate) const UINT2: i32 = 25;
+    pub(crate) const INT2: i32 = 26;
 
     /// Name of an element type.
     pub(in crate::onnx) fn name(kind: i32) -> &'static str {

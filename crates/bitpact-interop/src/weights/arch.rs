@@ -19,7 +19,8 @@ pub(super) struct Found {
     pub(super) notes: Vec<String>,
 }
 
-/// The network called `arch`, or the one of the zoo that `weights` fit, for images of shape `input` or of the usual size.
+/// The network called `arch`, or the one of the zoo that `weights` fit, for images of shape `input` or of the usual
+/// size.
 ///
 /// # Errors
 /// No such network, tensors that do not fit it, with all that does not, or tensors that fit several networks.

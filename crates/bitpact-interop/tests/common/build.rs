@@ -49,9 +49,9 @@ impl File {
     /// Adds a tensor of floats, drawn from a sequence that its name begins.
     pub(crate) fn drawn(mut self, name: &str, dims: &[i64]) -> Self {
         let count = dims.iter().product::<i64>() as u64;
-        let seed = name.bytes().fold(7u64, |seed, byte| seed * 31 + u64::from(byte));
+        let seed = name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
         let draw = |i: u64| {
-            let mixed = (seed + i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = seed.wrapping_add(i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             ((mixed >> 40) as f32 / (1u64 << 24) as f32) - 0.5
         };
         let values: Vec<f32> = (0..count).map(draw).collect();

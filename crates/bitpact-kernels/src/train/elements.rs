@@ -35,7 +35,10 @@ mod tests {
 
     #[test]
     fn every_path_gives_the_bits_of_the_definition() {
-        let x: Vec<f32> = (0..4099).map(|i| Key::new(3).normal(i) * 3.0).chain([f32::NAN, 1e-40, -0.0, 1e9]).collect();
+        let x: Vec<f32> = (0..if cfg!(miri) { 67 } else { 4099 })
+            .map(|i| Key::new(3).normal(i) * 3.0)
+            .chain([f32::NAN, 1e-40, -0.0, 1e9])
+            .collect();
         for isa in crate::testing::paths() {
             let mut y = vec![9.0; x.len()];
             tanh(isa, &x, &mut y);

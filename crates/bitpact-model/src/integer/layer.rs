@@ -110,8 +110,8 @@ pub enum IntegerEnd {
     Table(Vec<Vec<u8>>),
     /// Values of 32 bits, which nothing clamps.
     Wide,
-    /// An output of the network that no layer reads: values of 64 bits, without a shift. Of classes, the prediction is the largest, and of
-    /// equal ones the first.
+    /// An output of the network that no layer reads: values of 64 bits, without a shift. Of classes, the prediction is
+    /// the largest, and of equal ones the first.
     Output,
 }
 

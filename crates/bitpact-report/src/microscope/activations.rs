@@ -26,8 +26,8 @@ pub struct ActivationView {
     pub clipped: f64,
     /// Levels without a code.
     pub dead: usize,
-    /// Signal over quantization error, in decibels: `10 log10(sum of y^2 / sum of (y - q)^2)`, where y is the value, of an
-    /// unsigned activation 0 below 0, and q that of its code; `None` where there is no error or no signal.
+    /// Signal over quantization error, in decibels: `10 log10(sum of y^2 / sum of (y - q)^2)`, where y is the value, of
+    /// an unsigned activation 0 below 0, and q that of its code; `None` where there is no error or no signal.
     pub snr_db: Option<f64>,
 }
 

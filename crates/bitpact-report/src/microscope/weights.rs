@@ -27,8 +27,8 @@ pub struct WeightView {
     pub levels: Vec<(i32, f64)>,
     /// Codes that no weight has.
     pub dead: usize,
-    /// Signal over quantization error, in decibels: `10 log10(sum of w^2 / sum of (w - s q)^2)`; `None` where there is no
-    /// error or no signal.
+    /// Signal over quantization error, in decibels: `10 log10(sum of w^2 / sum of (w - s q)^2)`; `None` where there is
+    /// no error or no signal.
     pub snr_db: Option<f64>,
 }
 

@@ -15,9 +15,9 @@ pub enum DenseLoss {
     /// `-(1 - p)^2 log p` of each pixel's class (Lin et al. 2017, arXiv 1708.02002, gamma 2).
     #[serde(rename = "focal")]
     Focal,
-    /// `1 - mean over classes of (2 sum p t + 1) / (sum p + sum t + 1)` with the softmax p and t = 1 at the pixels of the
-    /// class, sums over the pixels of an example that are not ignored (Milletari et al. 2016, arXiv 1606.04797, section
-    /// 3, without squares).
+    /// `1 - mean over classes of (2 sum p t + 1) / (sum p + sum t + 1)` with the softmax p and t = 1 at the pixels of
+    /// the class, sums over the pixels of an example that are not ignored (Milletari et al. 2016, arXiv 1606.04797,
+    /// section 3, without squares).
     #[serde(rename = "dice")]
     Dice,
     /// `|y - t|`.

@@ -37,8 +37,8 @@ pub(super) fn candidates(graph: &Graph) -> Result<Vec<NodeId>, GraphError> {
     Ok((0..graph.nodes().len()).filter(is_plain).collect())
 }
 
-/// `graph` with an adapter of each rank above 0, by the name of the convolution. It is added after the batch norm of the
-/// convolution where it has one, so its weights hold the gain of the norm.
+/// `graph` with an adapter of each rank above 0, by the name of the convolution. It is added after the batch norm of
+/// the convolution where it has one, so its weights hold the gain of the norm.
 ///
 /// # Errors
 /// None for ranks of [`candidates`].

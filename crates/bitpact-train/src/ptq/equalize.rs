@@ -1,5 +1,6 @@
-//! Cross-layer equalization (Nagel et al. 2019, arXiv 1906.04721, section 4.1): the channels of an activation are divided by
-//! factors that the layers before and after it take up, so that the network stays what it is and its codes are better used.
+//! Cross-layer equalization (Nagel et al. 2019, arXiv 1906.04721, section 4.1): the channels of an activation are
+//! divided by factors that the layers before and after it take up, so that the network stays what it is and its codes
+//! are better used.
 
 use bitpact_graph::{Factor, Graph, Layer, NodeId, Op, QuantPlan, WeightPlan, fuse};
 use bitpact_model::{Model, ModelError};
@@ -37,7 +38,8 @@ enum Before {
 }
 
 /// Activations that end a sum whose every term has a batch norm or is a product, and that products alone read. ReLU is
-/// homogeneous (`relu(x / s) = relu(x) / s` for `s > 0`), a signed activation is linear, so the factors are exact there.
+/// homogeneous (`relu(x / s) = relu(x) / s` for `s > 0`), a signed activation is linear, so the factors are exact
+/// there.
 fn places(graph: &Graph) -> Result<Vec<Place>, PtqError> {
     let of_layer = |layer: Layer| {
         let Layer::Sum(sum) = layer else { return None };

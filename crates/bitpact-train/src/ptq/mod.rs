@@ -1,7 +1,7 @@
 //! Post-training quantization: from a float network and some images, whose labels nobody needs, to integers.
 //!
-//! [`quantize`] runs the float network on the images, and then walks through it layer by layer: each layer is quantized on
-//! what the quantized layers before it give. Its steps ([`Step`]) are switches; docs/ptq.md says what each of them
+//! [`quantize`] runs the float network on the images, and then walks through it layer by layer: each layer is quantized
+//! on what the quantized layers before it give. Its steps ([`Step`]) are switches; docs/ptq.md says what each of them
 //! brings. The matrix algorithms are those of `bitpact-ptq`. What comes out is a [`Model`] like a trained one, with
 //! weights on their grid and steps of `lsq`, so that [`convert`] makes the integers as it always does, and training can
 //! go on from it.

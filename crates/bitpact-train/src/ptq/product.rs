@@ -144,8 +144,8 @@ impl Lowered {
         (0..self.groups * columns).map(|at| squares[at / columns * inputs + at % inputs]).collect()
     }
 
-    /// The Gram matrix of each group's windows: of all, or of 8192 (or four a column) that lie anywhere in all images, one
-    /// in each of as many equal parts of them.
+    /// The Gram matrix of each group's windows: of all, or of 8192 (or four a column) that lie anywhere in all images,
+    /// one in each of as many equal parts of them.
     pub(super) fn grams(&self, x: &[f32], images: usize, pool: &Pool) -> Result<Vec<Gram>, PtqError> {
         let (positions, columns) = (self.to.h * self.to.w, self.columns());
         let all = images * positions;

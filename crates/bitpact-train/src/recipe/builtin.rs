@@ -28,6 +28,7 @@ builtins!(
     "kmnist-cnn",
     "emnist-cnn",
     "svhn-resnet20",
+    "folder",
 );
 
 /// The built-in recipe made for the data set `dataset`.
@@ -44,6 +45,7 @@ pub fn builtin_for_dataset(dataset: &str) -> Option<&'static str> {
         "kmnist" => Some("kmnist-cnn"),
         "emnist-digits" | "emnist-letters" | "emnist-balanced" => Some("emnist-cnn"),
         "svhn" => Some("svhn-resnet20"),
+        "folder" => Some("folder"),
         _ => None,
     }
 }

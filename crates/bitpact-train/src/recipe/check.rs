@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::draft::short;
-use super::{Augmentation, BitSchedule, GroupRates, InputScale};
+use super::{Augmentation, BitSchedule, Crop, GroupRates, InputScale};
 
 /// Numbers, and the words for them.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,7 @@ pub(super) const FRACTION: Range =
     Range { text: "a number of at least 0 and below 1", holds: |v| v >= 0.0 && (v as f32) < 1.0 };
 pub(super) const FACTOR: Range = Range { text: "a number above 0 and at most 1", holds: |v| v > 0.0 && v <= 1.0 };
 pub(super) const UNIT: Range = Range { text: "a number from 0 to 1", holds: |v| (0.0..=1.0).contains(&v) };
+pub(super) const SHARE: Range = Range { text: "a number above 0 and below 1", holds: |v| v > 0.0 && v < 1.0 };
 pub(super) const UP_TO_4: Range = Range { text: "a number from 0 to 4", holds: |v| (0.0..=4.0).contains(&v) };
 
 /// The value as a `T`; none where it is another, which reading the field tells.
@@ -71,6 +72,29 @@ pub(super) fn betas(value: &Value) -> Result<(), String> {
     let Some(betas) = of::<Vec<f64>>(value) else { return Ok(()) };
     expect(betas.len() == 2 && betas.iter().all(|&b| (FRACTION.holds)(b)), || {
         format!("= {betas:?}: expected two numbers of at least 0 and below 1")
+    })
+}
+
+pub(super) fn crop(value: &Value) -> Result<(), String> {
+    expect(of::<Crop>(value).is_some(), || {
+        format!("= {}: expected a side, or rows and columns, of 1 to 65536 pixels", short(value))
+    })
+}
+
+pub(super) fn random_crop(value: &Value) -> Result<(), String> {
+    let Some(shares) = of::<Vec<f64>>(value) else { return Ok(()) };
+    expect(matches!(shares[..], [least, most] if least > 0.0 && least <= most && most <= 1.0), || {
+        format!("= {shares:?}: expected the least and the largest share of the area, above 0 and at most 1")
+    })
+}
+
+pub(super) fn color_jitter(value: &Value) -> Result<(), String> {
+    let Some(reach) = of::<Vec<f64>>(value) else { return Ok(()) };
+    let holds = |reach: &[f64]| reach.iter().all(|&v| (0.0..=4.0).contains(&v)) && reach[3] <= 0.5;
+    expect(reach.len() == 4 && holds(&reach), || {
+        format!(
+            "= {reach:?}: expected four numbers from 0 to 4, for brightness, contrast, saturation and hue, which is at most 0.5"
+        )
     })
 }
 

@@ -1,6 +1,7 @@
 //! Settings that change nothing beside the others of their recipe.
 
 use bitpact_core::WeightQuant;
+use bitpact_data::DatasetName;
 use bitpact_graph::{BitSpec, Override, Shape, WeightPlan, name_matches, zoo};
 
 use super::{Key, Recipe};
@@ -43,7 +44,26 @@ fn leaves_weights_to_minmax(recipe: &Recipe, reads_named: bool) -> bool {
 const MINMAX: &str =
     "every layer has 8 bits, which take `minmax`, or stays float; an override's `weight_quant` names another";
 
-const RULES: [Rule; 14] = [
+/// A key of one's own data, which no other set reads.
+const fn of_folder(key: &'static str) -> Rule {
+    const BECAUSE: &str = "only the data set `folder` has it; others are read as they are";
+    Rule { key, by: "dataset", because: BECAUSE, is_unread: |r| r.dataset != DatasetName::Folder.as_str() }
+}
+
+const RULES: [Rule; 22] = [
+    of_folder("task"),
+    of_folder("crop"),
+    of_folder("resize"),
+    of_folder("random_crop"),
+    of_folder("channels"),
+    of_folder("upscale"),
+    of_folder("test_share"),
+    Rule {
+        key: "color_jitter",
+        by: "color_jitter",
+        because: "all four numbers are 0",
+        is_unread: |r| r.color_jitter.is_some_and(|reach| reach == [0.0; 4]),
+    },
     Rule {
         key: "weight_quant",
         by: "bits",

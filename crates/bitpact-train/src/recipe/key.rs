@@ -72,7 +72,10 @@ impl Key {
     /// A text that is no number where one is expected, or neither true nor false.
     pub(super) fn parse(&self, text: &str) -> Result<Value, String> {
         let number = || text.parse().map(Value::Float).map_err(|_| "expected a number");
-        let plain = |text: &str| text.parse().map_or_else(|_| Value::from(text), Value::Float);
+        let plain = |text: &str| match text.parse() {
+            Ok(whole) => Value::Integer(whole),
+            Err(_) => text.parse().map_or_else(|_| Value::from(text), Value::Float),
+        };
         match self.values {
             Values::Number(_) => number(),
             Values::Whole(..) => text.parse().map(Value::Integer).map_err(|_| "expected a whole number"),

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::{ActQuant, Granularity, Grid, WeightQuant};
+use bitpact_data::own::Task;
 use bitpact_graph::{FirstLast, Graph, Override, ShortcutBits};
 use serde::Serialize;
 
 use super::check;
-use super::check::{FACTOR, FRACTION, NOT_NEGATIVE, POSITIVE, UNIT, UP_TO_4};
+use super::check::{FACTOR, FRACTION, NOT_NEGATIVE, POSITIVE, SHARE, UNIT, UP_TO_4};
 use super::key::Default::{As, Is, Other, Required, Unset};
 use super::key::Values::{Bool, Form, List, Names, Number, Whole};
-use super::{Augmentation, BitSchedule, ClipInit, Draft, GroupRates, InputScale, Key, Precision, RecipeError};
+use super::{Augmentation, BitSchedule, ClipInit, Crop, Draft, GroupRates, InputScale, Key, Precision, RecipeError};
 use crate::schedule::ScheduleKind;
 use crate::{DenseLoss, OptimizerKind};
 
@@ -62,7 +63,30 @@ keys! {
     name: String = Form("text", check::name), Other("the file's name"), "NAME",
         "Name of the recipe", "; names the output folder";
     dataset: String = Form("a name of `bitpact data list`", check::dataset), Required, "NAME",
-        "Data set; `bitpact data list` shows them", "";
+        "Data set; `bitpact data list` shows them, folder is one of your own", " ([data.md](data.md))";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<Task> = Names(&Task::NAMES), Other("what the data tell"), "NAME",
+        "Task that the data of a `folder` are for", "; `config.toml` holds the one that was found";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crop: Option<Crop> = List("a side, or rows and columns", check::crop), Other("the size of the pictures, where all have one"), "SIDE|ROWS,COLUMNS",
+        "Size of the image that the network reads, cut out of the pictures of a `folder`", "";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resize: Option<usize> = Whole(1, 65_536), Other("the least that fills `crop`"), "PIXELS",
+        "Shorter side that the pictures of a `folder` are scaled to before `crop` is cut out of their middle",
+        ", in evaluation, and in training without `random_crop`";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    random_crop: Option<[f64; 2]> = List("two shares of the area", check::random_crop), Unset, "LEAST,MOST",
+        "Share of a picture of a `folder` that a training image shows, at a random place with a random ratio from 3/4 to 4/3 of the image's",
+        "; PyTorch's `RandomResizedCrop` has 0.08, 1";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<usize> = Whole(1, 3), Other("3 where any picture has colours, else 1"), "N",
+        "Channels of the images of a `folder`: 1, grey, or 3, colour", "";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upscale: Option<usize> = Whole(1, 16), Other("that of the pairs"), "N",
+        "How much larger the pictures of a `folder` to restore are than the images that the network reads", "";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_share: Option<f64> = Number(SHARE), Unset, "SHARE",
+        "Share of a `folder` without a test half that is kept out of training to measure on, of every class the same", "";
     arch: String = Form("a name of the zoo, or a TOML or JSON file", check::any), Required, "NAME|FILE",
         "Network: a name such as resnet20, or a TOML or JSON file", "";
     bits: BitSchedule = Form("`W4A4`, 1 to 8 each, or `float`; several with epochs", check::bits), Is("W4A4"), "BITS",
@@ -128,6 +152,10 @@ keys! {
     sum_noise: f64 = Number(UNIT), Is("0"), "S",
         "Relative error of sums, as of in-memory arrays: the rms of `accel in-memory` over the root of its rows",
         ". In training every sum of N codes of a bits times weights of w bits, but in layers that read the image or give the logits, is off by a random integer of standard deviation `sum_noise sqrt(N (4^a - 1)(4^w - 1)) / 3`; gradients pass as if it were not. For a network that will run on an [in-memory array](in-memory.md)";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    color_jitter: Option<[f64; 4]> = List("four numbers", check::color_jitter), Unset, "B,C,S,H",
+        "How far brightness, contrast, saturation and hue of training images move",
+        ": factors from 1 - b to 1 + b, a hue up to h turns either way, as in PyTorch's `ColorJitter`, in this order";
     cutout: usize = Whole(0, 1024), Is("0"), "PIXELS",
         "Side of the square that is cut out of training images, in pixels; 0 for none",
         ". It is filled with the zero point; its centre is any pixel (DeVries and Taylor, arXiv 1708.04552)";

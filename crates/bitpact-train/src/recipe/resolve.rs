@@ -115,9 +115,9 @@ impl Draft {
     /// Another name, or none.
     pub fn known_dataset(&self) -> Result<DatasetName, RecipeError> {
         let name: String = self.value("dataset")?;
-        let names = DatasetName::ALL.map(DatasetName::as_str);
+        let names: Vec<&str> = DatasetName::every().map(DatasetName::as_str).collect();
         name.parse().map_err(|_| {
-            let hint = hint(&name, names);
+            let hint = hint(&name, names.iter().copied());
             self.wrong("dataset", format!("= \"{name}\": expected one of {}{hint}", quoted(&names)))
         })
     }

@@ -1,4 +1,5 @@
 use bitpact_data::DatasetName;
+use bitpact_data::own::Task;
 use bitpact_graph::{FirstLast, Shape, WeightPlan};
 
 use super::*;
@@ -26,8 +27,11 @@ fn every_builtin_recipe_is_whole_and_reads_back_from_its_own_config() {
         assert_eq!(again, recipe, "{text}");
         assert_eq!(again.to_toml(), text);
         let info = recipe.dataset.parse::<bitpact_data::DatasetName>().unwrap().info();
-        let shape = info.image_shape;
-        let graph = recipe.network(Shape::new(shape.h, shape.w, shape.c), info.class_names.len()).unwrap();
+        let (shape, classes) = match (info.image_shape, recipe.crop) {
+            (_, Some(Crop([h, w]))) => (Shape::new(h, w, 3), 10),
+            (shape, None) => (Shape::new(shape.h, shape.w, shape.c), info.class_names.len()),
+        };
+        let graph = recipe.network(shape, classes).unwrap();
         recipe.plan(&graph).unwrap();
         assert!(recipe.as_float().plan(&graph).unwrap().is_float());
     }
@@ -313,6 +317,59 @@ fn every_named_set_has_a_recipe_that_builds_for_it() {
         // Digits and letters have no mirror images.
         let pictures = [DatasetName::Builtin, DatasetName::Cifar10, DatasetName::Cifar100, DatasetName::FashionMnist];
         assert_eq!(recipe.augment.flip, pictures.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_folder_has_keys_that_no_other_set_has() {
+    let folder = |words: &str| {
+        Draft::parse(&format!("dataset = \"folder\"\narch = \"cnn\"\nepochs = 1\n{words}"), "r.toml").unwrap().finish()
+    };
+    let recipe = folder("crop = [48, 64]\nresize = 72\nrandom_crop = [0.2, 1]\ntask = \"classify\"\nchannels = 1\ntest_share = 0.25\ncolor_jitter = [0.4, 0.4, 0, 0]").unwrap();
+    let again = Draft::parse(&recipe.to_toml(), "again").unwrap().finish().unwrap();
+    assert_eq!(again, recipe);
+    let options = recipe.own_options();
+    assert_eq!((options.crop, options.resize, options.random_crop), (Some([48, 64]), Some(72), Some([0.2, 1.0])));
+    assert_eq!((recipe.jitter().contrast, recipe.jitter().hue), (0.4, 0.0));
+    let mut flagged = Draft::open("folder").unwrap();
+    for (key, text) in [("crop", "32"), ("random_crop", "0.5,1"), ("color_jitter", "0,0.1,0,0.05"), ("task", "segment")]
+    {
+        flagged.set_flag(Recipe::key(key).unwrap(), text.as_ref()).unwrap();
+    }
+    let flagged = flagged.finish().unwrap();
+    assert_eq!(
+        (flagged.crop, flagged.random_crop, flagged.task),
+        (Some(Crop([32, 32])), Some([0.5, 1.0]), Some(Task::Segment))
+    );
+    for (words, part) in [
+        ("crop = 0", "crop = 0: expected a side"),
+        ("crop = [1, 2, 3]", "expected a side, or rows and columns"),
+        ("crop = \"big\"", "expected a side"),
+        ("resize = 0", "expected a whole number, 1 to 65536"),
+        ("random_crop = [0.5, 0.2]", "the least and the largest share"),
+        ("random_crop = [0, 1]", "the least and the largest share"),
+        ("random_crop = [0.5]", "the least and the largest share"),
+        ("channels = 4", "expected a whole number, 1 to 3"),
+        ("upscale = 17", "1 to 16"),
+        ("test_share = 1", "above 0 and below 1"),
+        ("task = \"clasify\"", "did you mean `classify`"),
+        ("color_jitter = [0.1, 0.1, 0.1]", "four numbers"),
+        ("color_jitter = [0.1, 0.1, 0.1, 0.6]", "at most 0.5"),
+        ("color_jitter = [0, 0, 0, 0]", "changes nothing"),
+    ] {
+        let error = folder(words).unwrap_err().to_string();
+        assert!(error.contains(part), "{words}: {error}");
+    }
+    for words in [
+        "crop = 32",
+        "resize = 40",
+        "random_crop = [0.5, 1]",
+        "channels = 3",
+        "upscale = 2",
+        "test_share = 0.2",
+        "task = \"classify\"",
+    ] {
+        assert!(error_of(words).contains("changes nothing: only the data set `folder` has it"), "{words}");
     }
 }
 

@@ -46,6 +46,42 @@ pub(super) struct Calibration {
     pub(super) batches: Option<u32>,
 }
 
+/// Rows and columns of an image: in a recipe a number for both, or a list of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crop(pub [usize; 2]);
+
+impl Serialize for Crop {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            [h, w] if h == w => h.serialize(serializer),
+            sides => sides.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Crop {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Sides {
+            Both(usize),
+            Each(Vec<usize>),
+        }
+        let sides = match Sides::deserialize(deserializer)? {
+            Sides::Both(side) => [side, side],
+            Sides::Each(sides) => match sides[..] {
+                [side] => [side, side],
+                [h, w] => [h, w],
+                _ => return Err(serde::de::Error::custom("expected a side, or rows and columns")),
+            },
+        };
+        match sides.iter().all(|side| (1..=65_536).contains(side)) {
+            true => Ok(Self(sides)),
+            false => Err(serde::de::Error::custom("expected sides of 1 to 65536 pixels")),
+        }
+    }
+}
+
 /// Numbers of the backward products of quantized layers, and of all products that train a float network; see
 /// [`Gradients`](crate::Gradients).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -37,8 +37,9 @@ impl Trainer<'_> {
         let (epoch, batch_size) = (u64::from(epoch), self.setup.recipe.batch_size);
         let order = epoch_order(self.setup.recipe.seed, epoch, self.images.train.len());
         let batches = &self.batches;
-        let fill =
-            |i: usize, out: &mut [u8], place| batches.fill_step(epoch, &order[..batch_size], i, None, out, place);
+        let fill = |i: usize, out: &mut [u8], place| {
+            batches.fill_step(epoch, &order[..batch_size], i, None, &|_| None, out, place)
+        };
         let mut logits = Vec::new();
         backend.simulate(batch_size, &fill, &mut logits);
         let classes = logits.len() / batch_size;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bitpact_data::{Dataset, ImageShape, TargetKind};
+use bitpact_data::{Dataset, ImageShape, TargetKind, read_images};
 use bitpact_engine::{Accuracy, ExecOptions, Executor, VerifyOptions, verify};
 use bitpact_graph::Shape;
 use bitpact_kernels::Isa;
@@ -88,7 +88,7 @@ pub fn evaluate_integer(
     let macs: u64 = executor.layers().map(|(_, _, macs)| macs).sum();
     let proved = (PROVED_MACS / macs.max(1)).clamp(1, PROVED_IMAGES).min(images as u64) as usize;
     let fill = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
-        range.zip(pixels.chunks_exact_mut(image)).for_each(|(i, image)| dataset.image(i, image));
+        read_images(dataset, range.start, &mut pixels[..range.len() * image], threads);
     };
     let path = VerifyOptions { isas: vec![isa], threads: vec![threads], probes: false };
     if let Some(difference) = verify(model, &path, proved, fill, |_| ())?.first {
@@ -98,10 +98,8 @@ pub fn evaluate_integer(
         return Ok(evaluate_dense(model, &mut executor, dataset, batch_size, &fill, told));
     }
     let load = |range: std::ops::Range<usize>, pixels: &mut [u8], labels: &mut [usize]| {
-        for ((i, image), label) in range.zip(pixels.chunks_exact_mut(image)).zip(labels) {
-            dataset.image(i, image);
-            *label = dataset.label(i);
-        }
+        read_images(dataset, range.start, &mut pixels[..range.len() * image], threads);
+        range.zip(labels).for_each(|(i, label)| *label = dataset.label(i));
     };
     Ok(bitpact_engine::evaluate(&mut executor, images, batch_size, load, |done| told(done, images))?.into())
 }

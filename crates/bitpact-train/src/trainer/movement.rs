@@ -4,7 +4,8 @@ use bitpact_model::IntegerModel;
 
 use crate::records::WeightStatistics;
 
-/// Weight codes of the integer networks of the last three epochs; it begins anew with every process and with other bits.
+/// Weight codes of the integer networks of the last three epochs; it begins anew with every process and with other
+/// bits.
 #[derive(Debug, Default)]
 pub(super) struct CodeHistory {
     /// Oldest first, layers in the order of the network.

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use bitpact_data::Dataset;
+use bitpact_data::{Dataset, read_images};
 use bitpact_model::{Checkpoint, IntegerModel, Model, ModelError, TrainingState, convert};
 
 use super::progress::{Lengthening, Progress};
@@ -17,6 +17,9 @@ const WHOLE: usize = 1 << 29;
 /// Images that count in a larger half, spread evenly over it.
 const SAMPLED: usize = 4096;
 
+/// Images of a slow set that are read at once.
+const READ_AT_ONCE: usize = 256;
+
 /// CRC-32 of all labels and of the pixels of all images in their order, of a large half of [`SAMPLED`] of them.
 pub(super) fn fingerprint(images: &dyn Dataset) -> u32 {
     let (mut crc, n) = (crc32fast::Hasher::new(), images.len());
@@ -25,6 +28,15 @@ pub(super) fn fingerprint(images: &dyn Dataset) -> u32 {
     }
     let mut pixels = vec![0; images.bytes_shape().len()];
     let counted = if n.saturating_mul(pixels.len()) <= WHOLE { n } else { n.min(SAMPLED) };
+    if images.is_slow() && counted == n {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        for first in (0..n).step_by(READ_AT_ONCE) {
+            pixels.resize(READ_AT_ONCE.min(n - first) * images.bytes_shape().len(), 0);
+            read_images(images, first, &mut pixels, threads);
+            crc.update(&pixels);
+        }
+        return crc.finalize();
+    }
     for i in 0..counted {
         images.image((i as u64 * n as u64 / counted as u64) as usize, &mut pixels);
         crc.update(&pixels);

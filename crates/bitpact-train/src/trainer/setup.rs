@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_data::{Augment, Dataset, ImageShape};
+use bitpact_data::{Augment, Dataset, ImageShape, TargetKind};
 use bitpact_graph::{Graph, Op, QuantPlan, Shape, name_matches};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor, convert};
@@ -149,6 +149,9 @@ fn check_task(recipe: &Recipe, images: &dyn Dataset) -> Result<Option<DenseLoss>
     if let Some(what) = kind.refuses(&augment, images.image_shape()) {
         return wrong(what);
     }
+    if recipe.color_jitter.is_some() && matches!(kind, TargetKind::Image(_)) {
+        return wrong("color_jitter changes the colours that are to be restored: leave it out");
+    }
     if recipe.mixup > 0.0 || recipe.label_smoothing > 0.0 {
         return wrong("mixup and label_smoothing are for classes, and the targets are not: leave them out");
     }
@@ -234,6 +237,10 @@ fn check_sizes(recipe: &Recipe, shape: ImageShape) -> Result<(), RecipeError> {
         |key: &str, message: String| Err(RecipeError::Value { origin: Origin::Default, key: key.to_owned(), message });
     if let Some(told) = recipe.input.channels().filter(|&told| told != shape.c) {
         return wrong("input", format!("tells {told} channels apart, and the images have {}", shape.c));
+    }
+    if shape.c != 3 && recipe.color_jitter.is_some_and(|[.., saturation, hue]| saturation > 0.0 || hue > 0.0) {
+        let what = "has saturation or hue, and images without colours have none";
+        return wrong("color_jitter", what.to_owned());
     }
     if recipe.cutout > h.max(w) {
         let most = h.max(w);

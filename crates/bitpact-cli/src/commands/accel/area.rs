@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Interpreter;
-use bitpact::accel::area::{self, AreaTable, MAC_TERMS, Yosys};
-use bitpact::accel::{Widths, charts};
+use bitpact::unstable::accel::area::{self, AreaTable, MAC_TERMS, Yosys};
+use bitpact::unstable::accel::{Widths, charts};
 use serde_json::json;
 
 use super::write_files;

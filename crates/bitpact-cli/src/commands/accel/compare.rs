@@ -1,7 +1,7 @@
 //! `bitpact accel compare`: devices by bit widths.
 
 use anyhow::Result;
-use bitpact::accel::{AreaTable, DEVICE_NAMES, Device, Estimate, Widths, resident_width};
+use bitpact::unstable::accel::{AreaTable, DEVICE_NAMES, Device, Estimate, Widths, resident_width};
 use serde_json::{Value, json};
 
 use super::{Bandwidth, NetworkArgs, bandwidth_name, device, parse_bandwidth};

@@ -5,10 +5,10 @@ mod report;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use bitpact::accel::in_memory::{
+use bitpact::unstable::accel::in_memory::{
     CELL_NAMES, Cell, Margins, Method, Options, ReadDisturb, Study, array_layers, charts, margins, read_disturb, study,
 };
-use bitpact::engine::ExecOptions;
+use bitpact::unstable::engine::ExecOptions;
 use bitpact::{Dataset, Engine, IntegerModel};
 
 use super::write_files;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bitpact::accel::{Bound, Comparison, Device, Estimate, LayerEstimate, Widths, Workload, charts, compare};
-use bitpact::read_at_most;
+use bitpact::unstable::accel::{Bound, Comparison, Device, Estimate, LayerEstimate, Widths, Workload, charts, compare};
+use bitpact::unstable::kernels::memory::read_at_most;
 use serde_json::{Value, json};
 
 use super::{Bandwidth, NetworkArgs, bandwidth_name, device, known_devices, parse_bandwidth, write_files};

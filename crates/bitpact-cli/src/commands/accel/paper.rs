@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::accel::paper::{self, BANDWIDTHS, BITS, Study};
-use bitpact::accel::{AreaTable, charts};
-use bitpact::graph::zoo;
+use bitpact::unstable::accel::paper::{self, BANDWIDTHS, BITS, Study};
+use bitpact::unstable::accel::{AreaTable, charts};
+use bitpact::unstable::graph::zoo;
 use serde_json::{Value, json};
 
 use super::{bandwidth_name, usual_sizes, write_files};

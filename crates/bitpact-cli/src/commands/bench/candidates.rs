@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bitpact::IntegerModel;
-use bitpact::engine::LayerProfile;
+use bitpact::unstable::engine::LayerProfile;
 use serde_json::{Value, json};
 
 use super::{Args, profile};

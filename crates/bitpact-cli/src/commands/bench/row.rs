@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use bitpact::core::rng::Key;
-use bitpact::engine::ExecOptions;
-use bitpact::{Executor, IntegerModel, Isa, release_freed};
+use bitpact::unstable::core::rng::Key;
+use bitpact::unstable::engine::ExecOptions;
+use bitpact::unstable::kernels::memory::release_freed;
+use bitpact::{Executor, IntegerModel, Isa};
 use serde_json::{Value, json};
 
 use super::memory::Memory;

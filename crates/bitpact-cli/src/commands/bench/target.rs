@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use bitpact::graph::{GraphError, zoo};
-use bitpact::model::InputDescription;
-use bitpact::train::Draft;
-use bitpact::train::recipe::Key;
+use bitpact::unstable::graph::{GraphError, zoo};
+use bitpact::unstable::model::InputDescription;
+use bitpact::unstable::train::Draft;
+use bitpact::unstable::train::recipe::Key;
 use bitpact::{Graph, IntegerModel, Model, convert};
 
 use super::Args;

@@ -5,15 +5,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bitpact::data::ImageShape;
-use bitpact::peak::{Number, rates};
-use bitpact::train::{Draft, Pass, Rehearsal, StepTimes, Work, random_images};
+use bitpact::unstable::data::{DatasetName, ImageShape};
+use bitpact::unstable::kernels::peak::{Number, rates};
+use bitpact::unstable::train::{Draft, Pass, Rehearsal, StepTimes, Work, random_images};
 use serde_json::{Value, json};
 
 use super::Args;
 use super::memory::Memory;
 use crate::exit::Usage;
 use crate::out::{bytes, count, print, say, table};
+
+/// Side and classes of random images in the place of one's own data, where the recipe does not tell.
+const OWN_SIDE: usize = 64;
+const OWN_CLASSES: usize = 10;
 
 /// Steps before the measured ones.
 const WARM_UP: usize = 2;
@@ -28,12 +32,19 @@ pub(super) fn run(args: &Args, recipe: &Path) -> Result<()> {
     };
     let mut draft = Draft::open(recipe)?;
     args.flags.apply(&mut draft)?;
-    let info = draft.known_dataset()?.info();
+    let dataset = draft.known_dataset()?;
     let recipe = draft.finish()?;
     let side = |own: usize| args.image_size.map_or(own, |side| side as usize);
-    let ImageShape { h, w, c } = info.image_shape;
+    let (ImageShape { h, w, c }, classes) = match dataset {
+        // Their own size and classes are not known without the data.
+        DatasetName::Folder => {
+            let [h, w] = recipe.own_options().crop.unwrap_or([OWN_SIDE; 2]);
+            (ImageShape { h, w, c: recipe.channels.unwrap_or(3) }, OWN_CLASSES)
+        }
+        known => (known.info().image_shape, known.info().class_names.len()),
+    };
     let shape = ImageShape { h: side(h), w: side(w), c };
-    let images = random_images(shape, info.class_names.len(), recipe.batch_size)?;
+    let images = random_images(shape, classes, recipe.batch_size)?;
     let mut rehearsal = Rehearsal::new(&recipe, &images, args.backend, args.isa, threads.into())?;
     let recipe = rehearsal.setup().recipe.clone();
     let network = rehearsal.setup().graph.name().to_owned();

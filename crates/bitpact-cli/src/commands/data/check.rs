@@ -3,28 +3,36 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use bitpact::data::DatasetName;
-use bitpact::data::catalog::Half;
-use bitpact::data::check::{HalfReport, SetReport, check, find};
+use bitpact::unstable::data::DatasetName;
+use bitpact::unstable::data::catalog::Half;
+use bitpact::unstable::data::check::{HalfReport, SetReport, check, find, other_version};
 use serde_json::{Map, Value, json};
 
 use super::named;
+use super::own::{self, OwnArgs};
 use crate::exit::Usage;
 use crate::machine::other_version_hint;
 use crate::out::{bytes, print, say, table};
 
-/// Reads the image sets in a folder: files, checksums, images, labels
+/// Reads the image sets in a folder, or data of your own: files, checksums, images, labels
 #[derive(clap::Args)]
 #[command(after_help = "\
 A checksum that is not the published one is a note, not an error: the same images may be packed anew.
+What holds no file of a known set is read as data of your own (docs/data.md): what they are for, classes with counts, sizes,
+files that cannot be used or are not read. Exit status 1 where training on them would fail.
 
 Examples:
   bitpact data check data
-  bitpact data check downloads --dataset kmnist --json")]
+  bitpact data check downloads --dataset kmnist --json
+  bitpact data check photos --crop 224 --test-share 0.2
+  bitpact data check labels.csv --strict")]
 pub(crate) struct Args {
-    /// The folder with the files of a set, or with folders of sets under their usual names
+    /// The folder with the files of a set, or with folders of sets under their usual names, or data of your own
     dir: PathBuf,
-    /// Only this set; needed where sets share their file names and nothing else tells which it is
+    #[command(flatten)]
+    own: OwnArgs,
+    /// Only this set; needed where sets share their file names and nothing else tells which it is; `folder` for your
+    /// own
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
     /// Write one JSON object to standard output
@@ -34,6 +42,13 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let dir = args.dir.display().to_string();
+    let is_own = match &args.dataset {
+        Some(name) => name == DatasetName::Folder.as_str(),
+        None => !args.dir.is_dir() || (find(&args.dir)?.is_empty() && other_version(&args.dir).is_none()),
+    };
+    if is_own {
+        return own::run(&args.dir, &args.own, args.json);
+    }
     let names = match &args.dataset {
         Some(name) => match named(name, "--dataset")? {
             name if name.is_drawn() => {
@@ -88,7 +103,7 @@ const HALVES: [(&str, Half); 2] = [("train", Half::Train), ("test", Half::Test)]
 
 fn object(report: &SetReport) -> Value {
     let info = report.name.info();
-    let file = |file: &bitpact::data::check::FileReport| {
+    let file = |file: &bitpact::unstable::data::check::FileReport| {
         json!({
             "file": file.path.display().to_string(),
             "bytes": file.bytes,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bitpact::data::check::md5_of;
+use bitpact::unstable::data::check::md5_of;
 
 /// Where a file comes from and how to know it.
 pub(super) struct Source<'a> {

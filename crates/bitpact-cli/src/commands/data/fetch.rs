@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bitpact::data::catalog::{Download, SetInfo};
-use bitpact::data::check::md5_of;
-use bitpact::data::{Limits, load};
+use bitpact::unstable::data::catalog::{Download, SetInfo};
+use bitpact::unstable::data::check::md5_of;
+use bitpact::unstable::data::{Limits, load};
 use flate2::bufread::GzDecoder;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! `bitpact data list`: every set with a name.
 
 use anyhow::Result;
-use bitpact::data::DatasetName;
-use bitpact::data::catalog::SetInfo;
-use bitpact::train::recipe::builtin_for_dataset;
+use bitpact::unstable::data::DatasetName;
+use bitpact::unstable::data::catalog::SetInfo;
+use bitpact::unstable::train::recipe::builtin_for_dataset;
 use serde_json::{Value, json};
 
 use crate::out::{bytes, print, table};
@@ -43,7 +43,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     }
     print(&format!(
-        "{}\n{}\nfetch one with: bitpact data fetch NAME",
+        "{}\n{}\nfetch one with: bitpact data fetch NAME\nyour own: --dataset folder --data DIR; bitpact data check DIR tells what it would be read as",
         table(&rows, &[0, 6]),
         table(&sources, &[0, 1, 2])
     ))
@@ -60,7 +60,8 @@ fn shape(info: &SetInfo) -> String {
 }
 
 fn object(info: &SetInfo) -> Value {
-    let download = |d: &bitpact::data::catalog::Download| json!({ "url": d.url, "bytes": d.bytes, "md5": d.md5 });
+    let download =
+        |d: &bitpact::unstable::data::catalog::Download| json!({ "url": d.url, "bytes": d.bytes, "md5": d.md5 });
     json!({
         "name": info.name.as_str(),
         "title": info.title,

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use bitpact::model::write_atomically;
+use bitpact::unstable::model::write_atomically;
 use flate2::bufread::GzDecoder;
 
 /// Longest file that is taken out; the longest of any set has 153,700,000 bytes.

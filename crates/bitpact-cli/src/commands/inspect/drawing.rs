@@ -10,9 +10,9 @@
 
 use anyhow::Result;
 use bitpact::IntegerModel;
-use bitpact::graph::Move;
-use bitpact::graph::{End, Graph, Layer, Op, Term, fuse_float};
-use bitpact::model::{IntegerEnd, IntegerOp, IntegerTerm, IntegerView};
+use bitpact::unstable::graph::Move;
+use bitpact::unstable::graph::{End, Graph, Layer, Op, Term, fuse_float};
+use bitpact::unstable::model::{IntegerEnd, IntegerOp, IntegerTerm, IntegerView};
 
 use super::layers::{code_bits, operation, without_product};
 use crate::out::table;
@@ -256,7 +256,7 @@ fn short(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bitpact::graph::{Shape, zoo};
+    use bitpact::unstable::graph::{Shape, zoo};
 
     use super::*;
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow};
 use bitpact::IntegerModel;
-use bitpact::core::Requantization;
-use bitpact::graph::{Graph, QuantPlan, Window, counts};
-use bitpact::model::{IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm};
-use bitpact::train::LayerStatistics;
+use bitpact::unstable::core::Requantization;
+use bitpact::unstable::graph::{Graph, QuantPlan, Window, counts};
+use bitpact::unstable::model::{IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm};
+use bitpact::unstable::train::LayerStatistics;
 use serde_json::{Map, Value, json};
 
 use crate::out::{bytes, count, table};
@@ -317,8 +317,8 @@ fn weight_levels(product: &IntegerProduct) -> (usize, Option<usize>) {
     let used = product.codes.iter().collect::<BTreeSet<_>>().len();
     let all = 1usize << product.weight_bits.min(16);
     let possible = match product.grid {
-        bitpact::core::Grid::WithZero => all - 1,
-        bitpact::core::Grid::WithoutZero => all,
+        bitpact::unstable::core::Grid::WithZero => all - 1,
+        bitpact::unstable::core::Grid::WithoutZero => all,
     };
     (used, (product.weight_bits <= 8).then_some(possible))
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use bitpact::lm::{
+use bitpact::Isa;
+use bitpact::unstable::kernels::{Pool, peak};
+use bitpact::unstable::lm::{
     Cache, Config, LmError, Model, Part, RopeScaling, Source, Weights, load_packed, random_layer, random_outer,
 };
-use bitpact::ptq::{Grid, Group, Matrix, Width};
-use bitpact::{Isa, Pool, peak};
+use bitpact::unstable::ptq::{Grid, Group, Matrix, Width};
 
 use super::open::open;
 use crate::out::{bytes, print, table};

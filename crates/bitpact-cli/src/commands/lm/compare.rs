@@ -1,7 +1,7 @@
 //! `bitpact lm compare`: methods times widths.
 
 use anyhow::Result;
-use bitpact::lm::{LmError, Recipe};
+use bitpact::unstable::lm::{LmError, Recipe};
 
 use super::open::ModelArgs;
 use super::perplexity::scored;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::lm::{Layout, LmError, export};
+use bitpact::unstable::lm::{Layout, LmError, export};
 
 use super::open::ModelArgs;
 use crate::out::print;

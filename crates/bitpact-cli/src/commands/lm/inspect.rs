@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use bitpact::lm::{Part, Weights};
+use bitpact::unstable::lm::{Part, Weights};
 
 use super::open::ModelArgs;
 use crate::out::{bytes, count, print, table};

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bitpact::lm::{Gguf, HuggingFace, Llama2c, LmError, PackedFile, Source, Tokenizer};
-use bitpact::{Pool, read_at_most};
+use bitpact::unstable::kernels::Pool;
+use bitpact::unstable::kernels::memory::read_at_most;
+use bitpact::unstable::lm::{Gguf, HuggingFace, Llama2c, LmError, PackedFile, Source, Tokenizer};
 
 /// A model of any kind, not yet read.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Source>> {

@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use bitpact::lm::{LmError, Model, Score, Window, load_packed, score};
-use bitpact::{Isa, Pool};
+use bitpact::Isa;
+use bitpact::unstable::kernels::Pool;
+use bitpact::unstable::lm::{LmError, Model, Score, Window, load_packed, score};
 
 use super::open::ModelArgs;
 use super::text::TextArgs;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use bitpact::Pool;
-use bitpact::lm::{Calibration, LmError, Method, Model, PackedWriter, Part, Recipe, Weights, quantize_layer};
-use bitpact::ptq::{Gptq, Grid, Group, Order, PtqError, Width};
+use bitpact::unstable::kernels::Pool;
+use bitpact::unstable::lm::{Calibration, LmError, Method, Model, PackedWriter, Part, Recipe, Weights, quantize_layer};
+use bitpact::unstable::ptq::{Gptq, Grid, Group, Order, PtqError, Width};
 
 use super::open::ModelArgs;
 use super::text::CalibrationArgs;

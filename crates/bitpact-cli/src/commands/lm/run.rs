@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bitpact::Isa;
-use bitpact::lm::{Cache, LmError, Sampler, Sampling, load_packed};
+use bitpact::unstable::lm::{Cache, LmError, Sampler, Sampling, load_packed};
 
 use super::open::ModelArgs;
 use crate::interrupt;
@@ -78,7 +78,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let ends = tokenizer.ends();
     let mut made = 0;
     while made < args.tokens && tokens.len() < context && !interrupt::stop_flag().load(Ordering::Relaxed) {
-        let last = bitpact::ptq::Matrix::new(1, hidden.cols(), hidden.row(hidden.rows() - 1).to_vec())?;
+        let last = bitpact::unstable::ptq::Matrix::new(1, hidden.cols(), hidden.row(hidden.rows() - 1).to_vec())?;
         let mut logits = model.logits(&last, &pool).into_data();
         let token = sampler.draw(&mut logits, &tokens);
         if ends.contains(&token) {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
-use bitpact::lm::{LmError, Tokenizer, Window, ascii_blocks, windows};
-use bitpact::read_at_most;
+use bitpact::unstable::kernels::memory::read_at_most;
+use bitpact::unstable::lm::{LmError, Tokenizer, Window, ascii_blocks, windows};
 
 /// SIZE:FROM:COUNT.
 #[derive(Clone, Copy, Debug)]

@@ -4,20 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitpact::Model;
-use bitpact::data::{ImageShape, InMemory, epoch_order, load_picture_on};
+use bitpact::unstable::data::{ImageShape, InMemory, PICTURE_ENDINGS, epoch_order, load_picture};
 
 use crate::exit::report_part;
 use crate::out::say;
 
-/// Endings of files that are taken for pictures.
-const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Folders within folders.
 const DEEPEST: usize = 16;
-/// Colour behind what is transparent.
-const WHITE: [u8; 3] = [255; 3];
 
-/// At most `count` pictures below `folder`, drawn by `seed`, in the shape that the network reads. Pictures that cannot be
-/// read are reported, and others are taken for them.
+/// At most `count` pictures below `folder`, drawn by `seed`, in the shape that the network reads. Pictures that cannot
+/// be read are reported, and others are taken for them.
 pub(super) fn load(folder: &Path, model: &Model, count: usize, seed: u64) -> Result<InMemory> {
     let mut files = Vec::new();
     find(folder, 0, &mut files)?;
@@ -29,7 +25,7 @@ pub(super) fn load(folder: &Path, model: &Model, count: usize, seed: u64) -> Res
         if good == count {
             break;
         }
-        match load_picture_on(&files[i as usize], shape, WHITE) {
+        match load_picture(&files[i as usize], shape) {
             Ok(image) => {
                 pixels.extend(image);
                 good += 1;
@@ -41,7 +37,7 @@ pub(super) fn load(folder: &Path, model: &Model, count: usize, seed: u64) -> Res
         }
     }
     if good == 0 {
-        bail!("{}: no picture in it can be used; expected PNG or JPEG files", folder.display());
+        bail!("{}: no picture in it can be used; expected PNG, JPEG, WebP, BMP or TIFF files", folder.display());
     }
     if bad > 0 {
         say!("warning: {bad} pictures cannot be used, {good} are");
@@ -58,7 +54,7 @@ fn find(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
         let ending = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         if kind.is_dir() && depth < DEEPEST {
             find(&path, depth + 1, files)?;
-        } else if !kind.is_dir() && ending.is_some_and(|ending| ENDINGS.contains(&&*ending)) {
+        } else if !kind.is_dir() && ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&&*ending)) {
             files.push(path);
         }
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::Recipe;
-use bitpact::train::recipe::Key;
-use bitpact::train::{BackendKind, Draft};
+use bitpact::unstable::train::recipe::Key;
+use bitpact::unstable::train::{BackendKind, Draft};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, ArgMatches};
 
@@ -19,14 +19,15 @@ Examples:
   bitpact train
   bitpact train --dataset cifar10 --data cifar-10-batches-bin --bits W2A2 --epochs 20
   bitpact train --dataset fashion-mnist --data data
+  bitpact train --dataset folder --data photos --crop 64 --test-share 0.2
   bitpact train my-recipe.toml --lr 0.05 --seed 2 --output runs/second
   bitpact train --init-from resnet20.th --dataset cifar10 --data DIR --bits W4A4 --epochs 10
   bitpact train --resume runs/second
 
 Built-in recipes: builtin (the default), cifar10-resnet20 (the PACT paper's hyper-parameters),
 cifar10-resnet20-torch (first and last layer in float, clip values from 10), cifar100-resnet20,
-mnist-cnn, fashion-mnist-cnn, kmnist-cnn, emnist-cnn and svhn-resnet20; --dataset alone takes the one
-made for the set. A recipe is a TOML file whose keys are the names of the flags under Recipe with underscores;
+mnist-cnn, fashion-mnist-cnn, kmnist-cnn, emnist-cnn, svhn-resnet20 and folder (pictures of your own);
+--dataset alone takes the one made for the set. A recipe is a TOML file whose keys are the names of the flags under Recipe with underscores;
 config.toml in a run folder is one. Flags win over the recipe.
 
 Ctrl-C, SIGTERM and SIGHUP save and stop; --resume goes on to the same bytes as if the run had never stopped.
@@ -34,9 +35,12 @@ One process at a time trains in a folder; any number may read it meanwhile.")]
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
     pub(super) recipe: Option<PathBuf>,
-    /// Folder that holds the data set
-    #[arg(long, value_name = "DIR")]
+    /// Folder that holds the data set; of --dataset folder also a CSV or .npz file
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) data: Option<PathBuf>,
+    /// Refuse data of your own (--dataset folder) with a file that cannot be used, instead of leaving it out
+    #[arg(long)]
+    pub(super) strict: bool,
     /// Start from trained weights: a checkpoint, or a PyTorch, safetensors or ONNX file. Where no recipe is named, the
     /// network and what a pixel means are the file's, and training is short and at a low rate
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]

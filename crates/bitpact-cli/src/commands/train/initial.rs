@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bitpact::graph::Shape;
-use bitpact::interop::{ImportOptions, Source};
-use bitpact::model::{Pixels, Tensor};
-use bitpact::train::Draft;
+use bitpact::unstable::graph::Shape;
+use bitpact::unstable::interop::{ImportOptions, Source};
+use bitpact::unstable::model::{Pixels, Tensor};
+use bitpact::unstable::train::Draft;
 use bitpact::{Dataset, Graph, Recipe};
 
 use crate::exit::or_force;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bitpact::report::ReportError;
-use bitpact::report::viewers::{EventFile, write_csv};
-use bitpact::train::{EpochRecord, Event, Record, RunFolder};
+use bitpact::unstable::report::ReportError;
+use bitpact::unstable::report::viewers::{EventFile, write_csv};
+use bitpact::unstable::train::{EpochRecord, Event, Record, RunFolder};
 
 use super::args::LogFormat;
 use crate::exit::report_part;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bitpact::Recipe;
-use bitpact::train::Draft;
+use bitpact::unstable::train::Draft;
 
 /// Longest name; what is cut off is represented by its checksum.
 const LONGEST: usize = 120;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use bitpact::Recipe;
-use bitpact::train::run_folder::{LAST, MODEL};
-use bitpact::train::{EpochRecord, Metric, RunFolder};
+use bitpact::unstable::train::run_folder::{LAST, MODEL};
+use bitpact::unstable::train::{EpochRecord, Metric, RunFolder};
 use serde_json::{Map, Value, json};
 
 use crate::out;

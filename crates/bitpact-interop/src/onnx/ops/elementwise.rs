@@ -42,9 +42,13 @@ pub(super) fn function(importer: &mut Importer, node: NodeView) -> Result<Tensor
     let op = node.op();
     match op {
         "Clip" => {
-            // Of codes: QuantizeLinear knows their limits already.
-            if importer.constant(node, 1)?.is_some_and(|limit| kind::integer(limit.kind).is_some()) {
+            if node.node.output.iter().any(|name| importer.clips_of_codes.contains(name)) {
                 return importer.lazy(node, 0);
+            }
+            for i in [1, 2] {
+                if importer.constant(node, i)?.is_some_and(|limit| kind::integer(limit.kind).is_some()) {
+                    return Err("a clip of whole numbers, expected it behind QuantizeLinear".to_owned());
+                }
             }
             let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
             let limits = (importer.number(node, "min", 1, low)?, importer.number(node, "max", 2, high)?);

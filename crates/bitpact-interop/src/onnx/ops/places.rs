@@ -166,7 +166,12 @@ fn cut(
     if count == 0 {
         return Err("a slice without elements".to_owned());
     }
-    let tensor = importer.solid(tensor)?;
+    let mut tensor = importer.solid(tensor)?;
+    let from = importer.builder.shape(tensor.node);
+    let axes = [(Axis::Channel, from.c), (Axis::Row, from.h), (Axis::Column, from.w)];
+    if !axes.into_iter().any(|(axis, size)| tensor.layout.is_whole(dim, axis, size)) {
+        tensor = importer.usual_solid(&tensor)?.0;
+    }
     let shape = importer.builder.shape(tensor.node);
     let is = |axis: Axis, size: usize| tensor.layout.is_whole(dim, axis, size);
     let covered = (count - 1) * step + 1;

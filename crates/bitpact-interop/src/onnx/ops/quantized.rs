@@ -1,7 +1,8 @@
 //! Graphs that are quantized already: QuantizeLinear and DequantizeLinear, operators on codes, and QONNX.
 //!
-//! Constants become the real numbers that their codes mean and remember the step; tensors of the network get an activation
-//! with the bits and the clip value of the codes. What our codes cannot be is told, and the network is then read as float.
+//! Constants become the real numbers that their codes mean and remember the step; tensors of the network get an
+//! activation with the bits and the clip value of the codes. What our codes cannot be is told, and the network is then
+//! read as float.
 
 use std::rc::Rc;
 
@@ -111,7 +112,8 @@ fn qonnx_limits(node: NodeView, bits: &f32) -> Result<(i64, i64), String> {
     }
 }
 
-/// For each element of `array` the position of its scale: one for all, one for each place of an axis, or of a block of it.
+/// For each element of `array` the position of its scale: one for all, one for each place of an axis, or of a block of
+/// it.
 fn places(array: &Array, scale: &Array, node: NodeView) -> Result<Vec<usize>, String> {
     let n = array.len();
     let wrong = || format!("scales of {:?} for a tensor of {:?}", scale.dims, array.dims);
@@ -173,7 +175,20 @@ fn dequantized(array: &Array, scale: &Array, zero: Option<&Array>, node: NodeVie
 /// The outputs of an operator of a quantized graph.
 pub(in crate::onnx) fn read<'a>(importer: &mut Importer<'a>, node: NodeView<'a>) -> Result<Vec<Value>, String> {
     let tensor = match node.op() {
-        "DequantizeLinear" => importer.lazy(node, 0)?,
+        "DequantizeLinear" => {
+            let tensor = importer.lazy(node, 0)?;
+            // Codes that are the input itself.
+            if tensor.node == 0 && !importer.has_image_codes {
+                let scale = importer.needed(node, 1)?.scalar()?;
+                let of = codes_of(importer, node, 2)?;
+                let zero = importer.constant(node, 2)?.map_or(Ok(0.0), |zero| zero.scalar())? as i64;
+                let (low, high) =
+                    kind::integer(of).map_or((0, 0), |(bits, signed)| limits(bits.min(32), signed, false));
+                importer.is_quantized = true;
+                importer.image_codes(scale, low - zero, high - zero);
+            }
+            tensor
+        }
         "QuantizeLinear" => {
             let tensor = importer.lazy(node, 0)?;
             let of = importer.constant(node, 2)?.map_or_else(|| node.int("output_dtype", 2) as i32, |zero| zero.kind);
@@ -263,6 +278,7 @@ fn quantize(importer: &mut Importer, node: NodeView, tensor: Tensor, i: usize, o
     if let [clip] = clips[..] {
         let view = NodeView { node: clip, opset: node.opset };
         if view.op() == "Clip" {
+            importer.clips_of_codes.extend(clip.output.iter().cloned());
             low = low.max(importer.number(view, "min", 1, low as f64)? as i64);
             high = high.min(importer.number(view, "max", 2, high as f64)? as i64);
         }

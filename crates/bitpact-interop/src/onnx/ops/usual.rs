@@ -52,8 +52,8 @@ impl Spatial {
 }
 
 impl Importer<'_> {
-    /// The tensor as N x C, N x C x L or N x C x H x W of a node, which is added where elements must move. What is still
-    /// to be done to it stays where the layout is usual already.
+    /// The tensor as N x C, N x C x L or N x C x H x W of a node, which is added where elements must move. What is
+    /// still to be done to it stays where the layout is usual already.
     pub(super) fn usual(&mut self, tensor: &Tensor) -> Result<(Tensor, Spatial), String> {
         let shape = self.builder.shape(tensor.node);
         for spatial in [Spatial::None, Spatial::Columns, Spatial::Rows, Spatial::Both] {

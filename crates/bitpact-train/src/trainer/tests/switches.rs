@@ -194,7 +194,7 @@ fn batches_are_mixed_with_themselves_backwards() {
     let order = epoch_order(1, 0, 27);
     let image = |i: usize, mixup| {
         let mut out = vec![128; shape.len()];
-        let label = batches.fill_step(0, &order[..8], i, mixup, &mut out, place);
+        let label = batches.fill_step(0, &order[..8], i, mixup, &|_| None, &mut out, place);
         (out, label)
     };
     let shares: Vec<u16> = (0..500).map(|step| batches.mixup(step).unwrap()).collect();
@@ -214,7 +214,7 @@ fn batches_are_mixed_with_themselves_backwards() {
     let plain = Batches::new(&Setup::new(&recipe(|_| {}), &sets.images()).unwrap(), &sets.train);
     assert_eq!(plain.mixup(3), None);
     let mut out = vec![128; shape.len()];
-    plain.fill_step(0, &order[..8], 5, None, &mut out, place);
+    plain.fill_step(0, &order[..8], 5, None, &|_| None, &mut out, place);
     let different = out.iter().zip(image(5, None).0).filter(|(a, b)| **a != *b).count();
     assert!((1..=4).contains(&different), "{different} pixels were cut out");
 }

@@ -1,6 +1,6 @@
 //! Tables and JSON of what was found.
 
-use bitpact::accel::in_memory::{Cell, Layer, Margins, Study};
+use bitpact::unstable::accel::in_memory::{Cell, Layer, Margins, Study};
 use serde_json::{Value, json};
 
 use super::{Bench, Found};
@@ -159,7 +159,7 @@ fn layer_table(layers: &[Layer], found: &Found) -> String {
             number(cost.time_us),
         ]);
     }
-    let sum = |of: fn(&bitpact::accel::in_memory::LayerCost) -> f64| {
+    let sum = |of: fn(&bitpact::unstable::accel::in_memory::LayerCost) -> f64| {
         found.study.layers.iter().map(|layer| of(&layer.cost)).sum::<f64>()
     };
     let (cells, converters, adders) = (sum(|c| c.cells_nj), sum(|c| c.converters_nj), sum(|c| c.adders_nj));

@@ -2,7 +2,7 @@
 //! (arXiv 2408.00923) on weights of one's own.
 //!
 //! ```text
-//! cargo run --release --example cora_residuals -- resnet20.safetensors
+//! cargo run --release -p bitpact-train --example cora_residuals -- resnet20.safetensors
 //! ```
 //!
 //! Every convolution has the rank `max(1, ceil(R c))`, R being its output channels. `err` is the norm of all residuals
@@ -10,8 +10,8 @@
 
 use std::error::Error;
 
-use bitpact::model::load_weights;
-use bitpact::ptq::{Matrix, Residual, cora_weights};
+use bitpact_model::Checkpoint;
+use bitpact_ptq::{Matrix, Residual, cora_weights};
 
 type Quantizer = fn(&Matrix, u32) -> Matrix;
 
@@ -32,9 +32,9 @@ const QUANTIZERS: [(&str, Quantizer); 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let file = std::env::args().nth(1).ok_or("expected a safetensors file with float32 weights")?;
+    let file = std::env::args().nth(1).ok_or("expected a checkpoint, such as `bitpact import` makes")?;
     let is_convolution = |shape: &[usize]| shape.len() == 4;
-    let tensors = load_weights(&file)?.into_values().filter(|tensor| is_convolution(&tensor.shape));
+    let tensors = Checkpoint::load(&file)?.model.tensors.into_values().filter(|tensor| is_convolution(&tensor.shape));
     let layers = tensors
         .map(|tensor| Matrix::new(tensor.shape[0], tensor.shape[1..].iter().product(), tensor.data))
         .collect::<Result<Vec<_>, _>>()?;

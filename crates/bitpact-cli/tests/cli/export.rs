@@ -1,0 +1,54 @@
+//! Networks as files of other programs.
+
+use super::*;
+
+const FORMATS: [&str; 6] = ["onnx-qcdq", "onnx-qdq", "qonnx", "onnx-integer", "npy", "safetensors"];
+
+#[test]
+fn a_run_is_written_in_every_format() {
+    let place = Place::new();
+    let run = trained().path("run").display().to_string();
+    for format in FORMATS {
+        let ended = place.run(&format!("export {run} --format {format} -o {format}.out --json")).ok();
+        let object = ended.json();
+        assert_eq!((&object["format"], &object["output"]), (&format.into(), &format!("{format}.out").into()));
+        assert!(object["bytes"].as_u64().unwrap() > 1000 && object["check"].is_null(), "{object:?}");
+    }
+    assert!(place.path("npy.out/conv1.weight.npy").exists() && place.path("npy.out/model.json").exists());
+    // The network that was converted and the file that holds it are the same network.
+    place.run(&format!("export {run}/model.bitpact -o again.onnx")).ok();
+    let bytes = |name: &str| std::fs::read(place.path(name)).unwrap();
+    assert!(bytes("again.onnx") == bytes("onnx-qcdq.out"), "the format that is usual, from a file");
+}
+
+#[test]
+fn a_check_writes_images_numbers_and_a_script() {
+    let place = Place::new();
+    let run = trained().path("run").display().to_string();
+    let ended = place.run(&format!("export {run} -o model.onnx --check check --limit-test 30")).ok();
+    assert!(ended.stdout.contains("python check/check.py model.onnx"), "{}", ended.stdout);
+    let contents: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.path("check/check.json")).unwrap()).unwrap();
+    assert_eq!(contents["outputs"][0]["name"], "linear");
+    assert_eq!(contents["layers"].as_array().unwrap().len(), 4);
+    let length = |name: &str| std::fs::metadata(place.path(name)).unwrap().len();
+    // A header of 128 bytes and 30 images, and the 10 outputs of 64 bits of each.
+    assert_eq!(length("check/input.npy"), 128 + 30 * 32 * 32 * 3);
+    assert_eq!(length("check/output0.npy"), 128 + 30 * 10 * 8);
+    // Of the layers 20 images, the last of them the output.
+    assert_eq!(length("check/layer3.npy"), 128 + 20 * 10 * 8);
+}
+
+#[test]
+fn what_cannot_be_exported_is_told_and_nothing_is_made() {
+    let place = Place::new();
+    let run = trained().path("run").display().to_string();
+    place.run(&format!("export {run} --format tflite -o a")).failed(2, &["tflite", "onnx-qcdq"]);
+    place.run(&format!("export {run} --format npy -o a --check b")).failed(2, &["--check", "npy is none"]);
+    place.run(&format!("export {run}/model.bitpact -o {run}/model.bitpact")).failed(2, &["the network itself"]);
+    let float = trained().path("float").display().to_string();
+    place.run(&format!("export {float} -o a")).failed(1, &["float network"]);
+    place.run(&format!("export {run} -o missing/a")).failed(1, &["missing/a"]);
+    let left: Vec<_> = std::fs::read_dir(place.path(".")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["tiny.toml"]);
+}
