@@ -87,7 +87,7 @@ fn sensitivity_measures_every_tensor_and_the_page_shows_it() {
     let object = place.run(&format!("sensitivity {} --bits 2,4 --json", run.display())).ok().json();
     let rows = object["rows"].as_array().unwrap();
     // Three layers with weights and two activations, at two widths.
-    assert_eq!((rows.len(), object["images"].as_u64()), (10, Some(30)));
+    assert_eq!((rows.len(), object["images"].as_u64()), (10, Some(30)), "{object:?}");
     place.run(&format!("sensitivity {} --bits 8", run.display())).failed(2, &["expected 1 to 7"]);
     place.run(&format!("sensitivity {}/model.bitpact", run.display())).failed(1, &["integer network already"]);
     std::fs::create_dir(place.path("own")).unwrap();
