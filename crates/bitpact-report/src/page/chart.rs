@@ -189,7 +189,10 @@ impl Chart {
             let font = ("sans-serif", 16 * SCALE).into_font().color(&Ink::Text.rgb());
             let mut mesh = chart.configure_mesh();
             mesh.x_desc(&self.x).y_desc(&self.y).x_labels(6).y_labels(5);
-            mesh.disable_x_mesh().max_light_lines(0).light_line_style(Ink::Grid.rgb().mix(0.5)).bold_line_style(Ink::Grid.rgb().stroke_width(SCALE));
+            mesh.disable_x_mesh()
+                .max_light_lines(0)
+                .light_line_style(Ink::Grid.rgb().mix(0.5))
+                .bold_line_style(Ink::Grid.rgb().stroke_width(SCALE));
             mesh.axis_style(Ink::Grid.rgb().stroke_width(SCALE));
             mesh.label_style(font.clone()).axis_desc_style(font);
             mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
