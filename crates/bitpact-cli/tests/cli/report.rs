@@ -13,7 +13,7 @@ fn a_page_holds_the_runs_own_numbers_and_names_nothing_outside_of_it() {
     let run = source.path("run").display().to_string();
     let text = page(&place, &format!("report {run}"));
     let records = std::fs::read_to_string(source.path("run/records.jsonl")).unwrap();
-    let last = records.lines().filter(|line| line.contains("\"kind\":\"epoch\"")).next_back().unwrap();
+    let last = records.lines().rfind(|line| line.contains("\"kind\":\"epoch\"")).unwrap();
     let last: serde_json::Value = serde_json::from_str(last).unwrap();
     for part in ["Clip values", "Confusion matrix", "Before the clip", "Weights of conv2", "Roofline", "act1"] {
         assert!(text.contains(part), "no {part:?}");

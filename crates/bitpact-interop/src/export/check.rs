@@ -32,7 +32,7 @@ impl CheckData {
     /// A folder or file that cannot be written.
     pub fn write(&self, folder: &Path, model: &IntegerModel, format: Format) -> Result<PathBuf, ExportError> {
         std::fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
-        let write = |name: &str, bytes: &[u8]| write_atomically(&folder.join(name), bytes);
+        let write = |name: &str, bytes: &[u8]| write_atomically(folder.join(name), bytes);
         let images = image_first(&self.pixels, model.input_shape);
         write("input.npy", &npy::file(Dtype::U8, &images.0, &images.1))?;
         let meanings = meanings(model, format);

@@ -203,7 +203,7 @@ fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescripti
         described.scale[c] *= scale[c];
         let moved = f64::from(pixels.zero_point[c]) - f64::from(shift[c]) / f64::from(described.scale[c]);
         let fits = (moved - moved.round()).abs() < 2e-3 && (0.0..=255.0).contains(&moved.round());
-        if !fits || !(described.scale[c] > 0.0 && described.scale[c].is_finite()) {
+        if !(fits && described.scale[c] > 0.0 && described.scale[c].is_finite()) {
             return Err(format!("pixel {moved} of channel {c} means 0"));
         }
         described.zero_point[c] = moved.round() as u16;

@@ -295,7 +295,7 @@ fn restyle(svg: &mut String, (width, height): (u32, u32)) {
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if size >= 1e6 || size < 1e-3 => format!("{value:.0e}"),
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.0e}"),
         _ => format!("{}", (value * 1e4).round() / 1e4),
     }
 }
