@@ -395,6 +395,6 @@ fn hostile_files_are_refused_in_words() {
         assert!(read(bytes).unwrap_err().contains(part));
     }
     // More messages than memory should hold.
-    let nodes = [&[0x3a, 0x80, 0x80, 0x80, 0x08][..], &vec![0x0a, 0x00].repeat(1 << 23)].concat();
+    let nodes = [&[0x3a, 0x80, 0x80, 0x80, 0x08][..], &[0x0a, 0x00].repeat(1 << 23)].concat();
     assert!(read(nodes).unwrap_err().contains("fields"));
 }
