@@ -236,7 +236,7 @@ pub fn fuse(graph: &Graph) -> Result<Vec<Layer>, GraphError> {
             // The main output has numbers of its own, which a loss compares with the target.
             layer if i == 0 => (
                 layer.and_then(Layer::sum).is_some_and(|sum| sum.end == End::Output),
-                "the main output must be a convolution or linear layer, its batch norm, or a sum, which nothing reads",
+                "the main output must be a convolution or linear layer, its batch norm, a sum, or a view of one, which nothing reads",
             ),
             layer => (
                 layer.is_some_and(|layer| {
@@ -328,6 +328,12 @@ impl<'a> Fuser<'a> {
                 }
                 let kinds = [Kind::Codes, Kind::Wide, Kind::Sums];
                 let kind = self.one_of(id, input, &kinds, "an activation, a pool or a sum of products")?;
+                // The main output has numbers of its own, those of a sum: here of one moved tensor.
+                if id == graph.output() && graph.consumers(id).is_empty() && !self.is_float {
+                    let factor = Factor::View(View { tensor: input, node: Some(id) });
+                    let sum = Sum { terms: vec![Term { factor, norm: None }], end: End::Output, output: id };
+                    return Ok(Some((Layer::Sum(sum), Kind::Codes)));
+                }
                 (Layer::View { input, node: id }, kind)
             }
             Op::Concat => (Layer::Concat { node: id }, self.concat(id)?),

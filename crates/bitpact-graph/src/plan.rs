@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bitpact_core::{ActQuant, Bits, Granularity, Grid, SpecError, WeightQuant, WeightSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{End, Graph, GraphError, Layer, NodeId, Op, fuse, fuse_float, glob};
+use crate::{End, Graph, GraphError, Layer, NodeId, Op, Sum, fuse, fuse_float, glob};
 
 /// The usual short form: `W4A4`, or `float` for a network without quantizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -326,10 +326,12 @@ impl QuantPlan {
         check_patterns(graph, &patterns)?;
         let matching = |name: &str| patterns.iter().filter(|(p, _)| glob::matches(p, name)).collect::<Vec<_>>();
 
-        let outputs: Vec<(NodeId, NodeId)> = layers
-            .iter()
-            .filter_map(Layer::sum)
-            .filter(|sum| sum.end == End::Output)
+        let sums = || layers.iter().filter_map(Layer::sum);
+        // The last layer of a network that ends in a view is the one whose output moves.
+        let moved = |sum: &Sum| sum.views().find_map(|(view, _)| view.node.map(|_| view.tensor));
+        let moved: Vec<NodeId> = sums().filter(|sum| sum.end == End::Output).filter_map(moved).collect();
+        let outputs: Vec<(NodeId, NodeId)> = sums()
+            .filter(|sum| sum.end == End::Output || (sum.end == End::Wide && moved.contains(&sum.output)))
             .flat_map(|sum| sum.products().map(|(input, product, _)| (input, product)))
             .collect();
         let mut plan = Self { weights: BTreeMap::new(), activations: BTreeMap::new() };

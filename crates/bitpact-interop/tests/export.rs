@@ -26,17 +26,25 @@ fn network(seed: u64) -> Option<IntegerModel> {
     let mut choices = Choices::of_seed(seed);
     let (graph, plan) = network_of(Form { terms: 3, is_any: true }, &mut choices);
     let channels = graph.input().c;
-    let zeros = (0..channels).map(|c| if seed.is_multiple_of(2) { 128 } else { (seed as usize * 7 + c * 40) as u8 });
-    let input =
-        InputDescription { bits: 8, zero_point: zeros.map(Into::into).collect(), scale: vec![1.0 / 64.0; channels] };
+    let bits = if seed % 4 == 3 { 16 } else { 8 };
+    let zeros = (0..channels as u64).map(|c| match (seed % 2, bits) {
+        (0, _) => 128,
+        (_, 8) => (seed * 7 + c * 40) as u16 % 256,
+        _ => (seed * 1700 + c * 9000) as u16,
+    });
+    let input = InputDescription { bits, zero_point: zeros.collect(), scale: vec![1.0 / 64.0; channels] };
     let names = (0..graph.classes()).map(|c| c.to_string()).collect();
     let model = Model::random(graph, plan, input, names, seed).unwrap();
     Some(convert(&model).ok()?.model)
 }
 
-fn pixels(shape: Shape, seed: u64) -> Vec<u8> {
+/// The bytes of an image, and its codes with the channels first.
+fn image(model: &IntegerModel, seed: u64) -> (Vec<u8>, Vec<u16>) {
     let key = Key::new(seed).with("pixels");
-    (0..shape.elements() as u64).map(|i| key.u64(i) as u8).collect()
+    let shape = model.input_shape;
+    let bytes: Vec<u8> = (0..model.input.example_bytes(shape) as u64).map(|i| key.u64(i) as u8).collect();
+    let codes: Vec<u16> = model.input.codes(&bytes).collect();
+    (bytes, channels_first(&codes, shape))
 }
 
 fn channels_first<T: Copy>(values: &[T], shape: Shape) -> Vec<T> {
@@ -72,8 +80,8 @@ fn integer_operators_give_every_integer_of_random_networks() {
         let Some(model) = network(seed) else { continue };
         let graph = graph(&model, Format::OnnxInteger);
         let shape = model.input_shape;
-        let image = pixels(shape, seed);
-        let input: Vec<i64> = channels_first(&image, shape).into_iter().map(i64::from).collect();
+        let (image, codes) = image(&model, seed);
+        let input: Vec<i64> = codes.into_iter().map(i64::from).collect();
         let values = run(&graph, Array::new(&[1, shape.c, shape.h, shape.w], input, UINT8));
         let trace = Interpreter::new(&model).run(&image);
         for (layer, expected) in model.layers.iter().zip(&trace.tensors) {
@@ -92,8 +100,8 @@ fn dialects_of_floats_give_the_integers_of_random_networks_up_to_rounding() {
             let Some(model) = network(seed) else { continue };
             let graph = graph(&model, format);
             let shape = model.input_shape;
-            let image = pixels(shape, seed);
-            let input: Vec<f64> = channels_first(&image, shape).into_iter().map(f64::from).collect();
+            let (image, codes) = image(&model, seed);
+            let input: Vec<f64> = codes.into_iter().map(f64::from).collect();
             let kind = if format == Format::Qonnx { FLOAT } else { UINT8 };
             let values = run(&graph, Array::new(&[1, shape.c, shape.h, shape.w], input, kind));
             let trace = Interpreter::new(&model).run(&image);

@@ -241,6 +241,19 @@ fn everything_unknown_is_told_at_once() {
 }
 
 #[test]
+fn several_outputs_are_several_outputs() {
+    let mut file = head(conv().node("Relu", &["c"], "r", vec![]), "r", 4);
+    file.graph.output.push(value("pooled", &[1, 4, 1, 1]));
+    let imported = imported(&file).unwrap();
+    let graph = &imported.model.graph;
+    let outputs: Vec<&str> = graph.outputs().iter().map(|&id| &graph.node(id).name[..]).collect();
+    // A mean is no sum, so a layer that multiplies by one stands for it.
+    assert_eq!(outputs, ["fc", "output"]);
+    assert_eq!(graph.classes(), 5);
+    fuse(graph).unwrap();
+}
+
+#[test]
 fn open_sizes_need_the_option() {
     let file =
         head(File { graph: proto::Graph { input: vec![value("x", &[0, 3, 0, 0])], ..conv().graph }, ..conv() }, "c", 4);
@@ -382,6 +395,6 @@ fn hostile_files_are_refused_in_words() {
         assert!(read(bytes).unwrap_err().contains(part));
     }
     // More messages than memory should hold.
-    let nodes = [&[0x3a, 0x80, 0x80, 0x80, 0x08][..], &vec![0x0a, 0x00].repeat(1 << 23)].concat();
+    let nodes = [&[0x3a, 0x80, 0x80, 0x80, 0x08][..], &[0x0a, 0x00].repeat(1 << 23)].concat();
     assert!(read(nodes).unwrap_err().contains("fields"));
 }

@@ -28,7 +28,10 @@ enum Outcome {
     Wrong(String),
 }
 
-fn main_test(folder: &Path) -> Option<(BTreeMap<String, String>, [usize; 2], Vec<String>)> {
+/// Refusals by test, networks and constants that are as expected, and what is wrong.
+type Found = (BTreeMap<String, String>, [usize; 2], Vec<String>);
+
+fn main_test(folder: &Path) -> Option<Found> {
     let known: HashSet<&str> = operators().collect();
     let mut tests: Vec<PathBuf> =
         std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();

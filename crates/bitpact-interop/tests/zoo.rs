@@ -92,6 +92,9 @@ fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap()
 }
 
+/// The name of another program for one of ours.
+type Renamed<'a> = &'a dyn Fn(&str) -> String;
+
 #[test]
 fn names_of_torchvision_and_of_cifar_networks_are_guessed_with_their_classes() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +102,7 @@ fn names_of_torchvision_and_of_cifar_networks_are_guessed_with_their_classes() {
     let wrapped = |name: &str| format!("module.{name}");
     // chenyaofo/pytorch-cifar-models has projections, and torchvision's words for them and for the last layer.
     let others = |name: &str| name.replace("shortcut.", "downsample.").replace("linear.", "fc.");
-    let cases: [(&str, usize, &dyn Fn(&str) -> String); 6] = [
+    let cases: [(&str, usize, Renamed); 6] = [
         ("resnet20", 10, &wrapped),
         ("resnet56", 100, &same),
         ("resnet20-b", 10, &others),

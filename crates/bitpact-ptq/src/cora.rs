@@ -109,11 +109,10 @@ pub fn allocate_ranks(layers: &[LayerRanks], budget: usize) -> Vec<usize> {
     }
 }
 
-/// The weights of a layer on CoRa's own grid, that of its published figures: `bits` bits for the whole matrix, from
-/// `mean
-/// - k sd` to `mean + k sd`, or from the smallest to the largest weight where there is no `k`, with the zero point cut
-/// off to an integer. With `s` the range over `2^bits - 1` and `z = trunc(-lo / s)`, a weight becomes
-/// `s (clamp(round(w / s + z), 0, 2^bits - 1) - z)`.
+/// The weights of a layer on CoRa's own grid, that of its published figures: `bits` bits for the whole matrix, within k
+/// standard deviations of the mean, or from the smallest to the largest weight where there is no `k`, with the zero
+/// point cut off to an integer. With `s` the range over `2^bits - 1`, `lo` its lower end and `z = trunc(-lo / s)`, a
+/// weight becomes `s (clamp(round(w / s + z), 0, 2^bits - 1) - z)`.
 pub fn cora_weights(weights: &Matrix, bits: u32, k: Option<f64>) -> Matrix {
     let all = || weights.data().iter().map(|&w| f64::from(w));
     let n = weights.data().len().max(1) as f64;

@@ -83,41 +83,22 @@ impl Gptq {
         Ok(out)
     }
 
-    /// Codes of `weights` (`outputs x inputs`) on the grid of `spec`, an `lsq` quantizer, where row r has the step
-    /// `steps[r]`, row by row; the method is that of [`Gptq::quantize`], with steps that stay. The same codes for any
-    /// number of threads.
+    /// What rounding on inputs with the Gram matrix `gram` needs of them, once for any weights.
     ///
     /// # Errors
-    /// Where sizes differ, a number is not finite, or the damped Hessian is singular.
-    pub fn codes(
-        &self,
-        weights: &Matrix,
-        gram: &Gram,
-        spec: &WeightSpec,
-        steps: &[f32],
-        pool: &Pool,
-    ) -> Result<Vec<i16>, PtqError> {
-        check_steps(spec, weights, steps)?;
-        let (rows, cols) = (weights.rows(), weights.cols());
-        let order = self.columns(weights, gram)?;
-        let factor = self.factor(gram, &order)?;
-        let mut codes = vec![0; rows * cols];
-        if codes.is_empty() {
-            return Ok(codes);
+    /// Where the damped Hessian is singular.
+    pub fn factorize(&self, gram: &Gram) -> Result<Factor, PtqError> {
+        let order = self.order_of(gram);
+        let upper = self.factor(gram, &order)?;
+        Ok(Factor { order, upper })
+    }
+
+    fn order_of(&self, gram: &Gram) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..gram.inputs()).collect();
+        if self.order == Order::Activation {
+            order.sort_by(|&a, &b| gram.at(b, b).total_cmp(&gram.at(a, a)).then(a.cmp(&b)));
         }
-        let parts = Chunked::new(&mut codes, TASK_ROWS * cols);
-        pool.run(parts.chunks(), &|task, _| {
-            let codes = &mut *parts.get(task);
-            let first = task * TASK_ROWS;
-            let part = &weights.data()[first * cols..][..codes.len()];
-            spread(part, &order, &factor, |r, i, row| {
-                let (code, value) = code_and_value(spec, steps[first + r], row[i]);
-                codes[r * cols + order[i]] = code;
-                value
-            });
-        });
-        drop(parts);
-        Ok(codes)
+        order
     }
 
     /// The order of the columns; the inputs of `gram` are those of `weights`, and all numbers are finite.
@@ -131,11 +112,7 @@ impl Gptq {
                 found: format!("{} inputs", gram.inputs()),
             });
         }
-        let mut order: Vec<usize> = (0..cols).collect();
-        if self.order == Order::Activation {
-            order.sort_by(|&a, &b| gram.at(b, b).total_cmp(&gram.at(a, a)).then(a.cmp(&b)));
-        }
-        Ok(order)
+        Ok(self.order_of(gram))
     }
 
     /// `U` with `U^T U = (H + damping)^-1`, row by row, columns in `order`. Inputs that are never anything but 0 get a
@@ -161,6 +138,51 @@ impl Gptq {
         let at = |r: usize, c: usize| inverse[(n - 1 - r, n - 1 - c)] as f32;
         let upper: Vec<f32> = (0..n).flat_map(|r| (0..n).map(move |c| (r, c))).map(|(r, c)| at(r, c)).collect();
         if upper.iter().any(|v| !v.is_finite()) { Err(singular()) } else { Ok(upper) }
+    }
+}
+
+/// The order of columns and the Cholesky factor of a layer's inputs.
+#[derive(Clone, Debug)]
+pub struct Factor {
+    order: Vec<usize>,
+    /// `U`, row by row, in that order.
+    upper: Vec<f32>,
+}
+
+impl Factor {
+    /// Codes of `weights` (`outputs x inputs`) on the grid of `spec`, an `lsq` quantizer, where row r has the step
+    /// `steps[r]`, row by row; the method is that of [`Gptq::quantize`], with steps that stay. The same codes for any
+    /// number of threads.
+    ///
+    /// # Errors
+    /// Where sizes differ, or a number is not finite.
+    pub fn codes(&self, weights: &Matrix, spec: &WeightSpec, steps: &[f32], pool: &Pool) -> Result<Vec<i16>, PtqError> {
+        check_steps(spec, weights, steps)?;
+        weights.check_finite("weights")?;
+        let (rows, cols) = (weights.rows(), weights.cols());
+        if self.order.len() != cols {
+            return Err(PtqError::Shape {
+                what: "Gram matrix",
+                expected: format!("{cols} inputs"),
+                found: format!("{} inputs", self.order.len()),
+            });
+        }
+        let mut codes = vec![0; rows * cols];
+        if codes.is_empty() {
+            return Ok(codes);
+        }
+        let parts = Chunked::new(&mut codes, TASK_ROWS * cols);
+        pool.run(parts.chunks(), &|task, _| {
+            let codes = &mut *parts.get(task);
+            let first = task * TASK_ROWS;
+            let part = &weights.data()[first * cols..][..codes.len()];
+            spread(part, &self.order, &self.upper, |r, i, row| {
+                let (code, value) = code_and_value(spec, steps[first + r], row[i]);
+                codes[r * cols + self.order[i]] = code;
+                value
+            });
+        });
+        Ok(codes)
     }
 }
 
@@ -296,8 +318,9 @@ mod tests {
         let (w, g) = (normal(20, 4, 11), gram(&inputs(60, 4, 1.5, 12)));
         let steps = largest_steps(&spec, &w).unwrap();
         let gptq = Gptq { damping: 1e-6, order: Order::Activation, ..Gptq::default() };
-        let codes = gptq.codes(&w, &g, &spec, &steps, &Pool::new(1)).unwrap();
-        assert_eq!(gptq.codes(&w, &g, &spec, &steps, &Pool::new(3)).unwrap(), codes);
+        let factor = gptq.factorize(&g).unwrap();
+        let codes = factor.codes(&w, &spec, &steps, &Pool::new(1)).unwrap();
+        assert_eq!(factor.codes(&w, &spec, &steps, &Pool::new(3)).unwrap(), codes);
         let rounded = round_rows(&spec, &w, &steps).unwrap();
         let error = |r: usize, codes: &[i16]| -> f64 {
             let row = Matrix::new(1, 4, w.row(r).to_vec()).unwrap();
@@ -320,16 +343,17 @@ mod tests {
         let mut x = Matrix::zeros(30, 30);
         (0..30).for_each(|i| x.row_mut(i)[i] = 1.0);
         let w = normal(3, 30, 13);
+        let factor = Gptq::default().factorize(&gram(&x)).unwrap();
         for (bits, grid) in [(1, bitpact_core::Grid::WithoutZero), (3, bitpact_core::Grid::WithZero)] {
             let spec = lsq(bits, grid);
             let steps = largest_steps(&spec, &w).unwrap();
-            let codes = Gptq::default().codes(&w, &gram(&x), &spec, &steps, &Pool::new(1)).unwrap();
+            let codes = factor.codes(&w, &spec, &steps, &Pool::new(1)).unwrap();
             assert_eq!(codes, round_rows(&spec, &w, &steps).unwrap());
             assert!(codes.iter().all(|&code| grid.contains(code.into(), spec.bits)));
         }
-        assert!(
-            Gptq::default().codes(&w, &gram(&x), &lsq(3, bitpact_core::Grid::WithZero), &[1.0], &Pool::new(1)).is_err()
-        );
+        let three = lsq(3, bitpact_core::Grid::WithZero);
+        assert!(factor.codes(&w, &three, &[1.0], &Pool::new(1)).is_err());
+        assert!(factor.codes(&Matrix::zeros(1, 2), &three, &[1.0], &Pool::new(1)).is_err());
     }
 
     #[test]

@@ -82,11 +82,6 @@ impl Gram {
         DMatrix::from_fn(self.inputs(), self.inputs(), |r, c| self.sum[(r, c)] / n)
     }
 
-    /// Mean square of every input, the diagonal of `G`.
-    pub fn mean_squares(&self) -> Vec<f64> {
-        (0..self.inputs()).map(|c| self.at(c, c)).collect()
-    }
-
     /// `G_rc` over the tokens added.
     pub(crate) fn at(&self, r: usize, c: usize) -> f64 {
         self.sum[(r, c)] / self.tokens.max(1) as f64

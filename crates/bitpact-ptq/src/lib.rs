@@ -4,7 +4,7 @@
 //!
 //! A layer is a [`Matrix`] `W` of `outputs x inputs`; what is known of its inputs is their [`Gram`] matrix `X^T X / n`.
 //! From these the methods choose codes on a [`Grid`], where groups of neighbouring inputs share a step and a zero
-//! point, or on the grid of integer networks, where a row has one step ([`search_steps`], [`Gptq::codes`]).
+//! point, or on the grid of integer networks, where a row has one step ([`search_steps`], [`Factor::codes`]).
 //! Nothing here knows of networks: language models (`bitpact-lm`) and convolutions lowered to matrices use the same
 //! functions.
 
@@ -26,7 +26,7 @@ pub use awq::{AwqScales, SCALE_STEPS, clip_search, scale_search};
 pub use clip::{Calibrate, Histogram};
 pub use cora::{LayerRanks, Residual, allocate_ranks, cora_weights};
 pub use error::PtqError;
-pub use gptq::{Gptq, Order};
+pub use gptq::{Factor, Gptq, Order};
 pub use gram::Gram;
 pub use grid::{Grid, Group, GroupParams, Quantized, Width};
 pub use matrix::Matrix;

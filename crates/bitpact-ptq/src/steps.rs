@@ -2,14 +2,10 @@
 
 use bitpact_core::{Granularity, Grid, WEIGHT_STEP_MIN, WeightQuant, WeightSpec, quantize_weights};
 
-use crate::{Matrix, PtqError};
+use crate::{Gram, Matrix, PtqError};
 
-/// Steps tried between the smallest and the largest.
-const STEPS: usize = 96;
-/// The smallest step that is tried, as a share of the largest.
-const SMALLEST: f32 = 0.2;
-/// Rounds of the refinement at the most; codes settle after a few.
-const ROUNDS: usize = 20;
+/// Shares of the largest steps that are tried.
+const SHARES: [f32; 16] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
 
 /// Checks that `spec` is an `lsq` quantizer with a step a row, and that `steps` are positive and one a row of
 /// `weights`.
@@ -103,113 +99,74 @@ pub fn largest_steps(spec: &WeightSpec, weights: &Matrix) -> Result<Vec<f32>, Pt
     Ok((0..weights.rows()).map(of_row).collect())
 }
 
-/// The step of each row with the least squared error of its rounded weights `q`: `sum_i m_i (w_i - q_i)^2`, where `m_i`
-/// is the mean square of input i: the error of the outputs, were inputs independent of each other and of mean 0.
-///
-/// Steps from a fifth of [`largest_steps`] up to them are tried, ninety-seven of them, and those better than their
-/// neighbours are refined: with their codes `c` held, the best scale is `sum m w c / sum m c^2`, which gives new codes,
-/// until the error no longer falls. The result is never worse than that of [`largest_steps`].
+/// Steps and codes of each row with the least error of its outputs on inputs with the Gram matrix `gram`, `d G d^T` for
+/// the difference d of weights and what their codes mean: of [`largest_steps`] and fifteen shares of them down to two
+/// fifths, each rounded by `round`.
 ///
 /// # Errors
-/// Another quantizer than `lsq` with a step a row, weights that are not finite, and another number of squares than
-/// there are inputs.
-pub fn search_steps(spec: &WeightSpec, weights: &Matrix, mean_squares: &[f64]) -> Result<Vec<f32>, PtqError> {
+/// Another quantizer than `lsq` with a step a row, weights that are not finite, a `gram` of other inputs, and those of
+/// `round`.
+pub fn search_steps(
+    spec: &WeightSpec,
+    weights: &Matrix,
+    gram: &Gram,
+    mut round: impl FnMut(&[f32]) -> Result<Vec<i16>, PtqError>,
+) -> Result<(Vec<f32>, Vec<i16>), PtqError> {
     let largest = largest_steps(spec, weights)?;
-    if mean_squares.len() != weights.cols() {
+    let cols = weights.cols();
+    if gram.inputs() != cols {
         return Err(PtqError::Shape {
-            what: "mean squares",
-            expected: format!("{}, one an input", weights.cols()),
-            found: mean_squares.len().to_string(),
+            what: "Gram matrix",
+            expected: format!("{cols} inputs"),
+            found: format!("{} inputs", gram.inputs()),
         });
     }
-    Ok((0..weights.rows()).map(|r| best_step(spec, weights.row(r), largest[r], mean_squares)).collect())
-}
-
-fn best_step(spec: &WeightSpec, row: &[f32], largest: f32, mean_squares: &[f64]) -> f32 {
-    let mut codes = vec![0; row.len()];
-    let sum = |f: &dyn Fn(f64, f64) -> f64, codes: &[i16]| -> f64 {
-        let numbers = row.iter().zip(codes).zip(mean_squares);
-        numbers.map(|((&w, &c), m)| m * f(w.into(), c.into())).sum()
-    };
-    let mut error_of = |step: f32| {
-        let scale = f64::from(row_codes(spec, step, row, &mut codes));
-        (sum(&|w, c| (w - scale * c).powi(2), &codes), codes.clone())
-    };
-    let step_of = |i: usize| largest * (SMALLEST + (1.0 - SMALLEST) * i as f32 / STEPS as f32);
-    let tried: Vec<(f64, Vec<i16>)> = (0..=STEPS).map(|i| error_of(step_of(i))).collect();
-    let (mut least, mut step) = (tried[STEPS].0, largest);
-    for i in 0..=STEPS {
-        let is_least_here = |j: usize| tried.get(j).is_none_or(|other| tried[i].0 <= other.0);
-        if !(is_least_here(i.wrapping_sub(1)) && is_least_here(i + 1)) {
-            continue;
-        }
-        let (mut refined, (mut error, mut codes)) = (step_of(i), tried[i].clone());
-        for _ in 0..ROUNDS {
-            let scale = sum(&|w, c| w * c, &codes) / sum(&|_, c| c * c, &codes);
-            let candidate = scale as f32 * spacing(spec.grid);
-            if !(candidate.is_finite() && candidate >= WEIGHT_STEP_MIN) {
-                break;
+    let (mut steps, mut codes) = (largest.clone(), vec![0; weights.data().len()]);
+    let mut least = vec![f64::INFINITY; steps.len()];
+    for share in SHARES {
+        let tried: Vec<f32> = largest.iter().map(|step| (step * share).max(WEIGHT_STEP_MIN)).collect();
+        let rounded = round(&tried)?;
+        let values = Matrix::new(weights.rows(), cols, row_values(spec, &rounded, &tried))?;
+        for (r, error) in gram.output_errors(weights, &values).into_iter().enumerate() {
+            if error < least[r] {
+                (least[r], steps[r]) = (error, tried[r]);
+                codes[r * cols..][..cols].copy_from_slice(&rounded[r * cols..][..cols]);
             }
-            let next = error_of(candidate);
-            if next.0 >= error {
-                break;
-            }
-            (refined, (error, codes)) = (candidate, next);
-        }
-        if error < least {
-            (least, step) = (error, refined);
         }
     }
-    step
+    Ok((steps, codes))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use bitpact_kernels::Pool;
 
     use super::*;
-    use crate::testing::{lsq, normal};
-
-    fn error(spec: &WeightSpec, row: &[f32], step: f32) -> f64 {
-        let mut codes = vec![0; row.len()];
-        let scale = row_codes(spec, step, row, &mut codes);
-        row.iter().zip(codes).map(|(w, c)| f64::from(w - scale * f32::from(c)).powi(2)).sum()
-    }
-
-    proptest! {
-        #[test]
-        fn searched_steps_are_no_worse_than_the_largest(
-            row in proptest::collection::vec(-2.0f32..2.0, 1..30), bits in 1u8..=8, zero in any::<bool>(),
-        ) {
-            let spec = lsq(bits, if zero && bits > 1 { Grid::WithZero } else { Grid::WithoutZero });
-            let weights = Matrix::new(1, row.len(), row.clone()).unwrap();
-            let found = error(&spec, &row, search_steps(&spec, &weights, &vec![1.0; row.len()]).unwrap()[0]);
-            let largest = error(&spec, &row, largest_steps(&spec, &weights).unwrap()[0]);
-            prop_assert!(found <= largest * (1.0 + 1e-5) + 1e-12, "{} {}", found, largest);
-        }
-    }
+    use crate::testing::{inputs, lsq, normal};
 
     #[test]
-    fn searched_steps_are_near_the_best_of_ten_thousand() {
-        let w = normal(40, 27, 9);
-        // At 8 bits every row has many narrow minima.
-        let cases = [
-            (1, Grid::WithoutZero, 1.1),
-            (2, Grid::WithZero, 1.1),
-            (2, Grid::WithoutZero, 1.1),
-            (4, Grid::WithZero, 1.1),
-            (8, Grid::WithZero, 1.5),
-        ];
-        for (bits, grid, most) in cases {
+    fn searched_steps_have_the_least_output_error_of_all_that_are_tried() {
+        let (w, x) = (normal(40, 27, 9), inputs(200, 27, 1.0, 10));
+        let mut gram = Gram::new(27);
+        gram.add(&x, &Pool::new(1)).unwrap();
+        for (bits, grid) in [(1, Grid::WithoutZero), (2, Grid::WithZero), (2, Grid::WithoutZero), (4, Grid::WithZero)] {
             let spec = lsq(bits, grid);
-            let (steps, largest) = (search_steps(&spec, &w, &[1.0; 27]).unwrap(), largest_steps(&spec, &w).unwrap());
-            let best_of = |r: usize| {
-                let all = (1..=10_000).map(|i| error(&spec, w.row(r), largest[r] * 1.5 * i as f32 / 10_000.0));
-                all.fold(f64::INFINITY, f64::min)
+            let round = |steps: &[f32]| round_rows(&spec, &w, steps);
+            let errors = |steps: &[f32], codes: &[i16]| {
+                gram.output_errors(&w, &Matrix::new(40, 27, row_values(&spec, codes, steps)).unwrap())
             };
-            let found: f64 = (0..40).map(|r| error(&spec, w.row(r), steps[r])).sum();
-            let best: f64 = (0..40).map(best_of).sum();
-            assert!(found < most * best, "{bits} bits, {grid}: {found}, {best}");
+            let (steps, codes) = search_steps(&spec, &w, &gram, round).unwrap();
+            assert_eq!(round(&steps).unwrap(), codes);
+            let (found, largest) = (errors(&steps, &codes), largest_steps(&spec, &w).unwrap());
+            for share in (40..=100).step_by(4).map(|percent| percent as f32 / 100.0) {
+                let tried: Vec<f32> = largest.iter().map(|step| step * share).collect();
+                let other = errors(&tried, &round(&tried).unwrap());
+                assert!(found.iter().zip(&other).all(|(a, b)| *a <= b * (1.0 + 1e-6)), "{bits} bits, {grid}: {share}");
+            }
+            let rounded = errors(&largest, &round(&largest).unwrap()).iter().sum::<f64>();
+            // At 1 bit the mean magnitude is best already where inputs are alike.
+            let most = if bits == 1 { 1.0 } else { 0.97 };
+            assert!(found.iter().sum::<f64>() <= most * rounded, "{bits} bits, {grid}");
         }
     }
 
@@ -217,7 +174,7 @@ mod tests {
     fn known_rows_have_their_steps() {
         // Points of a grid are met exactly, one bit has the mean magnitude, and rows of zeros a step and zeros.
         let w = Matrix::new(2, 4, vec![0.5, -1.5, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
-        let steps = search_steps(&lsq(3, Grid::WithZero), &w, &[1.0; 4]).unwrap();
+        let steps = largest_steps(&lsq(3, Grid::WithZero), &w).unwrap();
         assert_eq!(steps, [0.5, WEIGHT_STEP_MIN]);
         assert_eq!(round_rows(&lsq(3, Grid::WithZero), &w, &steps).unwrap(), [1, -3, 2, 0, 0, 0, 0, 0]);
         assert_eq!(row_values(&lsq(3, Grid::WithZero), &[1, -3, 2, 0, 0, 0, 0, 0], &steps), w.data());
@@ -227,19 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn inputs_that_are_large_count_more() {
-        let spec = lsq(2, Grid::WithZero);
-        let w = Matrix::new(1, 3, vec![1.0, 0.3, 0.3]).unwrap();
-        // Of the first input nothing is known but zeros: the step may be that of the others.
-        assert_eq!(search_steps(&spec, &w, &[0.0, 1.0, 1.0]).unwrap(), [0.3]);
-        assert_eq!(search_steps(&spec, &w, &[1.0, 0.0, 0.0]).unwrap(), [1.0]);
-    }
-
-    #[test]
     fn what_does_not_fit_is_refused() {
         let (w, spec) = (Matrix::zeros(2, 3), lsq(4, Grid::WithZero));
         assert!(round_rows(&spec, &w, &[1.0]).is_err() && round_rows(&spec, &w, &[1.0, 0.0]).is_err());
-        assert!(search_steps(&spec, &w, &[1.0; 4]).is_err());
+        assert!(search_steps(&spec, &w, &Gram::new(4), |_| unreachable!()).is_err());
         let nan = Matrix::new(1, 1, vec![f32::NAN]).unwrap();
         assert!(largest_steps(&spec, &nan).is_err());
         let layer = WeightSpec { scale: Granularity::Layer, ..spec };

@@ -205,7 +205,7 @@ fn percent(fraction: f64) -> String {
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if size < 1e-3 || size >= 1e6 => format!("{value:.2e}"),
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.2e}"),
         size if size < 10.0 => format!("{value:.3}"),
         size if size < 1000.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),

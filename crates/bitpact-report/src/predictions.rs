@@ -207,9 +207,8 @@ mod tests {
     #[test]
     fn images_of_another_task_are_refused() {
         let (engine, _) = engine(DatasetName::Builtin);
-        let (_, signals) =
-            (0, load(DatasetName::Segments, None, Limits { train: Some(1), test: Some(2) }).unwrap().test);
-        let error = Predictions::new(&engine, &*signals, 5, &mut |_| true).unwrap_err();
+        let masks = load(DatasetName::Segments, None, Limits { train: Some(1), test: Some(2) }).unwrap().test;
+        let error = Predictions::new(&engine, &*masks, 5, &mut |_| true).unwrap_err();
         assert!(error.to_string().contains("the network reads"), "{error}");
     }
 }

@@ -286,7 +286,7 @@ mod tests {
     fn measured(config: &QuantConfig) -> Sensitivity {
         let graph = zoo::build("cnn", Shape::new(32, 32, 3), 10).unwrap().unwrap();
         let plan = QuantPlan::resolve(&graph, config).unwrap();
-        let images = load(DatasetName::Builtin, None, Limits { train: Some(1), test: Some(24) }).unwrap().test;
+        let images = load(DatasetName::Builtin, None, Limits { train: Some(1), test: Some(10) }).unwrap().test;
         let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
         let model = Model::random(graph, plan, input, images.class_names().to_vec(), 5).unwrap();
         let options = Options {

@@ -108,7 +108,7 @@ fn size(path: &PathBuf) -> u64 {
 fn check(args: &Args, loaded: &Loaded) -> Result<CheckData> {
     let model = loaded.integers()?;
     let pixels = args.on.pixels_or_noise(loaded, IMAGES)?;
-    let length = model.input_shape.elements();
+    let length = model.input.example_bytes(model.input_shape);
     if pixels.len() % length != 0 {
         bail!("{}: reads images of {}, and the data set has others", loaded.file.display(), model.input_shape);
     }

@@ -130,7 +130,7 @@ fn fresh(args: &Args) -> Result<Plan> {
     };
     let folder = RunFolder::create(path)?;
     if let (Some(path), Some(_)) = (&args.init_from, &args.recipe) {
-        initial = Some(Initial::open(path, Some(initial::pixels_of(&recipe)))?);
+        initial = Some(Initial::open(path, initial::pixels_of(&recipe))?);
     }
     if let Some(initial) = &initial {
         initial.check_pixels(&recipe, args.force)?;

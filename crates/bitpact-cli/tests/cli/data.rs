@@ -77,7 +77,7 @@ fn check_tells_what_is_there_and_a_foreign_checksum_is_a_note() {
     std::fs::write(place.path("flat/t10k-labels-idx1-ubyte"), idx(&[12], vec![77; 12])).unwrap();
     place.run("data check flat --dataset mnist --json").failed(1, &["label 77", "flat: 1 of 1 sets cannot be read"]);
     std::fs::create_dir(place.path("empty")).unwrap();
-    place.run("data check empty").failed(1, &["empty: holds no file of a known set", "svhn"]);
+    place.run("data check empty").failed(1, &["empty: has no pictures: expected train/", "a CSV file"]);
     place.run("data check nowhere").failed(1, &["nowhere"]);
     place.run("data check flat --dataset mnits").failed(2, &["--dataset", "did you mean `mnist`?"]);
     place.run("data check flat --dataset builtin").failed(2, &["drawn"]);

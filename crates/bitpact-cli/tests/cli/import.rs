@@ -47,8 +47,7 @@ fn a_network_is_taken_over_evaluated_and_trained_on() {
         std::fs::read(place.path("again.safetensors")).unwrap()
     );
     place.run("import net.safetensors -o third.safetensors").ok();
-    let shown = place.run("inspect net.safetensors --json").ok().json();
-    assert_eq!(shown["zero_point"], serde_json::json!([128, 128, 128]));
+    place.run("inspect net.safetensors").ok();
     // Classes that only have numbers are those of any set.
     let float = place.run("eval net.safetensors --dataset builtin --limit-test 30 --json").ok().json();
     assert_eq!(float["view"], "float");
@@ -78,7 +77,7 @@ fn a_last_layer_of_other_classes_starts_anew() {
     let line = "--limit-train 70 --limit-test 30 --batch-size 16 --epochs 1 --threads 1 --output run";
     let said = place.run(&format!("train --init-from plain.safetensors {line}")).ok().stderr;
     assert!(said.contains("`linear` has 7 outputs in the file and 10 here: it starts anew"), "{said}");
-    assert!(said.contains("linear.bias, linear.weight"), "{said}");
+    assert!(said.contains("took 30 tensors"), "{said}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn a_page_holds_the_runs_own_numbers_and_names_nothing_outside_of_it() {
     let run = source.path("run").display().to_string();
     let text = page(&place, &format!("report {run}"));
     let records = std::fs::read_to_string(source.path("run/records.jsonl")).unwrap();
-    let last = records.lines().filter(|line| line.contains("\"kind\":\"epoch\"")).next_back().unwrap();
+    let last = records.lines().rfind(|line| line.contains("\"kind\":\"epoch\"")).unwrap();
     let last: serde_json::Value = serde_json::from_str(last).unwrap();
     for part in ["Clip values", "Confusion matrix", "Before the clip", "Weights of conv2", "Roofline", "act1"] {
         assert!(text.contains(part), "no {part:?}");
@@ -87,7 +87,7 @@ fn sensitivity_measures_every_tensor_and_the_page_shows_it() {
     let object = place.run(&format!("sensitivity {} --bits 2,4 --json", run.display())).ok().json();
     let rows = object["rows"].as_array().unwrap();
     // Three layers with weights and two activations, at two widths.
-    assert_eq!((rows.len(), object["images"].as_u64()), (10, Some(30)));
+    assert_eq!((rows.len(), object["images"].as_u64()), (10, Some(30)), "{object:?}");
     place.run(&format!("sensitivity {} --bits 8", run.display())).failed(2, &["expected 1 to 7"]);
     place.run(&format!("sensitivity {}/model.bitpact", run.display())).failed(1, &["integer network already"]);
     std::fs::create_dir(place.path("own")).unwrap();

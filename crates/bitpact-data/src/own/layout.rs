@@ -1,5 +1,6 @@
 //! What lies at a path: which files are examples of which half, and what a network is to give for each.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -163,7 +164,7 @@ pub(crate) fn plan(path: &Path, options: &Options, wanted: Wanted) -> Result<Pla
 
 fn plan_folder(path: &Path, options: &Options, wanted: Wanted) -> Result<Plan, DataError> {
     let list = Listing::of(path)?;
-    let mut odd: Vec<Skipped> = list.files.iter().filter(|file| !is_picture(file)).map(not_read).collect();
+    let mut odd: Vec<Skipped> = list.files.iter().filter(|file| !is_picture(file)).map(|path| not_read(path)).collect();
     let classes_file = path.join("classes.txt");
     let (train, test, test_from) = match (list.folder(&["train"]), list.folder(&TEST_NAMES)) {
         (Some(train), test) => {
@@ -172,7 +173,7 @@ fn plan_folder(path: &Path, options: &Options, wanted: Wanted) -> Result<Plan, D
                 path: folder.clone(),
                 why: "is not read beside train/ and the test folder".to_owned(),
             }));
-            odd.extend(list.files.iter().filter(|file| is_picture(file)).map(not_read));
+            odd.extend(list.files.iter().filter(|file| is_picture(file)).map(|path| not_read(path)));
             let test_from = test.map(|test| format!("{}/", file_name(test)));
             let test = test.map(|test| half(test, options, &mut odd)).transpose()?;
             (half(train, options, &mut odd)?, test, test_from)
@@ -285,8 +286,8 @@ fn plan_table(path: &Path, options: &Options, wanted: Wanted) -> Result<Plan, Da
     Ok(plan)
 }
 
-fn not_read(path: &PathBuf) -> Skipped {
-    Skipped { path: path.clone(), why: "is not read".to_owned() }
+fn not_read(path: &Path) -> Skipped {
+    Skipped { path: path.to_path_buf(), why: "is not read".to_owned() }
 }
 
 /// The examples of a folder that is a half, or all there is.
@@ -351,15 +352,17 @@ fn pairs(
     let mut by_name = |dir: &Path| -> Result<BTreeMap<std::ffi::OsString, PathBuf>, DataError> {
         let mut named = BTreeMap::new();
         let list = Listing::of(dir)?;
-        odd.extend(list.folders.iter().map(not_read));
+        odd.extend(list.folders.iter().map(|path| not_read(path)));
         for file in list.files {
             let stem = file.file_stem().unwrap_or_default().to_owned();
-            if !is_picture(&file) {
-                odd.push(not_read(&file));
-            } else if named.contains_key(&stem) {
-                odd.push(Skipped { path: file, why: "another file has its name with another end".to_owned() });
-            } else {
-                named.insert(stem, file);
+            match named.entry(stem) {
+                _ if !is_picture(&file) => odd.push(not_read(&file)),
+                Entry::Vacant(free) => {
+                    free.insert(file);
+                }
+                Entry::Occupied(_) => {
+                    odd.push(Skipped { path: file, why: "another file has its name with another end".to_owned() });
+                }
             }
         }
         Ok(named)

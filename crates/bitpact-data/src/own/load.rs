@@ -244,7 +244,7 @@ fn mask_classes(path: &Path, plan: &mut Plan, options: &Options, told: Told<'_>)
         plan.names = (0..needed).map(|class| class.to_string()).collect();
     }
     let n = plan.names.len();
-    if n < 2 || n > 255 {
+    if !(2..=255).contains(&n) {
         return Err(wrong(
             path,
             format!("its masks have {n} classes; expected 2 to 255, by their numbers in the pixels"),

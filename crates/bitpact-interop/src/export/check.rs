@@ -16,7 +16,7 @@ const SCRIPT_NAME: &str = "check.py";
 /// Images and the engine's numbers for them.
 #[derive(Debug, Clone, Default)]
 pub struct CheckData {
-    /// The images, `[image][row][column][channel]`.
+    /// The bytes of the images, `[image][row][column][channel]`.
     pub pixels: Vec<u8>,
     /// Every output of the network for all images, `[image][row][column][channel]`.
     pub outputs: Vec<Vec<i64>>,
@@ -32,9 +32,15 @@ impl CheckData {
     /// A folder or file that cannot be written.
     pub fn write(&self, folder: &Path, model: &IntegerModel, format: Format) -> Result<PathBuf, ExportError> {
         std::fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
-        let write = |name: &str, bytes: &[u8]| write_atomically(&folder.join(name), bytes);
-        let images = image_first(&self.pixels, model.input_shape);
-        write("input.npy", &npy::file(Dtype::U8, &images.0, &images.1))?;
+        let write = |name: &str, bytes: &[u8]| write_atomically(folder.join(name), bytes);
+        let codes: Vec<u16> = model.input.codes(&self.pixels).collect();
+        let (sizes, codes) = image_first(&codes, model.input_shape);
+        let bytes = codes
+            .iter()
+            .flat_map(|code| code.to_le_bytes().into_iter().take(model.input.code_bytes()))
+            .collect::<Vec<u8>>();
+        let dtype = if model.input.bits == 8 { Dtype::U8 } else { Dtype::U16 };
+        write("input.npy", &npy::file(dtype, &sizes, &bytes))?;
         let meanings = meanings(model, format);
         let mut layers: Vec<Value> = Vec::new();
         for (i, (layer, values)) in model.layers.iter().zip(&self.layers).enumerate() {

@@ -41,6 +41,7 @@ pub(super) fn write(model: &IntegerModel, folder: &Path) -> Result<(), ExportErr
         "arch": model.arch,
         "input": {
             "shape": [shape.h, shape.w, shape.c],
+            "bits": model.input.bits,
             "zero_point": model.input.zero_point,
             "scale": model.input.scale,
         },

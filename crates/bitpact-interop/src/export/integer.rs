@@ -10,7 +10,7 @@ use bitpact_model::{
 
 use super::moves::{self, moved};
 use super::writer::{Header, Parameter, Scalar, Writer};
-use super::{ExportError, Format, metadata, shape_dims};
+use super::{ExportError, Format, input_kind, metadata, shape_dims};
 use crate::onnx::tensor::kind;
 
 /// Operator set: everything used is of it or older.
@@ -25,8 +25,9 @@ const PAIR: i64 = 1 << 15;
 pub(super) fn write(model: &IntegerModel) -> Result<Vec<u8>, ExportError> {
     let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()), None);
     let input = w.fresh("input");
-    w.input(&input, kind::UINT8, model.input_shape);
-    let mut graph = Integers { model, w, values: vec![input] };
+    w.input(&input, input_kind(model), model.input_shape);
+    let image = if model.input.bits == 8 { input } else { w.cast(&input, kind::INT64, "input.codes") };
+    let mut graph = Integers { model, w, values: vec![image] };
     for i in 0..model.layers.len() {
         graph.layer(i)?;
     }
@@ -79,6 +80,7 @@ impl Integers<'_> {
     /// A value in the element type of a tensor.
     fn scalar(&self, tensor: TensorId, value: i64) -> Scalar {
         match self.model.kind(tensor) {
+            TensorKind::Image if self.model.input.bits > 8 => Scalar::I64(value),
             TensorKind::Image | TensorKind::Codes => Scalar::U8(value as u8),
             TensorKind::Sums | TensorKind::Wide | TensorKind::Output => Scalar::I64(value),
         }

@@ -22,6 +22,8 @@ use std::str::FromStr;
 use bitpact_model::{IntegerLayer, IntegerModel, ModelError, TensorKind, write_atomically};
 use serde_json::{Value, json};
 
+use crate::onnx::tensor::kind;
+
 pub use check::CheckData;
 
 /// A form that an integer network can be exported in.
@@ -151,6 +153,11 @@ fn shape_dims(layer: &IntegerLayer) -> Vec<usize> {
     }
 }
 
+/// Number of the element type of the input: uint8, or uint16 of codes of 16 bits.
+fn input_kind(model: &IntegerModel) -> i32 {
+    if model.input.bits == 8 { kind::UINT8 } else { kind::UINT16 }
+}
+
 /// Bits that hold the values 0 to `largest`.
 fn bits_of(largest: i64) -> u32 {
     i64::BITS - largest.leading_zeros()
@@ -164,7 +171,7 @@ fn metadata(model: &IntegerModel, format: Format) -> Vec<(&'static str, String)>
         .iter()
         .map(|output| json!({ "name": model.layers[output.tensor - 1].name, "zero": output.zero }))
         .collect();
-    let input = json!({ "zero_point": model.input.zero_point, "scale": model.input.scale });
+    let input = json!({ "bits": model.input.bits, "zero_point": model.input.zero_point, "scale": model.input.scale });
     vec![
         ("bitpact.format", format.name().to_owned()),
         ("bitpact.arch", model.arch.clone()),

@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dtype {
     U8,
+    U16,
     I8,
     I16,
     I64,
@@ -14,6 +15,7 @@ impl Dtype {
     fn descr(self) -> &'static str {
         match self {
             Dtype::U8 => "|u1",
+            Dtype::U16 => "<u2",
             Dtype::I8 => "|i1",
             Dtype::I16 => "<i2",
             Dtype::I64 => "<i8",

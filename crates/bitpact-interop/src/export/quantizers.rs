@@ -83,10 +83,10 @@ impl Dialect {
         matches!(self, Dialect::Qonnx)
     }
 
-    /// The pixels as floats from 0 to 255.
-    pub(super) fn pixels(&self, w: &mut Writer, input: &str) -> String {
+    /// The pixels, codes of `bits` bits, as floats.
+    pub(super) fn pixels(&self, w: &mut Writer, input: &str, bits: u8) -> String {
         match self {
-            Dialect::Qonnx => int_quant(w, input, &[1.0], 1, 8, [false, false], "input.codes"),
+            Dialect::Qonnx => int_quant(w, input, &[1.0], 1, bits.into(), [false, false], "input.codes"),
             _ => w.cast(input, kind::FLOAT, "input.real"),
         }
     }
@@ -184,8 +184,8 @@ impl Dialect {
     }
 
     /// Quantizes `x` to the codes `lo..=hi` of `meaning`, where there are `bounds` to those of each channel, and gives
-    /// their real numbers
-    /// and, where the dialect has integers, these; `is_narrow` where their readers allow less than 8 bits.
+    /// their real numbers and, where the dialect has integers, these; `is_narrow` where their readers allow less than 8
+    /// bits.
     pub(super) fn codes(
         &mut self,
         w: &mut Writer,

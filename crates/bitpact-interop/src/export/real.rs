@@ -14,7 +14,7 @@ use super::meaning::{self, Affine, Meaning};
 use super::moves::{self, moved};
 use super::quantizers::{Dialect, Quantized};
 use super::writer::{Header, Parameter, Scalar, Writer};
-use super::{ExportOptions, Format, metadata, shape_dims};
+use super::{ExportOptions, Format, input_kind, metadata, shape_dims};
 use crate::onnx::tensor::kind;
 
 /// Runtimes that make an 8-bit convolution of one between quantizers round its bias to a whole number of products of
@@ -27,8 +27,8 @@ pub(super) fn write(model: &IntegerModel, format: Format, options: ExportOptions
     let dialect = Dialect::of(format);
     let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()), dialect.batch());
     let input = w.fresh("input");
-    w.input(&input, if dialect.reads_floats() { kind::FLOAT } else { kind::UINT8 }, model.input_shape);
-    let mut pixels = dialect.pixels(&mut w, &input);
+    w.input(&input, if dialect.reads_floats() { kind::FLOAT } else { input_kind(model) }, model.input_shape);
+    let mut pixels = dialect.pixels(&mut w, &input, model.input.bits);
     let zeros: Vec<f32> = model.input.zero_point.iter().map(|&zero| f32::from(zero)).collect();
     if zeros.iter().any(|&zero| zero != 0.0) {
         let zeros = w.channels_f32("input.zero", &zeros);

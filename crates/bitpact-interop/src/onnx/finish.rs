@@ -17,7 +17,8 @@ use crate::{ImportOptions, Imported, InteropError};
 pub(super) struct Parts {
     pub(super) name: String,
     pub(super) builder: Builder,
-    pub(super) output: NodeId,
+    /// The outputs, the main one first.
+    pub(super) outputs: Vec<NodeId>,
     pub(super) pixels: InputDescription,
     pub(super) notes: Vec<String>,
     /// Whether tensors of the network are codes in the file.
@@ -29,18 +30,19 @@ pub(super) struct Parts {
 impl Parts {
     /// The model.
     pub(super) fn model(self, path: &Path, options: &ImportOptions) -> Result<Imported, InteropError> {
-        let Parts { name, mut builder, output, pixels, mut notes, is_quantized, mut unfit } = self;
+        let Parts { name, mut builder, mut outputs, pixels, mut notes, is_quantized, mut unfit } = self;
         let wrong = |what: String| InteropError::file(path, what);
-        let output = absorb(&mut builder, output);
-        keep(&mut builder, output);
-        points::end_in_sum(&mut builder, &mut notes).map_err(wrong)?;
-        let graph = |builder: &Builder| {
-            Graph::new(name.clone(), builder.nodes.clone()).map_err(|error| wrong(error.to_string()))
+        absorb(&mut builder, &mut outputs);
+        keep(&mut builder, &mut outputs);
+        points::end_in_sum(&mut builder, &mut outputs, &mut notes).map_err(wrong)?;
+        let graph = |builder: &Builder, outputs: &[NodeId]| {
+            let graph = Graph::with_outputs(name.clone(), builder.nodes.clone(), outputs.to_vec());
+            graph.map_err(|error| wrong(error.to_string()))
         };
-        let plain = graph(&builder)?;
+        let plain = graph(&builder, &outputs)?;
         let mut pointed = builder;
-        points::insert(&mut pointed).map_err(wrong)?;
-        let with_points = graph(&pointed)?;
+        points::insert(&mut pointed, &mut outputs).map_err(wrong)?;
+        let with_points = graph(&pointed, &outputs)?;
         let (graph, builder) = match fuse(&with_points) {
             Ok(_) => (with_points, pointed),
             Err(error) => {
@@ -129,8 +131,8 @@ fn is_affine(node: &Node) -> bool {
 }
 
 /// Puts constants that are added to what a layer with weights alone gives into its bias, and those behind a batch norm
-/// into it. Returns the output.
-fn absorb(builder: &mut Builder, output: NodeId) -> NodeId {
+/// into it.
+fn absorb(builder: &mut Builder, outputs: &mut [NodeId]) {
     let n = builder.nodes.len();
     let mut instead: Vec<NodeId> = (0..n).collect();
     for id in 0..n {
@@ -143,11 +145,11 @@ fn absorb(builder: &mut Builder, output: NodeId) -> NodeId {
             (id..n).flat_map(|reader| builder.nodes[reader].inputs.iter()).filter(|&&i| instead[i] == from).count();
         let read_before =
             (0..id).any(|reader| instead[reader] == reader && builder.nodes[reader].inputs.contains(&from));
-        if readers == 1 && !read_before && from != output && absorbed(builder, from, id) {
+        if readers == 1 && !read_before && !outputs.contains(&from) && absorbed(builder, from, id) {
             instead[id] = from;
         }
     }
-    instead[output]
+    outputs.iter_mut().for_each(|output| *output = instead[*output]);
 }
 
 /// Does what the batch norm `affine` does in the node it reads, where that is exact.
@@ -177,28 +179,29 @@ fn absorbed(builder: &mut Builder, from: NodeId, affine: NodeId) -> bool {
     }
 }
 
-/// Drops the nodes that the output does not depend on; the output becomes the last one.
-fn keep(builder: &mut Builder, output: NodeId) {
+/// Drops the nodes that no output depends on.
+fn keep(builder: &mut Builder, outputs: &mut [NodeId]) {
     let mut needed = vec![false; builder.nodes.len()];
-    needed[output] = true;
     needed[0] = true;
-    for id in (0..=output).rev().filter(|&id| id == output || id < output) {
+    outputs.iter().for_each(|&output| needed[output] = true);
+    for id in (0..needed.len()).rev() {
         if needed[id] {
             for &input in &builder.nodes[id].inputs {
                 needed[input] = true;
             }
         }
     }
-    let kept: Vec<NodeId> = (0..=output).filter(|&id| needed[id]).collect();
-    renumber(builder, &kept);
+    let kept: Vec<NodeId> = (0..needed.len()).filter(|&id| needed[id]).collect();
+    renumber(builder, &kept, outputs);
 }
 
-/// Keeps the nodes `kept`, in this order; whatever they read is among them.
-pub(super) fn renumber(builder: &mut Builder, kept: &[NodeId]) {
+/// Keeps the nodes `kept`, in this order; whatever they read, and the outputs, are among them.
+pub(super) fn renumber(builder: &mut Builder, kept: &[NodeId], outputs: &mut [NodeId]) {
     let mut new = vec![usize::MAX; builder.nodes.len()];
     for (at, &id) in kept.iter().enumerate() {
         new[id] = at;
     }
+    outputs.iter_mut().for_each(|output| *output = new[*output]);
     let nodes = std::mem::take(&mut builder.nodes);
     let shapes = std::mem::take(&mut builder.shapes);
     for &id in kept {

@@ -332,10 +332,7 @@ fn broadcast_to(array: &Array, dims: &[usize]) -> Array {
 }
 
 /// A shape with sizes of 1 inserted so that they stand at `numbers`.
-pub(super) fn unsqueezed<T: Clone + Default>(dims: &[T], numbers: &[i64]) -> Result<Vec<T>, String>
-where
-    T: One,
-{
+pub(super) fn unsqueezed<T: Clone + Default + One>(dims: &[T], numbers: &[i64]) -> Result<Vec<T>, String> {
     let rank = dims.len() + numbers.len();
     let inserted = axes(numbers, rank)?;
     if (1..inserted.len()).any(|i| inserted[..i].contains(&inserted[i])) {

@@ -15,7 +15,7 @@ use super::refusal::{Refusal, message};
 use super::tensor::{self, Array, Steps};
 use super::value::{Affine, Form, Lazy, Tensor, Value};
 use super::{finish, fold, names, ops, proto};
-use crate::{ImportOptions, Imported, InteropError, Pixels};
+use crate::{ImportOptions, Imported, InteropError};
 
 /// Oldest version of ONNX's operators that is read.
 const OLDEST: i64 = 7;
@@ -62,14 +62,7 @@ pub(super) fn import(
     let mut notes = Vec::new();
     let (input, sizes) = input(graph, options).map_err(wrong)?;
     let (layout, batch, shape) = input_layout(graph, input, &sizes, options).map_err(wrong)?;
-    let named = || Pixels::named(Pixels::usual(shape.c)).expect("a usual meaning has a name");
-    let pixels = options.pixels.clone().unwrap_or_else(named).describe(shape.c).map_err(wrong)?;
-    if options.pixels.is_none() {
-        notes.push(format!(
-            "pixels are taken to mean `{}`; --input or --mean and --std say otherwise",
-            Pixels::usual(shape.c)
-        ));
-    }
+    let pixels = options.describe_pixels(path, shape.c, &mut notes)?;
     let mut importer = Importer {
         folder,
         builder: Builder::default(),
@@ -91,12 +84,12 @@ pub(super) fn import(
     if !refusals.is_empty() {
         return Err(wrong(message(&refusals)));
     }
-    let output = importer.output(graph).map_err(wrong)?;
+    let outputs = importer.outputs_of(graph).map_err(wrong)?;
     let graph_name = graph.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(name);
     let graph_name: String = graph_name.chars().filter(|c| !c.is_control()).take(100).collect();
     let Importer { builder, pixels, image, notes, is_quantized, unfit, .. } = importer;
     let pixels = image.map_or(Ok(pixels.clone()), |image| described(&pixels, &image)).map_err(wrong)?;
-    let parts = finish::Parts { name: graph_name, builder, output, pixels, notes, is_quantized, unfit };
+    let parts = finish::Parts { name: graph_name, builder, outputs, pixels, notes, is_quantized, unfit };
     parts.model(path, options)
 }
 
@@ -210,7 +203,7 @@ fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescripti
         described.scale[c] *= scale[c];
         let moved = f64::from(pixels.zero_point[c]) - f64::from(shift[c]) / f64::from(described.scale[c]);
         let fits = (moved - moved.round()).abs() < 2e-3 && (0.0..=255.0).contains(&moved.round());
-        if !fits || !(described.scale[c] > 0.0 && described.scale[c].is_finite()) {
+        if !(fits && described.scale[c] > 0.0 && described.scale[c].is_finite()) {
             return Err(format!("pixel {moved} of channel {c} means 0"));
         }
         described.zero_point[c] = moved.round() as u16;
@@ -313,13 +306,22 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// The tensor at the network's end.
-    fn output(&mut self, graph: &proto::Graph) -> Result<NodeId, String> {
-        let [output] = &graph.output[..] else {
-            let names: Vec<String> = graph.output.iter().map(|v| format!("`{}`", name_of(v).escape_debug())).collect();
-            return Err(format!("has the outputs {}, and networks here have one", names.join(", ")));
-        };
-        match self.values.get(name_of(output)).cloned() {
+    /// The tensors that are outputs, the main one first.
+    fn outputs_of(&mut self, graph: &proto::Graph) -> Result<Vec<NodeId>, String> {
+        let mut outputs = Vec::with_capacity(graph.output.len());
+        for output in &graph.output {
+            let node = self.output(name_of(output))?;
+            if !outputs.contains(&node) {
+                outputs.push(node);
+            }
+        }
+        if outputs.is_empty() { Err("has no output".to_owned()) } else { Ok(outputs) }
+    }
+
+    /// The node of the tensor that an output is.
+    fn output(&mut self, name: &str) -> Result<NodeId, String> {
+        let shown = name.escape_debug();
+        match self.values.get(name).cloned() {
             Some(Value::Data(tensor)) => {
                 let ended = tensor.ended.clone();
                 let tensor = self.solid(&tensor)?;
@@ -330,15 +332,15 @@ impl<'a> Importer<'a> {
                 }
                 let usual = Layout::usual(tensor.layout.dims.len(), self.batch, shape);
                 if tensor.layout != usual && tensor.layout.sizes().len() != 2 {
-                    let (sizes, shape) = (tensor.layout.sizes(), shape);
+                    let sizes = tensor.layout.sizes();
                     self.notes.push(format!(
-                        "the output, {sizes:?} in the file, is given as {shape}, height, width, channels"
+                        "output `{shown}`, {sizes:?} in the file, is given as {shape}, height, width, channels"
                     ));
                 }
                 Ok(tensor.node)
             }
-            Some(Value::Const(_)) => Err("the output does not depend on the input".to_owned()),
-            _ => Err(format!("no node gives the output `{}`", name_of(output).escape_debug())),
+            Some(Value::Const(_)) => Err(format!("output `{shown}` does not depend on the input")),
+            _ => Err(format!("no node gives the output `{shown}`")),
         }
     }
 

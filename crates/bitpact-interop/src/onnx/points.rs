@@ -54,7 +54,7 @@ fn gives(op: Op, inputs: &[Kind]) -> Kind {
 }
 
 /// Adds the points.
-pub(super) fn insert(builder: &mut Builder) -> Result<(), String> {
+pub(super) fn insert(builder: &mut Builder, outputs: &mut [NodeId]) -> Result<(), String> {
     let n = builder.nodes.len();
     let mut kinds: Vec<Kind> = Vec::with_capacity(n);
     // For each node the activation behind it.
@@ -100,7 +100,7 @@ pub(super) fn insert(builder: &mut Builder) -> Result<(), String> {
             }
         }
     }
-    renumber(builder, &order.concat());
+    renumber(builder, &order.concat(), outputs);
     Ok(())
 }
 
@@ -127,21 +127,24 @@ pub(super) fn remove(builder: &mut Builder, plain: &Graph) {
         }
         builder.nodes[id].inputs = inputs;
     }
-    renumber(builder, &kept);
+    renumber(builder, &kept, &mut []);
 }
 
 /// Lets the network end in a layer with weights, a batch norm or a sum, as integer networks do: where it ends in
 /// anything else, such as a mean, in a convolution that multiplies by one.
-pub(super) fn end_in_sum(builder: &mut Builder, notes: &mut Vec<String>) -> Result<(), String> {
-    let last = builder.nodes.len() - 1;
-    let node = &builder.nodes[last];
-    if node.op.is_product() || node.op.is_norm() || node.op == Op::Add || last == 0 {
-        return Ok(());
+pub(super) fn end_in_sum(builder: &mut Builder, outputs: &mut [NodeId], notes: &mut Vec<String>) -> Result<(), String> {
+    for output in outputs {
+        let node = &builder.nodes[*output];
+        let is_read = builder.nodes.iter().any(|other| other.inputs.contains(output));
+        let is_sum = node.op.is_product() || node.op.is_norm() || node.op == Op::Add;
+        if is_sum && !is_read || *output == 0 {
+            continue;
+        }
+        let ends = node.op.name();
+        notes.push(format!(
+            "an output is {ends}; an integer network ends in a sum, so a layer `output` that multiplies by one follows"
+        ));
+        *output = builder.pixelwise("output", *output, &Affine::identity())?;
     }
-    let ends = node.op.name();
-    builder.pixelwise("output", last, &Affine::identity())?;
-    notes.push(format!(
-        "the network ends in {ends}; an integer network ends in a sum, so a layer `output` that multiplies by one follows"
-    ));
     Ok(())
 }

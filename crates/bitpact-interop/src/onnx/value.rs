@@ -8,6 +8,7 @@ use super::layout::Layout;
 use super::tensor::Array;
 
 /// What a name stands for.
+#[allow(clippy::large_enum_variant)] // A graph has hundreds of them.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     /// A tensor that is known.

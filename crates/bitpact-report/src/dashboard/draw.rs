@@ -267,7 +267,7 @@ fn bars(shares: &[f64]) -> String {
 fn number(value: f64) -> String {
     match value.abs() {
         size if value.fract() == 0.0 && size < 1e5 => format!("{value:.0}"),
-        size if size < 0.01 || size >= 1e5 => format!("{value:.0e}"),
+        size if !(0.01..1e5).contains(&size) => format!("{value:.0e}"),
         size if size < 10.0 => format!("{value:.2}"),
         size if size < 1000.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),

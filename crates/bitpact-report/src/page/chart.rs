@@ -189,7 +189,10 @@ impl Chart {
             let font = ("sans-serif", 16 * SCALE).into_font().color(&Ink::Text.rgb());
             let mut mesh = chart.configure_mesh();
             mesh.x_desc(&self.x).y_desc(&self.y).x_labels(6).y_labels(5);
-            mesh.disable_x_mesh().max_light_lines(0).bold_line_style(Ink::Grid.rgb().stroke_width(SCALE));
+            mesh.disable_x_mesh()
+                .max_light_lines(0)
+                .light_line_style(Ink::Grid.rgb().mix(0.5))
+                .bold_line_style(Ink::Grid.rgb().stroke_width(SCALE));
             mesh.axis_style(Ink::Grid.rgb().stroke_width(SCALE));
             mesh.label_style(font.clone()).axis_desc_style(font);
             mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
@@ -292,7 +295,7 @@ fn restyle(svg: &mut String, (width, height): (u32, u32)) {
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if size >= 1e6 || size < 1e-3 => format!("{value:.0e}"),
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.0e}"),
         _ => format!("{}", (value * 1e4).round() / 1e4),
     }
 }

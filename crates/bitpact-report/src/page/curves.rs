@@ -240,7 +240,7 @@ pub(super) fn figure(title: &str, note: &str, chart: Chart, is_ramp: bool) -> Re
         let values = || line.points.iter().map(|p| p.1).filter(|v| v.is_finite());
         let least = values().fold(f64::INFINITY, f64::min);
         let most = values().fold(f64::NEG_INFINITY, f64::max);
-        let (first, last) = (values().next().unwrap_or(0.0), values().last().unwrap_or(0.0));
+        let (first, last) = (values().next().unwrap_or(0.0), values().next_back().unwrap_or(0.0));
         [line.name.clone(), number(first), number(last), number(least), number(most)]
     };
     let legend = there().map(key).collect();

@@ -42,6 +42,9 @@ pub(super) fn mask(h: usize, w: usize, classes: impl Iterator<Item = i64>) -> St
 /// Nothing of pixels that are no picture of this size.
 fn encoded(h: usize, w: usize, bytes: &[u8], colour: ExtendedColorType) -> String {
     let mut png = Vec::new();
+    if bytes.len() != h * w * usize::from(colour.channel_count()) {
+        return String::new();
+    }
     match PngEncoder::new(&mut png).write_image(bytes, w as u32, h as u32, colour) {
         Ok(()) => format!("data:image/png;base64,{}", STANDARD.encode(png)),
         Err(_) => String::new(),

@@ -13,13 +13,16 @@ const WHOLE: usize = 20;
 /// Pairs that are shown.
 const PAIRS: usize = 20;
 
+/// Name of a class, count and share of each predicted class, and the share that is right.
+type MatrixRow = (String, Vec<(u64, f64)>, String);
+
 /// What the page shows of predictions.
 #[derive(Serialize)]
 pub(super) struct View {
     images: usize,
     names: Vec<String>,
     /// A row a class: name, counts with their share of the row, and the share that is right.
-    matrix: Vec<(String, Vec<(u64, f64)>, String)>,
+    matrix: Vec<MatrixRow>,
     /// Label, prediction, count and share of the label's images.
     pairs: Vec<[String; 4]>,
     mistakes: Vec<Shown>,

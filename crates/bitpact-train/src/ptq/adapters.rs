@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::{ActQuant, Bits, Granularity, Grid, WeightQuant, WeightSpec};
-use bitpact_graph::{ActPlan, Conv, Graph, GraphError, Layer, Node, NodeId, Op, QuantPlan, WeightPlan, fuse};
+use bitpact_graph::{ActPlan, Conv, Graph, GraphError, Node, NodeId, Op, QuantPlan, WeightPlan};
 
 /// Bits of an adapter's weights and codes.
 const BITS: Bits = Bits::new(8).expect("8 is a width");
@@ -29,12 +29,12 @@ pub(super) struct Adapted {
     pub(super) adapters: BTreeMap<NodeId, Adapter>,
 }
 
-/// Convolutions that may have adapters: of one group, and not the last layer.
-pub(super) fn candidates(graph: &Graph) -> Result<Vec<NodeId>, GraphError> {
-    let last = fuse(graph)?.last().and_then(Layer::sum).map(|sum| sum.output);
-    let is_last = |id: NodeId| Some(id) == last || graph.consumers(id).iter().any(|&reader| Some(reader) == last);
-    let is_plain = |id: &NodeId| matches!(graph.node(*id).op, Op::Conv(Conv { groups: 1, .. })) && !is_last(*id);
-    Ok((0..graph.nodes().len()).filter(is_plain).collect())
+/// Convolutions that may have adapters: of one group, and not those that give an output.
+pub(super) fn candidates(graph: &Graph) -> Vec<NodeId> {
+    let gives_output =
+        |id: NodeId| graph.is_output(id) || graph.consumers(id).iter().any(|&reader| graph.is_output(reader));
+    let is_plain = |id: &NodeId| matches!(graph.node(*id).op, Op::Conv(Conv { groups: 1, .. })) && !gives_output(*id);
+    (0..graph.nodes().len()).filter(is_plain).collect()
 }
 
 /// `graph` with an adapter of each rank above 0, by the name of the convolution. It is added after the batch norm of
@@ -76,7 +76,8 @@ pub(super) fn adapt(graph: &Graph, ranks: &BTreeMap<String, usize>) -> Result<Ad
             origins[own] = None;
         }
     }
-    Ok(Adapted { graph: Graph::new(graph.name(), nodes)?, origins, adapters })
+    let outputs = graph.outputs().iter().map(|&id| read[id]).collect();
+    Ok(Adapted { graph: Graph::with_outputs(graph.name(), nodes, outputs)?, origins, adapters })
 }
 
 /// The plan of a graph with adapters: theirs have 8 bits, the other layers those of `plan`.

@@ -24,6 +24,10 @@ impl Dataset for Drawn {
         self.from.image_shape()
     }
 
+    fn code_bits(&self) -> u8 {
+        self.from.code_bits()
+    }
+
     fn image(&self, index: usize, out: &mut [u8]) {
         self.from.image(self.images[index] as usize, out);
     }

@@ -22,8 +22,8 @@ pub(super) fn each_image(
     out
 }
 
-/// Calls `f` with every node after the input and the values of its inputs, in order, and returns the values of the last
-/// one. Values that nothing reads any more are dropped.
+/// Calls `f` with every node after the input and the values of its inputs, in order, and returns the values of the main
+/// output. Values that nothing reads any more are dropped.
 ///
 /// # Errors
 /// Those of `f`.
@@ -33,6 +33,7 @@ pub(super) fn walk<E>(
     mut f: impl FnMut(NodeId, &[&[f32]]) -> Result<Values, E>,
 ) -> Result<Values, E> {
     let mut readers: Vec<usize> = (0..graph.nodes().len()).map(|id| graph.consumers(id).len()).collect();
+    readers[graph.output()] += 1;
     let mut values: Vec<Values> = vec![first];
     for id in 1..graph.nodes().len() {
         let inputs = &graph.node(id).inputs;
@@ -46,7 +47,7 @@ pub(super) fn walk<E>(
             }
         }
     }
-    Ok(values.pop().unwrap_or_default())
+    Ok(std::mem::take(&mut values[graph.output()]))
 }
 
 /// Bytes of the values that live at once, of one image, at the most.

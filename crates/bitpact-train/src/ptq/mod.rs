@@ -181,7 +181,7 @@ pub fn quantize(
     model.check()?;
     check_float(model)?;
     let plan = plan(&model.graph, &options.quant)?;
-    let pixels = pixels(&model.graph, calibration)?;
+    let pixels = pixels(model, calibration)?;
     let mut float = model.clone();
     if options.steps.bias {
         add_biases(&mut float)?;
@@ -312,7 +312,7 @@ impl Run<'_> {
     fn pass(&mut self, base: &Base, clips: &Clips, steps: &Steps) -> Result<Passed, PtqError> {
         let mut ranks = BTreeMap::new();
         if steps.cora {
-            let measured = adapters::candidates(&base.float.graph)?;
+            let measured = adapters::candidates(&base.float.graph);
             let residuals = self.walk(base, clips, steps, &ranks, &measured)?.residuals;
             let weights: usize = (0..base.float.graph.nodes().len())
                 .filter_map(|id| base.float.graph.weight_shape(id))
@@ -344,7 +344,7 @@ impl Run<'_> {
     fn snr(&self, integers: &IntegerModel, float: &Values) -> Result<f64, PtqError> {
         let options = ExecOptions { isa: self.options.isa, threads: self.options.threads };
         let mut executor = Executor::new(integers, options)?;
-        let scale = integers.layers.last().map_or(1.0, |layer| layer.scale);
+        let scale = integers.output_scale();
         let (image, n) = (executor.image_len(), executor.output_len());
         let mut outputs = vec![0; self.pixels.len() / image * n];
         for (pixels, outputs) in self.pixels.chunks(CHUNK * image).zip(outputs.chunks_mut(CHUNK * n)) {
@@ -416,8 +416,8 @@ pub fn plan(graph: &Graph, config: &QuantConfig) -> Result<QuantPlan, PtqError> 
 }
 
 /// All images, HWC.
-fn pixels(graph: &Graph, calibration: &dyn Dataset) -> Result<Vec<u8>, PtqError> {
-    let (shape, reads, images) = (calibration.image_shape(), graph.input(), calibration.len());
+fn pixels(model: &Model, calibration: &dyn Dataset) -> Result<Vec<u8>, PtqError> {
+    let (shape, reads, images) = (calibration.image_shape(), model.graph.input(), calibration.len());
     let wrong = |what: String| Err(PtqError::Images { what });
     if images == 0 {
         return wrong("there are none".to_owned());
@@ -425,11 +425,15 @@ fn pixels(graph: &Graph, calibration: &dyn Dataset) -> Result<Vec<u8>, PtqError>
     if (shape.h, shape.w, shape.c) != (reads.h, reads.w, reads.c) {
         return wrong(format!("{}x{}x{}, but the network reads {reads}", shape.h, shape.w, shape.c));
     }
+    if calibration.code_bits() != model.input.bits {
+        return wrong(format!("{} bits a pixel, but the network reads {}", calibration.code_bits(), model.input.bits));
+    }
     // Values, what one layer makes of them, and the images themselves.
-    let needed = images as u64 * (2 * live_bytes(graph) + shape.len() as u64);
+    let bytes = calibration.bytes_shape().len();
+    let needed = images as u64 * (2 * live_bytes(&model.graph) + bytes as u64);
     memory::check(needed).map_err(|shortage| PtqError::Memory { images, shortage })?;
-    let mut pixels = vec![0; images * shape.len()];
-    pixels.chunks_exact_mut(shape.len()).enumerate().for_each(|(i, image)| calibration.image(i, image));
+    let mut pixels = vec![0; images * bytes];
+    pixels.chunks_exact_mut(bytes).enumerate().for_each(|(i, image)| calibration.image(i, image));
     Ok(pixels)
 }
 
@@ -451,6 +455,6 @@ fn add_biases(model: &mut Model) -> Result<(), PtqError> {
         let name = format!("{}.bias", nodes[id].name);
         model.tensors.insert(name, Tensor::full(&[graph.shape(id).c], 0.0));
     }
-    model.graph = Graph::new(graph.name(), nodes)?;
+    model.graph = Graph::with_outputs(graph.name(), nodes, graph.outputs().to_vec())?;
     Ok(())
 }

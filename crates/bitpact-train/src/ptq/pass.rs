@@ -145,9 +145,10 @@ impl Pass<'_> {
             return Ok(lowered.forward(x, &float, &bias, self.images, self.pool));
         };
         let of_residual = self.adapters.contains_key(&id) || self.wanted.measured.contains(&id);
-        let by_gram = !is_adapter && (self.wanted.steps.gptq || of_residual);
+        let Steps { gptq, weights, .. } = *self.wanted.steps;
+        let by_gram = !is_adapter && (gptq || weights || of_residual);
         let grams = if by_gram { lowered.grams(x, self.images, self.pool)? } else { Vec::new() };
-        let (values, steps) = self.quantize(&lowered, &spec, &float, x, &grams, is_adapter)?;
+        let (values, steps) = self.quantize(&lowered, &spec, &float, &grams, is_adapter)?;
         self.store(id, &lowered, &values, steps)?;
         if of_residual {
             self.residual(id, &float, &values, &grams[0])?;
@@ -155,32 +156,33 @@ impl Pass<'_> {
         Ok(lowered.forward(x, &values, &bias, self.images, self.pool))
     }
 
-    /// What the codes of all groups mean, and the steps of all rows.
+    /// What the codes of all groups mean, and the steps of all rows; layers of adapters are rounded.
     fn quantize(
         &self,
         lowered: &Lowered,
         spec: &WeightSpec,
         float: &[f32],
-        x: &[f32],
         grams: &[Gram],
         is_adapter: bool,
     ) -> Result<(Vec<f32>, Vec<f32>), PtqError> {
         let (rows, columns) = (lowered.rows(), lowered.columns());
-        let (gptq, search) = (self.wanted.steps.gptq && !is_adapter, self.wanted.steps.weights || is_adapter);
-        let squares = if search { lowered.mean_squares(x) } else { Vec::new() };
+        let (gptq, search) = (self.wanted.steps.gptq && !is_adapter, self.wanted.steps.weights && !is_adapter);
         let (mut values, mut all_steps) = (Vec::with_capacity(float.len()), Vec::new());
         for (group, part) in float.chunks_exact(rows * columns).enumerate() {
             let weights = Matrix::new(rows, columns, part.to_vec())?;
-            let steps = match search {
-                true => search_steps(spec, &weights, &squares[group * columns..][..columns])?,
-                false => largest_steps(spec, &weights)?,
+            let by_falling_square = Gptq { order: Order::Activation, ..Gptq::default() };
+            let factor = gptq.then(|| by_falling_square.factorize(&grams[group])).transpose()?;
+            let round = |steps: &[f32]| match &factor {
+                Some(factor) => factor.codes(&weights, spec, steps, self.pool),
+                None => round_rows(spec, &weights, steps),
             };
-            let codes = match gptq {
-                true => {
-                    let gptq = Gptq { order: Order::Activation, ..Gptq::default() };
-                    gptq.codes(&weights, &grams[group], spec, &steps, self.pool)?
+            let (steps, codes) = match search {
+                true => search_steps(spec, &weights, &grams[group], round)?,
+                false => {
+                    let steps = largest_steps(spec, &weights)?;
+                    let codes = round(&steps)?;
+                    (steps, codes)
                 }
-                false => round_rows(spec, &weights, &steps)?,
             };
             values.extend(row_values(spec, &codes, &steps));
             all_steps.extend(steps);

@@ -8,7 +8,6 @@ use bitpact_model::InputDescription;
 use bitpact_ptq::{Gram, Matrix, PtqError};
 
 use super::forward::each_image;
-use super::seen::Moments;
 
 /// Windows that a Gram matrix is made of, at the most, and for each column where those are many.
 const TOKENS: usize = 1 << 13;
@@ -135,13 +134,6 @@ impl Lowered {
                 out.iter_mut().zip(pixel).zip(weights).for_each(|((y, x), w)| *y += x * w);
             }
         }
-    }
-
-    /// Mean square of what each column of each group reads, padding apart.
-    pub(super) fn mean_squares(&self, x: &[f32]) -> Vec<f64> {
-        let squares = Moments::of(x, self.from.c).mean_square;
-        let (columns, inputs) = (self.columns(), self.from.c / self.groups);
-        (0..self.groups * columns).map(|at| squares[at / columns * inputs + at % inputs]).collect()
     }
 
     /// The Gram matrix of each group's windows: of all, or of 8192 (or four a column) that lie anywhere in all images,

@@ -11,7 +11,7 @@ use bitpact_ptq::Calibrate;
 pub enum Step {
     /// Clip values that are chosen by a [`ClipRule`].
     Clip,
-    /// Weight steps with the least squared error of each output channel.
+    /// Weight steps with the least squared error of the outputs of each channel.
     Weights,
     /// Cross-layer equalization, where it is exact.
     Equalize,

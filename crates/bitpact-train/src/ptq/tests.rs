@@ -73,7 +73,7 @@ proptest! {
         let (graph, _) = network_of(Form { terms: 4, is_any: true }, &mut Choices::of_seed(seed));
         let model = float_model(graph, seed);
         let images = images(model.graph.input(), model.graph.classes(), 3, seed);
-        let seen = seen_of(&model, &pixels(&model.graph, &images).unwrap());
+        let seen = seen_of(&model, &pixels(&model, &images).unwrap());
         let off = difference(&reference_outputs(&model, &images), &seen.outputs);
         prop_assert!(off < 1e-4, "{}", off);
     }
@@ -82,7 +82,7 @@ proptest! {
     fn equalized_networks_give_what_they_gave(seed in any::<u64>()) {
         let (graph, _) = network_of(Form { terms: 4, is_any: true }, &mut Choices::of_seed(seed));
         let mut model = float_model(graph, seed);
-        let pixels = pixels(&model.graph, &images(model.graph.input(), model.graph.classes(), 3, seed)).unwrap();
+        let pixels = pixels(&model, &images(model.graph.input(), model.graph.classes(), 3, seed)).unwrap();
         let before = seen_of(&model, &pixels);
         let plan = plan(&model.graph, &QuantConfig::new("W4A4".parse().unwrap())).unwrap();
         equalize::equalize(&mut model, &before, &plan).unwrap();
@@ -172,7 +172,7 @@ fn gptq_and_adapters_bring_outputs_nearer() {
 #[test]
 fn corrected_outputs_have_the_mean_of_the_float_network() {
     let (model, images) = zoo("resnet8", 30);
-    let pixels = pixels(&model.graph, &images).unwrap();
+    let pixels = pixels(&model, &images).unwrap();
     let seen = seen_of(&model, &pixels);
     let plan = plan(&model.graph, &QuantConfig::new("W3A3".parse().unwrap())).unwrap();
     let clips = seen.clips(&model.graph, &plan, &|_| Calibrate::Mse);

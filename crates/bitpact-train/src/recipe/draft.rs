@@ -196,8 +196,12 @@ impl Draft {
     pub fn set_input(&mut self, input: &InputDescription, flag: &str) {
         let zero_point: Vec<i64> = input.zero_point.iter().map(|&zero| zero.into()).collect();
         let scale: Vec<f64> = input.scale.iter().map(|&scale| scale.into()).collect();
-        let table = [("zero_point".to_owned(), zero_point.into()), ("scale".to_owned(), scale.into())];
-        self.set("input", toml::Table::from_iter(table), flag);
+        let mut table =
+            toml::Table::from_iter([("zero_point".to_owned(), zero_point.into()), ("scale".to_owned(), scale.into())]);
+        if input.bits != 8 {
+            table.insert("bits".to_owned(), i64::from(input.bits).into());
+        }
+        self.set("input", table, flag);
     }
 
     /// Sets `arch` and `graph` to a network of one's own.

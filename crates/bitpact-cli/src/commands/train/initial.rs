@@ -86,13 +86,13 @@ impl Initial {
     }
 }
 
-/// The meaning of pixels that a recipe says.
-pub(super) fn pixels_of(recipe: &Recipe) -> Pixels {
+/// The meaning of pixels that a recipe says; `None` where it is about wider codes.
+pub(super) fn pixels_of(recipe: &Recipe) -> Option<Pixels> {
     let input = &recipe.input;
-    Pixels {
+    (input.bits == 8).then(|| Pixels {
         mean: input.zero_point.iter().map(|&zero| f64::from(zero) / 255.0).collect(),
         std: input.scale.iter().map(|scale| 1.0 / (255.0 * scale)).collect(),
-    }
+    })
 }
 
 /// Removes the tensors of the last layer where they are of another number of classes.

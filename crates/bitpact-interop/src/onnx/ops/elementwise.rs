@@ -268,7 +268,7 @@ fn product(importer: &mut Importer, node: NodeView, a: usize, b: usize) -> Resul
     let shape = |tensor: &Tensor| importer.builder.shape(tensor.node);
     let (a, b) = if shape(&a).elements() >= shape(&b).elements() { (a, b) } else { (b, a) };
     let (of, by) = (shape(&a), shape(&b));
-    if !(of == by && a.layout == b.layout) && !(by == Shape::new(1, 1, of.c) && one_pixel_fits(&b, &a)) {
+    if !(of == by && a.layout == b.layout || by == Shape::new(1, 1, of.c) && one_pixel_fits(&b, &a)) {
         let (a, b) = (a.layout.sizes(), b.layout.sizes());
         return Err(format!("multiplies tensors of {a:?} and {b:?}, expected one shape, or one factor a channel"));
     }
