@@ -2,6 +2,7 @@
 
 pub(crate) mod accel;
 pub(crate) mod bench;
+#[cfg(feature = "manual")]
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod data;
@@ -11,6 +12,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
 pub(crate) mod lm;
+#[cfg(feature = "manual")]
 pub(crate) mod man;
 pub(crate) mod ptq;
 pub(crate) mod report;

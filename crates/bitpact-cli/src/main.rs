@@ -16,7 +16,9 @@ mod tui;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+#[cfg(feature = "manual")]
+use clap::CommandFactory;
+use clap::{Parser, Subcommand};
 
 /// Trains neural networks at 1 to 8 bits with PACT, turns them into integer networks, and runs exactly those integers.
 #[derive(Parser)]
@@ -77,7 +79,9 @@ enum Command {
     Sensitivity(commands::sensitivity::Args),
     Sweep(commands::sweep::Args),
     Reproduce(commands::reproduce::Args),
+    #[cfg(feature = "manual")]
     Completions(commands::completions::Args),
+    #[cfg(feature = "manual")]
     Man(commands::man::Args),
 }
 
@@ -108,7 +112,9 @@ fn main() -> ExitCode {
         Command::Sensitivity(args) => commands::sensitivity::run(args),
         Command::Sweep(args) => commands::sweep::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
+        #[cfg(feature = "manual")]
         Command::Completions(args) => commands::completions::run(args, Cli::command()),
+        #[cfg(feature = "manual")]
         Command::Man(args) => commands::man::run(args, Cli::command()),
     };
     match result {
