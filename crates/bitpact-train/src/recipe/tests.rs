@@ -342,7 +342,7 @@ fn a_folder_has_keys_that_no_other_set_has() {
         (Some(Crop([32, 32])), Some([0.5, 1.0]), Some(Task::Segment))
     );
     for (words, part) in [
-        ("crop = 0", "crop = 0: expected a side"),
+        ("crop = 0", "`crop` = 0: expected a side"),
         ("crop = [1, 2, 3]", "expected a side, or rows and columns"),
         ("crop = \"big\"", "expected a side"),
         ("resize = 0", "expected a whole number, 1 to 65536"),
