@@ -28,7 +28,7 @@ pub struct Series {
     pub name: String,
     /// x and y.
     pub points: Vec<(f64, f64)>,
-    /// Whether a line joins the points of the series.
+    /// True where a line joins the points of the series, false where they stand alone.
     pub line: bool,
 }
 

@@ -13,7 +13,7 @@ pub use engine::{Engine, Output};
 pub use evaluate::evaluate;
 pub use executor::{EngineError, ExecOptions, Executor};
 pub use interpreter::{Interpreter, Sums, Trace};
-pub use predict::{Accuracy, predict, top_k, top_k_hits};
+pub use predict::{Accuracy, predict, softmax, top_k, top_k_hits};
 pub use profile::LayerProfile;
 pub use verify::{
     Difference, FormulaCheck, FormulaDifference, PathCount, Verification, VerifyOptions, check_formula, verify,

@@ -2,7 +2,7 @@
 //! dense targets the examples it does best and worst.
 
 use bitpact_data::{Dataset, TargetKind};
-use bitpact_engine::{Engine, predict};
+use bitpact_engine::{Engine, predict, softmax};
 use bitpact_train::{Metric, example_metrics};
 
 use crate::ReportError;
@@ -156,14 +156,6 @@ impl Predictions {
             self.worst.truncate(shown);
         }
     }
-}
-
-/// Probabilities of the classes.
-fn softmax(logits: &[i64], scale: f64) -> Vec<f64> {
-    let most = logits.iter().copied().max().unwrap_or(0);
-    let weights: Vec<f64> = logits.iter().map(|&logit| ((logit as f64 - most as f64) * scale).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter().map(|weight| weight / sum).collect()
 }
 
 #[cfg(test)]

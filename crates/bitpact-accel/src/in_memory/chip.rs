@@ -217,8 +217,8 @@ impl ChipLayer {
         out
     }
 
-    /// What the sum of a plane's counts holds beside `sum In' s`: matches count the rows that store -1 for each input
-    /// bit.
+    /// The part of the sum of a plane's counts that is not `sum In' s`: matches count the rows that store -1 for each
+    /// input bit.
     fn known(&self, column: usize) -> i64 {
         match self.encoding {
             Encoding::Match => self.minus_rows[column] * ((1 << self.slices.input_bits()) - 1),

@@ -16,8 +16,8 @@ const MOST_ROWS: usize = 64;
 /// Quantiles of the standard normal distribution that reads draw from.
 const QUANTILES: usize = 1 << 12;
 
-/// What a read of `p` driven rows whose bit line carries the high current, and `m` whose bit line carries the low one,
-/// is off by, in counts.
+/// The error of a read, in counts, for `p` driven rows whose bit line carries the high current and `m` whose bit line
+/// carries the low one.
 ///
 /// A column with P high rows and M low rows holds cells whose mean deviations from the nominal current are frozen: `a`
 /// of the high ones and `b` of the low ones, normal with variances `v / P` and `w / M`. A read that drives some of them
@@ -26,7 +26,7 @@ const QUANTILES: usize = 1 << 12;
 /// cells give the same current again. The dummy column of ANDs adds the same with all rows; all columns of a sub-array
 /// see the same of it.
 ///
-/// What it leaves out is that rows differ in how often they are driven, and that patterns that have rows in common have
+/// The table leaves out that rows differ in how often they are driven, and that patterns that have rows in common have
 /// their cells' deviations in common.
 #[derive(Debug, Clone)]
 pub struct CountTable {
@@ -44,7 +44,7 @@ pub struct CountTable {
     quantiles: Vec<f32>,
 }
 
-/// What is frozen of a read of one column.
+/// The deviations of a read of one column that stay the same from read to read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Frozen {
     /// Rows that are high, that are low, and mean deviations of either and of the dummy column's, in counts.
@@ -143,8 +143,8 @@ impl CountTable {
         1.0 - (below(count + 0.5) - below(count - 0.5))
     }
 
-    /// What is frozen of a read of `high` high and `low` low rows; `column` and `dummy` are the keys of the column's
-    /// cells and of those of the dummy column.
+    /// Draws the frozen deviations of a read of `high` high and `low` low rows; `column` and `dummy` are the keys of
+    /// the column's cells and of those of the dummy column.
     fn freeze(&self, high: usize, low: usize, column: Key, dummy: Key) -> Frozen {
         // Matches: every row has a high cell and a low one, and drives one of them.
         let (high, low) = if self.encoding == Encoding::Match { (high + low, high + low) } else { (high, low) };

@@ -58,7 +58,7 @@ impl Slices {
         self.input_bits
     }
 
-    /// Whether plane `plane` stores a cell of high current on the bit line for the weight code `q`.
+    /// Says whether plane `plane` stores a cell of high current on the bit line for the weight code `q`.
     pub fn stored(&self, q: i16, plane: usize) -> bool {
         let (q, most) = (i64::from(q), (1i64 << self.weight_bits) - 1);
         let unsigned = match (self.encoding, self.grid) {

@@ -118,8 +118,8 @@ pub struct Droop {
 }
 
 impl Droop {
-    /// Of cells in the rows `first..first + rows`: `kappa = R / V`, R being what two of them share on average, `driver
-    /// + bit (1 + min(i, j))`.
+    /// Computes the droop of the cells in rows `first..first + rows`: `kappa = R / V`, with R the mean resistance that
+    /// two of them share, `driver + bit (1 + min(i, j))`.
     pub fn new(array: &Array, read_v: f64, first: usize, rows: usize) -> Self {
         let n = rows as f64;
         // Of n^2 pairs, 2 (n - k) - 1 have the k-th row as the nearer one.

@@ -16,8 +16,8 @@ pub(crate) struct Patterns {
 }
 
 impl Patterns {
-    /// Those of the group whose first output channel is `channel`, `chunk_rows` rows together, of windows that lie one
-    /// after the other.
+    /// Collects the patterns of the group whose first output channel is `channel`, `chunk_rows` rows together, from
+    /// windows that lie one after the other.
     pub(crate) fn new(layer: &Layer, channel: usize, chunk_rows: usize, windows: &[i64]) -> Self {
         let first = channel / layer.group_channels * layer.inputs;
         let (pixels, bits) = (windows.len() / layer.window, usize::from(layer.input_bits));

@@ -49,8 +49,8 @@ pub(crate) struct Args {
     /// The file to write; of npy, the folder
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Of onnx-qcdq and onnx-qdq: keep every bias in its convolution, which runtimes then compute in 8-bit integers,
-    /// with the bias rounded
+    /// Keep every bias in its convolution, in onnx-qcdq and onnx-qdq: runtimes then compute it in 8-bit integers, with
+    /// the bias rounded
     #[arg(long)]
     rounded_biases: bool,
     /// Folder to write images, the network's numbers and a script into that compares

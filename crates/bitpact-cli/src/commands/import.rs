@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Height, width and channels of the images, where the file leaves them open
     #[arg(long, value_name = "HxWxC", value_parser = shape)]
     input_shape: Option<Shape>,
-    /// What a pixel means: imagenet, cifar10, half (-1 to 1), unit (0 to 1) or raw255 (0 to 255)
+    /// Meaning of a pixel: imagenet, cifar10, half (-1 to 1), unit (0 to 1) or raw255 (0 to 255)
     #[arg(long, value_name = "NAME", value_parser = Pixels::NAMES, conflicts_with_all = ["mean", "std"])]
     input: Option<String>,
     /// Mean of the pixels divided by 255: one number, or one a channel

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use bitpact::Engine;
 use bitpact::unstable::data::own::Task;
 use bitpact::unstable::data::{DatasetName, ImageShape, PictureError, View, load_picture_as};
-use bitpact::unstable::engine::{ExecOptions, predict, top_k};
+use bitpact::unstable::engine::{ExecOptions, predict, softmax, top_k};
 use bitpact::unstable::train::Recipe;
 use serde_json::{Value, json};
 
@@ -231,14 +231,6 @@ fn top_text(engine: &Engine, logits: &[i64]) -> String {
         vec![format!("  {:>8}", percent(shares[class])), name]
     };
     table(&top_k(logits, SHOWN).into_iter().map(row).collect::<Vec<_>>(), &[1])
-}
-
-/// Probabilities of the classes: for people, who do not need the same bits everywhere.
-fn softmax(logits: &[i64], scale: f64) -> Vec<f64> {
-    let most = logits.iter().copied().max().unwrap_or(0);
-    let weights: Vec<f64> = logits.iter().map(|&logit| ((logit as f64 - most as f64) * scale).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter().map(|weight| weight / sum).collect()
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ fn fetch(agent: &ureq::Agent, info: &SetInfo, file: &Download, mirror: Option<&s
     fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))
 }
 
-/// Whether the file at `path` is to be kept: it is the published one, or another whole one. A damaged one is put aside,
+/// Says whether the file at `path` is kept: it is the published one, or another whole one. A damaged one is put aside,
 /// as it may be the only one there is.
 fn keep(path: &Path, published: Option<&str>) -> Result<bool> {
     let shown = path.display();

@@ -1,4 +1,4 @@
-//! What data of one's own would be read as.
+//! `bitpact data check` of data of one's own: tells what they would be read as.
 
 use std::path::Path;
 
