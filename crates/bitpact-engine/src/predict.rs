@@ -44,8 +44,8 @@ pub fn top_k_hits(logits: &[i64], label: usize) -> (bool, bool) {
     (before < 1, before < 5)
 }
 
-/// Probabilities of the classes of one row of logits, each worth `scale`: `exp(scale z) / sum of exp(scale z)`. They are
-/// for people, and differ in their last bits from machine to machine.
+/// Probabilities of the classes of one row of logits, each worth `scale`: `exp(scale z) / sum of exp(scale z)`. They
+/// are for people, and differ in their last bits from machine to machine.
 pub fn softmax(logits: &[i64], scale: f64) -> Vec<f64> {
     let most = logits.iter().copied().max().unwrap_or(0);
     let weights: Vec<f64> = logits.iter().map(|&logit| ((logit as f64 - most as f64) * scale).exp()).collect();
