@@ -18,7 +18,7 @@ mod tests;
 use crate::Isa;
 use crate::machine::isa::Proof;
 use crate::machine::pool::{Chunked, Pool};
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 
 use layout::{OUTPUTS, Panels};
 
@@ -67,7 +67,7 @@ impl GemvWeights {
     pub const MAX_GROUP: usize = layout::MAX_GROUP;
 
     /// Packs `rows x cols` codes of at most `bits` bits with steps (float16 bits) and zeros of groups of `group`
-    /// inputs, row by row.
+    /// inputs, row by row, into `arena`.
     ///
     /// # Panics
     /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than
@@ -80,9 +80,10 @@ impl GemvWeights {
         codes: &[u8],
         steps: &[u16],
         zeros: Zeros<'_>,
+        arena: &WeightArena,
     ) -> GemvWeights {
         let panels = Panels::new(rows, cols, bits, group, zeros);
-        GemvWeights { panels, data: Weights::from_slice(&panels.pack(codes, steps, zeros)) }
+        GemvWeights { panels, data: arena.keep(&panels.pack(codes, steps, zeros)) }
     }
 
     /// Number of outputs.

@@ -13,7 +13,7 @@ use super::walk::Walk;
 use super::{Builder, Product, ProductSpec};
 use crate::machine::amx::{TileConfig, Tiles};
 use crate::machine::isa::{Amx, Isa};
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 
 /// Bytes of weights from which on a layer may keep them packed, and most pixels of such a layer: two strips.
 const LEAST_PACKED_BYTES: usize = 1 << 17;
@@ -66,10 +66,10 @@ enum Kept {
 impl Kept {
     /// Packs the weights of a layer with so many pixels where they are read seldom enough to be expanded each time, and
     /// so many that they come from beyond the second-level cache.
-    fn new(token: Amx, bytes: &[i8], panel: usize, pixels: usize) -> Kept {
+    fn new(token: Amx, bytes: &[i8], panel: usize, pixels: usize, arena: &WeightArena) -> Kept {
         let is_packed = bytes.len() >= LEAST_PACKED_BYTES && pixels <= MOST_PACKED_PIXELS;
-        let packed = is_packed.then(|| Packed::new(token.avx512(), bytes, panel)).flatten();
-        packed.map_or_else(|| Kept::Bytes(Weights::from_slice(bytes)), Kept::Packed)
+        let packed = is_packed.then(|| Packed::new(token.avx512(), bytes, panel, arena)).flatten();
+        packed.map_or_else(|| Kept::Bytes(arena.keep(bytes)), Kept::Packed)
     }
 
     /// The weights of one block, and where those of the next lie; `None` beyond the last.
@@ -123,7 +123,7 @@ impl Direct {
         let line_tiles = ((walk.height - 1) * (x.row() / x.cs) + walk.width).div_ceil(TILE);
         let is_line = g.stride == 1 && line_tiles <= walk.height * walk.width.div_ceil(TILE);
         let gap = is_line.then(|| x.row() / x.cs - walk.width);
-        let weights = Kept::new(token, &weights, pieces.len() * depth * block, walk.height * walk.width);
+        let weights = Kept::new(token, &weights, pieces.len() * depth * block, walk.height * walk.width, spec.arena);
         Some(Self { token, walk, block, depth, pieces, step: x.cs * g.stride, gap, weights })
     }
 

@@ -64,7 +64,7 @@ impl<D: Instructions> Direct<D> {
                 return None;
             }
         }
-        packer.pays().then(|| Self { dot, walk: Walk::new(spec), block, panels: packer.finish() })
+        packer.pays().then(|| Self { dot, walk: Walk::new(spec), block, panels: packer.finish(spec.arena) })
     }
 }
 

@@ -39,6 +39,7 @@ use std::ops::Range;
 use crate::machine::ConvGeometry;
 use crate::machine::isa::Isa;
 use crate::machine::layout::Layout;
+use crate::machine::weights::WeightArena;
 
 /// Everything a kernel may specialize on.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,8 @@ pub struct ProductSpec<'a> {
     pub groups: usize,
     /// Weight codes, OIHW with `I = cin / groups`.
     pub codes: &'a [i16],
+    /// Memory for the packed weights of the network.
+    pub arena: &'a WeightArena,
 }
 
 impl ProductSpec<'_> {
