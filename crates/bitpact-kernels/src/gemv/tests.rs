@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::layout::{Panels, get};
-use super::reference::half_to_float;
+use super::scalar_panel::half_to_float;
 use super::*;
 
 /// A stream of numbers.

@@ -1,4 +1,4 @@
-//! Direct products on AMX tiles: 16 pixels times 64 codes of each with 64 weights of 16 channels an instruction.
+//! TileProduct products on AMX tiles: 16 pixels times 64 codes of each with 64 weights of 16 channels an instruction.
 //!
 //! The rows of a window are runs of consecutive codes, channels beyond the last included. Each run is cut into pieces
 //! of `depth` codes; the rows of a tile are the same piece of 16 pixels. Where the stride is 1 a strip is one line of
@@ -33,13 +33,13 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     let token = Amx::detect().filter(|_| isa == Isa::Amx)?;
     let is_bytes = spec.codes.iter().all(|&q| i8::try_from(q).is_ok());
     (is_bytes && spec.groups == 1).then(|| -> Builder<'a> {
-        Box::new(move || Direct::new(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
+        Box::new(move || TileProduct::new(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
     })
 }
 
 /// A product on tiles.
 #[derive(Debug)]
-struct Direct {
+struct TileProduct {
     token: Amx,
     walk: Walk,
     /// Channels of a block, 16 or 32.
@@ -89,7 +89,7 @@ impl Kept {
     }
 }
 
-impl Direct {
+impl TileProduct {
     /// Packs the weights; `None` where a tile would reach beyond x.
     fn new(token: Amx, spec: &ProductSpec<'_>) -> Option<Self> {
         let (g, x) = (&spec.geometry, &spec.x);
@@ -341,7 +341,7 @@ tiles!(
     ["tilestored [{c0} + {cs}], tmm0"]
 );
 
-impl Product for Direct {
+impl Product for TileProduct {
     fn name(&self) -> String {
         let packed = match &self.weights {
             Kept::Bytes(_) => String::new(),

@@ -2,7 +2,7 @@
 
 use bitpact_core::rng::Key;
 
-use super::reference::Reference;
+use super::scalar::ScalarProduct;
 use super::{Product, ProductSpec, candidates};
 use crate::machine::ConvGeometry;
 use crate::machine::layout::Layout;
@@ -76,7 +76,7 @@ fn check_layout(
         kernel.accumulate(&x, &mut scratch, rows, channels, &mut acc);
         acc.chunks(pitch * n).flat_map(|row| row[..cols * n].to_vec()).collect::<Vec<_>>()
     };
-    let reference = Reference::new(&spec);
+    let reference = ScalarProduct::new(&spec);
     for isa in crate::testing::paths() {
         for kernel in candidates(isa, &spec) {
             let what = format!("{} on {geometry:?}, {groups} groups, {size:?}, x_max {x_max}, {kind:?}", kernel.name());

@@ -375,7 +375,7 @@ impl<S: Shuffle> Product for Lookup<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reference::Reference;
+    use super::super::scalar::ScalarProduct;
     use super::*;
     use crate::machine::ConvGeometry;
     use crate::machine::weights::WeightArena;
@@ -405,7 +405,7 @@ mod tests {
                 kernel.accumulate(&x, &mut scratch, 0..6, 0..128, &mut acc);
                 acc
             };
-            let expected = sums(&Reference::new(&spec));
+            let expected = sums(&ScalarProduct::new(&spec));
             let small = Lookup::new(Sixteen(token), digits, &spec).expect("tables of 16");
             assert!(sums(&small) == expected, "{levels} levels, {cin} channels, codes to {x_max}");
             if let Some(vbmi) = vbmi(token, digits, x_max as u8) {
