@@ -45,12 +45,13 @@ fn main() {
             let pack = best(|| conv.pack(black_box(&tap_major), &mut packed));
             line("training", pack, best(|| conv.run(black_box(&pixels), &packed, &init, &mut out)));
 
-            // A network's memory is taken once, so one arena serves all rounds of a candidate.
             for rank in 0..4 {
                 let arena = WeightArena::new();
                 let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups: 1, codes: &codes, arena: &arena };
+                // Its memory keeps the arena's alive, so that packing does not take it from the system.
                 let Some(kernel) = candidates(isa, &spec).nth(rank) else { break };
-                let before = best_of(rank, isa, &spec);
+                let until = |rank: usize| best(|| drop(black_box(candidates(isa, &spec).nth(rank))));
+                let pack = until(rank) - if rank > 0 { until(rank - 1) } else { 0.0 };
                 let step = (kernel.strip_pixels() / w).clamp(1, h).next_multiple_of(kernel.row_step());
                 let pixels_of = |rows: usize| rows * (w + kernel.row_gap()) - kernel.row_gap();
                 let mut acc = vec![0; pixels_of(step) * kernel.block()];
@@ -66,16 +67,10 @@ fn main() {
                         }
                     }
                 });
-                line(&kernel.name(), before, run);
+                line(&kernel.name(), pack.max(0.0), run);
             }
         }
     }
-}
-
-/// Microseconds to build the candidate of a rank, with those before it left out.
-fn best_of(rank: usize, isa: Isa, spec: &ProductSpec<'_>) -> f64 {
-    let until = |rank: usize| best(|| drop(black_box(candidates(isa, spec).nth(rank))));
-    until(rank) - if rank > 0 { until(rank - 1) } else { 0.0 }
 }
 
 /// Microseconds, the best of several rounds.
