@@ -65,7 +65,7 @@ fn signed_codes_by_hand() {
     let sym = ActQuant::PactSym;
     assert_eq!((sym.q_max(bits), sym.zero_code(bits)), (3, 3));
     let (inverse, q_max) = (sym.inverse_scale(6.0, bits), sym.q_max(bits) as f32);
-    assert_eq!((inverse, sym.step(6.0, bits)), (0.5, 2.0));
+    assert_eq!((inverse, sym.scale(6.0, bits)), (0.5, 2.0));
     // Ties go to the even code, on both sides of zero.
     let table = [(-9.0, -3), (-6.0, -3), (-5.1, -3), (-5.0, -2), (-3.0, -2), (-1.1, -1), (-1.0, 0), (0.0, 0)];
     for (x, q) in table {
