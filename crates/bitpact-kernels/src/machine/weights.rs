@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::machine::layout::Plain;
 
 /// A huge page; Miri, which has none, takes a thousand times as long.
-const PAGE: usize = if cfg!(miri) { 4 << 10 } else { 2 << 20 };
+const PAGE: usize = if cfg!(miri) { 512 } else { 2 << 20 };
 
 /// Bytes of a chunk: most networks need one. What is not written to takes no memory.
 const CHUNK: usize = 32 * PAGE;
