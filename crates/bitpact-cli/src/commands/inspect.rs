@@ -16,7 +16,7 @@ use crate::out::print;
 /// Shows a network: its graph, and layer by layer shapes, bits, clip values, cost, ranges and use of levels
 #[derive(clap::Args)]
 #[command(after_help = "\
-Columns: step is the real value of one step of the output codes and alpha that of their whole range, the
+Columns: scale is the real value of one output code and alpha that of the whole range of codes, the
 clip value (twice that where the activation is signed); alpha min is the least of a channel where channels
 have clip values of their own. acc is the range of the products' sums over all images, proved from the
 weight codes, and the bits it takes. w levels counts the weight codes that occur.
@@ -55,7 +55,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let (head, drawing, layers) = match &loaded.network {
         Network::Integer { model, worst_error, checkpoint } => {
             let mut head = integer_head(&loaded, model);
-            head.extend(worst_error.map(|worst| ("worst step error", json!(worst))));
+            head.extend(worst_error.map(|worst| ("worst error", json!(worst))));
             head.extend(checkpoint.iter().flat_map(|checkpoint| training_head(checkpoint)));
             (head, Drawing::of_integers(model), Layers::of_integers(model, &statistics)?)
         }

@@ -56,7 +56,7 @@ const COST: [Column; 10] = [
     ("act_bits", "a bits", Unit::Plain),
     ("alpha", "alpha", Unit::Real),
     ("alpha_min", "alpha min", Unit::Real),
-    ("step", "step", Unit::Real),
+    ("scale", "scale", Unit::Real),
     ("macs", "macs", Unit::Count),
     ("bytes", "bytes", Unit::Bytes),
     ("inputs", "", Unit::Plain),
@@ -255,7 +255,7 @@ fn act_row(
     set("act_bits", json!(code_bits(layer)));
     set("alpha", json!(f64::from(layer.hi) * layer.scale));
     set("alpha_min", least_alpha(layer, &sum.requant));
-    set("step", json!(layer.scale));
+    set("scale", json!(layer.scale));
     set("acc_min", json!(least));
     set("acc_max", json!(most));
     set("acc_bits", json!(signed_bits(least, most)));
