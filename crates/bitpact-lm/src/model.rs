@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitpact_kernels::gemv::{GemvInputs, GemvWeights, Zeros};
-use bitpact_kernels::{Isa, Pool, begin_network};
+use bitpact_kernels::{Isa, Pool, WeightArena};
 use bitpact_ptq::{Matrix, Quantized};
 
 use crate::{Config, LmError};
@@ -34,11 +34,11 @@ impl PartialEq for Packed {
 }
 
 impl Packed {
-    /// Packs codes for the path `isa`. Codes of 5 to 7 bits take 8.
+    /// Packs codes for the path `isa` into `arena`. Codes of 5 to 7 bits take 8.
     ///
     /// # Errors
     /// [`LmError::Unsupported`] for groups beyond what the kernels sum.
-    pub fn new(codes: &Quantized, isa: Isa) -> Result<Packed, LmError> {
+    pub fn new(codes: &Quantized, isa: Isa, arena: &WeightArena) -> Result<Packed, LmError> {
         let (grid, rows, cols) = (codes.grid(), codes.rows(), codes.cols());
         let bits = match grid.width().stored_bits() {
             bits @ 2..=4 => usize::from(bits),
@@ -52,7 +52,7 @@ impl Packed {
         let steps: Vec<u16> = codes.params().iter().map(|p| p.step.to_bits()).collect();
         let zeros: Vec<u8> = codes.params().iter().map(|p| p.zero).collect();
         let zeros = if grid.symmetric() { Zeros::All(grid.width().middle()) } else { Zeros::Each(&zeros) };
-        let weights = Arc::new(GemvWeights::pack(rows, cols, bits, group, codes.codes(), &steps, zeros));
+        let weights = Arc::new(GemvWeights::pack(rows, cols, bits, group, codes.codes(), &steps, zeros, arena));
         Ok(Packed { weights, isa })
     }
 
@@ -101,13 +101,13 @@ impl Weights {
         }
     }
 
-    /// Codes packed for the kernels; floats as they are.
+    /// Codes packed for the kernels into `arena`; floats as they are.
     ///
     /// # Errors
     /// Those of [`Packed::new`].
-    pub fn packed(&self, isa: Isa) -> Result<Weights, LmError> {
+    pub fn packed(&self, isa: Isa, arena: &WeightArena) -> Result<Weights, LmError> {
         match self {
-            Weights::Codes(q) => Packed::new(q, isa).map(Weights::Packed),
+            Weights::Codes(q) => Packed::new(q, isa, arena).map(Weights::Packed),
             other => Ok(other.clone()),
         }
     }
@@ -246,13 +246,13 @@ impl Layer {
         &mut self.parts[part as usize]
     }
 
-    /// The same with codes packed for the kernels.
+    /// The layer with its codes packed for the kernels into `arena`.
     ///
     /// # Errors
     /// Those of [`Packed::new`].
-    pub fn packed(mut self, isa: Isa) -> Result<Layer, LmError> {
+    pub fn packed(mut self, isa: Isa, arena: &WeightArena) -> Result<Layer, LmError> {
         for linear in &mut self.parts {
-            linear.weights = linear.weights.packed(isa)?;
+            linear.weights = linear.weights.packed(isa, arena)?;
         }
         Ok(self)
     }
@@ -340,11 +340,12 @@ impl Model {
 /// # Errors
 /// Those of the source and of [`Packed::new`].
 pub fn load_packed(source: &dyn Source, isa: Isa) -> Result<Model, LmError> {
-    begin_network();
+    let arena = WeightArena::new();
     let config = source.config().clone();
-    let layers = (0..config.layers).map(|i| source.layer(i)?.packed(isa)).collect::<Result<_, _>>()?;
+    let layers = (0..config.layers).map(|i| source.layer(i)?.packed(isa, &arena)).collect::<Result<_, _>>()?;
     let mut outer = source.outer()?;
-    outer.head = Some(outer.head().packed(isa)?).filter(|head| matches!(head, Weights::Packed(_))).or(outer.head);
+    outer.head =
+        Some(outer.head().packed(isa, &arena)?).filter(|head| matches!(head, Weights::Packed(_))).or(outer.head);
     Ok(Model { config, outer, layers })
 }
 

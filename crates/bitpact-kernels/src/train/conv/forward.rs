@@ -2,7 +2,7 @@
 
 use super::filters::Filters;
 use super::sweep::Sweep;
-use super::{ConvGeometry, LANES, reference};
+use super::{ConvGeometry, LANES, scalar_sweep};
 use crate::machine::isa::{Isa, Proof};
 use crate::machine::layout::Layout;
 
@@ -68,6 +68,6 @@ pub(super) fn run(proof: Proof, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mu
         Proof::Avx2(token) => super::avx2::sweep_f32(token, sweep, x, packed, y, accumulate),
         #[cfg(target_arch = "x86_64")]
         Proof::Avx512(token) => super::avx512::sweep_f32(token, sweep, x, packed, y, accumulate),
-        _ => reference::sweep_f32(sweep, x, packed, y, accumulate),
+        _ => scalar_sweep::sweep_f32(sweep, x, packed, y, accumulate),
     }
 }

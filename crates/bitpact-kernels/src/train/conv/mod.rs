@@ -14,6 +14,10 @@
 //! chain of multiply-adds over taps (row by row), then input channels; the weight gradient's over pixels.
 
 #[cfg(target_arch = "x86_64")]
+mod amx_sweep;
+#[cfg(target_arch = "x86_64")]
+mod amx_tiles;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -30,13 +34,9 @@ mod int_sweep;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
-mod reference;
 pub mod rounded;
+mod scalar_sweep;
 pub(crate) mod sweep;
-#[cfg(target_arch = "x86_64")]
-mod tile_sweep;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 mod weight_grad;
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ impl<D: Instructions> Winograd<D, Two, { two::POSITIONS }> {
         }
         constants.extend(vec![0; 4 * block]);
         let form = Two { simd, elements: Elements::Bytes { offset: offset as u8 } };
-        Self::new(dot, form, block, Kept::Panels(packer.finish()), &constants, spec)
+        Self::new(dot, form, block, Kept::Panels(packer.finish(spec.arena)), &constants, spec)
     }
 }
 
@@ -251,7 +251,7 @@ impl<D: Instructions, F: Form<N>, const N: usize> Winograd<D, F, N> {
             }
         }
         let constants = vec![0; F::TILE * F::TILE * block];
-        Self::new(dot, form, block, Kept::Panels(packer.finish()), &constants, spec)
+        Self::new(dot, form, block, Kept::Panels(packer.finish(spec.arena)), &constants, spec)
     }
 }
 
