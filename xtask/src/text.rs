@@ -13,7 +13,7 @@ const MOST_PACKAGES: usize = 110;
 const MOST_COLUMNS: usize = 120;
 
 /// Tracked files whose names match, with their text.
-fn files(pattern: &str) -> Vec<(String, String)> {
+pub(crate) fn files(pattern: &str) -> Vec<(String, String)> {
     let output = Command::new("git").args(["ls-files", pattern]).output().expect("git lists the source files");
     assert!(output.status.success(), "git ls-files {pattern}");
     let names = String::from_utf8_lossy(&output.stdout).into_owned();

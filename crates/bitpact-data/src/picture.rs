@@ -52,15 +52,15 @@ pub enum PictureError {
     /// The file cannot be read.
     #[error("{}: cannot read: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// The file or the picture is too large.
     #[error("{}: {what}", path.display())]
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is too large, and the limit.
         what: String,
@@ -68,13 +68,13 @@ pub enum PictureError {
     /// The file is not a picture of a known kind.
     #[error("{}: not a PNG, JPEG, WebP, BMP or TIFF file", path.display())]
     Kind {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// This build has no reader of the file's kind: the feature of that name was left out.
     #[error("{}: a {kind} file, which this program reads only if built with the feature `{}`", path.display(), kind.to_lowercase())]
     LeftOut {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Kind of the file: `TIFF` or `WebP`.
         kind: &'static str,
@@ -82,7 +82,7 @@ pub enum PictureError {
     /// The file is damaged.
     #[error("{}: damaged {kind} file: {what}", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Kind of the file, such as `PNG`.
         kind: &'static str,

@@ -11,7 +11,7 @@ use crate::{Config, LmError};
 /// The weights of a matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Weights {
-    /// Float32.
+    /// Weights in float32.
     Float(Matrix),
     /// Codes; products use the weights they mean, in float32.
     Codes(Quantized),
@@ -27,7 +27,7 @@ pub struct Packed {
 }
 
 impl PartialEq for Packed {
-    /// Whether both are the same piece of memory.
+    /// Tells whether both are the same piece of memory.
     fn eq(&self, other: &Packed) -> bool {
         Arc::ptr_eq(&self.weights, &other.weights)
     }
@@ -147,12 +147,12 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Without bias.
+    /// A linear map without bias.
     pub fn float(weights: Matrix) -> Linear {
         Linear { weights: Weights::Float(weights), bias: None }
     }
 
-    /// The same with float32 weights, those that codes mean.
+    /// A copy with float32 weights, those that the codes mean.
     pub fn dequantized(&self) -> Linear {
         Linear { weights: Weights::Float(self.weights.to_float()), bias: self.bias.clone() }
     }
@@ -175,24 +175,24 @@ impl Linear {
 /// The matrices of a layer, in the order of files and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// Queries.
+    /// The matrix that gives queries.
     Q,
-    /// Keys.
+    /// The matrix that gives keys.
     K,
-    /// Values.
+    /// The matrix that gives values.
     V,
-    /// Output of attention.
+    /// The matrix that takes the output of attention.
     O,
     /// Gate of the feed-forward block.
     Gate,
-    /// Its other input.
+    /// The matrix whose output multiplies the gate's, in the feed-forward block.
     Up,
-    /// Its output.
+    /// The matrix from the feed-forward block to the hidden state.
     Down,
 }
 
 impl Part {
-    /// All of them.
+    /// All matrices of a layer, in the order of the file.
     pub const ALL: [Part; 7] = [Part::Q, Part::K, Part::V, Part::O, Part::Gate, Part::Up, Part::Down];
 
     /// The name in Hugging Face files.
@@ -257,13 +257,13 @@ impl Layer {
         Ok(self)
     }
 
-    /// The same with float32 weights.
+    /// A copy of the layer with float32 weights.
     pub fn dequantized(&self) -> Layer {
         Layer { parts: self.parts.each_ref().map(Linear::dequantized), ..self.clone() }
     }
 }
 
-/// What is not in a layer.
+/// The parts of a model outside its layers: embedding, last norm and output matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outer {
     /// A row a token.
@@ -284,7 +284,7 @@ impl Outer {
 /// A network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// Its shape.
+    /// Shape of the model.
     pub config: Config,
     /// Embedding, last norm, output matrix.
     pub outer: Outer,
@@ -297,7 +297,7 @@ pub trait Source {
     /// The shape, checked.
     fn config(&self) -> &Config;
 
-    /// What is not in a layer.
+    /// The parts of a model outside its layers: embedding, last norm and output matrix.
     ///
     /// # Errors
     /// Where the file cannot be read or lacks something.
@@ -309,7 +309,7 @@ pub trait Source {
     /// Where the file cannot be read or lacks something.
     fn layer(&self, index: usize) -> Result<Layer, LmError>;
 
-    /// All of it.
+    /// Reads the whole model.
     ///
     /// # Errors
     /// Where the file cannot be read or lacks something.
@@ -321,7 +321,7 @@ pub trait Source {
 }
 
 impl Model {
-    /// The same with float32 weights, those that codes mean.
+    /// A copy with float32 weights, those that the codes mean.
     pub fn dequantized(&self) -> Model {
         let float = |w: &Weights| Weights::Float(w.to_float());
         let outer = Outer {

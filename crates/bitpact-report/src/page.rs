@@ -36,7 +36,7 @@ pub struct Subject {
     pub network: Option<Network>,
 }
 
-/// What was computed from a checkpoint.
+/// Everything that was computed from a run's checkpoint.
 pub struct Network {
     /// The integer network; `None` of a float network.
     pub integers: Option<IntegerModel>,

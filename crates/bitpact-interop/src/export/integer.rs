@@ -313,7 +313,7 @@ impl Integers<'_> {
         (self.w.node("Concat", &channels, base, &[("axis", Parameter::Int(1))]), largest)
     }
 
-    /// Whether the operator's own padding, which is 0, is that of the product.
+    /// Tells whether the operator's own padding, which is 0, is that of the product.
     fn pads_itself(&self, product: &IntegerProduct) -> bool {
         let is_zero = match product.input {
             0 => self.model.input.zero_point.iter().all(|&zero| zero == 0),

@@ -28,8 +28,8 @@ enum Kept {
 }
 
 impl Linear {
-    /// Plans a layer of `inputs` inputs, each in `0..=x_max`, its weights in `arena`; `None` where an input needs more than 15 bits or a sum,
-    /// partial ones included, more than 32.
+    /// Plans a layer of `inputs` inputs, each in `0..=x_max`, its weights in `arena`; `None` where an input needs more
+    /// than 15 bits or a sum, partial ones included, more than 32.
     ///
     /// # Panics
     /// If the codes are no whole rows, or the machine lacks `isa`.

@@ -99,12 +99,12 @@ impl ProductSpec<'_> {
         }
     }
 
-    /// Whether all sums, partial ones included, fit 32 bits.
+    /// Tells whether all sums, partial ones included, fit 32 bits.
     fn fits_i32(&self) -> bool {
         self.fits_i32_times(1)
     }
 
-    /// Whether `factor` times any sum, partial ones included, fits 32 bits.
+    /// Tells whether `factor` times any sum, partial ones included, fits 32 bits.
     fn fits_i32_times(&self, factor: i64) -> bool {
         (0..self.geometry.cout).all(|o| {
             let (lo, hi) = bitpact_core::requant::accumulator_range(self.channel(o), 0, self.x_max.into());

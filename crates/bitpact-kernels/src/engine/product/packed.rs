@@ -24,7 +24,8 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Packs panels of `panel` bytes into `arena`; `None` where they have more than sixteen levels or do not fill registers.
+    /// Packs panels of `panel` bytes into `arena`; `None` where they have more than sixteen levels or do not fill
+    /// registers.
     pub(super) fn new(simd: Avx512, weights: &[i8], panel: usize, arena: &WeightArena) -> Option<Packed> {
         let mut seen = [false; 256];
         weights.iter().for_each(|&w| seen[usize::from(w as u8)] = true);

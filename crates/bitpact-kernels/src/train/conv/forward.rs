@@ -38,7 +38,7 @@ impl ConvF32 {
         pack(&self.sweep, self.geometry.kw, out, &Filters::forward(&self.geometry, weights));
     }
 
-    /// y = conv(x, w): writes the interior pixels of y, all `cs` channels of each (zeros beyond `cout`).
+    /// Computes y = conv(x, w) and writes the interior pixels of y, all `cs` channels of each (zeros beyond `cout`).
     ///
     /// # Panics
     /// If a length is wrong.

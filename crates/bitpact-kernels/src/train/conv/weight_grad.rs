@@ -37,7 +37,7 @@ impl ConvWeightGradF32 {
         self.sweep.y_channels() / LANES
     }
 
-    /// partial += the weight gradient of one image.
+    /// Adds to `partial` the weight gradient of one image.
     ///
     /// # Panics
     /// If a length is wrong.
@@ -46,7 +46,7 @@ impl ConvWeightGradF32 {
         self.run_blocks(1, x, dy, 0..self.blocks(), partial);
     }
 
-    /// partial += the weight gradient of images at equal distances, those of
+    /// Adds to `partial` the weight gradient of images at equal distances, those of
     /// [`image_distance`](crate::machine::layout::image_distance) at best; `partial` holds the blocks `blocks`.
     ///
     /// # Panics

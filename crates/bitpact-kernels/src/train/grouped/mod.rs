@@ -1,8 +1,8 @@
 //! Convolutions with groups over one image: the interface of [`conv`](crate::train::conv) for any number of groups.
 //!
 //! Weights are OIHW with `I = cin / groups`; outputs of group g see the inputs of group g only. One group runs on the
-//! kernels of [`conv`](crate::train::conv) as it is, depthwise convolutions on those of `channel_conv`, all others group
-//! by group on the former, over copies of the channels of a group.
+//! kernels of [`conv`](crate::train::conv) as it is, depthwise convolutions on those of `channel_conv`, all others
+//! group by group on the former, over copies of the channels of a group.
 
 mod slices;
 #[cfg(test)]

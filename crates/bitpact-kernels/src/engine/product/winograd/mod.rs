@@ -58,7 +58,7 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>) -> bool {
     }
 }
 
-/// Whether transformed weights of F(4x4) are too many to be kept.
+/// Tells whether transformed weights of F(4x4) are too many to be kept.
 fn keeps_windows(spec: &ProductSpec<'_>) -> bool {
     2 * four::POSITIONS * spec.geometry.cin * spec.geometry.cout > MOST_BYTES_FOUR
 }

@@ -136,8 +136,8 @@ impl RoundedInputGrad {
         }
     }
 
-    /// dq = (or, to `accumulate`, +=) scale * conv_transpose(dz, k): writes the interior pixels of dq, all `cs`
-    /// channels of each. In bfloat16, `scale` must be 1: it belongs into dz.
+    /// Computes dq = (or, to `accumulate`, +=) scale * conv_transpose(dz, k) and writes the interior pixels of dq, all
+    /// `cs` channels of each. In bfloat16, `scale` must be 1: it belongs into dz.
     ///
     /// # Panics
     /// If a length is wrong, or the scratch memory was not reserved.

@@ -140,7 +140,7 @@ impl RoundedWeightGrad {
         self.rearrange_image(x, zero, dz, image);
     }
 
-    /// The same to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
+    /// Rearranges one image to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
     ///
     /// # Panics
     /// If a length is wrong.
@@ -151,8 +151,8 @@ impl RoundedWeightGrad {
         self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
     }
 
-    /// As [`RoundedWeightGrad::rearrange`], of real numbers in place of codes, which are rounded half to even to
-    /// bfloat16.
+    /// Rearranges as [`RoundedWeightGrad::rearrange`], but real numbers in place of codes, which are rounded half to
+    /// even to bfloat16.
     ///
     /// # Panics
     /// If a length is wrong, `slot` is not below the group's size, the scratch memory was not reserved, or the format
@@ -167,7 +167,7 @@ impl RoundedWeightGrad {
         self.rearrange_real_image(x, dz, image);
     }
 
-    /// The same to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
+    /// Rearranges one image to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
     ///
     /// # Panics
     /// If a length is wrong, or the format is another.
@@ -179,7 +179,7 @@ impl RoundedWeightGrad {
         self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
     }
 
-    /// partial += the weight gradient of the first `images` images that were rearranged into `scratch`.
+    /// Adds to `partial` the weight gradient of the first `images` images that were rearranged into `scratch`.
     ///
     /// # Panics
     /// If a length is wrong, there are more images than in a group, or the scratch memory was not reserved.
@@ -191,8 +191,8 @@ impl RoundedWeightGrad {
         self.sum(images, zero, rearranged, 0..self.blocks, partial, sums);
     }
 
-    /// partial += the weight gradient of `images` images, `rearranged` one after the other; `partial` holds the blocks
-    /// `blocks`.
+    /// Adds to `partial` the weight gradient of `images` images, `rearranged` one after the other; `partial` holds the
+    /// blocks `blocks`.
     ///
     /// # Panics
     /// If a length is wrong, there are no such blocks, or the scratch memory was not reserved.
