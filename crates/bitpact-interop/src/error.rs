@@ -15,6 +15,16 @@ pub enum InteropError {
         /// Place, what stands there and what was expected.
         what: String,
     },
+    /// A file that bitpact exported and something changed since.
+    #[error("{}: is not as bitpact wrote it: {place} is another{version}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The first place that is another.
+        place: String,
+        /// What is known of versions, in brackets, where the file was written by another one; else nothing.
+        version: String,
+    },
     /// Tensors or a description that make no model.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_train::{EpochRecord, Metric};
+use bitpact_train::{EpochRecord, Metric, WarningKind};
 use serde::Serialize;
 
 use super::{Subject, Table, bytes, number};
@@ -150,27 +150,38 @@ pub(super) fn facts(subject: &Subject) -> Vec<(String, String)> {
     facts
 }
 
-/// A warning of a run, as the terminal says it.
+/// A warning of a run, as the terminal says it, with those of the same kind about other layers.
 #[derive(Serialize)]
 pub(super) struct Told {
     run: String,
+    #[serde(skip)]
+    kind: WarningKind,
     epoch: u32,
     layer: String,
     message: String,
+    more: Vec<String>,
 }
 
+/// The warnings of all runs, those of a kind and a run together.
 pub(super) fn warnings(runs: &[(&str, &Run)]) -> Vec<Told> {
-    let of = |(name, run): &(&str, &Run)| {
-        let name = (*name).to_owned();
-        let told = |w: &bitpact_train::WarningRecord| Told {
-            run: name.clone(),
-            epoch: w.epoch,
-            layer: w.layer.clone(),
-            message: w.message.clone(),
-        };
-        run.records.warnings.iter().map(told).collect::<Vec<_>>()
-    };
-    runs.iter().flat_map(of).collect()
+    let mut told: Vec<Told> = Vec::new();
+    for (name, run) in runs {
+        for warning in &run.records.warnings {
+            let same = |told: &&mut Told| told.run == *name && told.kind == warning.warning;
+            match told.iter_mut().find(same) {
+                Some(first) => first.more.push(format!("epoch {}: {}", warning.epoch, warning.message)),
+                None => told.push(Told {
+                    run: (*name).to_owned(),
+                    kind: warning.warning,
+                    epoch: warning.epoch,
+                    layer: warning.layer.clone(),
+                    message: warning.message.clone(),
+                    more: Vec::new(),
+                }),
+            }
+        }
+    }
+    told
 }
 
 /// What could not be read.
