@@ -192,6 +192,26 @@ pub(super) fn faults(runs: &[(&str, &Run)]) -> Vec<(String, String)> {
     runs.iter().flat_map(of).collect()
 }
 
+/// What the page of a sweep says first: the smallest and the largest network on the front.
+pub(super) fn family_lead(family: &Family) -> Option<String> {
+    let told = |bits: &str, bytes_of: u64, mean: f64| {
+        let value = if family.is_fraction() { format!("{:.2} %", 100.0 * mean) } else { format!("{mean:.4}") };
+        format!("{bits} reaches {value} in {}", bytes(bytes_of))
+    };
+    let mut on: Vec<(u64, String)> = Vec::new();
+    for member in family.members.iter().filter(|member| family.is_on_front(member)) {
+        let bytes = member.bytes?;
+        on.push((bytes, told(&member.bits, bytes, member.mean()?)));
+    }
+    on.sort();
+    let metric = &family.metric;
+    match &on[..] {
+        [] => None,
+        [(_, only)] => Some(format!("{only}, and no other width is as good ({metric} of the integers).")),
+        [(_, least), .., (_, most)] => Some(format!("{least}, {most} ({metric} of the integers, means over seeds).")),
+    }
+}
+
 /// A family of runs, a row a width.
 pub(super) fn family(family: &Family) -> Table {
     let mut rows = family.table();
