@@ -4,13 +4,13 @@ enum { BP_PRODUCT, BP_DEPTHWISE, BP_WIDE, BP_VIEW, BP_MULTIPLY };
 
 /* A term: its value times the multiplier of the channel. */
 typedef struct {
-    uint32_t kind;
+    uint8_t kind;
+    uint8_t is_one_pixel; /* b stands for every pixel */
+    uint8_t mul_step;     /* 1, or 0 with one multiplier for all channels */
+    uint8_t zeros[2];
+    const int32_t *mul;
     const bp_product *product;
     const bp_view *a, *b;
-    int32_t zeros[2];
-    uint32_t is_one_pixel; /* b stands for every pixel */
-    const int32_t *mul;    /* of each channel, or one */
-    uint32_t mul_step;     /* 1, or 0 */
 } bp_term;
 
 /* A view that is added after the shift. */
@@ -25,20 +25,19 @@ enum { BP_CODES, BP_TABLE, BP_VALUES, BP_WORDS, BP_LONG_WORDS };
 typedef struct {
     const bp_tensor *to;
     const bp_term *terms;
-    uint32_t n_terms;
     const bp_added *added;
-    uint32_t n_added;
     const int32_t *add; /* constant of each channel, or one; of 64 bits, its low and its high word */
-    uint32_t add_step;  /* 1; 2 with 64 bits; 0 of one */
-    uint32_t is_long;   /* constants have 64 bits */
-    uint32_t shift;
-    uint32_t end;
-    uint32_t is_far; /* the quotient may need more than 32 bits before it is clamped */
-    int32_t lo, hi;
     const uint8_t *bounds; /* lo and hi of each channel */
     const uint8_t *tables;
-    uint32_t table_step; /* bytes from the table of a channel to the next */
-    uint32_t channels;   /* that are computed at once: 2, or 1 where groups have an odd number */
+    int32_t lo, hi;
+    uint16_t table_step; /* bytes from the table of a channel to the next */
+    uint8_t n_terms, n_added;
+    uint8_t add_step; /* 1; 2 with 64 bits; 0 of one */
+    uint8_t is_long;  /* constants have 64 bits */
+    uint8_t shift;
+    uint8_t end;
+    uint8_t is_far;   /* the quotient may need more than 32 bits before it is clamped */
+    uint8_t channels; /* that are computed at once: 2, or 1 where groups have an odd number */
 } bp_sum;
 
 /* What is added after the shift, for channel c of pixel p. */
