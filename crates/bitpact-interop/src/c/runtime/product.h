@@ -211,6 +211,36 @@ BP_INLINE void bp_product_at(const bp_run *run, const bp_product *p, uint32_t c,
     }
 }
 
+/* The same of a product whose weights are one plane: scale * values + offset * sums. */
+BP_INLINE void bp_plane_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, const int32_t sums[2],
+                           int32_t values[4])
+{
+    const uint8_t *u = p->weights + (size_t)c * p->row, *v = p->weights + (size_t)d * p->row;
+    const uint32_t bits = p->planes[0];
+    const bp_code *a = bp_column(run, p, 0, 0), *b = bp_column(run, p, 0, 1);
+    if (bits == 4) {
+        bp_dot(u, v, a, b, p->k, 4, values);
+    } else if (bits == 2) {
+        bp_dot(u, v, a, b, p->k, 2, values);
+    } else if (bits == 8) {
+        const int32_t s0 = bp_correct(sums[0]), s1 = bp_correct(sums[1]);
+        bp_dot(u, v, a, b, p->k, 8, values);
+        values[0] += s0;
+        values[1] += s1;
+        values[2] += s0;
+        values[3] += s1;
+    } else {
+        bp_dot(u, v, a, b, p->k, 1, values);
+    }
+    if (p->offset != 0) {
+        const int32_t s0 = p->offset * sums[0], s1 = p->offset * sums[1], scale = p->scale;
+        values[0] = values[0] * scale + s0;
+        values[1] = values[1] * scale + s1;
+        values[2] = values[2] * scale + s0;
+        values[3] = values[3] * scale + s1;
+    }
+}
+
 /* Pixels under the window of a product by channel, [pixel][tap]. */
 BP_FUNCTION void bp_gather_taps(const bp_run *run, const bp_product *p, const uint32_t at[4])
 {
