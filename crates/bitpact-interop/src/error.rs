@@ -10,10 +10,20 @@ pub enum InteropError {
     /// The file, with what is wrong at which place of it.
     #[error("{}: {what}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Place, what stands there and what was expected.
         what: String,
+    },
+    /// A file that bitpact exported and something changed since.
+    #[error("{}: is not as bitpact wrote it: {place} is another{version}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The first place that is another.
+        place: String,
+        /// What is known of versions, in brackets, where the file was written by another one; else nothing.
+        version: String,
     },
     /// Tensors or a description that make no model.
     #[error(transparent)]

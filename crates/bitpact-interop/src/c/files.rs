@@ -88,7 +88,7 @@ pub(super) fn self_test(model: &IntegerModel, name: &str, parameters: &[Paramete
     let mut text = format!(
         "/* The self-test of {name}. Alone, it compares the outputs of {images} images with those that bitpact computed.\n * With two files, it runs the images of the first, element by element as the machine holds them, and writes\n * the outputs of each to the second. */\n#include <stdio.h>\n#include <string.h>\n\n#include \"{name}.h\"\n\n",
     );
-    let _ = write!(text, "static const {} {name}_images[{}][{elements}] = {{\n", image.c(), images.max(1));
+    let _ = writeln!(text, "static const {} {name}_images[{}][{elements}] = {{", image.c(), images.max(1));
     if images == 0 {
         text.push_str("{0},\n");
     }

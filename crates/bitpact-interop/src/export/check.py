@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a network that `bitpact export --check` wrote in ONNX Runtime and compares every number with bitpact's.
 
-    python check.py MODEL.onnx [--images N] [--batch N] [--unoptimized] [--json]
+    python check.py MODEL.onnx [--images N] [--batch N] [--unoptimized] [--save FILE.npz] [--json]
 
 Needs numpy, onnx and onnxruntime; files of QONNX also qonnx. Exit status 1 where onnx.checker refuses the file, or, of the format
 onnx-integer, where a number differs. Other formats compute in float32: a layer counts the numbers that are not bitpact's. Where ONNX
@@ -20,22 +20,26 @@ def is_qonnx(model):
     return any(opset.domain.startswith("qonnx") for opset in model.opset_import)
 
 
-def runner(model, wanted, optimized):
-    """A function from images to the values called `wanted`, by name."""
+def runner(model, wanted, optimized, batch):
+    """A function from at most `batch` images to the values called `wanted`, by name."""
     name = model.graph.input[0].name
     if is_qonnx(model):
         from qonnx.core.modelwrapper import ModelWrapper
         from qonnx.core.onnx_exec import execute_onnx
         from qonnx.transformation.infer_shapes import InferShapes
 
+        # qonnx runs graphs of known sizes: those of the file are for one image.
+        del model.graph.value_info[:]
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
         wrapped = ModelWrapper(model).transform(InferShapes())
 
-        def one_by_one(images):
-            inputs = [{name: image[np.newaxis].astype(np.float32)} for image in images]
-            found = [execute_onnx(wrapped, image, return_full_exec_context=True) for image in inputs]
-            return {key: np.stack([values[key] for values in found]) for key in found[0] if key in wanted}
+        def in_full_batches(images):
+            full = np.resize(images, (batch, *images.shape[1:])).astype(np.float32)
+            found = execute_onnx(wrapped, {name: full}, return_full_exec_context=True)
+            return {key: found[key][: len(images)] for key in wanted}
 
-        return one_by_one
+        return in_full_batches
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -63,15 +67,18 @@ def codes(value, entry):
     return np.rint(value.astype(np.float64) / entry["scale"]).astype(np.int64) + entry["zero"]
 
 
-def compare(model, optimized, images, entries, folder, batch):
-    """One row for each entry: numbers, how many differ, the largest difference, and images whose largest channel is another."""
-    run = runner(model, [entry["name"] for entry in entries], optimized)
+def compare(model, optimized, images, entries, folder, batch, values_of=None):
+    """One row for each entry: numbers, how many differ, the largest difference, and images whose largest channel is another.
+    `values_of` gathers the file's values by name."""
+    run = runner(model, [entry["name"] for entry in entries], optimized, batch)
     rows = [{"name": entry["name"], "numbers": 0, "different": 0, "largest": 0, "range": 1} for entry in entries]
     expected = [np.load(os.path.join(folder, entry["file"])) for entry in entries]
     for start in range(0, len(images), batch):
         values = run(images[start : start + batch])
         for row, entry, ours in zip(rows, entries, expected):
             ours = ours[start : start + batch].astype(np.int64)
+            if values_of is not None:
+                values_of.setdefault(entry["name"], []).append(values[entry["name"]])
             theirs = codes(values[entry["name"]], entry).reshape(ours.shape)
             difference = np.abs(theirs - ours)
             row["numbers"] += ours.size
@@ -91,6 +98,7 @@ def main():
     parser.add_argument("--images", type=int, help="only the first N images")
     parser.add_argument("--batch", type=int, default=50, help="images in a batch")
     parser.add_argument("--unoptimized", action="store_true", help="without the graph optimizations of ONNX Runtime")
+    parser.add_argument("--save", metavar="FILE", help="write the values of the file's outputs, as a .npz archive")
     parser.add_argument("--json", action="store_true", help="write one JSON object")
     arguments = parser.parse_args()
     folder = os.path.dirname(os.path.abspath(__file__))
@@ -103,13 +111,16 @@ def main():
     optimized = not arguments.unoptimized
     layers = contents["layers"]
     traced = min(len(images), len(np.load(os.path.join(folder, layers[0]["file"]))) if layers else 0)
+    values = {} if arguments.save else None
     found = {
         "format": contents["format"],
         "images": len(images),
-        "outputs": compare(model, optimized, images, contents["outputs"], folder, arguments.batch),
+        "outputs": compare(model, optimized, images, contents["outputs"], folder, arguments.batch, values),
         "traced": traced,
         "layers": compare(model, optimized, images[:traced], layers, folder, arguments.batch),
     }
+    if values is not None:
+        np.savez(arguments.save, **{name: np.concatenate(parts) for name, parts in values.items()})
     if arguments.json:
         print(json.dumps(found))
     else:

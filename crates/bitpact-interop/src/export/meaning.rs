@@ -14,9 +14,9 @@ pub(super) struct Meaning {
 /// The meaning of every tensor, the image first, whose pixels stand for themselves: its scale is in the weights that
 /// read it.
 ///
-/// The zero is what readers pad or fill the tensor with or subtract from it, or what an output says. Where nothing
-/// does, it is the middle of codes `0..=2m`, the range of signed codes, and 0 of others. Any zero is right, as
-/// constants make up for it.
+/// The zero is what readers pad or fill the tensor with or subtract from it, or, where it is one of 8 bits, what an
+/// output says. Where nothing does, it is the middle of codes `0..=2m`, the range of signed codes, and 0 of others. Any
+/// zero is right, as constants make up for it.
 pub(super) fn of(model: &IntegerModel) -> Vec<Meaning> {
     let wanted = wanted(model);
     let mut meanings = vec![Meaning { scale: 1.0, zero: 0 }];
@@ -55,8 +55,9 @@ fn filled(view: &IntegerView) -> Option<(TensorId, i64)> {
 /// The zero that readers of each tensor give it.
 fn wanted(model: &IntegerModel) -> Vec<Option<i64>> {
     let mut wanted: Vec<Option<i64>> = vec![None; model.layers.len() + 1];
+    let is_code = |zero: &i64| u8::try_from(*zero).is_ok();
     for output in model.outputs.iter().filter(|output| model.kind(output.tensor) == TensorKind::Codes) {
-        wanted[output.tensor] = Some(output.zero);
+        wanted[output.tensor] = Some(output.zero).filter(is_code);
     }
     for (i, layer) in model.layers.iter().enumerate().rev() {
         let own = wanted[i + 1];

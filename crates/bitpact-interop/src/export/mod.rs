@@ -4,13 +4,17 @@
 //! codes, and scales and biases come from its multipliers and constants, batch norm folded. docs/export.md says what
 //! each format keeps.
 
+mod back;
 mod check;
 mod folder;
 mod integer;
 mod meaning;
+mod metadata;
 mod moves;
+mod network;
 mod npy;
 mod quantizers;
+mod range;
 mod real;
 mod tensors;
 mod writer;
@@ -19,11 +23,13 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use bitpact_model::{IntegerLayer, IntegerModel, ModelError, TensorKind, write_atomically};
-use serde_json::{Value, json};
+use bitpact_model::{IntegerLayer, IntegerModel, ModelError, write_atomically};
+use prost::Message;
 
+use crate::onnx::proto;
 use crate::onnx::tensor::kind;
 
+pub use back::{Exported, read_back};
 pub use check::CheckData;
 
 /// A form that an integer network can be exported in.
@@ -45,7 +51,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Every format.
+    /// Every format of export.
     pub const ALL: [Format; 6] =
         [Format::OnnxQcdq, Format::OnnxQdq, Format::Qonnx, Format::OnnxInteger, Format::Npy, Format::Safetensors];
 
@@ -61,7 +67,7 @@ impl Format {
         }
     }
 
-    /// Whether the format is a file of ONNX.
+    /// Tells whether the format is a file of ONNX.
     pub fn is_onnx(self) -> bool {
         !matches!(self, Format::Npy | Format::Safetensors)
     }
@@ -88,7 +94,7 @@ impl FromStr for Format {
 /// Choices of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// Of [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit
+    /// For [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit
     /// integer convolutions of these, whose biases they round to whole products of codes. Else a bias that this would
     /// move by more than a thousandth of a code is added after its convolution.
     pub rounded_biases: bool,
@@ -98,13 +104,13 @@ pub struct ExportOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// A layer that the format cannot express.
-    #[error("layer `{layer}` cannot be written as {format}: {what}; {}", others(*.format))]
+    #[error("layer `{layer}` cannot be written as {format}: {what}; {} can express it", exact())]
     Layer {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// The format.
         format: Format,
-        /// Why.
+        /// Error that caused this one.
         what: String,
     },
     /// An invalid network, or a file that cannot be written.
@@ -112,11 +118,9 @@ pub enum ExportError {
     Model(#[from] ModelError),
 }
 
-/// Formats that express every layer, in words.
-fn others(format: Format) -> String {
-    let complete = [Format::OnnxQcdq, Format::OnnxInteger, Format::Npy];
-    let names: Vec<&str> = complete.into_iter().filter(|&other| other != format).map(Format::name).collect();
-    format!("{} can express it", names.join(" and "))
+/// Formats that express every layer of every network, in words.
+fn exact() -> String {
+    [Format::OnnxInteger, Format::Npy].map(Format::name).join(" and ")
 }
 
 /// Writes `model` to `path`: a file, or, for [`Format::Npy`], a folder. Nothing is half written: a file appears as a
@@ -130,18 +134,27 @@ pub fn export(model: &IntegerModel, format: Format, options: ExportOptions, path
     let bytes = match format {
         Format::Npy => return folder::write(model, path),
         Format::Safetensors => tensors::write(model)?,
-        Format::OnnxInteger => integer::write(model)?,
-        Format::OnnxQcdq | Format::OnnxQdq | Format::Qonnx => real::write(model, format, options),
+        _ => onnx(model, format, options)?.encode_to_vec(),
     };
     Ok(write_atomically(path, &bytes)?)
 }
 
+/// A checked network in a format of ONNX.
+fn onnx(model: &IntegerModel, format: Format, options: ExportOptions) -> Result<proto::Model, ExportError> {
+    match format {
+        Format::OnnxInteger => Ok(integer::write(model)),
+        _ => real::write(model, format, options),
+    }
+}
+
 /// Scale and zero of every tensor in a format, the image first: a real value x of it is the integer `x / scale + zero`.
 fn meanings(model: &IntegerModel, format: Format) -> Vec<(f64, i64)> {
-    match format {
-        Format::OnnxInteger => vec![(1.0, 0); model.layers.len() + 1],
-        _ => meaning::of(model).into_iter().map(|meaning| (meaning.scale, meaning.zero)).collect(),
+    if format == Format::OnnxInteger {
+        return vec![(1.0, 0); model.layers.len() + 1];
     }
+    let mut meanings: Vec<(f64, i64)> = meaning::of(model).into_iter().map(|of| (of.scale, of.zero)).collect();
+    model.outputs.iter().for_each(|output| meanings[output.tensor].1 = output.zero);
+    meanings
 }
 
 /// Sizes of a layer's value behind the batch: channels alone where it is an output of one pixel.
@@ -161,56 +174,4 @@ fn input_kind(model: &IntegerModel) -> i32 {
 /// Bits that hold the values 0 to `largest`.
 fn bits_of(largest: i64) -> u32 {
     i64::BITS - largest.leading_zeros()
-}
-
-/// What every ONNX file says beside its graph: widths and scales of every layer, and what the input means.
-fn metadata(model: &IntegerModel, format: Format) -> Vec<(&'static str, String)> {
-    let layers: Vec<Value> = model.layers.iter().enumerate().map(|(i, layer)| describe(model, i, layer)).collect();
-    let outputs: Vec<Value> = model
-        .outputs
-        .iter()
-        .map(|output| json!({ "name": model.layers[output.tensor - 1].name, "zero": output.zero }))
-        .collect();
-    let input = json!({ "bits": model.input.bits, "zero_point": model.input.zero_point, "scale": model.input.scale });
-    vec![
-        ("bitpact.format", format.name().to_owned()),
-        ("bitpact.arch", model.arch.clone()),
-        ("bitpact.input", input.to_string()),
-        ("bitpact.classes", json!(model.class_names).to_string()),
-        ("bitpact.outputs", Value::from(outputs).to_string()),
-        ("bitpact.layers", Value::from(layers).to_string()),
-    ]
-}
-
-/// Widths and scale of a layer.
-fn describe(model: &IntegerModel, i: usize, layer: &IntegerLayer) -> Value {
-    let kind = match model.kind(i + 1) {
-        TensorKind::Image => "image",
-        TensorKind::Codes => "codes",
-        TensorKind::Sums => "sums",
-        TensorKind::Wide => "wide",
-        TensorKind::Output => "output",
-    };
-    let products: Vec<Value> = layer
-        .op
-        .products()
-        .map(|product| {
-            json!({
-                "name": product.name,
-                "weight_bits": product.weight_bits,
-                "grid": product.grid.name(),
-                "groups": product.groups,
-            })
-        })
-        .collect();
-    let mut object = json!({ "name": layer.name, "kind": kind, "scale": layer.scale });
-    if kind == "codes" {
-        object["lo"] = json!(layer.lo);
-        object["hi"] = json!(layer.hi);
-        object["activation_bits"] = json!(bits_of(layer.hi.into()));
-    }
-    if !products.is_empty() {
-        object["products"] = products.into();
-    }
-    object
 }

@@ -75,6 +75,20 @@ pub(super) fn tap(
     slice(w, x, &[ROWS, COLUMNS], &start, &end, &step, base)
 }
 
+/// The rows of a tensor, padded already, that `rows` of the kernel see at `positions` places below each other.
+pub(super) fn rows(
+    w: &mut Writer,
+    x: &str,
+    window: &Window,
+    rows: std::ops::Range<usize>,
+    positions: usize,
+    base: &str,
+) -> String {
+    let from = rows.start * window.dilation[0];
+    let to = (positions - 1) * window.stride[0] + (rows.end - 1) * window.dilation[0] + 1;
+    slice(w, x, &[ROWS], &[from as i64], &[to as i64], &[1], base)
+}
+
 fn slice(w: &mut Writer, x: &str, axes: &[i64], from: &[i64], to: &[i64], steps: &[i64], base: &str) -> String {
     let lists =
         [("starts", from), ("ends", to), ("axes", axes), ("steps", steps)].map(|(name, list)| w.ints(name, list));

@@ -3,9 +3,10 @@
 use bitpact_core::Grid;
 use bitpact_model::IntegerProduct;
 
-use super::Format;
 use super::meaning::Meaning;
+use super::network::Stored;
 use super::writer::{Parameter, Scalar, Writer};
+use super::{Format, range};
 use crate::onnx::tensor::kind;
 
 /// Domain of QONNX's operators.
@@ -41,7 +42,7 @@ impl Quantized {
 }
 
 /// Weights as a constant of an element type: `scale * q`, or, `centred`, `scale * (2 * q + 1)`.
-struct Stored {
+struct Packed {
     kind: i32,
     bits: u32,
     values: Vec<i16>,
@@ -86,20 +87,23 @@ impl Dialect {
     /// The pixels, codes of `bits` bits, as floats.
     pub(super) fn pixels(&self, w: &mut Writer, input: &str, bits: u8) -> String {
         match self {
-            Dialect::Qonnx => int_quant(w, input, &[1.0], 1, bits.into(), [false, false], "input.codes"),
+            Dialect::Qonnx => {
+                let step = channel_scales(w, "input.codes", &[1.0], 1);
+                int_quant(w, input, &step, bits.into(), [false, false], "input.codes")
+            }
             _ => w.cast(input, kind::FLOAT, "input.real"),
         }
     }
 
-    /// Weights of a product with the sizes `dims`, the output channels first, and a scale for each of those. A scale
-    /// below 0 becomes one above by turning the codes of its channel, which both grids allow.
+    /// Weights of a product with the sizes `dims`, the output channels first, and a scale for each of those, and where
+    /// they stand. A scale below 0 becomes one above by turning the codes of its channel, which both grids allow.
     pub(super) fn weights(
         &mut self,
         w: &mut Writer,
         product: &IntegerProduct,
         scales: &[f64],
         dims: &[usize],
-    ) -> String {
+    ) -> (String, Stored) {
         let length = product.weights_per_channel();
         let codes: Vec<i16> = product
             .codes
@@ -107,8 +111,7 @@ impl Dialect {
             .zip(scales)
             .flat_map(|(codes, &scale)| codes.iter().map(move |&q| if scale < 0.0 { -q } else { q }))
             .collect();
-        // A channel that adds nothing keeps its codes.
-        let mut scales: Vec<f32> = scales.iter().map(|&scale| (scale.abs() as f32).max(f32::MIN_POSITIVE)).collect();
+        let mut scales: Vec<f32> = scales.iter().map(|&scale| range::step(scale).abs()).collect();
         let name = &format!("{}.weight", product.name);
         if let Dialect::Qonnx = self {
             let values: Vec<f32> = codes
@@ -117,26 +120,26 @@ impl Dialect {
                 .flat_map(|(q, s)| q.iter().map(move |&q| f32::from(q) * s))
                 .collect();
             let values = w.f32s(name, dims, &values);
+            let steps = channel_scales(w, name, &scales, dims.len());
+            let stored = Stored { scale: Some(steps.clone()), ..Stored::plain(vec![values.clone()]) };
+            let named = &format!("{name}.codes");
             let bits = u32::from(product.weight_bits);
-            return match product.grid {
+            let bits = match product.grid {
                 Grid::WithoutZero if bits == 1 => {
-                    let scales = channel_scales(w, name, &scales, dims.len());
-                    w.node_of(QONNX, "BipolarQuant", &[&values, &scales], &format!("{name}.codes"), &[])
+                    return (w.node_of(QONNX, "BipolarQuant", &[&values, &steps], named, &[]), stored);
                 }
                 // Odd codes of k bits are codes of k + 1 bits.
-                Grid::WithoutZero => {
-                    int_quant(w, &values, &scales, dims.len(), bits + 1, [true, true], &format!("{name}.codes"))
-                }
-                Grid::WithZero => {
-                    int_quant(w, &values, &scales, dims.len(), bits.max(2), [true, true], &format!("{name}.codes"))
-                }
+                Grid::WithoutZero => bits + 1,
+                Grid::WithZero => bits.max(2),
             };
+            return (int_quant(w, &values, &steps, bits, [true, true], named), stored);
         }
-        let Stored { kind, bits, values, centred } = self.stored(&codes, product);
+        let Packed { kind, bits, values, centred } = self.packed(&codes, product);
         if centred {
             scales.iter_mut().for_each(|scale| *scale *= 2.0);
         }
         let values = w.constant(name, kind, dims, pack(&values, bits));
+        let stored = Stored { halved: centred, ..Stored::plain(vec![values.clone()]) };
         let is_one = scales.iter().all(|scale| *scale == scales[0]);
         let steps = match is_one {
             true => w.scalar(&format!("{name}.scale"), Scalar::F32(scales[0])),
@@ -146,18 +149,18 @@ impl Dialect {
         let axis: &[_] = if is_one { &[] } else { &axis };
         let real = w.node("DequantizeLinear", &[&values, &steps], &format!("{name}.real"), axis);
         if !centred {
-            return real;
+            return (real, stored);
         }
         let halves: Vec<f32> = scales.iter().map(|scale| scale / 2.0).collect();
         let halves = match is_one {
             true => w.scalar(&format!("{name}.half"), Scalar::F32(halves[0])),
             false => w.f32s(&format!("{name}.half"), &leading(halves.len(), dims.len()), &halves),
         };
-        w.node("Add", &[&real, &halves], &format!("{name}.odd"), &[])
+        (w.node("Add", &[&real, &halves], &format!("{name}.odd"), &[]), stored)
     }
 
     /// The narrowest element type that holds the codes, or, on a grid without zero, their halves.
-    fn stored(&mut self, codes: &[i16], product: &IntegerProduct) -> Stored {
+    fn packed(&mut self, codes: &[i16], product: &IntegerProduct) -> Packed {
         let types: &[(i32, u32)] = match self {
             Dialect::Qdq { .. } => &[(kind::INT2, 2), (kind::INT4, 4), (kind::INT8, 8), (kind::INT16, 16)],
             _ => &[(kind::INT8, 8), (kind::INT32, 32)],
@@ -169,10 +172,10 @@ impl Dialect {
         let halves: Option<Vec<i16>> = (product.grid == Grid::WithoutZero && product.weight_bits < 16)
             .then(|| codes.iter().map(|&q| (q - 1) >> 1).collect());
         for &(kind, bits) in types {
-            let stored = |values: &[i16], centred| Stored { kind, bits, values: values.to_vec(), centred };
+            let packed = |values: &[i16], centred| Packed { kind, bits, values: values.to_vec(), centred };
             let found = match &halves {
-                _ if fits(codes, bits) => stored(codes, false),
-                Some(halves) if fits(halves, bits) => stored(halves, true),
+                _ if fits(codes, bits) => packed(codes, false),
+                Some(halves) if fits(halves, bits) => packed(halves, true),
                 _ => continue,
             };
             if let Dialect::Qdq { two_bits } = self {
@@ -248,7 +251,8 @@ impl Dialect {
                 };
                 let limit = if is_signed { (1 << (bits - 1)) - 1 } else { (1 << bits) - 1 };
                 x = limited(w, &x, (lo, hi), (if is_signed { -limit } else { 0 }, limit), scale, base);
-                (int_quant(w, &x, &[scale], 1, bits, [is_signed, is_signed], name), None)
+                let step = channel_scales(w, name, &[scale], 1);
+                (int_quant(w, &x, &step, bits, [is_signed, is_signed], name), None)
             }
         }
     }
@@ -291,16 +295,7 @@ fn leading(n: usize, rank: usize) -> Vec<usize> {
 }
 
 /// `IntQuant` with rounding to nearest, halves to even; `flags` are signed and narrow.
-fn int_quant(
-    w: &mut Writer,
-    x: &str,
-    scales: &[f32],
-    rank: usize,
-    bits: u32,
-    [signed, narrow]: [bool; 2],
-    name: &str,
-) -> String {
-    let scale = channel_scales(w, name, scales, rank);
+fn int_quant(w: &mut Writer, x: &str, scale: &str, bits: u32, [signed, narrow]: [bool; 2], name: &str) -> String {
     let zero = w.scalar("zero_point", Scalar::F32(0.0));
     let bits = w.scalar("bit_width", Scalar::F32(bits as f32));
     let parameters = [
@@ -308,7 +303,7 @@ fn int_quant(
         ("narrow", Parameter::Int(narrow.into())),
         ("rounding_mode", Parameter::Text("ROUND")),
     ];
-    w.node_of(QONNX, "IntQuant", &[x, &scale, &zero, &bits], name, &parameters)
+    w.node_of(QONNX, "IntQuant", &[x, scale, &zero, &bits], name, &parameters)
 }
 
 /// Integers of `bits` bits, the first in the low bits of a byte; of more than 8, as little-endian bytes.

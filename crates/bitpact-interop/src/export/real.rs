@@ -12,9 +12,11 @@ use bitpact_model::{
 use super::integer::pads_within;
 use super::meaning::{self, Affine, Meaning};
 use super::moves::{self, moved};
+use super::network::Stored;
 use super::quantizers::{Dialect, Quantized};
 use super::writer::{Header, Parameter, Scalar, Writer};
-use super::{ExportOptions, Format, input_kind, metadata, shape_dims};
+use super::{ExportError, ExportOptions, Format, input_kind, metadata, range, shape_dims};
+use crate::onnx::proto;
 use crate::onnx::tensor::kind;
 
 /// Runtimes that make an 8-bit convolution of one between quantizers round its bias to a whole number of products of
@@ -22,8 +24,11 @@ use crate::onnx::tensor::kind;
 /// alone.
 const ROUNDED_BIAS: f64 = 1.0 / 1024.0;
 
-/// The bytes of the file.
-pub(super) fn write(model: &IntegerModel, format: Format, options: ExportOptions) -> Vec<u8> {
+/// The file.
+///
+/// # Errors
+/// A layer whose numbers float32 does not hold.
+pub(super) fn write(model: &IntegerModel, format: Format, options: ExportOptions) -> Result<proto::Model, ExportError> {
     let dialect = Dialect::of(format);
     let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()), dialect.batch());
     let input = w.fresh("input");
@@ -36,8 +41,12 @@ pub(super) fn write(model: &IntegerModel, format: Format, options: ExportOptions
     }
     let quantized = vec![None; model.layers.len() + 1];
     let meanings = meaning::of(model);
-    let mut graph = Reals { model, w, dialect, options, values: vec![pixels], quantized, meanings };
-    for i in 0..model.layers.len() {
+    let (values, stored) = (vec![pixels], Vec::new());
+    let mut graph = Reals { model, w, dialect, options, values, quantized, meanings, stored };
+    for (i, layer) in model.layers.iter().enumerate() {
+        if let Some(sum) = layer.op.sum() {
+            range::check(model, &graph.meanings, i, sum, format)?;
+        }
         graph.layer(i);
     }
     for output in &model.outputs {
@@ -45,7 +54,8 @@ pub(super) fn write(model: &IntegerModel, format: Format, options: ExportOptions
         graph.w.output(&layer.name, kind::FLOAT, &shape_dims(layer));
     }
     let (opset, ir_version, domains) = graph.dialect.versions();
-    graph.w.finish(Header { name: model.arch.clone(), ir_version, opset, domains, metadata: metadata(model, format) })
+    let metadata = metadata::entries(model, format, options, graph.stored);
+    Ok(graph.w.finish(Header { name: model.arch.clone(), ir_version, opset, domains, metadata }))
 }
 
 struct Reals<'a> {
@@ -58,6 +68,8 @@ struct Reals<'a> {
     /// The integers of every tensor that a quantizer gave.
     quantized: Vec<Option<Quantized>>,
     meanings: Vec<Meaning>,
+    /// Where the weights of each product stand.
+    stored: Vec<Stored>,
 }
 
 impl Reals<'_> {
@@ -92,8 +104,17 @@ impl Reals<'_> {
             }
             IntegerOp::View(view) => self.view(view, self.meanings[view.input].zero, base),
         };
-        self.w.name(&value, name);
-        self.values.push(name.to_owned());
+        let Meaning { scale, zero } = self.meanings[i + 1];
+        let output = self.model.outputs.iter().find(|output| output.tensor == i + 1 && output.zero != zero);
+        let Some(output) = output else {
+            self.w.name(&value, name);
+            self.values.push(name.to_owned());
+            return;
+        };
+        // Readers and the output have other zeros.
+        let shown = self.plus(value.clone(), &[(zero - output.zero) as f64 * scale], base);
+        self.w.name(&shown, name);
+        self.values.push(value);
     }
 
     /// The real numbers of a tensor whose zero were `zero`.
@@ -244,13 +265,13 @@ impl Reals<'_> {
         self.dialect.table(&mut self.w, &index, &tables.concat(), self.meanings[i + 1], name)
     }
 
-    /// Whether the output of a sum of one pixel has no rows and columns.
+    /// Tells whether the output of a sum of one pixel has no rows and columns.
     fn is_flat(&self, sum: &IntegerSum, is_linear: bool) -> bool {
         let product = sum.terms.first().and_then(IntegerTerm::product);
         sum.base.is_empty() && is_linear && product.is_some_and(|product| self.is_matrix(product))
     }
 
-    /// Whether a product is one of a matrix with all of its input.
+    /// Tells whether a product is one of a matrix with all of its input.
     fn is_matrix(&self, product: &IntegerProduct) -> bool {
         product.groups == 1 && product.window == Window::whole(self.model.shape(product.input))
     }
@@ -277,7 +298,8 @@ impl Reals<'_> {
             true => vec![product.out_channels, product.weights_per_channel()],
             false => vec![product.out_channels, product.group_inputs(), window.kernel[0], window.kernel[1]],
         };
-        let weights = self.dialect.weights(&mut self.w, product, &scales, &dims);
+        let (weights, stored) = self.dialect.weights(&mut self.w, product, &scales, &dims);
+        self.stored.push(stored);
         if flat {
             let x = self.w.node("Flatten", &[&x], base, &[("axis", Parameter::Int(1))]);
             let inputs: Vec<&str> = [&x, &weights].into_iter().chain(&bias).map(String::as_str).collect();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::Message;
 use prost::bytes::Bytes;
 
 use bitpact_graph::Shape;
@@ -221,8 +220,8 @@ impl Writer {
         self.outputs.push(value_info(name, kind, self.batch, dims));
     }
 
-    /// The bytes of the file.
-    pub(super) fn finish(self, header: Header) -> Vec<u8> {
+    /// The file.
+    pub(super) fn finish(self, header: Header) -> Model {
         let set = |domain: &str, version| OperatorSet { domain: Some(domain.to_owned()), version: Some(version) };
         let graph = Graph {
             node: self.nodes,
@@ -232,7 +231,7 @@ impl Writer {
             output: self.outputs,
         };
         let entry = |(key, value): (&str, String)| Entry { key: Some(key.to_owned()), value: Some(value) };
-        let model = Model {
+        Model {
             ir_version: Some(header.ir_version),
             producer_name: Some("bitpact".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -242,8 +241,7 @@ impl Writer {
                 .collect(),
             metadata_props: header.metadata.into_iter().map(entry).collect(),
             functions: Vec::new(),
-        };
-        model.encode_to_vec()
+        }
     }
 }
 

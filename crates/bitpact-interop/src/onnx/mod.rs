@@ -75,7 +75,7 @@ pub fn numbers(tensor: &proto::Tensor) -> Result<(Vec<usize>, Vec<f64>), String>
 }
 
 /// The bytes of a file that may be one of ONNX.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot read: {error}");
     let mut file = File::open(path).map_err(cannot)?;
     let mut first = [0];

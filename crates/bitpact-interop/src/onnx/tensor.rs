@@ -92,18 +92,18 @@ pub(crate) mod kind {
 
 /// Elements of an array.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Data {
+pub(crate) enum Data {
     Float(Vec<f32>),
     Int(Vec<i64>),
 }
 
 /// A constant tensor. Floats of all widths are float32, integers of all widths int64.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Array {
-    pub(super) dims: Vec<usize>,
+pub(crate) struct Array {
+    pub(crate) dims: Vec<usize>,
     /// Number of the element type in the file.
-    pub(super) kind: i32,
-    pub(super) data: Data,
+    pub(crate) kind: i32,
+    pub(crate) data: Data,
     /// Of codes that became floats, the steps between them.
     pub(super) steps: Option<Rc<Steps>>,
 }
@@ -130,7 +130,7 @@ impl Array {
         Self::ints(vec![sizes.len()], sizes.iter().map(|&size| size as i64).collect())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match &self.data {
             Data::Float(data) => data.len(),
             Data::Int(data) => data.len(),
@@ -138,7 +138,7 @@ impl Array {
     }
 
     /// The elements as float32.
-    pub(super) fn to_floats(&self) -> Vec<f32> {
+    pub(crate) fn to_floats(&self) -> Vec<f32> {
         match &self.data {
             Data::Float(data) => data.clone(),
             Data::Int(data) => data.iter().map(|&v| v as f32).collect(),
@@ -146,7 +146,7 @@ impl Array {
     }
 
     /// The elements as whole numbers.
-    pub(super) fn to_ints(&self) -> Result<&[i64], String> {
+    pub(crate) fn to_ints(&self) -> Result<&[i64], String> {
         match &self.data {
             Data::Int(data) => Ok(data),
             Data::Float(_) => Err(format!("a tensor of {}, expected whole numbers", kind::name(self.kind))),
@@ -174,7 +174,7 @@ fn elements(dims: &[i64]) -> Result<(Vec<usize>, usize), String> {
 }
 
 /// Reads a tensor; `folder` is where files of external data may be.
-pub(super) fn read(tensor: &proto::Tensor, folder: &Path) -> Result<Array, String> {
+pub(crate) fn read(tensor: &proto::Tensor, folder: &Path) -> Result<Array, String> {
     let (dims, count) = elements(&tensor.dims)?;
     let of = tensor.data_type.unwrap_or(0);
     let bits = match of {

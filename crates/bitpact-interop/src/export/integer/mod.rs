@@ -3,14 +3,16 @@
 //! Codes are uint8, everything else int64. Products are `ConvInteger`, whose 32-bit sums cannot overflow: weights and
 //! inputs of more than 8 bits are cut into digits of base 256, long sums into parts, and added in 64 bits.
 
+mod product;
+
 use bitpact_graph::{Padding, Shape, Window};
-use bitpact_model::{
-    IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind,
-};
+use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerSum, IntegerTerm, IntegerView, TensorId, TensorKind};
 
 use super::moves::{self, moved};
+use super::network::Stored;
 use super::writer::{Header, Parameter, Scalar, Writer};
-use super::{ExportError, Format, input_kind, metadata, shape_dims};
+use super::{ExportOptions, Format, input_kind, metadata, shape_dims};
+use crate::onnx::proto;
 use crate::onnx::tensor::kind;
 
 /// Operator set: everything used is of it or older.
@@ -18,30 +20,28 @@ const OPSET: i64 = 13;
 const IR_VERSION: i64 = 7;
 /// Smallest value of a wide tensor is above this.
 const BELOW_WIDE: i64 = i32::MIN as i64;
-/// Weights of 8 bits times codes: below this, no kernel that adds pairs of products in 16 bits can saturate.
-const PAIR: i64 = 1 << 15;
 
-/// The bytes of the file.
-pub(super) fn write(model: &IntegerModel) -> Result<Vec<u8>, ExportError> {
+/// The file.
+pub(super) fn write(model: &IntegerModel) -> proto::Model {
     let mut w = Writer::new(model.layers.iter().map(|layer| layer.name.as_str()), None);
     let input = w.fresh("input");
     w.input(&input, input_kind(model), model.input_shape);
     let image = if model.input.bits == 8 { input } else { w.cast(&input, kind::INT64, "input.codes") };
-    let mut graph = Integers { model, w, values: vec![image] };
+    let mut graph = Integers { model, w, values: vec![image], stored: Vec::new() };
     for i in 0..model.layers.len() {
-        graph.layer(i)?;
+        graph.layer(i);
     }
     for output in &model.outputs {
         let layer = &model.layers[output.tensor - 1];
         graph.w.output(&layer.name, graph.kind_of(output.tensor), &shape_dims(layer));
     }
-    Ok(graph.w.finish(Header {
+    graph.w.finish(Header {
         name: model.arch.clone(),
         ir_version: IR_VERSION,
         opset: OPSET,
         domains: Vec::new(),
-        metadata: metadata(model, Format::OnnxInteger),
-    }))
+        metadata: metadata::entries(model, Format::OnnxInteger, ExportOptions::default(), graph.stored),
+    })
 }
 
 struct Integers<'a> {
@@ -49,14 +49,16 @@ struct Integers<'a> {
     w: Writer,
     /// Name of every tensor.
     values: Vec<String>,
+    /// Where the weights of each product stand.
+    stored: Vec<Stored>,
 }
 
 impl Integers<'_> {
-    fn layer(&mut self, i: usize) -> Result<(), ExportError> {
+    fn layer(&mut self, i: usize) {
         let layer = &self.model.layers[i];
         let (name, shape) = (layer.name.as_str(), layer.shape);
         let value = match &layer.op {
-            IntegerOp::Sum(sum) => self.sum(sum, shape, name)?,
+            IntegerOp::Sum(sum) => self.sum(sum, shape, name),
             IntegerOp::MaxPool { input, window } => self.max_pool(*input, window, shape, name),
             IntegerOp::WindowSum { input, window, padding_code, factors } => {
                 self.window_sum(*input, window, *padding_code, factors, shape, name)
@@ -69,7 +71,6 @@ impl Integers<'_> {
         };
         self.w.name(&value, name);
         self.values.push(name.to_owned());
-        Ok(())
     }
 
     /// Number of the element type of a tensor.
@@ -123,7 +124,7 @@ impl Integers<'_> {
         self.binary("Add", &x, &add, base)
     }
 
-    fn sum(&mut self, sum: &IntegerSum, shape: Shape, name: &str) -> Result<String, ExportError> {
+    fn sum(&mut self, sum: &IntegerSum, shape: Shape, name: &str) -> String {
         let base = &format!("{name}/sum");
         let mut total: Option<String> = None;
         let mut join = |graph: &mut Self, x: String| {
@@ -134,7 +135,7 @@ impl Integers<'_> {
         };
         for (term, mul) in sum.terms.iter().zip(&sum.requant.mul) {
             let value = match term {
-                IntegerTerm::Product(product) => self.product(product, name)?,
+                IntegerTerm::Product(product) => self.product(product),
                 IntegerTerm::View(view) => self.wide_view(view, base),
                 IntegerTerm::Multiplication { a, b, zeros } => {
                     let [a, b] = [(a, zeros[0]), (b, zeros[1])].map(|(view, zero)| {
@@ -173,7 +174,7 @@ impl Integers<'_> {
         }
         let value = value.expect("a sum has a term or a tensor added");
         let value = self.plus(value, &constant, base);
-        Ok(match &sum.end {
+        match &sum.end {
             IntegerEnd::Codes => {
                 let value = self.clamped(value, sum, base);
                 self.w.cast(&value, kind::UINT8, base)
@@ -192,7 +193,7 @@ impl Integers<'_> {
             }
             IntegerEnd::Output if (shape.h, shape.w) == (1, 1) => self.w.reshape(&value, &[shape.c], base),
             IntegerEnd::Wide | IntegerEnd::Output => value,
-        })
+        }
     }
 
     /// `x >> shift`, or `x / 2^shift` rounded towards 0 where `truncate`.
@@ -279,190 +280,10 @@ impl Integers<'_> {
         let sum = self.binary("Mul", &sum, &factors, base);
         self.plus(sum, &[padding * largest], base)
     }
-
-    /// What a product reads, with its padding and spread, and the largest value there.
-    fn product_input(&mut self, product: &IntegerProduct, base: &str) -> (String, i64) {
-        let input = product.input;
-        let (window, shape) = (&product.window, self.model.shape(input));
-        let x = self.values[input].clone();
-        let largest = self.model.code_range(input).1.max(product.padding_code.into());
-        if !product.reads_padding() || self.pads_itself(product) {
-            return (x, largest);
-        }
-        let prepare = |w: &mut Writer, x: &str, shape: Shape, fill: Scalar| {
-            let x = moves::spread(w, x, shape, window.spread, fill, base);
-            moves::padded(w, &x, window.padding, fill, base)
-        };
-        if input > 0 {
-            let fill = self.scalar(input, product.padding_code.into());
-            return (prepare(&mut self.w, &x, shape, fill), largest);
-        }
-        let zeros: Vec<i64> = self.model.input.zero_point.iter().map(|&zero| i64::from(zero)).collect();
-        if zeros.iter().all(|zero| *zero == zeros[0]) {
-            let fill = self.scalar(0, zeros[0]);
-            return (prepare(&mut self.w, &x, shape, fill), largest);
-        }
-        let channels: Vec<String> = (0..shape.c)
-            .map(|c| {
-                let fill = self.scalar(0, zeros[c]);
-                let x = moves::channels(&mut self.w, &x, c, 1, base);
-                prepare(&mut self.w, &x, Shape::new(shape.h, shape.w, 1), fill)
-            })
-            .collect();
-        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        (self.w.node("Concat", &channels, base, &[("axis", Parameter::Int(1))]), largest)
-    }
-
-    /// Whether the operator's own padding, which is 0, is that of the product.
-    fn pads_itself(&self, product: &IntegerProduct) -> bool {
-        let is_zero = match product.input {
-            0 => self.model.input.zero_point.iter().all(|&zero| zero == 0),
-            _ => product.padding_code == 0,
-        };
-        is_zero && product.window.spread == [1; 2]
-    }
-
-    /// The sums of a product, in int64.
-    fn product(&mut self, product: &IntegerProduct, layer: &str) -> Result<String, ExportError> {
-        let base = &format!("{}/acc", product.name);
-        let (x, largest) = self.product_input(product, base);
-        let x_digits = if self.kind_of(product.input) == kind::UINT8 {
-            vec![x]
-        } else {
-            let digits = (0..4).take_while(|i| largest >> (8 * i) > 0 || *i == 0).count();
-            (0..digits).map(|i| self.digit(&x, i, digits, base)).collect()
-        };
-        let x_reach = if x_digits.len() > 1 { 255 } else { largest.max(1) };
-        let mut total: Option<String> = None;
-        for (i, weights) in digits(&product.codes).iter().enumerate() {
-            for (j, x) in x_digits.iter().enumerate() {
-                let sum = self.conv(product, x, x_reach, weights, base).ok_or_else(|| ExportError::Layer {
-                    layer: layer.to_owned(),
-                    format: Format::OnnxInteger,
-                    what: format!("one input channel of `{}` has sums beyond 32 bits", product.name),
-                })?;
-                let sum = self.times(sum, &[1 << (8 * (i + j))], base);
-                total = Some(match total {
-                    Some(total) => self.binary("Add", &total, &sum, base),
-                    None => sum,
-                });
-            }
-        }
-        Ok(total.expect("a product has a digit"))
-    }
-
-    /// Byte `i` of the values of `x`, which have `of` bytes, as uint8.
-    fn digit(&mut self, x: &str, i: usize, of: usize, base: &str) -> String {
-        let mut x = x.to_owned();
-        if i > 0 {
-            let unit = self.w.scalar("unit", Scalar::I64(1 << (8 * i)));
-            x = self.binary("Div", &x, &unit, base);
-        }
-        if i + 1 < of {
-            let unit = self.w.scalar("unit", Scalar::I64(256));
-            x = self.binary("Mod", &x, &unit, base);
-        }
-        self.w.cast(&x, kind::UINT8, base)
-    }
-
-    /// Sums of codes up to `reach` times `weights`, in int64, over as few parts of the input channels as stay in 32
-    /// bits; `None` where one channel does not.
-    fn conv(&mut self, product: &IntegerProduct, x: &str, reach: i64, weights: &[i8], base: &str) -> Option<String> {
-        let inputs = product.group_inputs();
-        let plane = product.window.kernel[0] * product.window.kernel[1];
-        let largest = |from: usize, to: usize| {
-            let channel =
-                |weights: &[i8]| weights[from * plane..to * plane].iter().map(|&w| i64::from(w).abs()).sum::<i64>();
-            weights.chunks_exact(inputs * plane).map(channel).max().unwrap_or(0) * reach
-        };
-        let fits = |size: usize| {
-            (0..inputs).step_by(size).all(|from| largest(from, (from + size).min(inputs)) <= i32::MAX.into())
-        };
-        let size = std::iter::successors(Some(inputs), |&size| (size > 1).then(|| size.div_ceil(2)))
-            .find(|&size| fits(size))?;
-        let mut total: Option<String> = None;
-        for from in (0..inputs).step_by(size) {
-            let to = (from + size).min(inputs);
-            let sum = self.conv_part(product, x, reach, weights, from..to, base);
-            total = Some(match total {
-                Some(total) => self.binary("Add", &total, &sum, base),
-                None => sum,
-            });
-        }
-        total
-    }
-
-    /// The part of a convolution that reads some of the input channels of every group.
-    fn conv_part(
-        &mut self,
-        product: &IntegerProduct,
-        x: &str,
-        reach: i64,
-        weights: &[i8],
-        part: std::ops::Range<usize>,
-        base: &str,
-    ) -> String {
-        let inputs = product.group_inputs();
-        let (window, groups) = (&product.window, product.groups);
-        let plane = window.kernel[0] * window.kernel[1];
-        let is_whole = part.len() == inputs;
-        let x = if is_whole {
-            x.to_owned()
-        } else {
-            let of_part: Vec<i64> =
-                (0..groups).flat_map(|g| part.clone().map(move |i| (g * inputs + i) as i64)).collect();
-            let of_part = self.w.ints(&format!("{base}.channels"), &of_part);
-            self.w.node("Gather", &[x, &of_part], base, &[("axis", Parameter::Int(1))])
-        };
-        let weights: Vec<i8> = weights
-            .chunks_exact(inputs * plane)
-            .flat_map(|channel| &channel[part.start * plane..part.end * plane])
-            .copied()
-            .collect();
-        let most = weights.iter().map(|&w| i64::from(w).abs()).max().unwrap_or(0);
-        let dims = [product.out_channels, part.len(), window.kernel[0], window.kernel[1]];
-        let named = &format!("{}.weight", product.name);
-        let pads = if self.pads_itself(product) { moves::pads(window.padding) } else { [0; 4] };
-        let [kernel, strides, pads, dilations] = moves::window(window, &pads);
-        let parameters = [kernel, strides, pads, dilations, ("group", Parameter::Int(groups as i64))];
-        let sum = if 2 * most * reach < PAIR {
-            let weights = self.w.constant(named, kind::INT8, &dims, weights.iter().map(|&w| w as u8).collect());
-            self.w.node("ConvInteger", &[&x, &weights], base, &parameters)
-        } else {
-            // Kernels for two unsigned factors never add in 16 bits.
-            let bytes = weights.iter().map(|&w| (w as u8) ^ 0x80).collect();
-            let weights = self.w.constant(named, kind::UINT8, &dims, bytes);
-            let zero = self.w.scalar("weight_zero", Scalar::U8(128));
-            self.w.node("ConvInteger", &[&x, &weights, "", &zero], base, &parameters)
-        };
-        self.w.cast(&sum, kind::INT64, base)
-    }
 }
 
 /// Whether every padding is below the kernel, as runtimes want it.
 pub(super) fn pads_within(window: &Window) -> bool {
     let Padding { top, left, bottom, right } = window.padding;
     top.max(bottom) < window.kernel[0] && left.max(right) < window.kernel[1]
-}
-
-/// Digits of base 256 of weight codes, each from -128 to 127, the lowest first: as many as they need.
-fn digits(codes: &[i16]) -> Vec<Vec<i8>> {
-    let low: Vec<i8> = codes.iter().map(|&q| q as i8).collect();
-    let high: Vec<i8> = codes.iter().zip(&low).map(|(&q, &low)| ((i32::from(q) - i32::from(low)) >> 8) as i8).collect();
-    if high.iter().all(|&digit| digit == 0) { vec![low] } else { vec![low, high] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::digits;
-
-    #[test]
-    fn digits_of_a_weight_are_the_weight() {
-        let all: Vec<i16> = (-32639..=32639).collect();
-        let [low, high] = &digits(&all)[..] else { panic!("two digits") };
-        for ((q, low), high) in all.iter().zip(low).zip(high) {
-            assert_eq!(i32::from(*q), i32::from(*low) + 256 * i32::from(*high));
-        }
-        assert_eq!(digits(&[-128, 127]), [[-128, 127]]);
-    }
 }
