@@ -7,8 +7,9 @@ use bitpact_model::{
     IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerTerm, IntegerView, TensorId, TensorKind,
 };
 
-/// Bytes after a list of weights, which kernels may read.
-const TAIL: usize = 16;
+/// Bytes after a list of weights, which kernels may read: rows begin with whole words, and at most 16 bytes are read at
+/// once.
+const TAIL: usize = 12;
 /// Weights of one sum at the most where it is added up in 32 bits: codes and weights are below 256.
 const LONGEST: usize = 1 << 15;
 /// Tensors begin at multiples of this.
