@@ -7,3 +7,4 @@ mod forward;
 
 mod damage;
 mod networks;
+mod places;
