@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::{cargo, isa, succeeds, text};
+use crate::{cargo, isa, lists, succeeds, text};
 
 /// How one check is made.
 enum Kind {
@@ -16,12 +16,14 @@ enum Kind {
 use Kind::{Cargo, Text, Tool};
 
 /// Every check with its name, cheapest first. The last one is README's test command.
-const CHECKS: [(&str, Kind); 13] = [
+const CHECKS: [(&str, Kind); 15] = [
     ("source files stay under 1,000 lines", Text(text::long_files)),
     ("comments stay within 120 columns", Text(text::wide_comments)),
     ("links in documents lead to files", Text(text::broken_links)),
     ("files that the architecture names exist", Text(text::stale_paths)),
+    ("lists of what to touch", Text(lists::unlisted)),
     ("every dependency has a reason", Text(text::unexplained_dependencies)),
+    ("packages of a build without optional features", Text(text::too_many_packages)),
     ("these checks", Cargo(&["test", "--package", "xtask", "--locked", "--quiet"])),
     ("spelling", Tool("typos", &[])),
     ("formatting", Cargo(&["fmt", "--all", "--check"])),

@@ -1,5 +1,6 @@
 //! Checks that need a nightly compiler or another build of the kernels. Each builds into a folder of its own.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::{isa, succeeds};
@@ -16,12 +17,23 @@ const MIRI: [&str; 8] = [
     "train::pool2d",
 ];
 
-/// A cargo of the nightly toolchain that builds into `target/<folder>`.
-fn nightly(folder: &str) -> Command {
+/// Processors that QEMU emulates, and the paths that each has.
+const PROCESSORS: [(&str, &str); 2] = [("Nehalem", "scalar"), ("Haswell", "scalar,avx2")];
+
+/// Tests that run there: those of arithmetic, which emulation slows down a few dozen times.
+const EMULATED: [&str; 3] = ["engine::", "gemv::", "train::"];
+
+/// A folder of its own for what a check builds, in the folder of the environment or `target`.
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join(name)
+}
+
+/// A cargo of the nightly toolchain that builds into [`folder`].
+fn nightly(name: &str) -> Command {
     let mut command = Command::new("cargo");
     // A cargo that was started by another one inherits its choice of compiler.
     command.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
-    command.arg("+nightly").env("CARGO_TARGET_DIR", format!("target/{folder}"));
+    command.arg("+nightly").env("CARGO_TARGET_DIR", folder(name));
     command
 }
 
@@ -56,7 +68,20 @@ pub(crate) fn sanitize(which: &str) -> bool {
 pub(crate) fn orders() -> bool {
     let mut command = crate::cargo();
     command.args(["test", "--package", "bitpact-kernels", "--lib", "machine::orders", "--", "--nocapture"]);
-    succeeds(command.env("CARGO_TARGET_DIR", "target/shuttle").env("RUSTFLAGS", "--cfg shuttle"))
+    succeeds(command.env("CARGO_TARGET_DIR", folder("shuttle")).env("RUSTFLAGS", "--cfg shuttle"))
+}
+
+/// Runs the tests of kernels under QEMU's user mode (`qemu-x86_64`), once for each of [`PROCESSORS`]: what finds the
+/// instruction sets must find those that the processor has, and no path may use an instruction that it lacks.
+pub(crate) fn emulate() -> bool {
+    PROCESSORS.iter().all(|(processor, paths)| {
+        eprintln!("== {processor}: {paths}");
+        let mut command = crate::cargo();
+        command.args(["test", "--package", "bitpact-kernels", "--lib", "--"]).args(EMULATED);
+        let runner = format!("qemu-x86_64 -cpu {processor}");
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner).env(isa::REQUIRE_ISA, paths);
+        succeeds(&mut command)
+    })
 }
 
 /// Needs `rustup target add aarch64-unknown-linux-gnu`.

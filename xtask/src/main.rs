@@ -4,6 +4,7 @@
 mod check;
 mod deep;
 mod isa;
+mod lists;
 mod text;
 
 use std::process::{Command, ExitCode};
@@ -14,6 +15,7 @@ usage: cargo xtask COMMAND
   miri               the portable path, the threads and the memory of the kernels under Miri
   sanitize address   kernels and engine under AddressSanitizer
   sanitize thread    kernels and engine under ThreadSanitizer
+  emulate            the scalar and AVX2 paths of the kernels on emulated processors without and with AVX2
   orders             the thread pool and its shares in many orders of their threads, under shuttle
   neon               whether the kernels compile for aarch64";
 
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         ["check"] => check::check(),
         ["miri"] => deep::miri(),
         ["sanitize", which @ ("address" | "thread")] => deep::sanitize(which),
+        ["emulate"] => deep::emulate(),
         ["orders"] => deep::orders(),
         ["neon"] => deep::neon(),
         _ => {

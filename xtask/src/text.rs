@@ -6,11 +6,14 @@ use std::process::Command;
 /// The longest a source file may be.
 const MOST_LINES: usize = 1000;
 
+/// The most external packages that a build for Linux without optional features may have.
+const MOST_PACKAGES: usize = 110;
+
 /// The longest a line of a comment may be.
 const MOST_COLUMNS: usize = 120;
 
 /// Tracked files whose names match, with their text.
-fn files(pattern: &str) -> Vec<(String, String)> {
+pub(crate) fn files(pattern: &str) -> Vec<(String, String)> {
     let output = Command::new("git").args(["ls-files", pattern]).output().expect("git lists the source files");
     assert!(output.status.success(), "git ls-files {pattern}");
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -85,6 +88,34 @@ pub(crate) fn unexplained_dependencies() -> Vec<String> {
     unexplained(&read("Cargo.toml"), &read("docs/dependencies.md"))
 }
 
+/// Whether external packages of a build without optional features are more than [`MOST_PACKAGES`], or other than
+/// docs/dependencies.md says.
+pub(crate) fn too_many_packages() -> Vec<String> {
+    const TREE: &str = "tree -p bitpact-cli --no-default-features -e normal,build --target x86_64-unknown-linux-gnu \
+                        --prefix none --locked";
+    let output = crate::cargo().args(TREE.split_whitespace()).output().expect("cargo lists the packages");
+    if !output.status.success() {
+        return vec![String::from_utf8_lossy(&output.stderr).into_owned()];
+    }
+    let page = std::fs::read_to_string("docs/dependencies.md").unwrap_or_default();
+    miscounted(&String::from_utf8_lossy(&output.stdout), &page)
+}
+
+fn miscounted(tree: &str, page: &str) -> Vec<String> {
+    let words = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let external = tree.lines().filter(|line| !line.is_empty() && !line.starts_with("bitpact"));
+    let count = external.map(words).collect::<std::collections::BTreeSet<_>>().len();
+    let stated = format!(": {count} packages, of at most {MOST_PACKAGES} ");
+    let mut found = Vec::new();
+    if count > MOST_PACKAGES {
+        found.push(format!("Cargo.lock: {count} packages without optional features, at most {MOST_PACKAGES}"));
+    }
+    if !page.contains(&stated) {
+        found.push(format!("docs/dependencies.md: expected `{}`", stated.trim()));
+    }
+    found
+}
+
 fn unexplained(manifest: &str, page: &str) -> Vec<String> {
     let table = manifest.lines().skip_while(|line| *line != "[workspace.dependencies]").skip(1);
     let lines = table.take_while(|line| !line.starts_with('['));
@@ -123,6 +154,15 @@ mod tests {
         let page = "| `a`, `d` | command | why |\n";
         let expected = ["docs/dependencies.md: no reason for b", "docs/dependencies.md: d is no dependency"];
         assert_eq!(unexplained(manifest, page), expected);
+    }
+
+    #[test]
+    fn packages_are_counted_once_and_ours_not_at_all() {
+        let tree = "bitpact-cli v0.2.0 (here)\na v1.0.0\nb v1.0.0 (proc-macro)\n\na v1.0.0 (*)\na v2.0.0\n";
+        assert_eq!(miscounted(tree, "it has: 3 packages, of at most 110 ones"), [""; 0]);
+        assert_eq!(miscounted(tree, ": 4 packages"), ["docs/dependencies.md: expected `: 3 packages, of at most 110`"]);
+        let many: String = (0..=MOST_PACKAGES).map(|i| format!("a{i} v1\n")).collect();
+        assert_eq!(miscounted(&many, "").len(), 2);
     }
 
     #[test]

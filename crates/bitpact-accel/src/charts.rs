@@ -26,7 +26,7 @@ const COLOURS: [RGBColor; 6] = [
 pub struct Series {
     /// Name of the series in the legend; a series with an empty name is left out of the legend.
     pub name: String,
-    /// x and y.
+    /// Points of the line as pairs of x and y.
     pub points: Vec<(f64, f64)>,
     /// True where a line joins the points of the series, false where they stand alone.
     pub line: bool,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{AccelError, Product, Widths};
 
-/// What stays in the array while the other operands pass through it.
+/// The operands that stay in a systolic array while the others pass through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dataflow {
@@ -17,7 +17,7 @@ pub enum Dataflow {
     OutputStationary,
 }
 
-/// What operands wider than the units cost.
+/// The cost of operands wider than the units of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wider {
@@ -25,7 +25,7 @@ pub enum Wider {
     Linear,
     /// One pass for every pair of parts, as in bit-serial machines: 8-bit operands on 2-bit units take 16.
     Product,
-    /// They cannot be computed.
+    /// Operands wider than the units are refused.
     Refuse,
 }
 
@@ -35,7 +35,7 @@ pub enum Wider {
 pub enum Overlap {
     /// Weights and spilled activations of a layer stream in while the same layer computes.
     Layer,
-    /// They come before it computes.
+    /// Transfers come before the array computes, and take their own time.
     None,
 }
 
@@ -62,7 +62,7 @@ pub struct Energy {
 pub struct Device {
     /// Name, such as `pact-4`.
     pub name: String,
-    /// What it is, in a sentence.
+    /// One sentence that describes the device.
     pub summary: String,
     /// Clock in GHz.
     pub frequency_ghz: f64,
@@ -75,13 +75,13 @@ pub struct Device {
     /// Multiply-adds of one unit a cycle, all into one sum.
     #[serde(default = "one")]
     pub lanes: u64,
-    /// What stays in the array.
+    /// The operands that stay in the array.
     pub dataflow: Dataflow,
     /// Bits of the units' activation operand; narrower ones gain nothing.
     pub activation_bits: u8,
     /// Bits of the units' weight operand.
     pub weight_bits: u8,
-    /// What wider operands cost.
+    /// The cost of operands wider than the units.
     pub wider: Wider,
     /// On-chip memory in KiB (1024 bytes), shared by the cores.
     pub on_chip_kib: u64,
@@ -187,7 +187,7 @@ impl Device {
         Ok(device)
     }
 
-    /// The same device with another external bandwidth in GB/s; `None` is unlimited.
+    /// A copy of the device with another external bandwidth in GB/s; `None` is unlimited.
     ///
     /// # Errors
     /// A bandwidth that is not a positive number.

@@ -14,35 +14,35 @@ pub enum AccelError {
     /// A constant that no machine has.
     #[error("device `{device}`: {key} = {got}, expected {expected}")]
     Constant {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// Its value.
+        /// The value that was found.
         got: String,
-        /// What is possible.
+        /// The values that are possible, in words.
         expected: &'static str,
     },
     /// A source for a key that the device does not have.
     #[error("device `{device}`: [sources] names `{key}`, which is not a key of the device")]
     Source {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// The key.
+        /// Name of the key.
         key: String,
     },
     /// Neither a built-in device nor a file.
     #[error("`{name}` is neither a built-in device nor a file; built in are {known}")]
     UnknownDevice {
-        /// What was asked for.
+        /// The value that was asked for.
         name: String,
-        /// All names.
+        /// The names that are known.
         known: String,
     },
     /// A file that cannot be read.
     #[error("{}: cannot read: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -52,7 +52,7 @@ pub enum AccelError {
     Syntax {
         /// The file, or what stands for it.
         place: String,
-        /// What the parser says.
+        /// The parser's own message.
         message: String,
     },
     /// Operands wider than the units, on a device without a rule for them.
@@ -60,9 +60,9 @@ pub enum AccelError {
         "layer `{layer}` needs {needed}, the units of device `{device}` are {units}, and its rule is `wider = \"refuse\"`"
     )]
     Wider {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// Widths of the layer.
         needed: Widths,
@@ -74,9 +74,9 @@ pub enum AccelError {
         "layer `{layer}` cannot be mapped: two tiles of weights take {needed} bytes, device `{device}` has {on_chip} on chip"
     )]
     Memory {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// Bytes needed.
         needed: u64,
@@ -86,7 +86,7 @@ pub enum AccelError {
     /// A batch of no images, or of more than is sensible.
     #[error("batch = {got}, expected 1 to 65536")]
     Batch {
-        /// What was asked for.
+        /// The value that was asked for.
         got: u64,
     },
     /// A network without quantizers.
@@ -98,15 +98,15 @@ pub enum AccelError {
     /// Sums of codes too wide for an operand.
     #[error("layer `{layer}` reads sums of {bits} bits, expected at most 16")]
     Sums {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
-        /// Their width.
+        /// Width of the operands in bits.
         bits: u8,
     },
     /// A layer that in-memory arrays cannot compute.
     #[error("layer `{layer}` cannot be mapped on arrays: {what}")]
     Array {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// Reason for the failure.
         what: String,
@@ -122,7 +122,7 @@ pub enum AccelError {
     Tool {
         /// The program.
         program: &'static str,
-        /// What happened.
+        /// The event that made it fail, in words.
         message: String,
     },
     /// Measured times that do not belong to the network.
@@ -130,7 +130,7 @@ pub enum AccelError {
     Measured {
         /// The file.
         place: String,
-        /// What does not fit.
+        /// The misfit that was found, in words.
         message: String,
     },
     /// A chart that cannot be drawn.
@@ -138,7 +138,7 @@ pub enum AccelError {
     Chart {
         /// The chart.
         chart: &'static str,
-        /// What the drawing library says.
+        /// The drawing library's own message.
         message: String,
     },
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::residency::{choose, compute_s, spilled};
 use crate::{AccelError, Dataflow, Device, Mapping, Overlap, Product, Residency, Widths, Workload};
 
-/// What a layer's time goes into.
+/// The resource that a layer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
@@ -64,7 +64,7 @@ pub struct LayerEstimate {
     pub activation_bytes: u64,
     /// Whether the weights stay on chip.
     pub weights_on_chip: bool,
-    /// What the time goes into.
+    /// The resource that the layer waits for.
     pub bound: Bound,
     /// Joules of the layer; `None` on devices without a table of energies.
     pub energy_j: Option<f64>,
@@ -83,7 +83,7 @@ pub struct Estimate {
     pub ends_s: f64,
     /// Seconds of a batch.
     pub total_s: f64,
-    /// What stays on chip.
+    /// The tensors and weights that stay on chip.
     pub residency: Residency,
     /// Joules of a batch; `None` on devices without a table of energies.
     pub energy_j: Option<f64>,

@@ -12,7 +12,7 @@ use crate::{Device, Mapping, Overlap, Workload};
 /// Blocks of memory the knapsack distinguishes.
 const BLOCKS: u64 = 1 << 15;
 
-/// What stays on chip.
+/// The tensors and weights that stay on chip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Residency {
     /// For every tensor of the workload, whether it stays on chip while it is alive.
@@ -28,7 +28,7 @@ pub struct Residency {
 }
 
 impl Residency {
-    /// Whether everything stays on chip: nothing but images and logits is moved.
+    /// Tells whether everything stays on chip: nothing but images and logits is moved.
     pub fn is_whole(&self) -> bool {
         self.activations.iter().chain(&self.weights).all(|&kept| kept)
     }

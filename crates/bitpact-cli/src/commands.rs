@@ -14,6 +14,8 @@ pub(crate) mod kernels;
 pub(crate) mod lm;
 #[cfg(feature = "manual")]
 pub(crate) mod man;
+#[cfg(all(test, feature = "fetch", feature = "manual", feature = "tokenizers", feature = "tui"))]
+mod page;
 pub(crate) mod ptq;
 pub(crate) mod report;
 pub(crate) mod reproduce;

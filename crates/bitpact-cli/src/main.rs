@@ -16,7 +16,7 @@ mod tui;
 
 use std::process::ExitCode;
 
-#[cfg(feature = "manual")]
+#[cfg(any(feature = "manual", test))]
 use clap::CommandFactory;
 use clap::{Parser, Subcommand};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The clip value never falls below this, 2^-7; a step that would is clamped.
 pub const ALPHA_MIN: f32 = 1.0 / 128.0;
 
-/// How an activation is quantized and differentiated. The forward of the unsigned ones is the same; they differ in the
+/// A quantizer of activations, with its gradient. The forward of the unsigned ones is the same; they differ in the
 /// gradient of the clip value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ActQuant {
@@ -34,11 +34,11 @@ pub enum ActQuant {
 }
 
 impl ActQuant {
-    /// Every quantizer.
+    /// Every activation quantizer, in the order of the documentation.
     pub const ALL: [ActQuant; 6] =
         [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu, ActQuant::PactSym];
 
-    /// Whether the clip value is trained.
+    /// Tells whether the quantizer trains its clip value.
     pub const fn is_learned(self) -> bool {
         matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::Lsq | ActQuant::PactSym)
     }
@@ -49,7 +49,7 @@ impl ActQuant {
         matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::PactSym)
     }
 
-    /// Whether codes lie on both sides of zero.
+    /// Tells whether the quantizer's codes lie on both sides of zero.
     pub const fn is_signed(self) -> bool {
         matches!(self, ActQuant::PactSym)
     }
@@ -66,13 +66,13 @@ impl ActQuant {
 
     /// `q_max / alpha` in float32: the factor from real values to codes. This spelling decides codes.
     #[inline]
-    pub fn inverse_step(self, alpha: f32, bits: Bits) -> f32 {
+    pub fn inverse_scale(self, alpha: f32, bits: Bits) -> f32 {
         self.q_max(bits) as f32 / alpha
     }
 
-    /// `alpha / q_max` in float32: the real value of one code step (PACT, eq. 2).
+    /// `alpha / q_max` in float32: the scale of the codes, the real value of one of them (PACT, eq. 2).
     #[inline]
-    pub fn step(self, alpha: f32, bits: Bits) -> f32 {
+    pub fn scale(self, alpha: f32, bits: Bits) -> f32 {
         alpha / self.q_max(bits) as f32
     }
 
@@ -104,19 +104,19 @@ impl std::str::FromStr for ActQuant {
     }
 }
 
-/// [`ActQuant::inverse_step`] of the unsigned quantizers.
+/// [`ActQuant::inverse_scale`] of the unsigned quantizers.
 #[inline]
-pub fn act_inverse_step(alpha: f32, bits: Bits) -> f32 {
-    ActQuant::Pact.inverse_step(alpha, bits)
+pub fn act_inverse_scale(alpha: f32, bits: Bits) -> f32 {
+    ActQuant::Pact.inverse_scale(alpha, bits)
 }
 
-/// [`ActQuant::step`] of the unsigned quantizers.
+/// [`ActQuant::scale`] of the unsigned quantizers.
 #[inline]
-pub fn act_step(alpha: f32, bits: Bits) -> f32 {
-    ActQuant::Pact.step(alpha, bits)
+pub fn act_scale(alpha: f32, bits: Bits) -> f32 {
+    ActQuant::Pact.scale(alpha, bits)
 }
 
-/// What `lsq` multiplies the gradient of alpha by: `q_max^2 / sqrt(n q_max)` for `n` numbers that share the step.
+/// The factor of `lsq` for the gradient of alpha: `q_max^2 / sqrt(n q_max)` for `n` numbers that share the step.
 ///
 /// The paper descends on the step, `s -= lr g dL/ds` with `g = 1 / sqrt(n q_max)` (section 2.2). With `alpha = q_max
 /// s`, `dL/ds = q_max dL/dalpha` and alpha moves by `q_max` times what `s` moves by: `alpha -= lr g q_max^2 dL/dalpha`.
@@ -124,21 +124,21 @@ pub fn lsq_alpha_scale(n: usize, q_max: f32) -> f32 {
     q_max * q_max * crate::lsq_gradient_scale(n, q_max)
 }
 
-/// The code of `x`: `clamp(round_half_even(x * inverse_step), 0, q_max)` (PACT, eq. 1 and 2), 0 for `NaN`.
+/// The code of `x`: `clamp(round_half_even(x * inverse_scale), 0, q_max)` (PACT, eq. 1 and 2), 0 for `NaN`.
 ///
-/// `inverse_step` from [`act_inverse_step`]; `q_max` is an integer in 1..=255. Zero and the clip value are codes.
+/// `inverse_scale` from [`act_inverse_scale`]; `q_max` is an integer in 1..=255. Zero and the clip value are codes.
 #[inline(always)]
-pub fn quantize_act(x: f32, inverse_step: f32, q_max: f32) -> u8 {
-    round_to_code(clamp(x * inverse_step, q_max)) as u8
+pub fn quantize_act(x: f32, inverse_scale: f32, q_max: f32) -> u8 {
+    round_to_code(clamp(x * inverse_scale, q_max)) as u8
 }
 
-/// The signed code of `x`: `clamp(round_half_even(x * inverse_step), -q_max, q_max)`, `-q_max` for `NaN`.
+/// The signed code of `x`: `clamp(round_half_even(x * inverse_scale), -q_max, q_max)`, `-q_max` for `NaN`.
 ///
-/// `inverse_step` from [`ActQuant::inverse_step`] of `pact-sym`; `q_max` is an integer in 1..=127. Zero and both clip
+/// `inverse_scale` from [`ActQuant::inverse_scale`] of `pact-sym`; `q_max` is an integer in 1..=127. Zero and both clip
 /// values are codes.
 #[inline(always)]
-pub fn quantize_act_signed(x: f32, inverse_step: f32, q_max: f32) -> i8 {
-    let v = x * inverse_step;
+pub fn quantize_act_signed(x: f32, inverse_scale: f32, q_max: f32) -> i8 {
+    let v = x * inverse_scale;
     let v = if v > -q_max { v } else { -q_max };
     round_to_code(if v < q_max { v } else { q_max }) as i8
 }
@@ -156,20 +156,20 @@ pub fn largest_clip(alphas: &[f32]) -> f32 {
     alphas.iter().fold(0.0, |most, &alpha| if alpha > most { alpha } else { most })
 }
 
-/// The largest code of a channel with the clip value `alpha`: `min(round_half_even(alpha * inverse_step), q_max)`,
-/// `inverse_step` from the layer's [`largest_clip`].
+/// The largest code of a channel with the clip value `alpha`: `min(round_half_even(alpha * inverse_scale), q_max)`,
+/// `inverse_scale` from the layer's [`largest_clip`].
 ///
 /// Rounding is monotone, so to clamp the channel's codes at it is to clip its values at `alpha`: `round(min(x, alpha) /
 /// s) = min(round(x / s), round(alpha / s))`. A signed channel has its codes in plus and minus of it.
 #[inline(always)]
-pub fn channel_q_max(alpha: f32, inverse_step: f32, q_max: f32) -> f32 {
-    f32::from(quantize_act(alpha, inverse_step, q_max))
+pub fn channel_q_max(alpha: f32, inverse_scale: f32, q_max: f32) -> f32 {
+    f32::from(quantize_act(alpha, inverse_scale, q_max))
 }
 
-/// What one element contributes to the gradients.
+/// The share of one element in the gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ActGrad {
-    /// dL/dx.
+    /// Gradient of the loss by the element before it was quantized, dL/dx.
     pub dx: f32,
     /// The element's term of dL/dalpha; sum it over the tensor.
     pub dalpha: f32,
@@ -179,16 +179,16 @@ pub struct ActGrad {
 ///
 /// - all: `dx = g` where `0 <= x < alpha`, else 0;
 /// - `pact` (arXiv 1805.06085, eq. 3): `dalpha = g` where `x >= alpha`, else 0;
-/// - `pact+`: the same, and `dalpha = g * ((q - x * inverse_step) / q_max)` where `0 <= x < alpha`. This is what
+/// - `pact+`: the same, and `dalpha = g * ((q - x * inverse_scale) / q_max)` where `0 <= x < alpha`. This is what
 ///   automatic differentiation makes of `alpha * round_ste(clip(x) / alpha * n) / n`;
 /// - `lsq` (arXiv 1902.08153, eq. 3, over `q_max`): as `pact+`; [`lsq_alpha_scale`] multiplies the sum;
 /// - `fixed`, `relu`: `dalpha = 0`;
 /// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <=
 ///   -alpha`, else 0.
 #[inline(always)]
-pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_step: f32, q_max: f32) -> ActGrad {
+pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_scale: f32, q_max: f32) -> ActGrad {
     let (mut dx, mut dalpha) = ([g], [0.0]);
-    act_backward_lanes(quant, &[x], &[alpha], inverse_step, q_max, &mut dx, &mut dalpha, &mut [0]);
+    act_backward_lanes(quant, &[x], &[alpha], inverse_scale, q_max, &mut dx, &mut dalpha, &mut [0]);
     ActGrad { dx: dx[0], dalpha: dalpha[0] }
 }
 
@@ -201,7 +201,7 @@ pub fn act_backward_lanes<const N: usize>(
     quant: ActQuant,
     x: &[f32; N],
     alpha: &[f32; N],
-    inverse_step: f32,
+    inverse_scale: f32,
     q_max: f32,
     g: &mut [f32; N],
     dalpha: &mut [f32; N],
@@ -215,7 +215,7 @@ pub fn act_backward_lanes<const N: usize>(
         let outside = if below { -g[i] } else { 0.0 };
         let mut term = if above { g[i] } else { outside };
         if matches!(quant, ActQuant::PactPlus | ActQuant::Lsq) {
-            let v = x[i] * inverse_step;
+            let v = x[i] * inverse_scale;
             // Outside the range v may be anything, even infinite, so the product is selected, not masked by zero.
             let residual = dx * ((round_code(clamp(v, q_max)) - v) / q_max);
             term += if inside { residual } else { 0.0 };
@@ -229,7 +229,7 @@ pub fn act_backward_lanes<const N: usize>(
 /// What one element of a channel with a clip value of its own contributes to the gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChannelActGrad {
-    /// dL/dx.
+    /// Gradient of the loss by the element before it was quantized, dL/dx.
     pub dx: f32,
     /// The element's term of dL/dalpha of its channel; sum it over the channel.
     pub dalpha: f32,
@@ -237,8 +237,8 @@ pub struct ChannelActGrad {
     pub dlargest: f32,
 }
 
-/// Backward of one element of a channel that clips at `alpha`, in a layer whose step is `1 / inverse_step`, the largest
-/// clip value over `q_max`.
+/// Backward of one element of a channel that clips at `alpha`, in a layer whose step is `1 / inverse_scale`, the
+/// largest clip value over `q_max`.
 ///
 /// The channel's value is `x_q = s (clip(x, 0, alpha) / s + r)`, `r` being what rounding adds, constant under the
 /// straight-through estimator, so with `g = dL/dx_q`
@@ -256,12 +256,12 @@ pub fn act_backward_channel(
     g: f32,
     x: f32,
     alpha: f32,
-    inverse_step: f32,
+    inverse_scale: f32,
     q_max: f32,
 ) -> ChannelActGrad {
     let (mut dx, mut dalpha, mut dlargest) = ([g], [0.0], [0.0]);
     let grads = (&mut dx, &mut dalpha, &mut dlargest, &mut [0]);
-    act_backward_channel_lanes(quant, &[x], &[alpha], inverse_step, q_max, grads);
+    act_backward_channel_lanes(quant, &[x], &[alpha], inverse_scale, q_max, grads);
     ChannelActGrad { dx: dx[0], dalpha: dalpha[0], dlargest: dlargest[0] }
 }
 
@@ -276,20 +276,20 @@ pub fn act_backward_channel_lanes<const N: usize>(
     quant: ActQuant,
     x: &[f32; N],
     alpha: &[f32; N],
-    inverse_step: f32,
+    inverse_scale: f32,
     q_max: f32,
     (g, dalpha, dlargest, clipped): (&mut [f32; N], &mut [f32; N], &mut [f32; N], &mut [u32; N]),
 ) {
     assert!(quant.has_channel_clips(), "{quant} has one clip value a layer");
     if quant == ActQuant::PactPlus {
         for i in 0..N {
-            let v = if x[i] < alpha[i] { x[i] } else { alpha[i] } * inverse_step;
+            let v = if x[i] < alpha[i] { x[i] } else { alpha[i] } * inverse_scale;
             let term = g[i] * ((round_code(clamp(v, q_max)) - v) / q_max);
             dlargest[i] += if x[i] >= 0.0 { term } else { 0.0 };
         }
     }
     let own = if quant.is_signed() { ActQuant::PactSym } else { ActQuant::Pact };
-    act_backward_lanes(own, x, alpha, inverse_step, q_max, g, dalpha, clipped);
+    act_backward_lanes(own, x, alpha, inverse_scale, q_max, g, dalpha, clipped);
 }
 
 #[cfg(test)]

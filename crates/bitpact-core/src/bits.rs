@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 pub struct Bits(u8);
 
 impl Bits {
-    /// `None` outside 1..=8.
+    /// The width of so many bits; `None` outside 1..=8.
     pub const fn new(bits: u8) -> Option<Bits> {
         if bits >= 1 && bits <= 8 { Some(Bits(bits)) } else { None }
     }
 
-    /// Every width, 1 to 8.
+    /// All widths from 1 to 8 bits, in ascending order.
     pub fn all() -> impl Iterator<Item = Bits> {
         (1..=8).map(Bits)
     }

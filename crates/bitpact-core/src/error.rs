@@ -6,7 +6,7 @@ use crate::{Bits, Granularity, Grid, WeightQuant};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {given:?}, expected one of {expected}")]
 pub struct NameError {
-    /// What the name should have named.
+    /// The kind of thing that the name should have named.
     pub what: &'static str,
     /// The name as given.
     pub given: String,
@@ -29,9 +29,9 @@ pub enum SpecError {
     Grid {
         /// The quantizer.
         quant: WeightQuant,
-        /// Its width.
+        /// Width of the codes in bits.
         bits: Bits,
-        /// The grid as given.
+        /// Grid that was asked for.
         grid: Grid,
         /// The grid it has.
         only: Grid,
@@ -41,9 +41,9 @@ pub enum SpecError {
     Scale {
         /// The quantizer.
         quant: WeightQuant,
-        /// What was asked for.
+        /// The value that was asked for.
         scale: Granularity,
-        /// What it has.
+        /// The scale that the quantizer has.
         only: Granularity,
     },
 }
@@ -85,7 +85,7 @@ pub enum PackError {
 /// A requantization that cannot be derived.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StepError {
+pub enum RequantizationError {
     /// There is not one list of ranges for each term.
     #[error("ranges of {got} terms, expected {expected}")]
     Terms {
@@ -97,9 +97,9 @@ pub enum StepError {
     /// A list that must have one entry per channel does not.
     #[error("{what} has {got} entries, expected one for each of the {expected} channels")]
     Length {
-        /// Which list.
+        /// Name of the list with a wrong length.
         what: String,
-        /// Its length.
+        /// Length of the list that was given.
         got: usize,
         /// The number of channels.
         expected: usize,
@@ -107,23 +107,23 @@ pub enum StepError {
     /// A range whose low end lies above its high end.
     #[error("channel {channel}: empty range {lo}..={hi} of {what}")]
     EmptyRange {
-        /// Which range.
+        /// Name of the range that is no range.
         what: String,
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
-        /// Low end.
+        /// Low end of the range.
         lo: i64,
-        /// High end.
+        /// High end of the range.
         hi: i64,
     },
     /// Output codes of a channel that leave those of the layer.
     #[error("channel {channel}: codes {lo}..={hi} leave the layer's, {}..={}", range.0, range.1)]
     Bounds {
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
-        /// Its smallest code.
+        /// Smallest code of the range.
         lo: i32,
-        /// Its largest code.
+        /// Largest code of the range.
         hi: i32,
         /// Smallest and largest code of the layer.
         range: (i32, i32),
@@ -131,9 +131,9 @@ pub enum StepError {
     /// A real multiplier or offset is infinite or not a number.
     #[error("channel {channel}: {what} is {value}, expected a finite number")]
     NotFinite {
-        /// Which number.
+        /// Name of the number that is out of range.
         what: String,
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
         /// The number.
         value: f64,
@@ -141,7 +141,7 @@ pub enum StepError {
     /// The real output is so large that code steps vanish in f64.
     #[error("channel {channel}: the output reaches {magnitude:e} code steps, more than 2^44")]
     Magnitude {
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
         /// The largest absolute value before clamping, in code steps.
         magnitude: f64,
@@ -157,21 +157,21 @@ pub enum StepError {
         "channel {channel}: {what} {value} is {scaled:e} at shift {shift}, more than 31 bits, and smaller shifts round coarser than 2^-8 of a code step"
     )]
     Multiplier {
-        /// Which multiplier.
+        /// Name of the multiplier that does not fit.
         what: String,
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
-        /// Its real value.
+        /// Real value of the multiplier.
         value: f64,
         /// The shift at which it no longer fits.
         shift: u32,
-        /// `value * 2^shift`.
+        /// The multiplier times a power of two, `value * 2^shift`.
         scaled: f64,
     },
     /// The sum could leave i64.
     #[error("channel {channel}: at shift {shift} the sum can reach {magnitude:e}, not below 2^63")]
     Overflow {
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
         /// The shift at which it no longer fits.
         shift: u32,
@@ -183,7 +183,7 @@ pub enum StepError {
         "channel {channel}: at the largest shift, {shift}, rounding still moves the output by {error:e} code steps, more than 2^-8"
     )]
     Precision {
-        /// The channel.
+        /// Number of the channel.
         channel: usize,
         /// The largest shift.
         shift: u32,

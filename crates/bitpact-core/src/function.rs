@@ -80,7 +80,7 @@ impl Function {
         }
     }
 
-    /// Whether the function has a trained slope for each channel.
+    /// Tells whether the function has a trained slope for each channel.
     pub const fn is_learned(self) -> bool {
         matches!(self, Function::Prelu)
     }

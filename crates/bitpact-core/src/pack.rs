@@ -49,7 +49,7 @@ pub fn unpack(bytes: &[u8], n: usize, bits: u32) -> Result<Vec<u32>, PackError> 
     Ok(fields)
 }
 
-/// The same, appending `f` of each field to `to`.
+/// Unpacks fields as [`unpack`] does, appending `f` of each one to `to`.
 ///
 /// # Errors
 /// Those of [`unpack`]; fields may have been appended by then.

@@ -13,7 +13,7 @@ const CELLS: usize = 1 << 15;
 /// A density symmetric about zero, normalized or not.
 #[derive(Clone, Copy, Debug)]
 pub struct Distribution {
-    /// Its name.
+    /// Name of the distribution.
     pub name: &'static str,
     /// The density vanishes, or is negligible, beyond this.
     pub support: f64,
@@ -61,12 +61,12 @@ impl Moments {
         Moments { cell, density, cumulative }
     }
 
-    /// `E|w|`.
+    /// Mean magnitude of the weights, `E|w|`.
     pub fn mean_abs(&self) -> f64 {
         self.cumulative[CELLS][1]
     }
 
-    /// `sqrt(E w^2)`.
+    /// Root of the weights' mean square, `sqrt(E w^2)`.
     pub fn rms(&self) -> f64 {
         self.cumulative[CELLS][2].sqrt()
     }

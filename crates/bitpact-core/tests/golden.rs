@@ -45,7 +45,7 @@ fn activations() {
         let (quant, bits): (ActQuant, Bits) = (field(&case, "quant"), field(&case, "bits"));
         let alphas: Vec<f32> = field(&case, "alphas");
         let largest = largest_clip(&alphas);
-        let (inverse, step) = (quant.inverse_step(largest, bits), quant.step(largest, bits));
+        let (inverse, step) = (quant.inverse_scale(largest, bits), quant.scale(largest, bits));
         let q_max = quant.q_max(bits) as f32;
         let (mut y, mut dx, mut dalpha) = (Vec::new(), Vec::new(), vec![0.0; alphas.len()]);
         for (i, (&x, &g)) in x.iter().zip(&g).enumerate() {

@@ -12,7 +12,7 @@ use crate::Dataset;
 pub struct Prepared {
     /// The image, in HWC order.
     pub image: Vec<u8>,
-    /// Its target; empty where there is none besides the class.
+    /// Target of the example; empty where there is none besides the class.
     pub target: Vec<f32>,
 }
 

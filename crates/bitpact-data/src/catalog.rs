@@ -16,7 +16,7 @@ pub enum Half {
 pub struct FileInfo {
     /// The half it belongs to.
     pub half: Half,
-    /// Its name; idx files may also have `.gz` behind it.
+    /// Name of the file; idx files may also have `.gz` behind it.
     pub name: &'static str,
     /// Published MD5 of the file, of the gzipped one for idx files, in lower-case hexadecimal digits.
     pub md5: Option<&'static str>,
@@ -25,11 +25,11 @@ pub struct FileInfo {
 /// A file of the set's publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Download {
-    /// Where it is, over HTTPS.
+    /// Address of the download, over HTTPS.
     pub url: &'static str,
-    /// Its size.
+    /// Size of the download in bytes.
     pub bytes: u64,
-    /// Its published MD5 in lower-case hexadecimal digits.
+    /// MD5 of the download as its publisher gives it, in lower-case hexadecimal digits.
     pub md5: &'static str,
 }
 
@@ -39,7 +39,7 @@ impl Download {
         self.url.rsplit('/').next().unwrap_or(self.url)
     }
 
-    /// Whether the set's files are packed in it.
+    /// Tells whether the set's files are packed in it.
     pub fn is_archive(&self) -> bool {
         self.url.ends_with(".tar.gz")
     }
@@ -48,9 +48,9 @@ impl Download {
 /// A set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetInfo {
-    /// Its name in bitpact.
+    /// Name of the set in bitpact.
     pub name: DatasetName,
-    /// Its name in print.
+    /// Name of the set in print.
     pub title: &'static str,
     /// Size of every image.
     pub image_shape: ImageShape,
@@ -64,11 +64,11 @@ pub struct SetInfo {
     pub folders: &'static [&'static str],
     /// The files it is read from, those of the training set first; none for a set that is drawn.
     pub files: &'static [FileInfo],
-    /// What its publisher offers; none where bitpact cannot fetch it.
+    /// Downloads that the set's publisher offers; none where bitpact cannot fetch them.
     pub downloads: &'static [Download],
     /// Page about it.
     pub homepage: &'static str,
-    /// Its licence, as far as its publishers state one.
+    /// Licence of the set, as far as its publishers state one.
     pub licence: &'static str,
     /// How to place the files by hand.
     pub by_hand: &'static str,

@@ -19,18 +19,18 @@ pub struct Found {
 /// A file of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReport {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Its MD5 in lower-case hexadecimal digits.
+    /// MD5 of the file in lower-case hexadecimal digits.
     pub md5: String,
     /// The published MD5 of the file, where there is one for this form of it.
     pub published: Option<&'static str>,
 }
 
 impl FileReport {
-    /// Whether the file is another than the published one. It may well hold the same images, packed anew.
+    /// Tells whether the file is another than the published one. It may well hold the same images, packed anew.
     pub fn is_foreign(&self) -> bool {
         self.published.is_some_and(|published| published != self.md5)
     }
@@ -39,7 +39,7 @@ impl FileReport {
 /// One half of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HalfReport {
-    /// Images.
+    /// Number of images.
     pub images: usize,
     /// Images of every class, in the order of the labels.
     pub histogram: Vec<usize>,
@@ -48,7 +48,7 @@ pub struct HalfReport {
 /// A set that was read from its first image to its last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetReport {
-    /// The set.
+    /// Name of the set.
     pub name: DatasetName,
     /// The folder its files are in.
     pub folder: PathBuf,

@@ -7,9 +7,9 @@ use crate::{DataError, TargetKind};
 /// Size of one image in pixels and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageShape {
-    /// Rows.
+    /// Number of rows.
     pub h: usize,
-    /// Columns.
+    /// Number of columns.
     pub w: usize,
     /// Channels (3 for colour, in the order R, G, B).
     pub c: usize,
@@ -30,7 +30,7 @@ pub trait Dataset: Send + Sync {
     /// Number of images.
     fn len(&self) -> usize;
 
-    /// Whether there are no images.
+    /// Tells whether the set has no images.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -93,7 +93,7 @@ pub trait Dataset: Send + Sync {
         }
     }
 
-    /// Whether an image takes so long to read that reading ahead of its use pays.
+    /// Tells whether an image takes so long to read that reading ahead of its use pays.
     fn is_slow(&self) -> bool {
         false
     }

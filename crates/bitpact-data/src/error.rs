@@ -9,7 +9,7 @@ pub enum DataError {
     /// The operating system refused to open or read a path.
     #[error("cannot read {}: {source}", path.display())]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -17,7 +17,7 @@ pub enum DataError {
     /// A folder was asked for and something else is there.
     #[error("{} is not a folder; expected {expected}", path.display())]
     NotAFolder {
-        /// What was given.
+        /// The path that was given.
         path: PathBuf,
         /// What the folder should hold.
         expected: &'static str,
@@ -25,7 +25,7 @@ pub enum DataError {
     /// A file was asked for and something else, such as a folder, is there.
     #[error("{} is not a regular file; expected {expected}", path.display())]
     NotAFile {
-        /// What was found.
+        /// The path that was found.
         path: PathBuf,
         /// What the file should be.
         expected: &'static str,
@@ -33,7 +33,7 @@ pub enum DataError {
     /// A file of the set exists in none of the places it may be in.
     #[error("{set}: {file} not found; looked for {}", listed(tried))]
     MissingFile {
-        /// The set.
+        /// Name of the set.
         set: &'static str,
         /// The file's name.
         file: String,
@@ -43,7 +43,7 @@ pub enum DataError {
     /// A file is not what its format says.
     #[error("{}: {message}", path.display())]
     Format {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong, and what was expected.
         message: String,
@@ -51,7 +51,7 @@ pub enum DataError {
     /// A file is another set's.
     #[error("{} is the one of the data set `{found}`, not of `{expected}`", path.display())]
     OtherSet {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The set it was published with.
         found: &'static str,
@@ -61,9 +61,9 @@ pub enum DataError {
     /// A file has another length than its format gives it.
     #[error("{} is {}: {found} bytes, expected {expected}", path.display(), if found < expected { "truncated" } else { "too long" })]
     WrongSize {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its length in bytes.
+        /// Length of the file in bytes.
         found: u64,
         /// The format's length in bytes.
         expected: u64,
@@ -71,13 +71,13 @@ pub enum DataError {
     /// A record's label is not one of the set's classes.
     #[error("{}: record {record} (counted from 0, at byte {offset}) has label {label}, expected {smallest}..={largest}", path.display())]
     BadFileLabel {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The record's place in the file, counted from 0.
         record: usize,
         /// The label's byte offset in the file, in the unpacked one where it is gzipped.
         offset: u64,
-        /// What was found.
+        /// The path that was found.
         label: u8,
         /// The smallest valid label.
         smallest: u8,
@@ -87,17 +87,17 @@ pub enum DataError {
     /// An image side or the number of channels is zero.
     #[error("images of {h} x {w} pixels with {c} channels hold nothing; every one of the three must be at least 1")]
     EmptyShape {
-        /// Rows.
+        /// Number of rows.
         h: usize,
-        /// Columns.
+        /// Number of columns.
         w: usize,
-        /// Channels.
+        /// Number of channels.
         c: usize,
     },
     /// The pixel array does not hold one image per label.
     #[error("{labels} labels need {expected} bytes of pixels ({image} bytes an image), found {found}")]
     PixelCount {
-        /// How many labels there are.
+        /// Number of labels of the set.
         labels: usize,
         /// Bytes of one image.
         image: usize,
@@ -111,7 +111,7 @@ pub enum DataError {
     BadLabel {
         /// The image.
         index: usize,
-        /// Its label.
+        /// Label of the example.
         label: usize,
         /// The number of classes.
         classes: usize,
@@ -119,7 +119,7 @@ pub enum DataError {
     /// A set, or the part of it that was asked for, has no images.
     #[error("{what} has no images; at least one is needed")]
     Empty {
-        /// Which set, and why it is empty.
+        /// The set, and why it is empty.
         what: String,
     },
     /// Images and targets are not of the same number.
@@ -140,7 +140,7 @@ pub enum DataError {
     /// No set has this name.
     #[error("unknown data set `{name}`; expected one of: {valid}")]
     UnknownName {
-        /// What was typed.
+        /// The name that was typed.
         name: String,
         /// The valid names, separated by commas.
         valid: String,
@@ -148,17 +148,17 @@ pub enum DataError {
     /// A set that is read from files was asked for without a folder.
     #[error("the data set `{name}` is read from a folder: give it with --data DIR. {how}")]
     NeedsFolder {
-        /// The set.
+        /// Name of the set.
         name: &'static str,
-        /// How to come by the files.
+        /// How the files can be had, in words.
         how: String,
     },
     /// A folder was given for a set that reads none.
     #[error("the data set `{name}` reads no files, but --data {} was given; leave --data out or choose another --dataset (`folder` for data of one's own)", path.display())]
     UnusedFolder {
-        /// The set.
+        /// Name of the set.
         name: &'static str,
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
 }

@@ -27,7 +27,7 @@ fn clamp(value: f32) -> f32 {
 }
 
 impl ColorJitter {
-    /// Whether it changes nothing.
+    /// Tells whether the jitter changes nothing.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }

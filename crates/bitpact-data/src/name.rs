@@ -110,7 +110,7 @@ impl DatasetName {
         }
     }
 
-    /// Whether the set is drawn by a program and has no files.
+    /// Tells whether the set is drawn by a program and has no files.
     pub fn is_drawn(self) -> bool {
         self.drawn().is_some()
     }

@@ -52,15 +52,15 @@ pub enum PictureError {
     /// The file cannot be read.
     #[error("{}: cannot read: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// The file or the picture is too large.
     #[error("{}: {what}", path.display())]
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is too large, and the limit.
         what: String,
@@ -68,13 +68,21 @@ pub enum PictureError {
     /// The file is not a picture of a known kind.
     #[error("{}: not a PNG, JPEG, WebP, BMP or TIFF file", path.display())]
     Kind {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
+    },
+    /// This build has no reader of the file's kind: the feature of that name was left out.
+    #[error("{}: a {kind} file, which this program reads only if built with the feature `{}`", path.display(), kind.to_lowercase())]
+    LeftOut {
+        /// Path of the file.
+        path: PathBuf,
+        /// Kind of the file: `TIFF` or `WebP`.
+        kind: &'static str,
     },
     /// The file is damaged.
     #[error("{}: damaged {kind} file: {what}", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Kind of the file, such as `PNG`.
         kind: &'static str,
@@ -182,7 +190,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PictureError> {
 
 fn kind(format: Option<ImageFormat>, path: &Path) -> Result<(ImageFormat, &'static str), PictureError> {
     let known = KINDS.into_iter().find(|(known, _)| Some(*known) == format);
-    known.ok_or_else(|| PictureError::Kind { path: path.to_owned() })
+    let (format, kind) = known.ok_or_else(|| PictureError::Kind { path: path.to_owned() })?;
+    match format.reading_enabled() {
+        true => Ok((format, kind)),
+        false => Err(PictureError::LeftOut { path: path.to_owned(), kind }),
+    }
 }
 
 fn limits() -> image::Limits {

@@ -1,8 +1,9 @@
 //! Rectangles of pictures, chosen and scaled.
 
 use bitpact_core::rng::Key;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::picture::Picture;
 
@@ -85,9 +86,6 @@ pub(crate) fn resample(picture: &Picture, window: Window, to: (usize, usize), fi
         (y..y + to.0).for_each(|y| out.extend_from_slice(&pixels[(y * w + x) * c..][..to.1 * c]));
         return out;
     }
-    let kind = if c == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let from = ImageRef::new(w as u32, h as u32, pixels, kind).expect("a picture has its pixels");
-    let mut out = Image::new(to.1 as u32, to.0 as u32, kind);
     let filter = match filter {
         Filter::Triangle => FilterType::Bilinear,
         Filter::Cubic => FilterType::CatmullRom,
@@ -96,8 +94,24 @@ pub(crate) fn resample(picture: &Picture, window: Window, to: (usize, usize), fi
         .resize_alg(ResizeAlg::Convolution(filter))
         .crop(window.x, window.y, window.w, window.h)
         .use_alpha(false);
-    Resizer::new().resize(&from, &mut out, &options).expect("the window lies within the picture");
-    out.into_vec()
+    let mut out = vec![0; to.0 * to.1 * c];
+    // Named kinds of pixels alone are compiled: the library has a dozen.
+    match c {
+        1 => resize::<U8>((h, w, pixels), (to, &mut out), &options),
+        _ => resize::<U8x3>((h, w, pixels), (to, &mut out), &options),
+    }
+    out
+}
+
+/// Scales pixels of the kind `P` from (height, width, bytes) into (size, bytes).
+fn resize<P: PixelTrait>(
+    (h, w, from): (usize, usize, &[u8]),
+    (to, out): ((usize, usize), &mut [u8]),
+    options: &ResizeOptions,
+) {
+    let from = TypedImageRef::<P>::from_buffer(w as u32, h as u32, from).expect("a picture has its pixels");
+    let mut out = TypedImage::<P>::from_buffer(to.1 as u32, to.0 as u32, out).expect("as many bytes as the size has");
+    Resizer::new().resize_typed(&from, &mut out, options).expect("the window lies within the picture");
 }
 
 /// For each pixel of the size `to` the value of the pixel of `picture`, of one channel, under its middle: numbers that

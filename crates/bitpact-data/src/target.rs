@@ -13,9 +13,9 @@ pub enum TargetKind {
     /// A class for each pixel of `h` rows and `w` columns, by its number; [`IGNORED`] for a pixel that counts for
     /// nothing.
     Mask {
-        /// Rows.
+        /// Number of rows.
         h: usize,
-        /// Columns.
+        /// Number of columns.
         w: usize,
     },
     /// An image of this size, pixels divided by 255.
@@ -38,7 +38,7 @@ impl TargetKind {
         }
     }
 
-    /// Whether there are none.
+    /// Tells whether there are no targets.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }

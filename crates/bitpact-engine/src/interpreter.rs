@@ -30,7 +30,7 @@ pub struct Interpreter<'a> {
 
 /// Computes sums of products in place of the interpreter, such as a model of hardware.
 pub trait Sums {
-    /// Whether product `which` of layer `layer`, counted among the products of its terms, is computed here.
+    /// Tells whether product `which` of layer `layer`, counted among the products of its terms, is computed here.
     fn computes(&self, layer: usize, which: usize) -> bool;
 
     /// The sums of that product, `out_channels` for each pixel of its output, row by row. `windows` holds the codes

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct LayerProfile {
     /// Name of the layer.
     pub name: String,
-    /// What computed it.
+    /// Name of the kernel that computed the layer.
     pub kernel: String,
     /// Multiply-adds of its products, as a direct convolution has them.
     pub macs: u64,

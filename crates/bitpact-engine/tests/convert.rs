@@ -199,7 +199,7 @@ fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace)
             let limits: Vec<i64> = alphas.iter().map(|&a| (f64::from(a) / step).round_ties_even() as i64).collect();
             let own = conversion.acts.iter().find(|act| act.name == node.name);
             let margin = own.map_or(TOLERANCE, |act| act.worst_error) + 1e-6;
-            let inverse = f64::from(quant.inverse_step(alpha, bits));
+            let inverse = f64::from(quant.inverse_scale(alpha, bits));
             let codes = &trace.tensors[layers[node.name.as_str()]];
             assert_eq!(codes.len(), values.len());
             for (i, (value, &code)) in values.iter_mut().zip(codes).enumerate() {
@@ -217,7 +217,7 @@ fn compare(model: &Model, conversion: &Conversion, pixels: &[u8], trace: &Trace)
                         node.name
                     );
                 }
-                *value = f64::from(quant.step(alpha, bits)) * code as f64;
+                *value = f64::from(quant.scale(alpha, bits)) * code as f64;
             }
         } else if let Some(&layer) = layers.get(node.name.as_str()) {
             let scale = integer.layers[layer].scale;

@@ -11,31 +11,31 @@ pub enum GraphError {
     Empty {
         /// Name of the graph.
         graph: String,
-        /// What is missing.
+        /// The thing that is missing, in words.
         what: &'static str,
     },
     /// Two nodes share a name, or a name holds characters that checkpoints cannot carry.
     #[error("node `{node}`: {what}")]
     Name {
-        /// The name.
+        /// Name of the node.
         node: String,
-        /// What is wrong with it.
+        /// The fault that was found, in words.
         what: &'static str,
     },
     /// A node names an input that does not exist before it.
     #[error("node `{node}`: input `{input}` is not the name of an earlier node")]
     UnknownInput {
-        /// The node.
+        /// Name of the node.
         node: String,
         /// The name it asks for.
         input: String,
     },
-    /// Wrong number of inputs.
+    /// A node has another number of inputs than its op takes.
     #[error("node `{node}`: {op} takes {expected} input(s), got {got}")]
     Arity {
-        /// The node.
+        /// Name of the node.
         node: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
         /// Inputs the op takes.
         expected: usize,
@@ -45,19 +45,19 @@ pub enum GraphError {
     /// A parameter of the op is zero, or larger than any real network needs.
     #[error("node `{node}`: {parameter} = {got}, expected {expected}")]
     Parameter {
-        /// The node.
+        /// Name of the node.
         node: String,
-        /// Which parameter.
+        /// Name of the parameter.
         parameter: &'static str,
-        /// Its value.
+        /// The value that was found.
         got: usize,
-        /// What is allowed.
+        /// The values that are allowed, in words.
         expected: &'static str,
     },
     /// The window of a convolution or pool does not fit its padded input.
     #[error("node `{node}`: a window of {window} does not fit an input of {input}")]
     Window {
-        /// The node.
+        /// Name of the node.
         node: String,
         /// The window.
         window: Box<Window>,
@@ -67,19 +67,19 @@ pub enum GraphError {
     /// The groups of a convolution do not divide its channels.
     #[error("node `{node}`: {groups} groups do not divide {inputs} input and {outputs} output channels")]
     Groups {
-        /// The node.
+        /// Name of the node.
         node: String,
-        /// Its groups.
+        /// Groups of the convolution.
         groups: usize,
         /// Channels of its input.
         inputs: usize,
-        /// Its output channels.
+        /// Output channels of the convolution.
         outputs: usize,
     },
     /// The inputs of an addition or multiplication do not fit each other.
     #[error("node `{node}`: inputs of {left} and {right} cannot be {op}")]
     Shapes {
-        /// The node.
+        /// Name of the node.
         node: String,
         /// Shape of the first input.
         left: Shape,
@@ -91,7 +91,7 @@ pub enum GraphError {
     /// The inputs of a concatenation differ in height or width.
     #[error("node `{node}`: inputs of {first} and {other} cannot be concatenated, their sides differ")]
     ConcatShapes {
-        /// The node.
+        /// Name of the node.
         node: String,
         /// Shape of the first input.
         first: Shape,
@@ -101,9 +101,9 @@ pub enum GraphError {
     /// The nodes are a valid graph, but not one that can be trained and converted as fused layers.
     #[error("node `{node}`: {what}")]
     Pattern {
-        /// The node.
+        /// Name of the node.
         node: String,
-        /// What was expected around it.
+        /// The parts that were expected around the node.
         what: String,
     },
 }

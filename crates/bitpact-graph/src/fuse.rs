@@ -36,10 +36,10 @@ impl Factor {
     }
 }
 
-/// One term of a sum.
+/// One term of a layer's sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term {
-    /// The product or view.
+    /// Product or view that the term is made of.
     pub factor: Factor,
     /// The batch norm of this term alone.
     pub norm: Option<NodeId>,
@@ -111,56 +111,56 @@ impl Sum {
 pub enum Layer {
     /// A sum of products and tensors.
     Sum(Sum),
-    /// Maximum pooling.
+    /// A layer of maximum pooling.
     MaxPool {
         /// Output node of the layer that is read.
         input: NodeId,
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
-    /// Average pooling over windows.
+    /// A layer of average pooling over windows.
     AvgPool {
         /// Output node of the layer that is read.
         input: NodeId,
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
-    /// Global average pooling.
+    /// A layer of global average pooling.
     GlobalAvgPool {
         /// Output node of the layer that is read.
         input: NodeId,
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
     /// Channels of several layers, one after the other: the inputs of the node.
     Concat {
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
-    /// Dropout.
+    /// Zeros at random while training.
     Dropout {
         /// Output node of the layer that is read.
         input: NodeId,
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
     /// A function of one number, element by element.
     Function {
         /// Output node of the layer that is read.
         input: NodeId,
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
     /// The product of two tensors, element by element: the inputs of the node.
     Mul {
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
     /// A tensor with its elements moved.
     View {
         /// Output node of the layer that is read.
         input: NodeId,
-        /// The node.
+        /// Name of the node.
         node: NodeId,
     },
 }
@@ -352,12 +352,12 @@ impl<'a> Fuser<'a> {
         }
     }
 
-    /// Whether a node gives a tensor, and not a part of a sum.
+    /// Tells whether a node gives a tensor, and not a part of a sum.
     fn is_tensor(&self, id: NodeId) -> bool {
         self.kinds[id].is_some_and(|kind| kind != Kind::Image)
     }
 
-    /// Whether a product, its norm or a sum ends here without an activation of its own.
+    /// Tells whether a product, its norm or a sum ends here without an activation of its own.
     fn is_stream(&self, id: NodeId) -> bool {
         let graph = self.graph;
         let node = graph.node(id);
@@ -381,7 +381,7 @@ impl<'a> Fuser<'a> {
         }
     }
 
-    /// Whether a view is read by an addition alone, which then reads the tensor itself.
+    /// Tells whether a view is read by an addition alone, which then reads the tensor itself.
     fn is_shortcut(&self, id: NodeId) -> bool {
         let from = self.graph.node(id).inputs[0];
         matches!(*self.graph.consumers(id), [reader] if self.graph.node(reader).op == Op::Add)

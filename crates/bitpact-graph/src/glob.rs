@@ -1,6 +1,6 @@
 //! Layer patterns: `*` stands for any run of characters, everything else for itself.
 
-/// Whether `name` matches `pattern` as a whole; `*` in the pattern stands for any run of characters.
+/// Tells whether `name` matches `pattern` as a whole; `*` in the pattern stands for any run of characters.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (p, n) = (pattern.as_bytes(), name.as_bytes());
     let (mut pi, mut ni) = (0, 0);

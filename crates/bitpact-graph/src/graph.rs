@@ -12,7 +12,7 @@ pub type NodeId = usize;
 pub struct Node {
     /// Name; tensors of the node are `name.weight`, `name.bias` and so on.
     pub name: String,
-    /// What it computes.
+    /// The operation that the node computes.
     pub op: Op,
     /// Earlier nodes it reads.
     pub inputs: Vec<NodeId>,
@@ -122,7 +122,7 @@ impl Graph {
         Some(Self::with_outputs(self.name.clone(), nodes, outputs).expect("a part of a valid network"))
     }
 
-    /// Whether the main output depends on each node.
+    /// Tells whether the main output depends on each node.
     fn leads_to_output(&self) -> Vec<bool> {
         let mut leads = vec![false; self.nodes.len()];
         leads[self.output()] = true;
@@ -224,12 +224,12 @@ impl Graph {
         &self.outputs
     }
 
-    /// Whether a node is an output of the network.
+    /// Tells whether a node is an output of the network.
     pub fn is_output(&self, id: NodeId) -> bool {
         self.outputs.contains(&id)
     }
 
-    /// Whether the main output is one row of logits: one position.
+    /// Tells whether the main output is one row of logits, at one position.
     pub fn is_classifier(&self) -> bool {
         let output = self.shapes[self.output()];
         (output.h, output.w) == (1, 1)
@@ -272,7 +272,7 @@ impl Graph {
         Some((0..self.shapes[id].c).flat_map(of_output).collect())
     }
 
-    /// Whether a product is a projection shortcut: its sum (through a batch norm, if any) is an [`Op::Add`] whose
+    /// Tells whether a product is a projection shortcut: its sum (through a batch norm, if any) is an [`Op::Add`] whose
     /// other branch starts from the same tensor and has more layers.
     pub fn is_projection(&self, id: NodeId) -> bool {
         if !matches!(self.nodes[id].op, Op::Conv(_)) {

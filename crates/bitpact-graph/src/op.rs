@@ -23,11 +23,11 @@ fn no_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
 pub enum Op {
     /// The network's input. Exactly one, and the first node.
     Input {
-        /// Rows.
+        /// Number of rows.
         height: usize,
-        /// Columns.
+        /// Number of columns.
         width: usize,
-        /// Channels.
+        /// Number of channels.
         channels: usize,
     },
     /// 2-D convolution with zero padding. `weight` is OIHW with `I = in_channels / groups`, `bias` one value a channel.
@@ -37,9 +37,9 @@ pub enum Op {
     ConvTranspose(ConvTranspose),
     /// Fully connected layer over all h*w*c values; `weight` is `[out_features, c*h*w]` in CHW order as in PyTorch.
     Linear {
-        /// Outputs.
+        /// Number of outputs.
         out_features: usize,
-        /// Whether a bias is added.
+        /// Whether the op adds a bias.
         #[serde(default = "yes")]
         bias: bool,
     },
@@ -61,15 +61,15 @@ pub enum Op {
     /// Product of two tensors of one shape, element by element; the second may also be 1x1xc, and then stands for every
     /// pixel.
     Mul,
-    /// Moves elements.
+    /// A move of elements, which computes nothing.
     View(Move),
     /// Option-A shortcut (He et al. 2015): every `stride`-th pixel, then zero channels before and after.
     Subsample {
-        /// Step in both directions.
+        /// Distance in rows and columns between the pixels that are read.
         stride: usize,
-        /// Zero channels before.
+        /// Channels of zeros before those of the tensor.
         pad_before: usize,
-        /// Zero channels after.
+        /// Channels of zeros after those of the tensor.
         pad_after: usize,
     },
     /// Maximum over a window; padding never wins.
@@ -102,7 +102,7 @@ pub struct Conv {
     /// Rows and columns of the window.
     #[serde(with = "pair")]
     pub kernel: [usize; 2],
-    /// Step of the window.
+    /// Rows and columns from one place of the window to the next.
     #[serde(default = "ones", with = "pair")]
     pub stride: [usize; 2],
     /// Zeros beside the input.
@@ -111,7 +111,7 @@ pub struct Conv {
     /// Distance of the rows and columns that the window sees.
     #[serde(default = "ones", with = "pair", skip_serializing_if = "is_ones")]
     pub dilation: [usize; 2],
-    /// Whether a bias is added.
+    /// Whether the op adds a bias.
     #[serde(default)]
     pub bias: bool,
     /// Channels are cut into so many equal groups: outputs of a group see only its inputs. 1 is an ordinary
@@ -158,7 +158,7 @@ pub struct ConvTranspose {
     /// Distance of the rows and columns that the window writes.
     #[serde(default = "ones", with = "pair", skip_serializing_if = "is_ones")]
     pub dilation: [usize; 2],
-    /// Whether a bias is added.
+    /// Whether the op adds a bias.
     #[serde(default)]
     pub bias: bool,
     /// Equal groups of channels: outputs of a group see only its inputs.
@@ -207,7 +207,7 @@ pub struct MaxPool {
     /// Rows and columns of the window.
     #[serde(with = "pair")]
     pub kernel: [usize; 2],
-    /// Step of the window.
+    /// Rows and columns from one place of the window to the next.
     #[serde(with = "pair")]
     pub stride: [usize; 2],
     /// Padding beside the input, less than the window.
@@ -237,7 +237,7 @@ pub struct AvgPool {
     /// Rows and columns of the window.
     #[serde(with = "pair")]
     pub kernel: [usize; 2],
-    /// Step of the window.
+    /// Rows and columns from one place of the window to the next.
     #[serde(with = "pair")]
     pub stride: [usize; 2],
     /// Padding beside the input, less than the window.
@@ -306,22 +306,22 @@ impl Op {
         }
     }
 
-    /// Whether the op multiplies by weights.
+    /// Tells whether the op multiplies by weights.
     pub fn is_product(&self) -> bool {
         matches!(self, Op::Conv(_) | Op::ConvTranspose(_) | Op::Linear { .. })
     }
 
-    /// Whether the op quantizes.
+    /// Tells whether the op quantizes.
     pub fn is_act(&self) -> bool {
         matches!(self, Op::Act { .. })
     }
 
-    /// Whether the op normalizes by the statistics of a batch.
+    /// Tells whether the op normalizes by the statistics of a batch.
     pub fn is_norm(&self) -> bool {
         matches!(self, Op::BatchNorm(_))
     }
 
-    /// Whether the op has a `bias` that it adds to a product.
+    /// Tells whether the op has a `bias` that it adds to a product.
     pub fn has_bias(&self) -> bool {
         match *self {
             Op::Conv(Conv { bias, .. }) | Op::ConvTranspose(ConvTranspose { bias, .. }) | Op::Linear { bias, .. } => {

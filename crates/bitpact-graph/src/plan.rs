@@ -12,7 +12,7 @@ use crate::{End, Graph, GraphError, Layer, NodeId, Op, Sum, fuse, fuse_float, gl
 /// The usual short form: `W4A4`, or `float` for a network without quantizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BitSpec {
-    /// No quantizers at all.
+    /// Float32 everywhere, without quantizers.
     Float,
     /// Bits of weights and activations.
     Bits {
@@ -74,7 +74,7 @@ pub enum FirstLast {
     #[default]
     #[serde(rename = "8bit")]
     Bits8,
-    /// As every other layer.
+    /// The layer has the bits of every other layer.
     #[serde(rename = "same")]
     Same,
 }
@@ -82,11 +82,11 @@ pub enum FirstLast {
 /// Bits of the weights of projection shortcuts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ShortcutBits {
-    /// As every other layer.
+    /// The layer has the bits of every other layer.
     #[default]
     #[serde(rename = "same")]
     Same,
-    /// 8 bits.
+    /// Layers of 8 bits.
     #[serde(rename = "8bit")]
     Bits8,
 }
@@ -98,7 +98,7 @@ pub struct Override {
     /// 1 to 8, or 32 for weights trained in float32 and converted to 16-bit codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_bits: Option<u8>,
-    /// 1 to 8.
+    /// Bits of the activations, 1 to 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_bits: Option<u8>,
     /// Weight quantizer.
@@ -183,7 +183,7 @@ pub enum WeightPlan {
 pub struct ActPlan {
     /// Bits of the codes.
     pub bits: Bits,
-    /// Quantizer.
+    /// Quantizer of the activation.
     pub quant: ActQuant,
     /// What has a clip value of its own. The step is the layer's: the largest clip value over `q_max`.
     #[serde(default, skip_serializing_if = "is_layer")]
@@ -239,7 +239,7 @@ pub enum PlanError {
     /// An override matches nothing.
     #[error("overrides.\"{pattern}\": no layer has a name like this; the layers are {layers}")]
     NoMatch {
-        /// The pattern.
+        /// Pattern that names of layers are matched with.
         pattern: String,
         /// Names it could have matched.
         layers: String,
@@ -247,29 +247,29 @@ pub enum PlanError {
     /// An override asks for an impossible number of bits.
     #[error("overrides.\"{pattern}\".{key} = {got}: expected {expected}")]
     Bits {
-        /// The pattern.
+        /// Pattern that names of layers are matched with.
         pattern: String,
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// Its value.
+        /// The value that was found.
         got: u8,
-        /// What is allowed.
+        /// The values that are allowed, in words.
         expected: &'static str,
     },
     /// Quantizer, grid and width do not go together.
     #[error("layer `{layer}`: {source}")]
     Spec {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
-        /// Why.
+        /// Error that caused this one.
         source: SpecError,
     },
     /// An activation's quantizer does not fit it.
     #[error("activation `{layer}`: {what}")]
     Act {
-        /// The activation.
+        /// Name of the activation.
         layer: String,
-        /// What does not fit.
+        /// The misfit that was found, in words.
         what: &'static str,
     },
     /// Bits are asked for, and nothing takes them: there is no activation, and the weights of every layer stay float.
@@ -280,15 +280,15 @@ pub enum PlanError {
     NothingQuantized {
         /// A layer with float weights.
         layer: String,
-        /// What was asked for.
+        /// The bits that were asked for.
         bits: BitSpec,
     },
     /// A plan read from a file does not fit its graph.
     #[error("layer `{layer}`: {what}")]
     Mismatch {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
-        /// What does not fit.
+        /// The misfit that was found, in words.
         what: &'static str,
     },
 }
@@ -403,7 +403,7 @@ impl QuantPlan {
         Ok(plan)
     }
 
-    /// Whether no layer is quantized: the network has no integer form.
+    /// Tells whether no layer is quantized: the network has no integer form.
     pub fn is_float(&self) -> bool {
         self.activations.is_empty() && self.weights.values().all(|weights| *weights == WeightPlan::Float)
     }
@@ -464,7 +464,7 @@ fn only_functions_read(graph: &Graph, act: NodeId) -> bool {
     !readers.is_empty() && readers.iter().all(|&reader| matches!(graph.node(reader).op, Op::Function(_)))
 }
 
-/// Whether an activation shares its clip value with another.
+/// Tells whether an activation shares its clip value with another.
 fn is_shared(owners: &[NodeId], act: NodeId) -> bool {
     owners.iter().filter(|&&owner| owner == owners[act]).count() > 1
 }

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 /// Height, width and channels of one example's tensor; tensors are NHWC. A signal of one dimension has height 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
-    /// Rows.
+    /// Number of rows.
     pub h: usize,
-    /// Columns.
+    /// Number of columns.
     pub w: usize,
-    /// Channels.
+    /// Number of channels.
     pub c: usize,
 }
 

@@ -35,17 +35,17 @@ pub enum Move {
     },
     /// Zero rows, columns and channels beside the tensor.
     Insert {
-        /// Rows above.
+        /// Rows that are inserted above.
         top: usize,
-        /// Columns to the left.
+        /// Columns that are inserted to the left.
         left: usize,
-        /// Rows below.
+        /// Rows that are inserted below.
         bottom: usize,
-        /// Columns to the right.
+        /// Columns that are inserted to the right.
         right: usize,
-        /// Channels before.
+        /// Channels that are inserted before.
         before: usize,
-        /// Channels after.
+        /// Channels that are inserted after.
         after: usize,
     },
     /// Channels become pixels: channel `c * factor^2 + a * factor + b` of pixel `(y, x)` is channel `c` of pixel
@@ -110,7 +110,7 @@ impl Move {
         }
     }
 
-    /// Whether the move inserts elements.
+    /// Tells whether the move inserts elements.
     pub fn inserts(&self) -> bool {
         matches!(self, Move::Insert { .. })
     }

@@ -5,18 +5,18 @@ use crate::{Place, Shape};
 /// Rows and columns of padding beside a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Padding {
-    /// Rows above.
+    /// Rows that are inserted above.
     pub top: usize,
-    /// Columns to the left.
+    /// Columns that are inserted to the left.
     pub left: usize,
-    /// Rows below.
+    /// Rows that are inserted below.
     pub bottom: usize,
-    /// Columns to the right.
+    /// Columns that are inserted to the right.
     pub right: usize,
 }
 
 impl Padding {
-    /// The same on every side.
+    /// Padding of the same width on every side.
     pub const fn all(n: usize) -> Self {
         Self { top: n, left: n, bottom: n, right: n }
     }
@@ -26,7 +26,7 @@ impl Padding {
         self.top.max(self.left).max(self.bottom).max(self.right)
     }
 
-    /// Whether all four sides are 0.
+    /// Tells whether the padding of all four sides is 0.
     pub fn is_none(&self) -> bool {
         self.most() == 0
     }

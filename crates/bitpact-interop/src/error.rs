@@ -10,7 +10,7 @@ pub enum InteropError {
     /// The file, with what is wrong at which place of it.
     #[error("{}: {what}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Place, what stands there and what was expected.
         what: String,

@@ -8,7 +8,7 @@ use bitpact_model::{Checkpoint, InputDescription, Model, Pixels, read_model_file
 use crate::weights::Weights;
 use crate::{InteropError, Kind, onnx};
 
-/// What a file does not say itself.
+/// What a reader must be told because a file does not say it itself.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     /// Name of a network of the zoo that weights without a graph belong to; `None`: guessed from names and shapes.
@@ -73,11 +73,11 @@ fn wrong_pixels(path: &Path, what: &str) -> InteropError {
 pub struct Imported {
     /// The network, checked ([`Model::check`]).
     pub model: Model,
-    /// What was assumed or left out, a sentence each.
+    /// Notes on what was assumed or left out, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// What a file holds.
+/// The contents of a file of another program.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A network with its graph.

@@ -17,7 +17,7 @@ pub enum Kind {
     Safetensors,
     /// The index of safetensors files, `model.safetensors.index.json`.
     SafetensorsIndex,
-    /// No network that is read, in words.
+    /// A file that holds no network that is read, and why, in words.
     Unreadable(&'static str),
     /// Anything else; ONNX files have no magic number.
     Onnx,

@@ -7,6 +7,7 @@
 //!
 //! [`mod@export`] writes an integer network for other programs: dialects of ONNX, plain integers, and safetensors.
 
+pub mod c;
 pub mod error;
 pub mod export;
 mod import;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bitpact_core::rng::Key;
 use bitpact_kernels::product::{ProductSpec, candidates};
-use bitpact_kernels::{Aligned, ConvGeometry, Isa, Layout};
+use bitpact_kernels::{Aligned, ConvGeometry, Isa, Layout, WeightArena};
 
 fn main() {
     let isa = std::env::args().nth(1).map_or(Isa::detect(), |name| name.parse().expect("an instruction set"));
@@ -41,6 +41,7 @@ fn main() {
             let cs = cin;
             let x = Layout::with_cs(size, size, cin, cs, k / 2);
             let key = Key::new(1);
+            let arena = WeightArena::new();
             // Normal weights; with 8 bits the largest of a channel is the largest code, as the quantizer of such layers
             // has it.
             let normal: Vec<f32> = (0..geometry.weights() / groups).map(|i| key.normal(i as u64)).collect();
@@ -60,7 +61,7 @@ fn main() {
                 })
                 .collect();
             let pixels: Vec<u8> = (0..x.len()).map(|i| (key.u64(i as u64) % (x_max + 1)) as u8).collect();
-            let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups, codes: &codes };
+            let spec = ProductSpec { geometry, x, x_max: x_max as u8, groups, codes: &codes, arena: &arena };
             let (rows, cols) = spec.output();
             for kernel in candidates(isa, &spec) {
                 let step = (kernel.strip_pixels() / cols).clamp(1, rows).next_multiple_of(kernel.row_step());

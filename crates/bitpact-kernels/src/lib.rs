@@ -19,7 +19,7 @@ pub use gemv::{attention, float};
 pub use machine::isa::{Isa, UnknownIsa};
 pub use machine::layout::{Aligned, Layout, image_distance};
 pub use machine::pool::{Chunk, Chunked, Pool};
-pub use machine::weights::begin_network;
+pub use machine::weights::WeightArena;
 pub use machine::workers::{Scratch, ScratchSize, Workers};
 pub use machine::{ConvGeometry, layout, memory, peak};
 pub use train::conv::{CodeLimits, ConvF32, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};

@@ -22,7 +22,7 @@ pub fn paths() -> Vec<Isa> {
     available
 }
 
-/// Whether all paths of a list by commas are available.
+/// Tells whether all paths of a list by commas are available.
 fn check(required: &str, available: &[Isa]) -> Result<(), String> {
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let isa: Isa = name.parse().map_err(|unknown: crate::UnknownIsa| unknown.to_string())?;

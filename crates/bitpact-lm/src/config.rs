@@ -25,7 +25,7 @@ pub struct Config {
     pub norm_eps: f32,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How rotary frequencies are stretched.
+    /// Rule by which rotary frequencies are stretched.
     pub rope_scaling: RopeScaling,
     /// Whether the output matrix is the embedding.
     pub tied: bool,
@@ -35,9 +35,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum RopeScaling {
-    /// Not at all.
+    /// Rotary frequencies stay as they were trained.
     None,
-    /// All divided by `factor`.
+    /// Every rotary frequency is divided by `factor`.
     Linear {
         /// The factor.
         factor: f64,

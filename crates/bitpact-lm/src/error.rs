@@ -11,23 +11,23 @@ pub enum LmError {
     /// A file that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// A file that cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// A file that is not what it should be.
     #[error("{}: {what}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Place and expectation.
         what: String,
@@ -43,10 +43,10 @@ pub enum LmError {
     Layer {
         /// Name of the weights.
         layer: String,
-        /// Why.
+        /// Error that caused this one.
         source: PtqError,
     },
-    /// Stopped from outside.
+    /// The work was stopped from outside.
     #[error("stopped")]
     Stopped,
 }

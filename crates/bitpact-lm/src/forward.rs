@@ -26,7 +26,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Of no tokens.
+    /// A cache that holds no tokens.
     pub fn new(config: &Config) -> Cache {
         Cache { layers: vec![LayerCache::default(); config.layers], len: 0 }
     }
@@ -36,27 +36,27 @@ impl Cache {
         self.len
     }
 
-    /// Whether no token was seen.
+    /// Tells whether no token was seen.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Which matrices read an input.
+/// An input of a layer, by the matrices that read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
-    /// Queries, keys and values.
+    /// The input of the query, key and value matrices.
     Attention,
-    /// The output of attention.
+    /// The input of the output matrix: what attention gives.
     Output,
-    /// Gate and up.
+    /// The input of the gate and up matrices.
     Mlp,
-    /// Down.
+    /// The input of the down matrix.
     Down,
 }
 
 impl Site {
-    /// All of them.
+    /// All inputs of a layer, in the order of computation.
     pub const ALL: [Site; 4] = [Site::Attention, Site::Output, Site::Mlp, Site::Down];
 
     /// The site a matrix reads.

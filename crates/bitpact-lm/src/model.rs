@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitpact_kernels::gemv::{GemvInputs, GemvWeights, Zeros};
-use bitpact_kernels::{Isa, Pool, begin_network};
+use bitpact_kernels::{Isa, Pool, WeightArena};
 use bitpact_ptq::{Matrix, Quantized};
 
 use crate::{Config, LmError};
@@ -11,7 +11,7 @@ use crate::{Config, LmError};
 /// The weights of a matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Weights {
-    /// Float32.
+    /// Weights in float32.
     Float(Matrix),
     /// Codes; products use the weights they mean, in float32.
     Codes(Quantized),
@@ -27,18 +27,18 @@ pub struct Packed {
 }
 
 impl PartialEq for Packed {
-    /// Whether both are the same piece of memory.
+    /// Tells whether both are the same piece of memory.
     fn eq(&self, other: &Packed) -> bool {
         Arc::ptr_eq(&self.weights, &other.weights)
     }
 }
 
 impl Packed {
-    /// Packs codes for the path `isa`. Codes of 5 to 7 bits take 8.
+    /// Packs codes for the path `isa` into `arena`. Codes of 5 to 7 bits take 8.
     ///
     /// # Errors
     /// [`LmError::Unsupported`] for groups beyond what the kernels sum.
-    pub fn new(codes: &Quantized, isa: Isa) -> Result<Packed, LmError> {
+    pub fn new(codes: &Quantized, isa: Isa, arena: &WeightArena) -> Result<Packed, LmError> {
         let (grid, rows, cols) = (codes.grid(), codes.rows(), codes.cols());
         let bits = match grid.width().stored_bits() {
             bits @ 2..=4 => usize::from(bits),
@@ -52,7 +52,7 @@ impl Packed {
         let steps: Vec<u16> = codes.params().iter().map(|p| p.step.to_bits()).collect();
         let zeros: Vec<u8> = codes.params().iter().map(|p| p.zero).collect();
         let zeros = if grid.symmetric() { Zeros::All(grid.width().middle()) } else { Zeros::Each(&zeros) };
-        let weights = Arc::new(GemvWeights::pack(rows, cols, bits, group, codes.codes(), &steps, zeros));
+        let weights = Arc::new(GemvWeights::pack(rows, cols, bits, group, codes.codes(), &steps, zeros, arena));
         Ok(Packed { weights, isa })
     }
 
@@ -101,13 +101,13 @@ impl Weights {
         }
     }
 
-    /// Codes packed for the kernels; floats as they are.
+    /// Codes packed for the kernels into `arena`; floats as they are.
     ///
     /// # Errors
     /// Those of [`Packed::new`].
-    pub fn packed(&self, isa: Isa) -> Result<Weights, LmError> {
+    pub fn packed(&self, isa: Isa, arena: &WeightArena) -> Result<Weights, LmError> {
         match self {
-            Weights::Codes(q) => Packed::new(q, isa).map(Weights::Packed),
+            Weights::Codes(q) => Packed::new(q, isa, arena).map(Weights::Packed),
             other => Ok(other.clone()),
         }
     }
@@ -147,12 +147,12 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Without bias.
+    /// A linear map without bias.
     pub fn float(weights: Matrix) -> Linear {
         Linear { weights: Weights::Float(weights), bias: None }
     }
 
-    /// The same with float32 weights, those that codes mean.
+    /// A copy with float32 weights, those that the codes mean.
     pub fn dequantized(&self) -> Linear {
         Linear { weights: Weights::Float(self.weights.to_float()), bias: self.bias.clone() }
     }
@@ -175,24 +175,24 @@ impl Linear {
 /// The matrices of a layer, in the order of files and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// Queries.
+    /// The matrix that gives queries.
     Q,
-    /// Keys.
+    /// The matrix that gives keys.
     K,
-    /// Values.
+    /// The matrix that gives values.
     V,
-    /// Output of attention.
+    /// The matrix that takes the output of attention.
     O,
     /// Gate of the feed-forward block.
     Gate,
-    /// Its other input.
+    /// The matrix whose output multiplies the gate's, in the feed-forward block.
     Up,
-    /// Its output.
+    /// The matrix from the feed-forward block to the hidden state.
     Down,
 }
 
 impl Part {
-    /// All of them.
+    /// All matrices of a layer, in the order of the file.
     pub const ALL: [Part; 7] = [Part::Q, Part::K, Part::V, Part::O, Part::Gate, Part::Up, Part::Down];
 
     /// The name in Hugging Face files.
@@ -246,24 +246,24 @@ impl Layer {
         &mut self.parts[part as usize]
     }
 
-    /// The same with codes packed for the kernels.
+    /// The layer with its codes packed for the kernels into `arena`.
     ///
     /// # Errors
     /// Those of [`Packed::new`].
-    pub fn packed(mut self, isa: Isa) -> Result<Layer, LmError> {
+    pub fn packed(mut self, isa: Isa, arena: &WeightArena) -> Result<Layer, LmError> {
         for linear in &mut self.parts {
-            linear.weights = linear.weights.packed(isa)?;
+            linear.weights = linear.weights.packed(isa, arena)?;
         }
         Ok(self)
     }
 
-    /// The same with float32 weights.
+    /// A copy of the layer with float32 weights.
     pub fn dequantized(&self) -> Layer {
         Layer { parts: self.parts.each_ref().map(Linear::dequantized), ..self.clone() }
     }
 }
 
-/// What is not in a layer.
+/// The parts of a model outside its layers: embedding, last norm and output matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outer {
     /// A row a token.
@@ -284,7 +284,7 @@ impl Outer {
 /// A network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// Its shape.
+    /// Shape of the model.
     pub config: Config,
     /// Embedding, last norm, output matrix.
     pub outer: Outer,
@@ -297,7 +297,7 @@ pub trait Source {
     /// The shape, checked.
     fn config(&self) -> &Config;
 
-    /// What is not in a layer.
+    /// The parts of a model outside its layers: embedding, last norm and output matrix.
     ///
     /// # Errors
     /// Where the file cannot be read or lacks something.
@@ -309,7 +309,7 @@ pub trait Source {
     /// Where the file cannot be read or lacks something.
     fn layer(&self, index: usize) -> Result<Layer, LmError>;
 
-    /// All of it.
+    /// Reads the whole model.
     ///
     /// # Errors
     /// Where the file cannot be read or lacks something.
@@ -321,7 +321,7 @@ pub trait Source {
 }
 
 impl Model {
-    /// The same with float32 weights, those that codes mean.
+    /// A copy with float32 weights, those that the codes mean.
     pub fn dequantized(&self) -> Model {
         let float = |w: &Weights| Weights::Float(w.to_float());
         let outer = Outer {
@@ -340,11 +340,12 @@ impl Model {
 /// # Errors
 /// Those of the source and of [`Packed::new`].
 pub fn load_packed(source: &dyn Source, isa: Isa) -> Result<Model, LmError> {
-    begin_network();
+    let arena = WeightArena::new();
     let config = source.config().clone();
-    let layers = (0..config.layers).map(|i| source.layer(i)?.packed(isa)).collect::<Result<_, _>>()?;
+    let layers = (0..config.layers).map(|i| source.layer(i)?.packed(isa, &arena)).collect::<Result<_, _>>()?;
     let mut outer = source.outer()?;
-    outer.head = Some(outer.head().packed(isa)?).filter(|head| matches!(head, Weights::Packed(_))).or(outer.head);
+    outer.head =
+        Some(outer.head().packed(isa, &arena)?).filter(|head| matches!(head, Weights::Packed(_))).or(outer.head);
     Ok(Model { config, outer, layers })
 }
 

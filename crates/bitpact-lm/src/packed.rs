@@ -362,7 +362,7 @@ pub struct PackedFile {
 }
 
 impl PackedFile {
-    /// Whether the file begins as a safetensors file of ours does; false also where it cannot be read.
+    /// Tells whether the file begins as a safetensors file of ours does; false also where it cannot be read.
     pub fn is_one(path: &Path) -> bool {
         path.extension().is_some_and(|e| e == "safetensors") && PackedFile::open(path).is_ok()
     }

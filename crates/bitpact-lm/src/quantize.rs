@@ -33,7 +33,7 @@ impl Method {
     /// Round to nearest.
     pub const RTN: Method = Method { smooth: None, scales: false, clip: false, osaq: None, gptq: None };
 
-    /// Whether inputs of layers are needed.
+    /// Tells whether inputs of layers are needed.
     pub fn calibrated(&self) -> bool {
         *self != Method::RTN
     }
@@ -67,7 +67,7 @@ impl FromStr for Method {
     }
 }
 
-/// How a network is quantized.
+/// Methods and grids with which a network is quantized.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The method.
@@ -82,7 +82,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The same method and grid for everything.
+    /// A recipe with the same method and grid for every matrix.
     pub fn new(method: Method, grid: Grid) -> Recipe {
         Recipe { method, grid, overrides: BTreeMap::new(), search_sequences: 6 }
     }
@@ -94,10 +94,10 @@ impl Recipe {
     }
 }
 
-/// What happened to a matrix.
+/// What quantization did to one matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartReport {
-    /// Which.
+    /// The matrix that was quantized.
     pub part: Part,
     /// Squared error of the outputs on the calibration tokens, relative to the squared outputs; none without
     /// calibration.

@@ -13,7 +13,7 @@ pub struct Rotations {
 }
 
 impl Rotations {
-    /// For `count` positions from `first`.
+    /// Computes the rotations of `count` positions from `first` on.
     pub fn new(config: &Config, first: usize, count: usize) -> Rotations {
         let (frequencies, size) = frequencies(config);
         let turn = |p: usize, f: f64| {

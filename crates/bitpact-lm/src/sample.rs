@@ -3,7 +3,7 @@
 use crate::LmError;
 use crate::score::largest;
 
-/// How tokens are drawn.
+/// Settings with which tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by it; 0 takes the largest.

@@ -6,7 +6,7 @@ use crate::{Config, Layer, Linear, LmError, Outer, Part, Weights};
 
 /// A store of tensors with Hugging Face names (`model.layers.0.self_attn.q_proj.weight`).
 pub(crate) trait Tensors {
-    /// Whether the tensor is there.
+    /// Tells whether the tensor is there.
     fn has(&self, name: &str) -> bool;
 
     /// The tensor in float32. An error where it is absent or has another shape.

@@ -9,9 +9,9 @@ use crate::{LmError, ScoredPieces};
 /// A tokenizer of one of the kinds that models come with.
 #[derive(Debug)]
 pub enum Tokenizer {
-    /// Of llama2.c.
+    /// The tokenizer of llama2.c, with a score for each piece.
     Scored(ScoredPieces),
-    /// Of a `tokenizer.json`.
+    /// A tokenizer read from a `tokenizer.json`.
     #[cfg(feature = "tokenizers")]
     HuggingFace(Box<tokenizers::Tokenizer>),
 }
@@ -79,7 +79,7 @@ impl Tokenizer {
         }
     }
 
-    /// Never.
+    /// Tells whether there are no tokens, which is never so.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -137,7 +137,7 @@ impl Checkpoint {
         Self::decode(bytes).map_err(|e| e.in_file(name))
     }
 
-    /// Whether `bytes` are a safetensors file with the metadata of a checkpoint, damaged or not.
+    /// Tells whether `bytes` are a safetensors file with the metadata of a checkpoint, damaged or not.
     pub fn is_one(bytes: &[u8]) -> bool {
         SafeTensors::read_metadata(bytes)
             .is_ok_and(|(_, metadata)| metadata.metadata().as_ref().is_some_and(|m| m.contains_key(KEY)))

@@ -13,15 +13,15 @@ pub enum ModelError {
     /// A file cannot be read.
     #[error("{}: cannot read: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// A file needs more memory than there is.
     #[error("{}: {shortage}", path.display())]
     Memory {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Bytes needed and bytes there are.
         shortage: Shortage,
@@ -29,16 +29,16 @@ pub enum ModelError {
     /// A file cannot be written; what stood there before still does.
     #[error("{}: cannot write: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that caused this one.
         source: std::io::Error,
     },
     /// A file was read, but what it holds is not valid. What the message quotes from the file is escaped and, where it
     /// is long, cut; so this error is the last of its chain.
     #[error("{}: {}", path.display(), Shown(error))]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong in it, with names as they stand in the file.
         error: Box<ModelError>,
@@ -48,7 +48,7 @@ pub enum ModelError {
     Kind {
         /// The kind of file that was expected.
         kind: &'static str,
-        /// What was found.
+        /// The thing that was found, in words.
         what: String,
     },
     /// A newer or unknown version of a file.
@@ -58,7 +58,7 @@ pub enum ModelError {
         kind: &'static str,
         /// Version of the file.
         got: u64,
-        /// What this program reads.
+        /// The version that this program reads.
         expected: String,
     },
     /// The bytes changed after they were written.
@@ -74,19 +74,19 @@ pub enum ModelError {
     /// A field of a `.bitpact` file.
     #[error("byte {offset}, {field}: {what}")]
     Field {
-        /// Where the field begins.
+        /// Offset of the field in the file, in bytes.
         offset: usize,
-        /// Which field.
+        /// Name of the field.
         field: String,
-        /// What is wrong with it.
+        /// The fault that was found, in words.
         what: String,
     },
     /// A named tensor of a model.
     #[error("tensor `{name}`: {what}")]
     Tensor {
-        /// Its name.
+        /// Name of the tensor or layer that is wrong.
         name: String,
-        /// What is wrong with it.
+        /// The fault that was found, in words.
         what: String,
     },
     /// The plan does not fit the graph.
@@ -95,17 +95,17 @@ pub enum ModelError {
     /// The input description or the class names do not fit the graph.
     #[error("{place}: {what}")]
     Description {
-        /// Which part of the model.
+        /// Part of the model that is wrong.
         place: &'static str,
-        /// What is wrong with it.
+        /// The fault that was found, in words.
         what: String,
     },
     /// A layer of an integer model.
     #[error("layer `{layer}`: {what}")]
     Layer {
-        /// Its name.
+        /// Name of the tensor or layer that is wrong.
         layer: String,
-        /// What is wrong with it.
+        /// The fault that was found, in words.
         what: String,
     },
 }

@@ -165,13 +165,13 @@ pub fn are_numbers(class_names: &[String]) -> bool {
 /// A trained network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    /// What is computed.
+    /// The network as a graph.
     pub graph: Graph,
-    /// With how many bits.
+    /// The bits and quantizers of each layer.
     pub plan: QuantPlan,
-    /// What a pixel means.
+    /// Meaning of a pixel: scale and zero point by channel.
     pub input: InputDescription,
-    /// One name a class.
+    /// Names of the classes, one for each.
     pub class_names: Vec<String>,
     /// The tensors of [`Model::tensor_shapes`].
     pub tensors: BTreeMap<String, Tensor>,

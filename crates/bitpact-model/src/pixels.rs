@@ -8,7 +8,7 @@ use crate::InputDescription;
 pub struct Pixels {
     /// The pixel that means 0, divided by 255, per channel.
     pub mean: Vec<f64>,
-    /// What divides it, per channel.
+    /// Standard deviation of each channel, which divides what is left when its mean is taken away.
     pub std: Vec<f64>,
 }
 

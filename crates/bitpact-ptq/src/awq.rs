@@ -10,7 +10,7 @@ pub const SCALE_STEPS: usize = 20;
 /// Points of the search over the clip: ranges shrink by 1/20 a step, to a half at least.
 const CLIP_STEPS: usize = 10;
 
-/// What the scale search found.
+/// Scales that the search found, and the error with them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AwqScales {
     /// Factor of every input's column of weights; the input is divided by it.

@@ -7,7 +7,7 @@ pub enum PtqError {
     /// Two matrices whose sizes do not belong together.
     #[error("{what}: expected {expected}, found {found}")]
     Shape {
-        /// Which matrix.
+        /// Name of the matrix.
         what: &'static str,
         /// Size that fits.
         expected: String,
@@ -17,7 +17,7 @@ pub enum PtqError {
     /// A number that is not finite, where the numbers of a layer are expected.
     #[error("{what}: value {index} is {value}, expected a finite number")]
     NotFinite {
-        /// Which matrix.
+        /// Name of the matrix.
         what: &'static str,
         /// Place in the matrix, row by row.
         index: usize,

@@ -14,10 +14,10 @@ const BLOCK: usize = 128;
 /// Rows that are one task.
 const TASK_ROWS: usize = 32;
 
-/// In which order columns are rounded.
+/// The order in which columns are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// From the first to the last.
+    /// Columns are rounded from the first to the last.
     Natural,
     /// By falling diagonal of the Hessian, so that inputs that matter most are rounded with least error before them.
     /// Steps of groups are then those of the unchanged weights ([`Gptq::static_groups`]): groups stay neighbours and
@@ -25,7 +25,7 @@ pub enum Order {
     Activation,
 }
 
-/// How GPTQ rounds.
+/// Settings with which GPTQ rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gptq {
     /// Share of the Hessian's mean diagonal that is added to its diagonal; the paper's is 0.01.

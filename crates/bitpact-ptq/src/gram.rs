@@ -16,7 +16,7 @@ pub struct Gram {
 }
 
 impl Gram {
-    /// Of no tokens yet.
+    /// A Gram matrix of no tokens yet.
     pub fn new(inputs: usize) -> Gram {
         Gram {
             sum: DMatrix::zeros(inputs, inputs),

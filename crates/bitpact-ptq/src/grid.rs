@@ -68,7 +68,7 @@ impl FromStr for Width {
 pub enum Group {
     /// So many, a multiple of 32; the last group of a row may be shorter.
     Of(usize),
-    /// All of a row.
+    /// All inputs of one output share a step.
     Row,
 }
 
@@ -136,7 +136,7 @@ impl Grid {
         }
     }
 
-    /// How many codes.
+    /// Number of codes that a weight may have.
     pub fn width(self) -> Width {
         self.width
     }
@@ -146,7 +146,7 @@ impl Grid {
         self.group
     }
 
-    /// Whether all groups have the same zero.
+    /// Tells whether all groups have the same zero.
     pub fn symmetric(self) -> bool {
         self.symmetric
     }

@@ -48,7 +48,7 @@ impl Osaq {
     }
 }
 
-/// What was done to a layer.
+/// What pulling in outliers did to a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OsaqReport {
     /// The changed weights.

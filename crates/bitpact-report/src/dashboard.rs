@@ -105,7 +105,7 @@ impl Dashboard {
         self.records.epochs.last()
     }
 
-    /// Whether all epochs are done.
+    /// Tells whether all epochs are done.
     pub fn is_finished(&self) -> bool {
         self.last().zip(self.epochs).is_some_and(|(last, epochs)| last.epoch >= epochs)
     }

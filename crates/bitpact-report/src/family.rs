@@ -22,7 +22,7 @@ pub struct Family {
     pub metric: String,
     /// Whether more of the metric is better.
     pub more_is_better: bool,
-    /// What the modelled numbers are of.
+    /// Name of the device that the modelled numbers are of.
     pub device: String,
     /// One entry a width, in the order in which they were asked for.
     pub members: Vec<Member>,
@@ -131,7 +131,7 @@ impl Family {
         points
     }
 
-    /// Whether no other member is as good with a smaller file, or better with one as small.
+    /// Tells whether no other member is as good with a smaller file, or better with one as small.
     pub fn is_on_front(&self, member: &Member) -> bool {
         let place = |of: &Member| {
             let score = of.mean()? * if self.more_is_better { 1.0 } else { -1.0 };
@@ -142,7 +142,7 @@ impl Family {
         !self.members.iter().filter_map(place).any(beats)
     }
 
-    /// Whether the metric is a fraction that people read in percent.
+    /// Tells whether the metric is a fraction that people read in percent.
     pub fn is_fraction(&self) -> bool {
         ["top1", "miou", "pixels"].contains(&self.metric.as_str())
     }

@@ -10,17 +10,20 @@
 //! | [`predictions`] | what an integer network makes of a test set |
 //! | [`sensitivity`] | loss and metric when one tensor alone has few bits |
 //! | [`family`] | a recipe at several widths |
+//! | [`inspect`] | what is in a network: the drawing of its graph, tables of its layers |
 //! | [`log`] | a run's log: its recipe, its records without most layer statistics, where it was trained |
 //! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a
 //! page |
 //! | [`plots`] | the same as figures in SVG |
 //! | [`sweep`] | loss against clip values |
+//! | [`text`] | tables and numbers as text |
 //! | [`viewers`] | tables and event files for viewers of others |
 
 pub mod book;
 #[cfg(feature = "tui")]
 pub mod dashboard;
 pub mod family;
+pub mod inspect;
 pub mod log;
 pub mod microscope;
 pub mod page;
@@ -29,6 +32,7 @@ pub mod predictions;
 pub mod run;
 pub mod sensitivity;
 pub mod sweep;
+pub mod text;
 pub mod viewers;
 
 use std::path::PathBuf;
@@ -59,7 +63,7 @@ pub enum ReportError {
     Io {
         /// Action that failed, such as `read`.
         what: &'static str,
-        /// With which file or folder.
+        /// The file or folder that it failed with.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -67,9 +71,9 @@ pub enum ReportError {
     /// A line of a file that is not what it should be.
     #[error("{}, line {line}: {source}", path.display())]
     Line {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
         /// Error of the JSON parser.
         source: serde_json::Error,
@@ -77,7 +81,7 @@ pub enum ReportError {
     /// A log that lies in the place of another run.
     #[error("{}: not a log of this row: {changes}", path.display())]
     Misfit {
-        /// The log.
+        /// Path of the log.
         path: PathBuf,
         /// The keys in which its recipe differs.
         changes: String,
@@ -97,7 +101,7 @@ pub enum ReportError {
     /// A folder without records, recipe and checkpoint.
     #[error("{}: holds no run: no records.jsonl, config.toml or last.safetensors", path.display())]
     NoRun {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
     /// Images that the network does not read, or with other targets than it was made for.

@@ -87,7 +87,7 @@ impl Log {
         })
     }
 
-    /// Whether the last epoch of the run is done.
+    /// Tells whether the last epoch of the run is done.
     pub fn is_finished(&self) -> bool {
         self.epochs.last().is_some_and(|epoch| epoch.epoch >= self.recipe.epochs)
     }

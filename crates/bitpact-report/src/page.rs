@@ -36,7 +36,7 @@ pub struct Subject {
     pub network: Option<Network>,
 }
 
-/// What was computed from a checkpoint.
+/// Everything that was computed from a run's checkpoint.
 pub struct Network {
     /// The integer network; `None` of a float network.
     pub integers: Option<IntegerModel>,
@@ -143,16 +143,17 @@ fn rendered(subjects: &[Subject], family: Option<&Family>, with_charts: usize) -
     let sections = subjects.iter().enumerate().map(|(i, subject)| section(subject, i, &names[i], i < with_charts));
     let sections: Vec<Section> = sections.collect::<Result<_, _>>()?;
     let runs: Vec<(&str, &Run)> = names.iter().map(String::as_str).zip(subjects.iter().map(|s| &s.run)).collect();
-    let title = match &names[..] {
-        [one] => one.clone(),
-        all => format!("{} runs", all.len()),
+    let title = match (&names[..], family) {
+        (_, Some(family)) => format!("{} at {} widths", family.recipe, family.members.len()),
+        ([one], None) => one.clone(),
+        (all, None) => format!("{} runs", all.len()),
     };
     let page = Page {
         title,
         version: env!("CARGO_PKG_VERSION"),
         style: include_str!("page/style.css"),
         script: include_str!("page/script.js"),
-        lead: summary::lead(subjects, &names),
+        lead: family.and_then(summary::family_lead).unwrap_or_else(|| summary::lead(subjects, &names)),
         runs: Table::new(&summary::COLUMNS, summary::rows(subjects, &names)),
         warnings: summary::warnings(&runs),
         faults: summary::faults(&runs),

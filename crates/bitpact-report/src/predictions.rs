@@ -32,7 +32,7 @@ pub struct Predictions {
 pub struct Mistake {
     /// Number of the image in its set.
     pub index: usize,
-    /// Its class.
+    /// Class of the image.
     pub label: usize,
     /// The class that the network gives it.
     pub predicted: usize,

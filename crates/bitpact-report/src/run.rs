@@ -33,7 +33,7 @@ pub struct Run {
     pub sensitivity: Option<Sensitivity>,
     /// Bytes of the integer network's file, where there is one.
     pub model_bytes: Option<u64>,
-    /// What could not be read, a sentence each.
+    /// Faults of files that could not be read, a sentence each.
     pub faults: Vec<String>,
 }
 
@@ -139,7 +139,7 @@ impl Records {
         }
     }
 
-    /// What was passed over, a sentence each.
+    /// Faults of lines that were passed over, a sentence each.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> =
             self.unread.iter().map(|(line, why)| format!("{RECORDS}, line {line}: passed over, {why}")).collect();
@@ -160,7 +160,7 @@ impl Records {
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
-    /// What was read so far.
+    /// The records that were read so far.
     pub records: Records,
     /// Bytes of whole lines that were read.
     offset: u64,

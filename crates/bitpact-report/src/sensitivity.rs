@@ -40,9 +40,9 @@ pub struct Sensitivity {
     pub metric: String,
     /// Whether more of the metric is better.
     pub more_is_better: bool,
-    /// With [`BASE_BITS`] bits everywhere.
+    /// Measure of the network with [`BASE_BITS`] bits everywhere.
     pub base: Measure,
-    /// With fewer bits of one tensor, layer by layer, the widths of a tensor in ascending order.
+    /// Measures with fewer bits of one tensor, layer by layer, the widths of a tensor in ascending order.
     pub rows: Vec<Row>,
 }
 
@@ -55,7 +55,7 @@ pub struct Measure {
     pub metric: f64,
 }
 
-/// Which numbers of a layer.
+/// The part of a layer that has few bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
@@ -70,11 +70,11 @@ pub enum Part {
 pub struct Row {
     /// Name of the layer or activation.
     pub layer: String,
-    /// What of it has few bits.
+    /// Part of the layer that has few bits.
     pub part: Part,
-    /// How many.
+    /// Bits of that part.
     pub bits: u8,
-    /// What came of it.
+    /// Loss and metric of the network so quantized.
     #[serde(flatten)]
     pub measure: Measure,
 }
@@ -112,7 +112,7 @@ pub fn read(run: &Path) -> Result<Option<Sensitivity>, ReportError> {
     }
 }
 
-/// How to measure.
+/// Images, threads and widths of a measurement.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Widths to try, each below [`BASE_BITS`]; a signed activation has at least 2.
@@ -123,7 +123,7 @@ pub struct Options {
     pub backend: BackendKind,
     /// Instruction set.
     pub isa: bitpact_kernels::Isa,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
 }
 

@@ -166,9 +166,16 @@ impl EventFile {
 
 /// A record of a TFRecord file: length, its masked CRC-32C, the bytes, theirs.
 fn framed(bytes: &[u8]) -> Vec<u8> {
-    let masked = |bytes: &[u8]| (crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)).to_le_bytes();
+    let masked = |bytes: &[u8]| (crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)).to_le_bytes();
     let length = (bytes.len() as u64).to_le_bytes();
     [&length[..], &masked(&length), bytes, &masked(bytes)].concat()
+}
+
+/// CRC-32C of `bytes`: polynomial 0x1edc6f41, least bit first (RFC 3720, section 12.1).
+fn crc32c(bytes: &[u8]) -> u32 {
+    const REFLECTED: u32 = 0x82f6_3b78;
+    let shifted = |crc: u32, _| crc >> 1 ^ if crc & 1 == 1 { REFLECTED } else { 0 };
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), shifted))
 }
 
 fn now() -> f64 {
@@ -202,6 +209,16 @@ mod tests {
              1,10,1.5,0.1,0.4,0.5,2,3,\n2,20,1.5,0.1,0.4,0.5,2,3,0.75\n"
         );
         assert_eq!(read(LAYERS_CSV).lines().nth(2), Some("2,20,\"a,\"\"b\"\"\",1.25,0,0,0"));
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_specification() {
+        // Examples of RFC 3720, appendix B.4.
+        let rising: Vec<u8> = (0..32).collect();
+        let cases = [(&[0; 32][..], 0x8a91_36aa), (&[0xff; 32], 0x62a8_ab43), (&rising, 0x46dd_794e), (&[], 0)];
+        for (bytes, expected) in cases {
+            assert_eq!(crc32c(bytes), expected, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -36,17 +36,17 @@ pub enum TrainError {
     /// The network needs something training cannot do.
     #[error("node `{node}`: {what}")]
     Unsupported {
-        /// The node.
+        /// Name of the node.
         node: String,
-        /// What is missing.
+        /// The thing that is missing, in words.
         what: String,
     },
     /// A tensor to load is missing or has another shape.
     #[error("tensor `{name}`: {what}")]
     Tensor {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// What is wrong.
+        /// The fault that was found, in words.
         what: String,
     },
     /// The loss is no longer a number.
@@ -71,9 +71,9 @@ pub enum TrainError {
     /// This CPU lacks the instruction set that was asked for.
     #[error("this CPU has no {isa}; it has {available}")]
     Isa {
-        /// What was asked for.
+        /// The value that was asked for.
         isa: String,
-        /// What there is.
+        /// Instruction sets that the CPU has.
         available: String,
     },
 }
@@ -86,10 +86,10 @@ pub enum TrainError {
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gradients {
-    /// float32.
+    /// Gradients in float32.
     #[default]
     Fp32,
-    /// bfloat16, rounded half to even; sums in float32.
+    /// Gradients in bfloat16, rounded half to even, with sums in float32.
     Bf16,
     /// 8-bit integers of one power-of-two unit a layer and step, rounded at random without bias (the idea of DoReFa's
     /// gradient quantizer, arXiv 1606.06160, eq. 12); sums exact.
@@ -100,7 +100,7 @@ pub enum Gradients {
 /// cover holds what the backend needs there and is left alone.
 pub type Fill<'a> = &'a (dyn Fn(usize, &mut [u8], Placement) -> usize + Sync);
 
-/// What a step needs.
+/// Everything that one training step reads.
 pub struct StepInput<'a> {
     /// Learning rate of this step.
     pub lr: f32,
@@ -136,8 +136,8 @@ impl Default for StepInput<'_> {
 pub struct LossInput<'a> {
     /// Share of the target that is spread evenly over all classes, in 0..1.
     pub label_smoothing: f32,
-    /// r in 256ths: what is left of an image, the rest being the image as far from the batch's end. [`Fill`] mixes the
-    /// pixels.
+    /// Share r in 256ths that is left of an image, the rest being the image as far from the batch's end. [`Fill`] mixes
+    /// the pixels.
     pub mixup: Option<u16>,
     /// A network to learn from.
     pub teacher: Option<TeacherInput<'a>>,
@@ -152,7 +152,7 @@ pub struct TeacherInput<'a> {
     pub logits: &'a [f32],
     /// T, above 0: divides the logits of both.
     pub temperature: f32,
-    /// Its share of the loss, in 0..=1.
+    /// Share of the teacher in the loss, in 0..=1.
     pub weight: f32,
 }
 
@@ -169,7 +169,7 @@ pub struct OptimizerState {
     pub average: Option<BTreeMap<String, Tensor>>,
 }
 
-/// What a step tells.
+/// Loss and counts that one training step tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
     /// Mean loss of the batch before the update.
@@ -183,7 +183,7 @@ pub struct StepOutcome {
 pub struct LayerStatistics {
     /// Name of the activation.
     pub name: String,
-    /// Its clip value; of channels with their own, the largest, which sets the step.
+    /// Clip value of the activation; where channels have their own, the largest, which sets the scale.
     pub alpha: f32,
     /// Gradient of the loss with respect to alpha in the last step, decay excluded; of channels with their own, the
     /// sum.
@@ -239,7 +239,7 @@ pub trait TrainBackend {
     /// Every parameter and running statistic by name, in PyTorch's shapes.
     fn tensors(&self) -> BTreeMap<String, Tensor>;
 
-    /// What the optimizer keeps beside them.
+    /// State that the optimizer keeps beside the parameters.
     fn optimizer_state(&self) -> OptimizerState;
 
     /// Replaces parameters, statistics and the optimizer's state; where that is `None`, it begins anew, an average from

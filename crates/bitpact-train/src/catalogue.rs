@@ -148,7 +148,7 @@ impl Catalogue {
         }
     }
 
-    /// Every row.
+    /// Every row of the catalogue.
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
         self.groups.iter().flat_map(|group| &group.rows)
     }

@@ -23,7 +23,7 @@ pub enum BackendKind {
 }
 
 impl BackendKind {
-    /// Every backend.
+    /// Every backend, the default one first.
     pub const ALL: [BackendKind; 2] = [BackendKind::Cpu, BackendKind::Reference];
 
     /// Name of the backend, as `--backend` takes it.

@@ -55,7 +55,7 @@ pub struct TooMuch {
     pub fits: u64,
 }
 
-/// Whether batches of `batch_size` images through all of `networks` fit into `free` bytes.
+/// Tells whether batches of `batch_size` images through all of `networks` fit into `free` bytes.
 ///
 /// # Errors
 /// They do not.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Metric {
     /// Name, such as `psnr`.
     pub name: String,
-    /// Value.
+    /// Value of the metric on the set.
     pub value: f64,
 }
 
@@ -17,7 +17,7 @@ impl Metric {
         Self { name: name.to_owned(), value }
     }
 
-    /// Whether a larger value is better.
+    /// Tells whether a larger value is better.
     pub fn more_is_better(&self) -> bool {
         !matches!(self.name.as_str(), "mae" | "rmse")
     }

@@ -37,15 +37,15 @@ impl OptimizerKind {
 /// a += (1 - D) (w - a) with D = min(ema_decay, (1 + t) / (10 + t)), so that the start is forgotten soon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerConfig {
-    /// The rule.
+    /// Rule by which parameters move.
     pub kind: OptimizerKind,
     /// Momentum of SGD, in 0..1.
     pub momentum: f32,
     /// Nesterov's form of it.
     pub nesterov: bool,
-    /// b1 and b2 of Adam, in 0..1.
+    /// Decay rates b1 and b2 of Adam's means, in 0..1.
     pub betas: [f64; 2],
-    /// eps of Adam.
+    /// Constant eps that Adam adds to the root, above 0.
     pub eps: f32,
     /// Decay of weights, biases and batch norms.
     pub weight_decay: f32,
@@ -70,7 +70,7 @@ pub struct ParamGroup {
     pub pattern: String,
     /// Learning rate, as a factor of the step's.
     pub lr_scale: Option<f32>,
-    /// Decay.
+    /// Weight decay of the group.
     pub weight_decay: Option<f32>,
 }
 

@@ -14,7 +14,7 @@ pub enum Pass {
     Images,
     /// Folds, quantizes and packs weights.
     Weights,
-    /// Codes or pixels to the numbers that a float product reads.
+    /// Codes or pixels become the numbers that a float product reads.
     Widen,
     /// Forward product.
     Product,
@@ -91,7 +91,7 @@ impl Pass {
         }
     }
 
-    /// Whether it is one of the three products of a layer.
+    /// Tells whether the pass is one of the three products of a layer.
     pub fn is_product(self) -> bool {
         matches!(self, Pass::Product | Pass::InputGradient | Pass::WeightGradient)
     }
@@ -108,7 +108,7 @@ impl fmt::Display for Pass {
 pub struct Work {
     /// Name of the layer.
     pub layer: String,
-    /// Which of the layer's products.
+    /// The product of the layer: forward, gradient of the input or of the weights.
     pub pass: Pass,
     /// Number format of the factors.
     pub number: Number,
@@ -119,9 +119,9 @@ pub struct Work {
 /// Time of all workers, summed over the steps of a profile.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepTimes {
-    /// Steps.
+    /// Number of steps.
     pub steps: u64,
-    /// Their time on the clock.
+    /// Time of the passes on the clock.
     pub wall: Duration,
     /// Time by layer (empty where a pass has none) and pass, all workers together.
     pub passes: BTreeMap<(String, Pass), Duration>,

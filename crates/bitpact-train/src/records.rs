@@ -45,13 +45,13 @@ pub struct EpochRecord {
     /// Accuracy of the integer network on the test set; none for a float network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integer_top1: Option<f64>,
-    /// The same, label among the five largest.
+    /// Share of images whose label is among the five largest logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integer_top5: Option<f64>,
     /// Accuracy of the simulated (for a float network, the only) view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_top1: Option<f64>,
-    /// The same, label among the five largest.
+    /// Share of images whose label is among the five largest logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_top5: Option<f64>,
     /// Accuracy on the held-out training images, of the integer network where there is one.
@@ -112,13 +112,13 @@ impl EpochRecord {
         if self.integer.is_empty() { &self.simulated } else { &self.integer }
     }
 
-    /// As [`EpochRecord::top1`], label among the five largest.
+    /// Share of images whose label is among the five largest logits.
     pub fn top5(&self) -> f64 {
         self.integer_top5.or(self.simulated_top5).unwrap_or(0.0)
     }
 }
 
-/// What a warning is about.
+/// The kinds of warnings, by what each is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
@@ -145,10 +145,10 @@ pub struct WarningRecord {
     pub epoch: u32,
     /// Optimizer steps done.
     pub step: u64,
-    /// What it is about.
+    /// Kind of the warning, by what it is about.
     pub warning: WarningKind,
     /// Name of the activation; empty where it is about the epoch.
     pub layer: String,
-    /// The same for people.
+    /// Text of the warning for people.
     pub message: String,
 }

@@ -57,7 +57,7 @@ impl<'a> Rehearsal<'a> {
         Ok(Self { setup, batches, backend, indices, targets, steps: 0 })
     }
 
-    /// What is trained.
+    /// The resolved setup of the run that is rehearsed.
     pub fn setup(&self) -> &Setup {
         &self.setup
     }

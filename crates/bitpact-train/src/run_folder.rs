@@ -71,7 +71,7 @@ pub(crate) struct Fault {
     pub(crate) torn: bool,
 }
 
-/// Whether `path` names a file that a run writes, in the folder of a run.
+/// Tells whether `path` names a file that a run writes, in the folder of a run.
 pub fn is_file_of_run(path: &Path) -> bool {
     let own = [CONFIG, RECORDS, LAST, BEST, MODEL, lock::LOCK];
     let name = path.file_name().and_then(OsStr::to_str);
@@ -181,7 +181,7 @@ impl RunFolder {
         }
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }

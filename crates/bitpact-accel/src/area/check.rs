@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::simulate::{Matrix, simulate};
 use crate::{AccelError, Widths};
 
-/// What came of simulating a layer.
+/// The outcome of simulating one layer on the generated unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerCheck {
     /// Name of the layer.
@@ -19,7 +19,7 @@ pub struct LayerCheck {
     pub macs: u64,
     /// Output codes, or logits.
     pub values: usize,
-    /// How many of them are not the interpreter's.
+    /// Number of sums that differ from the interpreter's.
     pub differing: usize,
 }
 

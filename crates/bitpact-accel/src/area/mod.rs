@@ -33,7 +33,7 @@ fn run(program: &'static str, folder: &std::path::Path, args: &[&str]) -> Result
     fail(format!("failed ({}): {last}", output.status))
 }
 
-/// Whether `program` can be run: `program -V` ends well.
+/// Tells whether `program` can be run: `program -V` ends well.
 pub fn is_installed(program: &str) -> bool {
     let mut command = std::process::Command::new(program);
     command.arg("-V").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());

@@ -9,9 +9,9 @@ use crate::{AccelError, Widths};
 /// A matrix of integers, row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Matrix {
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Columns.
+    /// Number of columns.
     pub columns: usize,
     /// Values, `rows * columns`.
     pub values: Vec<i64>,

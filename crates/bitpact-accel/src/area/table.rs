@@ -32,7 +32,7 @@ pub struct PairArea {
 /// Areas by widths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AreaTable {
-    /// What made the rows, such as `yosys 0.23`.
+    /// The program that made the rows, such as `yosys 0.23`.
     pub source: String,
     rows: BTreeMap<(u8, u8), PairArea>,
 }

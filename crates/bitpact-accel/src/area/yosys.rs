@@ -30,7 +30,7 @@ impl Yosys {
         version.map(|version| Self { version }).ok_or_else(|| unexpected("-V", &said))
     }
 
-    /// Its version, such as `0.23`.
+    /// The version of the program, such as `0.23`.
     pub fn version(&self) -> &str {
         &self.version
     }

@@ -16,7 +16,7 @@ pub struct Layer {
     pub name: String,
     /// Number of the integer network's layer.
     pub layer: usize,
-    /// Which product of that layer: 0 for the main one, 1 for a projection shortcut's.
+    /// Number of the product in its layer: 0 for the main one, 1 for a projection shortcut's.
     pub which: usize,
     /// Output channels.
     pub out_channels: usize,
@@ -38,7 +38,7 @@ pub struct Layer {
     pub input_bits: u8,
     /// Smallest and largest exact sum of every output channel, between which the digital sums are held.
     pub bounds: Vec<(i64, i64)>,
-    /// Whether it reads the image or gives the logits.
+    /// Whether the layer reads the image or gives the logits.
     pub is_end: bool,
 }
 

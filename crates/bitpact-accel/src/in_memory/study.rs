@@ -33,7 +33,7 @@ pub enum Method {
 /// Chips, method and layers of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// Chips.
+    /// Number of chips.
     pub chips: usize,
     /// Seed of everything random.
     pub seed: u64,
@@ -41,7 +41,7 @@ pub struct Options {
     pub method: Method,
     /// Whether the layer that reads the image and the last one are on arrays too; else they are exact.
     pub ends: bool,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
 }
 
@@ -61,7 +61,7 @@ pub struct LayerStudy {
 /// A network on chips.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Study {
-    /// Images.
+    /// Number of images.
     pub images: usize,
     /// Top-1 accuracy of the exact integers.
     pub exact: f64,

@@ -1,26 +1,22 @@
 //! `bitpact inspect`: what is in a network, layer by layer.
 
-mod drawing;
-mod layers;
-
 use std::path::PathBuf;
 
 use anyhow::Result;
 use bitpact::unstable::graph::{BitSpec, QuantConfig, counts};
 use bitpact::unstable::model::IntegerOutput;
+use bitpact::unstable::report::inspect::{Drawing, Layers, macs, packed_bytes, plain};
 use bitpact::unstable::train::{LayerStatistics, Record, RunFolder};
 use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan};
 use serde_json::{Value, json};
 
 use crate::loaded::{Loaded, Network, architecture, open};
 use crate::out::print;
-pub(crate) use drawing::Drawing;
-use layers::Layers;
 
 /// Shows a network: its graph, and layer by layer shapes, bits, clip values, cost, ranges and use of levels
 #[derive(clap::Args)]
 #[command(after_help = "\
-Columns: step is the real value of one step of the output codes and alpha that of their whole range, the
+Columns: scale is the real value of one output code and alpha that of the whole range of codes, the
 clip value (twice that where the activation is signed); alpha min is the least of a channel where channels
 have clip values of their own. acc is the range of the products' sums over all images, proved from the
 weight codes, and the bits it takes. w levels counts the weight codes that occur.
@@ -59,7 +55,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let (head, drawing, layers) = match &loaded.network {
         Network::Integer { model, worst_error, checkpoint } => {
             let mut head = integer_head(&loaded, model);
-            head.extend(worst_error.map(|worst| ("worst step error", json!(worst))));
+            head.extend(worst_error.map(|worst| ("worst error", json!(worst))));
             head.extend(checkpoint.iter().flat_map(|checkpoint| training_head(checkpoint)));
             (head, Drawing::of_integers(model), Layers::of_integers(model, &statistics)?)
         }
@@ -76,7 +72,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn show(args: &Args, head: &[(&str, Value)], drawing: &Drawing, layers: &Layers) -> Result<()> {
     if args.json {
         let mut object: serde_json::Map<String, Value> =
-            head.iter().map(|(k, v)| (layers::key(k), v.clone())).collect();
+            head.iter().map(|(k, v)| (k.replace([' ', '-'], "_"), v.clone())).collect();
         object.insert("layers".to_owned(), layers.json());
         return print(&Value::Object(object).to_string());
     }
@@ -84,7 +80,7 @@ fn show(args: &Args, head: &[(&str, Value)], drawing: &Drawing, layers: &Layers)
         return print(&drawing.text());
     }
     let width = head.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    let line = |(key, value): &(&str, Value)| format!("{key:width$}  {}\n", wrapped(&layers::plain(value), width + 2));
+    let line = |(key, value): &(&str, Value)| format!("{key:width$}  {}\n", wrapped(&plain(value), width + 2));
     let head: String = head.iter().map(line).collect();
     print(&format!("{head}\n{}\n{}", drawing.text(), layers.text()))
 }
@@ -120,8 +116,8 @@ fn last_statistics(folder: &RunFolder) -> Result<Vec<LayerStatistics>> {
 fn integer_head(loaded: &Loaded, model: &IntegerModel) -> Vec<(&'static str, Value)> {
     let products = || model.layers.iter().flat_map(|layer| layer.op.products().map(move |p| (layer, p)));
     let weights: u64 = products().map(|(_, p)| p.codes.len() as u64).sum();
-    let packed: u64 = products().map(|(_, p)| layers::packed_bytes(p)).sum();
-    let macs: u64 = products().map(|(layer, p)| layers::macs(layer, p)).sum();
+    let packed: u64 = products().map(|(_, p)| packed_bytes(p)).sum();
+    let macs: u64 = products().map(|(layer, p)| macs(layer, p)).sum();
     vec![
         ("file", json!(loaded.file.display().to_string())),
         ("network", json!(format!("{} in integers", model.arch))),

@@ -8,12 +8,12 @@ use bitpact::unstable::accel::Device;
 use bitpact::unstable::data::{Dataset, DatasetName, Limits};
 use bitpact::unstable::engine::ExecOptions;
 use bitpact::unstable::model::write_atomically;
+use bitpact::unstable::report::inspect::Drawing;
 use bitpact::unstable::report::page::{Network, Subject, render};
 use bitpact::unstable::report::{Microscope, Predictions, Run};
 use bitpact::unstable::train::run_folder::{FLOAT, LAST};
 use bitpact::{Checkpoint, Engine, convert};
 
-use super::inspect::Drawing;
 use crate::exit::{Interrupted, Usage};
 use crate::interrupt;
 use crate::machine::{Machine, MachineArgs, load_images};

@@ -136,7 +136,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// The runs in the order in which they are trained.
 fn cells(args: &Args, recipe: &Path, output: &Path) -> Result<Vec<Cell>> {
-    let taken = ["--bits", "--seed", "--output", "--resume", "--init-from", "--json", "--tui"];
+    let taken = ["--bits", "--seed", "--output", "--resume", "--init-from", "--json", "--tui", "--compare-float"];
     let clash = |flag: &&String| taken.iter().any(|taken| *flag == taken || flag.starts_with(&format!("{taken}=")));
     if let Some(flag) = args.flags.iter().find(clash) {
         return Err(Usage(format!("{flag}: a sweep sets this flag of its runs itself")).into());

@@ -12,7 +12,7 @@ fn idx(dims: &[u32], data: Vec<u8>) -> Vec<u8> {
 }
 
 /// A set in MNIST's format: the row that is bright tells the class.
-fn grey(folder: &Path, names: [&str; 2], images: [u32; 2]) {
+pub(super) fn grey(folder: &Path, names: [&str; 2], images: [u32; 2]) {
     std::fs::create_dir_all(folder).unwrap();
     for (half, n) in names.into_iter().zip(images) {
         let pixel = |i: u32| if i / 28 % 28 / 2 == i / 784 % 10 { 200 + (i % 50) as u8 } else { (i * 7 % 60) as u8 };
@@ -23,7 +23,7 @@ fn grey(folder: &Path, names: [&str; 2], images: [u32; 2]) {
     }
 }
 
-const MNIST: [&str; 2] = ["train", "t10k"];
+pub(super) const MNIST: [&str; 2] = ["train", "t10k"];
 
 #[test]
 fn grey_images_go_the_whole_way() {

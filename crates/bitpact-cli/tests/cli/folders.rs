@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage};
 use super::*;
 
 /// Pictures of many sizes: the class is the colour that is strongest, in both halves.
-fn photos(place: &Place, name: &str) {
+pub(super) fn photos(place: &Place, name: &str) {
     for (class, colour) in ["red", "green", "blue"].into_iter().enumerate() {
         for i in 0..14u32 {
             let half = if i < 10 { "train" } else { "val" };
@@ -20,7 +20,7 @@ fn photos(place: &Place, name: &str) {
     }
 }
 
-fn save(place: &Place, name: &str, picture: &RgbImage) {
+pub(super) fn save(place: &Place, name: &str, picture: &RgbImage) {
     let path = place.path(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     picture.save(path).unwrap();

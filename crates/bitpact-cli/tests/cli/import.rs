@@ -9,7 +9,7 @@ use bitpact::{Model, QuantPlan};
 use super::*;
 
 /// A plain safetensors file of float32.
-fn plain(tensors: &BTreeMap<String, Tensor>) -> Vec<u8> {
+pub(super) fn plain(tensors: &BTreeMap<String, Tensor>) -> Vec<u8> {
     let (mut entries, mut data) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
         let from = data.len();
@@ -24,9 +24,9 @@ fn plain(tensors: &BTreeMap<String, Tensor>) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
 }
 
-/// The tensors of `cnn` for `classes` classes, with names that PyTorch's wrappers make.
-fn weights(classes: usize) -> BTreeMap<String, Tensor> {
-    let graph = zoo::build("cnn", Shape::new(32, 32, 3), classes).unwrap().unwrap();
+/// The tensors of a network of the zoo for `classes` classes, with names that PyTorch's wrappers make.
+pub(super) fn weights(arch: &str, classes: usize) -> BTreeMap<String, Tensor> {
+    let graph = zoo::build(arch, Shape::new(32, 32, 3), classes).unwrap().unwrap();
     let plan = QuantPlan::resolve(&graph, &QuantConfig::new(BitSpec::Float)).unwrap();
     let names = (0..classes).map(|class| class.to_string()).collect();
     let model = Model::random(graph, plan, InputDescription::uniform(3, 0, 1.0), names, 3).unwrap();
@@ -36,7 +36,7 @@ fn weights(classes: usize) -> BTreeMap<String, Tensor> {
 #[test]
 fn a_network_is_taken_over_evaluated_and_trained_on() {
     let place = Place::new();
-    std::fs::write(place.path("plain.safetensors"), plain(&weights(10))).unwrap();
+    std::fs::write(place.path("plain.safetensors"), plain(&weights("cnn", 10))).unwrap();
     let said = place.run("import plain.safetensors -o net.safetensors --input half").ok();
     assert!(said.stdout.contains("net.safetensors: cnn, ") && said.stdout.contains("10 classes"), "{}", said.stdout);
     assert!(said.stderr.contains("note: names and shapes of the tensors are those of cnn"), "{}", said.stderr);
@@ -73,7 +73,7 @@ fn a_network_is_taken_over_evaluated_and_trained_on() {
 #[test]
 fn a_last_layer_of_other_classes_starts_anew() {
     let place = Place::new();
-    std::fs::write(place.path("plain.safetensors"), plain(&weights(7))).unwrap();
+    std::fs::write(place.path("plain.safetensors"), plain(&weights("cnn", 7))).unwrap();
     let line = "--limit-train 70 --limit-test 30 --batch-size 16 --epochs 1 --threads 1 --output run";
     let said = place.run(&format!("train --init-from plain.safetensors {line}")).ok().stderr;
     assert!(said.contains("`linear` has 7 outputs in the file and 10 here: it starts anew"), "{said}");
@@ -83,7 +83,7 @@ fn a_last_layer_of_other_classes_starts_anew() {
 #[test]
 fn command_lines_and_files_that_cannot_be_imported_are_told_apart() {
     let place = Place::new();
-    std::fs::write(place.path("plain.safetensors"), plain(&weights(10))).unwrap();
+    std::fs::write(place.path("plain.safetensors"), plain(&weights("cnn", 10))).unwrap();
     std::fs::write(place.path("names.txt"), "cat\ndog\n").unwrap();
     std::fs::write(place.path("bad.pth"), "cposix\nsystem\n(S'id'\ntR.").unwrap();
     for (words, parts) in [

@@ -3,6 +3,7 @@
 mod accel;
 mod bench_train;
 mod data;
+mod docs;
 mod engine;
 mod export;
 mod files;

@@ -120,6 +120,8 @@ fn a_sweep_is_ordinary_runs_that_are_listed_trained_once_and_lined_up() {
     for name in ["sweep.csv", "sweep.json", "sweep.md", "report.html"] {
         assert!(place.path("s").join(name).exists(), "{name}");
     }
+    let page = std::fs::read_to_string(place.path("s/report.html")).unwrap();
+    assert!(page.contains("builtin at 3 widths") && page.contains("W2A2 reaches "), "the page's first words");
     place.run("sweep builtin -- --bits 3").failed(2, &["--bits: a sweep sets this flag"]);
     place.run("sweep builtin -- --no-such-flag").failed(2, &["--no-such-flag"]);
     place.run("sweep builtin --bits 9").failed(2, &["--bits"]);

@@ -101,7 +101,7 @@ fn inspect_shows_every_layer_of_every_kind_of_file() {
         assert_eq!(layers[1]["macs"], 8 * 8 * 8 * 4 * 9);
         assert_eq!(layers[1]["inputs"], serde_json::json!(["act1"]));
         let number = |key: &str| layers[1][key].as_f64().unwrap();
-        assert!((number("alpha") - 255.0 * number("step")).abs() < 1e-9 * number("alpha"));
+        assert!((number("alpha") - 255.0 * number("scale")).abs() < 1e-9 * number("alpha"));
         assert!(number("acc_min") < 0.0 && number("acc_max") > 0.0);
         assert!(number("acc_max") < number("acc_bits").exp2() && (2.0..=16.0).contains(&number("weight_levels")));
         // Only the folder has records.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 fn setup(alpha: f32, bits: u8) -> (Bits, f32, f32) {
     let bits = Bits::new(bits).unwrap();
-    (bits, act_inverse_step(alpha, bits), bits.q_max() as f32)
+    (bits, act_inverse_scale(alpha, bits), bits.q_max() as f32)
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn names_are_those_of_recipes() {
 #[test]
 fn two_bit_codes_by_hand() {
     let (bits, inverse, q_max) = setup(6.0, 2);
-    assert_eq!((inverse, q_max, act_step(6.0, bits)), (0.5, 3.0, 2.0));
+    assert_eq!((inverse, q_max, act_scale(6.0, bits)), (0.5, 3.0, 2.0));
     let table = [
         (-9.0, 0),
         (-0.0, 0),
@@ -51,10 +51,10 @@ fn two_bit_codes_by_hand() {
 fn zero_and_the_clip_value_are_codes_at_every_width() {
     for bits in Bits::all() {
         for alpha in [ALPHA_MIN, 0.3, 1.0, 6.123_456, 10.0, 1e4] {
-            let (inverse, q_max) = (act_inverse_step(alpha, bits), bits.q_max() as f32);
+            let (inverse, q_max) = (act_inverse_scale(alpha, bits), bits.q_max() as f32);
             assert_eq!(quantize_act(0.0, inverse, q_max), 0);
             assert_eq!(i32::from(quantize_act(alpha, inverse, q_max)), bits.q_max());
-            assert!((act_step(alpha, bits) * q_max - alpha).abs() <= alpha * f32::EPSILON);
+            assert!((act_scale(alpha, bits) * q_max - alpha).abs() <= alpha * f32::EPSILON);
         }
     }
 }
@@ -64,8 +64,8 @@ fn signed_codes_by_hand() {
     let bits = Bits::new(3).unwrap();
     let sym = ActQuant::PactSym;
     assert_eq!((sym.q_max(bits), sym.zero_code(bits)), (3, 3));
-    let (inverse, q_max) = (sym.inverse_step(6.0, bits), sym.q_max(bits) as f32);
-    assert_eq!((inverse, sym.step(6.0, bits)), (0.5, 2.0));
+    let (inverse, q_max) = (sym.inverse_scale(6.0, bits), sym.q_max(bits) as f32);
+    assert_eq!((inverse, sym.scale(6.0, bits)), (0.5, 2.0));
     // Ties go to the even code, on both sides of zero.
     let table = [(-9.0, -3), (-6.0, -3), (-5.1, -3), (-5.0, -2), (-3.0, -2), (-1.1, -1), (-1.0, 0), (0.0, 0)];
     for (x, q) in table {
@@ -79,7 +79,7 @@ fn signed_codes_by_hand() {
         let q_max = sym.q_max(bits);
         assert_eq!(q_max, (1 << (bits.get() - 1)) - 1);
         for alpha in [ALPHA_MIN, 0.3, 6.123_456, 1e4] {
-            let code = |x: f32| i32::from(quantize_act_signed(x, sym.inverse_step(alpha, bits), q_max as f32));
+            let code = |x: f32| i32::from(quantize_act_signed(x, sym.inverse_scale(alpha, bits), q_max as f32));
             assert_eq!((code(alpha), code(0.0), code(-alpha)), (q_max, 0, -q_max));
         }
     }
@@ -90,7 +90,7 @@ fn the_signed_gradient_matches_finite_differences_and_its_ends() {
     let alpha = 1.7f64;
     for bits in Bits::all().skip(1) {
         let quant = ActQuant::PactSym;
-        let (inverse, q_max) = (quant.inverse_step(alpha as f32, bits), quant.q_max(bits) as f32);
+        let (inverse, q_max) = (quant.inverse_scale(alpha as f32, bits), quant.q_max(bits) as f32);
         let back = |g: f32, x: f32| act_backward(quant, g, x, alpha as f32, inverse, q_max);
         // The surrogate: the clip alone, the rounding residual frozen.
         let y = |x: f64, a: f64| x.clamp(-a, a);
@@ -123,7 +123,7 @@ fn layer(alpha: f64) -> Vec<(f32, f32)> {
 }
 
 /// Compares the backward with central differences of `surrogate(x, alpha, frozen)` in f64, where `frozen` is the
-/// rounding residual `q - x * inverse_step` at the unmoved point, in code steps.
+/// rounding residual `q - x * inverse_scale` at the unmoved point, in code steps.
 fn check_gradient(quant: ActQuant, bits: u8, surrogate: impl Fn(f64, f64, f64) -> f64) -> bool {
     let alpha = 1.7f64;
     let (_, inverse, q_max) = setup(alpha as f32, bits);
@@ -210,7 +210,7 @@ fn gradients_of_channels_match_finite_differences_with_the_residual_frozen() {
     }) {
         let width = Bits::new(bits).unwrap();
         let all = channels();
-        let (inverse, q_max) = (quant.inverse_step(1.7, width), quant.q_max(width) as f32);
+        let (inverse, q_max) = (quant.inverse_scale(1.7, width), quant.q_max(width) as f32);
         let n = f64::from(q_max);
         // dL/dalpha of every channel, the step's share with that of channel 0, the largest.
         let mut got = vec![0.0; all.len()];

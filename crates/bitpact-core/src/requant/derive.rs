@@ -15,7 +15,7 @@
 //! codes, so each rounding is at most 2^-8 of one.
 
 use super::{Derived, Ranges, RealRequantization, Requantization};
-use crate::StepError;
+use crate::RequantizationError;
 
 /// How far rounding the multipliers may move an output, in codes.
 pub const TOLERANCE: f64 = 1.0 / 256.0;
@@ -54,7 +54,7 @@ struct Rounded {
 /// Lists of unequal length, an empty range, a number that is not finite, an output above 2^44 codes, and, with the
 /// channel and its magnitude: a multiplier that leaves i32, a sum that could leave i64, or a shift that leaves
 /// [`MAX_SHIFT`], before the rounding is fine enough.
-pub fn derive(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, StepError> {
+pub fn derive(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, RequantizationError> {
     let channels = channels(real, ranges)?;
     'shift: for shift in 0..=MAX_SHIFT {
         let mut rounded = Vec::with_capacity(channels.len());
@@ -62,7 +62,7 @@ pub fn derive(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, Ste
             let r = channel.round(c, shift)?;
             if r.error > TOLERANCE {
                 if shift == MAX_SHIFT {
-                    return Err(StepError::Precision { channel: c, shift, error: r.error });
+                    return Err(RequantizationError::Precision { channel: c, shift, error: r.error });
                 }
                 continue 'shift;
             }
@@ -82,7 +82,7 @@ pub fn derive(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, Ste
     unreachable!("the largest shift returns")
 }
 
-fn channels(real: &RealRequantization, ranges: &Ranges) -> Result<Vec<Channel>, StepError> {
+fn channels(real: &RealRequantization, ranges: &Ranges) -> Result<Vec<Channel>, RequantizationError> {
     let n = real.offset.len();
     super::check_lengths(&real.scale, "scales", ranges, n)?;
     super::check_bounds((real.lo, real.hi), &real.bounds, n)?;
@@ -94,10 +94,18 @@ fn channels(real: &RealRequantization, ranges: &Ranges) -> Result<Vec<Channel>, 
         };
         let scale: Vec<f64> = real.scale.iter().zip(&range).map(of).collect();
         if let Some((term, &value)) = scale.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-            return Err(StepError::NotFinite { what: format!("the scale of term {term}"), channel: c, value });
+            return Err(RequantizationError::NotFinite {
+                what: format!("the scale of term {term}"),
+                channel: c,
+                value,
+            });
         }
         if !real.offset[c].is_finite() {
-            return Err(StepError::NotFinite { what: "the offset".to_owned(), channel: c, value: real.offset[c] });
+            return Err(RequantizationError::NotFinite {
+                what: "the offset".to_owned(),
+                channel: c,
+                value: real.offset[c],
+            });
         }
         let trimmed = range.iter().map(|&(lo, hi)| (lo as f64, hi as f64)).collect();
         let mut channel = Channel { scale, offset: real.offset[c], range, trimmed };
@@ -105,7 +113,7 @@ fn channels(real: &RealRequantization, ranges: &Ranges) -> Result<Vec<Channel>, 
         let magnitude =
             channel.offset.abs() + terms.map(|(scale, &range)| scale.abs() * super::reach(range) as f64).sum::<f64>();
         if magnitude > MAX_MAGNITUDE {
-            return Err(StepError::Magnitude { channel: c, magnitude });
+            return Err(RequantizationError::Magnitude { channel: c, magnitude });
         }
         let (lo, hi) = real.bounds.get(c).copied().unwrap_or((real.lo, real.hi));
         channel.trim(f64::from(lo) - 1.0, f64::from(hi) + 1.0);
@@ -140,7 +148,7 @@ impl Channel {
     }
 
     /// The channel at a shift; an error where it no longer fits, which no larger shift can mend.
-    fn round(&self, channel: usize, shift: u32) -> Result<Rounded, StepError> {
+    fn round(&self, channel: usize, shift: u32) -> Result<Rounded, RequantizationError> {
         let unit = (1u64 << shift) as f64;
         let mut mul = Vec::with_capacity(self.scale.len());
         let (mut low, mut high) = (0.0, 0.0);
@@ -150,7 +158,7 @@ impl Channel {
             let nearest = scaled.round_ties_even();
             if nearest.abs() > f64::from(i32::MAX) {
                 let what = format!("the scale of term {i},");
-                return Err(StepError::Multiplier { what, channel, value: scale, shift, scaled });
+                return Err(RequantizationError::Multiplier { what, channel, value: scale, shift, scaled });
             }
             mul.push(nearest as i32);
             let error = times(self.trimmed[i], (nearest - scaled) / unit);
@@ -162,7 +170,7 @@ impl Channel {
         let nearest = (scaled - 0.5 * (low + high) * unit + odd_half).round_ties_even();
         magnitude = magnitude.saturating_add(nearest.abs() as i128 + i128::from(half));
         if magnitude >= 1 << 63 {
-            return Err(StepError::Overflow { channel, shift, magnitude: magnitude as f64 });
+            return Err(RequantizationError::Overflow { channel, shift, magnitude: magnitude as f64 });
         }
         let error = (nearest - odd_half - scaled) / unit;
         let error = f64::max((low + error).abs(), (high + error).abs());

@@ -1,7 +1,7 @@
 //! The derivation of a requantization for outputs that are not codes: the largest shift that fits.
 
 use super::{Derived, Ranges, RealRequantization, Requantization};
-use crate::StepError;
+use crate::RequantizationError;
 
 /// The largest shift tried.
 const MAX_SHIFT: u32 = 46;
@@ -16,7 +16,7 @@ const LARGEST_SUM: u64 = 1 << 53;
 /// # Errors
 /// Lists of unequal length, an empty range, a number that is not finite, or, with the channel, a multiplier or a sum
 /// that does not fit at any shift.
-pub fn derive_finest(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, StepError> {
+pub fn derive_finest(real: &RealRequantization, ranges: &Ranges) -> Result<Derived, RequantizationError> {
     let mut refused = None;
     for shift in (0..=MAX_SHIFT).rev() {
         let requant = at_shift(real, shift);
@@ -25,26 +25,28 @@ pub fn derive_finest(real: &RealRequantization, ranges: &Ranges) -> Result<Deriv
                 let worst_error = worst_error(real, &requant, ranges);
                 return Ok(Derived { requant, worst_error });
             }
-            Ok((_, sum)) => refused = Some(StepError::Overflow { channel: 0, shift, magnitude: sum as f64 }),
-            Err(e @ (StepError::Multiplier { .. } | StepError::Overflow { .. })) => refused = Some(e),
+            Ok((_, sum)) => refused = Some(RequantizationError::Overflow { channel: 0, shift, magnitude: sum as f64 }),
+            Err(e @ (RequantizationError::Multiplier { .. } | RequantizationError::Overflow { .. })) => {
+                refused = Some(e)
+            }
             Err(e) => return Err(e),
         }
     }
-    Err(refused.unwrap_or(StepError::Shift { shift: MAX_SHIFT }))
+    Err(refused.unwrap_or(RequantizationError::Shift { shift: MAX_SHIFT }))
 }
 
-fn at_shift(real: &RealRequantization, shift: u32) -> Result<Requantization, StepError> {
+fn at_shift(real: &RealRequantization, shift: u32) -> Result<Requantization, RequantizationError> {
     let unit = (1u64 << shift) as f64;
     let multipliers = |(term, scales): (usize, &Vec<f64>)| {
         let rounded = |(channel, &value): (usize, &f64)| {
             let what = || format!("the scale of term {term},");
             if !value.is_finite() {
-                return Err(StepError::NotFinite { what: what(), channel, value });
+                return Err(RequantizationError::NotFinite { what: what(), channel, value });
             }
             let scaled = value * unit;
             let nearest = scaled.round_ties_even();
             if nearest.abs() > f64::from(i32::MAX) {
-                return Err(StepError::Multiplier { what: what(), channel, value, shift, scaled });
+                return Err(RequantizationError::Multiplier { what: what(), channel, value, shift, scaled });
             }
             Ok(nearest as i32)
         };
@@ -53,11 +55,11 @@ fn at_shift(real: &RealRequantization, shift: u32) -> Result<Requantization, Ste
     let half = if shift == 0 { 0 } else { 1i64 << (shift - 1) };
     let constant = |(channel, &value): (usize, &f64)| {
         if !value.is_finite() {
-            return Err(StepError::NotFinite { what: "the offset".to_owned(), channel, value });
+            return Err(RequantizationError::NotFinite { what: "the offset".to_owned(), channel, value });
         }
         let scaled = (value * unit).round_ties_even();
         if scaled.abs() >= LARGEST_SUM as f64 {
-            return Err(StepError::Overflow { channel, shift, magnitude: scaled.abs() });
+            return Err(RequantizationError::Overflow { channel, shift, magnitude: scaled.abs() });
         }
         Ok(scaled as i64 + half)
     };
@@ -115,8 +117,8 @@ mod tests {
         let narrow = derive(1 << 20, 1.0).unwrap();
         let wide = derive(1 << 40, 1.0).unwrap();
         assert!(narrow.requant.shift == 30 && wide.requant.shift < 13);
-        assert!(matches!(derive(1 << 54, 1.0), Err(StepError::Overflow { .. })));
-        assert!(matches!(derive(1, 1e10), Err(StepError::Multiplier { .. })));
-        assert!(matches!(derive(1, f64::NAN), Err(StepError::NotFinite { .. })));
+        assert!(matches!(derive(1 << 54, 1.0), Err(RequantizationError::Overflow { .. })));
+        assert!(matches!(derive(1, 1e10), Err(RequantizationError::Multiplier { .. })));
+        assert!(matches!(derive(1, f64::NAN), Err(RequantizationError::NotFinite { .. })));
     }
 }

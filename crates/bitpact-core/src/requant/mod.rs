@@ -3,7 +3,7 @@
 //!
 //! `out[c] = clamp((sum over terms t of value_t * mul[t][c] + add[c]) >> shift, lo[c], hi[c])`.
 
-use crate::StepError;
+use crate::RequantizationError;
 
 mod derive;
 mod finest;
@@ -88,11 +88,11 @@ impl Requantization {
     /// # Errors
     /// Lists of unequal length, a shift above 62, `lo > hi`, bounds of a channel beyond them, an empty range, or a sum
     /// that could reach 2^63.
-    pub fn largest_sum(&self, ranges: &Ranges) -> Result<u64, StepError> {
+    pub fn largest_sum(&self, ranges: &Ranges) -> Result<u64, RequantizationError> {
         let n = self.channels();
         check_lengths(&self.mul, "multipliers", ranges, n)?;
         if self.shift > 62 {
-            return Err(StepError::Shift { shift: self.shift });
+            return Err(RequantizationError::Shift { shift: self.shift });
         }
         check_bounds((self.lo, self.hi), &self.bounds, n)?;
         let mut largest = 0;
@@ -102,7 +102,7 @@ impl Requantization {
                 sum += u128::from(mul[c].unsigned_abs()) * u128::from(reach(range[c]));
             }
             if sum >= 1 << 63 {
-                return Err(StepError::Overflow { channel: c, shift: self.shift, magnitude: sum as f64 });
+                return Err(RequantizationError::Overflow { channel: c, shift: self.shift, magnitude: sum as f64 });
             }
             largest = largest.max(sum as u64);
         }
@@ -117,39 +117,44 @@ fn reach((lo, hi): (i64, i64)) -> u64 {
 
 /// Checks that there is a list of factors, called `what`, and one of ranges for each term, with an entry a channel, and
 /// that no range is empty.
-fn check_lengths<T>(factors: &[Vec<T>], what: &str, ranges: &Ranges, channels: usize) -> Result<(), StepError> {
+fn check_lengths<T>(
+    factors: &[Vec<T>],
+    what: &str,
+    ranges: &Ranges,
+    channels: usize,
+) -> Result<(), RequantizationError> {
     if factors.len() != ranges.len() {
         let (got, expected) = (ranges.len(), factors.len());
-        return Err(StepError::Terms { got, expected });
+        return Err(RequantizationError::Terms { got, expected });
     }
     for (term, (factors, ranges)) in factors.iter().zip(ranges).enumerate() {
         for (what, got) in [(what, factors.len()), ("ranges", ranges.len())] {
             if got != channels {
                 let what = format!("the list of {what} of term {term}");
-                return Err(StepError::Length { what, got, expected: channels });
+                return Err(RequantizationError::Length { what, got, expected: channels });
             }
         }
         if let Some(channel) = ranges.iter().position(|(lo, hi)| lo > hi) {
             let (lo, hi) = ranges[channel];
-            return Err(StepError::EmptyRange { what: format!("term {term}"), channel, lo, hi });
+            return Err(RequantizationError::EmptyRange { what: format!("term {term}"), channel, lo, hi });
         }
     }
     Ok(())
 }
 
 /// Checks the output codes of `channels` channels.
-fn check_bounds((lo, hi): (i32, i32), bounds: &[(i32, i32)], channels: usize) -> Result<(), StepError> {
+fn check_bounds((lo, hi): (i32, i32), bounds: &[(i32, i32)], channels: usize) -> Result<(), RequantizationError> {
     if !bounds.is_empty() && bounds.len() != channels {
-        return Err(StepError::Length { what: "bounds".to_owned(), got: bounds.len(), expected: channels });
+        return Err(RequantizationError::Length { what: "bounds".to_owned(), got: bounds.len(), expected: channels });
     }
     for (channel, &(from, to)) in std::iter::once(&(lo, hi)).chain(bounds).enumerate() {
         let channel = channel.saturating_sub(1);
         if from > to {
             let what = "output".to_owned();
-            return Err(StepError::EmptyRange { what, channel, lo: from.into(), hi: to.into() });
+            return Err(RequantizationError::EmptyRange { what, channel, lo: from.into(), hi: to.into() });
         }
         if from < lo || to > hi {
-            return Err(StepError::Bounds { channel, lo: from, hi: to, range: (lo, hi) });
+            return Err(RequantizationError::Bounds { channel, lo: from, hi: to, range: (lo, hi) });
         }
     }
     Ok(())

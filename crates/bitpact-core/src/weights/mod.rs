@@ -52,7 +52,7 @@ impl WeightQuant {
         }
     }
 
-    /// Whether the steps are trained, and so come from outside.
+    /// Tells whether the steps are trained, and so come from outside.
     pub const fn is_learned(self) -> bool {
         matches!(self, WeightQuant::Lsq)
     }
@@ -133,7 +133,7 @@ impl Grid {
         }
     }
 
-    /// Whether `code` lies on the grid.
+    /// Tells whether `code` lies on the grid.
     pub const fn contains(self, code: i32, bits: Bits) -> bool {
         let odd = code & 1 == 1;
         code.unsigned_abs() <= self.code_limit(bits) as u32 && (matches!(self, Grid::WithZero) || odd)
@@ -266,7 +266,7 @@ impl WeightSpec {
         self.grid.code_limit(self.bits)
     }
 
-    /// Whether forward and backward read tanh of the weights: `dorefa` above 1 bit.
+    /// Tells whether forward and backward read tanh of the weights: `dorefa` above 1 bit.
     pub const fn needs_tanh(&self) -> bool {
         matches!(self.quant, WeightQuant::Dorefa) && self.bits.get() > 1
     }

@@ -56,9 +56,9 @@ pub enum Task {
     Classify,
     /// Give a class for every pixel.
     Segment,
-    /// Give a picture.
+    /// The network gives a picture.
     Restore,
-    /// Give numbers.
+    /// The network gives numbers.
     Regress,
 }
 
@@ -99,7 +99,7 @@ impl FromStr for Task {
     }
 }
 
-/// How one's own data are read.
+/// Choices with which one's own data are read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// The task; `None` for the one that the data tell.
@@ -149,7 +149,7 @@ impl Default for Options {
 /// A file that is not used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// The file or folder.
+    /// Path of the file or folder.
     pub path: PathBuf,
     /// The reason: a whole sentence with the path, or the rest of one that begins with it.
     pub why: String,
@@ -168,9 +168,9 @@ pub struct Loaded {
     pub train: Option<Box<dyn Dataset>>,
     /// Examples to measure on.
     pub test: Box<dyn Dataset>,
-    /// The task.
+    /// Task that the data are for.
     pub task: Task,
-    /// How the path was read, in words.
+    /// The form that the path was read in, in words.
     pub form: String,
     /// Files that are left out because they cannot be used.
     pub skipped: Vec<Skipped>,
@@ -231,7 +231,7 @@ fn parallel<T: Send + Sync>(n: usize, threads: usize, told: Told<'_>, f: impl Fn
     results.into_iter().map(|slot| slot.into_inner().expect("every place was filled")).collect()
 }
 
-/// Whether `path` holds arrays rather than pictures.
+/// Tells whether `path` holds arrays rather than pictures.
 fn holds_arrays(path: &Path) -> bool {
     let is_archive = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
     (is_archive && path.is_file()) || (path.is_dir() && layout::has_arrays(path))

@@ -87,7 +87,7 @@ impl Rule {
         (self.shape.h, self.shape.w)
     }
 
-    /// Whether an example is kept as the image itself.
+    /// Tells whether an example is kept as the image itself.
     fn is_final(&self) -> bool {
         self.random.is_none() && !self.is_patches
     }

@@ -23,12 +23,12 @@ pub struct HalfReport {
     pub per_class: Vec<usize>,
 }
 
-/// What lies at a path.
+/// A report of the examples that lie at a path.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How it is read, in words; empty where it is not.
     pub form: String,
-    /// The task.
+    /// Task that the data are for.
     pub task: Option<Task>,
     /// Names of classes, or of what a network gives.
     pub names: Vec<String>,

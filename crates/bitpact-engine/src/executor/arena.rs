@@ -116,7 +116,7 @@ pub(super) fn places(model: &IntegerModel, padding_codes: &[u32]) -> Vec<Place> 
     places
 }
 
-/// Whether sums over windows are so small that they fit in 8 bits, and only products read them: as codes.
+/// Tells whether sums over windows are so small that they fit in 8 bits, and only products read them: as codes.
 fn sums_are_codes(model: &IntegerModel, tensor: TensorId) -> bool {
     let reads_as_product = |op: &IntegerOp| match op {
         IntegerOp::Sum(sum) => {

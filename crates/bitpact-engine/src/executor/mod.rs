@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use bitpact_core::StepError;
+use bitpact_core::RequantizationError;
 use bitpact_kernels::memory::{self, Shortage};
 use bitpact_kernels::{Isa, Pool, Scratch, Workers};
 use bitpact_model::{IntegerModel, ModelError};
@@ -26,7 +26,7 @@ use self::arena::Arena;
 use self::plan::Plan;
 use crate::{LayerProfile, Trace};
 
-/// How a network is run.
+/// Threads, instruction set and kernels that a network is run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecOptions {
     /// Instruction set of the kernels.
@@ -61,10 +61,10 @@ pub enum EngineError {
     /// A sum that could overflow.
     #[error("layer `{layer}`: {source}")]
     Step {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
-        /// Why.
-        source: StepError,
+        /// Error that caused this one.
+        source: RequantizationError,
     },
     /// Pixels that are not whole images.
     #[error("{pixels} pixels, expected a multiple of the {image} of one image")]
@@ -79,7 +79,7 @@ pub enum EngineError {
     Label {
         /// Number of the image.
         image: usize,
-        /// Its label.
+        /// Label of the image.
         label: usize,
         /// Classes of the network.
         classes: usize,

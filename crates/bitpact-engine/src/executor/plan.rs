@@ -9,7 +9,7 @@ use bitpact_kernels::linear::Linear;
 use bitpact_kernels::pool2d;
 use bitpact_kernels::{
     Aligned, ConvGeometry, FusedLayer, Isa, Layout, Pool, ProductSpec, RequantU8, ScratchSize, Shortcut, SumSpec,
-    Unfusable, Workers, Written,
+    Unfusable, WeightArena, Workers, Written,
 };
 use bitpact_model::{
     InputDescription, IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm,
@@ -29,6 +29,15 @@ const TOGETHER: usize = 4;
 
 /// Bytes of weights that stay in a second-level cache from one image to the next.
 const CACHE_BYTES: usize = 1 << 20;
+
+/// What layers are planned with.
+#[derive(Clone, Copy)]
+struct Kernels<'a> {
+    isa: Isa,
+    /// Rank of the kernel to pick.
+    candidate: usize,
+    arena: &'a WeightArena,
+}
 
 /// A product for the kernels.
 struct Read<'m> {
@@ -58,7 +67,8 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans `model`, which has passed its check, with the kernels of rank `candidate`.
     pub(super) fn new(model: &IntegerModel, isa: Isa, candidate: usize, pool: &Pool) -> Result<Self, EngineError> {
-        bitpact_kernels::begin_network();
+        let arena = WeightArena::new();
+        let kernels = Kernels { isa, candidate, arena: &arena };
         let padding_codes = padding_codes(model);
         let places = places(model, &padding_codes);
         let mut plan = Self {
@@ -78,7 +88,7 @@ impl Plan {
         order.sort_by_key(|i| std::cmp::Reverse(weights(i)));
         let planned: Vec<Mutex<Option<_>>> = order.iter().map(|_| Mutex::new(None)).collect();
         pool.run(order.len(), &|task, _| {
-            let layer = plan.layer(model, (isa, candidate), order[task]);
+            let layer = plan.layer(model, kernels, order[task]);
             *lock(&planned[order[task]]) = Some(layer);
         });
         for layer in planned {
@@ -156,7 +166,7 @@ impl Plan {
         arena * self.images_together() as u64 + self.scratch.bytes() as u64
     }
 
-    fn layer(&self, model: &IntegerModel, kernels: (Isa, usize), i: usize) -> Result<Layer, EngineError> {
+    fn layer(&self, model: &IntegerModel, kernels: Kernels<'_>, i: usize) -> Result<Layer, EngineError> {
         let layer = &model.layers[i];
         let out = self.places[i + 1];
         match (&layer.op, out) {
@@ -170,7 +180,7 @@ impl Plan {
                 {
                     Some(pad) if input.1.cs == layout.cs => {
                         let window = pool2d::Window { kernel: window.kernel[0], stride: window.stride[0], pad };
-                        Ok(Layer::MaxPool { isa: kernels.0, window, input, out })
+                        Ok(Layer::MaxPool { isa: kernels.isa, window, input, out })
                     }
                     _ => any_pool(),
                 }
@@ -193,7 +203,7 @@ impl Plan {
     fn sum(
         &self,
         model: &IntegerModel,
-        kernels: (Isa, usize),
+        kernels: Kernels<'_>,
         layer: &IntegerLayer,
         sum: &IntegerSum,
         out: Place,
@@ -213,11 +223,13 @@ impl Plan {
                 Some(Layer::Lookup { tables: Tables::of_codes(sum), input: self.codes(view.input), out })
             }
             (IntegerEnd::Output, [IntegerTerm::Product(product)])
-                if let Some(linear) = self.linear(model, kernels.0, layer, (sum, out), product) =>
+                if let Some(linear) = self.linear(model, kernels, layer, (sum, out), product) =>
             {
                 Some(linear)
             }
-            (IntegerEnd::Codes, [IntegerTerm::View(view)]) => self.requant(model, kernels.0, layer, sum, view, out)?,
+            (IntegerEnd::Codes, [IntegerTerm::View(view)]) => {
+                self.requant(model, kernels.isa, layer, sum, view, out)?
+            }
             (IntegerEnd::Table(_), _) => None,
             _ => self.fused(model, kernels, layer, sum, out)?,
         };
@@ -236,7 +248,7 @@ impl Plan {
     fn linear(
         &self,
         model: &IntegerModel,
-        isa: Isa,
+        kernels: Kernels<'_>,
         layer: &IntegerLayer,
         (sum, out): (&IntegerSum, Place),
         product: &IntegerProduct,
@@ -248,7 +260,7 @@ impl Plan {
         }
         let input = self.places[product.input];
         let (_, x_max) = model.code_range(product.input);
-        let kernel = Linear::new(isa, &product.codes, input.layout().c, x_max)?;
+        let kernel = Linear::new(kernels.isa, &product.codes, input.layout().c, x_max, kernels.arena)?;
         Some(Layer::Linear { kernel, input, mul: sum.requant.mul[0].clone(), add: sum.requant.add.clone(), out })
     }
 
@@ -279,26 +291,26 @@ impl Plan {
     fn fused(
         &self,
         model: &IntegerModel,
-        (isa, candidate): (Isa, usize),
+        kernels: Kernels<'_>,
         layer: &IntegerLayer,
         sum: &IntegerSum,
         out: Place,
     ) -> Result<Option<Layer>, EngineError> {
         let Some(form) = FusedForm::of(sum) else { return Ok(None) };
-        let spec = |product| self.spec(model, product);
+        let spec = |product| self.spec(model, product, kernels.arena);
         let Some(specs) = form.products.iter().map(|product| spec(product.1)).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
         let (mut products, mut columns) = ([None; 2], Vec::new());
-        let mut kernels = Vec::with_capacity(2);
+        let mut specs_read = Vec::with_capacity(2);
         for (slot, read) in products.iter_mut().zip(specs) {
             *slot = Some(read.slot);
             columns.extend(read.columns);
-            kernels.push(read.spec);
+            specs_read.push(read.spec);
         }
-        let mut kernels = kernels.into_iter();
-        let Some(main) = kernels.next() else { return Ok(None) };
-        let second = kernels.next();
+        let mut specs_read = specs_read.into_iter();
+        let Some(main) = specs_read.next() else { return Ok(None) };
+        let second = specs_read.next();
         let mut shortcut = None;
         if let Some((view, _)) = form.shortcut {
             let place = self.places[view.input];
@@ -328,7 +340,7 @@ impl Plan {
         };
         let written = Layout::new(layer.shape.h, layer.shape.w, layer.shape.c, 0);
         let layout = if matches!(out, Place::Output { .. }) { written } else { out.layout() };
-        match FusedLayer::new(isa, &spec, layout, candidate) {
+        match FusedLayer::new(kernels.isa, &spec, layout, kernels.candidate) {
             Ok(fused) => {
                 let shortcut = shortcut.map(|(place, _)| place);
                 Ok(Some(Layer::Fused { layer: fused, columns, products, shortcut, out }))
@@ -348,7 +360,7 @@ impl Plan {
 
     /// A product for the kernels, the slot it reads and the copy that fills it; `None` for a product of sums or with a
     /// window of another form.
-    fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct) -> Option<Read<'m>> {
+    fn spec<'m>(&self, model: &IntegerModel, product: &'m IntegerProduct, arena: &'m WeightArena) -> Option<Read<'m>> {
         let Place::Codes { slot, layout } = self.places[product.input] else { return None };
         let window = &product.window;
         let columns = self.columns.columns(model, product, self.places[product.input]);
@@ -369,7 +381,7 @@ impl Plan {
             }
         };
         let x_max = u8::try_from(model.code_range(product.input).1).unwrap_or(u8::MAX);
-        let spec = ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes };
+        let spec = ProductSpec { geometry, x, x_max, groups: product.groups, codes: &product.codes, arena };
         Some(Read { slot, spec, columns })
     }
 

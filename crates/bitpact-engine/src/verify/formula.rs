@@ -167,8 +167,8 @@ impl<'a> Formula<'a> {
                             let alphas = &model.tensor(&format!("{}.clip_val", graph.node(owners[act]).name))?.data;
                             let alpha = largest_clip(alphas);
                             let zero = f64::from(plan.quant.zero_code(plan.bits));
-                            let unit = f64::from(plan.quant.step(alpha, plan.bits));
-                            let inverse = plan.quant.inverse_step(alpha, plan.bits);
+                            let unit = f64::from(plan.quant.scale(alpha, plan.bits));
+                            let inverse = plan.quant.inverse_scale(alpha, plan.bits);
                             let q_max = plan.quant.q_max(plan.bits) as f32;
                             let limits = alphas.iter().map(|&a| f64::from(channel_q_max(a, inverse, q_max)));
                             let least = |limit: f64| if plan.quant.is_signed() { zero - limit } else { 0.0 };

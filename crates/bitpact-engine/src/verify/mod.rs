@@ -60,7 +60,7 @@ impl VerifyOptions {
 pub struct PathCount {
     /// Instruction set.
     pub isa: Isa,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
     /// Codes compared, the logits included.
     pub codes: u64,
@@ -73,7 +73,7 @@ pub struct PathCount {
 pub struct Difference {
     /// Instruction set.
     pub isa: Isa,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
     /// Images computed together.
     pub batch: usize,

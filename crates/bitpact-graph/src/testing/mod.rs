@@ -57,7 +57,7 @@ impl Choices {
         Self::new((0..1000).map(|i| key.u64(i) as u32).collect())
     }
 
-    /// One of `0..n`.
+    /// Draws one of `0..n`.
     pub fn below(&mut self, n: usize) -> usize {
         let choice = self.list.get(self.read).copied().unwrap_or(0);
         self.read += 1;
@@ -69,13 +69,13 @@ impl Choices {
         self.below(n) == n - 1
     }
 
-    /// One of `all`; of no choice, the first.
+    /// Draws one of `all`; the first, where there is no choice.
     pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 }
 
-/// Which networks are drawn.
+/// The forms of networks that are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
     /// Terms of a sum at the most, at least 2. With 2 they are a product and a shortcut, or a branch of products and

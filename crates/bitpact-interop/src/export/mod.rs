@@ -51,7 +51,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Every format.
+    /// Every format of export.
     pub const ALL: [Format; 6] =
         [Format::OnnxQcdq, Format::OnnxQdq, Format::Qonnx, Format::OnnxInteger, Format::Npy, Format::Safetensors];
 
@@ -67,7 +67,7 @@ impl Format {
         }
     }
 
-    /// Whether the format is a file of ONNX.
+    /// Tells whether the format is a file of ONNX.
     pub fn is_onnx(self) -> bool {
         !matches!(self, Format::Npy | Format::Safetensors)
     }
@@ -94,7 +94,7 @@ impl FromStr for Format {
 /// Choices of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// Of [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit
+    /// For [`Format::OnnxQcdq`] and [`Format::OnnxQdq`]: biases stay in their convolutions, so that runtimes make 8-bit
     /// integer convolutions of these, whose biases they round to whole products of codes. Else a bias that this would
     /// move by more than a thousandth of a code is added after its convolution.
     pub rounded_biases: bool,
@@ -106,11 +106,11 @@ pub enum ExportError {
     /// A layer that the format cannot express.
     #[error("layer `{layer}` cannot be written as {format}: {what}; {} can express it", exact())]
     Layer {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// The format.
         format: Format,
-        /// Why.
+        /// Error that caused this one.
         what: String,
     },
     /// An invalid network, or a file that cannot be written.

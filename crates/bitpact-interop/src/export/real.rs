@@ -265,13 +265,13 @@ impl Reals<'_> {
         self.dialect.table(&mut self.w, &index, &tables.concat(), self.meanings[i + 1], name)
     }
 
-    /// Whether the output of a sum of one pixel has no rows and columns.
+    /// Tells whether the output of a sum of one pixel has no rows and columns.
     fn is_flat(&self, sum: &IntegerSum, is_linear: bool) -> bool {
         let product = sum.terms.first().and_then(IntegerTerm::product);
         sum.base.is_empty() && is_linear && product.is_some_and(|product| self.is_matrix(product))
     }
 
-    /// Whether a product is one of a matrix with all of its input.
+    /// Tells whether a product is one of a matrix with all of its input.
     fn is_matrix(&self, product: &IntegerProduct) -> bool {
         product.groups == 1 && product.window == Window::whole(self.model.shape(product.input))
     }

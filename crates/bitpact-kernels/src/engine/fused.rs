@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use bitpact_core::{Ranges, Requantization, StepError};
+use bitpact_core::{Ranges, Requantization, RequantizationError};
 
 use crate::engine::product::{Product, ProductSpec, candidates};
 use crate::engine::requant::{BLOCK, RequantI32, RequantU8, Row, StreamRow};
@@ -22,15 +22,15 @@ const CACHED_WEIGHTS: usize = 256 << 10;
 /// where there is no such channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortcut {
-    /// The tensor read.
+    /// Layout of the tensor that is read.
     pub layout: Layout,
-    /// Step in both directions.
+    /// Distance in rows and columns between the pixels that are read.
     pub stride: usize,
-    /// Zero channels before.
+    /// Channels of zeros before those of the tensor.
     pub pad_before: usize,
 }
 
-/// What a layer reads.
+/// The tensors that a fused layer reads.
 #[derive(Clone, Copy)]
 pub struct LayerInputs<'a> {
     /// The tensor of the main product.
@@ -44,11 +44,11 @@ pub struct LayerInputs<'a> {
 /// The shortcut of a residual stream.
 #[derive(Clone, Copy)]
 pub enum Base<'a> {
-    /// None.
+    /// The layer has no shortcut.
     None,
-    /// Codes.
+    /// The shortcut is a tensor of codes.
     Codes(&'a [u8]),
-    /// Another stream.
+    /// The shortcut is another residual stream.
     Stream(&'a [i32]),
 }
 
@@ -62,7 +62,7 @@ impl Base<'_> {
     }
 }
 
-/// What a layer writes.
+/// The kind of numbers that a fused layer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// Codes; the shortcut is the last term of the sum.
@@ -76,7 +76,7 @@ pub enum Written {
 /// A layer to plan: `y = requant(main(x), second(x2), shortcut)`.
 #[derive(Clone, Copy)]
 pub struct SumSpec<'a> {
-    /// The product.
+    /// First product of the sum.
     pub main: &'a ProductSpec<'a>,
     /// Another product of the same outputs.
     pub second: Option<&'a ProductSpec<'a>>,
@@ -86,7 +86,7 @@ pub struct SumSpec<'a> {
     pub requant: &'a Requantization,
     /// Proved ranges of its terms.
     pub ranges: &'a Ranges,
-    /// What is written.
+    /// Kind of numbers that the layer writes.
     pub written: Written,
 }
 
@@ -138,7 +138,7 @@ pub enum Unfusable {
     /// No kernel computes a product in 32 bits.
     Product,
     /// The sum could overflow.
-    Sum(StepError),
+    Sum(RequantizationError),
 }
 
 impl FusedLayer {
@@ -240,7 +240,8 @@ impl FusedLayer {
         });
     }
 
-    /// The same of a residual stream; `inputs` has no shortcut, `base` has it.
+    /// Writes the 32-bit values of a residual stream as [`FusedLayer::run`] writes codes; `inputs` has no shortcut,
+    /// `base` has it.
     ///
     /// # Panics
     /// If a length is wrong, a scratch memory too small, or the layer gives codes.

@@ -4,7 +4,7 @@
 use crate::machine::isa::{Isa, Proof};
 use crate::machine::layout::Plain;
 use crate::machine::pool::Chunked;
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 use crate::machine::workers::Workers;
 
 /// Inputs summed in one go; longer rows are cut.
@@ -28,12 +28,12 @@ enum Kept {
 }
 
 impl Linear {
-    /// Plans a layer of `inputs` inputs, each in `0..=x_max`; `None` where an input needs more than 15 bits or a sum,
-    /// partial ones included, more than 32.
+    /// Plans a layer of `inputs` inputs, each in `0..=x_max`, its weights in `arena`; `None` where an input needs more
+    /// than 15 bits or a sum, partial ones included, more than 32.
     ///
     /// # Panics
     /// If the codes are no whole rows, or the machine lacks `isa`.
-    pub fn new(isa: Isa, codes: &[i16], inputs: usize, x_max: i64) -> Option<Linear> {
+    pub fn new(isa: Isa, codes: &[i16], inputs: usize, x_max: i64, arena: &WeightArena) -> Option<Linear> {
         assert!(inputs > 0 && codes.len().is_multiple_of(inputs), "rows of {inputs} weights");
         let fits = codes.chunks_exact(inputs).all(|row| {
             let (lo, hi) = bitpact_core::requant::accumulator_range(row, 0, x_max);
@@ -44,8 +44,8 @@ impl Linear {
         }
         let bytes: Option<Vec<i8>> = codes.iter().map(|&q| i8::try_from(q).ok()).collect();
         let weights = match bytes {
-            Some(bytes) => Kept::Bytes(Weights::from_slice(&bytes)),
-            None => Kept::Words(Weights::from_slice(codes)),
+            Some(bytes) => Kept::Bytes(arena.keep(&bytes)),
+            None => Kept::Words(arena.keep(codes)),
         };
         Some(Linear { weights, inputs, proof: isa.prove() })
     }
@@ -155,7 +155,7 @@ mod tests {
                 .collect();
             for isa in crate::testing::paths() {
                 let mut acc = [0; 7];
-                let linear = Linear::new(isa, &codes, inputs, x_max as i64).unwrap();
+                let linear = Linear::new(isa, &codes, inputs, x_max as i64, &WeightArena::new()).unwrap();
                 linear.run(Workers::One(&Mutex::default()), &x, &mut acc);
                 assert_eq!(acc.map(i64::from).to_vec(), expected, "{isa}");
                 acc.fill(1);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn sums_that_do_not_fit_are_refused() {
-        let new = |codes: &[i16], x_max| Linear::new(Isa::Scalar, codes, codes.len(), x_max);
+        let new = |codes: &[i16], x_max| Linear::new(Isa::Scalar, codes, codes.len(), x_max, &WeightArena::new());
         assert!(new(&[1], 32768).is_none());
         assert!(new(&[32767, 32767], 32767).is_some());
         assert!(new(&[32767, 32767, 5], 32767).is_none());

@@ -4,14 +4,14 @@
 use std::arch::x86_64::*;
 
 use super::layout::{OUTPUTS, Panels};
-use super::reference::half_to_float;
-use super::{TILE, Tile};
+use super::scalar_panel::half_to_float;
+use super::{TILE, TokenTile};
 use crate::machine::isa::Avx2;
 use crate::machine::registers::arrays::{read256, write256};
 
 type Line = [u8; 64];
 
-pub(super) fn panel(_: Avx2, p: &Panels, panel: &[u8], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+pub(super) fn panel(_: Avx2, p: &Panels, panel: &[u8], tile: &TokenTile, y: &mut [f32; TILE * OUTPUTS]) {
     let lines = panel.as_chunks::<64>().0;
     macro_rules! by_tokens {
         ($bits:literal) => {
@@ -101,7 +101,12 @@ fn expand<const B: usize>(block: &[Line; B], half: usize, plane: usize) -> [__m2
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn several<const B: usize, const T: usize>(p: &Panels, lines: &[Line], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+fn several<const B: usize, const T: usize>(
+    p: &Panels,
+    lines: &[Line],
+    tile: &TokenTile,
+    y: &mut [f32; TILE * OUTPUTS],
+) {
     let words = tile.words.as_chunks::<T>().0;
     let sums = tile.sums.as_chunks::<T>().0;
     let ones = _mm256_set1_epi16(1);

@@ -3,14 +3,14 @@
 use std::arch::x86_64::*;
 
 use super::layout::{OUTPUTS, Panels};
-use super::{TILE, Tile};
+use super::{TILE, TokenTile};
 use crate::machine::isa::Avx512;
 use crate::machine::registers::arrays::{read128, read256, read512, write512};
 
 /// 64 bytes.
 type Line = [u8; 64];
 
-pub(super) fn panel(_: Avx512, p: &Panels, panel: &[u8], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+pub(super) fn panel(_: Avx512, p: &Panels, panel: &[u8], tile: &TokenTile, y: &mut [f32; TILE * OUTPUTS]) {
     let lines = panel.as_chunks::<64>().0;
     macro_rules! by_tokens {
         ($bits:literal) => {
@@ -114,7 +114,12 @@ fn expand<const B: usize>(block: &[Line; B]) -> [__m512i; 8] {
 
 /// Two to eight tokens: codes are expanded once and multiplied for every token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn several<const B: usize, const T: usize>(p: &Panels, lines: &[Line], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+fn several<const B: usize, const T: usize>(
+    p: &Panels,
+    lines: &[Line],
+    tile: &TokenTile,
+    y: &mut [f32; TILE * OUTPUTS],
+) {
     let words = tile.words.as_chunks::<T>().0;
     let sums = tile.sums.as_chunks::<T>().0;
     let mut total = [_mm512_setzero_ps(); T];
@@ -157,7 +162,7 @@ fn store(to: &mut [f32], value: __m512) {
 /// One token: codes are masked where they stand, not shifted; sums of codes that stand higher are shifted down,
 /// exactly, once a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-fn one<const B: usize>(p: &Panels, lines: &[Line], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+fn one<const B: usize>(p: &Panels, lines: &[Line], tile: &TokenTile, y: &mut [f32; TILE * OUTPUTS]) {
     let words = tile.words.as_chunks::<8>().0;
     let mut total = _mm512_setzero_ps();
     let (mut rest, mut header, blocks) = (lines, lines, p.group / 32);

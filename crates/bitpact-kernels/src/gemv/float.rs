@@ -28,7 +28,7 @@ impl<'a, T> View<'a, T> {
         View { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
-    /// The transpose.
+    /// The transpose of the matrix.
     pub fn t(self) -> View<'a, T> {
         View { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
@@ -70,7 +70,7 @@ fn check(len: usize, rows: usize, cols: usize, stride: usize) {
     }
 }
 
-/// float32 and float64.
+/// An element type of float products: float32 or float64.
 pub trait Element: Copy + Sealed {
     /// 0.
     const ZERO: Self;

@@ -11,14 +11,14 @@ mod avx2;
 mod avx512;
 pub mod float;
 mod layout;
-mod reference;
+mod scalar_panel;
 #[cfg(test)]
 mod tests;
 
 use crate::Isa;
 use crate::machine::isa::Proof;
 use crate::machine::pool::{Chunked, Pool};
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 
 use layout::{OUTPUTS, Panels};
 
@@ -46,12 +46,12 @@ pub struct GemvWeights {
 pub struct GemvInputs {
     cols: usize,
     group: usize,
-    tiles: Vec<Tile>,
+    tiles: Vec<TokenTile>,
 }
 
 /// Up to eight tokens, in the order in which kernels read them.
 #[derive(Clone, Debug)]
-struct Tile {
+struct TokenTile {
     tokens: usize,
     /// Four codes of a token in a word: word `w` of token `t` at `w * tokens + t`. Inputs are filled up with zeros to
     /// whole groups.
@@ -67,7 +67,7 @@ impl GemvWeights {
     pub const MAX_GROUP: usize = layout::MAX_GROUP;
 
     /// Packs `rows x cols` codes of at most `bits` bits with steps (float16 bits) and zeros of groups of `group`
-    /// inputs, row by row.
+    /// inputs, row by row, into `arena`.
     ///
     /// # Panics
     /// Where `bits` is not 2, 3, 4 or 8, `group` is no multiple of 32 up to 32,768, or a slice has another length than
@@ -80,9 +80,10 @@ impl GemvWeights {
         codes: &[u8],
         steps: &[u16],
         zeros: Zeros<'_>,
+        arena: &WeightArena,
     ) -> GemvWeights {
         let panels = Panels::new(rows, cols, bits, group, zeros);
-        GemvWeights { panels, data: Weights::from_slice(&panels.pack(codes, steps, zeros)) }
+        GemvWeights { panels, data: arena.keep(&panels.pack(codes, steps, zeros)) }
     }
 
     /// Number of outputs.
@@ -112,7 +113,7 @@ impl GemvWeights {
     pub fn row_to(&self, row: usize, to: &mut [f32]) {
         assert!(row < self.panels.rows && to.len() == self.panels.cols, "a row of weights");
         let panel = &self.data[row / OUTPUTS * self.panels.bytes..][..self.panels.bytes];
-        reference::row(&self.panels, panel, row % OUTPUTS, to);
+        scalar_panel::row(&self.panels, panel, row % OUTPUTS, to);
     }
 
     /// Writes the outputs of token after token to `to`, on the path `isa`.
@@ -167,14 +168,14 @@ impl GemvWeights {
     }
 
     /// Outputs of a panel, token after token.
-    fn panel(&self, proof: Proof, index: usize, tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+    fn panel(&self, proof: Proof, index: usize, tile: &TokenTile, y: &mut [f32; TILE * OUTPUTS]) {
         let panel = &self.data[index * self.panels.bytes..][..self.panels.bytes];
         match proof {
             #[cfg(target_arch = "x86_64")]
             Proof::Avx512(token) => avx512::panel(token, &self.panels, panel, tile, y),
             #[cfg(target_arch = "x86_64")]
             Proof::Avx2(token) => avx2::panel(token, &self.panels, panel, tile, y),
-            _ => reference::panel(&self.panels, panel, tile, y),
+            _ => scalar_panel::panel(&self.panels, panel, tile, y),
         }
     }
 }
@@ -197,9 +198,9 @@ impl GemvInputs {
             (part, rest) = rest.split_at(n);
             parts.push(part);
         }
-        let mut tiles: Vec<Option<Tile>> = vec![None; parts.len()];
+        let mut tiles: Vec<Option<TokenTile>> = vec![None; parts.len()];
         let places = Chunked::new(&mut tiles, 1);
-        pool.run(parts.len(), &|i, _| places.get(i)[0] = Some(Tile::new(parts[i], group)));
+        pool.run(parts.len(), &|i, _| places.get(i)[0] = Some(TokenTile::new(parts[i], group)));
         drop(places);
         GemvInputs { cols, group, tiles: tiles.into_iter().flatten().collect() }
     }
@@ -210,13 +211,13 @@ impl GemvInputs {
     }
 }
 
-impl Tile {
-    fn new(rows: &[&[f32]], group: usize) -> Tile {
+impl TokenTile {
+    fn new(rows: &[&[f32]], group: usize) -> TokenTile {
         let (tokens, cols) = (rows.len(), rows[0].len());
         let groups = cols.div_ceil(group);
         let words = groups * group / 4;
         let mut tile =
-            Tile { tokens, words: vec![0; words * tokens], sums: vec![0; groups * tokens], steps: [0.0; TILE] };
+            TokenTile { tokens, words: vec![0; words * tokens], sums: vec![0; groups * tokens], steps: [0.0; TILE] };
         let mut codes = vec![0i32; words * 4];
         for (t, row) in rows.iter().enumerate() {
             let peak = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::layout::{Panels, get};
-use super::reference::half_to_float;
+use super::scalar_panel::half_to_float;
 use super::*;
 
 /// A stream of numbers.
@@ -54,7 +54,16 @@ impl Case {
     }
 
     fn pack(&self) -> GemvWeights {
-        GemvWeights::pack(self.rows, self.cols, self.bits, self.group, &self.codes, &self.steps, self.zeros())
+        GemvWeights::pack(
+            self.rows,
+            self.cols,
+            self.bits,
+            self.group,
+            &self.codes,
+            &self.steps,
+            self.zeros(),
+            &WeightArena::new(),
+        )
     }
 
     fn inputs(&self, tokens: usize, seed: u64) -> GemvInputs {
@@ -178,5 +187,5 @@ fn half_floats_are_exact() {
 #[test]
 #[should_panic(expected = "codes of more than 3 bits")]
 fn codes_beyond_their_bits_are_refused() {
-    GemvWeights::pack(1, 1, 3, 32, &[8], &[0], Zeros::All(4));
+    GemvWeights::pack(1, 1, 3, 32, &[8], &[0], Zeros::All(4), &WeightArena::new());
 }

@@ -30,7 +30,7 @@ fn has_instructions() -> bool {
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BITS == BITS
 }
 
-/// Whether the system saves the tiles' configuration and data: XCR0, bits 17 and 18.
+/// Tells whether the system saves the tiles' configuration and data: XCR0, bits 17 and 18.
 fn has_state() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     if __cpuid(1).ecx & OSXSAVE == 0 {

@@ -35,7 +35,7 @@ impl Isa {
         Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
-    /// Whether this machine has the path.
+    /// Tells whether this machine has the path.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,

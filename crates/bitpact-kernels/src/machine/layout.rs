@@ -45,7 +45,7 @@ impl Layout {
         (self.h + 2 * self.border) * self.row()
     }
 
-    /// Whether the image has no element.
+    /// Tells whether the image has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -85,7 +85,7 @@ pub struct Aligned<T: Plain> {
 }
 
 impl<T: Plain> Aligned<T> {
-    /// `len` zeros.
+    /// Makes a buffer of `len` zeros.
     pub fn zeroed(len: usize) -> Aligned<T> {
         let size = len.checked_mul(size_of::<T>()).expect("buffer length overflows");
         // Bytes, not lines: of these alone the allocator is asked for zeros, which the system has without writing them.
@@ -101,7 +101,7 @@ impl<T: Plain> Aligned<T> {
         }
     }
 
-    /// A copy of `values`.
+    /// Makes a buffer that holds a copy of `values`.
     pub fn from_slice(values: &[T]) -> Aligned<T> {
         let mut out = Aligned::zeroed(values.len());
         out.copy_from_slice(values);

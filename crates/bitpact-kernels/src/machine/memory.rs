@@ -47,7 +47,7 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// Whether this process can have `needed` bytes more, as far as [`free`] tells; 64 MiB are taken for granted.
+/// Tells whether this process can have `needed` bytes more, as far as [`free`] tells; 64 MiB are taken for granted.
 ///
 /// # Errors
 /// It cannot.

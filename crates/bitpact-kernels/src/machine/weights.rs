@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::machine::layout::Plain;
 
-/// A huge page.
-const PAGE: usize = 2 << 20;
+/// A huge page; Miri, which has none, takes a thousand times as long.
+const PAGE: usize = if cfg!(miri) { 512 } else { 2 << 20 };
 
 /// Bytes of a chunk: most networks need one. What is not written to takes no memory.
-const CHUNK: usize = if cfg!(miri) { 2 * PAGE } else { 32 * PAGE };
+const CHUNK: usize = 32 * PAGE;
 
 /// Bytes of the first chunk, in ordinary pages: all that a small network needs.
 const FIRST: usize = PAGE / 2;
@@ -68,35 +68,54 @@ fn advise_huge_pages(first: NonNull<u8>, len: usize) {
 }
 
 /// Where the next buffer is cut.
+#[derive(Debug, Default)]
 struct Next {
     chunk: Weak<Chunk>,
     used: usize,
 }
 
-static NEXT: Mutex<Next> = Mutex::new(Next { chunk: Weak::new(), used: 0 });
+/// Memory for the packed weights of one network, handed to whatever packs them. Threads may share it. Weights keep
+/// their memory after the arena is dropped, and the last of them frees it.
+#[derive(Debug, Default)]
+pub struct WeightArena(Mutex<Next>);
 
-/// Weights packed from here on get memory of their own, so that it is freed with them and not kept by those of another
-/// network.
-pub fn begin_network() {
-    *NEXT.lock().unwrap_or_else(PoisonError::into_inner) = Next { chunk: Weak::new(), used: 0 };
-}
-
-/// `len > 0` bytes of a chunk, from a cache line on.
-fn cut(len: usize) -> (Arc<Chunk>, usize) {
-    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
-    let current = next.chunk.upgrade();
-    let is_first = current.is_none();
-    if let Some(chunk) = current.filter(|chunk| next.used + len <= chunk.len) {
-        let at = next.used;
-        next.used = (at + len).next_multiple_of(LINE);
-        return (chunk, at);
+impl WeightArena {
+    /// An arena without memory, which takes it from the system as weights are packed.
+    pub fn new() -> WeightArena {
+        WeightArena::default()
     }
-    let chunk = match is_first && len <= FIRST {
-        true => Arc::new(Chunk::new(FIRST, false)),
-        false => Arc::new(Chunk::new(len.max(CHUNK), true)),
-    };
-    *next = Next { chunk: Arc::downgrade(&chunk), used: len.next_multiple_of(LINE) };
-    (chunk, 0)
+
+    /// A copy of `values` in the arena.
+    pub(crate) fn keep<T: Plain>(&self, values: &[T]) -> Weights<T> {
+        let len = size_of_val(values);
+        if len == 0 {
+            return Weights { chunk: None, len: 0, element: PhantomData };
+        }
+        let (chunk, at) = self.cut(len);
+        // SAFETY: `cut` gives these bytes of the chunk to this buffer alone.
+        let to = unsafe { chunk.first.add(at) };
+        // SAFETY: as many bytes of plain numbers, on a cache line, whose alignment theirs divides.
+        unsafe { to.cast::<T>().as_ptr().copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+        Weights { chunk: Some((chunk, at)), len: values.len(), element: PhantomData }
+    }
+
+    /// `len > 0` bytes of a chunk, from a cache line on.
+    fn cut(&self, len: usize) -> (Arc<Chunk>, usize) {
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = next.chunk.upgrade();
+        let is_first = current.is_none();
+        if let Some(chunk) = current.filter(|chunk| next.used + len <= chunk.len) {
+            let at = next.used;
+            next.used = (at + len).next_multiple_of(LINE);
+            return (chunk, at);
+        }
+        let chunk = match is_first && len <= FIRST {
+            true => Arc::new(Chunk::new(FIRST, false)),
+            false => Arc::new(Chunk::new(len.max(CHUNK), true)),
+        };
+        *next = Next { chunk: Arc::downgrade(&chunk), used: len.next_multiple_of(LINE) };
+        (chunk, 0)
+    }
 }
 
 /// Numbers that are written once, from a cache line on.
@@ -107,22 +126,6 @@ pub(crate) struct Weights<T: Plain> {
     element: PhantomData<T>,
 }
 
-impl<T: Plain> Weights<T> {
-    /// A copy of `values`.
-    pub(crate) fn from_slice(values: &[T]) -> Weights<T> {
-        let len = size_of_val(values);
-        if len == 0 {
-            return Weights { chunk: None, len: 0, element: PhantomData };
-        }
-        let (chunk, at) = cut(len);
-        // SAFETY: `cut` gives these bytes of the chunk to this buffer alone.
-        let to = unsafe { chunk.first.add(at) };
-        // SAFETY: as many bytes of plain numbers, on a cache line, whose alignment theirs divides.
-        unsafe { to.cast::<T>().as_ptr().copy_from_nonoverlapping(values.as_ptr(), values.len()) };
-        Weights { chunk: Some((chunk, at)), len: values.len(), element: PhantomData }
-    }
-}
-
 impl<T: Plain> Deref for Weights<T> {
     type Target = [T];
 
@@ -130,7 +133,7 @@ impl<T: Plain> Deref for Weights<T> {
         let Some((chunk, at)) = &self.chunk else { return &[] };
         // SAFETY: inside the chunk.
         let first = unsafe { chunk.first.add(*at) };
-        // SAFETY: `from_slice` has written `len` numbers there, and nobody writes again.
+        // SAFETY: `keep` has written `len` numbers there, and nobody writes again.
         unsafe { std::slice::from_raw_parts(first.cast::<T>().as_ptr(), self.len) }
     }
 }
@@ -147,17 +150,14 @@ mod tests {
 
     #[test]
     fn buffers_of_many_sizes_and_threads_hold_what_was_written() {
+        let arena = WeightArena::new();
         std::thread::scope(|scope| {
             for thread in 0..3_usize {
+                let arena = &arena;
                 scope.spawn(move || {
                     let sizes = [0, 1, 63, 64, 1000, FIRST, FIRST + 1, 3 * PAGE, CHUNK / 2, CHUNK / 2 + 5, 17];
                     let value = |size: usize, i: usize| (thread * 31 + size * 7 + i) as i16;
-                    let make = |size: usize| {
-                        if size > CHUNK / 4 {
-                            begin_network();
-                        }
-                        Weights::from_slice(&(0..size).map(|i| value(size, i)).collect::<Vec<_>>())
-                    };
+                    let make = |size: usize| arena.keep(&(0..size).map(|i| value(size, i)).collect::<Vec<_>>());
                     let mut buffers: Vec<_> = sizes.into_iter().map(make).collect();
                     buffers.swap_remove(4);
                     for buffer in &buffers {
@@ -167,5 +167,17 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn an_arena_shares_chunks_among_its_buffers_and_with_no_other_arena() {
+        let (arena, other) = (WeightArena::new(), WeightArena::new());
+        let [a, b] = [7, 8].map(|value| arena.keep(&[value; 3]));
+        let c = other.keep(&[9; 3]);
+        drop(arena);
+        assert_eq!((&*a, &*b, &*c), (&[7; 3][..], &[8; 3][..], &[9; 3][..]));
+        let chunk = |weights: &Weights<i32>| weights.chunk.as_ref().map(|(chunk, _)| Arc::as_ptr(chunk));
+        assert!(chunk(&a) == chunk(&b) && chunk(&a) != chunk(&c));
+        assert_eq!(a.chunk.as_ref().map(|(chunk, _)| Arc::strong_count(chunk)), Some(2));
     }
 }

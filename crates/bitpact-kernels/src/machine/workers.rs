@@ -53,10 +53,10 @@ impl ScratchSize {
     }
 }
 
-/// Who computes a layer.
+/// The threads that compute a layer.
 #[derive(Clone, Copy)]
 pub enum Workers<'a> {
-    /// The calling thread.
+    /// The calling thread alone computes the layer.
     One(&'a Mutex<Scratch>),
     /// All threads of a pool, with a scratch memory for each.
     All(&'a Pool, &'a [Mutex<Scratch>]),

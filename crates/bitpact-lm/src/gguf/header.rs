@@ -59,7 +59,7 @@ impl Header {
     }
 }
 
-/// Whether `bytes` hold a whole GGUF header; for fuzzing.
+/// Tells whether `bytes` hold a whole GGUF header; for fuzzing.
 pub fn check_gguf(bytes: &[u8]) -> Result<(), String> {
     parse(bytes, bytes.len() as u64).map(|_| ())
 }

@@ -29,7 +29,7 @@ pub struct Gguf {
 const ARCHITECTURES: [(&str, bool); 3] = [("llama", true), ("qwen2", false), ("qwen3", false)];
 
 impl Gguf {
-    /// Whether the file begins as a GGUF file does; false also where it cannot be read.
+    /// Tells whether the file begins as a GGUF file does; false also where it cannot be read.
     pub fn is_one(path: &Path) -> bool {
         let mut magic = [0; 4];
         File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"

@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use bitpact_core::{StepError, channel_q_max, largest_clip, quantize_act, quantize_act_signed};
+use bitpact_core::{RequantizationError, channel_q_max, largest_clip, quantize_act, quantize_act_signed};
 use bitpact_graph::{GraphError, Layer, Move, NodeId, Window, fuse};
 
 use self::stream::Streams;
@@ -33,17 +33,17 @@ pub enum ConvertError {
     /// A layer whose sums could overflow, or whose real multipliers no requantization can hold.
     #[error("layer `{layer}`: {source}")]
     Step {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
-        /// Why.
-        source: StepError,
+        /// Error that caused this one.
+        source: RequantizationError,
     },
     /// A layer that has no integer form.
     #[error("layer `{layer}`: {what}")]
     Layer {
-        /// The layer.
+        /// Name of the layer.
         layer: String,
-        /// Why.
+        /// Error that caused this one.
         what: String,
     },
 }
@@ -109,9 +109,9 @@ pub struct ActReport {
 /// Folds batch norm with its running statistics, biases, shortcuts, clipping and rounding of `model` into
 /// requantizations.
 ///
-/// For a product of codes with step `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points *
+/// For a product of codes of scale `s_x` and weights `s_w[c] * q_w`, `z = s_x * s_w[c] * (acc - sum of zero points *
 /// q_w)`, `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output
-/// code is `clamp(round(y * q_max / alpha), 0, q_max)`; channels with clip values of their own have the step of the
+/// code is `clamp(round(y * q_max / alpha), 0, q_max)`; channels with clip values of their own have the scale of the
 /// largest, and end at `round(alpha[c] * q_max / max alpha)`. Signed codes are stored as `q + q_max`, and the zero
 /// `q_max` of a tensor is folded into the constants of its readers like a zero point. The input's scale is folded into
 /// the weights that read the image before they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All
@@ -206,7 +206,7 @@ struct Quantizer {
     hi: i32,
     /// Codes of each channel, where they differ.
     bounds: Vec<(i32, i32)>,
-    step: f64,
+    scale: f64,
     bits: u8,
 }
 
@@ -342,7 +342,7 @@ impl Converter<'_> {
         let alphas = &self.model.tensor(&format!("{}.clip_val", self.name(self.owners[act])))?.data;
         let alpha = largest_clip(alphas);
         let zero = i32::from(plan.quant.zero_code(plan.bits));
-        let (inverse, q_max) = (plan.quant.inverse_step(alpha, plan.bits), plan.quant.q_max(plan.bits));
+        let (inverse, q_max) = (plan.quant.inverse_scale(alpha, plan.bits), plan.quant.q_max(plan.bits));
         let limits: Vec<i32> = alphas.iter().map(|&a| channel_q_max(a, inverse, q_max as f32) as i32).collect();
         let bound = |&limit: &i32| (if plan.quant.is_signed() { zero - limit } else { 0 }, zero + limit);
         Ok(Quantizer {
@@ -350,7 +350,7 @@ impl Converter<'_> {
             zero,
             hi: q_max + zero,
             bounds: if limits.iter().all(|&l| l == q_max) { Vec::new() } else { limits.iter().map(bound).collect() },
-            step: f64::from(plan.quant.step(alpha, plan.bits)),
+            scale: f64::from(plan.quant.scale(alpha, plan.bits)),
             bits: plan.bits.get(),
         })
     }

@@ -3,7 +3,7 @@
 //! All streams that are added up or concatenated have one scale s, so that an identity shortcut is an exact integer
 //! addition, however deep the network. s is found before any integer is made: the real range of every stream is proved
 //! from the ranges of the sums and shortcuts that are added to it, and s is the smallest `a / 2^m` for which no stream
-//! of the group can leave `[-2^26, 2^26]`, where `a` is the step of the first codes that are added as a shortcut, or 1
+//! of the group can leave `[-2^26, 2^26]`, where `a` is the scale of the first codes that are added as a shortcut, or 1
 //! (m may then be negative). What is added to a stream is rounded to a multiple of s, to the nearest one, and to
 //! nothing else.
 
@@ -32,7 +32,7 @@ struct Group {
     reach: f64,
     /// Step of the first codes that are a shortcut of it.
     anchor: Option<f64>,
-    /// Real value of one step, once it is known.
+    /// Scale of the stream, once it is known.
     scale: Option<f64>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Streams {
     groups: Vec<Group>,
     /// Real range of each stream.
     intervals: HashMap<TensorId, (f64, f64)>,
-    /// Largest distance of each stream from the real one, in steps.
+    /// Largest distance of each stream from the real one, in units of its scale.
     pub(super) errors: HashMap<TensorId, f64>,
 }
 

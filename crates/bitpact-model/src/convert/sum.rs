@@ -57,7 +57,7 @@ impl Converter<'_> {
     }
 
     fn codes(&mut self, sum: &Sum, terms: Vec<Folded>, act: NodeId) -> Result<(), ConvertError> {
-        let Quantizer { inverse, zero, hi, bounds, step, bits } = self.quantizer(act)?;
+        let Quantizer { inverse, zero, hi, bounds, scale: unit, bits } = self.quantizer(act)?;
         let scale: Vec<Vec<f64>> =
             terms.iter().map(|folded| folded.scale.iter().map(|s| s * inverse).collect()).collect();
         let is_product = |folded: &&Folded| matches!(folded.term, IntegerTerm::Product(_));
@@ -97,7 +97,7 @@ impl Converter<'_> {
         }
         let terms = terms.into_iter().map(|folded| folded.term).collect();
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Codes });
-        self.push(act, op, (0, hi.into()), zero.into(), step);
+        self.push(act, op, (0, hi.into()), zero.into(), unit);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Converter<'_> {
         let channels = graph.shape(act).c;
         let tensor = self.tensor_of(input, function)?;
         let (lo, hi) = self.out.code_range(tensor);
-        let (zero, step) = (self.zeros[tensor] as f32, self.scale_of(tensor) as f32);
+        let (zero, scale) = (self.zeros[tensor] as f32, self.scale_of(tensor) as f32);
         let slopes = match of.is_learned() {
             true => self.model.tensor(&format!("{}.weight", self.name(function)))?.data.clone(),
             false => vec![0.0],
@@ -118,7 +118,7 @@ impl Converter<'_> {
         let of_channel = |c: usize| {
             let slope = slopes[c % slopes.len()];
             // As training computes it: float32, rounded in this order.
-            (lo..=hi).map(|q| code(of.value(step * (q as f32 - zero), slope), c)).collect()
+            (lo..=hi).map(|q| code(of.value(scale * (q as f32 - zero), slope), c)).collect()
         };
         let mut table: Vec<Vec<u8>> = (0..tables).map(of_channel).collect();
         if table.iter().all(|other| *other == table[0]) {
@@ -136,10 +136,10 @@ impl Converter<'_> {
         });
         let terms = vec![IntegerTerm::View(IntegerView::of(tensor))];
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Table(table) });
-        self.push_checked(act, op, quantizer.zero.into(), quantizer.step)
+        self.push_checked(act, op, quantizer.zero.into(), quantizer.scale)
     }
 
-    /// Whether a term reads a residual stream whose scale is not known yet.
+    /// Tells whether a term reads a residual stream whose scale is not known yet.
     fn is_unmeasured(&self, folded: &Folded) -> bool {
         wide_view(folded).is_some_and(|tensor| {
             self.out.kind(tensor) == TensorKind::Wide && self.streams.is_unmeasured(&self.tensors, tensor)

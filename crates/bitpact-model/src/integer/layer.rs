@@ -3,10 +3,10 @@
 use bitpact_core::{Grid, Requantization};
 use bitpact_graph::{Move, Shape, Window};
 
-/// Which tensor: 0 is the image, `i + 1` the output of `layers[i]`.
+/// Number of a tensor: 0 is the image, `i + 1` the output of `layers[i]`.
 pub type TensorId = usize;
 
-/// One layer.
+/// One layer of an integer network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegerLayer {
     /// Name of the last graph node the layer stands for, such as `layer1.0.act1`, `avgpool` or `linear`.
@@ -40,7 +40,7 @@ pub enum IntegerOp {
     Sum(IntegerSum),
     /// Largest code or 32-bit value of each window; padding never wins.
     MaxPool {
-        /// Tensor read.
+        /// Tensor that is read.
         input: TensorId,
         /// The window, which is not spread.
         window: Window,
@@ -49,7 +49,7 @@ pub enum IntegerOp {
     /// is a global sum. With factors, of `n` codes `(sum - n * padding_code) * factor + n * padding_code * largest
     /// factor`, so that padding adds nothing and one value stands for zero at every position.
     WindowSum {
-        /// Tensor read.
+        /// Tensor that is read.
         input: TensorId,
         /// The window, which is not spread.
         window: Window,
@@ -82,18 +82,18 @@ pub struct IntegerSum {
     pub end: IntegerEnd,
 }
 
-/// One term of a sum.
+/// One term of a layer's sum.
 #[derive(Debug, Clone, PartialEq)]
 pub enum IntegerTerm {
     /// A convolution or linear layer.
     Product(IntegerProduct),
-    /// A tensor.
+    /// A view of a tensor.
     View(IntegerView),
     /// `(a - zero_a) * (b - zero_b)`, element by element; where b is 1x1xc, it stands for every pixel.
     Multiplication {
-        /// The first factor.
+        /// View that is the first factor.
         a: IntegerView,
-        /// The second factor.
+        /// View that is the second factor.
         b: IntegerView,
         /// The code of each that stands for zero.
         zeros: [i64; 2],
@@ -133,7 +133,7 @@ pub enum TensorKind {
 /// A tensor, as it is or with its elements moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntegerView {
-    /// Tensor read.
+    /// Tensor that is read.
     pub input: TensorId,
     /// Moves applied to the tensor, in order.
     pub moves: Vec<Move>,
@@ -147,7 +147,7 @@ impl IntegerView {
         Self { input, moves: Vec::new(), fill: 0 }
     }
 
-    /// Whether a move inserts elements.
+    /// Tells whether one of the view's moves inserts elements.
     pub fn inserts(&self) -> bool {
         self.moves.iter().any(Move::inserts)
     }
@@ -161,7 +161,7 @@ impl IntegerView {
 pub struct IntegerProduct {
     /// Name of the graph node, such as `layer1.0.conv1`.
     pub name: String,
-    /// Tensor read.
+    /// Tensor that is read.
     pub input: TensorId,
     /// The window; all of the input for a linear layer.
     pub window: Window,
@@ -208,7 +208,7 @@ impl IntegerProduct {
         &self.codes[o * n..(o + 1) * n]
     }
 
-    /// Whether padding is read, beside the input or between its elements.
+    /// Tells whether padding is read, beside the input or between its elements.
     pub fn reads_padding(&self) -> bool {
         reads_padding(&self.window)
     }
@@ -264,12 +264,12 @@ impl IntegerOp {
         }
     }
 
-    /// Whether the layer is an output of the network.
+    /// Tells whether the layer is an output of the network.
     pub fn is_output(&self) -> bool {
         self.sum().is_some_and(|sum| sum.end == IntegerEnd::Output)
     }
 
-    /// Whether the layer gives values of 32 bits.
+    /// Tells whether the layer gives values of 32 bits.
     pub fn is_wide(&self) -> bool {
         self.sum().is_some_and(|sum| sum.end == IntegerEnd::Wide)
     }

@@ -27,7 +27,7 @@ pub struct IntegerModel {
     pub input: InputDescription,
     /// Shape of the image.
     pub input_shape: Shape,
-    /// One name a class.
+    /// Names of the classes, one for each logit.
     pub class_names: Vec<String>,
     /// The layers in the order of computation.
     pub layers: Vec<IntegerLayer>,
@@ -55,12 +55,12 @@ impl IntegerModel {
         }
     }
 
-    /// Whether a tensor holds sums of codes, which may need more than 8 bits.
+    /// Tells whether a tensor holds sums of codes, which may need more than 8 bits.
     pub fn is_sum(&self, tensor: TensorId) -> bool {
         self.kind(tensor) == TensorKind::Sums
     }
 
-    /// What a tensor holds.
+    /// Tells what kind of numbers a tensor holds.
     ///
     /// # Panics
     /// If there is no such tensor.

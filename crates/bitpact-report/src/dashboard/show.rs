@@ -21,7 +21,7 @@ pub enum Left {
     End,
 }
 
-/// What came of asking for news.
+/// The outcome of asking a run for news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refreshed {
     /// Nothing changed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_train::{EpochRecord, Metric};
+use bitpact_train::{EpochRecord, Metric, WarningKind};
 use serde::Serialize;
 
 use super::{Subject, Table, bytes, number};
@@ -150,27 +150,38 @@ pub(super) fn facts(subject: &Subject) -> Vec<(String, String)> {
     facts
 }
 
-/// A warning of a run, as the terminal says it.
+/// A warning of a run, as the terminal says it, with those of the same kind about other layers.
 #[derive(Serialize)]
 pub(super) struct Told {
     run: String,
+    #[serde(skip)]
+    kind: WarningKind,
     epoch: u32,
     layer: String,
     message: String,
+    more: Vec<String>,
 }
 
+/// The warnings of all runs, those of a kind and a run together.
 pub(super) fn warnings(runs: &[(&str, &Run)]) -> Vec<Told> {
-    let of = |(name, run): &(&str, &Run)| {
-        let name = (*name).to_owned();
-        let told = |w: &bitpact_train::WarningRecord| Told {
-            run: name.clone(),
-            epoch: w.epoch,
-            layer: w.layer.clone(),
-            message: w.message.clone(),
-        };
-        run.records.warnings.iter().map(told).collect::<Vec<_>>()
-    };
-    runs.iter().flat_map(of).collect()
+    let mut told: Vec<Told> = Vec::new();
+    for (name, run) in runs {
+        for warning in &run.records.warnings {
+            let same = |told: &&mut Told| told.run == *name && told.kind == warning.warning;
+            match told.iter_mut().find(same) {
+                Some(first) => first.more.push(format!("epoch {}: {}", warning.epoch, warning.message)),
+                None => told.push(Told {
+                    run: (*name).to_owned(),
+                    kind: warning.warning,
+                    epoch: warning.epoch,
+                    layer: warning.layer.clone(),
+                    message: warning.message.clone(),
+                    more: Vec::new(),
+                }),
+            }
+        }
+    }
+    told
 }
 
 /// What could not be read.
@@ -179,6 +190,26 @@ pub(super) fn faults(runs: &[(&str, &Run)]) -> Vec<(String, String)> {
         run.faults.iter().map(|fault| ((*name).to_owned(), fault.clone())).collect::<Vec<_>>()
     };
     runs.iter().flat_map(of).collect()
+}
+
+/// What the page of a sweep says first: the smallest and the largest network on the front.
+pub(super) fn family_lead(family: &Family) -> Option<String> {
+    let told = |bits: &str, bytes_of: u64, mean: f64| {
+        let value = if family.is_fraction() { format!("{:.2} %", 100.0 * mean) } else { format!("{mean:.4}") };
+        format!("{bits} reaches {value} in {}", bytes(bytes_of))
+    };
+    let mut on: Vec<(u64, String)> = Vec::new();
+    for member in family.members.iter().filter(|member| family.is_on_front(member)) {
+        let bytes = member.bytes?;
+        on.push((bytes, told(&member.bits, bytes, member.mean()?)));
+    }
+    on.sort();
+    let metric = &family.metric;
+    match &on[..] {
+        [] => None,
+        [(_, only)] => Some(format!("{only}, and no other width is as good ({metric} of the integers).")),
+        [(_, least), .., (_, most)] => Some(format!("{least}, {most} ({metric} of the integers, means over seeds).")),
+    }
 }
 
 /// A family of runs, a row a width.

@@ -135,10 +135,10 @@ impl StepPlan {
             Activation::Relu => Clip::Relu,
             Activation::Quantized { clip, bits, quant } => {
                 let alpha = params.clip(clip);
-                let (inverse_step, q_max) = (quant.inverse_step(alpha, bits), quant.q_max(bits) as f32);
+                let (inverse_scale, q_max) = (quant.inverse_scale(alpha, bits), quant.q_max(bits) as f32);
                 match &unit.channel_clips.alphas[..] {
-                    [] => Clip::Clip { quant, alpha, inverse_step, q_max },
-                    alphas => Clip::Channels { quant, alphas, inverse_step, q_max },
+                    [] => Clip::Clip { quant, alpha, inverse_scale, q_max },
+                    alphas => Clip::Channels { quant, alphas, inverse_scale, q_max },
                 }
             }
         };

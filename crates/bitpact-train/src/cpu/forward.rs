@@ -107,8 +107,8 @@ impl StepPlan {
             }
         }
         if let Activation::Quantized { clip, bits, quant } = unit.activation {
-            let inverse_step = quant.inverse_step(self.params.clip(clip), bits);
-            unit.channel_clips.refresh(self.params.value(clip), inverse_step, quant.q_max(bits) as f32);
+            let inverse_scale = quant.inverse_scale(self.params.clip(clip), bits);
+            unit.channel_clips.refresh(self.params.value(clip), inverse_scale, quant.q_max(bits) as f32);
         }
         pool.enter(Pass::Apply, &unit.main.name);
         self.apply(isa, pool, n, mode, unit);
@@ -126,7 +126,7 @@ impl StepPlan {
                 let Activation::Quantized { clip, bits, quant } = unit.activation else {
                     unreachable!("codes come from a quantized activation");
                 };
-                let inverse_step = quant.inverse_step(params.clip(clip), bits);
+                let inverse_scale = quant.inverse_scale(params.clip(clip), bits);
                 let q_max = quant.q_max(bits) as f32;
                 let limits = &unit.channel_clips.limits[..];
                 let codes = Chunked::new(codes, layout.len());
@@ -145,9 +145,9 @@ impl StepPlan {
                     }
                     let mut codes = codes.get(i);
                     let out = if quant.is_signed() {
-                        Output::SignedCodes { codes: &mut codes, layout, inverse_step, q_max, limits }
+                        Output::SignedCodes { codes: &mut codes, layout, inverse_scale, q_max, limits }
                     } else {
-                        Output::Codes { codes: &mut codes, layout, inverse_step, q_max, limits }
+                        Output::Codes { codes: &mut codes, layout, inverse_scale, q_max, limits }
                     };
                     norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
                     if count && i % SAMPLED == 0 {

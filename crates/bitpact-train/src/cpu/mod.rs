@@ -132,7 +132,7 @@ impl CpuBackend {
             .collect()
     }
 
-    /// Whether float32 holds the statistics of the last forward.
+    /// Tells whether float32 holds the statistics of the last forward.
     fn check_statistics(&self) -> Result<(), TrainError> {
         let mut products = self.plan.stages.iter().flat_map(|stage| plan::products_of(&stage.kind));
         products.try_for_each(|product| product.check_statistics(&self.plan.params, self.steps))

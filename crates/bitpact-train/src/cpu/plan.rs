@@ -111,13 +111,13 @@ pub(super) struct ChannelClips {
 
 impl ChannelClips {
     /// Takes them from the parameter at the start of a forward.
-    pub(super) fn refresh(&mut self, alphas: &[f32], inverse_step: f32, q_max: f32) {
+    pub(super) fn refresh(&mut self, alphas: &[f32], inverse_scale: f32, q_max: f32) {
         self.alphas.fill(largest_clip(alphas));
         if let Some(own) = self.alphas.get_mut(..alphas.len()) {
             own.copy_from_slice(alphas);
         }
         for (limit, &alpha) in self.limits.iter_mut().zip(&self.alphas) {
-            *limit = channel_q_max(alpha, inverse_step, q_max);
+            *limit = channel_q_max(alpha, inverse_scale, q_max);
         }
     }
 }

@@ -57,7 +57,7 @@ impl Source {
     /// Real value of one code; 1 for pixels and real values.
     pub(super) fn step(self, params: &Params) -> f32 {
         match self {
-            Source::Codes { clip, bits, quant } => quant.step(params.clip(clip), bits),
+            Source::Codes { clip, bits, quant } => quant.scale(params.clip(clip), bits),
             _ => 1.0,
         }
     }

@@ -194,7 +194,7 @@ fn unrounded(backend: &CpuBackend, i: usize, unit: &UnitStep) -> Vec<f32> {
     let mut u = vec![0.0; shape.len()];
     let keep = Output::Keep { values: &mut u, layout: shape };
     norm::apply(backend.isa, shape, unit.main.z(i), &k.a, &k.b, view, keep);
-    let inverse = quant.inverse_step(plan.params.clip(clip), bits);
+    let inverse = quant.inverse_scale(plan.params.clip(clip), bits);
     u.iter().map(|u| u * inverse + f32::from(quant.zero_code(bits))).collect()
 }
 

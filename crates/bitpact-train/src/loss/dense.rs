@@ -20,10 +20,10 @@ pub enum DenseLoss {
     /// section 3, without squares).
     #[serde(rename = "dice")]
     Dice,
-    /// `|y - t|`.
+    /// Mean absolute error, `|y - t|`.
     #[serde(rename = "l1")]
     L1,
-    /// `(y - t)^2`.
+    /// Mean squared error, `(y - t)^2`.
     #[serde(rename = "l2")]
     L2,
     /// `(y - t)^2 / 2` where that is less than 1/2, else `|y - t| - 1/2` (Girshick 2015, arXiv 1504.08083).
@@ -35,11 +35,11 @@ pub enum DenseLoss {
 }
 
 impl DenseLoss {
-    /// Every loss.
+    /// Every loss of dense targets.
     pub const ALL: [Self; 7] =
         [Self::CrossEntropy, Self::Focal, Self::Dice, Self::L1, Self::L2, Self::SmoothL1, Self::Charbonnier];
 
-    /// Every name, in the order of [`DenseLoss::ALL`].
+    /// Names of the losses, in the order of [`DenseLoss::ALL`].
     pub const NAMES: [&str; 7] = ["cross-entropy", "focal", "dice", "l1", "l2", "smooth-l1", "charbonnier"];
 
     /// The name as typed.
@@ -58,7 +58,7 @@ impl DenseLoss {
         }
     }
 
-    /// Whether the loss is one of classes of pixels.
+    /// Tells whether the loss is one of classes of pixels.
     pub fn is_of_classes(self) -> bool {
         matches!(self, Self::CrossEntropy | Self::Focal | Self::Dice)
     }

@@ -202,7 +202,7 @@ impl Quantizer<'_> {
         let (quant, bits): (ActQuant, Bits) = (self.plan.quant, self.plan.bits);
         let alpha = largest_clip(self.clips);
         let (inverse, step, q_max) =
-            (quant.inverse_step(alpha, bits), quant.step(alpha, bits), quant.q_max(bits) as f32);
+            (quant.inverse_scale(alpha, bits), quant.scale(alpha, bits), quant.q_max(bits) as f32);
         let limits: Vec<f32> = self.clips.iter().map(|&clip| channel_q_max(clip, inverse, q_max)).collect();
         each_image(shape.elements(), images, pool, &|n, out| {
             let x = &x[n * shape.elements()..][..shape.elements()];

@@ -42,7 +42,7 @@ impl BitSchedule {
         self.before.last().map(|(_, end)| *end)
     }
 
-    /// Whether the network has no quantizers at the end.
+    /// Tells whether the network has no quantizers at the end.
     pub fn is_float(&self) -> bool {
         self.last == BitSpec::Float
     }

@@ -17,14 +17,14 @@ use crate::Catalogue;
 /// Largest recipe or network file that is read.
 const LARGEST_FILE_BYTES: u64 = 1 << 20;
 
-/// Where a value was written.
+/// The place where a value was written: a file, a flag or a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A line of a file or of a built-in recipe.
     Line {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
     },
     /// A command line flag.

@@ -13,17 +13,17 @@ pub enum RecipeError {
     /// Neither a built-in recipe nor a file.
     #[error("`{name}` is neither a built-in recipe nor a file{hint}; built in are {known}")]
     Unknown {
-        /// What was asked for.
+        /// The value that was asked for.
         name: String,
         /// The nearest name, as a phrase, or nothing.
         hint: String,
-        /// All built-in names.
+        /// The names of all built-in recipes.
         known: String,
     },
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -33,7 +33,7 @@ pub enum RecipeError {
     Syntax {
         /// File and line.
         origin: Origin,
-        /// What the parser says.
+        /// The parser's own message.
         message: String,
     },
     /// A key that no recipe has.
@@ -41,19 +41,19 @@ pub enum RecipeError {
     UnknownKey {
         /// File and line.
         origin: Origin,
-        /// The key.
+        /// Name of the key.
         key: String,
         /// The nearest key, as a phrase, or nothing.
         hint: String,
-        /// All keys.
+        /// The keys that are known.
         known: String,
     },
     /// A key that every recipe needs is not there.
     #[error("{file}: the key `{key}` is missing")]
     Missing {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// The key.
+        /// Name of the key.
         key: &'static str,
     },
     /// A value that its key cannot have.
@@ -61,7 +61,7 @@ pub enum RecipeError {
     Value {
         /// File and line, or the flag.
         origin: Origin,
-        /// The key.
+        /// Name of the key.
         key: String,
         /// The value and what was expected.
         message: String,
@@ -73,7 +73,7 @@ pub enum RecipeError {
         arch: String,
         /// The data set.
         dataset: String,
-        /// What does not fit.
+        /// The misfit that was found, in words.
         message: String,
     },
     /// A group of tensors that is empty.
@@ -81,7 +81,7 @@ pub enum RecipeError {
     EmptyGroup {
         /// The key that the pattern belongs to.
         key: &'static str,
-        /// The pattern.
+        /// Pattern that names of layers are matched with.
         pattern: String,
         /// Names it could have matched.
         tensors: String,
@@ -105,7 +105,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Whether one name begins or ends the other, as `rate` and `learning_rate` do.
+/// Tells whether one name begins or ends the other, as `rate` and `learning_rate` do.
 fn is_part(a: &str, b: &str) -> bool {
     let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
     short.len() >= 3 && (long.starts_with(short) || long.ends_with(short))

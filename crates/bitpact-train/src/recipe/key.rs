@@ -14,7 +14,7 @@ use super::{Draft, InputScale, Recipe, RecipeError};
 /// A key of a recipe. Its flag has the same name, with dashes.
 #[derive(Debug)]
 pub struct Key {
-    /// The key.
+    /// Name of the key.
     pub name: &'static str,
     pub(super) values: Values,
     pub(super) default: Default,

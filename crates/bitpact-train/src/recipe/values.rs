@@ -12,11 +12,11 @@ use super::draft::short;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ClipInit {
-    /// All at one value (the paper: 10).
+    /// All clip values start at one value (the paper: 10).
     Fixed(f64),
-    /// At a percentile of the pre-activations of the first batches.
+    /// Clip values start at a percentile of the pre-activations of the first batches.
     Calibrate {
-        /// 0 to 100.
+        /// Percentile of the values, 0 to 100.
         percentile: f64,
         /// Number of batches whose percentiles are averaged.
         batches: u32,
@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for Crop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// float32.
+    /// Everything in float32.
     #[default]
     Fp32,
     /// Gradients rounded to bfloat16, sums in float32.
@@ -268,7 +268,7 @@ pub struct GroupRates {
     /// Highest learning rate; it takes the same course as the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// Decay.
+    /// Weight decay of the group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
 }

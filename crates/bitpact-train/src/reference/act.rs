@@ -34,7 +34,7 @@ impl ActState {
 struct Clip {
     param: ParamId,
     alpha: f32,
-    inverse_step: f32,
+    inverse_scale: f32,
     q_max: f32,
 }
 
@@ -50,13 +50,13 @@ impl ReferenceBackend {
             self.calibrate_act(id, plan, &x, percentile);
         }
         let ActPlan { bits, quant, .. } = plan;
-        let Clip { param, alpha, inverse_step, q_max } = self.clip(id, plan);
+        let Clip { param, alpha, inverse_scale, q_max } = self.clip(id, plan);
         let alphas = self.params.value(param);
         let code = |(i, &x): (usize, &f32)| {
-            let limit = channel_q_max(alphas[i % alphas.len()], inverse_step, q_max);
+            let limit = channel_q_max(alphas[i % alphas.len()], inverse_scale, q_max);
             match quant.is_signed() {
-                true => i32::from(quantize_act_signed(x, inverse_step, limit)),
-                false => i32::from(quantize_act(x, inverse_step, limit)),
+                true => i32::from(quantize_act_signed(x, inverse_scale, limit)),
+                false => i32::from(quantize_act(x, inverse_scale, limit)),
             }
         };
         let codes: Vec<i32> = x.iter().enumerate().map(code).collect();
@@ -69,7 +69,7 @@ impl ReferenceBackend {
                 sampled.iter().for_each(|&q| state.levels[(q + zero) as usize] += 1);
             }
         }
-        Value::Codes { codes, scale: quant.step(alpha, bits) }
+        Value::Codes { codes, scale: quant.scale(alpha, bits) }
     }
 
     pub(super) fn act_backward(&mut self, id: NodeId, g: &[f32]) -> Vec<Vec<f32>> {
@@ -79,7 +79,7 @@ impl ReferenceBackend {
             return vec![x.iter().zip(g).map(|(&x, &g)| if passes(x) { g } else { 0.0 }).collect()];
         };
         let (quant, shape) = (plan.quant, self.graph.shape(id));
-        let Clip { param, alpha, inverse_step, q_max } = self.clip(id, plan);
+        let Clip { param, alpha, inverse_scale, q_max } = self.clip(id, plan);
         let alphas = self.params.value(param).to_vec();
         let is_layer = self.params.is_scalar(param);
         let (mut dx, mut clipped) = (Vec::with_capacity(g.len()), 0);
@@ -89,11 +89,11 @@ impl ReferenceBackend {
             let c = i % alphas.len();
             clipped += u64::from(x >= alphas[c] || (quant.is_signed() && x <= -alphas[c]));
             if is_layer {
-                let grad = act_backward(quant, g, x, alpha, inverse_step, q_max);
+                let grad = act_backward(quant, g, x, alpha, inverse_scale, q_max);
                 dx.push(grad.dx);
                 dalphas[0] += f64::from(grad.dalpha);
             } else {
-                let grad = act_backward_channel(quant, g, x, alphas[c], inverse_step, q_max);
+                let grad = act_backward_channel(quant, g, x, alphas[c], inverse_scale, q_max);
                 dx.push(grad.dx);
                 dalphas[c] += f64::from(grad.dalpha);
                 dstep += f64::from(grad.dlargest);
@@ -170,7 +170,7 @@ impl ReferenceBackend {
     fn clip(&self, id: NodeId, plan: ActPlan) -> Clip {
         let param = self.param(self.owners[id], "clip_val");
         let alpha = self.params.clip(param);
-        let (inverse_step, q_max) = (plan.quant.inverse_step(alpha, plan.bits), plan.quant.q_max(plan.bits) as f32);
-        Clip { param, alpha, inverse_step, q_max }
+        let (inverse_scale, q_max) = (plan.quant.inverse_scale(alpha, plan.bits), plan.quant.q_max(plan.bits) as f32);
+        Clip { param, alpha, inverse_scale, q_max }
     }
 }

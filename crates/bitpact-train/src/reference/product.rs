@@ -187,7 +187,7 @@ impl ReferenceBackend {
         Moving { window, groups: op.groups(), shapes }
     }
 
-    /// Whether both factors of a layer are codes, so that its sums are exact.
+    /// Tells whether both factors of a layer are codes, so that its sums are exact.
     fn reads_codes(&self, id: NodeId) -> bool {
         let is_quantized = self.plan.weights[&self.graph.node(id).name] != WeightPlan::Float;
         is_quantized && matches!(self.input(id), Value::Codes { .. })
@@ -197,7 +197,7 @@ impl ReferenceBackend {
         self.graph.node(id).inputs[0] == 0
     }
 
-    /// Whether a batch norm reads a layer, and nothing else.
+    /// Tells whether a batch norm reads a layer, and nothing else.
     fn is_normalized(&self, id: NodeId) -> bool {
         matches!(self.graph.consumers(id), [reader] if self.graph.node(*reader).op.is_norm())
     }

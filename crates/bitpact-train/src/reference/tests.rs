@@ -85,7 +85,7 @@ impl Pair {
         let id = self.graph.find(act).expect("a node");
         let Some(plan) = self.plan.activations.get(act) else { return false };
         let clip = &self.start[&format!("{}.clip_val", self.graph.node(self.reference.owners[id]).name)].data;
-        let inverse = plan.quant.inverse_step(bitpact_core::largest_clip(clip), plan.bits);
+        let inverse = plan.quant.inverse_scale(bitpact_core::largest_clip(clip), plan.bits);
         let x = self.reference.real(self.reference.input(id));
         let from_tie = |&i: &usize| (x[i] * inverse - (x[i] * inverse).floor() - 0.5).abs();
         self.reference.noise.inexact[id] && !places.is_empty() && places.iter().all(|i| from_tie(i) < 1e-3)
@@ -109,7 +109,7 @@ impl Pair {
         (0..self.graph.nodes().len()).filter(|&id| self.graph.node(id).op.is_act())
     }
 
-    /// Whether the sums behind every code are exact on both sides.
+    /// Tells whether the sums behind every code are exact on both sides.
     fn is_exact(&self) -> bool {
         !self.plan.is_float() && self.act_ids().all(|id| !self.reference.noise.inexact[id])
     }

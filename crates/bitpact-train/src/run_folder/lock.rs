@@ -78,7 +78,7 @@ fn process(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Whether `path` still names the open `file`.
+/// Tells whether `path` still names the open `file`.
 fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {

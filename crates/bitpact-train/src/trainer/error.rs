@@ -38,9 +38,9 @@ pub enum RunError {
     /// The system refused something about a file or folder.
     #[error("{}: cannot {what}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// Action that failed, such as `read`.
         what: &'static str,
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -48,7 +48,7 @@ pub enum RunError {
     /// A new run would write over another.
     #[error("{}: holds a run already; go on with it (--resume) or name another folder (--output)", path.display())]
     HoldsRun {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
     /// Another process trains in the folder.
@@ -58,7 +58,7 @@ pub enum RunError {
         process.map_or("another process".to_owned(), |id| format!("process {id}"))
     )]
     Busy {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
         /// The id of the process, where it can be read.
         process: Option<u32>,
@@ -70,7 +70,7 @@ pub enum RunError {
         path.display()
     )]
     Edited {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Keys with what they are and were.
         changes: String,
@@ -92,7 +92,7 @@ pub enum RunError {
         path.display()
     )]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Fault of the file.
         what: String,
@@ -100,39 +100,39 @@ pub enum RunError {
     /// There is nothing to go on with.
     #[error("{}: holds no run: neither config.toml nor last.safetensors is there", path.display())]
     NoRun {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
     /// A checkpoint without the state of a run.
     #[error("{}: a network without the state of its training, which cannot be resumed", path.display())]
     NotResumable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A line that is no record.
     #[error("{}, line {line}: not a record: {source}", path.display())]
     Records {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's own message.
         source: serde_json::Error,
     },
     /// A checkpoint that does not fit its recipe or data.
     #[error("{}: {what}", path.display())]
     Checkpoint {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What does not fit.
+        /// The misfit that was found, in words.
         what: String,
     },
-    /// Fewer images than a batch.
+    /// The data set has fewer images than a batch.
     #[error("a batch of {batch_size} images is larger than the training set of {images}; lower batch_size")]
     Batch {
-        /// Images in a batch.
+        /// Number of images in a batch.
         batch_size: usize,
-        /// Images there are.
+        /// Number of images that there are.
         images: usize,
     },
     /// Batches that do not fit into memory.
@@ -146,7 +146,7 @@ pub enum RunError {
         }
     )]
     Memory {
-        /// Images in a batch.
+        /// Number of images in a batch.
         batch_size: usize,
         /// Bytes needed and bytes there are.
         too_much: TooMuch,
@@ -156,21 +156,21 @@ pub enum RunError {
     Images {
         /// `training` or `test`.
         half: &'static str,
-        /// What is wrong.
+        /// The fault that was found, in words.
         what: String,
     },
     /// A teacher that does not fit.
     #[error("the teacher {}: {what}", path.display())]
     Teacher {
-        /// Its file.
+        /// Path of the file.
         path: PathBuf,
-        /// What does not fit.
+        /// The misfit that was found, in words.
         what: String,
     },
     /// Weights to start from that do not fit.
     #[error("weights to start from: {what}")]
     Init {
-        /// What does not fit.
+        /// The misfit that was found, in words.
         what: String,
     },
 }

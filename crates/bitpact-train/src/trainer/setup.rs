@@ -13,16 +13,16 @@ use crate::memory;
 use crate::recipe::{Origin, Recipe, RecipeError, text_to_path};
 use crate::{BackendKind, BackendSpec, DenseLoss, TrainBackend, TrainError};
 
-/// What a run trains, resolved.
+/// Everything that a run trains with, resolved from its recipe.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// The recipe.
     pub recipe: Recipe,
-    /// Its network for these images.
+    /// The network that is trained, for the images of the data set.
     pub graph: Graph,
     /// Bits of every layer, in the epoch under way where they change.
     pub plan: QuantPlan,
-    /// What a pixel means.
+    /// Meaning of a pixel: scale and zero point by channel.
     pub input: InputDescription,
     /// Names of the classes.
     pub class_names: Vec<String>,

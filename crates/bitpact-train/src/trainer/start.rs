@@ -22,11 +22,11 @@ const STATISTICS_BATCHES: u64 = 16;
 /// Which tensors a run took from another network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
-    /// Taken.
+    /// Names of the tensors that were taken.
     pub loaded: Vec<String>,
-    /// In the network, not in the file: initialized as usual.
+    /// Names of tensors of the network that the file lacks, which are initialized as usual.
     pub missing: Vec<String>,
-    /// In the file, not in the network.
+    /// Names of tensors of the file that the network lacks.
     pub unused: Vec<String>,
     /// Batches from which batch norm's running statistics are estimated anew before the first step; 0 where those of
     /// the file are kept.

@@ -129,10 +129,9 @@ pub(super) fn of_epoch(
         let key = (WarningKind::AlphaStill, layer.name.clone());
         if learning(&layer.name) && progress.alpha_still(&layer.name, STILL) && progress.warned.insert(key) {
             let message = format!(
-                "the clip value of {} stayed within 1 % of {} for {} epochs; start it lower or raise clip_weight_decay",
-                layer.name,
-                layer.alpha,
-                Progress::ALPHA_EPOCHS
+                "the clip value of {} stayed within 1 % of {} since the first epoch; start it lower, or raise clip_lr or \
+                 clip_weight_decay",
+                layer.name, layer.alpha
             );
             let layer = layer.name.clone();
             warnings.push(WarningRecord { epoch, step, warning: WarningKind::AlphaStill, layer, message });

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bitpact::Isa;
-use bitpact::unstable::kernels::{Pool, peak};
+use bitpact::unstable::kernels::{Pool, WeightArena, peak};
 use bitpact::unstable::lm::{
     Cache, Config, LmError, Model, Part, RopeScaling, Source, Weights, load_packed, random_layer, random_outer,
 };
@@ -72,10 +72,11 @@ fn shape(name: &str) -> Option<Config> {
 
 /// A network of a shape with random codes, packed layer by layer.
 fn random(config: Config, grid: Grid, isa: Isa) -> Result<Model, LmError> {
-    let layers =
-        (0..config.layers).map(|i| random_layer(&config, grid, i as u64).packed(isa)).collect::<Result<_, _>>()?;
+    let arena = WeightArena::new();
+    let layer = |i| random_layer(&config, grid, i as u64).packed(isa, &arena);
+    let layers = (0..config.layers).map(layer).collect::<Result<_, _>>()?;
     let mut outer = random_outer(&config, grid);
-    outer.head = Some(outer.head().packed(isa)?);
+    outer.head = Some(outer.head().packed(isa, &arena)?);
     Ok(Model { config, outer, layers })
 }
 

@@ -1,4 +1,4 @@
-//! Direct products on AMX tiles: 16 pixels times 64 codes of each with 64 weights of 16 channels an instruction.
+//! TileProduct products on AMX tiles: 16 pixels times 64 codes of each with 64 weights of 16 channels an instruction.
 //!
 //! The rows of a window are runs of consecutive codes, channels beyond the last included. Each run is cut into pieces
 //! of `depth` codes; the rows of a tile are the same piece of 16 pixels. Where the stride is 1 a strip is one line of
@@ -13,7 +13,7 @@ use super::walk::Walk;
 use super::{Builder, Product, ProductSpec};
 use crate::machine::amx::{TileConfig, Tiles};
 use crate::machine::isa::{Amx, Isa};
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 
 /// Bytes of weights from which on a layer may keep them packed, and most pixels of such a layer: two strips.
 const LEAST_PACKED_BYTES: usize = 1 << 17;
@@ -33,13 +33,13 @@ pub(super) fn builder<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Option<Builder
     let token = Amx::detect().filter(|_| isa == Isa::Amx)?;
     let is_bytes = spec.codes.iter().all(|&q| i8::try_from(q).is_ok());
     (is_bytes && spec.groups == 1).then(|| -> Builder<'a> {
-        Box::new(move || Direct::new(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
+        Box::new(move || TileProduct::new(token, spec).map(|kernel| Box::new(kernel) as Box<dyn Product>))
     })
 }
 
 /// A product on tiles.
 #[derive(Debug)]
-struct Direct {
+struct TileProduct {
     token: Amx,
     walk: Walk,
     /// Channels of a block, 16 or 32.
@@ -66,10 +66,10 @@ enum Kept {
 impl Kept {
     /// Packs the weights of a layer with so many pixels where they are read seldom enough to be expanded each time, and
     /// so many that they come from beyond the second-level cache.
-    fn new(token: Amx, bytes: &[i8], panel: usize, pixels: usize) -> Kept {
+    fn new(token: Amx, bytes: &[i8], panel: usize, pixels: usize, arena: &WeightArena) -> Kept {
         let is_packed = bytes.len() >= LEAST_PACKED_BYTES && pixels <= MOST_PACKED_PIXELS;
-        let packed = is_packed.then(|| Packed::new(token.avx512(), bytes, panel)).flatten();
-        packed.map_or_else(|| Kept::Bytes(Weights::from_slice(bytes)), Kept::Packed)
+        let packed = is_packed.then(|| Packed::new(token.avx512(), bytes, panel, arena)).flatten();
+        packed.map_or_else(|| Kept::Bytes(arena.keep(bytes)), Kept::Packed)
     }
 
     /// The weights of one block, and where those of the next lie; `None` beyond the last.
@@ -89,7 +89,7 @@ impl Kept {
     }
 }
 
-impl Direct {
+impl TileProduct {
     /// Packs the weights; `None` where a tile would reach beyond x.
     fn new(token: Amx, spec: &ProductSpec<'_>) -> Option<Self> {
         let (g, x) = (&spec.geometry, &spec.x);
@@ -123,7 +123,7 @@ impl Direct {
         let line_tiles = ((walk.height - 1) * (x.row() / x.cs) + walk.width).div_ceil(TILE);
         let is_line = g.stride == 1 && line_tiles <= walk.height * walk.width.div_ceil(TILE);
         let gap = is_line.then(|| x.row() / x.cs - walk.width);
-        let weights = Kept::new(token, &weights, pieces.len() * depth * block, walk.height * walk.width);
+        let weights = Kept::new(token, &weights, pieces.len() * depth * block, walk.height * walk.width, spec.arena);
         Some(Self { token, walk, block, depth, pieces, step: x.cs * g.stride, gap, weights })
     }
 
@@ -341,7 +341,7 @@ tiles!(
     ["tilestored [{c0} + {cs}], tmm0"]
 );
 
-impl Product for Direct {
+impl Product for TileProduct {
     fn name(&self) -> String {
         let packed = match &self.weights {
             Kept::Bytes(_) => String::new(),

@@ -11,9 +11,9 @@ use crate::machine::on_isa;
 /// Channels computed together.
 const BLOCK: usize = 16;
 
-/// A depthwise product; in `NARROW` ones the sums of a pass are taken in 16 bits.
+/// A depthwise product; in `SHORT_SUMS` ones the sums of a pass are taken in 16 bits.
 #[derive(Debug)]
-pub(super) struct Depthwise<const NARROW: bool> {
+pub(super) struct Depthwise<const SHORT_SUMS: bool> {
     isa: Isa,
     walk: Walk,
     /// Elements from the first element that an output pixel reads, per tap.
@@ -51,7 +51,7 @@ fn passes(taps: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-impl<const NARROW: bool> Depthwise<NARROW> {
+impl<const SHORT_SUMS: bool> Depthwise<SHORT_SUMS> {
     fn new(isa: Isa, spec: &ProductSpec<'_>) -> Self {
         let (g, x) = (&spec.geometry, &spec.x);
         let walk = Walk::new(spec);
@@ -87,7 +87,7 @@ impl<const NARROW: bool> Depthwise<NARROW> {
                 let block = |t: usize| -> &[u8; BLOCK] { x[offsets[t]..].first_chunk().expect("taps lie inside x") };
                 let Some(out) = out.next().and_then(|out| out.first_chunk_mut::<BLOCK>()) else { return };
                 let mut sums = if from == 0 { [0; BLOCK] } else { *out };
-                if NARROW {
+                if SHORT_SUMS {
                     let mut narrow = [0i16; BLOCK];
                     for t in 0..T {
                         let x = block(t);
@@ -132,9 +132,9 @@ impl<const NARROW: bool> Depthwise<NARROW> {
     }
 }
 
-impl<const NARROW: bool> Product for Depthwise<NARROW> {
+impl<const SHORT_SUMS: bool> Product for Depthwise<SHORT_SUMS> {
     fn name(&self) -> String {
-        format!("depthwise 1x16_{}_{}", self.isa, if NARROW { "i16" } else { "i32" })
+        format!("depthwise 1x16_{}_{}", self.isa, if SHORT_SUMS { "i16" } else { "i32" })
     }
 
     fn block(&self) -> usize {

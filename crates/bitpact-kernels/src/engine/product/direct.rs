@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::instructions::Instructions;
 use super::panels::{Packer, Panels};
-use super::planes::Planes;
+use super::pixel_lanes::PixelLanes;
 use super::tile::Sums;
 use super::walk::{Pixels, Walk};
 use super::widened::Widened;
@@ -27,9 +27,9 @@ pub(super) fn builders<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> Vec<Builder<'
         Proof::Avx2(token) => match AvxVnni::detect().filter(|_| isa == Isa::AvxVnni && is_bytes) {
             Some(vnni) => vec![direct(Bytes(vnni), 16, spec)],
             None if is_bytes => {
-                let planes: Builder<'a> =
-                    Box::new(move || Some(Box::new(Planes::new(token, spec)?) as Box<dyn Product>));
-                vec![direct(Narrow(token), 16, spec), planes, words(Words(token), 16, spec)]
+                let pixel_lanes: Builder<'a> =
+                    Box::new(move || Some(Box::new(PixelLanes::new(token, spec)?) as Box<dyn Product>));
+                vec![direct(Narrow(token), 16, spec), pixel_lanes, words(Words(token), 16, spec)]
             }
             None => vec![words(Words(token), 16, spec)],
         },
@@ -64,7 +64,7 @@ impl<D: Instructions> Direct<D> {
                 return None;
             }
         }
-        packer.pays().then(|| Self { dot, walk: Walk::new(spec), block, panels: packer.finish() })
+        packer.pays().then(|| Self { dot, walk: Walk::new(spec), block, panels: packer.finish(spec.arena) })
     }
 }
 

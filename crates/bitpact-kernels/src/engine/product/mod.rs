@@ -22,8 +22,8 @@ mod packed;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 #[cfg(target_arch = "x86_64")]
-mod planes;
-mod reference;
+mod pixel_lanes;
+mod scalar;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -39,6 +39,7 @@ use std::ops::Range;
 use crate::machine::ConvGeometry;
 use crate::machine::isa::Isa;
 use crate::machine::layout::Layout;
+use crate::machine::weights::WeightArena;
 
 /// Everything a kernel may specialize on.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,8 @@ pub struct ProductSpec<'a> {
     pub groups: usize,
     /// Weight codes, OIHW with `I = cin / groups`.
     pub codes: &'a [i16],
+    /// Memory for the packed weights of the network.
+    pub arena: &'a WeightArena,
 }
 
 impl ProductSpec<'_> {
@@ -96,12 +99,12 @@ impl ProductSpec<'_> {
         }
     }
 
-    /// Whether all sums, partial ones included, fit 32 bits.
+    /// Tells whether all sums, partial ones included, fit 32 bits.
     fn fits_i32(&self) -> bool {
         self.fits_i32_times(1)
     }
 
-    /// Whether `factor` times any sum, partial ones included, fits 32 bits.
+    /// Tells whether `factor` times any sum, partial ones included, fits 32 bits.
     fn fits_i32_times(&self, factor: i64) -> bool {
         (0..self.geometry.cout).all(|o| {
             let (lo, hi) = bitpact_core::requant::accumulator_range(self.channel(o), 0, self.x_max.into());
@@ -187,7 +190,7 @@ pub fn candidates<'a>(isa: Isa, spec: &'a ProductSpec<'a>) -> impl Iterator<Item
         }
         list.splice(0..0, depthwise::builders(isa, spec));
         if list.is_empty() {
-            list.push(Box::new(|| Some(Box::new(reference::Reference::new(spec)))));
+            list.push(Box::new(|| Some(Box::new(scalar::ScalarProduct::new(spec)))));
         }
     }
     list.into_iter().filter_map(|build| build())

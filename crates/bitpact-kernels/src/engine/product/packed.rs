@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::machine::isa::Avx512;
 use crate::machine::registers::arrays::{read128, read512, write512};
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 
 /// Bytes of a register.
 const REGISTER: usize = 64;
@@ -24,8 +24,9 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Packs panels of `panel` bytes; `None` where they have more than sixteen levels or do not fill registers.
-    pub(super) fn new(simd: Avx512, weights: &[i8], panel: usize) -> Option<Packed> {
+    /// Packs panels of `panel` bytes into `arena`; `None` where they have more than sixteen levels or do not fill
+    /// registers.
+    pub(super) fn new(simd: Avx512, weights: &[i8], panel: usize, arena: &WeightArena) -> Option<Packed> {
         let mut seen = [false; 256];
         weights.iter().for_each(|&w| seen[usize::from(w as u8)] = true);
         let mut levels = [0; 16];
@@ -48,7 +49,7 @@ impl Packed {
                 }
             }
         }
-        Some(Packed { simd, bits, levels, panel: panel / per_byte, registers: Weights::from_slice(&registers) })
+        Some(Packed { simd, bits, levels, panel: panel / per_byte, registers: arena.keep(&registers) })
     }
 
     /// Bits of a weight.
@@ -105,9 +106,10 @@ mod tests {
     #[test]
     fn expanding_gives_the_weights_back() {
         let Some(simd) = Avx512::detect() else { return };
+        let arena = WeightArena::new();
         for (levels, bits) in [(&[5][..], 1), (&[-1, 1], 1), (&[-3, -1, 1, 3], 2), (&[-128, 0, 127, 1, 2], 4)] {
             let weights: Vec<i8> = (0..3 * 1024).map(|i| levels[i * 7 % 11 % levels.len()]).collect();
-            let packed = Packed::new(simd, &weights, 1024).expect("few levels");
+            let packed = Packed::new(simd, &weights, 1024, &arena).expect("few levels");
             assert_eq!((packed.bits(), packed.bytes()), (bits, 3 * 128 * bits as usize));
             let mut panel = vec![0; 1024];
             for b in 0..3 {
@@ -117,7 +119,7 @@ mod tests {
             assert!(packed.expand(3, &mut panel).is_none());
         }
         let many: Vec<i8> = (0..1024).map(|i| (i % 17) as i8).collect();
-        assert!(Packed::new(simd, &many, 1024).is_none());
-        assert!(Packed::new(simd, &[1; 3 * 64], 64).is_none());
+        assert!(Packed::new(simd, &many, 1024, &arena).is_none());
+        assert!(Packed::new(simd, &[1; 3 * 64], 64, &arena).is_none());
     }
 }

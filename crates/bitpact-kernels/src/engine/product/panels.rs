@@ -2,7 +2,7 @@
 
 use super::tile::{Block, Segment};
 use crate::machine::registers::dot::Dot;
-use crate::machine::weights::Weights;
+use crate::machine::weights::{WeightArena, Weights};
 
 /// The packed weights of a product.
 #[derive(Debug)]
@@ -192,11 +192,11 @@ impl<D: Dot> Packer<D> {
         D::REACH.is_none() || flushes == panels || words >= LEAST_WORDS * flushes
     }
 
-    /// The panels.
-    pub(super) fn finish(mut self) -> Panels {
+    /// The panels, with their weights in `arena`.
+    pub(super) fn finish(mut self, arena: &WeightArena) -> Panels {
         self.end();
         self.begins.push((self.segments.len(), self.weights.len()));
         let Self { block, weights, segments, begins, .. } = self;
-        Panels { block, weights: Weights::from_slice(&weights), segments, begins }
+        Panels { block, weights: arena.keep(&weights), segments, begins }
     }
 }

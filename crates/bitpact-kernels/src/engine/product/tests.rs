@@ -2,10 +2,11 @@
 
 use bitpact_core::rng::Key;
 
-use super::reference::Reference;
+use super::scalar::ScalarProduct;
 use super::{Product, ProductSpec, candidates};
 use crate::machine::ConvGeometry;
 use crate::machine::layout::Layout;
+use crate::machine::weights::WeightArena;
 
 /// Weights of a case.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +65,8 @@ fn check_layout(
     let is_extreme = matches!(kind, Weights::All(_));
     let code = |i: usize| if is_extreme { x_max } else { (key.u64(i as u64) % (u64::from(x_max) + 1)) as u8 };
     let x: Vec<u8> = (0..x_layout.len()).map(code).collect();
-    let spec = ProductSpec { geometry, x: x_layout, x_max, groups, codes: &codes };
+    let arena = WeightArena::new();
+    let spec = ProductSpec { geometry, x: x_layout, x_max, groups, codes: &codes, arena: &arena };
     let (rows, cols) = spec.output();
     let run = |kernel: &dyn Product, rows: std::ops::Range<usize>, channels: std::ops::Range<usize>| {
         let mut scratch = crate::Aligned::zeroed(kernel.scratch_bytes(rows.len()));
@@ -74,7 +76,7 @@ fn check_layout(
         kernel.accumulate(&x, &mut scratch, rows, channels, &mut acc);
         acc.chunks(pitch * n).flat_map(|row| row[..cols * n].to_vec()).collect::<Vec<_>>()
     };
-    let reference = Reference::new(&spec);
+    let reference = ScalarProduct::new(&spec);
     for isa in crate::testing::paths() {
         for kernel in candidates(isa, &spec) {
             let what = format!("{} on {geometry:?}, {groups} groups, {size:?}, x_max {x_max}, {kind:?}", kernel.name());

@@ -70,13 +70,13 @@ pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
         let sums = Sums { first: sums.first.wrapping_add(done * sums.stride), ..sums };
         match n {
             // SAFETY: the caller's promise; these n pixels are among `pixels`.
-            1 => unsafe { tile::<D, 1, V>(d, block, source.take(n), n, sums) },
+            1 => unsafe { dot_tile::<D, 1, V>(d, block, source.take(n), n, sums) },
             // SAFETY: as above.
-            2 => unsafe { tile::<D, 2, V>(d, block, source.take(n), n, sums) },
+            2 => unsafe { dot_tile::<D, 2, V>(d, block, source.take(n), n, sums) },
             // SAFETY: as above.
-            3..=4 => unsafe { tile::<D, 4, V>(d, block, source.take(n), n, sums) },
+            3..=4 => unsafe { dot_tile::<D, 4, V>(d, block, source.take(n), n, sums) },
             // SAFETY: as above.
-            _ => unsafe { tile::<D, P, V>(d, block, source.take(n), n, sums) },
+            _ => unsafe { dot_tile::<D, P, V>(d, block, source.take(n), n, sums) },
         }
         done += n;
     }
@@ -87,7 +87,7 @@ pub(super) unsafe fn run<D: Dot, S: Source, const P: usize, const V: usize>(
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn tile<D: Dot, const P: usize, const V: usize>(
+unsafe fn dot_tile<D: Dot, const P: usize, const V: usize>(
     d: D,
     block: Block<'_>,
     xs: [*const u8; P],

@@ -33,7 +33,7 @@ impl<D: Instructions> Widened<D> {
             }
         }
         let window = words.iter().map(|word| word.offset + 2).max().unwrap_or(0);
-        Self { dot, walk: Walk::new(spec), block, panels: packer.finish(), window }
+        Self { dot, walk: Walk::new(spec), block, panels: packer.finish(spec.arena), window }
     }
 
     /// Elements that so many rows read, from the first to the last.

@@ -20,7 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use bitpact_core::{Ranges, Requantization, StepError};
+use bitpact_core::{Ranges, Requantization, RequantizationError};
 
 use crate::machine::isa::{Isa, Proof};
 use crate::machine::layout::Layout;
@@ -91,7 +91,12 @@ impl RequantU8 {
     ///
     /// # Panics
     /// If the output codes leave 0 to 255, there are other terms, or the machine lacks `isa`.
-    pub fn new(isa: Isa, requant: &Requantization, ranges: &Ranges, second: bool) -> Result<RequantU8, StepError> {
+    pub fn new(
+        isa: Isa,
+        requant: &Requantization,
+        ranges: &Ranges,
+        second: bool,
+    ) -> Result<RequantU8, RequantizationError> {
         assert!(0 <= requant.lo && requant.lo <= requant.hi && requant.hi <= 255, "output codes of 8 bits");
         let products = 1 + usize::from(second);
         let res = requant.mul.len() > products;

@@ -8,7 +8,7 @@
 //! Sums below 2^53, and below 2^31 after the shift, are taken in float64, where they are exact, as is a multiplication
 //! by a power of two; others in 64-bit integers.
 
-use bitpact_core::{Ranges, Requantization, StepError};
+use bitpact_core::{Ranges, Requantization, RequantizationError};
 
 use super::body::{BLOCK, Constants};
 use crate::machine::isa::Isa;
@@ -55,7 +55,7 @@ impl RequantI32 {
         requant: &Requantization,
         ranges: &Ranges,
         second: bool,
-    ) -> Result<RequantI32, StepError> {
+    ) -> Result<RequantI32, RequantizationError> {
         let largest = requant.largest_sum(ranges)?;
         let constants = if largest < 1 << 53 && largest >> requant.shift < 1 << 31 {
             Width::Float64(Constants::new(requant, second, |add| add as f64))

@@ -3,34 +3,34 @@
 use std::fs;
 use std::path::Path;
 
-/// One cache.
+/// One cache of the processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
-    /// 1 is the nearest.
+    /// Level of the cache, of which 1 is the nearest.
     pub level: u32,
     /// `Data`, `Instruction` or `Unified`, as Linux names them.
     pub kind: String,
-    /// Its size.
+    /// Size of the cache in bytes.
     pub bytes: u64,
     /// The CPUs that share it, such as `0-1`.
     pub shared_by: String,
 }
 
-/// The processor.
+/// The processor of this machine, as the system tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cpu {
-    /// Its name, empty where the system does not tell.
+    /// Name of the processor's model, empty where the system does not tell.
     pub model: String,
     /// Threads that can run at once.
     pub cores: usize,
-    /// Those of its features that kernels use or could use.
+    /// Features of the processor that kernels use or could use.
     pub features: Vec<&'static str>,
     /// The caches of the first core; empty where the system does not tell.
     pub caches: Vec<Cache>,
 }
 
 impl Cpu {
-    /// This machine's.
+    /// Reads what the system tells of this machine's processor.
     pub fn detect() -> Self {
         Self {
             model: model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),

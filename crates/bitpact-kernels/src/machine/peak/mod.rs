@@ -18,14 +18,14 @@ use crate::machine::isa::Isa;
 use crate::machine::isa::Proof;
 use crate::machine::pool::Pool;
 
-/// What a unit multiplies.
+/// The kind of numbers that a unit multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {
     /// Unsigned with signed 8-bit integers.
     Int8,
-    /// bfloat16, summed in float32.
+    /// Products of bfloat16, summed in float32.
     Bf16,
-    /// float32.
+    /// Products of float32.
     F32,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Number {
 pub struct Rate {
     /// The path whose kernels may use the unit.
     pub isa: Isa,
-    /// What it multiplies.
+    /// Kind of numbers that the unit multiplies.
     pub number: Number,
     /// The instructions that were measured.
     pub instructions: &'static str,

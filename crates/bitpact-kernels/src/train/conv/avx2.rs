@@ -8,7 +8,7 @@ use super::lanes::F32;
 use super::sweep::{Images, Sweep};
 use crate::machine::isa::Avx2;
 
-/// f32 sweep; the contract of [`super::reference::sweep_f32`].
+/// f32 sweep; the contract of [`super::scalar_sweep::sweep_f32`].
 pub(super) fn sweep_f32(isa: Avx2, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mut [f32], accumulate: bool) {
     sweep.check(x.len(), y.len());
     assert_eq!(packed.len(), sweep.packed_len());
@@ -25,7 +25,7 @@ unsafe fn sweep_f32_6x16(isa: Avx2, sweep: &Sweep, x: *const f32, w: *const f32,
     unsafe { kernel::sweep::<_, 6, 2, 0, 0>(F32(isa), sweep, x, w, y, base) }
 }
 
-/// f32 weight gradient; the contract of [`super::reference::weight_grad_f32`].
+/// f32 weight gradient; the contract of [`super::scalar_sweep::weight_grad_f32`].
 pub(super) fn weight_grad_f32(
     isa: Avx2,
     sweep: &Sweep,

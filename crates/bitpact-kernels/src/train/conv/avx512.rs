@@ -9,7 +9,7 @@ use super::sweep::{Images, Sweep};
 use crate::machine::isa::Avx512;
 use crate::machine::registers::dot::Bytes;
 
-/// f32 sweep; the contract of [`super::reference::sweep_f32`].
+/// f32 sweep; the contract of [`super::scalar_sweep::sweep_f32`].
 pub(super) fn sweep_f32(isa: Avx512, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mut [f32], accumulate: bool) {
     sweep.check(x.len(), y.len());
     assert_eq!(packed.len(), sweep.packed_len());
@@ -26,7 +26,7 @@ unsafe fn sweep_f32_16x16_8x32(isa: Avx512, sweep: &Sweep, x: *const f32, w: *co
     unsafe { kernel::sweep::<_, 16, 1, 8, 2>(F32(isa), sweep, x, w, y, base) }
 }
 
-/// u8 x s8 sweep; the contract of [`super::reference::sweep_u8s8`].
+/// u8 x s8 sweep; the contract of [`super::scalar_sweep::sweep_u8s8`].
 pub(super) fn sweep_u8s8(isa: Avx512, sweep: &Sweep, x: &[u8], packed: &[i8], init: &[i32], y: &mut [i32]) {
     sweep.check(x.len(), y.len());
     assert_eq!(packed.len(), sweep.packed_len());
@@ -44,7 +44,7 @@ unsafe fn sweep_u8s8_16x16_8x32(isa: Avx512, sweep: &Sweep, x: *const u8, w: *co
     unsafe { kernel::sweep::<_, 16, 1, 8, 2>(Codes { dot: Bytes(isa), reach: usize::MAX }, sweep, x, w, y, base) }
 }
 
-/// f32 weight gradient; the contract of [`super::reference::weight_grad_f32`].
+/// f32 weight gradient; the contract of [`super::scalar_sweep::weight_grad_f32`].
 pub(super) fn weight_grad_f32(
     isa: Avx512,
     sweep: &Sweep,

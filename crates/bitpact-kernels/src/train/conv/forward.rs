@@ -2,7 +2,7 @@
 
 use super::filters::Filters;
 use super::sweep::Sweep;
-use super::{ConvGeometry, LANES, reference};
+use super::{ConvGeometry, LANES, scalar_sweep};
 use crate::machine::isa::{Isa, Proof};
 use crate::machine::layout::Layout;
 
@@ -38,7 +38,7 @@ impl ConvF32 {
         pack(&self.sweep, self.geometry.kw, out, &Filters::forward(&self.geometry, weights));
     }
 
-    /// y = conv(x, w): writes the interior pixels of y, all `cs` channels of each (zeros beyond `cout`).
+    /// Computes y = conv(x, w) and writes the interior pixels of y, all `cs` channels of each (zeros beyond `cout`).
     ///
     /// # Panics
     /// If a length is wrong.
@@ -68,6 +68,6 @@ pub(super) fn run(proof: Proof, sweep: &Sweep, x: &[f32], packed: &[f32], y: &mu
         Proof::Avx2(token) => super::avx2::sweep_f32(token, sweep, x, packed, y, accumulate),
         #[cfg(target_arch = "x86_64")]
         Proof::Avx512(token) => super::avx512::sweep_f32(token, sweep, x, packed, y, accumulate),
-        _ => reference::sweep_f32(sweep, x, packed, y, accumulate),
+        _ => scalar_sweep::sweep_f32(sweep, x, packed, y, accumulate),
     }
 }

@@ -52,8 +52,8 @@ impl ConvInputGradF32 {
         }
     }
 
-    /// dx = (or, to `accumulate`, +=) conv_transpose(dy, w): writes the interior pixels of dx, all `cs` channels of
-    /// each.
+    /// Computes dx = (or, to `accumulate`, +=) conv_transpose(dy, w) and writes the interior pixels of dx, all `cs`
+    /// channels of each.
     ///
     /// # Panics
     /// If a length is wrong.

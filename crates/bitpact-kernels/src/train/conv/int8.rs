@@ -40,8 +40,8 @@ impl ConvU8S8 {
         self.sweep.pack(self.geometry.kw, out, &Filters::forward(&self.geometry, codes));
     }
 
-    /// y = init + conv(x, w): writes the interior pixels of y, all `cs` channels of each; `init` has `y.cs` elements.
-    /// Channels of x beyond `cin` meet zero weights. Sums are wrong if x holds codes above the limit.
+    /// Computes y = init + conv(x, w) and writes the interior pixels of y, all `cs` channels of each; `init` has `y.cs`
+    /// elements. Channels of x beyond `cin` meet zero weights. Sums are wrong if x holds codes above the limit.
     ///
     /// # Panics
     /// If a length is wrong.

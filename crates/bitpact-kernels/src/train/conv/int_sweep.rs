@@ -1,12 +1,12 @@
 //! One sweep of u8 with s8 to i32 on any path: its packed weights and its dispatch.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx_sweep::TileSweep;
+#[cfg(target_arch = "x86_64")]
+use super::amx_tiles;
 use super::filters::Filters;
 use super::sweep::Sweep;
-#[cfg(target_arch = "x86_64")]
-use super::tile_sweep::TileSweep;
-#[cfg(target_arch = "x86_64")]
-use super::tiles;
-use super::{CodeLimits, LANES, reference};
+use super::{CodeLimits, LANES, scalar_sweep};
 #[cfg(target_arch = "x86_64")]
 use crate::machine::isa::{Amx, Avx2, Avx512, AvxVnni};
 use crate::machine::isa::{Isa, Proof};
@@ -135,7 +135,7 @@ impl IntSweep {
             Unit::Tiles(amx, tiles) => {
                 let (x, w, y, init) = (x.as_ptr(), packed.as_ptr().cast(), y.as_mut_ptr().cast(), init.as_ptr().cast());
                 // SAFETY: the lengths are the sweep's.
-                unsafe { tiles.run(*amx, tiles::Product::U8S8, &self.sweep, x, w, y, tiles::Start::Init, init) }
+                unsafe { tiles.run(*amx, amx_tiles::Product::U8S8, &self.sweep, x, w, y, amx_tiles::Start::Init, init) }
             }
             #[cfg(target_arch = "x86_64")]
             Unit::Wide(token) => super::bytes::sweep_wide(*token, &self.sweep, x, packed, init, y),
@@ -148,7 +148,7 @@ impl IntSweep {
             Unit::Vnni(token) => super::bytes::sweep_vnni(*token, &self.sweep, x, packed, init, y),
             #[cfg(target_arch = "x86_64")]
             Unit::Avx512(token) => super::avx512::sweep_u8s8(*token, &self.sweep, x, packed, init, y),
-            Unit::Scalar => reference::sweep_u8s8(&self.sweep, x, packed, init, y),
+            Unit::Scalar => scalar_sweep::sweep_u8s8(&self.sweep, x, packed, init, y),
         }
     }
 }

@@ -172,13 +172,13 @@ unsafe fn pixels<L: Lanes, const P: usize, const V: usize>(
         count -= n;
         if n == 1 {
             // SAFETY: the caller's promise.
-            unsafe { tile::<L, 1, V>(lanes, sweep, cursor, n, x, group) };
+            unsafe { sweep_tile::<L, 1, V>(lanes, sweep, cursor, n, x, group) };
         } else if n <= 4 {
             // SAFETY: the caller's promise.
-            unsafe { tile::<L, 4, V>(lanes, sweep, cursor, n, x, group) };
+            unsafe { sweep_tile::<L, 4, V>(lanes, sweep, cursor, n, x, group) };
         } else {
             // SAFETY: the caller's promise.
-            unsafe { tile::<L, P, V>(lanes, sweep, cursor, n, x, group) };
+            unsafe { sweep_tile::<L, P, V>(lanes, sweep, cursor, n, x, group) };
         }
     }
 }
@@ -188,7 +188,7 @@ unsafe fn pixels<L: Lanes, const P: usize, const V: usize>(
 /// # Safety
 /// As for [`pixels`].
 #[inline(always)]
-unsafe fn tile<L: Lanes, const P: usize, const V: usize>(
+unsafe fn sweep_tile<L: Lanes, const P: usize, const V: usize>(
     lanes: L,
     sweep: &Sweep,
     cursor: &mut Cursor,

@@ -12,7 +12,17 @@
 //! written, and a list of taps. A plan is built once per layer; `run` allocates nothing, works on one image on the
 //! calling thread, and its result depends on shapes, values and the instruction set only. In f32 every output is one
 //! chain of multiply-adds over taps (row by row), then input channels; the weight gradient's over pixels.
+//!
+//! The exact product multiplies by the instructions of [`product`](crate::product), the engine's, in a walk of its own:
+//! the plan, the packing and the run of a product that is packed in every step and writes its sums to memory. By
+//! `examples/pack_speed.rs` (Zen 4, AVX-512, one thread, the 3x3 layers of a ResNet-20 at W4A4) the engine's direct
+//! kernels take 8 to 28 us to pack a layer, this one 0.4 to 3.6, and with 128 images 0.89 to 0.99 times its time, their
+//! sums left in the cache; Winograd's kernels take 0.74 times its time with 64 channels and more with fewer.
 
+#[cfg(target_arch = "x86_64")]
+mod amx_sweep;
+#[cfg(target_arch = "x86_64")]
+mod amx_tiles;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -30,13 +40,9 @@ mod int_sweep;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
-mod reference;
 pub mod rounded;
+mod scalar_sweep;
 pub(crate) mod sweep;
-#[cfg(target_arch = "x86_64")]
-mod tile_sweep;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 mod weight_grad;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::filters::unpack_sums;
 use super::sweep::Sweep;
-use super::{ConvGeometry, LANES, reference};
+use super::{ConvGeometry, LANES, scalar_sweep};
 use crate::machine::isa::{Isa, Proof};
 use crate::machine::layout::Layout;
 
@@ -37,7 +37,7 @@ impl ConvWeightGradF32 {
         self.sweep.y_channels() / LANES
     }
 
-    /// partial += the weight gradient of one image.
+    /// Adds to `partial` the weight gradient of one image.
     ///
     /// # Panics
     /// If a length is wrong.
@@ -46,7 +46,7 @@ impl ConvWeightGradF32 {
         self.run_blocks(1, x, dy, 0..self.blocks(), partial);
     }
 
-    /// partial += the weight gradient of images at equal distances, those of
+    /// Adds to `partial` the weight gradient of images at equal distances, those of
     /// [`image_distance`](crate::machine::layout::image_distance) at best; `partial` holds the blocks `blocks`.
     ///
     /// # Panics
@@ -57,7 +57,7 @@ impl ConvWeightGradF32 {
             Proof::Avx2(token) => super::avx2::weight_grad_f32(token, &self.sweep, images, x, dy, blocks, partial),
             #[cfg(target_arch = "x86_64")]
             Proof::Avx512(token) => super::avx512::weight_grad_f32(token, &self.sweep, images, x, dy, blocks, partial),
-            _ => reference::weight_grad_f32(&self.sweep, images, x, dy, blocks, partial),
+            _ => scalar_sweep::weight_grad_f32(&self.sweep, images, x, dy, blocks, partial),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Convolutions with groups over one image: the interface of [`conv`](crate::train::conv) for any number of groups.
 //!
 //! Weights are OIHW with `I = cin / groups`; outputs of group g see the inputs of group g only. One group runs on the
-//! kernels of [`conv`](crate::train::conv) as it is, depthwise convolutions on those of `depthwise`, all others group
-//! by group on the former, over copies of the channels of a group.
+//! kernels of [`conv`](crate::train::conv) as it is, depthwise convolutions on those of `channel_conv`, all others
+//! group by group on the former, over copies of the channels of a group.
 
 mod slices;
 #[cfg(test)]
@@ -11,8 +11,8 @@ mod tests;
 use crate::machine::ConvGeometry;
 use crate::machine::isa::Isa;
 use crate::machine::layout::{Aligned, Layout};
+use crate::train::channel_conv::{self, DepthwiseF32, DepthwiseInputGradF32, DepthwiseU8S8, DepthwiseWeightGradF32};
 use crate::train::conv::{CodeLimits, ConvF32, ConvInputGradF32, ConvU8S8, ConvWeightGradF32};
-use crate::train::depthwise::{self, DepthwiseF32, DepthwiseInputGradF32, DepthwiseU8S8, DepthwiseWeightGradF32};
 use slices::Slices;
 
 /// Memory of one thread for the channels of one group. Plans that use it reserve it once; a run allocates nothing.
@@ -59,7 +59,7 @@ impl<W, D> Plan<W, D> {
         if groups == 1 {
             return Plan::Whole(whole(geometry, read, written));
         }
-        if depthwise::takes(&geometry, groups, read, written) {
+        if channel_conv::takes(&geometry, groups, read, written) {
             return Plan::Depthwise(depthwise(geometry, read, written));
         }
         let group = of_group(geometry, groups);

@@ -141,13 +141,13 @@ pub(super) trait Sink {
 pub(super) struct Codes<'a, L> {
     codes: &'a mut [[u8; BLOCK]],
     layout: Layout,
-    inverse_step: f32,
+    inverse_scale: f32,
     limit: L,
 }
 
 impl<'a, L> Codes<'a, L> {
-    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, limit: L) -> Self {
-        Self { codes: lanes_mut(codes), layout, inverse_step, limit }
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_scale: f32, limit: L) -> Self {
+        Self { codes: lanes_mut(codes), layout, inverse_scale, limit }
     }
 }
 
@@ -158,7 +158,7 @@ impl<L: Limit> Sink for Codes<'_, L> {
         let out = &mut self.codes[start + x * step];
         let limit = self.limit.of(block);
         for i in 0..BLOCK {
-            out[i] = quantize_act(u[i], self.inverse_step, limit[i]);
+            out[i] = quantize_act(u[i], self.inverse_scale, limit[i]);
         }
     }
 }
@@ -166,15 +166,15 @@ impl<L: Limit> Sink for Codes<'_, L> {
 pub(super) struct SignedCodes<'a, L> {
     codes: &'a mut [[u8; BLOCK]],
     layout: Layout,
-    inverse_step: f32,
+    inverse_scale: f32,
     /// The code that is added to all.
     zero: u8,
     limit: L,
 }
 
 impl<'a, L> SignedCodes<'a, L> {
-    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_step: f32, q_max: f32, limit: L) -> Self {
-        Self { codes: lanes_mut(codes), layout, inverse_step, zero: q_max as u8, limit }
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout, inverse_scale: f32, q_max: f32, limit: L) -> Self {
+        Self { codes: lanes_mut(codes), layout, inverse_scale, zero: q_max as u8, limit }
     }
 }
 
@@ -185,7 +185,7 @@ impl<L: Limit> Sink for SignedCodes<'_, L> {
         let out = &mut self.codes[start + x * step];
         let limit = self.limit.of(block);
         for i in 0..BLOCK {
-            out[i] = (quantize_act_signed(u[i], self.inverse_step, limit[i]) as u8).wrapping_add(self.zero);
+            out[i] = (quantize_act_signed(u[i], self.inverse_scale, limit[i]) as u8).wrapping_add(self.zero);
         }
     }
 }
@@ -253,7 +253,7 @@ impl AlphaSums for ChannelSums<'_> {
 pub(super) struct ClipChannels<'a, Q> {
     pub(super) quant: Q,
     pub(super) alphas: &'a [Lanes],
-    pub(super) inverse_step: f32,
+    pub(super) inverse_scale: f32,
     pub(super) q_max: f32,
 }
 
@@ -263,7 +263,7 @@ impl<Q: Quant> Act for ClipChannels<'_, Q> {
         let [own, largest] = alpha;
         let (quant, alphas) = (self.quant.get(), &self.alphas[block]);
         let grads = (g, own, largest, clipped);
-        act_backward_channel_lanes(quant, u, alphas, self.inverse_step, self.q_max, grads);
+        act_backward_channel_lanes(quant, u, alphas, self.inverse_scale, self.q_max, grads);
     }
 }
 
@@ -292,7 +292,7 @@ quants!(Pact PactPlus PactSym);
 pub(super) struct Clip<Q> {
     pub(super) quant: Q,
     pub(super) alpha: f32,
-    pub(super) inverse_step: f32,
+    pub(super) inverse_scale: f32,
     pub(super) q_max: f32,
 }
 
@@ -300,7 +300,7 @@ impl<Q: Quant> Act for Clip<Q> {
     #[inline(always)]
     fn mask(&self, _: usize, u: &Lanes, g: &mut Lanes, [alpha, _]: &mut [Lanes; 2], clipped: &mut [u32; BLOCK]) {
         let alphas = &[self.alpha; BLOCK];
-        act_backward_lanes(self.quant.get(), u, alphas, self.inverse_step, self.q_max, g, alpha, clipped);
+        act_backward_lanes(self.quant.get(), u, alphas, self.inverse_scale, self.q_max, g, alpha, clipped);
     }
 }
 

@@ -71,7 +71,7 @@ pub enum Output<'a> {
         /// Where they lie.
         layout: Layout,
         /// q_max / alpha.
-        inverse_step: f32,
+        inverse_scale: f32,
         /// Largest code.
         q_max: f32,
         /// Largest code of each channel, whole numbers of 0 to `q_max`; empty where that is `q_max` for all.
@@ -84,7 +84,7 @@ pub enum Output<'a> {
         /// Where they lie.
         layout: Layout,
         /// q_max / alpha.
-        inverse_step: f32,
+        inverse_scale: f32,
         /// Largest code, at most 127.
         q_max: f32,
         /// Largest `q` of each channel, whole numbers of 0 to `q_max`; empty where that is `q_max` for all.
@@ -117,7 +117,7 @@ pub enum Activation<'a> {
         /// The clip value.
         alpha: f32,
         /// q_max / alpha.
-        inverse_step: f32,
+        inverse_scale: f32,
         /// Largest code.
         q_max: f32,
     },
@@ -128,7 +128,7 @@ pub enum Activation<'a> {
         /// The clip value of each channel.
         alphas: &'a [f32],
         /// q_max over the largest clip value.
-        inverse_step: f32,
+        inverse_scale: f32,
         /// Largest code.
         q_max: f32,
     },
@@ -184,26 +184,26 @@ pub fn apply(isa: Isa, shape: Layout, z: Accumulators, a: &[f32], b: &[f32], res
     macro_rules! with_output {
         ($z:expr, $r:expr) => {
             match output {
-                Output::Codes { codes, layout, inverse_step, q_max, limits: [] } => {
+                Output::Codes { codes, layout, inverse_scale, q_max, limits: [] } => {
                     check_layout(shape, layout, codes.len());
-                    let out = Codes::new(codes, layout, inverse_step, q_max);
+                    let out = Codes::new(codes, layout, inverse_scale, q_max);
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
-                Output::Codes { codes, layout, inverse_step, limits, .. } => {
+                Output::Codes { codes, layout, inverse_scale, limits, .. } => {
                     check_layout(shape, layout, codes.len());
                     assert_eq!(limits.len(), shape.cs, "largest codes");
-                    let out = Codes::new(codes, layout, inverse_step, body::lanes(limits));
+                    let out = Codes::new(codes, layout, inverse_scale, body::lanes(limits));
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
-                Output::SignedCodes { codes, layout, inverse_step, q_max, limits: [] } => {
+                Output::SignedCodes { codes, layout, inverse_scale, q_max, limits: [] } => {
                     check_layout(shape, layout, codes.len());
-                    let out = SignedCodes::new(codes, layout, inverse_step, q_max, q_max);
+                    let out = SignedCodes::new(codes, layout, inverse_scale, q_max, q_max);
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
-                Output::SignedCodes { codes, layout, inverse_step, q_max, limits } => {
+                Output::SignedCodes { codes, layout, inverse_scale, q_max, limits } => {
                     check_layout(shape, layout, codes.len());
                     assert_eq!(limits.len(), shape.cs, "largest codes");
-                    let out = SignedCodes::new(codes, layout, inverse_step, q_max, body::lanes(limits));
+                    let out = SignedCodes::new(codes, layout, inverse_scale, q_max, body::lanes(limits));
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
                 Output::Relu { values, layout } => {
@@ -332,21 +332,21 @@ pub fn backward_reduce(
     macro_rules! with_activation {
         ($z:expr, $r:expr) => {
             match activation {
-                Activation::Clip { quant, alpha, inverse_step, q_max } => {
+                Activation::Clip { quant, alpha, inverse_scale, q_max } => {
                     with_quant!(quant, |quant| {
-                        let act = Clip { quant, alpha, inverse_step, q_max };
+                        let act = Clip { quant, alpha, inverse_scale, q_max };
                         reduce!($z, $r, act, &mut sums.alpha_gradient)
                     })
                 }
                 Activation::Relu => reduce!($z, $r, Relu, &mut sums.alpha_gradient),
                 Activation::Keep => reduce!($z, $r, Keep, &mut sums.alpha_gradient),
-                Activation::Channels { quant, alphas, inverse_step, q_max } => {
+                Activation::Channels { quant, alphas, inverse_scale, q_max } => {
                     assert!([alphas.len(), alpha_gradients.len()] == [shape.cs; 2], "clip values");
                     alpha_gradients.fill(0.0);
                     let alphas = body::lanes(alphas);
                     let mut alpha = ChannelSums { channels: &mut *alpha_gradients, step: 0.0 };
                     with_quant!(quant, |quant| {
-                        let act = ClipChannels { quant, alphas, inverse_step, q_max };
+                        let act = ClipChannels { quant, alphas, inverse_scale, q_max };
                         reduce!($z, $r, act, &mut alpha)
                     });
                     sums.alpha_gradient = alpha.step;

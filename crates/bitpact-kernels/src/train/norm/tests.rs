@@ -60,7 +60,7 @@ fn codes_equal_the_core_arithmetic_bit_for_bit() {
                 let out = Output::Codes {
                     codes: &mut codes,
                     layout: case.bordered,
-                    inverse_step: 7.5,
+                    inverse_scale: 7.5,
                     q_max: 15.0,
                     limits: &[],
                 };
@@ -90,7 +90,7 @@ fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
             let out = Output::SignedCodes {
                 codes: &mut codes,
                 layout: case.bordered,
-                inverse_step: 3.5,
+                inverse_scale: 3.5,
                 q_max: 7.0,
                 limits: &[],
             };
@@ -107,7 +107,7 @@ fn signed_codes_equal_the_core_arithmetic_bit_for_bit() {
         let shape = Layout::new(1, 16, 16, 0);
         let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16 - 8).collect();
         let mut codes = vec![0u8; shape.len()];
-        let out = Output::SignedCodes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 3.0, limits: &[] };
+        let out = Output::SignedCodes { codes: &mut codes, layout: shape, inverse_scale: 0.5, q_max: 3.0, limits: &[] };
         apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
         let firsts: Vec<u8> = codes.iter().step_by(16).copied().collect();
         assert_eq!(firsts, [0, 0, 0, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 6], "{isa}: ties round to even");
@@ -120,7 +120,7 @@ fn exact_ties_round_to_even() {
     let z: Vec<i32> = (0..shape.len() as i32).map(|i| i / 16).collect();
     for isa in crate::testing::paths() {
         let mut codes = vec![0u8; shape.len()];
-        let out = Output::Codes { codes: &mut codes, layout: shape, inverse_step: 0.5, q_max: 255.0, limits: &[] };
+        let out = Output::Codes { codes: &mut codes, layout: shape, inverse_scale: 0.5, q_max: 255.0, limits: &[] };
         apply(isa, shape, Accumulators::Int(&z), &[1.0; 16], &[0.0; 16], ResidualView::None, out);
         let firsts: Vec<u8> = codes.iter().step_by(16).copied().collect();
         assert_eq!(firsts, [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8], "{isa}");
@@ -131,11 +131,11 @@ fn exact_ties_round_to_even() {
 fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     let case = case(6, 5, 20, 7);
     let (alpha, q_max) = (1.5f32, 15.0f32);
-    let inverse_step = q_max / alpha;
+    let inverse_scale = q_max / alpha;
     let (xa, xb) = (vec![0.01f32; case.shape.cs], vec![0.3f32; case.shape.cs]);
     for isa in crate::testing::paths() {
         for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
-            let activation = Activation::Clip { quant, alpha, inverse_step, q_max };
+            let activation = Activation::Clip { quant, alpha, inverse_scale, q_max };
             let mut g = case.g.clone();
             let cs = case.shape.cs;
             let mut unit_sums = vec![0f32; UnitSums::PARTS * cs];
@@ -150,7 +150,7 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
             for (y, x, c) in pixels(&case) {
                 let u = u_of(&case, y, x, c, isa != Isa::Scalar, true, 2);
                 let at = case.shape.offset(y, x) + c;
-                let want = act_backward(quant, case.g[at], u, alpha, inverse_step, q_max);
+                let want = act_backward(quant, case.g[at], u, alpha, inverse_scale, q_max);
                 assert_eq!(g[at], want.dx, "{isa} {quant} u {u}");
                 dalpha += f64::from(want.dalpha);
                 clipped += u64::from(u >= alpha || (quant.is_signed() && u <= -alpha));
@@ -174,10 +174,10 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
 }
 
 /// Clip values of 20 channels and their largest codes, the layer's first; the channels beyond them have the largest.
-fn clips(shape: Layout, inverse_step: f32, q_max: f32) -> (Vec<f32>, Vec<f32>) {
+fn clips(shape: Layout, inverse_scale: f32, q_max: f32) -> (Vec<f32>, Vec<f32>) {
     let alphas: Vec<f32> =
         (0..shape.cs).map(|c| if c < shape.c { 1.5 / (1.0 + c as f32 / 4.0) } else { 1.5 }).collect();
-    let limits = alphas.iter().map(|&alpha| channel_q_max(alpha, inverse_step, q_max)).collect();
+    let limits = alphas.iter().map(|&alpha| channel_q_max(alpha, inverse_scale, q_max)).collect();
     (alphas, limits)
 }
 
@@ -185,8 +185,8 @@ fn clips(shape: Layout, inverse_step: f32, q_max: f32) -> (Vec<f32>, Vec<f32>) {
 fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
     let case = case(6, 5, 20, 11);
     let q_max = 7.0f32;
-    let inverse_step = q_max / 1.5;
-    let (alphas, limits) = clips(case.shape, inverse_step, q_max);
+    let inverse_scale = q_max / 1.5;
+    let (alphas, limits) = clips(case.shape, inverse_scale, q_max);
     let ones = vec![1f32; case.shape.cs];
     for isa in crate::testing::paths() {
         for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
@@ -195,8 +195,8 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
             let mut codes = vec![99u8; case.bordered.len()];
             let (layout, limits) = (case.bordered, &limits[..]);
             let out = match quant.is_signed() {
-                true => Output::SignedCodes { codes: &mut codes, layout, inverse_step, q_max, limits },
-                false => Output::Codes { codes: &mut codes, layout, inverse_step, q_max, limits },
+                true => Output::SignedCodes { codes: &mut codes, layout, inverse_scale, q_max, limits },
+                false => Output::Codes { codes: &mut codes, layout, inverse_scale, q_max, limits },
             };
             apply(isa, case.shape, z, &case.a, &case.b, view, out);
             let mut g = case.g.clone();
@@ -204,7 +204,7 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
             let mut alpha_gradients = vec![9.0; case.shape.cs];
             let k = Coefficients { a: &case.a, b: &case.b, xa: &ones, xb: &ones };
             let (plus, signed) = (quant == ActQuant::PactPlus, quant.is_signed());
-            let activation = Activation::Channels { quant, alphas: &alphas, inverse_step, q_max };
+            let activation = Activation::Channels { quant, alphas: &alphas, inverse_scale, q_max };
             let unit = UnitSums::new(&mut unit_sums, case.shape.cs);
             let sums = backward_reduce(isa, case.shape, z, k, view, activation, &mut g, unit, &mut alpha_gradients);
             let (mut step, mut clipped, mut limited) = (0f64, 0u64, 0);
@@ -214,12 +214,12 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
                 let got = i32::from(codes[case.bordered.offset(y, x) + c]);
                 let limit = limits[c] as i32;
                 let code = match signed {
-                    true => i32::from(quantize_act_signed(u, inverse_step, q_max)).clamp(-limit, limit) + 7,
-                    false => i32::from(quantize_act(u, inverse_step, q_max)).min(limit),
+                    true => i32::from(quantize_act_signed(u, inverse_scale, q_max)).clamp(-limit, limit) + 7,
+                    false => i32::from(quantize_act(u, inverse_scale, q_max)).min(limit),
                 };
                 assert_eq!(got, code, "{isa} {quant} channel {c}, u {u}");
                 let at = case.shape.offset(y, x) + c;
-                let want = act_backward_channel(quant, case.g[at], u, alphas[c], inverse_step, q_max);
+                let want = act_backward_channel(quant, case.g[at], u, alphas[c], inverse_scale, q_max);
                 assert_eq!(g[at], want.dx, "{isa} {quant} u {u}");
                 step += f64::from(want.dlargest);
                 wanted[c] += f64::from(want.dalpha);

@@ -10,7 +10,10 @@ fn image(layout: Layout, seed: u64) -> Vec<u8> {
 
 #[test]
 fn maxima_and_their_gradient_follow_the_definition() {
-    for (kernel, stride, pad, size, c) in [(2, 2, 0, 8, 20), (3, 2, 1, 7, 20), (3, 1, 1, 5, 100), (2, 1, 0, 2, 20)] {
+    let cases = [(2, 1, 0, 2, 20), (3, 2, 1, 7, 20), (2, 2, 0, 8, 20), (3, 1, 1, 5, 100)];
+    // Miri takes a thousand times as long.
+    let cases = if cfg!(miri) { &cases[..2] } else { &cases[..] };
+    for &(kernel, stride, pad, size, c) in cases {
         let window = Window { kernel, stride, pad };
         let x_layout = Layout::new(size, size, c, 1);
         let out = (size + 2 * pad - kernel) / stride + 1;

@@ -180,7 +180,7 @@ impl<S: Shuffle> Lookup<S> {
             tables: Aligned::from_slice(&places.bytes(digits.bits)),
             segments: Vec::new(),
             begins: Vec::new(),
-            indices: Weights::from_slice(&[]),
+            indices: spec.arena.keep(&[]),
         };
         let indices = kernel.pack(spec);
         let flushes = kernel.segments.iter().filter(|s| s.flush).count();
@@ -189,7 +189,7 @@ impl<S: Shuffle> Lookup<S> {
         if flushes > panels && words < LEAST_WORDS * flushes {
             return None;
         }
-        kernel.indices = Weights::from_slice(&indices);
+        kernel.indices = spec.arena.keep(&indices);
         Some(kernel)
     }
 
@@ -375,9 +375,10 @@ impl<S: Shuffle> Product for Lookup<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reference::Reference;
+    use super::super::scalar::ScalarProduct;
     use super::*;
     use crate::machine::ConvGeometry;
+    use crate::machine::weights::WeightArena;
 
     /// With VBMI a machine would not meet the kernels of one without.
     #[test]
@@ -388,7 +389,14 @@ mod tests {
             let codes: Vec<i16> = (0..geometry.weights()).map(|i| (i * i * 7 / 5 % levels) as i16 * step - 1).collect();
             let layout = Layout::new(6, 7, cin, 1);
             let x: Vec<u8> = (0..layout.len()).map(|i| (i * 13 / 3 % (x_max + 1)) as u8).collect();
-            let spec = ProductSpec { geometry, x: layout, x_max: x_max as u8, groups: 1, codes: &codes };
+            let spec = ProductSpec {
+                geometry,
+                x: layout,
+                x_max: x_max as u8,
+                groups: 1,
+                codes: &codes,
+                arena: &WeightArena::new(),
+            };
             let digits = Digits::of(&codes).expect("four levels");
             let sums = |kernel: &dyn Product| {
                 let mut scratch = Aligned::zeroed(kernel.scratch_bytes(6));
@@ -397,7 +405,7 @@ mod tests {
                 kernel.accumulate(&x, &mut scratch, 0..6, 0..128, &mut acc);
                 acc
             };
-            let expected = sums(&Reference::new(&spec));
+            let expected = sums(&ScalarProduct::new(&spec));
             let small = Lookup::new(Sixteen(token), digits, &spec).expect("tables of 16");
             assert!(sums(&small) == expected, "{levels} levels, {cin} channels, codes to {x_max}");
             if let Some(vbmi) = vbmi(token, digits, x_max as u8) {

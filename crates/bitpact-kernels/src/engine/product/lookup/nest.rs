@@ -66,7 +66,7 @@ unsafe fn add<S: Shuffle, const P: usize, const V: usize, const T: usize, const 
 /// # Safety
 /// As for [`Shuffle::run`].
 #[inline(always)]
-unsafe fn tile<S: Shuffle, const P: usize, const V: usize, const T: usize>(
+unsafe fn lookup_tile<S: Shuffle, const P: usize, const V: usize, const T: usize>(
     s: S,
     panel: Panel<'_>,
     xs: [*const u8; P],
@@ -145,13 +145,13 @@ pub(super) unsafe fn run<S: Shuffle, X: Source, const P: usize, const V: usize, 
         let n = (pixels - done).min(P);
         match n {
             // SAFETY: the caller's promise; these n pixels are among `pixels`.
-            1 => unsafe { tile::<S, 1, V, T>(s, panel, source.take(n), (done, n), to) },
+            1 => unsafe { lookup_tile::<S, 1, V, T>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            2 => unsafe { tile::<S, 2, V, T>(s, panel, source.take(n), (done, n), to) },
+            2 => unsafe { lookup_tile::<S, 2, V, T>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            3..=4 => unsafe { tile::<S, 4, V, T>(s, panel, source.take(n), (done, n), to) },
+            3..=4 => unsafe { lookup_tile::<S, 4, V, T>(s, panel, source.take(n), (done, n), to) },
             // SAFETY: as above.
-            _ => unsafe { tile::<S, P, V, T>(s, panel, source.take(n), (done, n), to) },
+            _ => unsafe { lookup_tile::<S, P, V, T>(s, panel, source.take(n), (done, n), to) },
         }
         done += n;
     }

@@ -58,7 +58,7 @@ pub(super) fn is_best(isa: Isa, spec: &ProductSpec<'_>) -> bool {
     }
 }
 
-/// Whether transformed weights of F(4x4) are too many to be kept.
+/// Tells whether transformed weights of F(4x4) are too many to be kept.
 fn keeps_windows(spec: &ProductSpec<'_>) -> bool {
     2 * four::POSITIONS * spec.geometry.cin * spec.geometry.cout > MOST_BYTES_FOUR
 }
@@ -232,7 +232,7 @@ impl<D: Instructions> Winograd<D, Two, { two::POSITIONS }> {
         }
         constants.extend(vec![0; 4 * block]);
         let form = Two { simd, elements: Elements::Bytes { offset: offset as u8 } };
-        Self::new(dot, form, block, Kept::Panels(packer.finish()), &constants, spec)
+        Self::new(dot, form, block, Kept::Panels(packer.finish(spec.arena)), &constants, spec)
     }
 }
 
@@ -251,7 +251,7 @@ impl<D: Instructions, F: Form<N>, const N: usize> Winograd<D, F, N> {
             }
         }
         let constants = vec![0; F::TILE * F::TILE * block];
-        Self::new(dot, form, block, Kept::Panels(packer.finish()), &constants, spec)
+        Self::new(dot, form, block, Kept::Panels(packer.finish(spec.arena)), &constants, spec)
     }
 }
 

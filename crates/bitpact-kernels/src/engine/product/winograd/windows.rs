@@ -45,7 +45,7 @@ impl Windows {
             }
         }
         let segment = [Segment { offset: 0, words: words as u32, flush: true }];
-        Some(Windows { simd, words, segment, bytes: Weights::from_slice(&bytes) })
+        Some(Windows { simd, words, segment, bytes: spec.arena.keep(&bytes) })
     }
 
     /// Bytes of weights.

@@ -49,8 +49,8 @@ impl ConvBf16 {
         self.sweep.pack(self.geometry.kw, out, &Filters::forward(&self.geometry, weights), bf16_bytes);
     }
 
-    /// y = conv(x, w): writes the interior pixels of y, all `cs` channels of each; `scratch` is memory for x in
-    /// bfloat16.
+    /// Computes y = conv(x, w) and writes the interior pixels of y, all `cs` channels of each; `scratch` is memory for
+    /// x in bfloat16.
     ///
     /// # Panics
     /// If a length is wrong.

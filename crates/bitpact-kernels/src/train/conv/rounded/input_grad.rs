@@ -7,13 +7,13 @@ use crate::machine::isa::{Amx, Bf16};
 use crate::machine::layout::{Aligned, Layout};
 #[cfg(target_arch = "x86_64")]
 use crate::train::conv::LANES;
+#[cfg(target_arch = "x86_64")]
+use crate::train::conv::amx_sweep::TileSweep;
+#[cfg(target_arch = "x86_64")]
+use crate::train::conv::amx_tiles;
 use crate::train::conv::filters::Filters;
 use crate::train::conv::int_sweep::IntSweep;
 use crate::train::conv::sweep::Sweep;
-#[cfg(target_arch = "x86_64")]
-use crate::train::conv::tile_sweep::TileSweep;
-#[cfg(target_arch = "x86_64")]
-use crate::train::conv::tiles;
 use crate::train::conv::{CodeLimits, ConvGeometry};
 
 /// Plan of dq = conv_transpose(dz, k), k being integer weight codes; see [`super`].
@@ -136,8 +136,8 @@ impl RoundedInputGrad {
         }
     }
 
-    /// dq = (or, to `accumulate`, +=) scale * conv_transpose(dz, k): writes the interior pixels of dq, all `cs`
-    /// channels of each. In bfloat16, `scale` must be 1: it belongs into dz.
+    /// Computes dq = (or, to `accumulate`, +=) scale * conv_transpose(dz, k) and writes the interior pixels of dq, all
+    /// `cs` channels of each. In bfloat16, `scale` must be 1: it belongs into dz.
     ///
     /// # Panics
     /// If a length is wrong, or the scratch memory was not reserved.
@@ -255,10 +255,10 @@ impl Bf16Sweep {
         match self.unit {
             #[cfg(target_arch = "x86_64")]
             Bf16Unit::Tiles(amx, ref tiles) => {
-                let start = if accumulate { tiles::Start::Old } else { tiles::Start::Zero };
+                let start = if accumulate { amx_tiles::Start::Old } else { amx_tiles::Start::Zero };
                 let (x, w, y) = (dz.as_ptr(), packed.as_ptr(), dq.as_mut_ptr().cast());
                 // SAFETY: the lengths are the sweep's, and no initial values are read.
-                unsafe { tiles.run(amx, tiles::Product::Bf16, &self.sweep, x, w, y, start, std::ptr::null()) };
+                unsafe { tiles.run(amx, amx_tiles::Product::Bf16, &self.sweep, x, w, y, start, std::ptr::null()) };
             }
             #[cfg(target_arch = "x86_64")]
             Bf16Unit::Vectors(bf16) => super::avx512::sweep_bf16(bf16, &self.sweep, dz, packed, dq, accumulate),

@@ -62,7 +62,7 @@ impl Format {
         4 / self.bytes()
     }
 
-    /// Whether there are kernels of this format on `isa`: bfloat16 needs AMX or AVX-512 BF16.
+    /// Tells whether there are kernels of this format on `isa`: bfloat16 needs AMX or AVX-512 BF16.
     pub fn is_available(self, isa: Isa) -> bool {
         match self {
             Format::Bf16 => isa == Isa::Amx || isa == Isa::Avx512 && Bf16::detect().is_some(),
@@ -70,7 +70,7 @@ impl Format {
         }
     }
 
-    /// Whether they are there and outrun those of float32.
+    /// Tells whether they are there and outrun those of float32.
     pub fn pays(self, isa: Isa) -> bool {
         self.is_available(isa) && (self == Format::S8 || isa == Isa::Amx || Bf16::detect().is_some_and(Bf16::is_fast))
     }

@@ -10,9 +10,9 @@ use crate::machine::amx::Tiles;
 use crate::machine::isa::{Amx, AvxVnni, Bf16};
 use crate::machine::isa::{Isa, Proof};
 use crate::machine::layout::{Layout, image_distance};
-use crate::train::conv::filters::unpack_sums;
 #[cfg(target_arch = "x86_64")]
-use crate::train::conv::tiles::{self, Job, Product, Shape, Start};
+use crate::train::conv::amx_tiles::{self, Job, Product, Shape, Start};
+use crate::train::conv::filters::unpack_sums;
 use crate::train::conv::{ConvGeometry, LANES};
 
 /// Plan of the weight gradient; see [`super`]. Images add to a partial sum laid out as `[cout / 16][tap][cin /
@@ -140,7 +140,7 @@ impl RoundedWeightGrad {
         self.rearrange_image(x, zero, dz, image);
     }
 
-    /// The same to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
+    /// Rearranges one image to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
     ///
     /// # Panics
     /// If a length is wrong.
@@ -151,8 +151,8 @@ impl RoundedWeightGrad {
         self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
     }
 
-    /// As [`RoundedWeightGrad::rearrange`], of real numbers in place of codes, which are rounded half to even to
-    /// bfloat16.
+    /// Rearranges as [`RoundedWeightGrad::rearrange`], but real numbers in place of codes, which are rounded half to
+    /// even to bfloat16.
     ///
     /// # Panics
     /// If a length is wrong, `slot` is not below the group's size, the scratch memory was not reserved, or the format
@@ -167,7 +167,7 @@ impl RoundedWeightGrad {
         self.rearrange_real_image(x, dz, image);
     }
 
-    /// The same to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
+    /// Rearranges one image to `image`, two pieces of memory of [`RoundedWeightGrad::rearranged_len`].
     ///
     /// # Panics
     /// If a length is wrong, or the format is another.
@@ -179,7 +179,7 @@ impl RoundedWeightGrad {
         self.planes.words_of(self.isa, dz, &mut words[..self.planes.words_len()]);
     }
 
-    /// partial += the weight gradient of the first `images` images that were rearranged into `scratch`.
+    /// Adds to `partial` the weight gradient of the first `images` images that were rearranged into `scratch`.
     ///
     /// # Panics
     /// If a length is wrong, there are more images than in a group, or the scratch memory was not reserved.
@@ -191,8 +191,8 @@ impl RoundedWeightGrad {
         self.sum(images, zero, rearranged, 0..self.blocks, partial, sums);
     }
 
-    /// partial += the weight gradient of `images` images, `rearranged` one after the other; `partial` holds the blocks
-    /// `blocks`.
+    /// Adds to `partial` the weight gradient of `images` images, `rearranged` one after the other; `partial` holds the
+    /// blocks `blocks`.
     ///
     /// # Panics
     /// If a length is wrong, there are no such blocks, or the scratch memory was not reserved.
@@ -356,7 +356,7 @@ impl RoundedWeightGrad {
             c: [std::ptr::null_mut(); 4],
             c_row: STEP,
         };
-        let tiles = Tiles::configure(amx, &tiles::config(LANES, LANES));
+        let tiles = Tiles::configure(amx, &amx_tiles::config(LANES, LANES));
         let mut block = blocks.start;
         while block < blocks.end {
             let wide = if blocks.end - block >= 2 { Shape::TwoByTwo } else { Shape::FourByOne };
@@ -380,7 +380,7 @@ impl RoundedWeightGrad {
                     }
                     // SAFETY: the tiles are configured; the planes hold every source's 16 channels of all steps, the
                     // words all steps of every block, and every c is a tile of its own.
-                    unsafe { tiles::run(product, shape, &job) };
+                    unsafe { amx_tiles::run(product, shape, &job) };
                     if product == Product::U8S8 {
                         for (i, j) in (0..rows).flat_map(|i| (0..step).map(move |j| (i, j))) {
                             let sums = &sums[(i * step + j) * TILE..][..TILE];

@@ -7,7 +7,7 @@ use super::{Product, ProductSpec};
 
 /// One output after the other, for weights of up to 16 bits.
 #[derive(Debug)]
-pub(super) struct Reference {
+pub(super) struct ScalarProduct {
     walk: Walk,
     /// Where each run of consecutive codes of the window begins in x, from the group's first channel on.
     runs: Vec<usize>,
@@ -19,7 +19,7 @@ pub(super) struct Reference {
     weights: Vec<i16>,
 }
 
-impl Reference {
+impl ScalarProduct {
     /// Orders the weights by runs.
     pub(super) fn new(spec: &ProductSpec<'_>) -> Self {
         let (g, inputs) = (&spec.geometry, spec.geometry.cin / spec.groups);
@@ -32,7 +32,7 @@ impl Reference {
     }
 }
 
-impl Product for Reference {
+impl Product for ScalarProduct {
     fn name(&self) -> String {
         "direct scalar".to_owned()
     }

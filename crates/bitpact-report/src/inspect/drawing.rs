@@ -8,14 +8,11 @@
 //! ●─╯    layer1.0.act2    16x16x16  3x3 16 to 16, W4 A4 + shortcut
 //! ```
 
-use anyhow::Result;
-use bitpact::IntegerModel;
-use bitpact::unstable::graph::Move;
-use bitpact::unstable::graph::{End, Graph, Layer, Op, Term, fuse_float};
-use bitpact::unstable::model::{IntegerEnd, IntegerOp, IntegerTerm, IntegerView};
+use bitpact_graph::{End, Graph, GraphError, Layer, Move, Op, Term, fuse_float};
+use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerTerm, IntegerView};
 
 use super::layers::{code_bits, operation, without_product};
-use crate::out::table;
+use crate::text::table;
 
 /// Longest name that is shown whole.
 const LONGEST_NAME: usize = 40;
@@ -29,12 +26,12 @@ struct Drawn {
     inputs: Vec<usize>,
 }
 
-/// The layers of a network, the image first.
-pub(crate) struct Drawing(Vec<Drawn>);
+/// The layers of a network with what each reads, the image first.
+pub struct Drawing(Vec<Drawn>);
 
 impl Drawing {
-    /// Of an integer network: what is one step there is one line here.
-    pub(crate) fn of_integers(model: &IntegerModel) -> Self {
+    /// Draws an integer network: a line for each of its layers.
+    pub fn of_integers(model: &IntegerModel) -> Self {
         let image = Drawn::image(model.input_shape.to_string());
         let layers = model.layers.iter().map(|layer| {
             let mut what: Vec<String> =
@@ -65,8 +62,11 @@ impl Drawing {
         Self([image].into_iter().chain(layers).collect())
     }
 
-    /// Draws a network without an integer form, layer by layer.
-    pub(crate) fn of_graph(graph: &Graph) -> Result<Self> {
+    /// Draws a network without an integer form: a line for each layer of its graph.
+    ///
+    /// # Errors
+    /// [`GraphError`] where the graph's nodes form no layers.
+    pub fn of_graph(graph: &Graph) -> Result<Self, GraphError> {
         let layers = fuse_float(graph)?;
         let mut place = vec![0; graph.nodes().len()];
         let mut drawn = vec![Drawn::image(graph.input().to_string())];
@@ -122,8 +122,8 @@ impl Drawing {
         Ok(Self(drawn))
     }
 
-    /// The drawing, a line a layer and one wherever a lane begins.
-    pub(crate) fn text(&self) -> String {
+    /// The drawing as text, with a line for each layer and one wherever a lane begins.
+    pub fn text(&self) -> String {
         let last_reader = |tensor: usize| self.0.iter().rposition(|layer| layer.inputs.contains(&tensor));
         // Lane 0 is the path from a layer to the next; the others hold tensors that a later layer reads.
         let mut lanes: Vec<Option<usize>> = Vec::new();
@@ -256,7 +256,7 @@ fn short(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bitpact::unstable::graph::{Shape, zoo};
+    use bitpact_graph::{Shape, zoo};
 
     use super::*;
 

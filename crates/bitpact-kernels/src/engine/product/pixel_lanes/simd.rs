@@ -160,13 +160,13 @@ pub(super) unsafe fn group(
 ) {
     match registers {
         // SAFETY: the token proves AVX2; the rest is the caller's promise.
-        1 => unsafe { tile::<1>(planes, table, list, is_added, sums) },
+        1 => unsafe { pair_tile::<1>(planes, table, list, is_added, sums) },
         // SAFETY: as above.
-        2 => unsafe { tile::<2>(planes, table, list, is_added, sums) },
+        2 => unsafe { pair_tile::<2>(planes, table, list, is_added, sums) },
         // SAFETY: as above.
-        3 => unsafe { tile::<3>(planes, table, list, is_added, sums) },
+        3 => unsafe { pair_tile::<3>(planes, table, list, is_added, sums) },
         // SAFETY: as above.
-        4 => unsafe { tile::<4>(planes, table, list, is_added, sums) },
+        4 => unsafe { pair_tile::<4>(planes, table, list, is_added, sums) },
         _ => panic!("no tile of {registers} registers"),
     }
 }
@@ -176,7 +176,7 @@ pub(super) unsafe fn group(
 /// # Safety
 /// As for [`group`]; the CPU has AVX2.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const N: usize>(
+unsafe fn pair_tile<const N: usize>(
     planes: *const u8,
     table: &[[u8; 4]],
     list: List<'_>,

@@ -4,9 +4,9 @@
 //! words, one tile wide. Weights are packed `[channel block][step][word][16][4 bytes]`.
 
 use super::LANES;
+use super::amx_tiles::{self, Job, Product, Shape, Start};
 use super::filters::Filters;
 use super::sweep::Sweep;
-use super::tiles::{self, Job, Product, Shape, Start};
 use crate::machine::amx::Tiles;
 use crate::machine::isa::Amx;
 
@@ -92,13 +92,13 @@ impl TileSweep {
         let full = sweep.cols() / self.pixels;
         let place = Place { x, packed, y, start, init };
         if full > 0 {
-            let tiles = Tiles::configure(amx, &tiles::config(self.pixels, self.words));
+            let tiles = Tiles::configure(amx, &amx_tiles::config(self.pixels, self.words));
             // SAFETY: the caller's promise; the tiles are configured, and these columns are in the grid.
             unsafe { self.columns(product, sweep, (0, full), place) };
             drop(tiles);
         }
         if full * self.pixels < sweep.cols() {
-            let tiles = Tiles::configure(amx, &tiles::config(self.last, self.words));
+            let tiles = Tiles::configure(amx, &amx_tiles::config(self.last, self.words));
             // SAFETY: as above.
             unsafe { self.columns(product, sweep, (full, full + 1), place) };
             drop(tiles);
@@ -148,7 +148,7 @@ impl TileSweep {
                     (0..cols).for_each(|j| job.c[i * cols + j] = c.wrapping_add((block + j) * LANES * 4));
                 }
                 // SAFETY: the caller's promise: these pixels are in the grid, these blocks among the sweep's.
-                unsafe { tiles::run(product, shape, &job) };
+                unsafe { amx_tiles::run(product, shape, &job) };
                 place += rows;
             }
             for place in place..places {
@@ -158,7 +158,7 @@ impl TileSweep {
                     (one.a[0], one.b[0], one.init[0]) = (a, job.b[j], job.init[j]);
                     one.c[0] = c.wrapping_add((block + j) * LANES * 4);
                     // SAFETY: as above.
-                    unsafe { tiles::run(product, Shape::One, &one) };
+                    unsafe { amx_tiles::run(product, Shape::One, &one) };
                 }
             }
             block += cols;

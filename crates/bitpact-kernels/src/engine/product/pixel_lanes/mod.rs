@@ -29,7 +29,7 @@ const LEAST_PIXELS: usize = 16;
 /// reads, `[row][pixel][4]` with `pitch` pixels a row; planes of a phase follow each other. A tap of the window is a
 /// distance in a plane.
 #[derive(Debug)]
-pub(super) struct Planes {
+pub(super) struct PixelLanes {
     simd: Avx2,
     walk: Walk,
     x: Layout,
@@ -49,7 +49,7 @@ struct Place {
     column: usize,
 }
 
-impl Planes {
+impl PixelLanes {
     /// Packs the weights, which fit bytes; `None` where pixels are too few, or no whole registers of channels.
     pub(super) fn new(simd: Avx2, spec: &ProductSpec<'_>) -> Option<Self> {
         let (g, x, s) = (&spec.geometry, spec.x, spec.geometry.stride);
@@ -103,7 +103,7 @@ impl Planes {
     }
 }
 
-impl Product for Planes {
+impl Product for PixelLanes {
     fn name(&self) -> String {
         "direct 32x2_avx2_u8s8".to_owned()
     }

@@ -84,7 +84,7 @@ impl Lists {
         }
         lists.begin();
         let Growing { pairs, singles, begins } = lists;
-        let (pairs, singles) = (Weights::from_slice(&pairs), Weights::from_slice(&singles));
+        let (pairs, singles) = (spec.arena.keep(&pairs), spec.arena.keep(&singles));
         Self { pairs, singles, begins, chunks: words.len().div_ceil(CHUNK) }
     }
 
@@ -205,7 +205,7 @@ mod tests {
     use bitpact_core::rng::Key;
 
     use super::*;
-    use crate::{ConvGeometry, Layout};
+    use crate::{ConvGeometry, Layout, WeightArena};
 
     /// Normal weights with the largest one the largest code, as 8-bit layers have them, and the worst ones.
     #[test]
@@ -221,7 +221,14 @@ mod tests {
             ("none", vec![0; cin * cout]),
         ] {
             let geometry = ConvGeometry { kh: 1, kw: 1, stride: 1, pad: 0, cin, cout };
-            let spec = ProductSpec { geometry, x: Layout::new(4, 4, cin, 0), x_max: 255, groups: 1, codes: &codes };
+            let spec = ProductSpec {
+                geometry,
+                x: Layout::new(4, 4, cin, 0),
+                x_max: 255,
+                groups: 1,
+                codes: &codes,
+                arena: &WeightArena::new(),
+            };
             let words = super::super::Walk::words::<4>(&spec);
             let lists = Lists::pack(&spec, 16, words.iter());
             let mut left: Vec<i32> = codes.iter().map(|&w| w.into()).collect();

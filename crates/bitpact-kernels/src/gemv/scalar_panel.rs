@@ -1,9 +1,9 @@
 //! The scalar reference: every code by itself.
 
 use super::layout::{INPUTS, OUTPUTS, Panels, get};
-use super::{TILE, Tile};
+use super::{TILE, TokenTile};
 
-pub(super) fn panel(p: &Panels, panel: &[u8], tile: &Tile, y: &mut [f32; TILE * OUTPUTS]) {
+pub(super) fn panel(p: &Panels, panel: &[u8], tile: &TokenTile, y: &mut [f32; TILE * OUTPUTS]) {
     for t in 0..tile.tokens {
         for o in 0..OUTPUTS {
             let mut total = 0.0f32;

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, anyhow};
-use bitpact::IntegerModel;
-use bitpact::unstable::core::Requantization;
-use bitpact::unstable::graph::{Graph, QuantPlan, Window, counts};
-use bitpact::unstable::model::{IntegerEnd, IntegerLayer, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm};
-use bitpact::unstable::train::LayerStatistics;
+use bitpact_core::{Grid, Requantization};
+use bitpact_graph::{Graph, QuantPlan, Window, counts};
+use bitpact_model::{
+    IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, ModelError,
+};
+use bitpact_train::LayerStatistics;
 use serde_json::{Map, Value, json};
 
-use crate::out::{bytes, count, table};
+use crate::text::{bytes, count, table};
 
 /// How a value is shown to people.
 #[derive(Clone, Copy)]
@@ -35,19 +35,14 @@ impl Unit {
     }
 }
 
-/// A value as a person reads it.
-pub(super) fn plain(value: &Value) -> String {
+/// The text of a JSON value as a person reads it: strings without quotes, lists with blanks between, nothing for null.
+pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }
-}
-
-/// The name of a head line as a key.
-pub(super) fn key(name: &str) -> String {
-    name.replace([' ', '-'], "_")
 }
 
 /// A column: its key for scripts and its heading for people, either of them empty where it is not for them.
@@ -61,7 +56,7 @@ const COST: [Column; 10] = [
     ("act_bits", "a bits", Unit::Plain),
     ("alpha", "alpha", Unit::Real),
     ("alpha_min", "alpha min", Unit::Real),
-    ("step", "step", Unit::Real),
+    ("scale", "scale", Unit::Real),
     ("macs", "macs", Unit::Count),
     ("bytes", "bytes", Unit::Bytes),
     ("inputs", "", Unit::Plain),
@@ -90,26 +85,30 @@ const FLOAT: [Column; 4] = [
     ("bytes", "bytes", Unit::Bytes),
 ];
 
-/// The layers of a network.
-pub(super) struct Layers {
+/// A row for each layer of a network, with its shapes, bits, cost, ranges and use of levels.
+pub struct Layers {
     tables: Vec<&'static [Column]>,
     /// Per layer its name, then a value for each column of each table.
     rows: Vec<(String, Vec<Value>)>,
 }
 
-/// Multiply-adds of a product for one image.
-pub(super) fn macs(layer: &IntegerLayer, product: &IntegerProduct) -> u64 {
+/// The multiply-adds of a product of `layer` for one image.
+pub fn macs(layer: &IntegerLayer, product: &IntegerProduct) -> u64 {
     product.codes.len() as u64 * (layer.shape.h * layer.shape.w) as u64
 }
 
-/// Bytes of the packed weight codes.
-pub(super) fn packed_bytes(product: &IntegerProduct) -> u64 {
+/// The bytes that the weight codes of a product take where each has only its bits.
+pub fn packed_bytes(product: &IntegerProduct) -> u64 {
     (product.codes.len() as u64 * u64::from(product.weight_bits)).div_ceil(8)
 }
 
 impl Layers {
-    /// One row a product, and one a layer without. `statistics` are those of the last epoch, where known.
-    pub(super) fn of_integers(model: &IntegerModel, statistics: &[LayerStatistics]) -> Result<Self> {
+    /// Lists an integer network: a row for each product, and one for each layer without. `statistics` are those of the
+    /// run's last epoch, empty where they are not known.
+    ///
+    /// # Errors
+    /// [`ModelError::Layer`] where the range of a layer's sums cannot be proved.
+    pub fn of_integers(model: &IntegerModel, statistics: &[LayerStatistics]) -> Result<Self, ModelError> {
         let mut rows = Vec::new();
         for layer in &model.layers {
             let own = statistics.iter().find(|own| own.name == layer.name);
@@ -129,16 +128,16 @@ impl Layers {
         Ok(Self { tables: vec![&COST, &RANGES], rows })
     }
 
-    /// One row a layer with weights.
-    pub(super) fn of_floats(graph: &Graph, plan: &QuantPlan) -> Self {
+    /// Lists a network without an integer form: a row for each layer with weights.
+    pub fn of_floats(graph: &Graph, plan: &QuantPlan) -> Self {
         let row = |l: counts::LayerCount| {
             (l.name, vec![json!(l.output.to_string()), json!(l.macs), json!(l.params), json!(l.float_bytes)])
         };
         Self { tables: vec![&FLOAT], rows: counts::layers(graph, plan).into_iter().map(row).collect() }
     }
 
-    /// Every layer as an object, without what it does not have.
-    pub(super) fn json(&self) -> Value {
+    /// Every layer as a JSON object, without what it does not have.
+    pub fn json(&self) -> Value {
         let object = |(name, row): &(String, Vec<Value>)| {
             let columns = self.tables.iter().flat_map(|columns| columns.iter());
             let there = columns.zip(row).filter(|((key, ..), value)| !value.is_null() && !key.is_empty());
@@ -148,8 +147,8 @@ impl Layers {
         Value::Array(self.rows.iter().map(object).collect())
     }
 
-    /// The tables, without the rows and columns in which nothing stands.
-    pub(super) fn text(&self) -> String {
+    /// The tables as text, without the rows and columns in which nothing stands.
+    pub fn text(&self) -> String {
         let mut texts = Vec::new();
         let mut from = 0;
         for columns in &self.tables {
@@ -180,8 +179,8 @@ fn product_row(
     product: &IntegerProduct,
     is_main: bool,
     statistics: Option<&LayerStatistics>,
-) -> Result<Vec<Value>> {
-    let ranges = model.acc_ranges(product).map_err(|what| anyhow!("{what}"))?;
+) -> Result<Vec<Value>, ModelError> {
+    let ranges = model.acc_ranges(product).map_err(|what| in_layer(layer, what))?;
     let least = ranges.iter().map(|r| r.0).min().unwrap_or(0);
     let most = ranges.iter().map(|r| r.1).max().unwrap_or(0);
     // What the layer makes stands in the row of its main product.
@@ -232,15 +231,19 @@ fn product_row(
     ])
 }
 
+fn in_layer(layer: &IntegerLayer, what: String) -> ModelError {
+    ModelError::Layer { layer: layer.name.clone(), what }
+}
+
 /// The row of a sum without products: the range is that of its terms.
 fn act_row(
     model: &IntegerModel,
     layer: &IntegerLayer,
     sum: &IntegerSum,
     statistics: Option<&LayerStatistics>,
-) -> Result<Vec<Value>> {
+) -> Result<Vec<Value>, ModelError> {
     let mut row = vec![Value::Null; COST.len() + RANGES.len()];
-    let ranges = model.term_ranges(sum, layer.shape.c).map_err(|what| anyhow!("{what}"))?;
+    let ranges = model.term_ranges(sum, layer.shape.c).map_err(|what| in_layer(layer, what))?;
     let ends = || ranges.iter().flatten();
     let least = ends().map(|range| range.0).min().unwrap_or(0);
     let most = ends().map(|range| range.1).max().unwrap_or(0);
@@ -252,7 +255,7 @@ fn act_row(
     set("act_bits", json!(code_bits(layer)));
     set("alpha", json!(f64::from(layer.hi) * layer.scale));
     set("alpha_min", least_alpha(layer, &sum.requant));
-    set("step", json!(layer.scale));
+    set("scale", json!(layer.scale));
     set("acc_min", json!(least));
     set("acc_max", json!(most));
     set("acc_bits", json!(signed_bits(least, most)));
@@ -317,8 +320,8 @@ fn weight_levels(product: &IntegerProduct) -> (usize, Option<usize>) {
     let used = product.codes.iter().collect::<BTreeSet<_>>().len();
     let all = 1usize << product.weight_bits.min(16);
     let possible = match product.grid {
-        bitpact::unstable::core::Grid::WithZero => all - 1,
-        bitpact::unstable::core::Grid::WithoutZero => all,
+        Grid::WithZero => all - 1,
+        Grid::WithoutZero => all,
     };
     (used, (product.weight_bits <= 8).then_some(possible))
 }

@@ -1,0 +1,299 @@
+
+/* A convolution or linear layer: value = scale * sum of field * code + offset * sum of codes. */
+typedef struct {
+    const bp_tensor *from;
+    const uint8_t *weights;
+    bp_window window;
+    uint32_t k;         /* weights of an output channel */
+    uint32_t row;       /* bytes of an output channel, all planes */
+    uint32_t bits;      /* of a weight: 1 to 8, or 16 */
+    uint32_t planes[3]; /* bits of the planes that a row consists of, the lowest first; 0: none */
+    uint32_t inputs;    /* input channels of a group */
+    uint32_t outputs;   /* output channels of a group */
+    int32_t scale, offset;
+    int32_t padding;       /* code of the padding */
+    const uint16_t *zeros; /* or, of the image, that of each channel */
+    uint32_t column;       /* first code of its columns */
+} bp_product;
+
+/* Writes n codes of padding to a column, from code k on. */
+BP_INLINE void bp_pad_column(bp_code *column, uint32_t k, uint32_t n, const bp_product *p, uint32_t first,
+                             uint32_t bits)
+{
+    uint32_t i;
+    for (i = 0; i < n; i++) {
+        column[bp_place(k + i, bits)] = (bp_code)(p->zeros ? p->zeros[first + i] : p->padding);
+    }
+}
+
+#ifdef BP_DSP
+/* Takes the fields of whole words apart: their order is that of the column. */
+BP_INLINE void bp_spread_words(bp_code *column, const uint8_t *from, uint32_t words, uint32_t bits, uint32_t mask)
+{
+    uint32_t i;
+    for (; words > 0; words--) {
+        uint32_t word = bp_word(from);
+        from += 4;
+        for (i = 0; i < 32; i += 2 * bits) {
+            const uint32_t pair = word & mask;
+            memcpy(column, &pair, sizeof pair);
+            word >>= bits;
+            column += 2;
+        }
+    }
+}
+#endif
+
+/* Writes n codes of a pixel, from channel `first` on, to a column, from code k on. */
+BP_INLINE void bp_spread(bp_code *column, uint32_t k, const uint8_t *pixel, uint32_t first, uint32_t n, uint32_t from,
+                         uint32_t bits)
+{
+    uint32_t i = 0;
+#ifdef BP_DSP
+    const uint32_t group = 32u / bits;
+    if (from == bits && ((k | n | first) & (group - 1u)) == 0) {
+        column += k;
+        pixel += first * bits / 8u;
+        if (bits == 8) {
+            bp_spread_words(column, pixel, n / 4u, 8, 0x00ff00ffu);
+        } else if (bits == 4) {
+            bp_spread_words(column, pixel, n / 8u, 4, 0x000f000fu);
+        } else if (bits == 2) {
+            bp_spread_words(column, pixel, n / 16u, 2, 0x00030003u);
+        } else {
+            bp_spread_words(column, pixel, n / 32u, 1, 0x00010001u);
+        }
+        return;
+    }
+    if (bits == 8 && from == 4 && ((k | first) & 3u) == 0) {
+        const uint8_t *codes = pixel + first / 2u;
+        for (; i + 4 <= n; i += 4, codes += 2) {
+            const uint32_t word = (uint32_t)codes[0] | (uint32_t)codes[1] << 8;
+            const uint32_t even = (word & 0x0fu) | (word & 0xf00u) << 8;
+            const uint32_t odd = (word >> 4 & 0x0fu) | (word >> 4 & 0xf00u) << 8;
+            memcpy(column + k + i, &even, sizeof even);
+            memcpy(column + k + i + 2, &odd, sizeof odd);
+        }
+    }
+#else
+    if (from == 8) {
+        memcpy(column + k, pixel + first, n);
+        return;
+    }
+    if (from == 4 && (first & 1u) == 0) {
+        const uint8_t *codes = pixel + first / 2u;
+        for (; i + 2 <= n; i += 2, codes++) {
+            column[k + i] = (bp_code)(*codes & 15u);
+            column[k + i + 1] = (bp_code)(*codes >> 4);
+        }
+    }
+#endif
+    for (; i < n; i++) {
+        column[bp_place(k + i, bits)] = (bp_code)bp_get(pixel, from, first + i);
+    }
+}
+
+/* Writes what output (y, x) sees of a group to a column in the order of planes of `bits`, and zeros behind it. */
+BP_FUNCTION void bp_gather(const bp_run *run, const bp_product *p, bp_code *column, uint32_t y, uint32_t x,
+                           uint32_t group, uint32_t bits)
+{
+    const bp_tensor *t = p->from;
+    const bp_window *v = &p->window;
+    const uint8_t *data = bp_data(run, t);
+    const uint32_t n = p->inputs, first = group * n;
+    uint32_t a, b, k = 0;
+    /* Pixels of a row that follow each other without gaps are one run of codes. */
+    const int is_run = n == t->c && t->pixel * 8u == t->c * t->bits && v->dilation_x == 1 && v->spread_x == 1;
+    const uint32_t from = x * v->stride_x;
+    const int is_inside = is_run && from >= v->left && from - v->left + v->columns <= t->w;
+    for (a = 0; a < v->rows; a++) {
+        if (is_inside) {
+            const uint32_t row = bp_source(y, a, v->stride_y, v->dilation_y, v->top, v->spread_y, t->h);
+            if (row != UINT32_MAX) {
+                const uint8_t *pixel = data + ((size_t)row * t->w + (from - v->left)) * t->pixel;
+                bp_spread(column, k, pixel, 0, n * v->columns, t->bits, bits);
+                k += n * v->columns;
+                continue;
+            }
+        }
+        for (b = 0; b < v->columns; b++) {
+            const uint8_t *pixel = bp_tap(v, t, data, y, x, a, b);
+            if (pixel) {
+                bp_spread(column, k, pixel, first, n, t->bits, bits);
+            } else {
+                bp_pad_column(column, k, n, p, first, bits);
+            }
+            k += n;
+        }
+    }
+    for (; k < BP_PAD(p->k, bits); k++) {
+        column[bp_place(k, bits)] = 0;
+    }
+}
+
+/* Columns that two pixels at a time need: where the order of a column is that of its plane, one a plane. */
+BP_INLINE bp_code *bp_column(const bp_run *run, const bp_product *p, uint32_t plane, uint32_t which)
+{
+#ifdef BP_DSP
+    return run->columns + p->column + (2u * plane + which) * BP_PAD(p->k, p->planes[plane]);
+#else
+    (void)plane;
+    return run->columns + p->column + which * BP_PAD(p->k, 1u);
+#endif
+}
+
+/* Gathers the columns of a group for pixels (y0, x0) and (y1, x1), and their sums. */
+BP_FUNCTION void bp_gather_pair(const bp_run *run, const bp_product *p, const uint32_t at[4], uint32_t group,
+                                int32_t sums[2])
+{
+    uint32_t plane, which;
+    for (plane = 0; plane < 3 && p->planes[plane] != 0; plane++) {
+        for (which = 0; which < 2; which++) {
+#ifdef BP_DSP
+            bp_gather(run, p, bp_column(run, p, plane, which), at[2 * which], at[2 * which + 1], group,
+                      p->planes[plane]);
+#else
+            if (plane == 0) {
+                bp_gather(run, p, bp_column(run, p, 0, which), at[2 * which], at[2 * which + 1], group, 1);
+            }
+#endif
+        }
+    }
+    sums[0] = 0;
+    sums[1] = 0;
+    if (p->offset != 0 || (BP_SUMS_OF_BYTES && p->planes[0] == 8)) {
+        sums[0] = bp_column_sum(bp_column(run, p, 0, 0), BP_PAD(p->k, p->planes[0]));
+        sums[1] = bp_column_sum(bp_column(run, p, 0, 1), BP_PAD(p->k, p->planes[0]));
+    }
+}
+
+/* Values of output channels c and d for two pixels: [c][pixel 0], [c][pixel 1], [d][pixel 0], [d][pixel 1]. */
+BP_INLINE void bp_product_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, const int32_t sums[2],
+                             int32_t values[4])
+{
+    const uint8_t *u = p->weights + (size_t)c * p->row, *v = p->weights + (size_t)d * p->row;
+    uint32_t plane, shift = 0, i;
+    for (i = 0; i < 4; i++) {
+        values[i] = 0;
+    }
+    for (plane = 0; plane < 3 && p->planes[plane] != 0; plane++) {
+        const uint32_t bits = p->planes[plane];
+        const bp_code *a = bp_column(run, p, plane, 0), *b = bp_column(run, p, plane, 1);
+        int32_t dots[4];
+        if (bits == 4) {
+            bp_dot(u, v, a, b, p->k, 4, dots);
+        } else if (bits == 2) {
+            bp_dot(u, v, a, b, p->k, 2, dots);
+        } else if (bits == 8) {
+            bp_dot(u, v, a, b, p->k, 8, dots);
+            for (i = 0; i < 4; i++) {
+                dots[i] += bp_correct(sums[i & 1u]);
+            }
+        } else {
+            bp_dot(u, v, a, b, p->k, 1, dots);
+        }
+        for (i = 0; i < 4; i++) {
+            values[i] += dots[i] * (int32_t)(1u << shift);
+        }
+        shift += bits;
+        /* Planes begin with whole words. */
+        u += (size_t)((p->k * bits + 31u) / 32u) * 4u;
+        v += (size_t)((p->k * bits + 31u) / 32u) * 4u;
+    }
+    for (i = 0; i < 4; i++) {
+        values[i] = values[i] * p->scale + p->offset * sums[i & 1u];
+    }
+}
+
+/* Pixels under the window of a product by channel, [pixel][tap]. */
+BP_FUNCTION void bp_gather_taps(const bp_run *run, const bp_product *p, const uint32_t at[4])
+{
+    const bp_window *v = &p->window;
+    const uint8_t *data = bp_data(run, p->from);
+    const uint8_t **taps = run->taps + p->column;
+    uint32_t which, a, b;
+    for (which = 0; which < 2; which++) {
+        for (a = 0; a < v->rows; a++) {
+            for (b = 0; b < v->columns; b++) {
+                *taps++ = bp_tap(v, p->from, data, at[2 * which], at[2 * which + 1], a, b);
+            }
+        }
+    }
+}
+
+/* Adds weight * code of output channel c, whose weights are fields tap * channels + c, for two pixels. */
+BP_INLINE void bp_taps_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t channels, uint32_t from,
+                          uint32_t bits, int32_t *value0, int32_t *value1)
+{
+    const uint8_t **taps = run->taps + p->column;
+    const uint32_t input = p->outputs == 1 ? c : c / p->outputs;
+    const int32_t padding = p->zeros ? p->zeros[input] : p->padding;
+    int32_t s0 = 0, s1 = 0;
+    size_t field = c;
+    uint32_t k;
+    for (k = 0; k < p->k; k++, field += channels) {
+        const int32_t x = taps[k] ? bp_get(taps[k], from, input) : padding;
+        const int32_t y = taps[p->k + k] ? bp_get(taps[p->k + k], from, input) : padding;
+        int32_t w;
+        if (bits == 8) {
+            w = (int8_t)p->weights[field];
+        } else if (bits == 4) {
+            w = (int32_t)((uint32_t)p->weights[field >> 1] >> (field & 1u) * 4u & 15u);
+        } else {
+            w = (int32_t)bp_field(p->weights, field, bits);
+        }
+        w = w * p->scale + p->offset;
+        s0 += w * x;
+        s1 += w * y;
+    }
+    *value0 = s0;
+    *value1 = s1;
+}
+
+/* Values of output channels c and d of a product by channel for two pixels, as `bp_product_at`. */
+BP_INLINE void bp_depthwise_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, uint32_t channels,
+                               int32_t values[4])
+{
+    const uint32_t from = p->from->bits;
+    uint32_t i;
+    for (i = 0; i < 2; i++) {
+        const uint32_t o = i == 0 ? c : d;
+        if (from == 8 && p->bits == 8) {
+            bp_taps_at(run, p, o, channels, 8, 8, &values[2 * i], &values[2 * i + 1]);
+        } else if (from == 4 && p->bits == 4) {
+            bp_taps_at(run, p, o, channels, 4, 4, &values[2 * i], &values[2 * i + 1]);
+        } else {
+            bp_taps_at(run, p, o, channels, from, p->bits, &values[2 * i], &values[2 * i + 1]);
+        }
+    }
+}
+
+/* A product of wide codes, wide weights or long rows: weight by weight, in 64 bits. */
+BP_FUNCTION int64_t bp_wide_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t y, uint32_t x)
+{
+    const bp_tensor *t = p->from;
+    const bp_window *v = &p->window;
+    const uint8_t *data = bp_data(run, t), *row = p->weights + (size_t)c * p->row;
+    const uint32_t first = c / p->outputs * p->inputs;
+    int64_t sum = 0;
+    uint32_t a, b, i, k = 0;
+    for (a = 0; a < v->rows; a++) {
+        for (b = 0; b < v->columns; b++) {
+            const uint8_t *pixel = bp_tap(v, t, data, y, x, a, b);
+            for (i = 0; i < p->inputs; i++, k++) {
+                const int64_t code = pixel ? bp_get(pixel, t->bits, first + i)
+                                           : (p->zeros ? p->zeros[first + i] : p->padding);
+                int32_t w;
+                if (p->bits == 16) {
+                    w = (int16_t)bp_field(row, k, 16);
+                } else if (p->bits == 8) {
+                    w = (int8_t)row[k];
+                } else {
+                    w = (int32_t)bp_field(row, k, p->bits);
+                }
+                sum += code * (w * p->scale + p->offset);
+            }
+        }
+    }
+    return sum;
+}
