@@ -35,7 +35,7 @@ Examples:
 Formats, all with the bits of every layer as metadata (docs/export.md):
   onnx-qcdq     QuantizeLinear, Clip and DequantizeLinear in 8-bit integers, operator set 13; runs everywhere
   onnx-qdq      the same in integers of 8, 4 and 2 bits, operator set 21 or 25
-  qonnx         IntQuant nodes, for FINN and hls4ml
+  qonnx         Quant nodes, for FINN and hls4ml
   onnx-integer  integer operators alone: exactly the network's own numbers
   npy           a folder of integer weights and scales, and a JSON file of every constant
   safetensors   float weights with their scales

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use bitpact::unstable::graph::Shape;
-use bitpact::unstable::interop::{ImportOptions, Imported, import};
+use bitpact::unstable::interop::export::{Exported, read_back};
+use bitpact::unstable::interop::{ImportOptions, Imported, InteropError, import};
 use bitpact::unstable::model::Pixels;
 use bitpact::{Checkpoint, unstable::graph::counts};
 use serde_json::json;
 
 use crate::exit::Usage;
-use crate::out::{count, pasted, print, say};
+use crate::out::{bytes, count, pasted, print, say};
 
-/// Makes a checkpoint of a network that another program trained
+/// Makes a checkpoint of a network that another program trained, or a .bitpact file of one that bitpact exported
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -20,13 +21,15 @@ Examples:
   bitpact import resnet18.pth --arch resnet18 --classes-file names.txt -o model.safetensors
   bitpact import model.safetensors.index.json --mean 0.5 --std 0.5 -o model.safetensors
   bitpact import network.onnx --input-shape 32x32x3 -o model.safetensors
+  bitpact import exported.onnx -o model.bitpact
 
 Read are PyTorch files (.pth, .pt, .th; no code in them is run), safetensors files and ONNX files. What a file is
-is told from its bytes.")]
+is told from its bytes. Files and folders that `bitpact export` wrote become the integer network that they were made of,
+number for number; one that was changed since is refused.")]
 pub(crate) struct Args {
-    /// The file
+    /// The file, or the folder that `export --format npy` wrote
     file: PathBuf,
-    /// The checkpoint to write
+    /// The checkpoint to write; of a file that bitpact exported, the .bitpact file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Network of the zoo that the weights belong to; guessed from their names and shapes where not given
@@ -47,6 +50,10 @@ pub(crate) struct Args {
     /// Standard deviation of the pixels divided by 255: one number, or one a channel
     #[arg(long, value_name = "S,..", value_delimiter = ',', requires = "mean")]
     std: Vec<f64>,
+    /// Read a file that bitpact exported like one of another program: a checkpoint that can be trained, whose numbers are
+    /// nearly those of the integers
+    #[arg(long)]
+    trainable: bool,
     /// Text file with the name of a class a line
     #[arg(long, value_name = "FILE")]
     classes_file: Option<PathBuf>,
@@ -93,7 +100,57 @@ fn class_names(path: &Path) -> Result<Vec<String>> {
     Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
+/// Makes the integer network of an export.
+fn integers(args: &Args, Exported { model, format }: Exported) -> Result<()> {
+    let flags = [
+        ("--arch", args.arch.is_some()),
+        ("--input-name", args.input_name.is_some()),
+        ("--input-shape", args.input_shape.is_some()),
+        ("--input", args.input.is_some()),
+        ("--mean", !args.mean.is_empty()),
+        ("--classes-file", args.classes_file.is_some()),
+    ];
+    let file = args.file.display();
+    if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
+        return Err(Usage(format!("{flag}: {file} is a network that bitpact exported, which says that itself")).into());
+    }
+    model.save(&args.output)?;
+    let (shape, classes, size) = (model.input_shape, model.classes(), model.to_bytes()?.len() as u64);
+    let output = args.output.display().to_string();
+    if args.json {
+        let object = json!({
+            "output": output,
+            "format": format.name(),
+            "arch": model.arch,
+            "input": [shape.h, shape.w, shape.c],
+            "classes": classes,
+            "bytes": size,
+        });
+        return print(&object.to_string());
+    }
+    print(&format!(
+        "{output}: {}, the integers that {file} ({format}) was made of, {}; images of {shape}, {classes} classes\n\n\
+         next        bitpact eval {}",
+        model.arch,
+        bytes(size),
+        pasted(&args.output)
+    ))
+}
+
 pub(crate) fn run(args: Args) -> Result<()> {
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same(&args.file, &args.output) {
+        return Err(Usage(format!("--output {}: that is the file itself", args.output.display())).into());
+    }
+    if !args.trainable {
+        let exported = read_back(&args.file).map_err(|error| match error {
+            InteropError::Changed { .. } => anyhow!("{error}; --trainable reads it like a file of another program"),
+            error => error.into(),
+        })?;
+        if let Some(exported) = exported {
+            return integers(&args, exported);
+        }
+    }
     let Imported { model, notes } = import(&args.file, &args.options()?)?;
     let (shape, classes) = (model.graph.input(), model.graph.classes());
     let (arch, parameters) = (model.graph.name().to_owned(), counts::parameters(&model.graph));

@@ -22,6 +22,31 @@ fn a_run_is_written_in_every_format() {
 }
 
 #[test]
+fn every_export_becomes_the_network_that_it_was_made_of() {
+    let place = Place::new();
+    let run = trained().path("run").display().to_string();
+    let bytes = |name: &str| std::fs::read(place.path(name)).unwrap();
+    for format in FORMATS {
+        place.run(&format!("export {run} --format {format} -o {format}.out")).ok();
+        let ended = place.run(&format!("import {format}.out -o {format}.bitpact --json")).ok();
+        assert_eq!(ended.json()["format"], format);
+        assert!(bytes(&format!("{format}.bitpact")) == std::fs::read(format!("{run}/model.bitpact")).unwrap(), "{format}");
+    }
+    place.run("eval qonnx.bitpact --dataset builtin --limit-test 5").ok();
+    // As a file of another program it is a network that can be trained.
+    place.run("import onnx-qcdq.out --trainable -o net.safetensors").ok();
+    place.run("import onnx-qcdq.out --arch resnet8 -o a").failed(2, &["--arch", "bitpact exported"]);
+    place.run("import onnx-qcdq.out -o onnx-qcdq.out").failed(2, &["the file itself"]);
+    let mut file = bytes("onnx-qcdq.out");
+    let name = b"bitpact.layers";
+    let at = file.windows(name.len()).position(|window| window == name).unwrap();
+    file[at + name.len() + 20] ^= 1;
+    std::fs::write(place.path("edited.onnx"), file).unwrap();
+    place.run("import edited.onnx -o a").failed(1, &["edited.onnx", "bitpact.layers", "--trainable"]);
+    assert!(!place.path("a").exists());
+}
+
+#[test]
 fn a_check_writes_images_numbers_and_a_script() {
     let place = Place::new();
     let run = trained().path("run").display().to_string();

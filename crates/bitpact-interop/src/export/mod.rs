@@ -40,7 +40,7 @@ pub enum Format {
     OnnxQcdq,
     /// ONNX, operator set 21 or 25: the same with integers of 4 and 2 bits.
     OnnxQdq,
-    /// ONNX with the operators of QONNX: floats that `IntQuant` rounds.
+    /// ONNX with the operators of QONNX: floats that `Quant` rounds.
     Qonnx,
     /// ONNX, operator set 13, in integer operators: the same numbers as the network's own.
     OnnxInteger,

@@ -21,7 +21,7 @@ pub(super) enum Dialect {
         /// Whether some have 2.
         two_bits: bool,
     },
-    /// Floats and `IntQuant`.
+    /// Floats and `Quant`.
     Qonnx,
 }
 
@@ -294,7 +294,7 @@ fn leading(n: usize, rank: usize) -> Vec<usize> {
     std::iter::once(n).chain(std::iter::repeat_n(1, rank - 1)).collect()
 }
 
-/// `IntQuant` with rounding to nearest, halves to even; `flags` are signed and narrow.
+/// `Quant` with rounding to nearest, halves to even; `flags` are signed and narrow.
 fn int_quant(w: &mut Writer, x: &str, scale: &str, bits: u32, [signed, narrow]: [bool; 2], name: &str) -> String {
     let zero = w.scalar("zero_point", Scalar::F32(0.0));
     let bits = w.scalar("bit_width", Scalar::F32(bits as f32));
@@ -303,7 +303,7 @@ fn int_quant(w: &mut Writer, x: &str, scale: &str, bits: u32, [signed, narrow]: 
         ("narrow", Parameter::Int(narrow.into())),
         ("rounding_mode", Parameter::Text("ROUND")),
     ];
-    w.node_of(QONNX, "IntQuant", &[x, scale, &zero, &bits], name, &parameters)
+    w.node_of(QONNX, "Quant", &[x, scale, &zero, &bits], name, &parameters)
 }
 
 /// Integers of `bits` bits, the first in the low bits of a byte; of more than 8, as little-endian bytes.

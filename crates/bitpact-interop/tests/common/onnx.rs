@@ -352,7 +352,7 @@ fn compute<T: Number>(node: &Node, inputs: &[&Array<T>]) -> Array<T> {
             let real = |(i, &v): (usize, &T)| (v - zero) * scales.data[i / each];
             Array { dims: x.dims.clone(), data: x.data.iter().enumerate().map(real).collect(), kind: 1 }
         }
-        "IntQuant" => {
+        "Quant" => {
             assert_eq!(node.domain.as_deref(), Some("qonnx.custom_op.general"));
             let bits = inputs[3].data[0].to_int();
             let (signed, narrow) = (number(node, "signed").unwrap(), number(node, "narrow").unwrap());
