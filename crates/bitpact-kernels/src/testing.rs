@@ -25,8 +25,8 @@ pub fn paths() -> Vec<Isa> {
 /// The environment variable that proptest reads its number of cases from.
 pub const CASES: &str = "PROPTEST_CASES";
 
-/// The number of random cases of a property that has `usual` ones: at most those of [`CASES`], where it is set, for runs
-/// under sanitizers and emulation.
+/// The number of random cases of a property that has `usual` ones: at most those of [`CASES`], where it is set, for
+/// runs under sanitizers and emulation.
 pub fn cases(usual: u32) -> u32 {
     std::env::var(CASES).ok().and_then(|cases| cases.parse().ok()).map_or(usual, |most: u32| usual.min(most))
 }

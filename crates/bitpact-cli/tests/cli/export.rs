@@ -30,7 +30,10 @@ fn every_export_becomes_the_network_that_it_was_made_of() {
         place.run(&format!("export {run} --format {format} -o {format}.out")).ok();
         let ended = place.run(&format!("import {format}.out -o {format}.bitpact --json")).ok();
         assert_eq!(ended.json()["format"], format);
-        assert!(bytes(&format!("{format}.bitpact")) == std::fs::read(format!("{run}/model.bitpact")).unwrap(), "{format}");
+        assert!(
+            bytes(&format!("{format}.bitpact")) == std::fs::read(format!("{run}/model.bitpact")).unwrap(),
+            "{format}"
+        );
     }
     place.run("eval qonnx.bitpact --dataset builtin --limit-test 5").ok();
     // As a file of another program it is a network that can be trained.

@@ -284,8 +284,8 @@ fn fill(buffers: &[Buffer], order: &[usize]) -> (usize, Vec<usize>) {
     (end, places.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// The tensor that a layer may write over: one that it reads for the last time, element by element, in the form in which
-/// it writes.
+/// The tensor that a layer may write over: one that it reads for the last time, element by element, in the form in
+/// which it writes.
 fn overwritten(
     model: &IntegerModel,
     tensors: &[Stored],

@@ -242,8 +242,8 @@ impl Network {
         }
     }
 
-    /// The network, whose codes `codes` finds: `[output][input of the group][row][column]` for a product of these sizes.
-    /// It is not checked.
+    /// The network, whose codes `codes` finds: `[output][input of the group][row][column]` for a product of these
+    /// sizes. It is not checked.
     ///
     /// # Errors
     /// A product that reads a tensor that is not there, or whose sizes fit no memory; errors of `codes`. The message

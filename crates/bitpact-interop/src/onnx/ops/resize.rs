@@ -57,8 +57,8 @@ impl Places<'_> {
     }
 }
 
-/// How one size becomes another: of the elements from `first` on, `covered` of them, every `step`-th, each `times` over,
-/// and means of windows of those.
+/// How one size becomes another: of the elements from `first` on, `covered` of them, every `step`-th, each `times`
+/// over, and means of windows of those.
 #[derive(Clone, Copy)]
 struct Along {
     first: usize,
