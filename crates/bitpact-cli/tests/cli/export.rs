@@ -30,9 +30,12 @@ fn every_export_becomes_the_network_that_it_was_made_of() {
         place.run(&format!("export {run} --format {format} -o {format}.out")).ok();
         let ended = place.run(&format!("import {format}.out -o {format}.bitpact --json")).ok();
         assert_eq!(ended.json()["format"], format);
-        assert!(bytes(&format!("{format}.bitpact")) == std::fs::read(format!("{run}/model.bitpact")).unwrap(), "{format}");
+        assert!(
+            bytes(&format!("{format}.bitpact")) == std::fs::read(format!("{run}/model.bitpact")).unwrap(),
+            "{format}"
+        );
     }
-    place.run("eval qonnx.bitpact --dataset builtin --limit-test 5").ok();
+    place.run("inspect qonnx.bitpact").ok();
     // As a file of another program it is a network that can be trained.
     place.run("import onnx-qcdq.out --trainable -o net.safetensors").ok();
     place.run("import onnx-qcdq.out --arch resnet8 -o a").failed(2, &["--arch", "bitpact exported"]);
