@@ -17,6 +17,9 @@ const MIRI: [&str; 8] = [
     "train::pool2d",
 ];
 
+/// Random cases of a property where each takes ten times as long as usual, or a hundred.
+const FEW_CASES: &str = "16";
+
 /// Processors that QEMU emulates, and the paths that each has.
 const PROCESSORS: [(&str, &str); 2] = [("Nehalem", "scalar"), ("Haswell", "scalar,avx2")];
 
@@ -59,8 +62,8 @@ pub(crate) fn sanitize(which: &str) -> bool {
             // The standard library's own accesses must be seen too.
             command.arg("-Zbuild-std");
         }
-        command.env("RUSTFLAGS", format!("-Zsanitizer={which}")).env(isa::REQUIRE_ISA, isa::required());
-        succeeds(&mut command)
+        command.env("RUSTFLAGS", format!("-Zsanitizer={which}")).env("PROPTEST_CASES", FEW_CASES);
+        succeeds(command.env(isa::REQUIRE_ISA, isa::required()))
     })
 }
 
@@ -79,8 +82,8 @@ pub(crate) fn emulate() -> bool {
         let mut command = crate::cargo();
         command.args(["test", "--package", "bitpact-kernels", "--lib", "--"]).args(EMULATED);
         let runner = format!("qemu-x86_64 -cpu {processor}");
-        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner).env(isa::REQUIRE_ISA, paths);
-        succeeds(&mut command)
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner).env("PROPTEST_CASES", FEW_CASES);
+        succeeds(command.env(isa::REQUIRE_ISA, paths))
     })
 }
 

@@ -2,6 +2,7 @@
 //! another build of the kernels and run by hand.
 
 mod check;
+mod cross;
 mod deep;
 mod isa;
 mod lists;
@@ -17,7 +18,9 @@ usage: cargo xtask COMMAND
   sanitize thread    kernels and engine under ThreadSanitizer
   emulate            the scalar and AVX2 paths of the kernels on emulated processors without and with AVX2
   orders             the thread pool and its shares in many orders of their threads, under shuttle
-  neon               whether the kernels compile for aarch64";
+  neon               whether the kernels compile for aarch64
+  cross-c            exported C for Cortex-M and AArch64 in QEMU (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi,
+                     gcc-aarch64-linux-gnu, qemu-user, qemu-system-arm)";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         ["emulate"] => deep::emulate(),
         ["orders"] => deep::orders(),
         ["neon"] => deep::neon(),
+        ["cross-c"] => cross::cross_c(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -128,7 +128,21 @@ macro_rules! built_in {
     };
 }
 
-built_in!["pact-16", "pact-8", "pact-4", "pact-2", "ethos-u65", "bismo-pynq", "stm32f746", "zen5-2core", "this-cpu"];
+built_in![
+    "pact-16",
+    "pact-8",
+    "pact-4",
+    "pact-2",
+    "ethos-u65",
+    "bismo-pynq",
+    "stm32f746",
+    "cortex-m4",
+    "cortex-m7",
+    "cortex-m55",
+    "cortex-a53",
+    "zen5-2core",
+    "this-cpu",
+];
 
 /// The keys a source can be named for.
 const KEYS: [&str; 22] = [

@@ -52,7 +52,11 @@ fn check(form: Form, choices: &mut Choices) -> Result<bool, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: bitpact_kernels::testing::cases(300),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_path_gives_the_interpreters_codes(choices in prop::collection::vec(any::<u32>(), 1..200)) {

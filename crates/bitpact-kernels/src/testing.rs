@@ -22,6 +22,15 @@ pub fn paths() -> Vec<Isa> {
     available
 }
 
+/// The environment variable that proptest reads its number of cases from.
+pub const CASES: &str = "PROPTEST_CASES";
+
+/// The number of random cases of a property that has `usual` ones: at most those of [`CASES`], where it is set, for
+/// runs under sanitizers and emulation.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var(CASES).ok().and_then(|cases| cases.parse().ok()).map_or(usual, |most: u32| usual.min(most))
+}
+
 /// Tells whether all paths of a list by commas are available.
 fn check(required: &str, available: &[Isa]) -> Result<(), String> {
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {

@@ -1,5 +1,7 @@
 //! `bitpact export`: the integer network as a file of other programs.
 
+mod source;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -21,13 +23,14 @@ const TRACED: usize = 20;
 /// Images that are run at once.
 const BATCH: usize = 16;
 
-/// Writes the integer network as ONNX, NumPy or safetensors files for other programs
+/// Writes the integer network as ONNX, NumPy or safetensors files for other programs, or as C
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   bitpact export runs/builtin-W4A4-seed1 -o model.onnx
   bitpact export model.bitpact --format onnx-integer -o model.onnx --check check
   bitpact export model.bitpact --format npy -o weights
+  bitpact export model.bitpact --format c --target cortex-m4 --ram 64k -o net
 
 Formats, all with the bits of every layer as metadata (docs/export.md):
   onnx-qcdq     QuantizeLinear, Clip and DequantizeLinear in 8-bit integers, operator set 13; runs everywhere
@@ -36,6 +39,7 @@ Formats, all with the bits of every layer as metadata (docs/export.md):
   onnx-integer  integer operators alone: exactly the network's own numbers
   npy           a folder of integer weights and scales, and a JSON file of every constant
   safetensors   float weights with their scales
+  c             a folder of C99 that computes exactly the network's own numbers (docs/microcontrollers.md)
 
 --check writes images, the network's own numbers for them and a Python script that runs the exported file in ONNX Runtime
 and counts the numbers that differ; the command line is shown. Images are those of the test set, or, where the file does
@@ -46,7 +50,7 @@ pub(crate) struct Args {
     /// Form of the export
     #[arg(long, value_name = "FORMAT", default_value = "onnx-qcdq", value_parser = names())]
     format: String,
-    /// The file to write; of npy, the folder
+    /// The file to write; of npy and c, the folder
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Keep every bias in its convolution, in onnx-qcdq and onnx-qdq: runtimes then compute it in 8-bit integers, with
@@ -56,17 +60,40 @@ pub(crate) struct Args {
     /// Folder to write images, the network's numbers and a script into that compares
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+    /// Of c: what the names of functions and files begin with; the architecture where not given
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Of c: the machine whose cycles are modelled
+    #[arg(long, value_name = "TARGET", value_parser = source::TARGETS)]
+    target: Option<String>,
+    /// Of c: refuse a network that takes more flash, in bytes, or with k or M behind the number
+    #[arg(long, value_name = "BYTES", value_parser = source::parse_bytes)]
+    flash: Option<u64>,
+    /// Of c: refuse a network that takes more memory
+    #[arg(long, value_name = "BYTES", value_parser = source::parse_bytes)]
+    ram: Option<u64>,
     /// Write one JSON object to standard output
     #[arg(long)]
     json: bool,
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
-    Format::ALL.map(Format::name).into()
+    Format::ALL.map(Format::name).into_iter().chain([source::C]).collect::<Vec<_>>().into()
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    if args.format == source::C {
+        if args.check.is_some() {
+            return Err(
+                Usage("--check runs files of ONNX, and c is none; its self-test is part of it".to_owned()).into()
+            );
+        }
+        return source::run(&args, &args.on.network()?);
+    }
     let format: Format = args.format.parse().map_err(Usage)?;
+    if args.name.is_some() || args.target.is_some() || args.flash.is_some() || args.ram.is_some() {
+        return Err(Usage(format!("--name, --target, --flash and --ram go with --format c, not {format}")).into());
+    }
     if args.check.is_some() && !format.is_onnx() {
         return Err(Usage(format!("--check runs files of ONNX, and {format} is none")).into());
     }
@@ -82,7 +109,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let command = match &args.check {
         None => None,
         Some(folder) => {
-            let script = check(&args, &loaded)?.write(folder, model, format)?;
+            let script = check(&args, &loaded, IMAGES)?.write(folder, model, format)?;
             Some(format!("python {} {}", pasted(&script), pasted(&args.output)))
         }
     };
@@ -105,9 +132,9 @@ fn size(path: &PathBuf) -> u64 {
 }
 
 /// Images and what the engine computes for them.
-fn check(args: &Args, loaded: &Loaded) -> Result<CheckData> {
+fn check(args: &Args, loaded: &Loaded, images: u64) -> Result<CheckData> {
     let model = loaded.integers()?;
-    let pixels = args.on.pixels_or_noise(loaded, IMAGES)?;
+    let pixels = args.on.pixels_or_noise(loaded, images)?;
     let length = model.input.example_bytes(model.input_shape);
     if pixels.len() % length != 0 {
         bail!("{}: reads images of {}, and the data set has others", loaded.file.display(), model.input_shape);

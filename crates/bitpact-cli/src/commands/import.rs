@@ -50,8 +50,8 @@ pub(crate) struct Args {
     /// Standard deviation of the pixels divided by 255: one number, or one a channel
     #[arg(long, value_name = "S,..", value_delimiter = ',', requires = "mean")]
     std: Vec<f64>,
-    /// Read a file that bitpact exported like one of another program: a checkpoint that can be trained, whose numbers are
-    /// nearly those of the integers
+    /// Read a file that bitpact exported like one of another program: a checkpoint that can be trained, whose numbers
+    /// are nearly those of the integers
     #[arg(long)]
     trainable: bool,
     /// Text file with the name of a class a line

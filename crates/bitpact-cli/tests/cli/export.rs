@@ -68,6 +68,29 @@ fn a_check_writes_images_numbers_and_a_script() {
 }
 
 #[test]
+fn c_is_written_within_what_a_machine_has() {
+    let place = Place::new();
+    let run = trained().path("run").display().to_string();
+    let ended = place.run(&format!("export {run} --format c --name net --target cortex-m4 -o net --json")).ok();
+    let object = ended.json();
+    let number = |key: &str| object[key].as_u64().unwrap();
+    assert!(number("flash_bytes") > 1000 && number("ram_bytes") > 1000 && number("macs") > 1000, "{object:?}");
+    assert!(object["time"]["modelled_cycles"].as_f64().unwrap() > number("macs") as f64 / 2.0);
+    for file in ["net.h", "net.c", "net_test.c", "bitpact_kernels.h", "Makefile", "CMakeLists.txt", "net.json"] {
+        assert!(place.path("net").join(file).exists(), "{file}");
+    }
+    place.run(&format!("export {run} --format c --flash 1k -o a")).failed(1, &["--flash gives 1024", "conv1"]);
+    place.run(&format!("export {run} --format c --ram 99 -o a")).failed(1, &["--ram gives 99", "largest outputs"]);
+    place.run(&format!("export {run} --format c --ram 9x -o a")).failed(2, &["9x", "64k"]);
+    place.run(&format!("export {run} --format c --target z80 -o a")).failed(2, &["z80", "cortex-m4"]);
+    place.run(&format!("export {run} --format c --name while -o a")).failed(2, &["--name", "while"]);
+    place.run(&format!("export {run} --format npy --ram 9k -o a")).failed(2, &["--format c"]);
+    let float = trained().path("float").display().to_string();
+    place.run(&format!("export {float} --format c -o a")).failed(1, &["float network"]);
+    assert!(!place.path("a").exists());
+}
+
+#[test]
 fn what_cannot_be_exported_is_told_and_nothing_is_made() {
     let place = Place::new();
     let run = trained().path("run").display().to_string();

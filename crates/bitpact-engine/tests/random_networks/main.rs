@@ -52,7 +52,11 @@ fn check_model(model: &IntegerModel, seed: u64, images: usize) -> Result<(), Tes
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: bitpact_kernels::testing::cases(300),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_path_gives_the_interpreters_codes(seed in any::<u64>(), images in 1usize..4) {

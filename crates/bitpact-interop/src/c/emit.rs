@@ -84,7 +84,7 @@ impl<'a> Source<'a> {
         self.line(&format!("#include \"{name}.h\"\n\n#include \"bitpact_kernels.h\"\n"));
         let [dsp, bytes] = self.memory.columns;
         self.line(&format!("static uint8_t {name}_arena[{}];", self.memory.arena.max(1)));
-        self.line(&format!("static bp_code {name}_columns[BP_COLUMNS({}, {})];", dsp.max(2), bytes.max(2)));
+        self.line(&format!("static bp_code {name}_columns[BP_COLUMNS({}, {})] BP_ALIGNED;", dsp.max(2), bytes.max(2)));
         self.line(&format!("static const uint8_t *{name}_taps[{}];", self.memory.taps.max(1)));
         self.line(&format!("static int32_t {name}_sums[{}][2];\n", self.memory.terms));
         if model.layers.iter().any(|layer| layer.op.products().any(|p| p.input == 0 && p.reads_padding())) {
@@ -99,7 +99,7 @@ impl<'a> Source<'a> {
             let Shape { h, w, c } = stored.shape;
             let pixel = stored.pixel;
             let bits = stored.bits;
-            self.line(&format!("static const bp_tensor {name}_t{i} = {{{at}, {pixel}, {h}, {w}, {c}, {bits}}};"));
+            self.line(&format!("static const bp_tensor {name}_t{i} = {{{at}, {pixel}, {c}, {h}, {w}, {bits}}};"));
         }
     }
 
@@ -196,7 +196,7 @@ impl<'a> Source<'a> {
             let name = self.named(i, &format!("term{t}"));
             let mul = once(mul);
             self.list("int32_t", &format!("{name}_mul"), mul.iter().map(|&m| int(m.into())));
-            let multipliers = format!("{name}_mul, {}", usize::from(mul.len() > 1));
+            let (multipliers, step) = (format!("{name}_mul"), usize::from(mul.len() > 1));
             let entry = match term {
                 IntegerTerm::Product(product) => {
                     // There is one for each product.
@@ -213,11 +213,11 @@ impl<'a> Source<'a> {
                     {
                         channels = 1;
                     }
-                    format!("{kind}, &{name}, NULL, NULL, {{0, 0}}, 0")
+                    format!("{kind}, 0, {step}, {{0, 0}}, {multipliers}, &{name}, NULL, NULL")
                 }
                 IntegerTerm::View(view) => {
                     self.view(&name, view);
-                    format!("BP_VIEW, NULL, &{name}, NULL, {{0, 0}}, 0")
+                    format!("BP_VIEW, 0, {step}, {{0, 0}}, {multipliers}, NULL, &{name}, NULL")
                 }
                 IntegerTerm::Multiplication { a, b, zeros } => {
                     let shape =
@@ -226,10 +226,12 @@ impl<'a> Source<'a> {
                     self.view(&format!("{name}_a"), a);
                     self.view(&format!("{name}_b"), b);
                     let [za, zb] = zeros;
-                    format!("BP_MULTIPLY, NULL, &{name}_a, &{name}_b, {{{za}, {zb}}}, {is_one_pixel}")
+                    format!(
+                        "BP_MULTIPLY, {is_one_pixel}, {step}, {{{za}, {zb}}}, {multipliers}, NULL, &{name}_a, &{name}_b"
+                    )
                 }
             };
-            terms.push(format!("    {{{entry}, {multipliers}}},"));
+            terms.push(format!("    {{{entry}}},"));
         }
         for (b, (view, _)) in sum.base.iter().enumerate() {
             self.view(&self.named(i, &format!("added{b}")), view);
@@ -270,15 +272,15 @@ impl<'a> Source<'a> {
         };
         let name = self.named(i, "sum");
         self.line(&format!("static const bp_sum {name} = {{"));
+        self.line(&format!("    &{}_t{}, {terms_name}, {added_name}, {add}, {bounds}, {tables},", self.name, i + 1));
         self.line(&format!(
-            "    &{}_t{}, {terms_name}, {}, {added_name}, {}, {add}, {step}, {is_long}, {}, {end}, {is_far}, {lo}, {hi},",
-            self.name,
-            i + 1,
+            "    {}, {}, {table_step}, {}, {}, {step}, {is_long}, {}, {end}, {is_far}, {channels}}};",
+            int(lo.into()),
+            int(hi.into()),
             terms.len(),
             added.len(),
             requant.shift,
         ));
-        self.line(&format!("    {bounds}, {tables}, {table_step}, {channels}}};"));
     }
 
     /// The name, step and width of the constants of a sum.

@@ -7,8 +7,9 @@ use bitpact_model::{
     IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerTerm, IntegerView, TensorId, TensorKind,
 };
 
-/// Bytes after a list of weights, which kernels may read.
-const TAIL: usize = 16;
+/// Bytes after a list of weights, which kernels may read: rows begin with whole words, and at most 16 bytes are read at
+/// once.
+const TAIL: usize = 12;
 /// Weights of one sum at the most where it is added up in 32 bits: codes and weights are below 256.
 const LONGEST: usize = 1 << 15;
 /// Tensors begin at multiples of this.
@@ -283,8 +284,8 @@ fn fill(buffers: &[Buffer], order: &[usize]) -> (usize, Vec<usize>) {
     (end, places.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// The tensor that a layer may write over: one that it reads for the last time, element by element, in the form in which
-/// it writes.
+/// The tensor that a layer may write over: one that it reads for the last time, element by element, in the form in
+/// which it writes.
 fn overwritten(
     model: &IntegerModel,
     tensors: &[Stored],

@@ -1,7 +1,11 @@
 //! Constant folding: operators whose inputs are all known, as exporters write the arithmetic of shapes and scales.
 
+use numbers::{binary, cast, reduce, unary};
+
 use super::node::{NodeView, axes, axis, range, reshaped};
-use super::tensor::{Array, Data, kind};
+use super::tensor::{Array, Data};
+
+mod numbers;
 
 /// Elements of a folded tensor at the most.
 const MOST: usize = 1 << 27;
@@ -113,7 +117,7 @@ pub(super) fn fold(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Arra
             let array = input(0)?;
             let rank = array.dims.len();
             let perm = node.ints("perm").map_or_else(|| Ok((0..rank).rev().collect()), |perm| axes(perm, rank))?;
-            if perm.len() != rank {
+            if perm.len() != rank || (0..rank).any(|i| !perm.contains(&i)) {
                 return Err(format!("the permutation {perm:?} for {rank} sizes"));
             }
             let dims: Vec<usize> = perm.iter().map(|&i| array.dims[i]).collect();
@@ -264,8 +268,10 @@ fn sizes_of(array: &Array) -> Result<Vec<usize>, String> {
 
 /// Number of elements, where it is no more than a folded tensor may have.
 fn bounded(dims: &[usize]) -> Result<usize, String> {
-    let count = dims.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n <= MOST);
-    count.ok_or_else(|| format!("a constant of the shape {dims:?}, expected at most {MOST} elements"))
+    let is_small = super::tensor::volume(dims).is_some_and(|n| n <= MOST);
+    is_small
+        .then(|| dims.iter().product::<usize>())
+        .ok_or_else(|| format!("a constant of the shape {dims:?}, expected at most {MOST} elements"))
 }
 
 fn strides(dims: &[usize]) -> Vec<usize> {
@@ -367,7 +373,9 @@ pub(super) fn split_sizes(node: NodeView, size: usize, given: Option<Vec<i64>>) 
     let sizes = match given {
         Some(given) => given.iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect(),
         None => {
-            let parts = usize::try_from(node.int("num_outputs", outputs as i64)).unwrap_or(0).max(1);
+            let parts = node.int("num_outputs", outputs as i64);
+            let parts = usize::try_from(parts).ok().filter(|&n| n == outputs && n > 0);
+            let parts = parts.ok_or_else(|| format!("num_outputs of a node with {outputs} outputs"))?;
             let each = size.div_ceil(parts);
             (0..parts).map(|i| each.min(size.saturating_sub(i * each))).collect::<Vec<usize>>()
         }
@@ -377,27 +385,6 @@ pub(super) fn split_sizes(node: NodeView, size: usize, given: Option<Vec<i64>>) 
         true => Ok(sizes),
         false => Err(format!("{outputs} parts of {sizes:?} from {size} elements")),
     }
-}
-
-fn cast(array: &Array, to: i32) -> Result<Array, String> {
-    let dims = array.dims.clone();
-    let data = if kind::is_float(to) {
-        Data::Float(array.to_floats())
-    } else {
-        let (bits, signed) = kind::integer(to).ok_or_else(|| format!("a cast to {}", kind::name(to)))?;
-        let wrap = |v: i64| match (bits, signed) {
-            (64, _) => v,
-            (_, true) => v << (64 - bits) >> (64 - bits),
-            (_, false) => v & ((1 << bits) - 1),
-        };
-        Data::Int(match &array.data {
-            Data::Int(data) if to == kind::BOOL => data.iter().map(|&v| i64::from(v != 0)).collect(),
-            Data::Float(data) if to == kind::BOOL => data.iter().map(|&v| i64::from(v != 0.0)).collect(),
-            Data::Int(data) => data.iter().map(|&v| wrap(v)).collect(),
-            Data::Float(data) => data.iter().map(|&v| wrap(v as i64)).collect(),
-        })
-    };
-    Ok(Array { dims, kind: to, data, steps: None })
 }
 
 fn concat(node: NodeView, inputs: &[Option<&Array>]) -> Result<Vec<Array>, String> {
@@ -440,121 +427,8 @@ fn gather(array: &Array, indices: &Array, number: i64) -> Result<Vec<Array>, Str
         let i = if i < 0 { i + size } else { i };
         usize::try_from(i).ok().filter(|&i| i < size as usize).ok_or_else(|| format!("index {i} of {size}"))
     });
-    let taken = take(array, at, &places.collect::<Result<Vec<_>, _>>()?);
     let dims = [&array.dims[..at], &indices.dims, &array.dims[at + 1..]].concat();
-    Ok(vec![Array { dims, ..taken }])
-}
-
-fn unary(op: &str, array: &Array) -> Result<Array, String> {
-    let data = match (&array.data, op) {
-        (Data::Int(data), "Not") => Data::Int(data.iter().map(|&v| i64::from(v == 0)).collect()),
-        (Data::Int(data), "Neg") => Data::Int(data.iter().map(|&v| v.wrapping_neg()).collect()),
-        (Data::Int(data), "Abs") => Data::Int(data.iter().map(|&v| v.wrapping_abs()).collect()),
-        (Data::Float(data), _) => {
-            let of: fn(f32) -> f32 = match op {
-                "Neg" => |v| -v,
-                "Abs" => f32::abs,
-                "Floor" => f32::floor,
-                "Ceil" => f32::ceil,
-                "Round" => f32::round_ties_even,
-                "Sqrt" => f32::sqrt,
-                "Reciprocal" => f32::recip,
-                "Exp" => |v| libm::exp(f64::from(v)) as f32,
-                "Log" => |v| libm::log(f64::from(v)) as f32,
-                _ => return Err(format!("{op} of numbers that are not whole")),
-            };
-            Data::Float(data.iter().map(|&v| of(v)).collect())
-        }
-        _ => return Err(format!("{op} of whole numbers")),
-    };
-    Ok(Array { dims: array.dims.clone(), kind: array.kind, data, steps: None })
-}
-
-fn binary(op: &str, left: &Array, right: &Array) -> Result<Array, String> {
-    let dims = broadcast(&left.dims, &right.dims)?;
     bounded(&dims)?;
-    let (left, right) = (broadcast_to(left, &dims), broadcast_to(right, &dims));
-    let mut of = left.kind;
-    let data = match (&left.data, &right.data) {
-        (Data::Int(a), Data::Int(b)) => {
-            if matches!(op, "Equal" | "Less" | "Greater") {
-                of = kind::BOOL;
-            }
-            let pairs = a.iter().zip(b).map(|(&a, &b)| {
-                Some(match op {
-                    "Add" => a.wrapping_add(b),
-                    "Sub" => a.wrapping_sub(b),
-                    "Mul" => a.wrapping_mul(b),
-                    "Div" => a.checked_div(b)?,
-                    "Fmod" => a.checked_rem(b)?,
-                    // The sign is the divisor's.
-                    "Mod" => a.checked_rem(b)?.wrapping_add(b).checked_rem(b)?,
-                    "Pow" => a.checked_pow(u32::try_from(b).ok()?)?,
-                    "Min" => a.min(b),
-                    "Max" => a.max(b),
-                    "Equal" => i64::from(a == b),
-                    "Less" => i64::from(a < b),
-                    "Greater" => i64::from(a > b),
-                    "And" => i64::from(a != 0 && b != 0),
-                    _ => i64::from(a != 0 || b != 0),
-                })
-            });
-            Data::Int(pairs.collect::<Option<_>>().ok_or_else(|| format!("{op} of whole numbers without a result"))?)
-        }
-        _ => {
-            let (a, b) = (left.to_floats(), right.to_floats());
-            let pairs = a.into_iter().zip(b);
-            match op {
-                "Equal" | "Less" | "Greater" => {
-                    of = kind::BOOL;
-                    let holds = |(a, b): (f32, f32)| match op {
-                        "Equal" => a == b,
-                        "Less" => a < b,
-                        _ => a > b,
-                    };
-                    Data::Int(pairs.map(|pair| i64::from(holds(pair))).collect())
-                }
-                _ => {
-                    let of: fn(f32, f32) -> f32 = match op {
-                        "Add" => |a, b| a + b,
-                        "Sub" => |a, b| a - b,
-                        "Mul" => |a, b| a * b,
-                        "Div" => |a, b| a / b,
-                        "Fmod" => |a, b| a % b,
-                        "Pow" => |a, b| libm::pow(f64::from(a), f64::from(b)) as f32,
-                        "Min" => f32::min,
-                        "Max" => f32::max,
-                        _ => return Err(format!("{op} of numbers that are not whole")),
-                    };
-                    Data::Float(pairs.map(|(a, b)| of(a, b)).collect())
-                }
-            }
-        }
-    };
-    if matches!(data, Data::Float(_)) && kind::integer(of).is_some() && of != kind::BOOL {
-        of = kind::FLOAT;
-    }
-    Ok(Array { dims, kind: of, data, steps: None })
-}
-
-fn reduce(op: &str, array: &Array, on: &[usize], keep: bool) -> Result<Array, String> {
-    let step = match op {
-        "ReduceProd" => "Mul",
-        "ReduceSum" => "Add",
-        "ReduceMin" => "Min",
-        _ => "Max",
-    };
-    let mut so_far = array.clone();
-    for &at in on {
-        if so_far.dims[at] == 0 {
-            return Err("an empty tensor".to_owned());
-        }
-        let parts = (1..so_far.dims[at]).map(|i| take(&so_far, at, &[i]));
-        let first = take(&so_far, at, &[0]);
-        so_far = parts.collect::<Vec<_>>().iter().try_fold(first, |sum, part| binary(step, &sum, part))?;
-    }
-    if !keep {
-        so_far.dims = (0..array.dims.len()).filter(|i| !on.contains(i)).map(|i| so_far.dims[i]).collect();
-    }
-    Ok(so_far)
+    let taken = take(array, at, &places.collect::<Result<Vec<_>, _>>()?);
+    Ok(vec![Array { dims, ..taken }])
 }

@@ -4,21 +4,26 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 
-use bitpact_core::{Bits, Function};
-use bitpact_graph::{NodeId, Op, Padding, Shape};
+use bitpact_core::Bits;
+use bitpact_graph::{NodeId, Op, Shape};
 use bitpact_model::InputDescription;
 
 use super::build::Builder;
-use super::layout::{Axis, Layout};
+use super::input::{self, described, name_of};
+use super::layout::Layout;
 use super::node::NodeView;
 use super::refusal::{Refusal, message};
 use super::tensor::{self, Array, Steps};
-use super::value::{Affine, Form, Lazy, Tensor, Value};
+use super::value::{Affine, Form, Tensor, Value};
 use super::{finish, fold, names, ops, proto};
 use crate::{ImportOptions, Imported, InteropError};
 
 /// Oldest version of ONNX's operators that is read.
 const OLDEST: i64 = 7;
+
+/// Elements that folded constants may have together, and how many more for each element of the file's own.
+const MOST_FOLDED: usize = 1 << 27;
+const MOST_COPIES: usize = 8;
 
 /// What is known while a graph is read.
 pub(super) struct Importer<'a> {
@@ -28,11 +33,11 @@ pub(super) struct Importer<'a> {
     /// Nodes that read a name.
     readers: HashMap<&'a str, Vec<&'a proto::Node>>,
     /// Forms that were done, with the nodes that do them.
-    done: Vec<(NodeId, Form, NodeId)>,
+    pub(super) done: Vec<(NodeId, Form, NodeId)>,
     /// Images at once that the file counts on.
     pub(super) batch: usize,
     /// What a pixel means to the file's input.
-    pixels: InputDescription,
+    pub(super) pixels: InputDescription,
     /// What is done to the image by the meaning of its pixels; `None` before anything reads it.
     pub(super) image: Option<Affine>,
     pub(super) notes: Vec<String>,
@@ -46,6 +51,8 @@ pub(super) struct Importer<'a> {
     pub(super) has_image_codes: bool,
     /// Whether the meaning of pixels was given.
     has_pixels: bool,
+    /// Elements that constants may have yet.
+    budget: usize,
 }
 
 /// The network of a file's message.
@@ -60,8 +67,8 @@ pub(super) fn import(
     let graph = model.graph.as_ref().ok_or_else(|| wrong("has no graph".to_owned()))?;
     let opset = opset(model).map_err(wrong)?;
     let mut notes = Vec::new();
-    let (input, sizes) = input(graph, options).map_err(wrong)?;
-    let (layout, batch, shape) = input_layout(graph, input, &sizes, options).map_err(wrong)?;
+    let (input, sizes) = input::input(graph, options).map_err(wrong)?;
+    let (layout, batch, shape) = input::layout(graph, input, &sizes, options).map_err(wrong)?;
     let pixels = options.describe_pixels(path, shape.c, &mut notes)?;
     let mut importer = Importer {
         folder,
@@ -78,6 +85,7 @@ pub(super) fn import(
         clips_of_codes: HashSet::new(),
         has_image_codes: false,
         has_pixels: options.pixels.is_some(),
+        budget: MOST_FOLDED,
     };
     importer.start(graph, input, layout, shape).map_err(wrong)?;
     let refusals = importer.nodes(graph, opset).map_err(wrong)?;
@@ -103,119 +111,6 @@ fn opset(model: &proto::Model) -> Result<i64, String> {
     }
 }
 
-fn name_of(value: &proto::ValueInfo) -> &str {
-    value.name.as_deref().unwrap_or("")
-}
-
-/// The input that is the image, with its sizes, `None` where they are open.
-fn input<'a>(graph: &'a proto::Graph, options: &ImportOptions) -> Result<(&'a str, Vec<Option<usize>>), String> {
-    let constants: HashSet<&str> = graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref()).collect();
-    let inputs: Vec<&proto::ValueInfo> =
-        graph.input.iter().filter(|value| !constants.contains(name_of(value))).collect();
-    let names =
-        || inputs.iter().map(|value| format!("`{}`", name_of(value).escape_debug())).collect::<Vec<_>>().join(", ");
-    let found = match (&options.input_name, &inputs[..]) {
-        (Some(name), _) => inputs.iter().find(|value| name_of(value) == name).copied(),
-        (None, [one]) => Some(*one),
-        (None, []) => return Err("has no input that is not a constant".to_owned()),
-        (None, _) => return Err(format!("has the inputs {}, expected one", names())),
-    };
-    let input = found.ok_or_else(|| format!("has no input of the name that is asked for, but {}", names()))?;
-    if inputs.len() > 1 {
-        return Err(format!("has the inputs {}, and networks here have one", names()));
-    }
-    let of = input.r#type.as_ref().and_then(|of| of.tensor_type.as_ref());
-    let of = of.ok_or_else(|| format!("input `{}` is no tensor", name_of(input).escape_debug()))?;
-    let dims = of.shape.as_ref().map_or(&[][..], |shape| &shape.dim);
-    let sizes = dims.iter().map(|dim| dim.dim_value.and_then(|size| usize::try_from(size).ok()).filter(|&n| n > 0));
-    Ok((name_of(input), sizes.collect()))
-}
-
-/// Layout of the image, images at once, and shape of one.
-fn input_layout(
-    graph: &proto::Graph,
-    input: &str,
-    sizes: &[Option<usize>],
-    options: &ImportOptions,
-) -> Result<(Layout, usize, Shape), String> {
-    let channels_last = is_channels_last(graph, input, sizes);
-    let axes: &[Axis] = match (sizes.len(), channels_last) {
-        (2, _) => &[Axis::Batch, Axis::Channel],
-        (3, false) => &[Axis::Batch, Axis::Channel, Axis::Column],
-        (3, true) => &[Axis::Batch, Axis::Column, Axis::Channel],
-        (4, false) => &[Axis::Batch, Axis::Channel, Axis::Row, Axis::Column],
-        (4, true) => &[Axis::Batch, Axis::Row, Axis::Column, Axis::Channel],
-        (n, _) => {
-            return Err(format!("input `{}` has {n} sizes, expected 2 to 4, the batch first", input.escape_debug()));
-        }
-    };
-    let size = |axis: Axis, given: Option<usize>| {
-        let at = axes.iter().position(|&a| a == axis);
-        let in_file = at.map_or(Some(1), |at| sizes[at]);
-        match (in_file, given) {
-            (Some(size), Some(given)) if size != given => {
-                Err(format!("input `{}` has size {size}, and {given} is asked for", input.escape_debug()))
-            }
-            (Some(size), _) | (None, Some(size)) => Ok(size),
-            (None, None) => Err(format!(
-                "input `{}` leaves sizes beside the batch open; give them (--input-shape HxWxC)",
-                input.escape_debug()
-            )),
-        }
-    };
-    let given = options.input_shape;
-    let shape = Shape::new(
-        size(Axis::Row, given.map(|shape| shape.h))?,
-        size(Axis::Column, given.map(|shape| shape.w))?,
-        size(Axis::Channel, given.map(|shape| shape.c))?,
-    );
-    let batch = sizes[0].unwrap_or(1);
-    Ok((Layout::of(axes, batch, shape), batch, shape))
-}
-
-/// Whether the channels of the input come last: where the first operator that looks at places of elements moves them to
-/// the front, or where the input has one channel that only fits there.
-fn is_channels_last(graph: &proto::Graph, input: &str, sizes: &[Option<usize>]) -> bool {
-    let mut name = input;
-    for _ in 0..8 {
-        let mut readers = graph.node.iter().filter(|node| node.input.iter().any(|input| input == name));
-        let Some(reader) = readers.next() else { break };
-        let view = NodeView { node: reader, opset: 0 };
-        match (view.op(), view.ints("perm")) {
-            ("Transpose", Some([0, 3, 1, 2] | [0, 2, 1])) => return true,
-            (
-                "Cast" | "Identity" | "Sub" | "Div" | "Mul" | "Add" | "QuantizeLinear" | "DequantizeLinear" | "Pad",
-                _,
-            ) => {
-                name = reader.output.first().map_or("", String::as_str);
-            }
-            _ => break,
-        }
-    }
-    matches!(sizes, [_, Some(rows), _, Some(1)] if *rows > 1)
-}
-
-/// The meaning of pixels with `image` done to what the input means.
-fn described(pixels: &InputDescription, image: &Affine) -> Result<InputDescription, String> {
-    let (scale, shift) = image.spread(pixels.scale.len())?;
-    let mut described = pixels.clone();
-    for c in 0..scale.len() {
-        described.scale[c] *= scale[c];
-        let moved = f64::from(pixels.zero_point[c]) - f64::from(shift[c]) / f64::from(described.scale[c]);
-        let fits = (moved - moved.round()).abs() < 2e-3 && (0.0..=255.0).contains(&moved.round());
-        if !(fits && described.scale[c] > 0.0 && described.scale[c].is_finite()) {
-            return Err(format!("pixel {moved} of channel {c} means 0"));
-        }
-        described.zero_point[c] = moved.round() as u16;
-    }
-    Ok(described)
-}
-
-/// Whether a clip to 0 to `high` of what `before` gives is a multiple of a hard sigmoid of its input.
-fn is_hard_sigmoid(before: &Affine, high: f64) -> bool {
-    before.then(&Affine::of(6.0 / high, -3.0)).is_identity()
-}
-
 impl<'a> Importer<'a> {
     /// Names of constants and of the input.
     fn start(&mut self, graph: &'a proto::Graph, input: &'a str, layout: Layout, shape: Shape) -> Result<(), String> {
@@ -232,6 +127,7 @@ impl<'a> Importer<'a> {
             let name = proto.name.as_deref().unwrap_or("");
             let array =
                 tensor::read(proto, self.folder).map_err(|what| format!("tensor `{}`: {what}", name.escape_debug()))?;
+            self.budget = self.budget.saturating_add(MOST_COPIES * array.len());
             if self.values.insert(name, Value::Const(Rc::new(array))).is_some() {
                 return Err(format!("two tensors are called `{}`", name.escape_debug()));
             }
@@ -300,6 +196,9 @@ impl<'a> Importer<'a> {
                 } else {
                     fold::fold(node, &constants)?
                 };
+                self.budget = (arrays.iter())
+                    .try_fold(self.budget, |left, array| left.checked_sub(array.len()))
+                    .ok_or("its constants need more memory than its file explains")?;
                 Ok(Some(arrays.into_iter().map(|array| Value::Const(Rc::new(array))).collect()))
             }
             _ => ops::read(self, node).map(Some),
@@ -403,115 +302,6 @@ impl<'a> Importer<'a> {
     pub(super) fn tensor(&mut self, node: NodeView, i: usize) -> Result<Tensor, String> {
         let tensor = self.lazy(node, i)?;
         self.solid(&tensor)
-    }
-
-    /// Adds nodes until nothing is left to be done to a tensor.
-    pub(super) fn solid(&mut self, tensor: &Tensor) -> Result<Tensor, String> {
-        let node = self.formed(tensor)?;
-        let node = if tensor.pad.is_none() { node } else { self.padded(node, tensor.pad)? };
-        let layout = match tensor.pad.is_none() {
-            true => tensor.layout.clone(),
-            false => Layout::usual(tensor.layout.dims.len(), self.batch, self.builder.shape(node)),
-        };
-        Ok(Tensor { ended: tensor.ended.clone(), ..Tensor::new(node, layout) })
-    }
-
-    /// As [`Self::solid`], for a layer with weights: it reads the image itself, and pads on its own.
-    pub(super) fn for_product(&mut self, tensor: &Tensor) -> Result<Tensor, String> {
-        if let (0, Form::Affine(affine)) = (tensor.node, &tensor.form)
-            && self.means(affine)
-        {
-            return Ok(Tensor { form: Form::Affine(Affine::identity()), ..tensor.clone() });
-        }
-        let node = self.formed(tensor)?;
-        Ok(Tensor { pad: tensor.pad, ..Tensor::new(node, tensor.layout.clone()) })
-    }
-
-    /// Whether the meaning of pixels can do what is to be done to the image.
-    fn means(&mut self, affine: &Affine) -> bool {
-        match &self.image {
-            Some(image) => affine.is_close(image),
-            None if affine.is_identity() || described(&self.pixels, affine).is_ok() => {
-                self.image = Some(affine.clone());
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn padded(&mut self, node: NodeId, Padding { top, left, bottom, right }: Padding) -> Result<NodeId, String> {
-        let insert = bitpact_graph::Move::Insert { top, left, bottom, right, before: 0, after: 0 };
-        self.builder.push("pad", Op::View(insert), &[node])
-    }
-
-    /// The node that does what is to be done to the output of a tensor's node.
-    fn formed(&mut self, tensor: &Tensor) -> Result<NodeId, String> {
-        let (node, form) = (tensor.node, &tensor.form);
-        if let Some(&(_, _, done)) = self.done.iter().find(|(of, what, _)| *of == node && what == form) {
-            return Ok(done);
-        }
-        let done = match form {
-            Form::Affine(affine) => self.affine(node, affine, "affine")?,
-            Form::Function { kind, before, after, name } => {
-                let (function, rest) = self.function(node, *kind, before, name)?;
-                let all = rest.then(after);
-                self.affine(function, &all, &format!("{name}.affine"))?
-            }
-        };
-        self.done.push((node, form.clone(), done));
-        Ok(done)
-    }
-
-    /// The node that multiplies and adds.
-    fn affine(&mut self, node: NodeId, affine: &Affine, name: &str) -> Result<NodeId, String> {
-        if node == 0 {
-            // Only layers with weights read the image.
-            let image = self.image.get_or_insert_with(Affine::identity).clone();
-            let relative = affine.relative_to(&image).ok_or("multiplies the image by 0")?;
-            return self.builder.pixelwise("image_layer", 0, &relative);
-        }
-        if affine.is_identity() {
-            return Ok(node);
-        }
-        let name = format!("{}.{name}", self.builder.nodes[node].name);
-        self.builder.affine(&name, node, affine)
-    }
-
-    /// The node that computes a function, and what is still to be done to it.
-    fn function(&mut self, node: NodeId, kind: Lazy, before: &Affine, name: &str) -> Result<(NodeId, Affine), String> {
-        let identity = Affine::identity();
-        let (low, high) = match kind {
-            Lazy::Erf => return Err("Erf other than in Gelu".to_owned()),
-            Lazy::Sigmoid => {
-                let input = self.affine(node, before, "scaled")?;
-                return Ok((self.builder.function(name, Function::Sigmoid, input)?, identity));
-            }
-            Lazy::Clip { low, high } => (low, high),
-        };
-        let act = |importer: &mut Self, input: &Affine| {
-            let input = importer.affine(node, input, "scaled")?;
-            importer.builder.push(name, Op::Act { signed: false }, &[input])
-        };
-        match (low.is_finite(), high.is_finite()) {
-            (false, false) => Ok((self.affine(node, before, "scaled")?, identity)),
-            // low + relu(x - low)
-            (true, false) => Ok((act(self, &before.then(&Affine::of(1.0, -low)))?, Affine::of(1.0, low))),
-            // high - relu(high - x)
-            (false, true) => Ok((act(self, &before.then(&Affine::of(-1.0, high)))?, Affine::of(-1.0, high))),
-            // low + (high - low) hard_sigmoid(6 (x - low) / (high - low) - 3)
-            (true, true) if low == 0.0 && !is_hard_sigmoid(before, high) => {
-                let input = act(self, before)?;
-                let name = format!("{name}.limit");
-                Ok((self.builder.function(&name, Function::ClippedRelu { limit: high }, input)?, identity))
-            }
-            (true, true) => {
-                let unit = 6.0 / (high - low);
-                let input = before.then(&Affine::of(unit, -unit * low - 3.0));
-                let input = self.affine(node, &input, "scaled")?;
-                let function = self.builder.function(name, Function::HardSigmoid, input)?;
-                Ok((function, Affine::of(high - low, low)))
-            }
-        }
     }
 
     /// Keeps the steps of a layer's weights, where they are codes in the file.

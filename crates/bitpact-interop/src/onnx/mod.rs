@@ -7,7 +7,9 @@
 mod build;
 mod finish;
 mod fold;
+mod forms;
 mod importer;
+mod input;
 mod layout;
 mod names;
 mod node;

@@ -1,6 +1,6 @@
 //! Names of nodes, from those of weights and nodes of the file.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::node::NodeView;
 
@@ -28,10 +28,10 @@ const ENDS: [&str; 17] = [
     "/ReadVariableOp",
 ];
 
-/// Names given so far.
+/// Names given so far, each with the last number that was put behind it.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    taken: HashSet<String>,
+    taken: HashMap<String, usize>,
 }
 
 impl Names {
@@ -40,12 +40,14 @@ impl Names {
         let clean: String = name.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
         let end = (0..=clean.len().min(LONGEST)).rev().find(|&end| clean.is_char_boundary(end)).unwrap_or(0);
         let clean = if end == 0 { "node" } else { &clean[..end] };
-        let mut unique = clean.to_owned();
-        let mut number = 0;
-        while !self.taken.insert(unique.clone()) {
+        let mut number = self.taken.get(clean).map_or(0, |last| last + 1);
+        let numbered = |number: usize| if number == 0 { clean.to_owned() } else { format!("{clean}_{number}") };
+        while self.taken.contains_key(&numbered(number)) {
             number += 1;
-            unique = format!("{clean}_{number}");
         }
+        let unique = numbered(number);
+        self.taken.insert(unique.clone(), 0);
+        self.taken.insert(clean.to_owned(), number);
         unique
     }
 }

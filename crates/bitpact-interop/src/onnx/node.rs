@@ -89,7 +89,8 @@ pub(super) fn reshaped(sizes: &[usize], target: &[i64], allow_zero: bool) -> Res
             size => usize::try_from(size).map_err(|_| wrong())?,
         });
     }
-    let known = result.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).ok_or_else(wrong)?;
+    super::tensor::volume(&result).ok_or_else(wrong)?;
+    let known: usize = result.iter().product();
     if let Some(open) = open {
         if known == 0 || !total.is_multiple_of(known) {
             return Err(wrong());
@@ -108,6 +109,7 @@ pub(super) fn range(start: i64, end: i64, step: i64, size: usize) -> Result<(usi
     }
     let (first, last) = match step > 0 {
         true => (from_end(start).clamp(0, n), from_end(end).clamp(0, n)),
+        false if n == 0 => (0, 0),
         false => (from_end(start).clamp(0, n - 1), from_end(end).clamp(-1, n - 1)),
     };
     let length = if step > 0 { last - first } else { first - last };
@@ -127,6 +129,7 @@ mod tests {
         assert_eq!(range(-1, -3, -1, 4), Ok((3, 2, -1)));
         assert_eq!(range(3, 1, 1, 4), Ok((3, 0, 1)));
         assert!(range(0, 1, 0, 4).is_err());
+        assert_eq!(range(-1, i64::MIN, -1, 0), Ok((0, 0, -1)));
     }
 
     #[test]
@@ -137,5 +140,6 @@ mod tests {
         assert!(reshaped(&[2, 3, 4], &[-1, -1], false).is_err());
         assert!(reshaped(&[2, 3, 4], &[i64::MAX, i64::MAX], false).is_err());
         assert!(reshaped(&[2], &[0, 0, 2], false).is_err());
+        assert!(reshaped(&[0], &[0, 1 << 40, 1 << 40], true).is_err());
     }
 }

@@ -163,13 +163,21 @@ impl Array {
     }
 }
 
+/// Product of sizes, of which empty ones count as 1, where it is at most 2^40: then no product of some of them is too
+/// large to be counted.
+pub(super) fn volume(dims: &[usize]) -> Option<usize> {
+    dims.iter().try_fold(1usize, |n, &size| n.checked_mul(size.max(1))).filter(|&n| n <= 1 << 40)
+}
+
 /// Number of elements of a tensor with these sizes.
 fn elements(dims: &[i64]) -> Result<(Vec<usize>, usize), String> {
     let sizes: Option<Vec<usize>> = dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
-    let count = sizes.as_deref().and_then(|sizes| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size)));
-    match (sizes, count) {
-        (Some(sizes), Some(count)) if count <= 1 << 40 => Ok((sizes, count)),
-        _ => Err(format!("the shape {dims:?}, expected sizes of 0 or more and fewer than 2^40 elements")),
+    match sizes.filter(|sizes| volume(sizes).is_some()) {
+        Some(sizes) => {
+            let count = sizes.iter().product();
+            Ok((sizes, count))
+        }
+        None => Err(format!("the shape {dims:?}, expected sizes of 0 or more and fewer than 2^40 elements")),
     }
 }
 

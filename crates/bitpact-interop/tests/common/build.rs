@@ -27,6 +27,11 @@ pub(crate) fn float(name: &str, value: f32) -> proto::Attribute {
     proto::Attribute { name: Some(name.to_owned()), f: Some(value), ..Default::default() }
 }
 
+/// A parameter of a node.
+pub(crate) fn text(name: &str, value: &str) -> proto::Attribute {
+    proto::Attribute { name: Some(name.to_owned()), s: Some(value.to_owned().into()), ..Default::default() }
+}
+
 /// An input or output of floats; 0 for a size that is open.
 pub(crate) fn value(name: &str, dims: &[i64]) -> proto::ValueInfo {
     let dim = dims.iter().map(|&size| proto::Dim {

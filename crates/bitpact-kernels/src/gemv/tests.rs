@@ -82,7 +82,7 @@ fn product(weights: &GemvWeights, inputs: &GemvInputs, isa: Isa, threads: usize)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(crate::testing::cases(60)))]
     #[test]
     fn every_path_gives_the_bits_of_the_reference(
         (rows, cols) in (1usize..40, 1usize..400),

@@ -44,9 +44,11 @@ mod tests {
             tanh(isa, &x, &mut y);
             let mut sum = y.clone();
             add(isa, &mut sum, &x);
+            // The bits of a NaN are not defined.
+            let bits = |v: f32| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() };
             for ((&x, y), sum) in x.iter().zip(y).zip(sum) {
-                assert_eq!(y.to_bits(), bitpact_core::tanh(x).to_bits(), "{isa}: tanh {x}");
-                assert_eq!(sum.to_bits(), (y + x).to_bits(), "{isa}: {y} + {x}");
+                assert_eq!(bits(y), bits(bitpact_core::tanh(x)), "{isa}: tanh {x}");
+                assert_eq!(bits(sum), bits(y + x), "{isa}: {y} + {x}");
             }
         }
     }

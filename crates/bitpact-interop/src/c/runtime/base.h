@@ -41,19 +41,23 @@
 
 /* A code of a column. The DSP instructions multiply halves of words; others read bytes. */
 #ifdef BP_DSP
-typedef int16_t bp_code;
+typedef int16_t __attribute__((may_alias)) bp_code;
+typedef uint32_t __attribute__((may_alias)) bp_pair;
 #define BP_COLUMNS(dsp, bytes) (dsp)
+#define BP_ALIGNED __attribute__((aligned(8)))
 #else
 typedef uint8_t bp_code;
 #define BP_COLUMNS(dsp, bytes) (bytes)
+#define BP_ALIGNED
 #endif
 
 /* A tensor of h x w pixels of c channels. */
 typedef struct {
     uint32_t at;    /* first byte in the arena, or BP_IMAGE */
     uint32_t pixel; /* bytes of a pixel */
-    uint32_t h, w, c;
-    uint32_t bits; /* 1, 2, 4, 8: codes; 16: unsigned; 32: signed */
+    uint32_t c;
+    uint16_t h, w;
+    uint8_t bits; /* 1, 2, 4, 8: codes; 16: unsigned; 32: signed */
 } bp_tensor;
 
 #define BP_IMAGE UINT32_MAX
@@ -143,7 +147,7 @@ BP_INLINE uint32_t bp_min(uint32_t a, uint32_t b)
 
 /* A window over a tensor. */
 typedef struct {
-    uint32_t rows, columns, stride_y, stride_x, top, left, dilation_y, dilation_x, spread_y, spread_x;
+    uint16_t rows, columns, stride_y, stride_x, top, left, dilation_y, dilation_x, spread_y, spread_x;
 } bp_window;
 
 /* The row or column that position `at` of a window sees at tap k; UINT32_MAX where that is padding. */

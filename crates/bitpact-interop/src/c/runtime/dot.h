@@ -7,12 +7,14 @@
 
 #define BP_PAD(k, bits) (((k) + 32u / (bits) - 1u) & ~(32u / (bits) - 1u))
 
-/* The codes of a column stand in the order in which shifts and masks take fields from a word of weights: of 32 / bits
- * fields first and middle one, then the next of each. Of bytes, 0 2 1 3. */
+/* The codes of two columns stand in pairs, one of the first and one of the second, in the order in which shifts and
+ * masks take fields from a word of weights: of 32 / bits fields the first and the middle one, then the next of each. Of
+ * bytes, 0 2 1 3. */
 BP_INLINE uint32_t bp_place(uint32_t k, uint32_t bits)
 {
     const uint32_t group = 32u / bits, j = k & (group - 1u);
-    return (k - j) + (2u * j < group ? 2u * j : 2u * j - group + 1u);
+    const uint32_t at = (k - j) + (2u * j < group ? 2u * j : 2u * j - group + 1u);
+    return 2u * at - (at & 1u);
 }
 
 BP_INLINE uint32_t bp_word(const void *at)
@@ -22,53 +24,66 @@ BP_INLINE uint32_t bp_word(const void *at)
     return word;
 }
 
-BP_INLINE uint32_t bp_ror8(uint32_t word)
+/* Bytes 0 and 2, or 1 and 3, as two signed numbers of 16 bits. */
+BP_INLINE uint32_t bp_even_bytes(uint32_t word)
 {
-    return word >> 8 | word << 24;
+    return (uint32_t)__sxtb16((int8x4_t)word);
 }
 
-#define BP_STEP(pu, pv)                           \
-    do {                                          \
-        const uint32_t x = bp_word(a + i), y = bp_word(b + i); \
-        i += 2;                                   \
-        s0 = __smlad((int16x2_t)x, (int16x2_t)(pu), s0); \
-        s1 = __smlad((int16x2_t)y, (int16x2_t)(pu), s1); \
-        s2 = __smlad((int16x2_t)x, (int16x2_t)(pv), s2); \
-        s3 = __smlad((int16x2_t)y, (int16x2_t)(pv), s3); \
+BP_INLINE uint32_t bp_odd_bytes(uint32_t word)
+{
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
+    return pair;
+}
+
+#define BP_STEP(pu, pv)                                  \
+    do {                                                 \
+        const uint32_t x = at[0], y = at[1];             \
+        uint32_t w = (pu);                               \
+        at += 2;                                         \
+        s0 = __smlad((int16x2_t)x, (int16x2_t)w, s0);    \
+        s1 = __smlad((int16x2_t)y, (int16x2_t)w, s1);    \
+        w = (pv);                                        \
+        s2 = __smlad((int16x2_t)x, (int16x2_t)w, s2);    \
+        s3 = __smlad((int16x2_t)y, (int16x2_t)w, s3);    \
     } while (0)
 
 BP_INLINE void bp_dot(const uint8_t *u, const uint8_t *v, const bp_code *a, const bp_code *b, uint32_t k, uint32_t bits,
                       int32_t sums[4])
 {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    const bp_code *end = a + BP_PAD(k, bits);
-    uint32_t i;
-    while (a < end) {
-        uint32_t wu = bp_word(u), wv = bp_word(v);
-        i = 0;
+    const bp_pair *at = (const bp_pair *)a, *end = at + BP_PAD(k, bits);
+    (void)b;
+    while (at < end) {
+        uint32_t wu = bp_word(u), wv = bp_word(v), i;
         u += 4;
         v += 4;
         if (bits == 8) {
-            BP_STEP(__sxtb16((int8x4_t)wu), __sxtb16((int8x4_t)wv));
-            BP_STEP(__sxtb16((int8x4_t)bp_ror8(wu)), __sxtb16((int8x4_t)bp_ror8(wv)));
+            BP_STEP(bp_even_bytes(wu), bp_even_bytes(wv));
+            BP_STEP(bp_odd_bytes(wu), bp_odd_bytes(wv));
         } else if (bits == 4) {
             BP_STEP(wu & 0x000f000fu, wv & 0x000f000fu);
             BP_STEP(wu >> 4 & 0x000f000fu, wv >> 4 & 0x000f000fu);
             BP_STEP(wu >> 8 & 0x000f000fu, wv >> 8 & 0x000f000fu);
             BP_STEP(wu >> 12 & 0x000f000fu, wv >> 12 & 0x000f000fu);
+        } else if (bits == 2) {
+            for (i = 0; i < 4; i++) {
+                BP_STEP(wu & 0x00030003u, wv & 0x00030003u);
+                BP_STEP(wu >> 2 & 0x00030003u, wv >> 2 & 0x00030003u);
+                wu >>= 4;
+                wv >>= 4;
+            }
         } else {
-            const uint32_t mask = bits == 2 ? 0x00030003u : 0x00010001u;
-            while (i < 32u / bits) {
-                BP_STEP(wu & mask, wv & mask);
-                wu >>= bits;
-                wv >>= bits;
-                BP_STEP(wu & mask, wv & mask);
-                wu >>= bits;
-                wv >>= bits;
+            for (i = 0; i < 4; i++) {
+                BP_STEP(wu & 0x00010001u, wv & 0x00010001u);
+                BP_STEP(wu >> 1 & 0x00010001u, wv >> 1 & 0x00010001u);
+                BP_STEP(wu >> 2 & 0x00010001u, wv >> 2 & 0x00010001u);
+                BP_STEP(wu >> 3 & 0x00010001u, wv >> 3 & 0x00010001u);
+                wu >>= 4;
+                wv >>= 4;
             }
         }
-        a += i;
-        b += i;
     }
     sums[0] = s0;
     sums[1] = s1;
@@ -83,8 +98,9 @@ BP_INLINE int32_t bp_column_sum(const bp_code *column, uint32_t k)
 {
     int32_t sum = 0;
     uint32_t i;
+    const bp_pair *at = (const bp_pair *)column;
     for (i = 0; i < k; i += 2) {
-        sum = __smlad((int16x2_t)bp_word(column + i), (int16x2_t)0x00010001u, sum);
+        sum = __smlad((int16x2_t)at[i], (int16x2_t)0x00010001u, sum);
     }
     return sum;
 }

@@ -6,11 +6,11 @@ typedef struct {
     bp_window window;
     uint32_t k;         /* weights of an output channel */
     uint32_t row;       /* bytes of an output channel, all planes */
-    uint32_t bits;      /* of a weight: 1 to 8, or 16 */
-    uint32_t planes[3]; /* bits of the planes that a row consists of, the lowest first; 0: none */
+    uint8_t bits;       /* of a weight: 1 to 8, or 16 */
+    uint8_t planes[3];  /* bits of the planes that a row consists of, the lowest first; 0: none */
     uint32_t inputs;    /* input channels of a group */
     uint32_t outputs;   /* output channels of a group */
-    int32_t scale, offset;
+    int16_t scale, offset;
     int32_t padding;       /* code of the padding */
     const uint16_t *zeros; /* or, of the image, that of each channel */
     uint32_t column;       /* first code of its columns */
@@ -30,15 +30,15 @@ BP_INLINE void bp_pad_column(bp_code *column, uint32_t k, uint32_t n, const bp_p
 /* Takes the fields of whole words apart: their order is that of the column. */
 BP_INLINE void bp_spread_words(bp_code *column, const uint8_t *from, uint32_t words, uint32_t bits, uint32_t mask)
 {
+    bp_pair *at = (bp_pair *)column;
     uint32_t i;
     for (; words > 0; words--) {
         uint32_t word = bp_word(from);
         from += 4;
         for (i = 0; i < 32; i += 2 * bits) {
-            const uint32_t pair = word & mask;
-            memcpy(column, &pair, sizeof pair);
+            *at = word & mask;
             word >>= bits;
-            column += 2;
+            at += 2;
         }
     }
 }
@@ -52,7 +52,7 @@ BP_INLINE void bp_spread(bp_code *column, uint32_t k, const uint8_t *pixel, uint
 #ifdef BP_DSP
     const uint32_t group = 32u / bits;
     if (from == bits && ((k | n | first) & (group - 1u)) == 0) {
-        column += k;
+        column += 2u * k;
         pixel += first * bits / 8u;
         if (bits == 8) {
             bp_spread_words(column, pixel, n / 4u, 8, 0x00ff00ffu);
@@ -71,8 +71,9 @@ BP_INLINE void bp_spread(bp_code *column, uint32_t k, const uint8_t *pixel, uint
             const uint32_t word = (uint32_t)codes[0] | (uint32_t)codes[1] << 8;
             const uint32_t even = (word & 0x0fu) | (word & 0xf00u) << 8;
             const uint32_t odd = (word >> 4 & 0x0fu) | (word >> 4 & 0xf00u) << 8;
-            memcpy(column + k + i, &even, sizeof even);
-            memcpy(column + k + i + 2, &odd, sizeof odd);
+            bp_pair *at = (bp_pair *)(column + 2u * (k + i));
+            at[0] = even;
+            at[2] = odd;
         }
     }
 #else
@@ -135,7 +136,12 @@ BP_FUNCTION void bp_gather(const bp_run *run, const bp_product *p, bp_code *colu
 BP_INLINE bp_code *bp_column(const bp_run *run, const bp_product *p, uint32_t plane, uint32_t which)
 {
 #ifdef BP_DSP
-    return run->columns + p->column + (2u * plane + which) * BP_PAD(p->k, p->planes[plane]);
+    bp_code *column = run->columns + p->column;
+    uint32_t i;
+    for (i = 0; i < plane; i++) {
+        column += 2u * BP_PAD(p->k, p->planes[i]);
+    }
+    return column + 2u * which;
 #else
     (void)plane;
     return run->columns + p->column + which * BP_PAD(p->k, 1u);
@@ -202,6 +208,36 @@ BP_INLINE void bp_product_at(const bp_run *run, const bp_product *p, uint32_t c,
     }
     for (i = 0; i < 4; i++) {
         values[i] = values[i] * p->scale + p->offset * sums[i & 1u];
+    }
+}
+
+/* The same of a product whose weights are one plane: scale * values + offset * sums. */
+BP_INLINE void bp_plane_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, const int32_t sums[2],
+                           int32_t values[4])
+{
+    const uint8_t *u = p->weights + (size_t)c * p->row, *v = p->weights + (size_t)d * p->row;
+    const uint32_t bits = p->planes[0];
+    const bp_code *a = bp_column(run, p, 0, 0), *b = bp_column(run, p, 0, 1);
+    if (bits == 4) {
+        bp_dot(u, v, a, b, p->k, 4, values);
+    } else if (bits == 2) {
+        bp_dot(u, v, a, b, p->k, 2, values);
+    } else if (bits == 8) {
+        const int32_t s0 = bp_correct(sums[0]), s1 = bp_correct(sums[1]);
+        bp_dot(u, v, a, b, p->k, 8, values);
+        values[0] += s0;
+        values[1] += s1;
+        values[2] += s0;
+        values[3] += s1;
+    } else {
+        bp_dot(u, v, a, b, p->k, 1, values);
+    }
+    if (p->offset != 0) {
+        const int32_t s0 = p->offset * sums[0], s1 = p->offset * sums[1], scale = p->scale;
+        values[0] = values[0] * scale + s0;
+        values[1] = values[1] * scale + s1;
+        values[2] = values[2] * scale + s0;
+        values[3] = values[3] * scale + s1;
     }
 }
 

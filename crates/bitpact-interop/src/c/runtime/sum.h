@@ -4,13 +4,13 @@ enum { BP_PRODUCT, BP_DEPTHWISE, BP_WIDE, BP_VIEW, BP_MULTIPLY };
 
 /* A term: its value times the multiplier of the channel. */
 typedef struct {
-    uint32_t kind;
+    uint8_t kind;
+    uint8_t is_one_pixel; /* b stands for every pixel */
+    uint8_t mul_step;     /* 1, or 0 with one multiplier for all channels */
+    uint8_t zeros[2];
+    const int32_t *mul;
     const bp_product *product;
     const bp_view *a, *b;
-    int32_t zeros[2];
-    uint32_t is_one_pixel; /* b stands for every pixel */
-    const int32_t *mul;    /* of each channel, or one */
-    uint32_t mul_step;     /* 1, or 0 */
 } bp_term;
 
 /* A view that is added after the shift. */
@@ -25,20 +25,19 @@ enum { BP_CODES, BP_TABLE, BP_VALUES, BP_WORDS, BP_LONG_WORDS };
 typedef struct {
     const bp_tensor *to;
     const bp_term *terms;
-    uint32_t n_terms;
     const bp_added *added;
-    uint32_t n_added;
     const int32_t *add; /* constant of each channel, or one; of 64 bits, its low and its high word */
-    uint32_t add_step;  /* 1; 2 with 64 bits; 0 of one */
-    uint32_t is_long;   /* constants have 64 bits */
-    uint32_t shift;
-    uint32_t end;
-    uint32_t is_far; /* the quotient may need more than 32 bits before it is clamped */
-    int32_t lo, hi;
     const uint8_t *bounds; /* lo and hi of each channel */
     const uint8_t *tables;
-    uint32_t table_step; /* bytes from the table of a channel to the next */
-    uint32_t channels;   /* that are computed at once: 2, or 1 where groups have an odd number */
+    int32_t lo, hi;
+    uint16_t table_step; /* bytes from the table of a channel to the next */
+    uint8_t n_terms, n_added;
+    uint8_t add_step; /* 1; 2 with 64 bits; 0 of one */
+    uint8_t is_long;  /* constants have 64 bits */
+    uint8_t shift;
+    uint8_t end;
+    uint8_t is_far;   /* the quotient may need more than 32 bits before it is clamped */
+    uint8_t channels; /* that are computed at once: 2, or 1 where groups have an odd number */
 } bp_sum;
 
 /* What is added after the shift, for channel c of pixel p. */
@@ -88,11 +87,113 @@ BP_INLINE void bp_end(const bp_run *run, const bp_sum *s, uint8_t *to, uint32_t 
     }
 }
 
+/* Channels c and c + 1, the first one even, of a pixel of codes; or c alone. */
+BP_INLINE void bp_get_two(const uint8_t *pixel, uint32_t bits, uint32_t c, int32_t values[2])
+{
+    if (bits == 4) {
+        const uint32_t both = pixel[c >> 1];
+        values[0] = (int32_t)(both & 15u);
+        values[1] = (int32_t)(both >> 4);
+    } else {
+        values[0] = bp_get(pixel, bits, c);
+        values[1] = bp_get(pixel, bits, c + 1);
+    }
+}
+
+BP_INLINE void bp_put_two(uint8_t *pixel, uint32_t bits, uint32_t c, int32_t first, int32_t second)
+{
+    if (bits == 4) {
+        pixel[c >> 1] = (uint8_t)((uint32_t)first | (uint32_t)second << 4);
+    } else {
+        bp_put(pixel, bits, c, first);
+        bp_put(pixel, bits, c + 1, second);
+    }
+}
+
+BP_INLINE int32_t bp_code_of(int64_t total, uint32_t shift, int32_t lo, int32_t hi)
+{
+    const int32_t v = bp_shift(total, shift);
+    return v < lo ? lo : v > hi ? hi : v;
+}
+
+/* Whether `bp_run_usual` computes a sum: products of one plane and tensors of codes, in pairs of channels to codes. */
+BP_INLINE int bp_is_usual(const bp_sum *s)
+{
+    uint32_t i;
+    for (i = 0; i < s->n_terms; i++) {
+        const bp_term *t = &s->terms[i];
+        const int is_product = t->kind == BP_PRODUCT && t->product->planes[1] == 0;
+        const int is_tensor = t->kind == BP_VIEW && !t->a->source && t->a->from->bits <= 8;
+        if (!is_product && !is_tensor) {
+            return 0;
+        }
+    }
+    return s->end == BP_CODES && !s->bounds && !s->is_far && s->channels == 2 && s->to->c % 2u == 0;
+}
+
+/* Computes a usual sum, as `bp_run_sum` does. */
+BP_FUNCTION void bp_run_usual(const bp_run *run, const bp_sum *s, uint8_t *to)
+{
+    const uint32_t w = s->to->w, pixels = s->to->h * w, channels = s->to->c, shift = s->shift, bits = s->to->bits;
+    const int32_t lo = s->lo, hi = s->hi;
+    uint32_t p, c, i;
+    for (p = 0; p < pixels; p += 2) {
+        const uint32_t q = p + 1 < pixels ? p + 1 : p;
+        const uint32_t at[4] = {p / w, p % w, q / w, q % w};
+        uint8_t *first = to + (size_t)p * s->to->pixel, *second = to + (size_t)q * s->to->pixel;
+        for (c = 0; c < channels; c += 2) {
+            const int32_t *add = s->add + (size_t)c * s->add_step, *next = add + s->add_step;
+            int64_t t0 = add[0], t2 = next[0], t1, t3;
+            if (s->is_long) {
+                t0 = (int64_t)((uint64_t)(uint32_t)add[0] | (uint64_t)(uint32_t)add[1] << 32);
+                t2 = (int64_t)((uint64_t)(uint32_t)next[0] | (uint64_t)(uint32_t)next[1] << 32);
+            }
+            t1 = t0;
+            t3 = t2;
+            for (i = 0; i < s->n_terms; i++) {
+                const bp_term *t = &s->terms[i];
+                const int32_t *mul = t->mul + (size_t)c * t->mul_step;
+                const int32_t m0 = mul[0], m1 = mul[t->mul_step];
+                if (t->kind == BP_PRODUCT) {
+                    const bp_product *product = t->product;
+                    int32_t values[4];
+                    if (c == 0 || (product->outputs != channels && c % product->outputs == 0)) {
+                        bp_gather_pair(run, product, at, c / product->outputs, run->sums[i]);
+                    }
+                    bp_plane_at(run, product, c, c + 1, run->sums[i], values);
+                    t0 += (int64_t)values[0] * m0;
+                    t1 += (int64_t)values[1] * m0;
+                    t2 += (int64_t)values[2] * m1;
+                    t3 += (int64_t)values[3] * m1;
+                } else {
+                    const bp_tensor *from = t->a->from;
+                    const uint8_t *data = bp_data(run, from);
+                    int32_t x[2], y[2];
+                    bp_get_two(data + (size_t)p * from->pixel, from->bits, c, x);
+                    bp_get_two(data + (size_t)q * from->pixel, from->bits, c, y);
+                    t0 += (int64_t)x[0] * m0;
+                    t1 += (int64_t)y[0] * m0;
+                    t2 += (int64_t)x[1] * m1;
+                    t3 += (int64_t)y[1] * m1;
+                }
+            }
+            bp_put_two(first, bits, c, bp_code_of(t0, shift, lo, hi), bp_code_of(t2, shift, lo, hi));
+            if (q != p) {
+                bp_put_two(second, bits, c, bp_code_of(t1, shift, lo, hi), bp_code_of(t3, shift, lo, hi));
+            }
+        }
+    }
+}
+
 /* Computes a sum, two pixels and up to two channels at a time. */
 BP_FUNCTION void bp_run_sum(const bp_run *run, const bp_sum *s, uint8_t *to)
 {
     const uint32_t w = s->to->w, pixels = s->to->h * w, channels = s->to->c;
     uint32_t p, c, i, j;
+    if (bp_is_usual(s)) {
+        bp_run_usual(run, s, to);
+        return;
+    }
     for (p = 0; p < pixels; p += 2) {
         const uint32_t q = p + 1 < pixels ? p + 1 : p;
         const uint32_t at[4] = {p / w, p % w, q / w, q % w};

@@ -108,8 +108,8 @@ impl Integers<'_> {
         self.w.cast(&x, kind::UINT8, base)
     }
 
-    /// Sums of codes up to `reach` times `weights`, in int64, over as few parts as stay in 32 bits, and the names of the
-    /// weights of each part.
+    /// Sums of codes up to `reach` times `weights`, in int64, over as few parts as stay in 32 bits, and the names of
+    /// the weights of each part.
     fn conv(
         &mut self,
         product: &IntegerProduct,

@@ -10,8 +10,8 @@ use bitpact_model::{
 use super::{End, Input, Network, OfView, OfWindow, Op, Output, Product, Range, Term, crc32};
 
 impl Network {
-    /// The network, whose codes `codes` finds: `[output][input of the group][row][column]` for a product of these sizes.
-    /// It is not checked.
+    /// The network, whose codes `codes` finds: `[output][input of the group][row][column]` for a product of these
+    /// sizes. It is not checked.
     ///
     /// # Errors
     /// A product that reads a tensor that is not there, or whose sizes fit no memory; errors of `codes`. The message

@@ -226,25 +226,70 @@ pub(super) fn slice(importer: &mut Importer, node: NodeView) -> Result<Tensor, S
     Ok(tensor)
 }
 
-/// Channels, rows or columns that follow each other.
+/// Most ranges that channels in any order are put together from.
+const MOST_RANGES: usize = 4096;
+
+/// Channels, rows or columns that follow each other, and channels in any order.
 pub(super) fn gather(importer: &mut Importer, node: NodeView) -> Result<Tensor, String> {
     let tensor = importer.unpadded(node, 0)?;
     let dim = axis(node.int("axis", 0), tensor.layout.dims.len())?;
-    let size = tensor.layout.sizes()[dim] as i64;
+    let size = tensor.layout.sizes()[dim];
     let indices = importer.needed(node, 1)?;
-    let places: Vec<i64> = indices.to_ints()?.iter().map(|&i| if i < 0 { i + size } else { i }).collect();
+    let place = |&i: &i64| usize::try_from(if i < 0 { i + size as i64 } else { i }).ok().filter(|&at| at < size);
+    let places: Option<Vec<usize>> = indices.to_ints()?.iter().map(place).collect();
+    let places = places.ok_or_else(|| format!("indices beyond a size of {size}"))?;
     let Some(&first) = places.first() else { return Err("no indices".to_owned()) };
-    let step = places.get(1).map_or(1, |second| second - first);
-    let follow =
-        places.iter().enumerate().all(|(i, &place)| place == first + i as i64 * step && (0..size).contains(&place));
-    if !follow || step <= 0 || indices.dims.len() > 1 {
-        return Err(format!("indices {places:?}, expected some that follow each other"));
+    if indices.dims.len() > 1 {
+        return Err(format!("indices of {:?}, expected a list", indices.dims));
     }
-    let mut part = cut(importer, node, &tensor, dim, (first as usize, places.len(), step))?;
-    if indices.dims.is_empty() {
-        part.layout.dims.remove(dim);
+    let step = places.get(1).map_or(1, |&second| second.saturating_sub(first));
+    if step > 0 && places.iter().enumerate().all(|(i, &place)| place == first + i * step) {
+        let mut part = cut(importer, node, &tensor, dim, (first, places.len(), step as i64))?;
+        if indices.dims.is_empty() {
+            part.layout.dims.remove(dim);
+        }
+        return Ok(part);
     }
-    Ok(part)
+    ordered(importer, node, &tensor, dim, &places)
+}
+
+/// The channels `places` in this order: a shuffle, or ranges of them side by side.
+fn ordered(
+    importer: &mut Importer,
+    node: NodeView,
+    tensor: &Tensor,
+    dim: usize,
+    places: &[usize],
+) -> Result<Tensor, String> {
+    let mut tensor = importer.solid(tensor)?;
+    if !tensor.layout.is_whole(dim, Axis::Channel, importer.builder.shape(tensor.node).c) {
+        tensor = importer.usual_solid(&tensor)?.0;
+    }
+    let c = importer.builder.shape(tensor.node).c;
+    if !tensor.layout.is_whole(dim, Axis::Channel, c) {
+        return Err(format!("indices {places:?} of rows or columns, expected some at equal distances"));
+    }
+    let shuffled = |groups: usize| (0..c).map(move |at| at % groups * (c / groups) + at / groups);
+    let divides = |groups: &usize| c.is_multiple_of(*groups);
+    let name = importer.name(node);
+    let id = match (2..c).filter(divides).find(|&groups| places.iter().copied().eq(shuffled(groups))) {
+        Some(groups) => importer.builder.push(&name, Op::View(Move::ChannelShuffle { groups }), &[tensor.node])?,
+        None => {
+            let ranges: Vec<&[usize]> = places.chunk_by(|&a, &b| b == a + 1).collect();
+            if ranges.len() > MOST_RANGES {
+                return Err(format!("channels in {} ranges, expected at most {MOST_RANGES}", ranges.len()));
+            }
+            let mut parts = Vec::with_capacity(ranges.len());
+            for range in ranges {
+                let channels = Move::Channels { first: range[0], count: range.len() };
+                parts.push(importer.builder.push(&name, Op::View(channels), &[tensor.node])?);
+            }
+            importer.builder.push(&name, Op::Concat, &parts)?
+        }
+    };
+    let mut layout = tensor.layout.clone();
+    layout.dims[dim] = Layout::of(&[Axis::Channel], 1, importer.builder.shape(id)).dims[0].clone();
+    Ok(Tensor::new(id, layout))
 }
 
 /// Parts of one size, one after the other.

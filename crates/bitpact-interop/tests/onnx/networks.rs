@@ -1,18 +1,13 @@
-//! ONNX files as networks: what operators become, what is put together, what is refused.
-
-#[path = "common/build.rs"]
-mod build;
-#[path = "common/forward.rs"]
-mod forward;
+//! Whole networks: what operators become, what is put together, what is refused.
 
 use std::path::Path;
 
+use crate::build::{File, float, int, ints, value};
+use crate::forward::forward;
 use bitpact_graph::{Move, Op, fuse};
 use bitpact_interop::onnx::{import_bytes, proto};
 use bitpact_interop::{ImportOptions, Imported, Pixels};
 use bitpact_model::{IntegerLayer, IntegerOp, IntegerTerm, convert};
-use build::{File, float, int, ints, value};
-use forward::forward;
 
 fn imported(file: &File) -> Result<Imported, String> {
     let options = ImportOptions { pixels: Pixels::named("raw255"), ..ImportOptions::default() };
@@ -29,7 +24,7 @@ fn ops(imported: &Imported) -> Vec<&'static str> {
 }
 
 /// A convolution of 3 to 4 channels and what it reads.
-fn conv() -> File {
+pub(crate) fn conv() -> File {
     File::new(&[0, 3, 8, 8]).drawn("layer.conv.weight", &[4, 3, 3, 3]).node(
         "Conv",
         &["x", "layer.conv.weight"],
@@ -38,7 +33,7 @@ fn conv() -> File {
     )
 }
 
-fn head(file: File, from: &str, inputs: i64) -> File {
+pub(crate) fn head(file: File, from: &str, inputs: i64) -> File {
     file.node("GlobalAveragePool", &[from], "pooled", vec![])
         .node("Flatten", &["pooled"], "flat", vec![])
         .drawn("fc.weight", &[5, inputs])
@@ -264,7 +259,7 @@ fn open_sizes_need_the_option() {
 }
 
 /// A network of codes: weights of 8 bits for each channel, activations without zero points.
-fn quantized(zero: i64) -> File {
+pub(crate) fn quantized(zero: i64) -> File {
     let weights: Vec<i64> = (0..108).map(|i| i * 53 % 255 - 127).collect();
     let last: Vec<i64> = (0..20).map(|i| i * 31 % 15 - 7).collect();
     File::new(&[0, 3, 8, 8])
