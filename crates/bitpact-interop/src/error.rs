@@ -16,11 +16,11 @@ pub enum InteropError {
         what: String,
     },
     /// A file that bitpact exported and something changed since.
-    #[error("{}: is not as bitpact wrote it: {place} is another{version}", path.display())]
+    #[error("{}: was changed after bitpact wrote it: {place}{version}", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
-        /// The first place that is another.
+        /// The first place that differs, and how.
         place: String,
         /// What is known of versions, in brackets, where the file was written by another one; else nothing.
         version: String,

@@ -34,11 +34,11 @@ pub(super) fn read(folder: &Path) -> Result<Option<Exported>, Fault> {
     let model = network(description, |product, sizes| codes(folder, product, sizes))?;
     let (files, contents) = folder::files(&model);
     if contents != said {
-        return Err(changed(CONTENTS));
+        return Err(changed(format!("{CONTENTS} says something else")));
     }
     for (name, bytes) in files {
         if file(folder, &name, bytes.len() as u64)? != bytes {
-            return Err(changed(format!("the array {name}")));
+            return Err(changed(format!("the array {name} is another")));
         }
     }
     Ok(Some(Exported { model, format: Format::Npy }))

@@ -31,7 +31,7 @@ enum Fault {
     Wrong(String),
     /// It is not what the network in it would be written as.
     Changed {
-        /// The first place that is another.
+        /// The first place that differs, and how.
         place: String,
         /// The version of bitpact that wrote the file, where that is another one than this.
         version: Option<String>,

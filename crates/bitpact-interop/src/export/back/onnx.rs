@@ -160,7 +160,7 @@ fn turned(mut codes: Vec<i16>, multiplier: &[i32]) -> Result<Vec<i16>, String> {
     Ok(codes)
 }
 
-/// The first place where a file is not what the network in it is written as.
+/// The first place where a file is not what the network in it is written as, and how.
 fn difference(ours: &Model, file: &Model, graph: &Graph, constants: &Constants) -> Option<String> {
     let expected = ours.graph.as_ref()?;
     let sets = |model: &Model| {
@@ -173,7 +173,7 @@ fn difference(ours: &Model, file: &Model, graph: &Graph, constants: &Constants) 
         sets
     };
     if sets(ours) != sets(file) {
-        return Some("the operator sets".to_owned());
+        return Some("the operator sets are others".to_owned());
     }
     let values = [("input", &expected.input, &graph.input), ("output", &expected.output, &graph.output)];
     for (what, ours, theirs) in values {
@@ -183,23 +183,28 @@ fn difference(ours: &Model, file: &Model, graph: &Graph, constants: &Constants) 
                 .zip(theirs)
                 .find(|(ours, theirs)| ours != theirs)
                 .and_then(|(ours, _)| ours.name.as_deref());
-            return Some(name.map_or_else(|| format!("the {what}s"), |name| format!("the {what} `{}`", short(name))));
+            return Some(
+                name.map_or_else(
+                    || format!("other {what}s"),
+                    |name| format!("the {what} `{}` is another", short(name)),
+                ),
+            );
         }
     }
     if let Some((ours, theirs)) = expected.node.iter().zip(&graph.node).find(|(ours, theirs)| ours != theirs) {
         let name = |node: &Node| node.name.as_deref().map(short).unwrap_or_default();
-        return Some(format!("the node `{}` where `{}` was", name(theirs), name(ours)));
+        return Some(format!("the node `{}` stands where `{}` was", name(theirs), name(ours)));
     }
     if expected.node.len() != graph.node.len() {
         return Some(format!("{} nodes instead of {}", graph.node.len(), expected.node.len()));
     }
     let name = |tensor: &Tensor| tensor.name.clone().unwrap_or_default();
-    let is_there = |ours: &&Tensor| {
+    let is_other = |ours: &&Tensor| {
         let theirs = constants.by_name.get(ours.name.as_deref().unwrap_or_default());
         !theirs.is_some_and(|theirs| constants.same(ours, theirs))
     };
-    if let Some(tensor) = expected.initializer.iter().find(is_there) {
-        return Some(format!("the tensor `{}`", short(&name(tensor))));
+    if let Some(tensor) = expected.initializer.iter().find(is_other) {
+        return Some(format!("the tensor `{}` is another", short(&name(tensor))));
     }
     if expected.initializer.len() != graph.initializer.len() {
         return Some(format!("{} tensors instead of {}", graph.initializer.len(), expected.initializer.len()));
@@ -217,8 +222,8 @@ fn difference(ours: &Model, file: &Model, graph: &Graph, constants: &Constants) 
     let (ours, theirs) = (entries(ours), entries(file));
     let other = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs).map(|(ours, _)| ours.0.clone());
     match other {
-        Some(key) => Some(format!("the metadata `{key}`")),
-        None if ours.len() != theirs.len() => Some("the metadata".to_owned()),
+        Some(key) => Some(format!("the metadata `{key}` say something else")),
+        None if ours.len() != theirs.len() => Some("entries of the metadata are missing or new".to_owned()),
         None => None,
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Exported>, Fault> {
     let model = network(description, codes)?;
     let (tensors, again) = contents(&model).map_err(|error| Fault::Wrong(error.to_string()))?;
     if again != *text {
-        return Err(changed("the metadata"));
+        return Err(changed("the metadata say something else"));
     }
     if tensors.len() != file.len() {
         return Err(changed(format!("{} tensors instead of {}", file.len(), tensors.len())));
@@ -48,7 +48,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Exported>, Fault> {
             (tensor.dtype(), tensor.shape(), tensor.data()) == (Dtype::F32, &shape[..], &bytes[..])
         });
         if !is_same {
-            return Err(changed(format!("the tensor `{name}`")));
+            return Err(changed(format!("the tensor `{name}` is another")));
         }
     }
     Ok(Some(Exported { model, format: Format::Safetensors }))
