@@ -12,9 +12,9 @@ pub use super::npy::{Array, Values};
 pub type Half = (Array, Array);
 
 /// Makes a data set of arrays in memory, by the rules by which the arrays of an `.npz` file become one: inputs are
-/// `[n, w]` signals, `[n, h, w]` or `[n, h, w, c]` images or these with the channels first, and the shape of the targets
-/// tells the task. `name` is what errors call the arrays; without `test`, [`Options::test_share`] of `train` are kept
-/// out of it, as of a file. Without `class_names` classes are called by their numbers.
+/// `[n, w]` signals, `[n, h, w]` or `[n, h, w, c]` images or these with the channels first, and the shape of the
+/// targets tells the task. `name` is what errors call the arrays; without `test`, [`Options::test_share`] of `train`
+/// are kept out of it, as of a file. Without `class_names` classes are called by their numbers.
 ///
 /// # Errors
 /// Arrays that do not fit together or have other types than inputs and targets can have, options that arrays do not
