@@ -10,11 +10,8 @@ const WARNINGS: [&str; 7] = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-p
 const FOLDER: &str = "target/cross-c";
 
 /// A machine of QEMU's user mode: name, architecture of the compiler, processor of the emulator.
-const AARCH64: [(&str, &str, &str); 3] = [
-    ("NEON", "armv8-a", "cortex-a53"),
-    ("dot product", "armv8.2-a+dotprod", "max"),
-    ("i8mm", "armv8.6-a+i8mm", "max"),
-];
+const AARCH64: [(&str, &str, &str); 3] =
+    [("NEON", "armv8-a", "cortex-a53"), ("dot product", "armv8.2-a+dotprod", "max"), ("i8mm", "armv8.6-a+i8mm", "max")];
 /// A board: name, processor, floating point, machine of the emulator, linker script.
 const BOARDS: [(&str, &str, &str, &str, &str); 2] = [
     ("DSP", "cortex-m4", "-mfloat-abi=soft", "mps2-an386", "an386.ld"),
@@ -63,7 +60,5 @@ fn board((name, cpu, float, machine, script): (&str, &str, &str, &str, &str)) ->
         let run = ["-M", machine, "-nographic", "-semihosting", "-kernel", "all.elf"];
         succeeds(Command::new("qemu-system-arm").args(run).current_dir(FOLDER))
     };
-    compiles("arm-none-eabi-gcc", &["-mthumb", &cpu, float, "-c", "all.c"], "all.o")
-        && link()
-        && run()
+    compiles("arm-none-eabi-gcc", &["-mthumb", &cpu, float, "-c", "all.c"], "all.o") && link() && run()
 }
