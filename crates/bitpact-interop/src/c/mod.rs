@@ -1,6 +1,7 @@
 //! Integer networks as source: C99 for any machine, with kernels for Arm.
 //!
-//! The C that [`write`] writes computes the interpreter's integers, bit for bit, with nothing but `stdint.h` and `string.h`.
+//! The C that [`write`] writes computes the interpreter's integers, bit for bit, with nothing but `stdint.h` and
+//! `string.h`.
 //! docs/microcontrollers.md says how to build it and what it takes.
 
 mod emit;
