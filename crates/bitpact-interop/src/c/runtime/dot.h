@@ -282,7 +282,7 @@ BP_INLINE void bp_dot(const uint8_t *u, const uint8_t *v, const bp_code *a, cons
                       int32_t sums[4])
 {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    uint32_t i, j;
+    uint32_t i;
     if (bits == 8) {
         for (i = 0; i < k; i++) {
             const int32_t x = a[i], y = b[i], wu = (int8_t)u[i], wv = (int8_t)v[i];
@@ -294,7 +294,7 @@ BP_INLINE void bp_dot(const uint8_t *u, const uint8_t *v, const bp_code *a, cons
     } else {
         const uint32_t fields = 8u / bits, mask = (1u << bits) - 1u;
         for (i = 0; i < k; i += fields) {
-            uint32_t wu = *u++, wv = *v++;
+            uint32_t wu = *u++, wv = *v++, j;
             for (j = 0; j < fields; j++) {
                 const int32_t x = a[i + j], y = b[i + j];
                 s0 += (int32_t)(wu & mask) * x;
