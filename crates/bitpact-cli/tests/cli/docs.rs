@@ -162,7 +162,9 @@ fn the_pages_of_training_and_data_work() {
 
 #[test]
 fn the_pages_of_what_comes_after_training_work() {
-    for page in ["docs/deploying.md", "docs/export.md", "docs/accelerator.md", "docs/in-memory.md"] {
+    for page in
+        ["docs/deploying.md", "docs/export.md", "docs/microcontrollers.md", "docs/accelerator.md", "docs/in-memory.md"]
+    {
         let place = stocked();
         place.run(RUN).ok();
         run_page(page, &place);

@@ -77,10 +77,7 @@ pub(crate) struct Known {
 
 /// The data set of the arrays in the `.npz` file or the folder `path`, or its test half alone.
 pub(crate) fn load(path: &Path, limits: Limits, options: &Options, test_alone: bool) -> Result<Known, DataError> {
-    let is_set = [options.resize.is_some(), options.random_crop.is_some(), options.upscale.is_some()];
-    if is_set.contains(&true) {
-        return Err(wrong(path, "arrays are read as they are: leave out `resize`, `random_crop` and `upscale`"));
-    }
+    check_options(path, options)?;
     let mut source = match path.is_dir() {
         false => Source::Archive(Archive::open(path)?),
         true => Source::Files(files(path)?),
@@ -126,7 +123,64 @@ pub(crate) fn load(path: &Path, limits: Limits, options: &Options, test_alone: b
             return Err(wrong(path, format!("holds the arrays {names}: {EXPECTED}")));
         }
     };
-    finish(path, train, test, limits, options)
+    let file = if path.is_dir() { path.join("classes.txt") } else { path.with_file_name("classes.txt") };
+    let names = if file.is_file() { Some((read_names(&file)?, file)) } else { None };
+    finish(path, names, train, test, limits, options)
+}
+
+/// The data set of arrays in memory, which errors call `path`; without `test`, [`Options::test_share`] of `train` are
+/// kept out of it.
+pub(super) fn of_memory(
+    path: &Path,
+    names: Option<Vec<String>>,
+    train: Option<(Array, Array)>,
+    test: Option<(Array, Array)>,
+    limits: Limits,
+    options: &Options,
+) -> Result<Known, DataError> {
+    check_options(path, options)?;
+    let read = |(x, y): (Array, Array), half: &str| -> Result<(Inputs, Targets), DataError> {
+        for (array, letter) in [(&x, 'X'), (&y, 'y')] {
+            let sides = array.shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+            if sides != Some(array.values.len()) {
+                let (shape, found) = (&array.shape, array.values.len());
+                return Err(wrong(path, format!("{letter} of {half} has {found} elements and the shape {shape:?}")));
+            }
+        }
+        let at = |what: String, letter: char| wrong(path, format!("{letter} of {half} {what}"));
+        let inputs = inputs(x).map_err(|what| at(what, 'X'))?;
+        let (targets, m) = targets(y, options.task).map_err(|what| at(what, 'y'))?;
+        match inputs.len == m {
+            true => Ok((inputs, targets)),
+            false => {
+                let n = inputs.len;
+                Err(wrong(path, format!("{half}: X has {n} examples, and y {m}: expected as many")))
+            }
+        }
+    };
+    let train = train.map(|half| read(half, "train")).transpose()?;
+    let (train, test) = match (train, test, options.test_share) {
+        (train, Some(test), _) => (train, read(test, "test")?),
+        (Some(train), None, Some(share)) => {
+            let (train, test) = parted(train, share);
+            (Some(train), test)
+        }
+        _ => {
+            return Err(wrong(
+                path,
+                "there is no test half: expected `test`, or `test_share` to keep a part of `train`",
+            ));
+        }
+    };
+    finish(path, names.map(|names| (names, PathBuf::from("class_names"))), train, test, limits, options)
+}
+
+fn check_options(path: &Path, options: &Options) -> Result<(), DataError> {
+    let is_set = [options.resize.is_some(), options.random_crop.is_some(), options.upscale.is_some()];
+    match is_set.contains(&true) {
+        true => Err(wrong(path, "arrays are read as they are: leave out `resize`, `random_crop` and `upscale`")),
+        false => Ok(()),
+    }
 }
 
 fn files(dir: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
@@ -281,6 +335,7 @@ fn parted((x, y): (Inputs, Targets), share: f64) -> ((Inputs, Targets), (Inputs,
 
 fn finish(
     path: &Path,
+    named: Option<(Vec<String>, PathBuf)>,
     train: Option<(Inputs, Targets)>,
     test: (Inputs, Targets),
     limits: Limits,
@@ -318,11 +373,7 @@ fn finish(
         Targets::Dense(_, channels, _) => *channels,
     };
     let needed = halves().map(|(_, y)| most(y)).max().unwrap_or(0);
-    let file = if path.is_dir() { path.join("classes.txt") } else { path.with_file_name("classes.txt") };
-    let names = match file.is_file() {
-        true => read_names(&file)?,
-        false => (0..needed).map(|i| i.to_string()).collect(),
-    };
+    let (names, file) = named.unwrap_or_else(|| ((0..needed).map(|i| i.to_string()).collect(), path.to_owned()));
     let is_exact = matches!(kind, TargetKind::Numbers(_) | TargetKind::Image(_));
     if names.len() < needed || (is_exact && names.len() != needed) {
         let named = names.len();

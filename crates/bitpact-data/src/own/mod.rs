@@ -22,6 +22,7 @@ mod arrays;
 mod layout;
 mod load;
 mod mask;
+mod memory;
 mod npy;
 mod pictures;
 mod report;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::{DataError, Dataset, TargetKind};
 
 pub use load::{load, load_test};
+pub use memory::{Array, Half, Values, load_arrays};
 pub use report::{HalfReport, Report, check};
 
 /// Bytes of the pixels of a set up to which it is decoded from first to last while it is loaded.

@@ -19,14 +19,16 @@ const MOST_SIDES: usize = 64;
 
 /// An array of numbers in C order.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Array {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) values: Values,
+pub struct Array {
+    /// Sizes of its sides, the outermost first.
+    pub shape: Vec<usize>,
+    /// Elements, as many as the product of the sides.
+    pub values: Values,
 }
 
 /// Elements of an array.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Values {
+pub enum Values {
     /// Bytes, or booleans as 0 and 1.
     Bytes(Vec<u8>),
     /// Wider or signed integers.

@@ -257,50 +257,100 @@ BP_FUNCTION void bp_gather_taps(const bp_run *run, const bp_product *p, const ui
     }
 }
 
-/* Adds weight * code of output channel c, whose weights are fields tap * channels + c, for two pixels. */
-BP_INLINE void bp_taps_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t channels, uint32_t from,
-                          uint32_t bits, int32_t *value0, int32_t *value1)
+/* Weight `field` of a product by channel. */
+BP_INLINE int32_t bp_tap_weight(const bp_product *p, size_t field, uint32_t bits)
 {
-    const uint8_t **taps = run->taps + p->column;
-    const uint32_t input = p->outputs == 1 ? c : c / p->outputs;
-    const int32_t padding = p->zeros ? p->zeros[input] : p->padding;
-    int32_t s0 = 0, s1 = 0;
-    size_t field = c;
-    uint32_t k;
-    for (k = 0; k < p->k; k++, field += channels) {
-        const int32_t x = taps[k] ? bp_get(taps[k], from, input) : padding;
-        const int32_t y = taps[p->k + k] ? bp_get(taps[p->k + k], from, input) : padding;
-        int32_t w;
-        if (bits == 8) {
-            w = (int8_t)p->weights[field];
-        } else if (bits == 4) {
-            w = (int32_t)((uint32_t)p->weights[field >> 1] >> (field & 1u) * 4u & 15u);
-        } else {
-            w = (int32_t)bp_field(p->weights, field, bits);
-        }
-        w = w * p->scale + p->offset;
-        s0 += w * x;
-        s1 += w * y;
+    if (bits == 8) {
+        return (int8_t)p->weights[field];
     }
-    *value0 = s0;
-    *value1 = s1;
+    if (bits == 4) {
+        return (int32_t)((uint32_t)p->weights[field >> 1] >> (field & 1u) * 4u & 15u);
+    }
+    return (int32_t)bp_field(p->weights, field, bits);
 }
 
-/* Values of output channels c and d of a product by channel for two pixels, as `bp_product_at`. */
+/* Values of output channels c and d of a product by channel for two pixels, as `bp_product_at`; the weights of a channel
+ * are fields tap * channels + channel. Codes have `from` bits and weights `bits`. */
+BP_INLINE void bp_taps_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, uint32_t channels,
+                          uint32_t from, uint32_t bits, int32_t values[4])
+{
+    const uint8_t **taps = run->taps + p->column;
+    const uint32_t i = p->outputs == 1 ? c : c / p->outputs, j = p->outputs == 1 ? d : d / p->outputs;
+    const int32_t pad_i = p->zeros ? p->zeros[i] : p->padding, pad_j = p->zeros ? p->zeros[j] : p->padding;
+    const int32_t scale = p->scale, offset = p->offset;
+    const uint32_t n = p->k;
+    size_t field = c;
+    uint32_t k;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (k = 0; k < n; k++, field += channels) {
+        const uint8_t *x = taps[k], *y = taps[n + k];
+        const int32_t u = bp_tap_weight(p, field, bits) * scale + offset;
+        const int32_t v = bp_tap_weight(p, field + (d - c), bits) * scale + offset;
+        s0 += u * (x ? bp_get(x, from, i) : pad_i);
+        s1 += u * (y ? bp_get(y, from, i) : pad_i);
+        s2 += v * (x ? bp_get(x, from, j) : pad_j);
+        s3 += v * (y ? bp_get(y, from, j) : pad_j);
+    }
+    values[0] = s0;
+    values[1] = s1;
+    values[2] = s2;
+    values[3] = s3;
+}
+
+/* The same of codes of 4 or 8 bits and weights of so many, where d = c + 1, c is even and each output has its input. */
+BP_INLINE void bp_pairs_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t channels, uint32_t bits,
+                           int32_t values[4])
+{
+    const uint8_t **taps = run->taps + p->column, *w = p->weights + c * bits / 8u;
+    const int32_t scale = p->scale, offset = p->offset;
+    const uint32_t n = p->k, step = channels * bits / 8u, at = c * bits / 8u;
+    const uint32_t pad = (uint32_t)p->padding;
+    uint32_t k;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (k = 0; k < n; k++, w += step) {
+        const uint8_t *x = taps[k], *y = taps[n + k];
+        int32_t u, v;
+        if (bits == 8) {
+            u = (int8_t)w[0] * scale + offset;
+            v = (int8_t)w[1] * scale + offset;
+        } else {
+            u = (w[0] & 15) * scale + offset;
+            v = (w[0] >> 4) * scale + offset;
+        }
+        if (x) {
+            const uint32_t first = bits == 8 ? x[at] : x[at] & 15u, second = bits == 8 ? x[at + 1] : x[at] >> 4;
+            s0 += u * (int32_t)first;
+            s2 += v * (int32_t)second;
+        } else {
+            s0 += u * (int32_t)pad;
+            s2 += v * (int32_t)pad;
+        }
+        if (y) {
+            const uint32_t first = bits == 8 ? y[at] : y[at] & 15u, second = bits == 8 ? y[at + 1] : y[at] >> 4;
+            s1 += u * (int32_t)first;
+            s3 += v * (int32_t)second;
+        } else {
+            s1 += u * (int32_t)pad;
+            s3 += v * (int32_t)pad;
+        }
+    }
+    values[0] = s0;
+    values[1] = s1;
+    values[2] = s2;
+    values[3] = s3;
+}
+
 BP_INLINE void bp_depthwise_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, uint32_t channels,
                                int32_t values[4])
 {
     const uint32_t from = p->from->bits;
-    uint32_t i;
-    for (i = 0; i < 2; i++) {
-        const uint32_t o = i == 0 ? c : d;
-        if (from == 8 && p->bits == 8) {
-            bp_taps_at(run, p, o, channels, 8, 8, &values[2 * i], &values[2 * i + 1]);
-        } else if (from == 4 && p->bits == 4) {
-            bp_taps_at(run, p, o, channels, 4, 4, &values[2 * i], &values[2 * i + 1]);
-        } else {
-            bp_taps_at(run, p, o, channels, from, p->bits, &values[2 * i], &values[2 * i + 1]);
-        }
+    const int is_pair = d == c + 1 && ((c | channels) & 1u) == 0 && p->outputs == 1 && !p->zeros && from == p->bits;
+    if (is_pair && from == 8) {
+        bp_pairs_at(run, p, c, channels, 8, values);
+    } else if (is_pair && from == 4) {
+        bp_pairs_at(run, p, c, channels, 4, values);
+    } else {
+        bp_taps_at(run, p, c, d, channels, from, p->bits, values);
     }
 }
 

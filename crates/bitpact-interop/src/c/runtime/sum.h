@@ -124,7 +124,7 @@ BP_INLINE int bp_is_usual(const bp_sum *s)
         const bp_term *t = &s->terms[i];
         const int is_product = t->kind == BP_PRODUCT && t->product->planes[1] == 0;
         const int is_tensor = t->kind == BP_VIEW && !t->a->source && t->a->from->bits <= 8;
-        if (!is_product && !is_tensor) {
+        if (!is_product && !is_tensor && t->kind != BP_DEPTHWISE) {
             return 0;
         }
     }
@@ -154,7 +154,17 @@ BP_FUNCTION void bp_run_usual(const bp_run *run, const bp_sum *s, uint8_t *to)
                 const bp_term *t = &s->terms[i];
                 const int32_t *mul = t->mul + (size_t)c * t->mul_step;
                 const int32_t m0 = mul[0], m1 = mul[t->mul_step];
-                if (t->kind == BP_PRODUCT) {
+                if (t->kind == BP_DEPTHWISE) {
+                    int32_t values[4];
+                    if (c == 0) {
+                        bp_gather_taps(run, t->product, at);
+                    }
+                    bp_depthwise_at(run, t->product, c, c + 1, channels, values);
+                    t0 += (int64_t)values[0] * m0;
+                    t1 += (int64_t)values[1] * m0;
+                    t2 += (int64_t)values[2] * m1;
+                    t3 += (int64_t)values[3] * m1;
+                } else if (t->kind == BP_PRODUCT) {
                     const bp_product *product = t->product;
                     int32_t values[4];
                     if (c == 0 || (product->outputs != channels && c % product->outputs == 0)) {
