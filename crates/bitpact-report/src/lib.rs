@@ -10,6 +10,7 @@
 //! | [`predictions`] | what an integer network makes of a test set |
 //! | [`sensitivity`] | loss and metric when one tensor alone has few bits |
 //! | [`family`] | a recipe at several widths |
+//! | [`layers`] | what is in a network, layer by layer |
 //! | [`log`] | a run's log: its recipe, its records without most layer statistics, where it was trained |
 //! | [`book`] | results of the rows of a [`Catalogue`](bitpact_train::Catalogue) beside those that were expected, as a
 //! page |
@@ -21,6 +22,7 @@ pub mod book;
 #[cfg(feature = "tui")]
 pub mod dashboard;
 pub mod family;
+pub mod layers;
 pub mod log;
 pub mod microscope;
 pub mod page;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use bitpact::unstable::graph::{BitSpec, QuantConfig, counts};
 use bitpact::unstable::model::IntegerOutput;
+use bitpact::unstable::report::layers::{Layers, macs, packed_bytes};
 use bitpact::unstable::train::{LayerStatistics, Record, RunFolder};
 use bitpact::{Checkpoint, Graph, IntegerModel, QuantPlan};
 use serde_json::{Value, json};
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use crate::loaded::{Loaded, Network, architecture, open};
 use crate::out::print;
 pub(crate) use drawing::Drawing;
-use layers::Layers;
 
 /// Shows a network: its graph, and layer by layer shapes, bits, clip values, cost, ranges and use of levels
 #[derive(clap::Args)]
@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             let mut head = integer_head(&loaded, model);
             head.extend(worst_error.map(|worst| ("worst step error", json!(worst))));
             head.extend(checkpoint.iter().flat_map(|checkpoint| training_head(checkpoint)));
-            (head, Drawing::of_integers(model), Layers::of_integers(model, &statistics)?)
+            (head, Drawing::of_integers(model), Layers::of_integers(model, &statistics).map_err(anyhow::Error::msg)?)
         }
         Network::Float(checkpoint) => {
             let model = &checkpoint.model;
@@ -86,7 +86,7 @@ fn show(args: &Args, head: &[(&str, Value)], drawing: &Drawing, layers: &Layers)
     let width = head.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     let line = |(key, value): &(&str, Value)| format!("{key:width$}  {}\n", wrapped(&layers::plain(value), width + 2));
     let head: String = head.iter().map(line).collect();
-    print(&format!("{head}\n{}\n{}", drawing.text(), layers.text()))
+    print(&format!("{head}\n{}\n{}", drawing.text(), layers::text(layers)))
 }
 
 /// The words of `text` in lines of at most 100 columns, all but the first set in by `indent`.
@@ -120,8 +120,8 @@ fn last_statistics(folder: &RunFolder) -> Result<Vec<LayerStatistics>> {
 fn integer_head(loaded: &Loaded, model: &IntegerModel) -> Vec<(&'static str, Value)> {
     let products = || model.layers.iter().flat_map(|layer| layer.op.products().map(move |p| (layer, p)));
     let weights: u64 = products().map(|(_, p)| p.codes.len() as u64).sum();
-    let packed: u64 = products().map(|(_, p)| layers::packed_bytes(p)).sum();
-    let macs: u64 = products().map(|(layer, p)| layers::macs(layer, p)).sum();
+    let packed: u64 = products().map(|(_, p)| packed_bytes(p)).sum();
+    let macs: u64 = products().map(|(layer, p)| macs(layer, p)).sum();
     vec![
         ("file", json!(loaded.file.display().to_string())),
         ("network", json!(format!("{} in integers", model.arch))),

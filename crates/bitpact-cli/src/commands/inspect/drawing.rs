@@ -13,8 +13,8 @@ use bitpact::IntegerModel;
 use bitpact::unstable::graph::Move;
 use bitpact::unstable::graph::{End, Graph, Layer, Op, Term, fuse_float};
 use bitpact::unstable::model::{IntegerEnd, IntegerOp, IntegerTerm, IntegerView};
+use bitpact::unstable::report::layers::{code_bits, operation, without_product};
 
-use super::layers::{code_bits, operation, without_product};
 use crate::out::table;
 
 /// Longest name that is shown whole.
