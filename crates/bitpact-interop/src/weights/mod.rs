@@ -49,6 +49,14 @@ impl Weights {
         }
     }
 
+    /// The named tensors `tensors` of another program, as if they had been read from a file called `name`.
+    ///
+    /// # Errors
+    /// Two tensors whose names differ in a prefix of a wrapper alone, and a name that no layer can have.
+    pub fn from_tensors(tensors: Vec<(String, Tensor)>, name: impl AsRef<Path>) -> Result<Self, InteropError> {
+        Self::named(name.as_ref(), tensors, Vec::new())
+    }
+
     /// The tensors of the file `path`, which begins with `bytes` and is of the kind `kind`; `bytes` are all of a
     /// safetensors file.
     pub(crate) fn of(path: &Path, kind: Kind, bytes: &[u8]) -> Result<Self, InteropError> {
@@ -122,6 +130,22 @@ impl Weights {
         model.check()?;
         Ok(Imported { model, notes })
     }
+}
+
+/// Removes the tensors of the last layer of `graph` from `tensors` where they are of another number of outputs; says so
+/// in a sentence.
+pub fn remove_other_head(graph: &Graph, tensors: &mut BTreeMap<String, Tensor>) -> Option<String> {
+    let last = (0..graph.nodes().len()).rev().find(|&id| graph.node(id).op.is_product())?;
+    let name = &graph.node(last).name;
+    let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+    let (theirs, own) = (tensors.get(&weight)?, graph.weight_shape(last)?);
+    let outputs = theirs.shape.first().copied().unwrap_or(0);
+    if graph.weight_order(last).is_some() || outputs == own[0] || theirs.shape.get(1..) != own.get(1..) {
+        return None;
+    }
+    tensors.remove(&weight);
+    tensors.remove(&bias);
+    Some(format!("`{name}` has {outputs} outputs in the file and {} here: it starts anew", own[0]))
 }
 
 /// Whether a tensor counts the batches of a norm, or the operations of a layer.

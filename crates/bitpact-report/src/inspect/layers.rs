@@ -147,6 +147,19 @@ impl Layers {
         Value::Array(self.rows.iter().map(object).collect())
     }
 
+    /// The columns that are for scripts: the key, and a value for each row, null where the layer has none. Columns of
+    /// nulls are left out. The first one, `layer`, has the names.
+    pub fn columns(&self) -> Vec<(&'static str, Vec<Value>)> {
+        let mut columns = vec![("layer", self.rows.iter().map(|(name, _)| json!(name)).collect())];
+        for (at, (key, ..)) in self.tables.iter().flat_map(|columns| columns.iter()).enumerate() {
+            let values: Vec<Value> = self.rows.iter().map(|(_, row)| row[at].clone()).collect();
+            if !key.is_empty() && values.iter().any(|value| !value.is_null()) {
+                columns.push((key, values));
+            }
+        }
+        columns
+    }
+
     /// The tables as text, without the rows and columns in which nothing stands.
     pub fn text(&self) -> String {
         let mut texts = Vec::new();

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitpact::unstable::graph::Shape;
+use bitpact::unstable::interop::weights::remove_other_head;
 use bitpact::unstable::interop::{ImportOptions, Source};
 use bitpact::unstable::model::{Pixels, Tensor};
 use bitpact::unstable::train::Draft;
-use bitpact::{Dataset, Graph, Recipe};
+use bitpact::{Dataset, Recipe};
 
 use crate::exit::or_force;
 use crate::out::say;
@@ -81,7 +82,9 @@ impl Initial {
             Source::Network(imported) => imported.model.tensors,
             Source::Weights(weights) => weights.named_for(&graph),
         };
-        drop_other_head(&graph, &mut tensors);
+        if let Some(note) = remove_other_head(&graph, &mut tensors) {
+            say!("note: {note}");
+        }
         Ok(tensors)
     }
 }
@@ -93,18 +96,4 @@ pub(super) fn pixels_of(recipe: &Recipe) -> Option<Pixels> {
         mean: input.zero_point.iter().map(|&zero| f64::from(zero) / 255.0).collect(),
         std: input.scale.iter().map(|scale| 1.0 / (255.0 * scale)).collect(),
     })
-}
-
-/// Removes the tensors of the last layer where they are of another number of classes.
-fn drop_other_head(graph: &Graph, tensors: &mut BTreeMap<String, Tensor>) {
-    let Some(last) = (0..graph.nodes().len()).rev().find(|&id| graph.node(id).op.is_product()) else { return };
-    let name = &graph.node(last).name;
-    let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-    let (Some(theirs), Some(own)) = (tensors.get(&weight), graph.weight_shape(last)) else { return };
-    let classes = theirs.shape.first().copied().unwrap_or(0);
-    if graph.weight_order(last).is_none() && classes != own[0] && theirs.shape.get(1..) == own.get(1..) {
-        say!("note: `{name}` has {classes} outputs in the file and {} here: it starts anew", own[0]);
-        tensors.remove(&weight);
-        tensors.remove(&bias);
-    }
 }
