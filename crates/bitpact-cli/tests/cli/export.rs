@@ -74,7 +74,7 @@ fn c_is_written_within_what_a_machine_has() {
     let ended = place.run(&format!("export {run} --format c --name net --target cortex-m4 -o net --json")).ok();
     let object = ended.json();
     let number = |key: &str| object[key].as_u64().unwrap();
-    assert!(number("flash_bytes") > 1000 && number("ram_bytes") > 1000 && number("macs") > 1000, "{object:?}");
+    assert!(number("flash_bytes") > 500 && number("ram_bytes") > 1000 && number("macs") > 1000, "{object:?}");
     assert!(object["time"]["modelled_cycles"].as_f64().unwrap() > number("macs") as f64 / 2.0);
     for file in ["net.h", "net.c", "net_test.c", "bitpact_kernels.h", "Makefile", "CMakeLists.txt", "net.json"] {
         assert!(place.path("net").join(file).exists(), "{file}");
