@@ -1,5 +1,5 @@
-//! Project chores: `cargo xtask check` runs what CI runs, cheapest first; the other commands need a nightly compiler or
-//! another build of the kernels and run by hand.
+//! Project chores: `cargo xtask check` runs what CI runs, cheapest first; the other commands need a nightly compiler,
+//! another build of the kernels or a large download, and run by hand.
 
 mod check;
 mod deep;
@@ -15,7 +15,8 @@ usage: cargo xtask COMMAND
   sanitize address   kernels and engine under AddressSanitizer
   sanitize thread    kernels and engine under ThreadSanitizer
   orders             the thread pool and its shares in many orders of their threads, under shuttle
-  neon               whether the kernels compile for aarch64";
+  neon               whether the kernels compile for aarch64
+  notebooks          the Python package with both notebooks; downloads torch";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         ["sanitize", which @ ("address" | "thread")] => deep::sanitize(which),
         ["orders"] => deep::orders(),
         ["neon"] => deep::neon(),
+        ["notebooks"] => succeeds(Command::new(".ci/python").arg("torchvision")),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
