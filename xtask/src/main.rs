@@ -1,5 +1,5 @@
-//! Project chores: `cargo xtask check` runs what CI runs, cheapest first; the other commands need a nightly compiler or
-//! another build of the kernels and run by hand.
+//! Project chores: `cargo xtask check` runs what CI runs, cheapest first; the other commands need a nightly compiler,
+//! another build of the kernels or a large download, and run by hand.
 
 mod check;
 mod cross;
@@ -20,7 +20,8 @@ usage: cargo xtask COMMAND
   orders             the thread pool and its shares in many orders of their threads, under shuttle
   neon               whether the kernels compile for aarch64
   cross-c            exported C for Cortex-M and AArch64 in QEMU (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi,
-                     gcc-aarch64-linux-gnu, qemu-user, qemu-system-arm)";
+                     gcc-aarch64-linux-gnu, qemu-user, qemu-system-arm)
+  notebooks          the Python package with both notebooks; downloads torch";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["orders"] => deep::orders(),
         ["neon"] => deep::neon(),
         ["cross-c"] => cross::cross_c(),
+        ["notebooks"] => succeeds(Command::new(".ci/python").arg("torchvision")),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

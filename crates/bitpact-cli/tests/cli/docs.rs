@@ -76,7 +76,8 @@ fn shorten(words: &mut Vec<String>) {
             set(words, "--compare-float", "false");
         }
         "eval" | "export" | "verify" | "sensitivity" | "report" | "in-memory" | "ptq" => {
-            if !words.iter().any(|word| word == "--unlabelled") {
+            // C is written with the golden vectors of drawn images.
+            if !words.iter().any(|word| word == "--unlabelled" || word == "c") {
                 set(words, "--limit-test", "4");
             }
             match kind.as_str() {

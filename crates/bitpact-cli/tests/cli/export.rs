@@ -79,7 +79,7 @@ fn c_is_written_within_what_a_machine_has() {
     for file in ["net.h", "net.c", "net_test.c", "bitpact_kernels.h", "Makefile", "CMakeLists.txt", "net.json"] {
         assert!(place.path("net").join(file).exists(), "{file}");
     }
-    place.run(&format!("export {run} --format c --flash 1k -o a")).failed(1, &["--flash gives 1024", "conv1"]);
+    place.run(&format!("export {run} --format c --flash 1k -o a")).failed(1, &["--flash gives 1024", "act2 ("]);
     place.run(&format!("export {run} --format c --ram 99 -o a")).failed(1, &["--ram gives 99", "largest outputs"]);
     place.run(&format!("export {run} --format c --ram 9x -o a")).failed(2, &["9x", "64k"]);
     place.run(&format!("export {run} --format c --target z80 -o a")).failed(2, &["z80", "cortex-m4"]);
