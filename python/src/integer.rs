@@ -18,6 +18,9 @@ use crate::array::{batch, floats, out};
 use crate::error::{OrRaise, wrong};
 use crate::value::from_json;
 
+/// What a pickle makes an object of: a function, and its arguments.
+type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>, usize));
+
 /// Images that are traced at once.
 const TRACED: usize = 16;
 
@@ -301,7 +304,7 @@ impl IntegerModel {
         format!("<bitpact.IntegerModel {arch}: images of {h}x{w}x{c}, {classes} outputs>")
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>, usize))> {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
         Ok((py.import("bitpact._pickle")?.getattr("integer_model")?, (self.to_bytes(py)?, self.threads)))
     }
 }

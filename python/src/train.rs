@@ -25,9 +25,16 @@ use crate::model::Model;
 use crate::value::{from_json, to_table, to_toml};
 use crate::watch::Watch;
 
+/// Examples in memory.
+struct Halves {
+    train: Half,
+    test: Option<Half>,
+    class_names: Option<Vec<String>>,
+}
+
 /// Where the examples come from.
 enum Source {
-    Arrays { train: Half, test: Option<Half>, class_names: Option<Vec<String>> },
+    Arrays(Box<Halves>),
     Set(Option<PathBuf>),
 }
 
@@ -70,7 +77,7 @@ pub(crate) fn run_training(
         Some(train) => {
             draft.set("dataset", DatasetName::Folder.as_str(), "train");
             let (train, test) = (half(train, "train")?, test.map(|test| half(test, "test")).transpose()?);
-            Source::Arrays { train, test, class_names }
+            Source::Arrays(Box::new(Halves { train, test, class_names }))
         }
         None if test.is_some() => return Err(wrong("test is given without train")),
         None => Source::Set(data),
@@ -205,7 +212,8 @@ fn examples(source: Source, dataset: DatasetName, recipe: &Recipe, threads: usiz
     let limits = Limits { train: recipe.limit_train, test: recipe.limit_test };
     let options = own::Options { threads, ..recipe.own_options() };
     let loaded = match (source, dataset) {
-        (Source::Arrays { train, test, class_names }, _) => {
+        (Source::Arrays(halves), _) => {
+            let Halves { train, test, class_names } = *halves;
             own::load_arrays("arrays", Some(train), test, class_names, limits, &options).or_wrong()?
         }
         (Source::Set(Some(path)), DatasetName::Folder) => own::load(&path, limits, &options, &|_, _| {}).or_wrong()?,
