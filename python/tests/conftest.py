@@ -1,9 +1,14 @@
 """Small data and one small run for all tests."""
 
+import signal
+
 import numpy as np
 import pytest
 
 import bitpact
+
+# Whoever runs the tests in the background may have SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHORT = {"epochs": 2, "warmup_epochs": 0, "batch_size": 16, "compare_float": False, "augment": {"pad": 0, "flip": False}, "threads": 1}
 
