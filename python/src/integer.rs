@@ -27,8 +27,8 @@ const TRACED: usize = 16;
 /// A network of integers, ready to run. Any number of threads may call one at once: every call computes on its own
 /// with the same weights, and the interpreter's lock is released meanwhile.
 ///
-/// Images are uint8 arrays (uint16 for networks that read 16-bit codes) of shape (n, rows, columns, channels), one image
-/// without n, or with the channels first. Contiguous arrays are read where they lie, others are copied.
+/// Images are uint8 arrays (uint16 for networks that read 16-bit codes) of shape (n, rows, columns, channels), one
+/// image without n, or with the channels first. Contiguous arrays are read where they lie, others are copied.
 #[pyclass(frozen, module = "bitpact")]
 pub(crate) struct IntegerModel {
     model: bitpact::IntegerModel,

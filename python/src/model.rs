@@ -82,8 +82,8 @@ impl Model {
 impl Model {
     /// Loads a checkpoint or the run folder of one, or a network of another program: a PyTorch, safetensors or ONNX
     /// file. Of what a file does not say itself, `arch` names the network of the zoo that its weights belong to (else
-    /// guessed from names and shapes), `input` what a pixel means ("imagenet", "cifar10", "half", "unit", "raw255", or a
-    /// pair of means and deviations of pixels divided by 255), `input_shape` is (rows, columns, channels), and
+    /// guessed from names and shapes), `input` what a pixel means ("imagenet", "cifar10", "half", "unit", "raw255", or
+    /// a pair of means and deviations of pixels divided by 255), `input_shape` is (rows, columns, channels), and
     /// `class_names` a list.
     #[staticmethod]
     #[pyo3(signature = (path, *, arch=None, input=None, input_shape=None, class_names=None))]

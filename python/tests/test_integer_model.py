@@ -41,7 +41,7 @@ def test_every_layout_in_memory_gives_the_same(integers, images):
     wide = np.zeros((48, 8, 16), dtype=np.uint8)
     wide[:, :, ::2] = images
     frozen = images.copy()
-    frozen.flags.writeable = False
+    frozen.setflags(write=False)
     for same in (
         images[..., None],
         images[:, None],

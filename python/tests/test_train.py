@@ -177,7 +177,7 @@ def test_sets_by_name_and_files_of_ones_own(tmp_path):
         ({"epochs": "many"}, "expected a whole number"),
         ({"epochs": 2**70}, "too large"),
         ({"augment": object()}, "expected a bool, a number"),
-        ({"recipe": "bultin"}, "neither a built-in recipe nor a file"),
+        ({"recipe": "no-such"}, "neither a built-in recipe nor a file"),
         ({"recipe": {"bits": "W4A4"}}, "the key `arch` is missing"),
         ({"recipe": {1: 2}}, "a key that is no text"),
         ({"backend": "gpu"}, "backend"),

@@ -21,7 +21,7 @@ usage: cargo xtask COMMAND
   neon               whether the kernels compile for aarch64
   cross-c            exported C for Cortex-M and AArch64 in QEMU (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi,
                      gcc-aarch64-linux-gnu, qemu-user, qemu-system-arm)
-  notebooks          the Python package with both notebooks; downloads torch";
+  notebooks          the Python package against the command, with both notebooks; downloads torch";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         ["orders"] => deep::orders(),
         ["neon"] => deep::neon(),
         ["cross-c"] => cross::cross_c(),
-        ["notebooks"] => succeeds(Command::new(".ci/python").arg("torchvision")),
+        ["notebooks"] => succeeds(Command::new(".ci/python").arg("all")),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -30,7 +30,8 @@ const KERNELS: &str = concat!(
     include_str!("runtime/moves.h"),
 );
 
-/// Bytes of the code of the kernels on a Cortex-M at the most, whatever the network: 11 to 16 KiB by the compiler's flags.
+/// Bytes of the code of the kernels on a Cortex-M at the most, whatever the network: 11 to 16 KiB by the compiler's
+/// flags.
 pub const CODE_BYTES: usize = 18 * 1024;
 
 /// Why no source can be written.

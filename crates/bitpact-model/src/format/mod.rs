@@ -1,4 +1,5 @@
-//! The `.bitpact` file, specified in docs/format.md: writer and bounds-checked reader.
+//! The `.bitpact` file, specified in docs/format.md: its writer, and its reader, which checks length, checksum and
+//! every count of a damaged file before it uses them.
 
 mod reader;
 #[cfg(test)]

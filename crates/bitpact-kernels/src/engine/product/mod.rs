@@ -5,8 +5,8 @@
 //! acc[r, q, o] = sum over i, a, b of w[o, i, a, b] * x[i, r*s + a - p, q*s + b - p]
 //! ```
 //!
-//! What comes outside the image is what the border of `x` holds. [`candidates`] is the one list of kernels; each says
-//! by itself whether it can compute a product exactly, and all of them give the same sums.
+//! What comes outside the image is what the border of `x` holds. [`candidates`] lists the kernels of sums of plain
+//! products; each says by itself whether it can compute a product exactly, and all of them give the same sums.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
