@@ -42,8 +42,8 @@ Formats, all with the bits of every layer as metadata (docs/export.md):
   c             a folder of C99 that computes exactly the network's own numbers (docs/microcontrollers.md)
 
 --check writes images, the network's own numbers for them and a Python script that runs the exported file in ONNX Runtime
-and counts the numbers that differ; the command line is shown. Images are those of the test set, or, where the file does
-not tell which, of --dataset; without either they are noise.")]
+and counts the numbers that differ; the command line is shown. Images are those of the test set, read from --data, or,
+where the file does not tell which, of --dataset; without these they are noise.")]
 pub(crate) struct Args {
     #[command(flatten)]
     on: TestSetArgs,

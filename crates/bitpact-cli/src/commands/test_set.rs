@@ -12,6 +12,7 @@ use bitpact::{Dataset, Recipe};
 use crate::exit::Usage;
 use crate::loaded::{Loaded, open};
 use crate::machine::load_images;
+use crate::out::say;
 use crate::own;
 
 #[derive(clap::Args, Clone)]
@@ -87,11 +88,13 @@ impl TestSetArgs {
         Ok((name, split))
     }
 
-    /// The images, `usually` so many, one after the other; noise where nothing tells which set they are of.
+    /// The images, `usually` so many, one after the other; noise where nothing tells which set they are of, or where its
+    /// files lie.
     pub(crate) fn pixels_or_noise(&self, loaded: &Loaded, usually: u64) -> Result<Vec<u8>> {
         let images = self.limit_test.unwrap_or(usually);
-        let names_none = self.dataset.is_none() && self.data.is_none() && self.name(loaded).is_err();
-        if names_none {
+        let is_told = self.dataset.is_some() || self.data.is_some();
+        if !is_told && !self.name(loaded).is_ok_and(DatasetName::is_drawn) {
+            say!("the images are noise: --data DIR gives those of the network's data set");
             let key = Key::new(1).with("export");
             let length = loaded.input().example_bytes(loaded.input_shape()) as u64;
             return Ok((0..images.min(usually) * length).map(|i| key.u64(i) as u8).collect());
