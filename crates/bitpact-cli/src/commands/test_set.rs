@@ -88,8 +88,8 @@ impl TestSetArgs {
         Ok((name, split))
     }
 
-    /// The images, `usually` so many, one after the other; noise where nothing tells which set they are of, or where its
-    /// files lie.
+    /// The images, `usually` so many, one after the other; noise where nothing tells which set they are of, or where
+    /// its files lie.
     pub(crate) fn pixels_or_noise(&self, loaded: &Loaded, usually: u64) -> Result<Vec<u8>> {
         let images = self.limit_test.unwrap_or(usually);
         let is_told = self.dataset.is_some() || self.data.is_some();
