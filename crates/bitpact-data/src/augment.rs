@@ -46,7 +46,7 @@ pub fn augment_key(seed: u64, epoch: u64, index: u64) -> Key {
 pub struct Augment {
     /// Pixels of padding on each side; the crop moves by -pad..=pad in both directions, each as likely.
     pub pad: usize,
-    /// Whether images are flipped at random.
+    /// Says whether images are mirrored, left to right, at random.
     pub flip: bool,
     /// Value of the padding for each channel: the code that stands for real zero in the network's input.
     pub fill: Vec<u8>,

@@ -39,7 +39,7 @@ pub enum Op {
     Linear {
         /// Number of outputs.
         out_features: usize,
-        /// Whether the op adds a bias.
+        /// Says whether the operation adds a bias to each output channel.
         #[serde(default = "yes")]
         bias: bool,
     },
@@ -111,7 +111,7 @@ pub struct Conv {
     /// Distance of the rows and columns that the window sees.
     #[serde(default = "ones", with = "pair", skip_serializing_if = "is_ones")]
     pub dilation: [usize; 2],
-    /// Whether the op adds a bias.
+    /// Says whether the operation adds a bias to each output channel.
     #[serde(default)]
     pub bias: bool,
     /// Channels are cut into so many equal groups: outputs of a group see only its inputs. 1 is an ordinary
@@ -158,7 +158,7 @@ pub struct ConvTranspose {
     /// Distance of the rows and columns that the window writes.
     #[serde(default = "ones", with = "pair", skip_serializing_if = "is_ones")]
     pub dilation: [usize; 2],
-    /// Whether the op adds a bias.
+    /// Says whether the operation adds a bias to each output channel.
     #[serde(default)]
     pub bias: bool,
     /// Equal groups of channels: outputs of a group see only its inputs.

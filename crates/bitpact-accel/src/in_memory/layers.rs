@@ -38,7 +38,7 @@ pub struct Layer {
     pub input_bits: u8,
     /// Smallest and largest exact sum of every output channel, between which the digital sums are held.
     pub bounds: Vec<(i64, i64)>,
-    /// Whether the layer reads the image or gives the logits.
+    /// Says whether the layer reads the image or gives the logits.
     pub is_end: bool,
 }
 

@@ -60,16 +60,16 @@ pub(crate) struct Args {
     /// Folder to write images, the network's numbers and a script into that compares
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
-    /// Of c: what the names of functions and files begin with; the architecture where not given
+    /// Prefix of the names of functions and files, with --format c; the architecture where not given
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Of c: the machine whose cycles are modelled
+    /// Machine whose cycles are modelled, with --format c
     #[arg(long, value_name = "TARGET", value_parser = source::TARGETS)]
     target: Option<String>,
-    /// Of c: refuse a network that takes more flash, in bytes, or with k or M behind the number
+    /// Refuse a network that takes more flash, with --format c: bytes, or a number with k or M behind it
     #[arg(long, value_name = "BYTES", value_parser = source::parse_bytes)]
     flash: Option<u64>,
-    /// Of c: refuse a network that takes more memory
+    /// Refuse a network that takes more memory, with --format c
     #[arg(long, value_name = "BYTES", value_parser = source::parse_bytes)]
     ram: Option<u64>,
     /// Write one JSON object to standard output

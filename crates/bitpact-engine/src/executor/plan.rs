@@ -30,7 +30,7 @@ const TOGETHER: usize = 4;
 /// Bytes of weights that stay in a second-level cache from one image to the next.
 const CACHE_BYTES: usize = 1 << 20;
 
-/// What layers are planned with.
+/// The choices that hold for the plan of every layer.
 #[derive(Clone, Copy)]
 struct Kernels<'a> {
     isa: Isa,

@@ -1,4 +1,5 @@
-//! What the caller sees of a network: its outputs, and the constants of sums in the forms that are written.
+//! The ends of a network: types and names of its outputs in C, and the widths in which the constants of its sums are
+//! written.
 
 use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerSum, TensorId, TensorKind};
 
@@ -77,7 +78,7 @@ pub(super) fn parameters(model: &IntegerModel, memory: &Memory) -> Vec<Parameter
     model.outputs.iter().map(&mut parameter).collect()
 }
 
-/// Whether every sum over `2^shift` is a number of 32 bits, by the proved ranges of its terms.
+/// Tells whether every sum over `2^shift` is a number of 32 bits, by the proved ranges of its terms.
 pub(super) fn fits_32(model: &IntegerModel, sum: &IntegerSum, shift: u32) -> bool {
     let channels = sum.requant.channels();
     let Ok(ranges) = model.term_ranges(sum, channels) else { return false };

@@ -1,4 +1,4 @@
-//! Moves of elements as statements that C and Rust share.
+//! Moves of elements as statements of C.
 
 use bitpact_graph::{Move, Shape};
 

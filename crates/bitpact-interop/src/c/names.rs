@@ -1,4 +1,4 @@
-//! Names of C and Rust, made of names of any kind.
+//! Identifiers made of names of any kind, which C, C++ and Rust all admit.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ const RESERVED: &str = "alignas alignof and and_eq asm auto bitand bitor bool br
     abstract become box do final macro override priv unsized yield main memcpy memset strlen stdin stdout stderr errno \
     assert bitpact bitpact_kernels";
 
-/// Whether `name` may be the prefix of everything that is exported.
+/// Tells whether `name` may be the prefix of everything that is exported.
 pub(super) fn is_usable(name: &str) -> bool {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
