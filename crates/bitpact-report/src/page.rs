@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::family::Family;
 use crate::microscope::Microscope;
 use crate::predictions::Predictions;
+use crate::text::bytes;
 use crate::{ReportError, Run};
 use bitpact_model::IntegerModel;
 
@@ -182,15 +183,6 @@ fn section(subject: &Subject, i: usize, name: &str, with_charts: bool) -> Result
         accel: network.and_then(|network| accel::view(network).transpose()).transpose()?,
         drawing: network.map_or(String::new(), |network| network.drawing.clone()),
     })
-}
-
-/// A number of bytes in a unit that suits it.
-fn bytes(n: u64) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        _ => format!("{:.1} MB", n as f64 / 1e6),
-    }
 }
 
 /// A fraction as a percentage.
