@@ -1,6 +1,7 @@
 """A classifier in the style of scikit-learn, whose predictions are those of a network of integers."""
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -119,9 +120,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X):
         """The softmax of the logits, ``[n, classes]``."""
-        logits = self._logits(X)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(self._logits(X), axis=1)
 
     def predict(self, X):
         """The label with the largest logit of every example."""
