@@ -217,7 +217,7 @@ impl Model {
         let mut observer = |event: PtqEvent<'_>| {
             watch.look();
             if let (PtqEvent::Row(row), Some(callback)) = (event, &callback) {
-                watch.call(|py| callback.call1(py, (from_json(py, &row_object(row))?,)).map(drop));
+                watch.call(|py| callback.call1(py, (from_json(py, &row.json())?,)).map(drop));
             }
         };
         let test = test.as_deref();
@@ -229,7 +229,7 @@ impl Model {
             Err(PtqError::Stopped) => return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(())),
             other => other.or_wrong()?,
         };
-        let rows = quantized.rows.iter().map(row_object).collect();
+        let rows = quantized.rows.iter().map(Row::json).collect();
         let note = Some(format!("quantized after training: {bits}, {steps}"));
         Ok(Self { model: quantized.model, notes: Vec::new(), rows: Value::Array(rows), note })
     }
@@ -342,27 +342,4 @@ impl Model {
         let loaded = own::load_arrays("ptq", None, Some(half), names, Limits::default(), &options).or_wrong()?;
         Ok(loaded.test)
     }
-}
-
-/// A row of the table of post-training quantization.
-fn row_object(row: &Row) -> Value {
-    let step = match row.step {
-        _ if row.is_float => "float".to_owned(),
-        None => "rounding".to_owned(),
-        Some(step) => step.to_string(),
-    };
-    let mut object = json!({ "step": step });
-    if !row.is_float {
-        object["snr_db"] = json!(row.snr_db);
-    }
-    if let Some(evaluation) = &row.evaluation {
-        object["images"] = json!(evaluation.images);
-        if evaluation.metrics.is_empty() {
-            (object["top1"], object["top5"]) = (json!(evaluation.top1), json!(evaluation.top5));
-        }
-        for metric in &evaluation.metrics {
-            object[&metric.name] = json!(metric.value);
-        }
-    }
-    object
 }

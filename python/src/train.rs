@@ -180,8 +180,7 @@ impl Job {
             return Ok(());
         }
         let (path, float) = (folder.file(FLOAT), recipe.as_float());
-        let began = [CONFIG, LAST].iter().any(|name| path.join(name).exists());
-        let inner = if began { RunFolder::resume(&path) } else { RunFolder::create(&path) }.or_runtime()?;
+        let inner = RunFolder::resume_or_create(&path).or_runtime()?;
         let start = match inner.checkpoint().or_wrong()? {
             None => Start::Fresh { weights: None },
             Some((checkpoint, stored)) => {
@@ -195,12 +194,8 @@ impl Job {
 
 /// A run goes on as it began, but for the number of epochs and where the teacher lies.
 fn agree(path: &Path, stored: &Recipe, recipe: &Recipe) -> PyResult<()> {
-    let changes: Vec<String> = stored
-        .differences(recipe)
-        .into_iter()
-        .filter(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()))
-        .map(|(key, was, is)| format!("`{key}` is {was} in it, not {is}"))
-        .collect();
+    let clashes = stored.clashes(recipe).into_iter();
+    let changes: Vec<String> = clashes.map(|(key, was, is)| format!("`{key}` is {was} in it, not {is}")).collect();
     match changes.is_empty() {
         true => Ok(()),
         false => Err(wrong(format!("{}: a run goes on as it began: {}", path.display(), changes.join("; ")))),

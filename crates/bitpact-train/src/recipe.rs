@@ -202,6 +202,14 @@ impl Recipe {
             .collect()
     }
 
+    /// The keys for which a run of this recipe cannot go on as `other`, each with what both say: all that differ but
+    /// the number of epochs and where the teacher lies.
+    pub fn clashes(&self, other: &Recipe) -> Vec<(String, String, String)> {
+        let mut differences = self.differences(other);
+        differences.retain(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()));
+        differences
+    }
+
     /// The same recipe for the network without quantizers, to compare with. Where the overrides and the rest of the
     /// quantization keys stand, they mean nothing to it.
     pub fn as_float(&self) -> Recipe {

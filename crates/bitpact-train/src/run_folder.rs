@@ -119,6 +119,18 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Opens the folder of a run to go on with where one has begun in it, else makes a folder for a new one.
+    ///
+    /// # Errors
+    /// Those of [`RunFolder::resume`] and [`RunFolder::create`].
+    pub fn resume_or_create(path: impl Into<PathBuf>) -> Result<Self, RunError> {
+        let path = path.into();
+        match [CONFIG, LAST].iter().any(|name| path.join(name).exists()) {
+            true => Self::resume(path),
+            false => Self::create(path),
+        }
+    }
+
     /// Makes the folder, owns it and removes what an interrupted write left in it; nothing where it is owned already.
     pub(crate) fn own(&self) -> Result<(), RunError> {
         if self.lock.borrow().is_some() {

@@ -224,11 +224,7 @@ fn show(bar: &ProgressBar, event: PtqEvent<'_>) {
 }
 
 fn row_name(row: &Row) -> String {
-    match row.step {
-        _ if row.is_float => "float".to_owned(),
-        None => "rounding".to_owned(),
-        Some(step) => format!("+ {step}"),
-    }
+    if row.step.is_some() { format!("+ {}", row.name()) } else { row.name() }
 }
 
 /// Name, ratio of signal to noise, and metrics of a row.
@@ -288,22 +284,6 @@ fn report(args: &Args, quantized: &Quantized, output: &Path, name: Option<Datase
 }
 
 fn object(args: &Args, quantized: &Quantized, output: &Path, name: Option<DatasetName>) -> Value {
-    let row = |row: &Row| {
-        let mut object = json!({ "step": row_name(row).trim_start_matches("+ ") });
-        if !row.is_float {
-            object["snr_db"] = json!(row.snr_db);
-        }
-        if let Some(evaluation) = &row.evaluation {
-            object["images"] = json!(evaluation.images);
-            if evaluation.metrics.is_empty() {
-                (object["top1"], object["top5"]) = (json!(evaluation.top1), json!(evaluation.top5));
-            }
-            for metric in &evaluation.metrics {
-                object[&metric.name] = json!(metric.value);
-            }
-        }
-        object
-    };
     let equalized = quantized.equalized.iter().map(|e| json!({ "activation": e.act, "expected_error": e.error }));
     json!({
         "output": output.display().to_string(),
@@ -313,7 +293,7 @@ fn object(args: &Args, quantized: &Quantized, output: &Path, name: Option<Datase
         "dataset": name.map(DatasetName::as_str),
         "calibration_images": quantized.images,
         "clip_rule": quantized.rule.map(|rule| rule.to_string()),
-        "rows": quantized.rows.iter().map(row).collect::<Vec<_>>(),
+        "rows": quantized.rows.iter().map(Row::json).collect::<Vec<_>>(),
         "equalized": equalized.collect::<Vec<_>>(),
         "ranks": quantized.ranks,
     })

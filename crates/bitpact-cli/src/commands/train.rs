@@ -16,7 +16,7 @@ use bitpact::unstable::data::own::Options;
 use bitpact::unstable::data::{DatasetName, Limits, Split};
 use bitpact::unstable::model::Pixels;
 use bitpact::unstable::train::recipe::builtin_for_dataset;
-use bitpact::unstable::train::run_folder::{CONFIG, FLOAT, LAST};
+use bitpact::unstable::train::run_folder::{FLOAT, LAST};
 use bitpact::unstable::train::{
     BackendKind, Draft, EpochRecord, Event, Images, Outcome, RunFolder, RunOptions, Start, train,
 };
@@ -149,12 +149,8 @@ fn resume(args: &Args, path: &Path) -> Result<Plan> {
     args.recipe_flags.apply(&mut draft)?;
     let dataset = draft.known_dataset()?;
     let recipe = draft.finish()?;
-    let changes: Vec<String> = stored
-        .differences(&recipe)
-        .into_iter()
-        .filter(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()))
-        .map(|(key, was, is)| format!("`{key}` is {was} in it, not {is}"))
-        .collect();
+    let clashes = stored.clashes(&recipe).into_iter();
+    let changes: Vec<String> = clashes.map(|(key, was, is)| format!("`{key}` is {was} in it, not {is}")).collect();
     if !changes.is_empty() {
         let run = path.display();
         return Err(Usage(format!("--resume {run}: a run goes on as it began: {}", changes.join("; "))).into());
@@ -206,12 +202,8 @@ fn check_float(recipe: &Recipe, folder: &RunFolder) -> Result<()> {
         return Ok(());
     }
     let Some((_, stored)) = RunFolder::open(&path)?.checkpoint()? else { return Ok(()) };
-    let changes: Vec<String> = stored
-        .differences(&recipe.as_float())
-        .into_iter()
-        .filter(|(key, ..)| !["epochs", "teacher"].contains(&key.as_str()))
-        .map(|(key, was, is)| format!("`{key}` is {was}, not {is}"))
-        .collect();
+    let clashes = stored.clashes(&recipe.as_float()).into_iter();
+    let changes: Vec<String> = clashes.map(|(key, was, is)| format!("`{key}` is {was}, not {is}")).collect();
     if !changes.is_empty() {
         let (path, changes) = (path.display(), changes.join("; "));
         bail!("{path}: holds another run than the float network of this one: {changes}");
@@ -229,8 +221,7 @@ fn compare(
     stop: &AtomicBool,
 ) -> Result<EpochRecord> {
     let (path, float) = (folder.file(FLOAT), recipe.as_float());
-    let began = [CONFIG, LAST].iter().any(|name| path.join(name).exists());
-    let inner = if began { RunFolder::resume(&path)? } else { RunFolder::create(&path)? };
+    let inner = RunFolder::resume_or_create(&path)?;
     let start = match inner.checkpoint()? {
         None => Start::Fresh { weights: None },
         Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),

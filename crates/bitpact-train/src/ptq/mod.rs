@@ -28,6 +28,7 @@ use bitpact_graph::{ActPlan, BitSpec, Conv, ConvTranspose, Graph, NodeId, Op, Qu
 use bitpact_kernels::{Isa, Pool, memory};
 use bitpact_model::{IntegerModel, Model, Tensor, convert};
 use bitpact_ptq::{Calibrate, allocate_ranks};
+use serde_json::{Value, json};
 
 pub use drawn::{Drawn, draw};
 pub use equalize::Equalized;
@@ -120,6 +121,36 @@ pub struct Row {
     pub snr_db: f64,
     /// On the test set, where there is one.
     pub evaluation: Option<Evaluation>,
+}
+
+impl Row {
+    /// The name of what the row has and the one before it has not: `float`, `rounding` or that of the step.
+    pub fn name(&self) -> String {
+        match self.step {
+            _ if self.is_float => "float".to_owned(),
+            None => "rounding".to_owned(),
+            Some(step) => step.to_string(),
+        }
+    }
+
+    /// The row as an object for scripts: `step`, `snr_db` but for the float network, and, where there is a test set,
+    /// `images` with `top1` and `top5` or the metrics of the task.
+    pub fn json(&self) -> Value {
+        let mut object = json!({ "step": self.name() });
+        if !self.is_float {
+            object["snr_db"] = json!(self.snr_db);
+        }
+        if let Some(evaluation) = &self.evaluation {
+            object["images"] = json!(evaluation.images);
+            if evaluation.metrics.is_empty() {
+                (object["top1"], object["top5"]) = (json!(evaluation.top1), json!(evaluation.top5));
+            }
+            for metric in &evaluation.metrics {
+                object[&metric.name] = json!(metric.value);
+            }
+        }
+        object
+    }
 }
 
 /// A quantized network and how it came about.
