@@ -96,6 +96,15 @@ struct Group {
     widths: Vec<Vec<usize>>,
 }
 
+/// What becomes a group.
+#[derive(Default)]
+struct Members<'a> {
+    /// Numbers of the variables of activations.
+    acts: Vec<usize>,
+    /// The products that read them, with the number of the variable of their weights.
+    products: Vec<(&'a Product, Option<usize>)>,
+}
+
 struct Groups {
     items: Vec<Group>,
     /// What no choice changes.
@@ -132,11 +141,11 @@ fn groups(space: &Space, costs: &[&Cost]) -> Result<Option<Groups>, SearchError>
         *sum = cost.fixed();
     }
     // Activations of each group, and the products that read them with their own variable.
-    let mut members: BTreeMap<usize, (Vec<usize>, Vec<(&Product, Option<usize>)>)> = BTreeMap::new();
+    let mut members: BTreeMap<usize, Members> = BTreeMap::new();
     let mut alone = space.variables.len();
     for (i, variable) in space.variables.iter().enumerate() {
         if variable.part == Part::Activations {
-            members.entry(find(&root, i)).or_default().0.push(i);
+            members.entry(find(&root, i)).or_default().acts.push(i);
         }
     }
     for product in &space.products {
@@ -148,7 +157,7 @@ fn groups(space: &Space, costs: &[&Cost]) -> Result<Option<Groups>, SearchError>
             },
             |&source| find(&root, source),
         );
-        members.entry(group).or_default().1.push((product, own));
+        members.entry(group).or_default().products.push((product, own));
     }
     let cost_of = |product: &Product, bits: &Bitwidths| -> Result<Option<[f64; COSTS]>, SearchError> {
         let mut all = [0.0; COSTS];
@@ -159,7 +168,7 @@ fn groups(space: &Space, costs: &[&Cost]) -> Result<Option<Groups>, SearchError>
         Ok(Some(all))
     };
     let (mut items, mut exact) = (Vec::new(), true);
-    for (acts, products) in members.into_values() {
+    for Members { acts, products } in members.into_values() {
         let weights: Vec<usize> = products.iter().filter_map(|(_, own)| *own).collect();
         let mut group = Group { variables: [&acts[..], &weights].concat(), items: Vec::new(), widths: Vec::new() };
         let mut widths = vec![0; acts.len()];
