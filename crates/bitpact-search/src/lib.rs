@@ -6,7 +6,8 @@
 //! - A [`Space`] is what may be chosen for a network, with the change of the loss that each width was measured to make.
 //! - [`exact`] and [`greedy`] choose: every tensor one width, the sum of the changes as small as the [`Budget`]s allow.
 //!
-//! `docs/search.md` has the models and how far they are from what is measured.
+//! Chips lie in `chips/`, every constant with its source; [`latency`] says how far interpolated times are from measured
+//! ones.
 
 mod bitwidths;
 mod budget;
