@@ -528,10 +528,18 @@ fn every_built_in_recipe_can_be_made_a_fine_tuning() {
             }
             let (recipe, warnings) = draft.finish_with_warnings().unwrap();
             assert!(warnings.is_empty(), "{name}: {warnings:?}");
-            assert_eq!((recipe.epochs, recipe.lr, recipe.compare_float), (10, 0.01, false), "{name}");
-            assert!(recipe.milestones.is_empty() && recipe.clip_lr == 0.01, "{name}");
+            assert_eq!((recipe.epochs, recipe.lr, recipe.compare_float), (10, 0.002, false), "{name}");
+            assert!(recipe.milestones.is_empty() && recipe.clip_lr == 0.002, "{name}");
         }
     }
+    let mut draft = Draft::open("builtin").unwrap();
+    draft.fine_tune();
+    draft.set("weight_quant", "dorefa", "--weight-quant");
+    assert_eq!(draft.clone().finish().unwrap().weight_scale, None);
+    draft.set("weight_scale", "channel", "--weight-scale");
+    draft.set("weight_quant", "dorefa", "--weight-quant");
+    let recipe = draft.finish().unwrap();
+    assert_eq!(recipe.weight_scale, Some(bitpact_core::Granularity::Channel), "a flag stays");
 }
 
 #[test]
