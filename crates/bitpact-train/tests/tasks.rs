@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use bitpact_data::{Dataset, DatasetName, Examples, Limits, Split, TargetKind, load};
+use bitpact_data::{Dataset, DatasetName, Examples, ImageShape, Limits, Split, TargetKind, load};
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
