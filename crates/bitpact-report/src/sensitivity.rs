@@ -254,7 +254,14 @@ fn base(model: &Model) -> Result<Variant, ReportError> {
             rewidth(&mut plan, &mut tensors, &name, spec, bits(BASE_BITS));
         }
     }
-    plan.activations.values_mut().for_each(|act| act.bits = bits(BASE_BITS));
+    for (name, act) in &mut plan.activations {
+        act.bits = bits(BASE_BITS);
+        if act.quant == ActQuant::Sign {
+            let is_signed =
+                model.graph.find(name).is_some_and(|id| model.graph.node(id).op == Op::Act { signed: true });
+            act.quant = if is_signed { ActQuant::PactSym } else { ActQuant::Pact };
+        }
+    }
     if model.plan.is_float() {
         for node in model.graph.nodes().iter().filter(|node| node.op.is_act()) {
             let quant = if node.op == (Op::Act { signed: true }) { ActQuant::PactSym } else { ActQuant::Pact };

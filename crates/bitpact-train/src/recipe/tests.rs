@@ -153,7 +153,7 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
         ("limit_train = 0", "`limit_train` = 0: expected a whole number, 1 or more"),
         (
             "act_quant = \"pakt\"",
-            "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\" (did you mean `pact`?)",
+            "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\", \"sign\" (did you mean `pact`?)",
         ),
         ("clip_scale = \"group\"", "`clip_scale` = \"group\": expected one of \"layer\", \"channel\""),
         ("act_quant = \"pact-sym\"", "that is for signed activations alone"),
