@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// Words that no identifier can be: those of C99 to C23, C++20 and Rust, and names of the standard headers.
+/// Words that no identifier can be: those of C99 to C23, C++20 and Rust, and names of the standard headers and crates.
 const RESERVED: &str = "alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl concept \
     const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype default delete do double \
     dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable namespace new \
@@ -11,7 +11,7 @@ const RESERVED: &str = "alignas alignof and and_eq asm auto bitand bitor bool br
     typedef typeid typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq \
     as async await crate dyn fn gen impl in let loop match mod move mut pub ref self super trait type unsafe use where \
     abstract become box do final macro override priv unsized yield main memcpy memset strlen stdin stdout stderr errno \
-    assert bitpact bitpact_kernels";
+    assert bitpact bitpact_kernels Self core std alloc proc_macro test lib";
 
 /// Tells whether `name` may be the prefix of everything that is exported.
 pub(super) fn is_usable(name: &str) -> bool {
@@ -19,6 +19,11 @@ pub(super) fn is_usable(name: &str) -> bool {
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     // Compilers need not tell longer names apart (C99 5.2.4.1: 63 characters, with what is put behind).
     first && rest && name.len() <= 40 && !is_reserved(name) && !name.starts_with("bp_") && !name.starts_with("BP_")
+}
+
+/// Tells whether a usable name is one of a crate and module of Rust, which compilers warn of otherwise.
+pub(super) fn is_snake_case(name: &str) -> bool {
+    !name.contains("__") && !name.chars().any(|c| c.is_ascii_uppercase())
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -91,6 +96,8 @@ mod tests {
             assert!(is_usable(&identifier(name, "net")), "{name}");
         }
         assert!(["while", "2a", "a-b", "", "a b", "_x", "bp_run", "é"].iter().all(|name| !is_usable(name)));
+        assert!(["Net", "a__b"].iter().all(|name| is_usable(name) && !is_snake_case(name)));
+        assert!(["net", "a_b_2"].iter().all(|name| is_snake_case(name)));
         let mut names = Names::default();
         assert_eq!(["a", "a", "a_2", "a"].map(|name| names.take(name.to_owned())), ["a", "a_2", "a_2_2", "a_3"]);
         assert_eq!(plain("a*/b\n"), "a__b_");

@@ -3,26 +3,42 @@
 typedef struct {
     const bp_tensor *from;
     const uint8_t *weights;
-    bp_window window;
-    uint32_t k;         /* weights of an output channel */
-    uint32_t row;       /* bytes of an output channel, all planes */
-    uint8_t bits;       /* of a weight: 1 to 8, or 16 */
-    uint8_t planes[3];  /* bits of the planes that a row consists of, the lowest first; 0: none */
-    uint32_t inputs;    /* input channels of a group */
-    uint32_t outputs;   /* output channels of a group */
-    int16_t scale, offset;
-    int32_t padding;       /* code of the padding */
-    const uint16_t *zeros; /* or, of the image, that of each channel */
-    uint32_t column;       /* first code of its columns */
+    const bp_window *window;
+    uint32_t k;       /* weights of an output channel */
+    uint32_t inputs;  /* input channels of a group */
+    uint32_t outputs; /* output channels of a group */
+    int32_t padding;  /* code of the padding, where it is not that of the image */
+    uint32_t column;  /* first code of its columns */
+    uint8_t bits;     /* of a weight: 1 to 8, or 16 */
+    uint8_t scale;
+    int16_t offset;
 } bp_product;
 
+/* Bits of the next plane of weights of which so many bits are left: 7 are planes of 4, 2 and 1. */
+BP_INLINE uint32_t bp_plane(uint32_t left)
+{
+    return left >= 8 ? 8u : left >= 4 ? 4u : left >= 2 ? 2u : left;
+}
+
+/* Bytes of a plane of an output channel: whole words. */
+BP_INLINE uint32_t bp_plane_bytes(const bp_product *p, uint32_t plane)
+{
+    return ((p->k * plane + 31u) >> 5) << 2;
+}
+
+/* The code of padding in channel c. */
+BP_INLINE int32_t bp_padding(const bp_run *run, const bp_product *p, uint32_t c)
+{
+    return p->from->at == BP_IMAGE && run->zeros ? run->zeros[c] : p->padding;
+}
+
 /* Writes n codes of padding to a column, from code k on. */
-BP_INLINE void bp_pad_column(bp_code *column, uint32_t k, uint32_t n, const bp_product *p, uint32_t first,
-                             uint32_t bits)
+BP_INLINE void bp_pad_column(const bp_run *run, bp_code *column, uint32_t k, uint32_t n, const bp_product *p,
+                             uint32_t first, uint32_t bits)
 {
     uint32_t i;
     for (i = 0; i < n; i++) {
-        column[bp_place(k + i, bits)] = (bp_code)(p->zeros ? p->zeros[first + i] : p->padding);
+        column[bp_place(k + i, bits)] = (bp_code)bp_padding(run, p, first + i);
     }
 }
 
@@ -99,7 +115,7 @@ BP_FUNCTION void bp_gather(const bp_run *run, const bp_product *p, bp_code *colu
                            uint32_t group, uint32_t bits)
 {
     const bp_tensor *t = p->from;
-    const bp_window *v = &p->window;
+    const bp_window *v = p->window;
     const uint8_t *data = bp_data(run, t);
     const uint32_t n = p->inputs, first = group * n;
     uint32_t a, b, k = 0;
@@ -122,7 +138,7 @@ BP_FUNCTION void bp_gather(const bp_run *run, const bp_product *p, bp_code *colu
             if (pixel) {
                 bp_spread(column, k, pixel, first, n, t->bits, bits);
             } else {
-                bp_pad_column(column, k, n, p, first, bits);
+                bp_pad_column(run, column, k, n, p, first, bits);
             }
             k += n;
         }
@@ -132,18 +148,19 @@ BP_FUNCTION void bp_gather(const bp_run *run, const bp_product *p, bp_code *colu
     }
 }
 
-/* Columns that two pixels at a time need: where the order of a column is that of its plane, one a plane. */
-BP_INLINE bp_code *bp_column(const bp_run *run, const bp_product *p, uint32_t plane, uint32_t which)
+/* The column of a pixel for the last `bits` bits of weights: where the order of a column is that of its plane, planes
+ * have their own. */
+BP_INLINE bp_code *bp_column(const bp_run *run, const bp_product *p, uint32_t bits, uint32_t which)
 {
 #ifdef BP_DSP
     bp_code *column = run->columns + p->column;
-    uint32_t i;
-    for (i = 0; i < plane; i++) {
-        column += 2u * BP_PAD(p->k, p->planes[i]);
+    uint32_t left;
+    for (left = p->bits; left > bits; left -= bp_plane(left)) {
+        column += 2u * BP_PAD(p->k, bp_plane(left));
     }
     return column + 2u * which;
 #else
-    (void)plane;
+    (void)bits;
     return run->columns + p->column + which * BP_PAD(p->k, 1u);
 #endif
 }
@@ -152,24 +169,23 @@ BP_INLINE bp_code *bp_column(const bp_run *run, const bp_product *p, uint32_t pl
 BP_FUNCTION void bp_gather_pair(const bp_run *run, const bp_product *p, const uint32_t at[4], uint32_t group,
                                 int32_t sums[2])
 {
-    uint32_t plane, which;
-    for (plane = 0; plane < 3 && p->planes[plane] != 0; plane++) {
+    uint32_t left, which;
+    for (left = p->bits; left > 0; left -= bp_plane(left)) {
         for (which = 0; which < 2; which++) {
 #ifdef BP_DSP
-            bp_gather(run, p, bp_column(run, p, plane, which), at[2 * which], at[2 * which + 1], group,
-                      p->planes[plane]);
+            bp_gather(run, p, bp_column(run, p, left, which), at[2 * which], at[2 * which + 1], group, bp_plane(left));
 #else
-            if (plane == 0) {
-                bp_gather(run, p, bp_column(run, p, 0, which), at[2 * which], at[2 * which + 1], group, 1);
+            if (left == p->bits) {
+                bp_gather(run, p, bp_column(run, p, left, which), at[2 * which], at[2 * which + 1], group, 1);
             }
 #endif
         }
     }
     sums[0] = 0;
     sums[1] = 0;
-    if (p->offset != 0 || (BP_SUMS_OF_BYTES && p->planes[0] == 8)) {
-        sums[0] = bp_column_sum(bp_column(run, p, 0, 0), BP_PAD(p->k, p->planes[0]));
-        sums[1] = bp_column_sum(bp_column(run, p, 0, 1), BP_PAD(p->k, p->planes[0]));
+    if (p->offset != 0 || (BP_SUMS_OF_BYTES && p->bits == 8)) {
+        sums[0] = bp_column_sum(bp_column(run, p, p->bits, 0), BP_PAD(p->k, bp_plane(p->bits)));
+        sums[1] = bp_column_sum(bp_column(run, p, p->bits, 1), BP_PAD(p->k, bp_plane(p->bits)));
     }
 }
 
@@ -177,14 +193,18 @@ BP_FUNCTION void bp_gather_pair(const bp_run *run, const bp_product *p, const ui
 BP_INLINE void bp_product_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, const int32_t sums[2],
                              int32_t values[4])
 {
-    const uint8_t *u = p->weights + (size_t)c * p->row, *v = p->weights + (size_t)d * p->row;
-    uint32_t plane, shift = 0, i;
+    const uint8_t *u = p->weights, *v = u;
+    uint32_t left, shift = 0, i;
+    for (left = p->bits; left > 0; left -= bp_plane(left)) {
+        u += (size_t)c * bp_plane_bytes(p, bp_plane(left));
+        v += (size_t)d * bp_plane_bytes(p, bp_plane(left));
+    }
     for (i = 0; i < 4; i++) {
         values[i] = 0;
     }
-    for (plane = 0; plane < 3 && p->planes[plane] != 0; plane++) {
-        const uint32_t bits = p->planes[plane];
-        const bp_code *a = bp_column(run, p, plane, 0), *b = bp_column(run, p, plane, 1);
+    for (left = p->bits; left > 0; left -= bp_plane(left)) {
+        const uint32_t bits = bp_plane(left);
+        const bp_code *a = bp_column(run, p, left, 0), *b = bp_column(run, p, left, 1);
         int32_t dots[4];
         if (bits == 4) {
             bp_dot(u, v, a, b, p->k, 4, dots);
@@ -202,9 +222,8 @@ BP_INLINE void bp_product_at(const bp_run *run, const bp_product *p, uint32_t c,
             values[i] += dots[i] * (int32_t)(1u << shift);
         }
         shift += bits;
-        /* Planes begin with whole words. */
-        u += (size_t)((p->k * bits + 31u) / 32u) * 4u;
-        v += (size_t)((p->k * bits + 31u) / 32u) * 4u;
+        u += bp_plane_bytes(p, bits);
+        v += bp_plane_bytes(p, bits);
     }
     for (i = 0; i < 4; i++) {
         values[i] = values[i] * p->scale + p->offset * sums[i & 1u];
@@ -212,12 +231,12 @@ BP_INLINE void bp_product_at(const bp_run *run, const bp_product *p, uint32_t c,
 }
 
 /* The same of a product whose weights are one plane: scale * values + offset * sums. */
-BP_INLINE void bp_plane_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, const int32_t sums[2],
-                           int32_t values[4])
+BP_FUNCTION void bp_plane_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t d, const int32_t sums[2],
+                             int32_t values[4])
 {
-    const uint8_t *u = p->weights + (size_t)c * p->row, *v = p->weights + (size_t)d * p->row;
-    const uint32_t bits = p->planes[0];
-    const bp_code *a = bp_column(run, p, 0, 0), *b = bp_column(run, p, 0, 1);
+    const uint32_t bits = p->bits, row = bp_plane_bytes(p, bits);
+    const uint8_t *u = p->weights + (size_t)c * row, *v = p->weights + (size_t)d * row;
+    const bp_code *a = bp_column(run, p, bits, 0), *b = bp_column(run, p, bits, 1);
     if (bits == 4) {
         bp_dot(u, v, a, b, p->k, 4, values);
     } else if (bits == 2) {
@@ -241,20 +260,25 @@ BP_INLINE void bp_plane_at(const bp_run *run, const bp_product *p, uint32_t c, u
     }
 }
 
-/* Pixels under the window of a product by channel, [pixel][tap]. */
-BP_FUNCTION void bp_gather_taps(const bp_run *run, const bp_product *p, const uint32_t at[4])
+/* Pixels under the window of a product by channel at (y, x); null where that is padding. */
+BP_INLINE void bp_gather_pixel(const bp_run *run, const bp_product *p, uint32_t y, uint32_t x, const uint8_t **taps)
 {
-    const bp_window *v = &p->window;
+    const bp_window *v = p->window;
     const uint8_t *data = bp_data(run, p->from);
-    const uint8_t **taps = run->taps + p->column;
-    uint32_t which, a, b;
-    for (which = 0; which < 2; which++) {
-        for (a = 0; a < v->rows; a++) {
-            for (b = 0; b < v->columns; b++) {
-                *taps++ = bp_tap(v, p->from, data, at[2 * which], at[2 * which + 1], a, b);
-            }
+    uint32_t a, b;
+    for (a = 0; a < v->rows; a++) {
+        for (b = 0; b < v->columns; b++) {
+            *taps++ = bp_tap(v, p->from, data, y, x, a, b);
         }
     }
+}
+
+/* The same of two pixels, one after the other. */
+BP_FUNCTION void bp_gather_taps(const bp_run *run, const bp_product *p, const uint32_t at[4])
+{
+    const uint8_t **taps = run->taps + p->column;
+    bp_gather_pixel(run, p, at[0], at[1], taps);
+    bp_gather_pixel(run, p, at[2], at[3], taps + p->k);
 }
 
 /* Weight `field` of a product by channel. */
@@ -276,7 +300,7 @@ BP_INLINE void bp_taps_at(const bp_run *run, const bp_product *p, uint32_t c, ui
 {
     const uint8_t **taps = run->taps + p->column;
     const uint32_t i = p->outputs == 1 ? c : c / p->outputs, j = p->outputs == 1 ? d : d / p->outputs;
-    const int32_t pad_i = p->zeros ? p->zeros[i] : p->padding, pad_j = p->zeros ? p->zeros[j] : p->padding;
+    const int32_t pad_i = bp_padding(run, p, i), pad_j = bp_padding(run, p, j);
     const int32_t scale = p->scale, offset = p->offset;
     const uint32_t n = p->k;
     size_t field = c;
@@ -344,7 +368,8 @@ BP_INLINE void bp_depthwise_at(const bp_run *run, const bp_product *p, uint32_t 
                                int32_t values[4])
 {
     const uint32_t from = p->from->bits;
-    const int is_pair = d == c + 1 && ((c | channels) & 1u) == 0 && p->outputs == 1 && !p->zeros && from == p->bits;
+    const int is_pair = d == c + 1 && ((c | channels) & 1u) == 0 && p->outputs == 1 &&
+                        p->from->at != BP_IMAGE && from == p->bits;
     if (is_pair && from == 8) {
         bp_pairs_at(run, p, c, channels, 8, values);
     } else if (is_pair && from == 4) {
@@ -358,8 +383,8 @@ BP_INLINE void bp_depthwise_at(const bp_run *run, const bp_product *p, uint32_t 
 BP_FUNCTION int64_t bp_wide_at(const bp_run *run, const bp_product *p, uint32_t c, uint32_t y, uint32_t x)
 {
     const bp_tensor *t = p->from;
-    const bp_window *v = &p->window;
-    const uint8_t *data = bp_data(run, t), *row = p->weights + (size_t)c * p->row;
+    const bp_window *v = p->window;
+    const uint8_t *data = bp_data(run, t), *row = p->weights + (size_t)c * ((p->k * p->bits + 7u) / 8u);
     const uint32_t first = c / p->outputs * p->inputs;
     int64_t sum = 0;
     uint32_t a, b, i, k = 0;
@@ -368,7 +393,7 @@ BP_FUNCTION int64_t bp_wide_at(const bp_run *run, const bp_product *p, uint32_t 
             const uint8_t *pixel = bp_tap(v, t, data, y, x, a, b);
             for (i = 0; i < p->inputs; i++, k++) {
                 const int64_t code = pixel ? bp_get(pixel, t->bits, first + i)
-                                           : (p->zeros ? p->zeros[first + i] : p->padding);
+                                           : bp_padding(run, p, first + i);
                 int32_t w;
                 if (p->bits == 16) {
                     w = (int16_t)bp_field(row, k, 16);

@@ -65,6 +65,7 @@ typedef struct {
 /* Where a run reads and writes. */
 typedef struct {
     const uint8_t *image;
+    const uint16_t *zeros; /* the code that stands for zero in each channel of the image, where padding reads it */
     uint8_t *arena;
     bp_code *columns;      /* windows of products, pixel by pixel */
     const uint8_t **taps;  /* pixels under windows by channel */

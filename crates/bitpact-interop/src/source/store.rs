@@ -7,9 +7,8 @@ use bitpact_model::{
     IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerProduct, IntegerTerm, IntegerView, TensorId, TensorKind,
 };
 
-/// Bytes after a list of weights, which kernels may read: rows begin with whole words, and at most 16 bytes are read at
-/// once.
-const TAIL: usize = 12;
+use super::Language;
+
 /// Weights of one sum at the most where it is added up in 32 bits: codes and weights are below 256.
 const LONGEST: usize = 1 << 15;
 /// Tensors begin at multiples of this.
@@ -56,8 +55,10 @@ pub(super) enum Form {
 pub(super) struct Stream {
     /// How the product is computed.
     pub form: Form,
-    /// The bytes, with those behind that kernels may read.
+    /// The bytes.
     pub bytes: Vec<u8>,
+    /// Bytes behind them that kernels of C may read.
+    pub tail: usize,
     /// Bytes of an output channel.
     pub row: usize,
     /// Bits of the planes of a row; 0 behind the last.
@@ -112,6 +113,9 @@ impl Memory {
                     Form::Depthwise => {
                         stream.column = [taps; 2];
                         taps += 2 * k;
+                        // A pixel of padding, in codes of 16 bits.
+                        columns[0] =
+                            columns[0].max(memory.tensors[product.input].pixel.div_ceil(2).next_multiple_of(8));
                     }
                     Form::Wide => {}
                 }
@@ -125,9 +129,13 @@ impl Memory {
         memory
     }
 
-    /// Bytes of memory that the network needs beside the caller's, on a 32-bit machine with the DSP instructions.
-    pub(super) fn ram(&self) -> usize {
-        self.arena + 2 * self.columns[0] + 4 * self.taps + 8 * self.terms
+    /// Bytes of memory that the network needs beside the caller's, on a 32-bit machine; of C, with the DSP instructions.
+    pub(super) fn ram(&self, language: Language) -> usize {
+        let columns = match language {
+            Language::C => 2 * self.columns[0],
+            Language::Rust => self.columns[1],
+        };
+        self.arena + columns + 4 * self.taps + 8 * self.terms
     }
 }
 
@@ -207,8 +215,26 @@ fn stream(product: &IntegerProduct, from: u32) -> Stream {
             }
         }
     }
-    bytes.resize(bytes.len() + TAIL, 0);
-    Stream { form, bytes, row, planes, scale, offset, column: [0; 2] }
+    let tail = tail(form, k, bits, planes);
+    Stream { form, bytes, tail, row, planes, scale, offset, column: [0; 2] }
+}
+
+/// Bytes behind the weights that kernels of C may read: 16 bytes at once of a plane, 2 where it has 1 bit, or 3 for a
+/// field.
+fn tail(form: Form, k: usize, bits: u32, planes: [u32; 3]) -> usize {
+    match form {
+        Form::Dense => {
+            let (mut row, mut read) = (0, 0);
+            for plane in planes.into_iter().filter(|&plane| plane > 0) {
+                let bytes = (k * plane as usize).div_ceil(8);
+                read = read.max(row + bytes.next_multiple_of(if plane == 1 { 2 } else { 16 }));
+                row += bytes.next_multiple_of(ALIGNMENT);
+            }
+            read.saturating_sub(row)
+        }
+        _ if bits == 8 => 0,
+        _ => 2,
+    }
 }
 
 /// Tensors that share memory, because each layer but the first writes over what it reads.

@@ -1,4 +1,6 @@
-//! What a layer is, in words: the comment above its constants and its call.
+//! Text of every language: what a layer is, in words, and lists of numbers.
+
+use std::fmt::{Display, Write};
 
 use bitpact_core::Grid;
 use bitpact_model::{IntegerEnd, IntegerLayer, IntegerModel, IntegerOp, IntegerTerm, IntegerView, TensorId};
@@ -82,4 +84,28 @@ fn of_view(model: &IntegerModel, view: &IntegerView) -> String {
         [] => tensor(model, view.input),
         _ => format!("{} ({})", tensor(model, view.input), moves.join(", ")),
     }
+}
+
+/// Numbers with a comma behind each, in lines of at most `width` characters that begin with `indent` spaces.
+pub(super) fn rows<T: Display>(numbers: impl IntoIterator<Item = T>, indent: usize, width: usize) -> String {
+    let mut text = String::new();
+    let mut length = 0;
+    for number in numbers {
+        let number = number.to_string();
+        match length {
+            _ if length > 0 && length + number.len() + 2 <= width => {
+                let _ = write!(text, " {number},");
+                length += number.len() + 2;
+            }
+            _ => {
+                let line_end = if length > 0 { "\n" } else { "" };
+                let _ = write!(text, "{line_end}{:indent$}{number},", "");
+                length = indent + number.len() + 1;
+            }
+        }
+    }
+    if length > 0 {
+        text.push('\n');
+    }
+    text
 }

@@ -1,18 +1,26 @@
-//! The files beside the source of a network: header, self-test, build files and figures.
+//! The files beside the source of a network in C: header, self-test and build files.
 
 use std::fmt::{Display, Write};
 
 use bitpact_model::IntegerModel;
-use serde_json::{Value, json};
 
-use super::Footprint;
-use super::emit::{image_element, signature};
-use super::ends::{Element, Parameter};
-use super::names::plain;
+use super::super::Footprint;
+use super::super::ends::{Element, Parameter, image_element};
+use super::super::names::plain;
+use super::super::words::rows;
+use super::emit::signature;
 use crate::export::CheckData;
 
+/// Columns that lists of numbers are wrapped at.
+const WIDTH: usize = 110;
+
 /// The header: sizes, scales and the function.
-pub(super) fn header(model: &IntegerModel, name: &str, parameters: &[Parameter], footprint: &Footprint) -> String {
+pub(in crate::source) fn header(
+    model: &IntegerModel,
+    name: &str,
+    parameters: &[Parameter],
+    footprint: &Footprint,
+) -> String {
     let guard = name.to_uppercase();
     let shape = model.input_shape;
     let list = |numbers: Vec<String>| format!("{{{}}}", numbers.join(", "));
@@ -56,20 +64,6 @@ pub(super) fn header(model: &IntegerModel, name: &str, parameters: &[Parameter],
     text
 }
 
-/// A list of numbers as an initializer.
-fn numbers<T: Display>(text: &mut String, values: impl IntoIterator<Item = T>) {
-    let mut length = 0;
-    for value in values {
-        let value = value.to_string();
-        if length + value.len() + 1 > 110 {
-            text.push('\n');
-            length = 0;
-        }
-        length += value.len() + 1;
-        let _ = write!(text, "{value},");
-    }
-}
-
 /// A literal of an element.
 fn literal(value: i64, element: Element) -> String {
     match element {
@@ -80,7 +74,12 @@ fn literal(value: i64, element: Element) -> String {
 }
 
 /// The self-test: golden vectors, or, with the names of two files, the images of the first to outputs in the second.
-pub(super) fn self_test(model: &IntegerModel, name: &str, parameters: &[Parameter], golden: &CheckData) -> String {
+pub(in crate::source) fn self_test(
+    model: &IntegerModel,
+    name: &str,
+    parameters: &[Parameter],
+    golden: &CheckData,
+) -> String {
     let elements = model.input_shape.elements();
     let image = image_element(model);
     let codes: Vec<u16> = model.input.codes(&golden.pixels).collect();
@@ -94,7 +93,7 @@ pub(super) fn self_test(model: &IntegerModel, name: &str, parameters: &[Paramete
     }
     for codes in codes.chunks_exact(elements) {
         text.push('{');
-        numbers(&mut text, codes);
+        text.push_str(rows(codes, 0, WIDTH).trim_end());
         text.push_str("},\n");
     }
     text.push_str("};\n");
@@ -106,7 +105,8 @@ pub(super) fn self_test(model: &IntegerModel, name: &str, parameters: &[Paramete
         }
         for values in values.chunks_exact(n) {
             text.push('{');
-            numbers(&mut text, values.iter().map(|&v| literal(v, parameter.element)));
+            let values = values.iter().map(|&v| literal(v, parameter.element));
+            text.push_str(rows(values, 0, WIDTH).trim_end());
             text.push_str("},\n");
         }
         text.push_str("};\n");
@@ -178,7 +178,7 @@ int main(int argc, char **argv)
 }
 
 /// The Makefile.
-pub(super) fn makefile(name: &str) -> String {
+pub(in crate::source) fn makefile(name: &str) -> String {
     format!(
         "# make CC=arm-none-eabi-gcc CFLAGS='-Os -mcpu=cortex-m4 -mthumb' {name}.o
 CFLAGS ?= -O2
@@ -202,11 +202,15 @@ clean:
 }
 
 /// The CMake file.
-pub(super) fn cmake(name: &str) -> String {
+pub(in crate::source) fn cmake(name: &str) -> String {
     format!(
         "cmake_minimum_required(VERSION 3.10)
 project({name} C)
 set(CMAKE_C_STANDARD 99)
+set(CMAKE_C_EXTENSIONS OFF)
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release)
+endif()
 
 add_library({name} STATIC {name}.c)
 target_include_directories({name} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
@@ -217,43 +221,4 @@ enable_testing()
 add_test(NAME {name} COMMAND {name}_test)
 "
     )
-}
-
-/// Flash, memory and multiply-adds, as JSON.
-pub(super) fn json(model: &IntegerModel, parameters: &[Parameter], footprint: &Footprint) -> String {
-    let layers: Vec<Value> = footprint
-        .layers
-        .iter()
-        .map(|layer| {
-            json!({
-                "name": layer.name,
-                "weight_bytes": layer.weight_bytes,
-                "constant_bytes": layer.constant_bytes,
-                "output_bytes": layer.output_bytes,
-                "macs": layer.macs,
-            })
-        })
-        .collect();
-    let outputs: Vec<Value> = parameters
-        .iter()
-        .map(|p| {
-            json!({ "parameter": p.name, "layer": model.layers[p.tensor - 1].name, "type": p.element.c(),
-                "elements": p.elements, "scale": p.scale, "zero": p.zero })
-        })
-        .collect();
-    let contents = json!({
-        "name": footprint.name,
-        "arch": model.arch,
-        "flash_bytes": footprint.flash_bytes(),
-        "weight_bytes": footprint.weight_bytes,
-        "constant_bytes": footprint.constant_bytes,
-        "ram_bytes": footprint.ram_bytes,
-        "arena_bytes": footprint.arena_bytes,
-        "live_bytes": footprint.live_bytes,
-        "macs": footprint.macs(),
-        "outputs": outputs,
-        "layers": layers,
-        "class_names": model.class_names,
-    });
-    format!("{contents:#}\n")
 }

@@ -3,43 +3,40 @@
 use std::fmt::Write;
 
 use bitpact_graph::{Move, Shape, Window};
-use bitpact_model::{
-    IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerTerm, IntegerView, TensorKind,
-};
+use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerProduct, IntegerSum, IntegerView, TensorKind};
 
-use super::ends::{Element, Parameter, fits_32, once};
-use super::moves::{Step, statements};
-use super::names::plain;
-use super::store::{Form, Memory, Stream};
-use super::words;
+use super::super::ends::{Element, Parameter, fits_32, image_element, once};
+use super::super::layers::{What, channels_at_once, pads_image, terms};
+use super::super::moves::{Step, pixel, statements};
+use super::super::names::plain;
+use super::super::store::{Form, Memory, Stream};
+use super::super::words::{self, rows};
 
 /// Columns that lists of numbers are wrapped at.
 const WIDTH: usize = 110;
 
 /// Writes the source of a network.
-pub(super) struct Source<'a> {
+pub(in crate::source) struct Source<'a> {
     model: &'a IntegerModel,
     memory: &'a Memory,
     name: &'a str,
     parameters: &'a [Parameter],
     /// Moves that have a function, with the shape they begin with.
     moved: Vec<(Shape, Vec<Move>)>,
+    /// Windows that are written.
+    windows: Vec<Window>,
     text: String,
 }
 
-/// The type of an element of the image.
-pub(super) fn image_element(model: &IntegerModel) -> Element {
-    if model.input.bits == 8 { Element::U8 } else { Element::U16 }
-}
-
 impl<'a> Source<'a> {
-    pub(super) fn write(
+    pub(in crate::source) fn write(
         model: &'a IntegerModel,
         memory: &'a Memory,
         name: &'a str,
         parameters: &'a [Parameter],
     ) -> String {
-        let mut source = Self { model, memory, name, parameters, moved: Vec::new(), text: String::new() };
+        let mut source =
+            Self { model, memory, name, parameters, moved: Vec::new(), windows: Vec::new(), text: String::new() };
         source.begin();
         for i in 0..model.layers.len() {
             source.constants(i);
@@ -66,15 +63,7 @@ impl<'a> Source<'a> {
         let numbers: Vec<String> = numbers.into_iter().map(|n| n.to_string()).collect();
         let count = numbers.len();
         let _ = writeln!(self.text, "static const {kind} {name}[{count}] BITPACT_FLASH = {{");
-        let mut line = String::from("   ");
-        for number in numbers {
-            if line.len() + number.len() + 2 > WIDTH {
-                self.line(&line);
-                line = String::from("   ");
-            }
-            let _ = write!(line, " {number},");
-        }
-        self.line(&line);
+        self.text.push_str(&rows(&numbers, 4, WIDTH));
         self.line("};");
     }
 
@@ -87,7 +76,7 @@ impl<'a> Source<'a> {
         self.line(&format!("static bp_code {name}_columns[BP_COLUMNS({}, {})] BP_ALIGNED;", dsp.max(2), bytes.max(2)));
         self.line(&format!("static const uint8_t *{name}_taps[{}];", self.memory.taps.max(1)));
         self.line(&format!("static int32_t {name}_sums[{}][2];\n", self.memory.terms));
-        if model.layers.iter().any(|layer| layer.op.products().any(|p| p.input == 0 && p.reads_padding())) {
+        if self.pads_image() {
             self.line("/* The code that stands for zero in each channel of the image. */");
             self.list("uint16_t", &format!("{name}_zeros"), &model.input.zero_point);
         }
@@ -103,6 +92,10 @@ impl<'a> Source<'a> {
         }
     }
 
+    fn pads_image(&self) -> bool {
+        self.model.layers.iter().any(|layer| layer.op.products().any(pads_image))
+    }
+
     /// The name of a constant of layer `i`.
     fn named(&self, i: usize, what: &str) -> String {
         format!("{}_l{i}_{what}", self.name)
@@ -114,30 +107,42 @@ impl<'a> Source<'a> {
         self.comment(&words::of_layer(self.model, self.memory, i), "");
         match &layer.op {
             IntegerOp::Sum(sum) => self.sum(i, sum),
-            IntegerOp::MaxPool { window, .. } => self.window(i, window),
+            IntegerOp::MaxPool { window, .. } => {
+                self.window(window);
+            }
             IntegerOp::WindowSum { window, factors, .. } => {
-                self.window(i, window);
+                self.window(window);
                 if !factors.is_empty() {
                     self.list("uint32_t", &self.named(i, "factors"), factors);
                 }
             }
             IntegerOp::Concat { .. } => {}
-            IntegerOp::View(view) => self.view(&self.named(i, "view"), view),
+            IntegerOp::View(view) => self.views(&self.named(i, "view"), &[view]),
         }
     }
 
-    fn window(&mut self, i: usize, window: &Window) {
-        let name = self.named(i, "window");
-        self.line(&format!("static const bp_window {name} = {};", of_window(window)));
+    /// The name of a window, which is written where it is seen for the first time.
+    fn window(&mut self, window: &Window) -> String {
+        let known = self.windows.iter().position(|other| other == window);
+        let name = format!("{}_w{}", self.name, known.unwrap_or(self.windows.len()));
+        if known.is_none() {
+            self.windows.push(*window);
+            self.line(&format!("static const bp_window {name} = {};", of_window(window)));
+        }
+        name
     }
 
-    fn view(&mut self, name: &str, view: &IntegerView) {
-        let source = match view.moves.is_empty() {
-            true => "NULL".to_owned(),
-            false => self.moves(view),
-        };
-        let (prefix, input, fill) = (self.name, view.input, int(view.fill));
-        self.line(&format!("static const bp_view {name} = {{&{prefix}_t{input}, {source}, {fill}}};"));
+    /// Views, one after the other.
+    fn views(&mut self, name: &str, views: &[&IntegerView]) {
+        let mut list = String::new();
+        for view in views {
+            let source = match view.moves.is_empty() {
+                true => "NULL".to_owned(),
+                false => self.moves(view),
+            };
+            let _ = write!(list, "{{&{}_t{}, {source}, {}}}, ", self.name, view.input, int(view.fill));
+        }
+        self.line(&format!("static const bp_view {name}[{}] = {{{}}};", views.len(), list.trim_end_matches(", ")));
     }
 
     /// The function that follows the moves of a view.
@@ -153,88 +158,69 @@ impl<'a> Source<'a> {
         self.line("    uint32_t k = *c;");
         for step in statements(from, &view.moves) {
             match step {
-                Step::Inserted(when) => self.line(&format!("    if ({when}) {{\n        return UINT32_MAX;\n    }}")),
+                Step::Inserted { name, first, last } => {
+                    let ends = [first.map(|n| format!("{name} < {n}")), last.map(|n| format!("{name} >= {n}"))];
+                    let when: Vec<String> = ends.into_iter().flatten().collect();
+                    self.line(&format!("    if ({}) {{\n        return UINT32_MAX;\n    }}", when.join(" || ")));
+                }
                 Step::Set(pairs) => pairs.iter().for_each(|(name, value)| self.line(&format!("    {name} = {value};"))),
             }
         }
-        self.line(&format!("    *c = k;\n    return y * {} + x;\n}}", from.w));
+        self.line(&format!("    *c = k;\n    return {};\n}}", pixel(from)));
         name
     }
 
     fn product(&mut self, name: &str, product: &IntegerProduct, stream: &Stream) {
-        let bytes: Vec<String> = stream.bytes.iter().map(u8::to_string).collect();
+        let bytes = stream.bytes.iter().copied().chain(std::iter::repeat_n(0, stream.tail));
         self.list("uint8_t", &format!("{name}_weights"), bytes);
-        let (prefix, input) = (self.name, product.input);
-        let [a, b, c] = stream.planes;
-        let zeros = match product.input == 0 && product.reads_padding() {
-            true => format!("{prefix}_zeros"),
-            false => "NULL".to_owned(),
-        };
+        let window = self.window(&product.window);
         let [dsp, bytes] = stream.column;
         let column = if dsp == bytes { dsp.to_string() } else { format!("BP_COLUMNS({dsp}, {bytes})") };
         self.line(&format!("static const bp_product {name} = {{"));
-        self.line(&format!("    &{prefix}_t{input}, {name}_weights,"));
-        self.line(&format!("    {},", of_window(&product.window)));
+        self.line(&format!("    &{}_t{}, {name}_weights, &{window},", self.name, product.input));
         self.line(&format!(
-            "    {}, {}, {}, {{{a}, {b}, {c}}}, {}, {}, {}, {}, {}, {zeros}, {column}}};",
+            "    {}, {}, {}, {}, {column}, {}, {}, {}}};",
             product.weights_per_channel(),
-            stream.row,
-            product.weight_bits,
             product.group_inputs(),
             product.out_channels / product.groups,
+            product.padding_code,
+            product.weight_bits,
             stream.scale,
             stream.offset,
-            product.padding_code,
         ));
     }
 
     fn sum(&mut self, i: usize, sum: &IntegerSum) {
-        let mut streams = self.memory.streams[i].iter();
+        let described = terms(self.model, self.memory, i, sum);
+        let channels = channels_at_once(&described);
         let mut terms = Vec::new();
-        let mut channels = 2;
-        for (t, (term, mul)) in sum.terms.iter().zip(&sum.requant.mul).enumerate() {
+        for (t, term) in described.iter().enumerate() {
             let name = self.named(i, &format!("term{t}"));
-            let mul = once(mul);
-            self.list("int32_t", &format!("{name}_mul"), mul.iter().map(|&m| int(m.into())));
-            let (multipliers, step) = (format!("{name}_mul"), usize::from(mul.len() > 1));
-            let entry = match term {
-                IntegerTerm::Product(product) => {
-                    // There is one for each product.
-                    let Some(stream) = streams.next() else { continue };
+            self.list("int32_t", &format!("{name}_mul"), term.mul.iter().map(|&m| int(m.into())));
+            let (multipliers, step) = (format!("{name}_mul"), usize::from(term.mul.len() > 1));
+            let entry = match term.what {
+                What::Product(product, stream) => {
                     self.product(&name, product, stream);
                     let kind = match stream.form {
                         Form::Dense => "BP_PRODUCT",
                         Form::Depthwise => "BP_DEPTHWISE",
                         Form::Wide => "BP_WIDE",
                     };
-                    if stream.form == Form::Dense
-                        && product.groups > 1
-                        && product.out_channels / product.groups % 2 == 1
-                    {
-                        channels = 1;
-                    }
-                    format!("{kind}, 0, {step}, {{0, 0}}, {multipliers}, &{name}, NULL, NULL")
+                    format!("{kind}, 0, {step}, {{0, 0}}, {multipliers}, &{name}")
                 }
-                IntegerTerm::View(view) => {
-                    self.view(&name, view);
-                    format!("BP_VIEW, 0, {step}, {{0, 0}}, {multipliers}, NULL, &{name}, NULL")
+                What::View(view) => {
+                    self.views(&name, &[view]);
+                    format!("BP_VIEW, 0, {step}, {{0, 0}}, {multipliers}, {name}")
                 }
-                IntegerTerm::Multiplication { a, b, zeros } => {
-                    let shape =
-                        |view: &IntegerView| bitpact_graph::moved_shape(self.model.shape(view.input), &view.moves).ok();
-                    let is_one_pixel = u8::from(shape(a) != shape(b));
-                    self.view(&format!("{name}_a"), a);
-                    self.view(&format!("{name}_b"), b);
-                    let [za, zb] = zeros;
-                    format!(
-                        "BP_MULTIPLY, {is_one_pixel}, {step}, {{{za}, {zb}}}, {multipliers}, NULL, &{name}_a, &{name}_b"
-                    )
+                What::Multiplication { a, b, zeros: [za, zb], is_one_pixel } => {
+                    self.views(&name, &[a, b]);
+                    format!("BP_MULTIPLY, {}, {step}, {{{za}, {zb}}}, {multipliers}, {name}", u8::from(is_one_pixel))
                 }
             };
             terms.push(format!("    {{{entry}}},"));
         }
         for (b, (view, _)) in sum.base.iter().enumerate() {
-            self.view(&self.named(i, &format!("added{b}")), view);
+            self.views(&self.named(i, &format!("added{b}")), &[view]);
         }
         let list = |source: &mut Self, kind: &str, what: &str, entries: &[String]| {
             if entries.is_empty() {
@@ -251,20 +237,12 @@ impl<'a> Source<'a> {
             .base
             .iter()
             .enumerate()
-            .map(|(b, (_, mul))| format!("    {{&{}, {}}},", self.named(i, &format!("added{b}")), int((*mul).into())))
+            .map(|(b, (_, mul))| format!("    {{{}, {}}},", self.named(i, &format!("added{b}")), int((*mul).into())))
             .collect();
         let added_name = list(self, "bp_added", "added", &added);
-        let (add, step, is_long) = self.constants_of(i, sum);
+        let (add, constants) = self.constants_of(i, sum);
         let requant = &sum.requant;
-        let bounds = match requant.bounds.is_empty() {
-            true => "NULL".to_owned(),
-            false => {
-                let name = self.named(i, "bounds");
-                self.list("uint8_t", &name, requant.bounds.iter().flat_map(|&(lo, hi)| [lo, hi]));
-                name
-            }
-        };
-        let (end, tables, table_step) = self.end(i, sum);
+        let (end, list) = self.end(i, sum);
         let is_far = u8::from(!fits_32(self.model, sum, requant.shift));
         let (lo, hi) = match sum.end {
             IntegerEnd::Codes | IntegerEnd::Table(_) => (requant.lo, requant.hi),
@@ -272,9 +250,9 @@ impl<'a> Source<'a> {
         };
         let name = self.named(i, "sum");
         self.line(&format!("static const bp_sum {name} = {{"));
-        self.line(&format!("    &{}_t{}, {terms_name}, {added_name}, {add}, {bounds}, {tables},", self.name, i + 1));
+        self.line(&format!("    &{}_t{}, {terms_name}, {added_name}, {add}, {list},", self.name, i + 1));
         self.line(&format!(
-            "    {}, {}, {table_step}, {}, {}, {step}, {is_long}, {}, {end}, {is_far}, {channels}}};",
+            "    {}, {}, {}, {}, {constants}, {}, {end}, {is_far}, {channels}}};",
             int(lo.into()),
             int(hi.into()),
             terms.len(),
@@ -283,40 +261,37 @@ impl<'a> Source<'a> {
         ));
     }
 
-    /// The name, step and width of the constants of a sum.
-    fn constants_of(&mut self, i: usize, sum: &IntegerSum) -> (String, u8, u8) {
+    /// The list of the constants of a sum, and its form.
+    fn constants_of(&mut self, i: usize, sum: &IntegerSum) -> (String, String) {
         let name = self.named(i, "add");
         let add = once(&sum.requant.add);
-        let is_one = add.len() == 1;
-        match add.iter().all(|&a| i32::try_from(a).is_ok()) {
-            true => {
-                self.list("int32_t", &name, add.iter().map(|&a| int(a)));
-                (name, u8::from(!is_one), 0)
-            }
-            false => {
-                self.list(
-                    "int32_t",
-                    &name,
-                    add.iter().flat_map(|&a| [a as i32, (a >> 32) as i32]).map(|w| int(w.into())),
-                );
-                (name, if is_one { 0 } else { 2 }, 1)
-            }
-        }
+        let is_long = add.iter().any(|&a| i32::try_from(a).is_err());
+        let words = add.iter().flat_map(|&a| [a as i32, (a >> 32) as i32]).step_by(if is_long { 1 } else { 2 });
+        self.list("int32_t", &name, words.map(|word| int(word.into())));
+        let count = if add.len() > 1 { "BP_MANY" } else { "BP_ONE" };
+        (name, if is_long { format!("{count} + BP_LONG") } else { count.to_owned() })
     }
 
-    fn end(&mut self, i: usize, sum: &IntegerSum) -> (&'static str, String, usize) {
+    /// The end of a sum and the list that it reads.
+    fn end(&mut self, i: usize, sum: &IntegerSum) -> (&'static str, String) {
         let none = || "NULL".to_owned();
+        let bounds = &sum.requant.bounds;
         match &sum.end {
-            IntegerEnd::Codes => ("BP_CODES", none(), 0),
+            IntegerEnd::Codes if bounds.is_empty() => ("BP_CODES", none()),
+            IntegerEnd::Codes => {
+                let name = self.named(i, "bounds");
+                self.list("uint8_t", &name, bounds.iter().flat_map(|&(lo, hi)| [lo, hi]));
+                ("BP_CODES", name)
+            }
             IntegerEnd::Table(tables) => {
                 let name = self.named(i, "table");
                 self.list("uint8_t", &name, tables.iter().flatten());
-                ("BP_TABLE", name, if tables.len() > 1 { tables[0].len() } else { 0 })
+                (if tables.len() > 1 { "BP_TABLES" } else { "BP_TABLE" }, name)
             }
-            IntegerEnd::Wide => ("BP_VALUES", none(), 0),
+            IntegerEnd::Wide => ("BP_VALUES", none()),
             IntegerEnd::Output => {
                 let element = self.parameters.iter().find(|p| p.tensor == i + 1).map(|p| p.element);
-                (if element == Some(Element::I64) { "BP_LONG_WORDS" } else { "BP_WORDS" }, none(), 0)
+                (if element == Some(Element::I64) { "BP_LONG_WORDS" } else { "BP_WORDS" }, none())
             }
         }
     }
@@ -324,8 +299,9 @@ impl<'a> Source<'a> {
     fn run(&mut self) {
         let name = self.name;
         self.line(&format!("\n{}\n{{", signature(self.model, name, self.parameters)));
+        let zeros = if self.pads_image() { format!("{name}_zeros") } else { "NULL".to_owned() };
         self.line(&format!(
-            "    const bp_run run = {{\n        (const uint8_t *)image, {name}_arena, {name}_columns, {name}_taps, {name}_sums}};"
+            "    const bp_run run = {{\n        (const uint8_t *)image, {zeros}, {name}_arena, {name}_columns, {name}_taps, {name}_sums}};"
         ));
         for (i, layer) in self.model.layers.iter().enumerate() {
             self.line("");
@@ -344,12 +320,12 @@ impl<'a> Source<'a> {
                     };
                     self.line(&format!("    bp_run_sum(&run, &{sum_name}, {target});"));
                 }
-                IntegerOp::MaxPool { input, .. } => {
-                    let window = self.named(i, "window");
+                IntegerOp::MaxPool { input, window } => {
+                    let window = self.window(window);
                     self.line(&format!("    bp_max_pool(&run, &{name}_t{input}, &{window}, {to});"));
                 }
-                IntegerOp::WindowSum { input, padding_code, factors, .. } => {
-                    let window = self.named(i, "window");
+                IntegerOp::WindowSum { input, window, padding_code, factors } => {
+                    let window = self.window(window);
                     let largest = factors.iter().max().copied().unwrap_or(1);
                     let factors = if factors.is_empty() { "NULL".to_owned() } else { self.named(i, "factors") };
                     self.line(&format!(
@@ -365,7 +341,7 @@ impl<'a> Source<'a> {
                 }
                 IntegerOp::View(_) => {
                     let view = self.named(i, "view");
-                    self.line(&format!("    bp_move_elements(&run, &{view}, {to});"));
+                    self.line(&format!("    bp_move_elements(&run, {view}, {to});"));
                 }
             }
             for parameter in self.parameters.iter().filter(|p| p.tensor == i + 1) {
@@ -380,7 +356,7 @@ impl<'a> Source<'a> {
 }
 
 /// The declaration of the function that runs a network.
-pub(super) fn signature(model: &IntegerModel, name: &str, parameters: &[Parameter]) -> String {
+pub(in crate::source) fn signature(model: &IntegerModel, name: &str, parameters: &[Parameter]) -> String {
     let mut text =
         format!("void {name}_run(const {} image[{}]", image_element(model).c(), model.input_shape.elements());
     for parameter in parameters {
@@ -400,7 +376,7 @@ fn of_window(window: &Window) -> String {
 }
 
 /// A number of at most 32 bits, also the smallest, which is no literal of C.
-pub(super) fn int(value: i64) -> String {
+pub(in crate::source) fn int(value: i64) -> String {
     match value == i64::from(i32::MIN) {
         true => "(-2147483647 - 1)".to_owned(),
         false => value.to_string(),

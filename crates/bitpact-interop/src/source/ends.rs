@@ -1,12 +1,11 @@
-//! The ends of a network: types and names of its outputs in C, and the widths in which the constants of its sums are
-//! written.
+//! The ends of a network: types and names of its outputs, and the widths in which the constants of its sums are written.
 
 use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerSum, TensorId, TensorKind};
 
 use super::names::{Names, identifier};
 use super::store::Memory;
 
-/// An output as a parameter of the function.
+/// An output as a parameter of the function that runs a network.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Parameter {
     /// Its name.
@@ -50,6 +49,20 @@ impl Element {
             Element::I64 => "int64_t",
         }
     }
+
+    pub(super) fn rust(self) -> &'static str {
+        match self {
+            Element::U8 => "u8",
+            Element::U16 => "u16",
+            Element::I32 => "i32",
+            Element::I64 => "i64",
+        }
+    }
+}
+
+/// The type of an element of the image.
+pub(super) fn image_element(model: &IntegerModel) -> Element {
+    if model.input.bits == 8 { Element::U8 } else { Element::U16 }
 }
 
 /// The outputs of a network in their order.

@@ -37,6 +37,27 @@ BP_INLINE uint32_t bp_odd_bytes(uint32_t word)
     return pair;
 }
 
+/* Bytes 0 and 2, or 1 and 3, as two unsigned numbers of 16 bits. */
+BP_INLINE uint32_t bp_even_codes(uint32_t word)
+{
+    return (uint32_t)__uxtb16((uint8x4_t)word);
+}
+
+BP_INLINE uint32_t bp_odd_codes(uint32_t word)
+{
+    uint32_t pair;
+    __asm__("uxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
+    return pair;
+}
+
+/* Four fields of 4 bits, the first and third in the low bits of the halves of a word, the others 4 bits above. */
+BP_INLINE uint32_t bp_four_fields(const uint8_t *at)
+{
+    uint16_t fields;
+    memcpy(&fields, at, sizeof fields);
+    return (uint32_t)fields | (uint32_t)fields << 8;
+}
+
 #define BP_STEP(pu, pv)                                  \
     do {                                                 \
         const uint32_t x = at[0], y = at[1];             \

@@ -1,13 +1,15 @@
-//! Integer networks as source: C99 for any machine, with kernels for Arm.
+//! Integer networks as source: C99 for any machine, with kernels for Arm, and `no_std` Rust.
 //!
-//! The C that [`write()`] writes computes the interpreter's integers, bit for bit, with nothing but `stdint.h` and
-//! `string.h`. docs/microcontrollers.md says how to build it and what it takes.
+//! The source that [`write()`] writes computes the interpreter's integers, bit for bit, with nothing but `stdint.h` and
+//! `string.h`, or `core`. docs/microcontrollers.md says how to build it and what it takes.
 
-mod emit;
+mod c;
 mod ends;
-mod files;
+mod figures;
+mod layers;
 mod moves;
 mod names;
+mod rust;
 mod store;
 mod words;
 
@@ -16,32 +18,50 @@ use std::path::Path;
 use bitpact_model::{IntegerModel, ModelError, write_atomically};
 
 use crate::export::CheckData;
-use emit::Source;
 use ends::{constant_bytes, parameters};
 use names::identifier;
 use store::Memory;
 
-/// The kernels, which every exported network includes.
-const KERNELS: &str = concat!(
-    include_str!("runtime/base.h"),
-    include_str!("runtime/dot.h"),
-    include_str!("runtime/product.h"),
-    include_str!("runtime/sum.h"),
-    include_str!("runtime/moves.h"),
-);
+/// A language that networks are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// C99: headers, sources, a Makefile and a CMakeLists.txt.
+    C,
+    /// Rust without `std` and without `unsafe`: a package.
+    Rust,
+}
 
-/// Bytes of the code of the kernels on a Cortex-M at the most, whatever the network: 11 to 16 KiB by the compiler's
+/// A file of an exported network.
+struct File {
+    /// Its path in the folder.
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn new(path: impl Into<String>, text: String) -> Self {
+        Self { path: path.into(), text }
+    }
+}
+
+/// Bytes of the code of the kernels on a Cortex-M at `-Os` or `-O2`, whatever the network: 15 to 18 KiB by the compiler's
 /// flags.
-pub const CODE_BYTES: usize = 18 * 1024;
+pub const CODE_BYTES: usize = 20 * 1024;
 
 /// Why no source can be written.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A prefix that is no identifier, or one that languages keep for themselves.
     #[error(
-        "name `{name}`: expected a letter and then letters, digits and `_`, 40 at most, that no keyword of C, C++ or Rust is and no kernel begins with (`bp_`)"
+        "name `{name}`: expected a letter and then letters, digits and `_`, 40 at most, that no keyword of C, C++ or Rust and no crate of theirs is and no kernel begins with (`bp_`)"
     )]
     Name {
+        /// The name.
+        name: String,
+    },
+    /// A prefix that compilers of Rust warn of.
+    #[error("name `{name}`: a package of Rust has lower-case letters, digits and single `_`")]
+    Package {
         /// The name.
         name: String,
     },
@@ -63,7 +83,8 @@ pub struct Footprint {
     pub arena_bytes: usize,
     /// Bytes of activations that are needed at once at the most.
     pub live_bytes: usize,
-    /// Bytes of memory in all: arena, columns of codes (16 bits each, as the DSP instructions read them) and pointers.
+    /// Bytes of memory in all: arena, columns of codes and places of taps. Codes of columns have 16 bits in C, as the DSP
+    /// instructions read them, and 8 in Rust.
     pub ram_bytes: usize,
     /// The layers in their order.
     pub layers: Vec<LayerFootprint>,
@@ -96,15 +117,16 @@ impl Footprint {
     }
 }
 
-/// What `model` takes once it is written as source.
-pub fn footprint(model: &IntegerModel) -> Footprint {
-    of_memory(model, &Memory::plan(model), usual_name(model))
+/// What `model` takes once it is written as source of `language`.
+pub fn footprint(model: &IntegerModel, language: Language) -> Footprint {
+    of_memory(model, &Memory::plan(model), usual_name(model), language)
 }
 
-fn of_memory(model: &IntegerModel, memory: &Memory, name: String) -> Footprint {
+fn of_memory(model: &IntegerModel, memory: &Memory, name: String, language: Language) -> Footprint {
+    let tail = |stream: &store::Stream| if language == Language::C { stream.tail } else { 0 };
     let layer = |(i, layer): (usize, &bitpact_model::IntegerLayer)| LayerFootprint {
         name: layer.name.clone(),
-        weight_bytes: memory.streams[i].iter().map(|stream| stream.bytes.len()).sum(),
+        weight_bytes: memory.streams[i].iter().map(|stream| stream.bytes.len() + tail(stream)).sum(),
         constant_bytes: constant_bytes(&layer.op),
         output_bytes: if layer.op.is_output() { 0 } else { memory.tensors[i + 1].bytes() },
         macs: layer.op.products().map(|product| (product.codes.len() * layer.shape.h * layer.shape.w) as u64).sum(),
@@ -116,7 +138,7 @@ fn of_memory(model: &IntegerModel, memory: &Memory, name: String) -> Footprint {
         constant_bytes: layers.iter().map(|layer| layer.constant_bytes).sum(),
         arena_bytes: memory.arena,
         live_bytes: memory.live,
-        ram_bytes: memory.ram(),
+        ram_bytes: memory.ram(language),
         layers,
     }
 }
@@ -126,13 +148,15 @@ pub fn usual_name(model: &IntegerModel) -> String {
     identifier(&model.arch, "net")
 }
 
-/// Writes `model` as C into `folder`, made if it is not there: `NAME.h`, `NAME.c`, the kernels, a self-test over the
-/// images of `golden`, a Makefile, a CMakeLists.txt and `NAME.json`, which comes last.
+/// Writes `model` as source of `language` into `folder`, made if it is not there, with a self-test over the images of
+/// `golden`; `NAME.json` comes last. Of C these are `NAME.h`, `NAME.c`, the kernels, a Makefile and a CMakeLists.txt, of
+/// Rust a package.
 ///
 /// # Errors
 /// A network that is not valid, a name that cannot be a prefix, or a file that cannot be written.
 pub fn write(
     model: &IntegerModel,
+    language: Language,
     name: Option<&str>,
     golden: &CheckData,
     folder: &Path,
@@ -143,17 +167,22 @@ pub fn write(
         Some(name) if names::is_usable(name) => name.to_owned(),
         Some(name) => return Err(SourceError::Name { name: name.to_owned() }),
     };
+    if language == Language::Rust && !names::is_snake_case(&name) {
+        return Err(SourceError::Package { name });
+    }
     let memory = Memory::plan(model);
     let parameters = parameters(model, &memory);
-    let footprint = of_memory(model, &memory, name.clone());
-    std::fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_owned(), source })?;
-    let write = |file: &str, text: &str| write_atomically(folder.join(file), text.as_bytes());
-    write("bitpact_kernels.h", KERNELS)?;
-    write(&format!("{name}.h"), &files::header(model, &name, &parameters, &footprint))?;
-    write(&format!("{name}.c"), &Source::write(model, &memory, &name, &parameters))?;
-    write(&format!("{name}_test.c"), &files::self_test(model, &name, &parameters, golden))?;
-    write("Makefile", &files::makefile(&name))?;
-    write("CMakeLists.txt", &files::cmake(&name))?;
-    write(&format!("{name}.json"), &files::json(model, &parameters, &footprint))?;
+    let footprint = of_memory(model, &memory, name.clone(), language);
+    let files = match language {
+        Language::C => c::files(model, &memory, &parameters, &footprint, golden),
+        Language::Rust => rust::files(model, &memory, &parameters, &footprint, golden),
+    };
+    let figures = File::new(format!("{name}.json"), figures::json(model, &parameters, &footprint, language));
+    for file in files.iter().chain([&figures]) {
+        let path = folder.join(&file.path);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).map_err(|source| ModelError::Write { path: parent.to_owned(), source })?;
+        write_atomically(path, file.text.as_bytes())?;
+    }
     Ok(footprint)
 }
