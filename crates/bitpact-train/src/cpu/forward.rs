@@ -329,7 +329,7 @@ fn product_forward(
     }
     let pixels = count as f64;
     if super::plan::is_int(product) {
-        let totals = totals.int(&sums_int[..n * 2 * cs], 2 * cs);
+        let totals = totals.int(&sums_int[..n * 2 * cs], cs);
         product.normalize(params, count, |c| {
             let (sum, square) = (totals[c], totals[cs + c]);
             // count^2 * variance, exactly.

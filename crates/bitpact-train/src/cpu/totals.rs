@@ -14,14 +14,16 @@ impl Totals {
         Self { int: vec![0; 2 * cs], real: vec![0.0; UnitSums::PARTS * cs] }
     }
 
-    /// Sums of the rows, of `width` numbers each, exactly.
-    pub(super) fn int(&mut self, rows: &[i64], width: usize) -> &[i128] {
-        let totals = &mut self.int[..width];
+    /// Sums of rows of `cs` sums and `cs` sums of squares, exactly. Those of squares are the bits of a u64.
+    pub(super) fn int(&mut self, rows: &[i64], cs: usize) -> &[i128] {
+        let totals = &mut self.int[..2 * cs];
         totals.fill(0);
-        for row in rows.chunks_exact(width) {
-            totals.iter_mut().zip(row).for_each(|(total, &v)| *total += i128::from(v));
+        let (sums, squares) = totals.split_at_mut(cs);
+        for row in rows.chunks_exact(2 * cs) {
+            sums.iter_mut().zip(row).for_each(|(total, &v)| *total += i128::from(v));
+            squares.iter_mut().zip(&row[cs..]).for_each(|(total, &v)| *total += i128::from(v as u64));
         }
-        totals
+        &self.int[..2 * cs]
     }
 
     /// Sums of the rows, of `width` numbers each, in their order.
@@ -93,8 +95,9 @@ mod tests {
             assert_eq!(total, column(c, 2 * cs).fold(0.0, |a, b| a + b));
         }
         let large: Vec<i64> = rows.iter().map(|&v| if v > 0.0 { i64::MAX - 1 } else { i64::MIN }).collect();
-        for (c, &total) in totals.int(&large, 2 * cs).iter().enumerate() {
-            assert_eq!(total, large[c..].iter().step_by(2 * cs).map(|&v| i128::from(v)).sum::<i128>());
+        for (c, &total) in totals.int(&large, cs).iter().enumerate() {
+            let value = |&v: &i64| if c < cs { i128::from(v) } else { i128::from(v as u64) };
+            assert_eq!(total, large[c..].iter().step_by(2 * cs).map(value).sum::<i128>());
         }
         let images: Vec<f32> = (0..n * UnitSums::PARTS * cs).map(normal).collect();
         let found = totals.found(&images, cs);

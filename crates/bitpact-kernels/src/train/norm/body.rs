@@ -360,7 +360,7 @@ pub(super) fn statistics_int(z: &[i32], sum: &mut [i64], square: &mut [i64]) {
             for i in 0..BLOCK {
                 let v = i64::from(pixel[i]);
                 s[i] += v;
-                q[i] += v * v;
+                q[i] = q[i].wrapping_add(v * v);
             }
         }
         (*sum, *square) = (s, q);

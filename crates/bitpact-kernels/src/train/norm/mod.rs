@@ -156,7 +156,7 @@ pub struct ClipSums {
 
 /// Exact sums of z and z^2 per channel over one image: `sum[c]`, `square[c]`.
 ///
-/// Exact while z^2 * pixels < 2^63.
+/// Sums of squares are the bits of a u64, exact while z^2 * pixels < 2^64.
 ///
 /// # Panics
 /// If a length does not fit `pixels` and `sum.len()`, which is a multiple of 16.

@@ -303,6 +303,9 @@ fn backward_apply_and_statistics_match_their_formulas() {
             assert_eq!((sum[c], square[c]), (column().sum(), column().map(|z| z * z).sum()), "{isa} channel {c}");
             assert_eq!((sum_r[c], square_r[c]), (sum[c] as f64, square[c] as f64), "{isa} channel {c}");
         }
+        // Beyond 63 bits.
+        statistics_int(isa, &[i32::MIN; 3 * 32], &mut sum, &mut square);
+        assert!(sum.iter().all(|&sum| sum == -3 << 31) && square.iter().all(|&square| square as u64 == 3 << 62));
     }
 }
 

@@ -123,9 +123,9 @@ impl StepPlan {
         let partials = Aligned::zeroed(most(&|p| p.sums.partials() * p.backward.partial_len()));
         let mut kept = BatchMemory::default();
         products().filter(|p| p.sums == WeightSums::Blocks).for_each(|p| kept.reserve(&p.backward, batch));
-        for p in products() {
+        for p in products().filter(|p| p.norm.is_some()) {
             let pixels = (p.z_layout.h * p.z_layout.w) as u128;
-            if p.largest_accumulator().is_some_and(|z| u128::from(z).pow(2) * pixels >= 1 << 63) {
+            if p.largest_accumulator().is_some_and(|z| u128::from(z).pow(2) * pixels >= 1 << 64) {
                 let what = "sums of squares of its accumulators could exceed 64 bits; use fewer bits".to_owned();
                 return Err(TrainError::Unsupported { node: p.name.clone(), what });
             }
