@@ -264,15 +264,17 @@ fn product_forward(
                 let mut clock = pool.clock(worker);
                 let groups = &mut scratch.get(worker)[0].groups;
                 conv.run(input.store.codes(i, x_len), packed, init, &mut z, groups);
-                if let Some(noise) = noise {
-                    noise.add(i, &mut z, layout);
-                }
                 clock.lap(Pass::Product);
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);
                     norm::statistics_int(isa, &z, sum, square);
                     clock.lap(Pass::Statistics);
+                }
+                // After the statistics, which would take a channel's error away and are those of exact sums anyway.
+                if let Some(noise) = noise {
+                    noise.add(i, &mut z, layout);
+                    clock.lap(Pass::Product);
                 }
             });
         }
