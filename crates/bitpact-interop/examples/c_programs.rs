@@ -1,9 +1,9 @@
-//! Writes networks as C with the interpreter's integers beside them, for compilers and machines that are not at hand in
+//! Writes networks as source with the interpreter's integers beside them, for compilers and machines that are not at hand in
 //! a test.
 //!
 //!     c_programs DIR                     random networks and the zoo: DIR/all.c runs the self-test of each
-//!     c_programs DIR MODEL FILE IMAGES   a .bitpact file: NAME.c, and of so many images of FILE (8 or 16 bits, one
-//!                                        after the other) `images.bin` and the outputs `expected.bin`
+//!     c_programs DIR MODEL FILE IMAGES   a .bitpact file: net.c, the package `rust`, and of so many images of FILE (8 or 16
+//!                                        bits, one after the other) `images.bin` and the outputs `expected.bin`
 
 #[path = "../tests/common/c.rs"]
 #[allow(dead_code)]
@@ -16,8 +16,8 @@ use std::error::Error;
 use std::path::Path;
 
 use bitpact_engine::{ExecOptions, Executor};
-use bitpact_interop::c::write;
 use bitpact_interop::export::CheckData;
+use bitpact_interop::source::{Language, write};
 use bitpact_model::{IntegerModel, IntegerOutput, TensorKind};
 
 /// Random networks that are written.
@@ -64,7 +64,8 @@ fn full_size(folder: &Path, model: &str, images: &str, n: usize) -> Result<(), B
         outputs: outputs.iter().zip(&lens).map(|(values, len)| values[..first * len].to_vec()).collect(),
         layers: Vec::new(),
     };
-    let footprint = write(&model, Some("net"), &golden, folder)?;
+    let footprint = write(&model, Language::C, Some("net"), &golden, folder)?;
+    write(&model, Language::Rust, Some("net"), &golden, &folder.join("rust"))?;
     let header = std::fs::read_to_string(folder.join("net.h"))?;
     let mut expected = Vec::new();
     for i in 0..n {

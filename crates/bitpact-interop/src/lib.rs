@@ -7,12 +7,12 @@
 //!
 //! [`mod@export`] writes an integer network for other programs: dialects of ONNX, plain integers, and safetensors.
 
-pub mod c;
 pub mod error;
 pub mod export;
 mod import;
 mod kind;
 pub mod onnx;
+pub mod source;
 pub mod weights;
 
 pub use error::InteropError;

@@ -23,7 +23,7 @@ const TRACED: usize = 20;
 /// Images that are run at once.
 const BATCH: usize = 16;
 
-/// Writes the integer network as ONNX, NumPy or safetensors files for other programs, or as C
+/// Writes the integer network as ONNX, NumPy or safetensors files for other programs, or as C or Rust
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,6 +31,7 @@ Examples:
   bitpact export model.bitpact --format onnx-integer -o model.onnx --check check
   bitpact export model.bitpact --format npy -o weights
   bitpact export model.bitpact --format c --target cortex-m4 --ram 64k -o net
+  bitpact export model.bitpact --format rust --name net -o net
 
 Formats, all with the bits of every layer as metadata (docs/export.md):
   onnx-qcdq     QuantizeLinear, Clip and DequantizeLinear in 8-bit integers, operator set 13; runs everywhere
@@ -40,6 +41,7 @@ Formats, all with the bits of every layer as metadata (docs/export.md):
   npy           a folder of integer weights and scales, and a JSON file of every constant
   safetensors   float weights with their scales
   c             a folder of C99 that computes exactly the network's own numbers (docs/microcontrollers.md)
+  rust          a package of Rust that does, without std, allocation and unsafe code
 
 --check writes images, the network's own numbers for them and a Python script that runs the exported file in ONNX Runtime
 and counts the numbers that differ; the command line is shown. Images are those of the test set, read from --data, or,
@@ -50,7 +52,7 @@ pub(crate) struct Args {
     /// Form of the export
     #[arg(long, value_name = "FORMAT", default_value = "onnx-qcdq", value_parser = names())]
     format: String,
-    /// The file to write; of npy and c, the folder
+    /// The file to write; of npy, c and rust, the folder
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Keep every bias in its convolution, in onnx-qcdq and onnx-qdq: runtimes then compute it in 8-bit integers, with
@@ -60,16 +62,17 @@ pub(crate) struct Args {
     /// Folder to write images, the network's numbers and a script into that compares
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
-    /// Prefix of the names of functions and files, with --format c; the architecture where not given
+    /// Prefix of the names of functions and files, with --format c, or name of the package, with --format rust; the
+    /// architecture where not given
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Machine whose cycles are modelled, with --format c
+    /// Machine whose cycles are modelled, with --format c and rust
     #[arg(long, value_name = "TARGET", value_parser = source::TARGETS)]
     target: Option<String>,
-    /// Refuse a network that takes more flash, with --format c: bytes, or a number with k or M behind it
+    /// Refuse a network that takes more flash, with --format c and rust: bytes, or a number with k or M behind it
     #[arg(long, value_name = "BYTES", value_parser = source::parse_bytes)]
     flash: Option<u64>,
-    /// Refuse a network that takes more memory, with --format c
+    /// Refuse a network that takes more memory, with --format c and rust
     #[arg(long, value_name = "BYTES", value_parser = source::parse_bytes)]
     ram: Option<u64>,
     /// Write one JSON object to standard output
@@ -78,21 +81,22 @@ pub(crate) struct Args {
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
-    Format::ALL.map(Format::name).into_iter().chain([source::C]).collect::<Vec<_>>().into()
+    Format::ALL.map(Format::name).into_iter().chain(source::LANGUAGES.map(|(name, _)| name)).collect::<Vec<_>>().into()
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    if args.format == source::C {
+    if let Some((name, language)) = source::LANGUAGES.into_iter().find(|(name, _)| args.format == *name) {
         if args.check.is_some() {
-            return Err(
-                Usage("--check runs files of ONNX, and c is none; its self-test is part of it".to_owned()).into()
-            );
+            let words = format!("--check runs files of ONNX, and {name} is none; its self-test is part of it");
+            return Err(Usage(words).into());
         }
-        return source::run(&args, &args.on.network()?);
+        return source::run(&args, language, &args.on.network()?);
     }
     let format: Format = args.format.parse().map_err(Usage)?;
     if args.name.is_some() || args.target.is_some() || args.flash.is_some() || args.ram.is_some() {
-        return Err(Usage(format!("--name, --target, --flash and --ram go with --format c, not {format}")).into());
+        return Err(
+            Usage(format!("--name, --target, --flash and --ram go with --format c and rust, not {format}")).into()
+        );
     }
     if args.check.is_some() && !format.is_onnx() {
         return Err(Usage(format!("--check runs files of ONNX, and {format} is none")).into());

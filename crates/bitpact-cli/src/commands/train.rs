@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use bitpact::Recipe;
-use bitpact::unstable::data::own::Options;
+use bitpact::unstable::data::own::{Options, holds_arrays};
 use bitpact::unstable::data::{DatasetName, Limits, Split};
 use bitpact::unstable::model::Pixels;
 use bitpact::unstable::train::recipe::builtin_for_dataset;
@@ -75,6 +75,9 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
     let (split, reading) = load_images(plan.dataset, args.data.as_ref(), limits, &options)?;
     // Whoever opens the run later need not have the data to know what they are for.
     plan.recipe.task = plan.recipe.task.or(reading.as_ref().map(|reading| reading.task));
+    if let Some(warning) = plan.recipe.fit_input(&*split.train) {
+        say!("warning: {warning}");
+    }
     let stop = interrupt::stop_flag();
     let compares = plan.recipe.compare_float && !plan.recipe.bits.is_float();
     if compares {
@@ -104,10 +107,17 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
     Ok(Trained { recipe, folder, last, float })
 }
 
+/// The built-in recipe for the data that the flags name.
+fn recipe_of_data(args: &Args) -> &'static str {
+    match args.recipe_flags.get("dataset").and_then(builtin_for_dataset) {
+        Some("folder") if args.data.as_deref().is_some_and(holds_arrays) => "arrays",
+        by_dataset => by_dataset.unwrap_or("builtin"),
+    }
+}
+
 /// A run from its beginning.
 fn fresh(args: &Args) -> Result<Plan> {
-    let by_dataset = args.recipe_flags.get("dataset").and_then(builtin_for_dataset);
-    let mut draft = Draft::open(args.recipe.as_deref().or(by_dataset.map(Path::new)).unwrap_or(Path::new("builtin")))?;
+    let mut draft = Draft::open(args.recipe.as_deref().unwrap_or(Path::new(recipe_of_data(args))))?;
     let given = |key: &str| args.recipe_flags.get(key).is_some();
     let mut initial = None;
     // A recipe that is named says everything.

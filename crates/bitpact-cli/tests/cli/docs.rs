@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::data::{MNIST, grey};
-use super::folders::{photos, save};
+use super::folders::{arrays, photos, save};
 use super::import::{plain, weights};
 use super::*;
 
@@ -42,6 +42,7 @@ fn stocked() -> Place {
     }
     grey(&place.path("data/fashion-mnist"), MNIST, [20, 10]);
     photos(&place, "photos");
+    arrays(&place, "arrays");
     let picture = image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([x as u8 * 5, y as u8 * 4, 90]));
     for name in ["photo.png", "photo.jpg", "other.png", "new.jpg"] {
         save(&place, name, &picture);
@@ -86,6 +87,10 @@ fn shorten(words: &mut Vec<String>) {
                 "sensitivity" => set(words, "--bits", "2"),
                 _ => {}
             }
+        }
+        "search" => {
+            set(words, "--images", "4");
+            set(words, "--bits", "2,8");
         }
         "bench" => {
             set(words, "--seconds", "0.01");
@@ -149,7 +154,7 @@ fn run_page(page: &str, place: &Place) {
 
 #[test]
 fn readme_and_the_first_pages_work() {
-    for page in ["README.md", "docs/first.md", "docs/bits.md"] {
+    for page in ["README.md", "docs/first.md", "docs/bits.md", "docs/search.md"] {
         run_page(page, &stocked());
     }
 }

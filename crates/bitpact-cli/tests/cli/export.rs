@@ -68,7 +68,7 @@ fn a_check_writes_images_numbers_and_a_script() {
 }
 
 #[test]
-fn c_is_written_within_what_a_machine_has() {
+fn source_is_written_within_what_a_machine_has() {
     let place = Place::new();
     let run = trained().path("run").display().to_string();
     let ended = place.run(&format!("export {run} --format c --name net --target cortex-m4 -o net --json")).ok();
@@ -79,12 +79,19 @@ fn c_is_written_within_what_a_machine_has() {
     for file in ["net.h", "net.c", "net_test.c", "bitpact_kernels.h", "Makefile", "CMakeLists.txt", "net.json"] {
         assert!(place.path("net").join(file).exists(), "{file}");
     }
+    let ended = place.run(&format!("export {run} --format rust --name net --ram 1M -o crate --json")).ok();
+    assert_eq!((&ended.json()["format"], &ended.json()["macs"]), (&"rust".into(), &object["macs"]));
+    for file in ["Cargo.toml", "src/lib.rs", "src/net.rs", "tests/golden.rs", "examples/run_file.rs", "net.json"] {
+        assert!(place.path("crate").join(file).exists(), "{file}");
+    }
+    place.run(&format!("export {run} --format rust --name Net -o a")).failed(2, &["--name", "Net", "lower-case"]);
+    place.run(&format!("export {run} --format rust --check b -o a")).failed(2, &["rust is none"]);
     place.run(&format!("export {run} --format c --flash 1k -o a")).failed(1, &["--flash gives 1024", "act2 ("]);
     place.run(&format!("export {run} --format c --ram 99 -o a")).failed(1, &["--ram gives 99", "largest outputs"]);
     place.run(&format!("export {run} --format c --ram 9x -o a")).failed(2, &["9x", "64k"]);
     place.run(&format!("export {run} --format c --target z80 -o a")).failed(2, &["z80", "cortex-m4"]);
     place.run(&format!("export {run} --format c --name while -o a")).failed(2, &["--name", "while"]);
-    place.run(&format!("export {run} --format npy --ram 9k -o a")).failed(2, &["--format c"]);
+    place.run(&format!("export {run} --format npy --ram 9k -o a")).failed(2, &["--format c and rust"]);
     let float = trained().path("float").display().to_string();
     place.run(&format!("export {float} --format c -o a")).failed(1, &["float network"]);
     assert!(!place.path("a").exists());

@@ -151,3 +151,29 @@ fn masks_and_pairs_train_a_step() {
     let told = place.run("run large sharp/0.png");
     told.failed(1, &["its output is an image"]);
 }
+
+/// Grey images in a folder of `.npy` files: the upper half is bright or the lower.
+pub(super) fn arrays(place: &Place, name: &str) {
+    let save = |file: String, shape: String, data: Vec<u8>| {
+        let head = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        let bytes = [b"\x93NUMPY\x01\x00", &(head.len() as u16).to_le_bytes()[..], head.as_bytes(), &data].concat();
+        std::fs::write(place.path(name).join(file), bytes).unwrap();
+    };
+    std::fs::create_dir(place.path(name)).unwrap();
+    let pixel = |i: u32| if (i / 72) % 2 == (i / 144) % 2 { 200 } else { (i * 7 % 50) as u8 };
+    for (half, count) in [("train", 20u32), ("test", 10)] {
+        save(format!("x_{half}.npy"), format!("{count}, 12, 12"), (0..count * 144).map(pixel).collect());
+        save(format!("y_{half}.npy"), format!("{count},"), (0..count).map(|i| (i % 2) as u8).collect());
+    }
+}
+
+#[test]
+fn arrays_need_no_recipe_of_their_own() {
+    let place = Place::new();
+    arrays(&place, "arrays");
+    let line = "train --dataset folder --data arrays --arch resnet8 --epochs 2 --batch-size 10 --json --output run";
+    let trained = place.run(line).ok().json();
+    let found = place.run("eval run --data arrays --json").ok().json();
+    assert_eq!((&found["top1"], trained["bits"].as_str()), (&trained["top1"], Some("W4A4")));
+    place.run("train --dataset folder --data arrays --crop 8 --epochs 1").failed(1, &["arrays are read as they are"]);
+}

@@ -233,8 +233,8 @@ fn parallel<T: Send + Sync>(n: usize, threads: usize, told: Told<'_>, f: impl Fn
     results.into_iter().map(|slot| slot.into_inner().expect("every place was filled")).collect()
 }
 
-/// Tells whether `path` holds arrays rather than pictures.
-fn holds_arrays(path: &Path) -> bool {
+/// Tells whether `path`, an `.npz` file or a folder with `.npy` files, is read as arrays rather than pictures.
+pub fn holds_arrays(path: &Path) -> bool {
     let is_archive = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
     (is_archive && path.is_file()) || (path.is_dir() && layout::has_arrays(path))
 }

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use bitpact_core::rng::Key;
 use bitpact_engine::Interpreter;
-use bitpact_interop::c::write;
 use bitpact_interop::export::CheckData;
+use bitpact_interop::source::{Language, write};
 use bitpact_model::IntegerModel;
 
 /// Flags under which nothing may be told.
@@ -29,7 +29,7 @@ pub(crate) fn golden(model: &IntegerModel, images: usize) -> CheckData {
     CheckData { pixels, outputs, layers: Vec::new() }
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}\n{}", text.chars().take(6000).collect::<String>());
@@ -51,7 +51,7 @@ pub(crate) fn program(models: &[IntegerModel], images: usize, folder: &Path) {
     let mut calls = String::new();
     for (i, model) in models.iter().enumerate() {
         let name = format!("n{i}");
-        write(model, Some(&name), &golden(model, images), folder).unwrap();
+        write(model, Language::C, Some(&name), &golden(model, images), folder).unwrap();
         let _ = writeln!(
             all,
             "int {name}_main(int argc, char **argv);\n#include \"{name}.c\"\n#define main {name}_main\n\

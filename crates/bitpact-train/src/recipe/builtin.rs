@@ -29,6 +29,7 @@ builtins!(
     "emnist-cnn",
     "svhn-resnet20",
     "folder",
+    "arrays",
 );
 
 /// The built-in recipe made for the data set `dataset`.

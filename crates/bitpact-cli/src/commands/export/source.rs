@@ -1,9 +1,9 @@
-//! `bitpact export --format c`: the integer network as source, within what a small machine has.
+//! `bitpact export --format c` and `rust`: the integer network as source, within what a small machine has.
 
 use anyhow::{Result, bail};
 use bitpact::IntegerModel;
 use bitpact::unstable::accel::{Device, Estimate, Workload};
-use bitpact::unstable::interop::c::{self, CODE_BYTES, Footprint, SourceError};
+use bitpact::unstable::interop::source::{self, CODE_BYTES, Footprint, Language, LayerFootprint, SourceError};
 use serde_json::{Value, json};
 
 use super::{Args, check};
@@ -11,8 +11,8 @@ use crate::exit::Usage;
 use crate::loaded::Loaded;
 use crate::out::{bytes, print};
 
-/// The name of the format.
-pub(super) const C: &str = "c";
+/// The languages and the names of their formats.
+pub(super) const LANGUAGES: [(&str, Language); 2] = [("c", Language::C), ("rust", Language::Rust)];
 /// Machines that `--target` knows.
 pub(super) const TARGETS: [&str; 4] = ["cortex-m4", "cortex-m7", "cortex-m55", "cortex-a53"];
 /// Images of the self-test where --limit-test names no number.
@@ -46,15 +46,15 @@ fn time(model: &IntegerModel, target: &str) -> Result<Time> {
     Ok(Time { target: target.to_owned(), cycles: seconds * device.frequency_ghz * 1e9, seconds })
 }
 
-pub(super) fn run(args: &Args, loaded: &Loaded) -> Result<()> {
+pub(super) fn run(args: &Args, language: Language, loaded: &Loaded) -> Result<()> {
     let model = loaded.integers()?;
-    let footprint = c::footprint(model);
+    let footprint = source::footprint(model, language);
     refuse(args, &footprint)?;
     let time = args.target.as_ref().map(|target| time(model, target)).transpose()?;
     let golden = check(args, loaded, IMAGES)?;
-    let written = c::write(model, args.name.as_deref(), &golden, &args.output);
+    let written = source::write(model, language, args.name.as_deref(), &golden, &args.output);
     let footprint = written.map_err(|error| match error {
-        SourceError::Name { .. } => Usage(format!("--name: {error}")).into(),
+        SourceError::Name { .. } | SourceError::Package { .. } => Usage(format!("--name: {error}")).into(),
         SourceError::Model(_) => anyhow::Error::from(error),
     })?;
     let output = args.output.display().to_string();
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, loaded: &Loaded) -> Result<()> {
             time.map(|t| json!({ "target": t.target, "modelled_cycles": t.cycles.round(), "modelled_s": t.seconds }));
         let object: Value = json!({
             "output": output,
-            "format": C,
+            "format": args.format,
             "name": footprint.name,
             "flash_bytes": footprint.flash_bytes(),
             "ram_bytes": footprint.ram_bytes,
@@ -72,11 +72,15 @@ pub(super) fn run(args: &Args, loaded: &Loaded) -> Result<()> {
         });
         return print(&object.to_string());
     }
+    let name = &footprint.name;
+    let (place, next) = match language {
+        Language::C => (format!("{name}_run in {name}.h"), format!("make -C {output}")),
+        Language::Rust => (format!("run in src/{name}.rs"), format!("cd {output} && cargo test")),
+    };
     let mut text = format!(
-        "{output}: {} as {C}, {}_run in {}.h\nflash       {} of constants, and at most {} of code\nmemory      {}\nwork        {:.3} million multiply-adds",
+        "{output}: {} as {}, {place}\nflash       {} of constants, and at most {} of code\nmemory      {}\nwork        {:.3} million multiply-adds",
         model.arch,
-        footprint.name,
-        footprint.name,
+        args.format,
         bytes(footprint.flash_bytes() as u64),
         bytes(CODE_BYTES as u64),
         bytes(footprint.ram_bytes as u64),
@@ -85,7 +89,7 @@ pub(super) fn run(args: &Args, loaded: &Loaded) -> Result<()> {
     if let Some(Time { target, cycles, seconds }) = time {
         text += &format!("\n{target:<11} {:.2} million cycles, {:.1} ms (modelled)", cycles / 1e6, seconds * 1e3);
     }
-    print(&format!("{text}\n\nnext        make -C {output}"))
+    print(&format!("{text}\n\nnext        {next}"))
 }
 
 /// Refuses a network that does not fit what was given.
@@ -105,7 +109,7 @@ fn refuse(args: &Args, footprint: &Footprint) -> Result<()> {
     Ok(())
 }
 
-fn largest(footprint: &Footprint, of: impl Fn(&c::LayerFootprint) -> usize) -> String {
+fn largest(footprint: &Footprint, of: impl Fn(&LayerFootprint) -> usize) -> String {
     let mut layers: Vec<(usize, &str)> = footprint.layers.iter().map(|l| (of(l), l.name.as_str())).collect();
     layers.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
     let words: Vec<String> = layers.iter().take(NAMED).map(|(bytes, name)| format!("{name} ({bytes} bytes)")).collect();

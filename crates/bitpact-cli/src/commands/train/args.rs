@@ -20,13 +20,14 @@ Examples:
   bitpact train --dataset cifar10 --data cifar-10-batches-bin --bits W2A2 --epochs 20
   bitpact train --dataset fashion-mnist --data data
   bitpact train --dataset folder --data photos --crop 64 --test-share 0.2
+  bitpact train --dataset folder --data arrays.npz
   bitpact train my-recipe.toml --lr 0.05 --seed 2 --output runs/second
   bitpact train --init-from resnet20.th --dataset cifar10 --data DIR --bits W4A4 --epochs 10
   bitpact train --resume runs/second
 
 Built-in recipes: builtin (the default), cifar10-resnet20 (the PACT paper's hyper-parameters),
 cifar10-resnet20-torch (first and last layer in float, clip values from 10), cifar100-resnet20,
-mnist-cnn, fashion-mnist-cnn, kmnist-cnn, emnist-cnn, svhn-resnet20 and folder (pictures of your own);
+mnist-cnn, fashion-mnist-cnn, kmnist-cnn, emnist-cnn, svhn-resnet20, folder (pictures of your own) and arrays;
 --dataset alone takes the one made for the set. A recipe is a TOML file whose keys are the names of the flags under Recipe with underscores;
 config.toml in a run folder is one. Flags win over the recipe.
 
