@@ -115,7 +115,8 @@ pub struct StepInput<'a> {
     pub key: Key,
     /// Relative error of sums, as of an array that computes them in memory; 0 for none. Every sum of N codes of a bits
     /// times weights of w bits, but for layers that read the image or give the logits, is off by a random integer of
-    /// standard deviation `sum_noise * sqrt(N (4^a - 1) / 3 (4^w - 1) / 3)`; gradients are those without it.
+    /// standard deviation `sum_noise * sqrt(N (4^a - 1) / 3 (4^w - 1) / 3)`, a third of its variance the same for all
+    /// sums of a channel; batch norms have the statistics of the exact sums, and gradients are those without errors.
     pub sum_noise: f32,
     /// What the loss compares the logits with beside the labels.
     pub loss: LossInput<'a>,

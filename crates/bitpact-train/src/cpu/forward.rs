@@ -152,6 +152,14 @@ impl StepPlan {
                         _ => Output::Codes { codes: &mut codes, layout, inverse_scale, q_max, limits },
                     };
                     norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
+                    if quant == ActQuant::Sign && layout.c < layout.cs {
+                        // In the channels that fill up a block the sign of 0 would be +1.
+                        for y in 0..layout.h {
+                            let row = &mut codes[layout.offset(y, 0)..][..layout.w * layout.cs];
+                            row.chunks_exact_mut(layout.cs)
+                                .for_each(|pixel| pixel[layout.c..].fill(quant.zero_code(bits)));
+                        }
+                    }
                     if count && i % SAMPLED == 0 {
                         let mut histogram = histogram.get(i / SAMPLED);
                         histogram.fill(0);
@@ -256,15 +264,17 @@ fn product_forward(
                 let mut clock = pool.clock(worker);
                 let groups = &mut scratch.get(worker)[0].groups;
                 conv.run(input.store.codes(i, x_len), packed, init, &mut z, groups);
-                if let Some(noise) = noise {
-                    noise.add(i, &mut z, layout);
-                }
                 clock.lap(Pass::Product);
                 if statistics {
                     let mut sums = sums.get(i);
                     let (sum, square) = sums.split_at_mut(cs);
                     norm::statistics_int(isa, &z, sum, square);
                     clock.lap(Pass::Statistics);
+                }
+                // After the statistics, which would take a channel's error away and are those of exact sums anyway.
+                if let Some(noise) = noise {
+                    noise.add(i, &mut z, layout);
+                    clock.lap(Pass::Product);
                 }
             });
         }
