@@ -3,14 +3,19 @@
 use bitpact::unstable::data::own::{Array, Values};
 use bitpact::{InputDescription, Shape};
 use numpy::ndarray::{ArrayViewD, IxDyn};
-use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{
+    Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 
 use crate::error::wrong;
 
-/// An array of NumPy: `object` itself, or what `bitpact._arrays.as_array` makes of it.
+/// An array of NumPy in this machine's order of bytes: `object` itself, or what `bitpact._arrays.as_array` makes of it.
 pub(crate) fn as_array<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
-    if let Ok(array) = object.cast::<PyUntypedArray>() {
+    if let Ok(array) = object.cast::<PyUntypedArray>()
+        && array.dtype().is_native_byteorder() != Some(false)
+    {
         return Ok(array.clone());
     }
     let made = object.py().import("bitpact._arrays")?.getattr("as_array")?.call1((object,))?;
@@ -56,18 +61,15 @@ struct Layout {
 /// How an array of the sides `sides` holds examples of `shape`, if it does.
 fn layout(sides: &[usize], shape: Shape) -> Option<Layout> {
     let Shape { h, w, c } = shape;
-    let mut forms = vec![(vec![h, w, c], false)];
-    if c == 1 {
-        forms.push((vec![h, w], false));
-    }
-    if h == 1 {
-        forms.push((vec![w, c], false));
-        if c == 1 {
-            forms.push((vec![w], false));
-        }
-    }
-    forms.push((vec![c, h, w], true));
-    forms.into_iter().find_map(|(form, is_planes)| match sides {
+    // What may be, the form, and whether channels come first.
+    let forms: [(bool, &[usize], bool); 5] = [
+        (true, &[h, w, c], false),
+        (c == 1, &[h, w], false),
+        (h == 1, &[w, c], false),
+        (h == 1 && c == 1, &[w], false),
+        (true, &[c, h, w], true),
+    ];
+    forms.into_iter().filter(|(may_be, ..)| *may_be).find_map(|(_, form, is_planes)| match sides {
         [len, rest @ ..] if rest == form => Some(Layout { len: *len, is_planes, is_single: false }),
         _ if sides == form => Some(Layout { len: 1, is_planes, is_single: true }),
         _ => None,
@@ -145,11 +147,11 @@ pub(crate) fn elements(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Array>
     let shape = array.shape().to_vec();
     let values = of_type::<u8, _>(&array, Values::Bytes)
         .or_else(|| of_type::<bool, _>(&array, |values| Values::Bytes(values.into_iter().map(u8::from).collect())))
+        .or_else(|| of_type::<u16, _>(&array, Values::Unsigned16))
         .or_else(|| integers::<i64>(&array))
         .or_else(|| integers::<i32>(&array))
         .or_else(|| integers::<i16>(&array))
         .or_else(|| integers::<i8>(&array))
-        .or_else(|| integers::<u16>(&array))
         .or_else(|| integers::<u32>(&array))
         // Numbers of 2^63 and more are no labels: they become negative and are refused as such.
         .or_else(|| {

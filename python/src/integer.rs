@@ -1,13 +1,17 @@
 //! The class `IntegerModel`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use bitpact::unstable::engine::Output;
-use bitpact::unstable::interop::export::{ExportOptions, Format, export};
+use bitpact::unstable::engine::{Output, verify_until};
+use bitpact::unstable::interop::c;
+use bitpact::unstable::interop::export::{CheckData, ExportOptions, Format, export, noise};
+use bitpact::unstable::model::IntegerLayer;
 use bitpact::unstable::report::inspect::Layers;
-use bitpact::{Engine, ExecOptions, Executor, Isa, Shape, VerifyOptions, verify};
+use bitpact::{Engine, EngineError, ExecOptions, Executor, Isa, Shape, VerifyOptions};
 use numpy::ndarray::IxDyn;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
@@ -17,12 +21,20 @@ use serde_json::{Value, json};
 use crate::array::{batch, floats, out};
 use crate::error::{OrRaise, wrong};
 use crate::value::from_json;
+use crate::watch::Watch;
 
 /// What a pickle makes an object of: a function, and its arguments.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>, usize));
 
+/// The form of export that is source, not a file of a framework.
+const C: &str = "c";
+/// Multiply-adds between two looks for Ctrl-C, and the fewest images that each thread has meanwhile.
+const PORTION_MACS: u64 = 1 << 31;
+const PORTION_IMAGES: usize = 8;
 /// Images that are traced at once.
 const TRACED: usize = 16;
+/// Images of the self-test of exported C where none are given, as of the command.
+const GOLDEN: usize = 2;
 
 /// A network of integers, ready to run. Any number of threads may call one at once: every call computes on its own
 /// with the same weights, and the interpreter's lock is released meanwhile.
@@ -34,6 +46,8 @@ pub(crate) struct IntegerModel {
     model: bitpact::IntegerModel,
     engine: Engine,
     threads: usize,
+    /// Bytes of the images that are computed between two looks for Ctrl-C.
+    portion: usize,
     /// Runs layer by layer, made when it is first wanted.
     tracer: Mutex<Option<Executor>>,
 }
@@ -52,7 +66,31 @@ impl IntegerModel {
     pub(crate) fn of(model: bitpact::IntegerModel, threads: Option<usize>) -> PyResult<Self> {
         let threads = threads_or_all(threads)?;
         let engine = Engine::new(&model, ExecOptions { threads, ..ExecOptions::default() }).or_runtime()?;
-        Ok(Self { model, engine, threads, tracer: Mutex::new(None) })
+        let macs = |layer: &IntegerLayer| -> usize {
+            layer.op.products().map(|product| product.codes.len() * layer.shape.h * layer.shape.w).sum()
+        };
+        let macs: u64 = model.layers.iter().map(|layer| macs(layer) as u64).sum();
+        let images = ((PORTION_MACS / macs.max(1)) as usize).max(PORTION_IMAGES * threads);
+        let portion = images.saturating_mul(engine.image_len());
+        Ok(Self { model, engine, threads, portion, tracer: Mutex::new(None) })
+    }
+
+    /// Computes `bytes` portion by portion, without the interpreter's lock; `join` puts a portion's result behind those
+    /// before it. Ctrl-C is heard between them.
+    fn compute<T: Send>(
+        &self,
+        py: Python<'_>,
+        bytes: &[u8],
+        compute: impl Fn(&[u8]) -> Result<T, EngineError> + Sync,
+        join: impl Fn(&mut T, T),
+    ) -> PyResult<T> {
+        let (first, rest) = bytes.split_at(self.portion.min(bytes.len()));
+        let mut all = py.detach(|| compute(first)).or_runtime()?;
+        for part in rest.chunks(self.portion) {
+            py.check_signals()?;
+            join(&mut all, py.detach(|| compute(part)).or_runtime()?);
+        }
+        Ok(all)
     }
 
     /// What of `output` is given: its integers, or what they mean.
@@ -108,7 +146,10 @@ impl IntegerModel {
     fn run<'py>(&self, py: Python<'py>, images: &Bound<'py, PyAny>, real: bool) -> PyResult<Bound<'py, PyDict>> {
         let batch = batch(images, &self.model.input, self.model.input_shape)?;
         let bytes = batch.bytes()?;
-        let outputs = py.detach(|| self.engine.run(bytes)).or_runtime()?;
+        let join = |all: &mut Vec<Vec<i64>>, part: Vec<Vec<i64>>| {
+            all.iter_mut().zip(part).for_each(|(all, part)| all.extend(part));
+        };
+        let outputs = self.compute(py, bytes, |part| self.engine.run(part), join)?;
         let dict = PyDict::new(py);
         for (output, values) in self.engine.outputs().iter().zip(outputs) {
             dict.set_item(&output.name, Self::output(py, output, values, batch.len, real)?)?;
@@ -122,7 +163,7 @@ impl IntegerModel {
     fn logits<'py>(&self, py: Python<'py>, images: &Bound<'py, PyAny>, real: bool) -> PyResult<Bound<'py, PyAny>> {
         let batch = batch(images, &self.model.input, self.model.input_shape)?;
         let bytes = batch.bytes()?;
-        let values = py.detach(|| self.engine.logits(bytes)).or_runtime()?;
+        let values = self.compute(py, bytes, |part| self.engine.logits(part), |all, part| all.extend(part))?;
         Self::output(py, &self.engine.outputs()[0], values, batch.len, real)
     }
 
@@ -131,7 +172,7 @@ impl IntegerModel {
     fn classes<'py>(&self, py: Python<'py>, images: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
         let batch = batch(images, &self.model.input, self.model.input_shape)?;
         let bytes = batch.bytes()?;
-        let classes = py.detach(|| self.engine.classes(bytes)).or_runtime()?;
+        let classes = self.compute(py, bytes, |part| self.engine.classes(part), |all, part| all.extend(part))?;
         let Shape { h, w, .. } = self.engine.output_shape();
         let sides = if (h, w) == (1, 1) { vec![batch.len] } else { vec![batch.len, h, w] };
         PyArray1::from_vec(py, classes.into_iter().map(|class| class as i64).collect()).reshape(IxDyn(&sides))
@@ -152,7 +193,7 @@ impl IntegerModel {
         let batch = batch(images, &self.model.input, self.model.input_shape)?;
         let bytes = batch.bytes()?;
         let image = self.engine.image_len();
-        let codes = py.detach(|| {
+        let trace = |bytes: &[u8]| {
             let mut tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner);
             let executor = match &mut *tracer {
                 Some(executor) => executor,
@@ -165,10 +206,11 @@ impl IntegerModel {
             for part in bytes.chunks(TRACED * image) {
                 executor.trace_batch(part).into_iter().for_each(|mut trace| codes.append(&mut trace.tensors[at]));
             }
-            Ok::<_, bitpact::EngineError>(codes)
-        });
+            Ok::<_, EngineError>(codes)
+        };
+        let codes = self.compute(py, bytes, trace, |all: &mut Vec<i64>, part| all.extend(part))?;
         let Shape { h, w, c } = self.model.layers[at].shape;
-        PyArray1::from_vec(py, codes.or_runtime()?).reshape(IxDyn(&[batch.len, h, w, c]))
+        PyArray1::from_vec(py, codes).reshape(IxDyn(&[batch.len, h, w, c]))
     }
 
     /// The codes nearest to real values in the units that the network was trained with: a uint8 array (uint16 of
@@ -183,12 +225,50 @@ impl IntegerModel {
         Ok(PyArray1::<u16>::from_vec(py, codes).reshape(IxDyn(&sides))?.into_any())
     }
 
-    /// Writes the network for other programs. `format` is onnx-qcdq, onnx-qdq, qonnx, onnx-integer, npy (a folder) or
-    /// safetensors. `rounded_biases` keeps every bias in its convolution, in onnx-qcdq and onnx-qdq.
-    #[pyo3(signature = (format, path, *, rounded_biases=false))]
-    fn export(&self, py: Python<'_>, format: &str, path: PathBuf, rounded_biases: bool) -> PyResult<()> {
-        let format: Format = format.parse().map_err(wrong)?;
-        py.detach(|| export(&self.model, format, ExportOptions { rounded_biases }, &path)).or_wrong()
+    /// Writes the network for other programs. `format` is onnx-qcdq, onnx-qdq, qonnx, onnx-integer, npy (a folder),
+    /// safetensors or c (a folder). `rounded_biases` keeps every bias in its convolution, in onnx-qcdq and onnx-qdq.
+    ///
+    /// Of c, `name` is the prefix of functions and files, the architecture where not given, and `images` are those of the
+    /// self-test, two of noise where not given. Gives what the C takes, a dictionary of `name`, `flash_bytes` of
+    /// constants, `ram_bytes` and `macs`; of other formats `None`.
+    #[pyo3(signature = (format, path, *, rounded_biases=false, name=None, images=None))]
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        format: &str,
+        path: PathBuf,
+        rounded_biases: bool,
+        name: Option<&str>,
+        images: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if format == C {
+            if rounded_biases {
+                return Err(wrong("rounded_biases goes with onnx-qcdq and onnx-qdq, not c"));
+            }
+            let batch = images.map(|images| batch(images, &self.model.input, self.model.input_shape)).transpose()?;
+            let pixels = match &batch {
+                Some(batch) => batch.bytes()?.to_vec(),
+                None => noise(&self.model.input, self.model.input_shape, GOLDEN),
+            };
+            let written = py.detach(|| {
+                let outputs = self.engine.run(&pixels).or_runtime()?;
+                let golden = CheckData { pixels, outputs, layers: Vec::new() };
+                c::write(&self.model, name, &golden, &path).or_wrong()
+            })?;
+            let object = json!({
+                "name": written.name,
+                "flash_bytes": written.flash_bytes(),
+                "ram_bytes": written.ram_bytes,
+                "macs": written.macs(),
+            });
+            return from_json(py, &object).map(Some);
+        }
+        let format: Format = format.parse().map_err(|what| wrong(format!("{what}, {C}")))?;
+        if name.is_some() || images.is_some() {
+            return Err(wrong(format!("name and images go with {C}, not {format}")));
+        }
+        py.detach(|| export(&self.model, format, ExportOptions { rounded_biases }, &path)).or_wrong()?;
+        Ok(None)
     }
 
     /// The layers, one a row: a dictionary of lists of one length, a column each, with `None` for what a layer does not
@@ -223,7 +303,16 @@ impl IntegerModel {
         let load = |range: std::ops::Range<usize>, pixels: &mut [u8]| {
             pixels.copy_from_slice(&bytes[range.start * image..range.end * image]);
         };
-        let found = py.detach(|| verify(&self.model, &options, batch.len, load, |_| ())).or_runtime()?;
+        let watch = Watch::default();
+        let go_on = |_| {
+            watch.look();
+            if watch.flag().load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let found = py.detach(|| verify_until(&self.model, &options, batch.len, load, go_on));
+        if let Some(error) = watch.cause() {
+            return Err(error);
+        }
+        let found = found.or_runtime()?;
         let path = |path: &bitpact::unstable::engine::PathCount| json!({ "isa": path.isa.to_string(), "threads": path.threads, "codes": path.codes, "different": path.different });
         let object = json!({
             "codes": found.codes,

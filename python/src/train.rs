@@ -159,6 +159,9 @@ impl Job {
         }
         let (split, task) = examples(source, dataset, &recipe, threads)?;
         recipe.task = recipe.task.or(task);
+        if let Some(text) = recipe.fit_input(&*split.train) {
+            warn(watch, &text);
+        }
         let goes_on = resume && [CONFIG, LAST].iter().any(|name| output.join(name).exists());
         let (folder, start) = if goes_on {
             let folder = RunFolder::resume(&output).or_runtime()?;

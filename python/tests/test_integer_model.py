@@ -1,6 +1,9 @@
 """The integer network: what goes in, what comes out, and what is refused."""
 
+import mmap
 import pickle
+import shutil
+import subprocess
 import threading
 
 import numpy as np
@@ -53,6 +56,37 @@ def test_every_layout_in_memory_gives_the_same(integers, images):
     ):
         np.testing.assert_array_equal(integers.logits(same), expected)
     np.testing.assert_array_equal(integers.logits(images[0]), expected[:1])
+
+
+def test_batches_of_several_portions_are_whole(integers, images):
+    # As many as integer.rs computes between two looks for Ctrl-C.
+    portion = 2**31 // sum(filter(None, integers.inspect()["macs"]))
+    turns = portion // len(images) + 2
+    many = np.tile(images, (turns, 1, 1))
+    assert len(many) > portion
+    expected = integers.logits(images)
+    np.testing.assert_array_equal(integers.logits(many), np.tile(expected, (turns, 1)))
+    (name,) = integers.run(images)
+    np.testing.assert_array_equal(integers.run(many)[name], np.tile(expected, (turns, 1)))
+    np.testing.assert_array_equal(integers.classes(many), np.tile(expected.argmax(axis=1), turns))
+    layer = integers.layers[-1]
+    np.testing.assert_array_equal(integers.codes(layer, many).reshape(-1, 4), np.tile(expected, (turns, 1)))
+
+
+def test_arrays_in_files_are_read_while_the_files_are_open(integers, images, tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(images.tobytes())
+    expected = integers.logits(images)
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        file.close()
+        view = memoryview(whole).cast("B", images.shape)
+        np.testing.assert_array_equal(integers.logits(view), expected)
+        view.release()
+        with pytest.raises(ValueError, match=r"the shape \(\)"):
+            integers.logits(view)
+    np.testing.assert_array_equal(integers.logits(np.memmap(path, mode="r", shape=images.shape)), expected)
+    np.save(tmp_path / "images.npy", images)
+    np.testing.assert_array_equal(integers.logits(np.load(tmp_path / "images.npy", mmap_mode="r")), expected)
 
 
 def test_channels_first_is_channels_last_turned(tmp_path):
@@ -228,6 +262,27 @@ def test_networks_are_exported(integers, tmp_path, format):
 
 
 def test_unknown_formats_are_told(integers, tmp_path):
-    with pytest.raises(bitpact.BitpactValueError, match="expected one of onnx-qcdq"):
+    with pytest.raises(bitpact.BitpactValueError, match="expected one of onnx-qcdq.*, c"):
         integers.export("onyx", tmp_path / "x")
+    for options in ({"rounded_biases": True}, {"name": "while"}, {"images": np.zeros((2, 3), np.uint8)}):
+        with pytest.raises(bitpact.BitpactValueError):
+            integers.export("c", tmp_path / "x", **options)
+    with pytest.raises(bitpact.BitpactValueError, match="name and images go with c, not npy"):
+        integers.export("npy", tmp_path / "x", name="net")
     assert not (tmp_path / "x").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        integers.export("c", tmp_path / "file" / "x")
+
+
+def test_c_is_exported_with_its_self_test(integers, images, tmp_path):
+    takes = integers.export("c", tmp_path / "net", name="rows", images=images[:3])
+    assert takes["name"] == "rows" and takes["flash_bytes"] > 500 and takes["ram_bytes"] > 100 and takes["macs"] > 1000
+    names = {path.name for path in (tmp_path / "net").iterdir()}
+    assert names == {
+        "bitpact_kernels.h", "rows.h", "rows.c", "rows_test.c", "rows.json", "Makefile", "CMakeLists.txt",
+    }
+    assert integers.export("c", tmp_path / "usual")["name"] == "cnn"
+    if shutil.which("make") and shutil.which("cc"):
+        subprocess.run(["make", "-s", "-C", tmp_path / "net"], check=True)
+        subprocess.run(["make", "-s", "-C", tmp_path / "usual"], check=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import warnings
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run, data, tmp_path, stop):
     resumed = bitpact.train(train=train, test=test, output=path, resume=True, **SHORT)
     assert results(path) == results(Path(run.path))
     assert [record["epoch"] for record in resumed.epochs] == [1, 2]
+
+
+def test_an_interrupt_within_an_epoch_stops_a_run(run, data, tmp_path):
+    train, test = data
+    path = tmp_path / "run"
+    # The thread comes to its turn when training lets go of the interpreter's lock.
+    thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        bitpact.train(train=train, test=test, output=path, **SHORT)
+    thread.join()
+    bitpact.train(train=train, test=test, output=path, resume=True, **SHORT)
+    assert results(path) == results(Path(run.path))
 
 
 def test_a_finished_run_can_go_on_for_more_epochs(run, data, tmp_path):
@@ -167,6 +181,58 @@ def test_sets_by_name_and_files_of_ones_own(tmp_path):
     keys = {**keys, "test_share": 0.25, "batch_size": 16}
     run = bitpact.train("builtin", tmp_path / "own.npz", output=tmp_path / "b", **keys)
     assert run.metrics["test_images"] == 10
+
+
+def test_codes_of_16_bits_mean_what_pixels_mean(data, run, tmp_path):
+    (x, y), (x_test, y_test) = data
+    wide, wide_test = (257 * images.astype(np.uint16) for images in (x, x_test))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        output = tmp_path / "run"
+        sixteen = bitpact.train(train=(wide, y), test=(wide_test, y_test.astype(np.uint16)), output=output, **SHORT)
+    integers = sixteen.integers
+    assert integers.input_bits == 16
+    np.testing.assert_allclose(sixteen.records["loss"], run.records["loss"], rtol=1e-3)
+    np.testing.assert_array_equal(integers.quantize(np.float32([[[1.0] * 8] * 8])), 257 * 192)
+    assert sixteen.metrics["integer_top1"] == np.mean(integers.classes(wide_test) == y_test)
+    frozen = wide_test.copy()
+    frozen.setflags(write=False)
+    every_layout = (frozen, wide_test[:, None], wide_test.astype(">u2"), np.asfortranarray(wide_test))
+    for same in every_layout:
+        np.testing.assert_array_equal(integers.logits(same), integers.logits(wide_test))
+    with pytest.raises(ValueError, match="the images are uint8; expected uint16"):
+        integers.logits(x_test)
+    assert integers.verify(wide_test[:3], threads=1)["different"] == 0
+    more = bitpact.train(
+        "builtin", (wide, y), (wide_test, y_test), output=output, resume=True, **{**SHORT, "epochs": 3}
+    )
+    assert len(more.epochs) == 3
+    narrow = {**SHORT, "epochs": 1, "output": tmp_path / "narrow"}
+    with pytest.warns(bitpact.BitpactWarning, match=f"reach {x.max()} of 65535"):
+        bitpact.train(train=(x.astype(np.uint16), y), test=(x_test.astype(np.uint16), y_test), **narrow)
+    with pytest.raises(ValueError, match="halves differ in shape or bits"):
+        bitpact.train(train=(wide, y), test=(x_test, y_test), **{**narrow, "output": tmp_path / "none"})
+
+
+def test_networks_of_16_bits_are_quantized_without_training(data, tmp_path):
+    (x, y), (x_test, y_test) = data
+    wide, wide_test = (257 * images.astype(np.uint16) for images in (x, x_test))
+    run = bitpact.train(
+        train=(wide, y), test=(wide_test, y_test), output=tmp_path / "run", bits="float", **{**SHORT, "epochs": 1}
+    )
+    model = run.model.ptq(wide[:64], "W8A8", test=(wide_test, y_test), steps="none", threads=1)
+    assert model.rows[-1]["top1"] == np.mean(model.convert().classes(wide_test) == y_test)
+
+
+def test_arrays_that_cannot_be_written_or_are_views_train_the_same(run, data, tmp_path):
+    def other(array):
+        array = np.repeat(np.asfortranarray(array), 2, axis=0)[::2]
+        array.setflags(write=False)
+        return array
+
+    train, test = (tuple(map(other, half)) for half in data)
+    again = bitpact.train(train=train, test=[half.tolist() for half in test], output=tmp_path / "run", **SHORT)
+    assert results(Path(again.path)) == results(Path(run.path))
 
 
 @pytest.mark.parametrize(

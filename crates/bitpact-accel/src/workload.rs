@@ -118,11 +118,29 @@ impl Workload {
         if plan.is_float() {
             return Err(AccelError::Float { network: graph.name().to_owned() });
         }
-        let act_bits = |id: NodeId| plan.activations.get(&graph.node(id).name).map_or(8, |a| a.bits.get());
-        let weight_bits = |id: NodeId| match plan.weights.get(&graph.node(id).name) {
-            Some(WeightPlan::Quantized(spec)) => spec.bits.get(),
-            _ => 16,
+        let act = |name: &str| plan.activations.get(name).map(|act| act.bits.get());
+        let weights = |name: &str| match plan.weights.get(name) {
+            Some(WeightPlan::Quantized(spec)) => Some(spec.bits.get()),
+            _ => None,
         };
+        Self::of_bits(graph, act, weights)
+    }
+
+    /// `graph` with the bits that `act` tells of an activation (8 where `None`) and `weights` of a product, by name (16
+    /// where `None`).
+    ///
+    /// # Errors
+    /// A graph that cannot be grouped into steps.
+    ///
+    /// # Panics
+    /// If a width is outside 1 to 16.
+    pub fn of_bits(
+        graph: &Graph,
+        act: impl Fn(&str) -> Option<u8>,
+        weights: impl Fn(&str) -> Option<u8>,
+    ) -> Result<Self, AccelError> {
+        let act_bits = |id: NodeId| act(&graph.node(id).name).unwrap_or(8);
+        let weight_bits = |id: NodeId| weights(&graph.node(id).name).unwrap_or(16);
         let source = |tensor: NodeId| graph.source_acts(tensor).into_iter().map(act_bits).max().unwrap_or(PIXEL_BITS);
         Self::build(graph, act_bits, |_, id| {
             Widths::new(source(graph.node(id).inputs[0]), weight_bits(id)).expect("bits of a plan are 1 to 16")

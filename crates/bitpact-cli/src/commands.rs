@@ -20,6 +20,7 @@ pub(crate) mod ptq;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod run;
+pub(crate) mod search;
 pub(crate) mod sensitivity;
 pub(crate) mod sweep;
 mod test_set;

@@ -39,6 +39,7 @@ Examples:
   bitpact watch runs/builtin-W4A4-seed1                   the run live
   bitpact report runs/builtin-W4A4-seed1                  one HTML page about the run
   bitpact sensitivity runs/builtin-W4A4-seed1             which layer suffers most from few bits
+  bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=25k  the bits of every layer under a budget
   bitpact sweep builtin --bits 2,3,4,5,8 --seeds 3        a recipe at several widths, side by side
   bitpact run runs/builtin-W4A4-seed1 photo.png           the classes of a picture
   bitpact bench resnet18 --bits W4A4                      speed with random weights
@@ -77,6 +78,7 @@ enum Command {
     Lm(commands::lm::Args),
     Report(commands::report::Args),
     Sensitivity(commands::sensitivity::Args),
+    Search(commands::search::Args),
     Sweep(commands::sweep::Args),
     Reproduce(commands::reproduce::Args),
     #[cfg(feature = "manual")]
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Command::Lm(args) => commands::lm::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Sensitivity(args) => commands::sensitivity::run(args),
+        Command::Search(args) => commands::search::run(args),
         Command::Sweep(args) => commands::sweep::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
         #[cfg(feature = "manual")]

@@ -31,16 +31,27 @@ pub enum ActQuant {
     /// `alpha` and `-alpha`. Codes are stored unsigned, as `q + q_max`.
     #[serde(rename = "pact-sym")]
     PactSym,
+    /// The sign, of 1 bit: `x_q = alpha` where `x >= 0`, else `-alpha`, with a learned alpha that is the clip value of
+    /// the gradient too ([`act_backward`]). Codes are -1 and +1.
+    #[serde(rename = "sign")]
+    Sign,
 }
 
 impl ActQuant {
     /// Every activation quantizer, in the order of the documentation.
-    pub const ALL: [ActQuant; 6] =
-        [ActQuant::Pact, ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu, ActQuant::PactSym];
+    pub const ALL: [ActQuant; 7] = [
+        ActQuant::Pact,
+        ActQuant::PactPlus,
+        ActQuant::Lsq,
+        ActQuant::Fixed,
+        ActQuant::Relu,
+        ActQuant::PactSym,
+        ActQuant::Sign,
+    ];
 
     /// Tells whether the quantizer trains its clip value.
     pub const fn is_learned(self) -> bool {
-        matches!(self, ActQuant::Pact | ActQuant::PactPlus | ActQuant::Lsq | ActQuant::PactSym)
+        !matches!(self, ActQuant::Fixed | ActQuant::Relu)
     }
 
     /// Whether the channels of a layer may have clip values of their own: where a clip value is learned apart from the
@@ -51,17 +62,43 @@ impl ActQuant {
 
     /// Tells whether the quantizer's codes lie on both sides of zero.
     pub const fn is_signed(self) -> bool {
-        matches!(self, ActQuant::PactSym)
+        matches!(self, ActQuant::PactSym | ActQuant::Sign)
     }
 
-    /// The largest code: `2^bits - 1`, signed `2^(bits-1) - 1`.
+    /// The largest code: `2^bits - 1`, of `pact-sym` `2^(bits-1) - 1`, of a sign 1.
     pub const fn q_max(self, bits: Bits) -> i32 {
-        if self.is_signed() { (1 << (bits.get() - 1)) - 1 } else { bits.q_max() }
+        match self {
+            ActQuant::PactSym => (1 << (bits.get() - 1)) - 1,
+            ActQuant::Sign => 1,
+            _ => bits.q_max(),
+        }
     }
 
-    /// The stored code that stands for zero: 0, signed `q_max`. Stored codes end at `q_max + zero_code`.
+    /// The stored code that stands for zero: 0, signed `q_max`. Stored codes end at `q_max + zero_code`. Signs are
+    /// stored as 0 and 2 while they are trained; 1 stands where zeros are inserted among them.
     pub const fn zero_code(self, bits: Bits) -> u8 {
         if self.is_signed() { self.q_max(bits) as u8 } else { 0 }
+    }
+
+    /// The stored code around an image where a convolution's window reaches beyond it: that of zero, of signs that of
+    /// -1, so that a sign is one bit everywhere.
+    pub const fn padding_code(self, bits: Bits) -> u8 {
+        match self {
+            ActQuant::Sign => 0,
+            _ => self.zero_code(bits),
+        }
+    }
+
+    /// Codes of the integer network: their scale as a multiple of [`ActQuant::scale`], the code that stands for zero,
+    /// and the largest one.
+    ///
+    /// They are the stored ones; signs become 0 and 1, `x = 2 alpha (u - 1/2)`, so that zero lies between two codes.
+    pub fn integer_codes(self, bits: Bits) -> (f64, f64, i32) {
+        let zero = self.zero_code(bits);
+        match self {
+            ActQuant::Sign => (2.0, 0.5, 1),
+            _ => (1.0, zero.into(), self.q_max(bits) + i32::from(zero)),
+        }
     }
 
     /// `q_max / alpha` in float32: the factor from real values to codes. This spelling decides codes.
@@ -85,6 +122,7 @@ impl ActQuant {
             ActQuant::Fixed => "fixed",
             ActQuant::Relu => "relu",
             ActQuant::PactSym => "pact-sym",
+            ActQuant::Sign => "sign",
         }
     }
 }
@@ -98,7 +136,7 @@ impl std::fmt::Display for ActQuant {
 impl std::str::FromStr for ActQuant {
     type Err = NameError;
     fn from_str(name: &str) -> Result<ActQuant, NameError> {
-        let expected = "pact, pact+, lsq, fixed, relu, pact-sym";
+        let expected = "pact, pact+, lsq, fixed, relu, pact-sym, sign";
         let unknown = || NameError { what: "activation quantizer", given: name.to_owned(), expected };
         ActQuant::ALL.into_iter().find(|q| q.name() == name).ok_or_else(unknown)
     }
@@ -143,6 +181,23 @@ pub fn quantize_act_signed(x: f32, inverse_scale: f32, q_max: f32) -> i8 {
     round_to_code(if v < q_max { v } else { q_max }) as i8
 }
 
+/// The code of `x` in a quantizer of signs: 1 where `x >= 0`, else -1, and for `NaN`.
+#[inline(always)]
+pub fn quantize_act_sign(x: f32) -> i8 {
+    if x >= 0.0 { 1 } else { -1 }
+}
+
+/// The code of `x` as `quant` has it, signed; `inverse_scale` and `q_max` as [`quantize_act`] and
+/// [`quantize_act_signed`] ask for them.
+#[inline(always)]
+pub fn act_code(quant: ActQuant, x: f32, inverse_scale: f32, q_max: f32) -> i32 {
+    match quant {
+        ActQuant::Sign => quantize_act_sign(x).into(),
+        ActQuant::PactSym => quantize_act_signed(x, inverse_scale, q_max).into(),
+        _ => quantize_act(x, inverse_scale, q_max).into(),
+    }
+}
+
 /// `v` clamped to `[0, q_max]`, 0 for `NaN`; clamping before rounding changes nothing, as both bounds are integers.
 #[inline(always)]
 fn clamp(v: f32, q_max: f32) -> f32 {
@@ -184,7 +239,9 @@ pub struct ActGrad {
 /// - `lsq` (arXiv 1902.08153, eq. 3, over `q_max`): as `pact+`; [`lsq_alpha_scale`] multiplies the sum;
 /// - `fixed`, `relu`: `dalpha = 0`;
 /// - `pact-sym`: `dx = g` where `-alpha < x < alpha`, else 0; `dalpha = g` where `x >= alpha`, `-g` where `x <=
-///   -alpha`, else 0.
+///   -alpha`, else 0;
+/// - `sign`: `dx = g` where `-alpha < x < alpha`, else 0, the straight-through estimator of binarized networks (arXiv
+///   1602.02830, eq. 4, whose clip is at 1); `dalpha = g` where `x >= 0`, else `-g`, the exact derivative.
 #[inline(always)]
 pub fn act_backward(quant: ActQuant, g: f32, x: f32, alpha: f32, inverse_scale: f32, q_max: f32) -> ActGrad {
     let (mut dx, mut dalpha) = ([g], [0.0]);
@@ -208,6 +265,7 @@ pub fn act_backward_lanes<const N: usize>(
     clipped: &mut [u32; N],
 ) {
     for i in 0..N {
+        let own = g[i];
         let above = x[i] >= alpha[i];
         let below = quant.is_signed() && x[i] <= -alpha[i];
         let inside = if quant.is_signed() { !above && !below } else { x[i] >= 0.0 && !above };
@@ -219,6 +277,9 @@ pub fn act_backward_lanes<const N: usize>(
             // Outside the range v may be anything, even infinite, so the product is selected, not masked by zero.
             let residual = dx * ((round_code(clamp(v, q_max)) - v) / q_max);
             term += if inside { residual } else { 0.0 };
+        }
+        if quant == ActQuant::Sign {
+            term = if x[i] >= 0.0 { own } else { -own };
         }
         dalpha[i] += if matches!(quant, ActQuant::Fixed | ActQuant::Relu) { 0.0 } else { term };
         clipped[i] += u32::from(above || below);

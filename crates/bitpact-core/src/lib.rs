@@ -20,8 +20,8 @@ mod weights;
 
 pub use act::{
     ALPHA_MIN, ActGrad, ActQuant, ChannelActGrad, act_backward, act_backward_channel, act_backward_channel_lanes,
-    act_backward_lanes, act_inverse_scale, act_scale, channel_q_max, largest_clip, lsq_alpha_scale, quantize_act,
-    quantize_act_signed,
+    act_backward_lanes, act_code, act_inverse_scale, act_scale, channel_q_max, largest_clip, lsq_alpha_scale,
+    quantize_act, quantize_act_sign, quantize_act_signed,
 };
 pub use bits::Bits;
 pub use error::{NameError, PackError, RequantizationError, SpecError};

@@ -2,9 +2,8 @@
 //! numbers.
 
 use bitpact_core::{
-    ActQuant, Bits, Granularity, Grid, WeightQuant, WeightSpec, act_backward, act_backward_channel, channel_q_max,
-    largest_clip, lsq_gradient_scale, quantize_act, quantize_act_signed, quantize_weights, sawb_coefficients,
-    weights_backward,
+    ActQuant, Bits, Granularity, Grid, WeightQuant, WeightSpec, act_backward, act_backward_channel, act_code,
+    channel_q_max, largest_clip, lsq_gradient_scale, quantize_weights, sawb_coefficients, weights_backward,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -51,10 +50,8 @@ fn activations() {
         for (i, (&x, &g)) in x.iter().zip(&g).enumerate() {
             let c = i / (N / CHANNELS) % alphas.len();
             let limit = channel_q_max(alphas[c], inverse, q_max);
-            let code = match quant.is_signed() {
-                true => f32::from(quantize_act_signed(x, inverse, q_max)).clamp(-limit, limit),
-                false => f32::from(quantize_act(x, inverse, q_max)).min(limit),
-            };
+            let least = if quant.is_signed() { -limit } else { 0.0 };
+            let code = (act_code(quant, x, inverse, q_max) as f32).clamp(least, limit);
             y.push(f64::from(step * code));
             if alphas.len() == 1 {
                 let grad = act_backward(quant, g, x, largest, inverse, q_max);

@@ -146,6 +146,7 @@ pub struct InMemory {
     images: Vec<u8>,
     labels: Vec<u16>,
     shape: ImageShape,
+    code_bits: u8,
     class_names: Vec<String>,
 }
 
@@ -161,8 +162,19 @@ impl InMemory {
         shape: ImageShape,
         class_names: Vec<String>,
     ) -> Result<Self, DataError> {
+        Self::of_bits(images, labels, (shape, 8), class_names)
+    }
+
+    /// Takes codes of 8 or 16 bits as bytes, the low one first.
+    pub(crate) fn of_bits(
+        images: Vec<u8>,
+        labels: Vec<u16>,
+        (shape, code_bits): (ImageShape, u8),
+        class_names: Vec<String>,
+    ) -> Result<Self, DataError> {
         let ImageShape { h, w, c } = shape;
-        let image = h.checked_mul(w).and_then(|n| n.checked_mul(c)).unwrap_or(usize::MAX);
+        let sizes = [w, c, usize::from(code_bits / 8)];
+        let image = sizes.into_iter().try_fold(h, usize::checked_mul).unwrap_or(usize::MAX);
         if image == 0 {
             return Err(DataError::EmptyShape { h, w, c });
         }
@@ -180,7 +192,7 @@ impl InMemory {
         if let Some(index) = labels.iter().position(|&label| usize::from(label) >= classes) {
             return Err(DataError::BadLabel { index, label: usize::from(labels[index]), classes });
         }
-        Ok(Self { images, labels, shape, class_names })
+        Ok(Self { images, labels, shape, code_bits, class_names })
     }
 }
 
@@ -191,8 +203,11 @@ impl Dataset for InMemory {
     fn image_shape(&self) -> ImageShape {
         self.shape
     }
+    fn code_bits(&self) -> u8 {
+        self.code_bits
+    }
     fn image(&self, index: usize, out: &mut [u8]) {
-        let len = self.shape.len();
+        let len = self.bytes_shape().len();
         out.copy_from_slice(&self.images[index * len..][..len]);
     }
     fn label(&self, index: usize) -> usize {

@@ -27,7 +27,7 @@ impl Examples {
         kind: TargetKind,
         names: Vec<String>,
     ) -> Result<Self, DataError> {
-        Self::checked(images, targets, (shape, 8), kind, names)
+        Self::of_bits(images, targets, (shape, 8), kind, names)
     }
 
     /// Takes arrays of 16-bit codes, as [`Examples::new`] takes images.
@@ -41,10 +41,11 @@ impl Examples {
         kind: TargetKind,
         names: Vec<String>,
     ) -> Result<Self, DataError> {
-        Self::checked(codes.iter().flat_map(|code| code.to_le_bytes()).collect(), targets, (shape, 16), kind, names)
+        Self::of_bits(codes.iter().flat_map(|code| code.to_le_bytes()).collect(), targets, (shape, 16), kind, names)
     }
 
-    fn checked(
+    /// Takes codes of 8 or 16 bits as bytes, the low one first.
+    pub(crate) fn of_bits(
         images: Vec<u8>,
         targets: Vec<f32>,
         (shape, code_bits): (ImageShape, u8),

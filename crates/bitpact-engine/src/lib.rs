@@ -17,4 +17,5 @@ pub use predict::{Accuracy, predict, softmax, top_k, top_k_hits};
 pub use profile::LayerProfile;
 pub use verify::{
     Difference, FormulaCheck, FormulaDifference, PathCount, Verification, VerifyOptions, check_formula, verify,
+    verify_until,
 };

@@ -132,7 +132,8 @@ pub struct QuantConfig {
     /// What has a weight scale of its own; the quantizer's usual where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_scale: Option<Granularity>,
-    /// Quantizer of activations with a ReLU; signed ones always use `pact-sym`.
+    /// Quantizer of activations. Signed ones use `pact-sym` whatever stands here, but for `sign`, which takes the place
+    /// of a ReLU too; where an activation has more than 1 bit, `pact` and `pact-sym` take the place of `sign`.
     pub act_quant: ActQuant,
     /// What has a clip value of its own; activations that are concatenated have one for all of them, whatever stands
     /// here.
@@ -201,15 +202,23 @@ impl ActPlan {
     fn check(self, op: &Op) -> Result<(), &'static str> {
         if self.clip_scale == Granularity::Channel && !self.quant.has_channel_clips() {
             return Err(match self.quant {
+                ActQuant::Sign => "signs are not clipped; clip values per channel go with pact and pact+",
                 ActQuant::Lsq => {
                     "lsq learns the step, of which a layer has one; clip values per channel go with pact and pact+"
                 }
                 _ => "its clip value is not learned; clip values per channel go with pact and pact+",
             });
         }
+        if self.quant == ActQuant::Sign {
+            return if self.bits.get() == 1 {
+                Ok(())
+            } else {
+                Err("sign has 1 bit, as in W1A1, and this activation has more")
+            };
+        }
         match (*op == (Op::Act { signed: true }), self.quant.is_signed()) {
             (true, true) if self.bits < LEAST_SIGNED_BITS => Err("a signed activation has at least 2 bits"),
-            (true, false) => Err("it is signed (`signed = true` in the graph), which only pact-sym quantizes"),
+            (true, false) => Err("it is signed (`signed = true` in the graph), which only pact-sym and sign quantize"),
             (false, true) => Err(
                 "pact-sym is for signed activations, and this one has a ReLU: name pact, pact+, lsq, fixed or relu, or make it \
                  `op = \"act\", signed = true` in a network file, where pact-sym is used without being named",
@@ -306,8 +315,9 @@ impl QuantPlan {
     ///
     /// The layer policies apply in this order, later ones winning: the recipe's bits, the projection policy, the first
     /// and last layer and the activations that functions read (8 bits), the overrides from the shortest pattern to the
-    /// longest. Signed activations have the quantizer `pact-sym` and at least 2 bits, whatever is asked: 1 bit would
-    /// hold only zero.
+    /// longest. Signed activations have the quantizer `pact-sym` and at least 2 bits, whatever is asked, as 1 bit would
+    /// hold only zero; but for `sign`, where 1 bit is asked. In a network of `sign`, activations that the policies give
+    /// more than 1 bit have `pact`.
     ///
     /// # Errors
     /// Bits that quantize nothing, an override that matches nothing or asks for impossible bits, a quantizer without
@@ -375,6 +385,7 @@ impl QuantPlan {
             outputs.iter().flat_map(|&(input, _)| graph.source_acts(input)).map(|act| owners[act]).collect();
         for (id, node) in graph.nodes().iter().enumerate().filter(|(_, n)| n.op.is_act()) {
             let mut act = ActPlan { bits: act_bits, quant: config.act_quant, clip_scale: config.clip_scale };
+            let mut is_named = false;
             let into_last = config.first_last == FirstLast::Bits8 && into_last.contains(&owners[id]);
             if into_last || only_functions_read(graph, id) {
                 act.bits = eight;
@@ -384,12 +395,16 @@ impl QuantPlan {
                     act.bits = checked(pattern, "activation_bits", got)?;
                 }
                 act.quant = o.act_quant.unwrap_or(act.quant);
+                is_named |= o.act_quant.is_some();
                 act.clip_scale = o.clip_scale.unwrap_or(act.clip_scale);
             }
             if is_shared(&owners, id) {
                 act.clip_scale = Granularity::Layer;
             }
-            if node.op == (Op::Act { signed: true }) {
+            if act.quant == ActQuant::Sign && act.bits.get() > 1 && act_bits.get() == 1 && !is_named {
+                act.quant = ActQuant::Pact;
+            }
+            if node.op == (Op::Act { signed: true }) && act.quant != ActQuant::Sign {
                 act = ActPlan { bits: act.bits.max(LEAST_SIGNED_BITS), quant: ActQuant::PactSym, ..act };
             }
             act.check(&node.op).map_err(|what| PlanError::Act { layer: node.name.clone(), what })?;

@@ -208,6 +208,8 @@ fn impossible_plans_name_pattern_or_layer() {
     assert!(grid.contains("layer1.0.conv1"), "dorefa has no grid with zero: {grid}");
     let sym = with("act1", Override { act_quant: Some(ActQuant::PactSym), ..Override::default() });
     assert!(sym.contains("`act1`") && sym.contains("pact-sym"), "{sym}");
+    let sign = with("act1", Override { act_quant: Some(ActQuant::Sign), ..Override::default() });
+    assert!(sign.contains("`act1`") && sign.contains("sign has 1 bit"), "{sign}");
     let mobile = zoo::build("mobilenet_v2", Shape::new(32, 32, 3), 10).unwrap().unwrap();
     let mut plan = QuantPlan::resolve(&mobile, &QuantConfig::new("W4A4".parse().unwrap())).unwrap();
     plan.activations.get_mut("features.1.act").unwrap().bits = Bits::new(1).unwrap();

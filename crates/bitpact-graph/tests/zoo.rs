@@ -1,5 +1,6 @@
 //! The zoo against published numbers, and what every network of it must satisfy.
 
+use bitpact_core::ActQuant;
 use bitpact_graph::{End, Graph, Layer, QuantConfig, QuantPlan, Shape, Sum, counts, fuse, zoo};
 
 fn build(name: &str, size: usize, classes: usize) -> Graph {
@@ -159,6 +160,18 @@ fn linear_bottlenecks_end_in_signed_codes() {
     let plan = QuantPlan::resolve(&graph, &config("W1A1")).unwrap();
     assert_eq!(plan.activations["features.1.act"].bits.get(), 2, "one bit holds only zero");
     assert_eq!(plan.activations["features.0.2"].bits.get(), 1);
+}
+
+#[test]
+fn networks_of_signs_have_more_bits_where_policies_ask_for_them() {
+    let graph = build("mobilenet_v2", 64, 10);
+    let signs = |bits: &str| QuantPlan::resolve(&graph, &QuantConfig { act_quant: ActQuant::Sign, ..config(bits) });
+    let plan = signs("W1A1").unwrap();
+    let of = |name: &str| (plan.activations[name].quant, plan.activations[name].bits.get());
+    assert_eq!((of("features.0.2"), of("features.1.act")), ((ActQuant::Sign, 1), (ActQuant::Sign, 1)));
+    assert_eq!(of("features.18.2"), (ActQuant::Pact, 8), "the last layer has 8 bits");
+    let told = signs("W1A2").unwrap_err().to_string();
+    assert!(told.contains("sign has 1 bit"), "{told}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bitpact_core::{ActQuant, Bits, Granularity, Grid, WeightQuant, WeightSpec};
 use bitpact_data::{Dataset, Placement, TargetKind, copy_plain};
 use bitpact_graph::{ActPlan, Op, QuantPlan, WeightPlan};
 use bitpact_model::{Model, Tensor};
-use bitpact_train::{BackendKind, BackendSpec, DenseLoss, RunError, simulated_measures};
+use bitpact_train::{BackendKind, BackendSpec, DenseLoss, Metric, RunError, TrainBackend, simulated_measures};
 use serde::{Deserialize, Serialize};
 
 use crate::ReportError;
@@ -128,6 +128,7 @@ pub struct Options {
 }
 
 /// A plan to measure, with the tensors that fit it.
+#[derive(Clone)]
 struct Variant {
     plan: QuantPlan,
     tensors: BTreeMap<String, Tensor>,
@@ -144,52 +145,92 @@ pub fn measure(
     options: &Options,
     told: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Option<Sensitivity>, ReportError> {
-    let mut base = base(model)?;
-    let Options { isa, threads, .. } = *options;
-    let spec = BackendSpec {
-        isa,
-        threads,
-        ..BackendSpec::new(&model.graph, &base.plan, &model.input, images.len().clamp(1, BATCH))
-    };
-    let mut backend = options.backend.build(&spec).map_err(RunError::from)?;
-    backend.load(&base.tensors, None).map_err(RunError::from)?;
-    if model.plan.is_float() {
-        let fill = |i: usize, out: &mut [u8], place: Placement| plain(images, i % images.len().max(1), out, place);
-        for (name, clip) in backend.calibrate(PERCENTILE, &fill).map_err(RunError::from)? {
-            if let Some(tensor) = base.tensors.get_mut(&name) {
-                tensor.data.fill(clip);
-            }
-        }
-    }
-    let mut of = |variant: &Variant| -> Result<(f64, bitpact_train::Evaluation), ReportError> {
-        backend.replan(&variant.plan).map_err(RunError::from)?;
-        backend.load(&variant.tensors, None).map_err(RunError::from)?;
-        Ok(simulated_measures(&mut *backend, images, options.loss, &mut |_, _| {})?)
-    };
-    let measure = |(loss, evaluation): &(f64, bitpact_train::Evaluation)| Measure {
-        loss: *loss,
-        metric: evaluation.metrics.first().map_or(evaluation.top1, |metric| metric.value),
-    };
-    let variants = variants(model, &base, &options.bits);
+    let mut bench = Bench::new(model, images, options)?;
+    let variants = variants(model, &bench.base, &options.bits);
     let all = variants.len() + 1;
-    let first = of(&base)?;
-    let metric = first.1.metrics.first();
+    let base = bench.base.clone();
+    let (base, metric) = bench.measure(&base)?;
     let mut found = Sensitivity {
         network: model.graph.name().to_owned(),
         images: images.len(),
-        metric: metric.map_or("top1".to_owned(), |metric| metric.name.clone()),
+        metric: metric.as_ref().map_or("top1".to_owned(), |metric| metric.name.clone()),
         more_is_better: images.target_kind() == TargetKind::Class
             || metric.is_some_and(|metric| metric.more_is_better()),
-        base: measure(&first),
+        base,
         rows: Vec::new(),
     };
     for (i, (layer, part, bits, variant)) in variants.into_iter().enumerate() {
         if !told(i + 1, all) {
             return Ok(None);
         }
-        found.rows.push(Row { layer, part, bits, measure: measure(&of(&variant)?) });
+        found.rows.push(Row { layer, part, bits, measure: bench.measure(&variant)?.0 });
     }
     Ok(Some(found))
+}
+
+/// Measures `model` on all of `images` with several tensors at few bits together: each of `all` is a list of layers or
+/// activations with their part and bits; everything else has [`BASE_BITS`].
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_together(
+    model: &Model,
+    images: &dyn Dataset,
+    options: &Options,
+    all: &[Vec<(String, Part, Bits)>],
+) -> Result<Vec<Measure>, ReportError> {
+    let mut bench = Bench::new(model, images, options)?;
+    let together = |tensors: &Vec<(String, Part, Bits)>| {
+        let mut variant = bench.base.clone();
+        for (name, part, width) in tensors {
+            if let Some(id) = model.graph.find(name).filter(|&id| part_of(model, id) == Some(*part)) {
+                narrow(model, &mut variant, id, *width);
+            }
+        }
+        variant
+    };
+    let variants: Vec<Variant> = all.iter().map(together).collect();
+    variants.iter().map(|variant| Ok(bench.measure(variant)?.0)).collect()
+}
+
+/// A network at its base with what measures it.
+struct Bench<'a> {
+    base: Variant,
+    backend: Box<dyn TrainBackend>,
+    images: &'a dyn Dataset,
+    loss: Option<DenseLoss>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(model: &Model, images: &'a dyn Dataset, options: &Options) -> Result<Self, ReportError> {
+        let mut base = base(model)?;
+        let Options { isa, threads, loss, .. } = *options;
+        let spec = BackendSpec {
+            isa,
+            threads,
+            ..BackendSpec::new(&model.graph, &base.plan, &model.input, images.len().clamp(1, BATCH))
+        };
+        let mut backend = options.backend.build(&spec).map_err(RunError::from)?;
+        backend.load(&base.tensors, None).map_err(RunError::from)?;
+        if model.plan.is_float() {
+            let fill = |i: usize, out: &mut [u8], place: Placement| plain(images, i % images.len().max(1), out, place);
+            for (name, clip) in backend.calibrate(PERCENTILE, &fill).map_err(RunError::from)? {
+                if let Some(tensor) = base.tensors.get_mut(&name) {
+                    tensor.data.fill(clip);
+                }
+            }
+        }
+        Ok(Self { base, backend, images, loss })
+    }
+
+    /// The measure of `variant`, and the first metric of targets that are no classes.
+    fn measure(&mut self, variant: &Variant) -> Result<(Measure, Option<Metric>), ReportError> {
+        self.backend.replan(&variant.plan).map_err(RunError::from)?;
+        self.backend.load(&variant.tensors, None).map_err(RunError::from)?;
+        let (loss, found) = simulated_measures(&mut *self.backend, self.images, self.loss, &mut |_, _| {})?;
+        let metric = found.metrics.first().map_or(found.top1, |metric| metric.value);
+        Ok((Measure { loss, metric }, found.metrics.into_iter().next()))
+    }
 }
 
 /// The image as the backend reads it, without any change.
@@ -213,7 +254,14 @@ fn base(model: &Model) -> Result<Variant, ReportError> {
             rewidth(&mut plan, &mut tensors, &name, spec, bits(BASE_BITS));
         }
     }
-    plan.activations.values_mut().for_each(|act| act.bits = bits(BASE_BITS));
+    for (name, act) in &mut plan.activations {
+        act.bits = bits(BASE_BITS);
+        if act.quant == ActQuant::Sign {
+            let is_signed =
+                model.graph.find(name).is_some_and(|id| model.graph.node(id).op == Op::Act { signed: true });
+            act.quant = if is_signed { ActQuant::PactSym } else { ActQuant::Pact };
+        }
+    }
     if model.plan.is_float() {
         for node in model.graph.nodes().iter().filter(|node| node.op.is_act()) {
             let quant = if node.op == (Op::Act { signed: true }) { ActQuant::PactSym } else { ActQuant::Pact };
@@ -245,35 +293,44 @@ fn rewidth(plan: &mut QuantPlan, tensors: &mut BTreeMap<String, Tensor>, name: &
 /// Every tensor at every width: weights in the order of the graph, each before the activation that follows it.
 fn variants(model: &Model, base: &Variant, widths: &[Bits]) -> Vec<(String, Part, u8, Variant)> {
     let mut variants = Vec::new();
-    let graph = &model.graph;
-    let owners = graph.clip_owners();
-    let is_signed = |id: usize| graph.node(id).op == Op::Act { signed: true };
-    for (id, node) in graph.nodes().iter().enumerate() {
-        for &width in widths {
-            let (mut plan, mut tensors) = (base.plan.clone(), base.tensors.clone());
-            let part = if node.op.is_product() {
-                let spec = match base.plan.weights.get(&node.name) {
-                    Some(WeightPlan::Quantized(spec)) => *spec,
-                    // Trained without a quantizer: one that follows the weights as they are.
-                    _ => WeightSpec::new(width, WeightQuant::Sawb, None).expect("sawb has its own grid"),
-                };
-                rewidth(&mut plan, &mut tensors, &node.name, spec, width);
-                Part::Weights
-            } else if node.op.is_act() && owners[id] == id && (width.get() > 1 || !is_signed(id)) {
-                let sharing = (0..owners.len()).filter(|&other| owners[other] == id);
-                for act in sharing {
-                    if let Some(act) = plan.activations.get_mut(&graph.node(act).name) {
-                        act.bits = width;
-                    }
-                }
-                Part::Activations
-            } else {
-                continue;
-            };
-            variants.push((node.name.clone(), part, width.get(), Variant { plan, tensors }));
+    for (id, node) in model.graph.nodes().iter().enumerate() {
+        let Some(part) = part_of(model, id) else { continue };
+        for &width in widths.iter().filter(|width| width.get() > 1 || node.op != Op::Act { signed: true }) {
+            let mut variant = base.clone();
+            narrow(model, &mut variant, id, width);
+            variants.push((node.name.clone(), part, width.get(), variant));
         }
     }
     variants
+}
+
+/// The part that a node has bits of: none of an activation whose clip value another holds.
+fn part_of(model: &Model, id: usize) -> Option<Part> {
+    let op = model.graph.node(id).op;
+    match (op.is_product(), op.is_act()) {
+        (true, _) => Some(Part::Weights),
+        (_, true) => (model.graph.clip_owners()[id] == id).then_some(Part::Activations),
+        _ => None,
+    }
+}
+
+/// Gives the weights of a node, or an activation with those that share its clip value, another width.
+fn narrow(model: &Model, variant: &mut Variant, id: usize, width: Bits) {
+    let node = model.graph.node(id);
+    if node.op.is_product() {
+        let spec = match variant.plan.weights.get(&node.name) {
+            Some(WeightPlan::Quantized(spec)) => *spec,
+            // Trained without a quantizer: one that follows the weights as they are.
+            _ => WeightSpec::new(width, WeightQuant::Sawb, None).expect("sawb has its own grid"),
+        };
+        return rewidth(&mut variant.plan, &mut variant.tensors, &node.name, spec, width);
+    }
+    let owners = model.graph.clip_owners();
+    for act in (0..owners.len()).filter(|&other| owners[other] == id) {
+        if let Some(act) = variant.plan.activations.get_mut(&model.graph.node(act).name) {
+            act.bits = width;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -298,6 +355,11 @@ mod tests {
         };
         let found = measure(&model, &*images, &options, &mut |_, _| true).unwrap().unwrap();
         assert_eq!(measure(&model, &*images, &options, &mut |_, _| false).unwrap(), None);
+        let alone = |row: &Row| vec![(row.layer.clone(), row.part, bits(row.bits))];
+        let all: Vec<_> = found.rows.iter().map(alone).chain([Vec::new()]).collect();
+        let together = measure_together(&model, &*images, &options, &all).unwrap();
+        let expected: Vec<Measure> = found.rows.iter().map(|row| row.measure).chain([found.base]).collect();
+        assert_eq!(together, expected, "one tensor together with none is that tensor alone");
         found
     }
 

@@ -23,6 +23,11 @@ pub(crate) const MAXIMUM_MOMENTUM: f32 = 0.1;
 /// Values looked at for one percentile, at the most.
 pub(crate) const CALIBRATION_VALUES: usize = 1 << 22;
 
+/// The mean of numbers, summed in float64 in their order; 0 of none.
+pub(crate) fn mean(all: &[f32]) -> f32 {
+    (all.iter().map(|&x| f64::from(x)).sum::<f64>() / all.len().max(1) as f64) as f32
+}
+
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -19,7 +19,7 @@ mod values;
 
 use std::path::Path;
 
-use bitpact_data::{ColorJitter, own};
+use bitpact_data::{ColorJitter, Dataset, own};
 use bitpact_graph::{BitSpec, Graph, QuantConfig, QuantPlan, Shape, zoo};
 use bitpact_model::InputDescription;
 
@@ -156,6 +156,30 @@ impl Recipe {
             zero_point: (0..channels).map(|c| zero_point[c.min(zero_point.len() - 1)]).collect(),
             scale: (0..channels).map(|c| scale[c.min(scale.len() - 1)] as f32).collect(),
         }
+    }
+
+    /// Makes `input`, where it says what pixels mean and `images` have codes of 16 bits, say it of those codes: code
+    /// 257 p means what pixel p means. Gives a warning where they reach a small part of the 16 bits, so that they are
+    /// hardly such pixels.
+    pub fn fit_input(&mut self, images: &dyn Dataset) -> Option<String> {
+        if images.code_bits() == self.input.bits || self.input.bits != 8 {
+            return None;
+        }
+        self.input = self.input.widened();
+        let mut bytes = vec![0; images.bytes_shape().len()];
+        let largest = (0..images.len()).map(|index| {
+            images.image(index, &mut bytes);
+            bytes.chunks_exact(2).map(|code| u16::from_le_bytes([code[0], code[1]])).max().unwrap_or(0)
+        });
+        let reach = largest.max().unwrap_or(0);
+        (reach < 1 << 14).then(|| {
+            format!(
+                "the training images have codes of 16 bits that reach {reach} of 65535: where they are no pixels, say what \
+                 a code means, such as input = {{ bits = 16, zero_point = {}, scale = {:.1e} }}",
+                reach / 2,
+                4.0 / f64::from(reach.max(1))
+            )
+        })
     }
 
     /// How one's own data are read for this recipe.

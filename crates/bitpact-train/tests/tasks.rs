@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use bitpact_data::{Dataset, DatasetName, Examples, Limits, Split, TargetKind, load};
+use bitpact_data::{Dataset, DatasetName, Examples, ImageShape, Limits, Split, TargetKind, load};
 use bitpact_engine::{VerifyOptions, verify};
 use bitpact_kernels::Isa;
 use bitpact_model::IntegerModel;
@@ -104,10 +104,35 @@ fn signals_of_16_bits_train_as_those_of_8_and_verify() {
         let (a, b) = (outcome.last.unwrap().integer[0].value, expected.integer[0].value);
         assert!((a - b).abs() <= 1e-5 * b.abs(), "{backend}: {a} and {b}");
     }
-    // A recipe for pixels does not take them.
+    // A recipe for pixels takes them once it is fitted, and without what is for pixels alone.
     let images = Images { train: &wide[0], test: &wide[1] };
-    let text = bitpact_train::Setup::new(&narrow, &images).unwrap_err().to_string();
-    assert!(text.contains("codes of 16 bits, but the recipe's input has 8"), "{text}");
+    let refused = |recipe: &Recipe| bitpact_train::Setup::new(recipe, &images).unwrap_err().to_string();
+    assert!(refused(&narrow).contains("codes of 16 bits, but the recipe's input has 8"), "{}", refused(&narrow));
+    let mut fitted = narrow.clone();
+    assert_eq!((fitted.fit_input(&wide[0]), fitted.input.clone()), (None, narrow.input.widened()));
+    assert!(bitpact_train::Setup::new(&fitted, &images).is_ok());
+    fitted.color_jitter = Some([0.1; 4]);
+    assert!(refused(&fitted).contains("which color_jitter does not change"), "{}", refused(&fitted));
+}
+
+#[test]
+fn codes_that_reach_a_part_of_their_bits_are_warned_of() {
+    let shape = ImageShape { h: 1, w: 2, c: 1 };
+    let set = |largest: u16| {
+        let names = vec!["value".to_owned()];
+        Examples::of_16_bits(&[0, largest], vec![0.0], shape, TargetKind::Numbers(1), names).unwrap()
+    };
+    let recipe = recipe("builtin-signals", &[]);
+    let warning = recipe.clone().fit_input(&set(4095)).unwrap();
+    assert!(warning.contains("reach 4095 of 65535"), "{warning}");
+    let said = warning.split("input = ").nth(1).unwrap();
+    let mut draft = Draft::open("builtin-signals").unwrap();
+    draft.set("input", toml::from_str::<toml::Table>(&format!("input = {said}")).unwrap()["input"].clone(), "input");
+    let mut told = draft.finish().unwrap();
+    assert_eq!((told.input.bits, told.input.zero_point[0]), (16, 2047));
+    let before = told.clone();
+    assert_eq!((told.fit_input(&set(4095)), told), (None, before));
+    assert_eq!(recipe.clone().fit_input(&set(1 << 14)), None);
 }
 
 #[test]

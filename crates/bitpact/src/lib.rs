@@ -133,5 +133,6 @@ pub mod unstable {
     pub use bitpact_model as model;
     pub use bitpact_ptq as ptq;
     pub use bitpact_report as report;
+    pub use bitpact_search as search;
     pub use bitpact_train as train;
 }

@@ -4,13 +4,13 @@ import numpy as np
 
 
 def as_array(value):
-    """``value`` as an array of NumPy, without a copy where the memory can be shared.
+    """``value`` as an array of NumPy in this machine's order of bytes, without a copy where the memory can be shared.
 
     Taken are sequences of numbers and everything with ``__array__`` or ``__dlpack__``. Tensors of torch that are on
     another device or part of a graph are brought here first.
     """
     if isinstance(value, np.ndarray):
-        return value
+        return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
     for method in ("detach", "cpu"):
         if callable(getattr(value, method, None)):
             value = getattr(value, method)()

@@ -1,14 +1,16 @@
 """Networks of PyTorch. torch is imported only to export a module to ONNX, and then it is there already."""
 
+import inspect
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
 from ._arrays import as_array
 from ._bitpact import Model
-from ._errors import BitpactValueError
+from ._errors import BitpactError, BitpactValueError
 
 
 def from_torch(module, *, arch=None, example=None, input=None, input_shape=None, class_names=None):
@@ -37,13 +39,21 @@ def _float32(name, value):
 def _exported(module, example, **options):
     import torch
 
-    with tempfile.TemporaryDirectory(prefix="bitpact-") as folder:
+    args = example if isinstance(example, tuple) else (example,)
+    args = tuple(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in args)
+    # The exporter by tracing, which torch calls the old one: its graphs are those of the module's own layers.
+    choices = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    with tempfile.TemporaryDirectory(prefix="bitpact-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         path = os.path.join(folder, "module.onnx")
-        was_training = module.training
+        modes = [(part, part.training) for part in module.modules()]
         module.eval()
         try:
-            args = example if isinstance(example, tuple) else (example,)
-            torch.onnx.export(module, args, path, dynamo=False, opset_version=17)
+            torch.onnx.export(module, args, path, opset_version=17, **choices)
         finally:
-            module.train(was_training)
-        return Model.load(path, **options)
+            for part, was_training in modes:
+                part.training = was_training
+        try:
+            return Model.load(path, **options)
+        except BitpactError as error:
+            raise type(error)(str(error).replace(path, "the module as ONNX")) from None

@@ -1,6 +1,8 @@
 //! A layer on the arrays of one chip, cell by cell: every cell's current is drawn once, and every read is the sum of
 //! the currents of those that are driven.
 
+use std::ops::{AddAssign, Range, Shl};
+
 use bitpact_core::rng::Key;
 
 use super::cell::{Cell, Encoding, Stored};
@@ -43,12 +45,14 @@ impl ReadErrors {
     }
 }
 
-/// What the tables of chunks hold.
+/// What the tables of chunks hold, `[group of channels][chunk][pattern]` and then a row of columns or channels.
 enum Tables {
-    /// Levels of whole reads, where a read is one chunk.
-    Levels(Vec<i8>),
-    /// Currents of the two lines, where a read is several.
-    Currents(Vec<[f32; 2]>),
+    /// Where a read is one chunk: the levels of its columns, and what they add to the sum of each channel, `sum over
+    /// planes j of multipliers[j] levels[j]`, with the largest of these sizes.
+    Levels { levels: Vec<i8>, sums: Vec<i32>, largest: i64 },
+    /// Where a read is several: the currents of the columns' bit lines, and of their other lines or the dummy columns
+    /// of the sub-arrays that the group's columns lie in.
+    Currents { plus: Vec<f32>, minus: Vec<f32> },
 }
 
 /// A layer on one chip.
@@ -60,7 +64,6 @@ pub struct ChipLayer {
     chunk_rows: usize,
     /// Chunks of a read.
     read_chunks: usize,
-    /// `[output channel][plane][chunk][pattern]`.
     tables: Tables,
     /// `[output channel][plane][chunk]`: the rows that store the high current.
     stored: Vec<u8>,
@@ -69,62 +72,147 @@ pub struct ChipLayer {
     /// `[converter]`, empty where no threshold is moved.
     thresholds: Vec<Vec<f64>>,
     columns_per_adc: usize,
+    /// Columns of a sub-array.
+    cell_columns: usize,
 }
 
 impl ChipLayer {
     /// Bytes that the tables of `layer` take.
     pub fn bytes(cell: &Cell, layer: &Layer) -> usize {
         let at_once = cell.array.rows_at_once;
-        let entry = if at_once > CHUNK { size_of::<[f32; 2]>() } else { 1 };
-        let chunks = layer.inputs.div_ceil(at_once.min(CHUNK));
-        layer.out_channels * usize::from(layer.weight_bits) * chunks * PATTERNS * entry
+        let planes = usize::from(layer.weight_bits);
+        let of_channel = if at_once > CHUNK { planes * size_of::<[f32; 2]>() } else { planes + size_of::<i32>() };
+        layer.out_channels * of_channel * layer.inputs.div_ceil(at_once.min(CHUNK)) * PATTERNS
     }
 
     /// Draws the cells of `layer`; `chip` is the chip's key.
     pub fn new(cell: &Cell, layer: &Layer, chip: Key) -> Self {
         let key = chip.with(&layer.name);
+        let mut chip = Self::empty(cell, layer, key);
+        let (columns, chunks) = (chip.columns(), chip.chunks());
+        let (mut currents, mut levels) = (Vec::with_capacity(PATTERNS), vec![0; PATTERNS * columns]);
+        for (group, chunk) in (0..chip.groups()).flat_map(|group| (0..chunks).map(move |chunk| (group, chunk))) {
+            let (first, others) = (group * columns, chip.minus_columns(group));
+            let first_row = chunk * chip.chunk_rows;
+            let rows = (layer.inputs - first_row).min(chip.chunk_rows);
+            let mut lines = [vec![0.0; PATTERNS * columns], vec![0.0; PATTERNS * others]];
+            for column in 0..columns {
+                let stored = chip.stored[(first + column) * chunks + chunk];
+                let cells = (0..rows).map(|r| row(cell, key, stored >> r & 1 == 1, first + column, first_row + r));
+                tabulate(&cells.collect::<Vec<_>>(), &mut currents);
+                let place = chip.minus_place(group, column);
+                for (pattern, &[plus, minus]) in currents.iter().enumerate() {
+                    if chip.read_chunks == 1 {
+                        let level = chip.level(plus, minus, first + column, chunk, rows);
+                        levels[pattern * columns + column] = level.clamp(-128, 127) as i8;
+                        continue;
+                    }
+                    lines[0][pattern * columns + column] = plus;
+                    if let Some(place) = place {
+                        lines[1][pattern * others + place] = minus;
+                    }
+                }
+            }
+            match &mut chip.tables {
+                Tables::Currents { plus, minus } => {
+                    plus.extend_from_slice(&lines[0]);
+                    minus.extend_from_slice(&lines[1]);
+                }
+                Tables::Levels { .. } => chip.push_levels(&levels),
+            }
+        }
+        chip
+    }
+
+    /// A layer whose level of a pattern of rows of a read is `level(column, read, pattern)`, where a read is at most a
+    /// chunk of rows; `key` is the layer's.
+    pub(crate) fn of_levels(cell: &Cell, layer: &Layer, key: Key, level: impl Fn(usize, usize, u8) -> i32) -> Self {
+        let mut chip = Self::empty(cell, layer, key);
+        let (columns, chunks) = (chip.columns(), chip.chunks());
+        let mut levels = vec![0; PATTERNS * columns];
+        for (group, chunk) in (0..chip.groups()).flat_map(|group| (0..chunks).map(move |chunk| (group, chunk))) {
+            let rows = (layer.inputs - chunk * chip.chunk_rows).min(chip.chunk_rows);
+            for pattern in 0..1usize << rows {
+                for column in 0..columns {
+                    let level = level(group * columns + column, chunk, pattern as u8);
+                    levels[pattern * columns + column] = level.clamp(-128, 127) as i8;
+                }
+            }
+            chip.push_levels(&levels);
+        }
+        chip
+    }
+
+    /// A layer without tables.
+    fn empty(cell: &Cell, layer: &Layer, key: Key) -> Self {
         let reader = Reader::new(cell);
         let slices = Slices::new(cell.encoding, layer.grid, layer.weight_bits, layer.input_bits);
         let at_once = cell.array.rows_at_once;
         let chunk_rows = at_once.min(CHUNK);
-        let (chunks, columns) = (layer.inputs.div_ceil(chunk_rows), layer.out_channels * slices.planes());
+        let columns = layer.out_channels * slices.planes();
         let sub_arrays = layer.inputs.div_ceil(cell.array.rows);
         let converters = columns.div_ceil(cell.array.columns_per_adc) * sub_arrays;
         let offset = cell.adc.offset_sigma;
         let drawn = |i: usize| reader.thresholds(offset, key.with("converter").at(i as u64));
-        let mut chip = Self {
+        let (mut stored, mut minus_rows) = (Vec::new(), Vec::with_capacity(columns));
+        for column in 0..columns {
+            let (o, plane) = (column / slices.planes(), column % slices.planes());
+            let bits: Vec<bool> = layer.channel(o).iter().map(|&q| slices.stored(q, plane)).collect();
+            minus_rows.push(bits.iter().filter(|&&b| !b).count() as i64);
+            let mask = |rows: &[bool]| rows.iter().enumerate().fold(0, |mask, (r, &b)| mask | u8::from(b) << r);
+            stored.extend(bits.chunks(chunk_rows).map(mask));
+        }
+        Self {
             layer: layer.clone(),
             encoding: cell.encoding,
             chunk_rows,
             read_chunks: at_once / chunk_rows,
-            tables: Tables::Levels(Vec::new()),
-            stored: Vec::with_capacity(columns * chunks),
-            minus_rows: Vec::with_capacity(columns),
+            tables: match at_once > chunk_rows {
+                true => Tables::Currents { plus: Vec::new(), minus: Vec::new() },
+                false => Tables::Levels { levels: Vec::new(), sums: Vec::new(), largest: 0 },
+            },
+            stored,
+            minus_rows,
             thresholds: if offset == 0.0 { Vec::new() } else { (0..converters).map(drawn).collect() },
             columns_per_adc: cell.array.columns_per_adc,
+            cell_columns: cell.array.columns,
             slices,
             reader,
-        };
-        let mut currents = Vec::with_capacity(PATTERNS);
-        let (mut levels, mut all) = (Vec::new(), Vec::new());
-        for column in 0..columns {
-            let (o, plane) = (column / chip.slices.planes(), column % chip.slices.planes());
-            let bits: Vec<bool> = layer.channel(o).iter().map(|&q| chip.slices.stored(q, plane)).collect();
-            chip.minus_rows.push(bits.iter().filter(|&&b| !b).count() as i64);
-            for (c, rows) in bits.chunks(chunk_rows).enumerate() {
-                chip.stored.push(rows.iter().enumerate().fold(0, |mask, (r, &b)| mask | u8::from(b) << r));
-                let cells = rows.iter().enumerate().map(|(r, &b)| row(cell, key, b, column, c * chunk_rows + r));
-                tabulate(&cells.collect::<Vec<_>>(), &mut currents);
-                if chip.read_chunks == 1 {
-                    let level = |&[plus, minus]: &[f32; 2]| chip.level(plus, minus, column, c, rows.len());
-                    levels.extend(currents.iter().map(level).map(|l| l.clamp(-128, 127) as i8));
-                } else {
-                    all.extend_from_slice(&currents);
-                }
-            }
         }
-        chip.tables = if chip.read_chunks == 1 { Tables::Levels(levels) } else { Tables::Currents(all) };
-        chip
+    }
+
+    /// Appends the levels `[pattern][column]` of a read.
+    fn push_levels(&mut self, of_read: &[i8]) {
+        let Tables::Levels { levels, sums, largest } = &mut self.tables else { unreachable!("a read is one chunk") };
+        levels.extend_from_slice(of_read);
+        let multipliers = &self.slices.multipliers;
+        sums.extend(of_read.chunks_exact(multipliers.len()).map(|planes| {
+            let terms = planes.iter().zip(multipliers).map(|(&level, &multiplier)| i64::from(level) * multiplier);
+            let sum = terms.sum::<i64>();
+            *largest = sum.abs().max(*largest);
+            sum as i32
+        }));
+    }
+
+    /// Groups of channels.
+    fn groups(&self) -> usize {
+        self.layer.out_channels / self.layer.group_channels
+    }
+
+    /// Columns of a group of channels.
+    fn columns(&self) -> usize {
+        self.layer.group_channels * self.slices.planes()
+    }
+
+    fn chunks(&self) -> usize {
+        self.layer.inputs.div_ceil(self.chunk_rows)
+    }
+
+    /// Chunks of read `read`, and their rows.
+    fn of_read(&self, read: usize) -> (Range<usize>, usize) {
+        let chunks = read * self.read_chunks..((read + 1) * self.read_chunks).min(self.chunks());
+        let rows = (chunks.end * self.chunk_rows).min(self.layer.inputs) - chunks.start * self.chunk_rows;
+        (chunks, rows)
     }
 
     /// What the converter makes of the currents of read `read` of `column`, `rows` of whose rows are used.
@@ -140,78 +228,136 @@ impl ChipLayer {
         self.reader.level_of(counts, &self.thresholds[converter])
     }
 
-    /// Reads of a column.
-    fn reads(&self) -> usize {
-        self.layer.inputs.div_ceil(self.chunk_rows * self.read_chunks)
-    }
-
-    /// Calls `told(input bit, levels, read)` with the levels of all pixels, for every read of `column` and every input
-    /// bit.
-    fn read_column(&self, patterns: &Patterns, column: usize, mut told: impl FnMut(usize, &[i32], usize)) {
-        let chunks = self.layer.inputs.div_ceil(self.chunk_rows);
-        let pixels = patterns.pixels;
-        let (mut levels, mut lines) = (vec![0i32; pixels], vec![[0f32; 2]; pixels]);
-        for read in 0..self.reads() {
-            let first = read * self.read_chunks;
-            let last = (first + self.read_chunks).min(chunks);
-            for bit in 0..usize::from(self.slices.input_bits()) {
-                match &self.tables {
-                    Tables::Levels(tables) => {
-                        let table: &[i8; PATTERNS] = table(tables, column * chunks + first);
-                        for (level, &p) in levels.iter_mut().zip(patterns.of(first, bit)) {
-                            *level = table[usize::from(p)].into();
-                        }
-                    }
-                    Tables::Currents(tables) => {
-                        lines.fill([0.0; 2]);
-                        for chunk in first..last {
-                            let table: &[[f32; 2]; PATTERNS] = table(tables, column * chunks + chunk);
-                            for (line, &p) in lines.iter_mut().zip(patterns.of(chunk, bit)) {
-                                let [plus, minus] = table[usize::from(p)];
-                                line[0] += plus;
-                                line[1] += minus;
-                            }
-                        }
-                        let rows = (last * self.chunk_rows).min(self.layer.inputs) - first * self.chunk_rows;
-                        for (level, &[plus, minus]) in levels.iter_mut().zip(&lines) {
-                            *level = self.level(plus, minus, column, read, rows);
-                        }
+    /// Calls `told(read, input bit, pixel, levels)` with the levels of the columns of `group`, for every read, input
+    /// bit and pixel.
+    fn each_read(&self, patterns: &Patterns, group: usize, mut told: impl FnMut(usize, usize, usize, &[f64])) {
+        let (columns, chunks, first) = (self.columns(), self.chunks(), group * self.columns());
+        let bits = usize::from(self.slices.input_bits());
+        let mut levels = vec![0.0; columns];
+        let (plus, minus) = match &self.tables {
+            Tables::Levels { levels: table, .. } => {
+                for (chunk, bit) in (0..chunks).flat_map(|chunk| (0..bits).map(move |bit| (chunk, bit))) {
+                    for (pixel, &pattern) in patterns.of(chunk, bit).iter().enumerate() {
+                        let row = row_of(table, columns, group * chunks + chunk, pattern);
+                        levels.iter_mut().zip(row).for_each(|(to, &level)| *to = level.into());
+                        told(chunk, bit, pixel, &levels);
                     }
                 }
-                told(bit, &levels, read);
+                return;
+            }
+            Tables::Currents { plus, minus } => (plus, minus),
+        };
+        let before: usize = (0..group).map(|group| self.minus_columns(group)).sum::<usize>() * chunks * PATTERNS;
+        let (minus, others) = (&minus[before..], self.minus_columns(group));
+        let places: Vec<Option<usize>> = (0..columns).map(|column| self.minus_place(group, column)).collect();
+        let shares: Vec<f64> = (0..columns).map(|column| self.reader.share(first + column)).collect();
+        let (mut line, mut other, mut spread) = (vec![0f32; columns], vec![0f32; others], vec![0f32; columns]);
+        let is_match = self.encoding == Encoding::Match;
+        for read in 0..chunks.div_ceil(self.read_chunks) {
+            let (of_read, rows) = self.of_read(read);
+            for (bit, pixel) in (0..bits).flat_map(|bit| (0..patterns.pixels).map(move |pixel| (bit, pixel))) {
+                line.fill(0.0);
+                other.fill(0.0);
+                for chunk in of_read.clone() {
+                    let pattern = patterns.of(chunk, bit)[pixel];
+                    if pattern == 0 && !is_match {
+                        continue;
+                    }
+                    add(&mut line, row_of(plus, columns, group * chunks + chunk, pattern));
+                    add(&mut other, row_of(minus, others, chunk, pattern));
+                }
+                for (to, place) in spread.iter_mut().zip(&places) {
+                    *to = place.map_or(0.0, |place| other[place]);
+                }
+                if self.thresholds.is_empty() {
+                    let group = read % self.reader.groups();
+                    self.reader.levels([&line, &spread], rows, group, &shares, &mut levels);
+                } else {
+                    for (column, to) in levels.iter_mut().enumerate() {
+                        *to = self.level(line[column], spread[column], first + column, read, rows).into();
+                    }
+                }
+                told(read, bit, pixel, &levels);
             }
         }
     }
 
+    /// Lines beside the bit lines of the columns of a group, or dummy columns of its sub-arrays.
+    fn minus_columns(&self, group: usize) -> usize {
+        let (columns, first) = (self.columns(), group * self.columns());
+        match self.encoding {
+            Encoding::Differential => columns,
+            Encoding::And => (first + columns - 1) / self.cell_columns - first / self.cell_columns + 1,
+            Encoding::Match => 0,
+        }
+    }
+
+    /// The line beside the bit line of a column of a group, or its dummy column, of those of the group.
+    fn minus_place(&self, group: usize, column: usize) -> Option<usize> {
+        let first = group * self.columns();
+        match self.encoding {
+            Encoding::Differential => Some(column),
+            Encoding::And => Some((first + column) / self.cell_columns - first / self.cell_columns),
+            Encoding::Match => None,
+        }
+    }
+
+    /// `[pixel][channel]`: `sum over input bits i and planes j of 2^i multipliers[j] levels`, for the channels of
+    /// `group`.
+    fn plane_sums(&self, patterns: &Patterns, group: usize) -> Vec<i64> {
+        let (n, planes) = (self.layer.group_channels, self.slices.planes());
+        if let Tables::Levels { sums, largest, .. } = &self.tables {
+            let bound = largest * self.chunks() as i64 * ((1 << self.slices.input_bits()) - 1);
+            return match i32::try_from(bound) {
+                Ok(_) => self.table_sums::<i32>(sums, patterns, group),
+                Err(_) => self.table_sums::<i64>(sums, patterns, group),
+            };
+        }
+        let mut totals = vec![0f64; patterns.pixels * n];
+        let multipliers: Vec<f64> = self.slices.multipliers.iter().map(|&m| m as f64).collect();
+        self.each_read(patterns, group, |_, bit, pixel, levels| {
+            let weight = f64::from(1u32 << bit);
+            for (total, levels) in totals[pixel * n..][..n].iter_mut().zip(levels.chunks_exact(planes)) {
+                *total += weight * levels.iter().zip(&multipliers).map(|(level, m)| level * m).sum::<f64>();
+            }
+        });
+        totals.into_iter().map(|total| total as i64).collect()
+    }
+
+    fn table_sums<T>(&self, sums: &[i32], patterns: &Patterns, group: usize) -> Vec<i64>
+    where
+        T: Copy + Default + From<i32> + Into<i64> + AddAssign + Shl<u32, Output = T>,
+    {
+        let (n, chunks) = (self.layer.group_channels, self.chunks());
+        let mut totals = vec![T::default(); patterns.pixels * n];
+        for (chunk, bit) in (0..chunks).flat_map(|c| (0..u32::from(self.slices.input_bits())).map(move |b| (c, b))) {
+            for (totals, &pattern) in totals.chunks_exact_mut(n).zip(patterns.of(chunk, bit as usize)) {
+                let row = row_of(sums, n, group * chunks + chunk, pattern);
+                totals.iter_mut().zip(row).for_each(|(total, &sum)| *total += T::from(sum) << bit);
+            }
+        }
+        totals.into_iter().map(T::into).collect()
+    }
+
     /// Sums of `windows`, pixel by pixel: `out_channels` for each.
     pub fn sums(&self, windows: &[i64]) -> Vec<i64> {
-        let layer = &self.layer;
-        let pixels = windows.len() / layer.window;
-        let mut out = vec![0; pixels * layer.out_channels];
-        let (mut plane_sums, mut totals) = (vec![0i64; pixels], vec![0i64; pixels]);
-        let mut patterns = None;
-        for o in 0..layer.out_channels {
-            if o % layer.group_channels == 0 {
-                patterns = Some(Patterns::new(layer, o, self.chunk_rows, windows));
-            }
-            let patterns = patterns.as_ref().expect("made for the first channel");
-            totals.fill(0);
-            for (plane, multiplier) in self.slices.multipliers.iter().enumerate() {
-                let column = o * self.slices.planes() + plane;
-                plane_sums.fill(0);
-                self.read_column(patterns, column, |bit, levels, _| {
-                    for (sum, &level) in plane_sums.iter_mut().zip(levels) {
-                        *sum += i64::from(level) << bit;
-                    }
-                });
-                let known = self.known(column);
-                for (total, sum) in totals.iter_mut().zip(&plane_sums) {
-                    *total += multiplier * (sum - known);
+        let (layer, n, planes) = (&self.layer, self.layer.group_channels, self.slices.planes());
+        let mut out = vec![0; windows.len() / layer.window * layer.out_channels];
+        for group in 0..self.groups() {
+            let patterns = Patterns::new(layer, group * n, self.chunk_rows, windows);
+            let known = |o: usize| {
+                let column = |(plane, m): (usize, &i64)| m * self.known((group * n + o) * planes + plane);
+                self.slices.multipliers.iter().enumerate().map(column).sum::<i64>()
+            };
+            let known: Vec<i64> = (0..n).map(known).collect();
+            let totals = self.plane_sums(&patterns, group);
+            for ((totals, &inputs), out) in
+                totals.chunks_exact(n).zip(&patterns.sums).zip(out.chunks_exact_mut(layer.out_channels))
+            {
+                for (o, (total, known)) in totals.iter().zip(&known).enumerate() {
+                    let (lo, hi) = layer.bounds[group * n + o];
+                    out[group * n + o] = self.slices.sum(total - known, inputs).clamp(lo, hi);
                 }
-            }
-            let (lo, hi) = layer.bounds[o];
-            for (pixel, (&total, &inputs)) in totals.iter().zip(&patterns.sums).enumerate() {
-                out[pixel * layer.out_channels + o] = self.slices.sum(total, inputs).clamp(lo, hi);
             }
         }
         out
@@ -229,28 +375,35 @@ impl ChipLayer {
     /// How often the reads of `windows` are wrong, and the share of word lines that are driven.
     pub fn errors(&self, windows: &[i64]) -> (ReadErrors, f64) {
         let (layer, mut errors, mut activity) = (&self.layer, ReadErrors::default(), 0.0);
-        let chunks = layer.inputs.div_ceil(self.chunk_rows);
-        let groups = layer.out_channels / layer.group_channels;
-        for group in 0..groups {
+        let (chunks, columns) = (self.chunks(), self.columns());
+        for group in 0..self.groups() {
             let patterns = Patterns::new(layer, group * layer.group_channels, self.chunk_rows, windows);
-            activity += patterns.activity(layer) / groups as f64;
-            let columns = group * layer.group_channels * self.slices.planes();
-            for column in columns..columns + layer.group_channels * self.slices.planes() {
-                self.read_column(&patterns, column, |bit, levels, read| {
-                    let chunks_of = read * self.read_chunks..((read + 1) * self.read_chunks).min(chunks);
-                    for (pixel, &level) in levels.iter().enumerate() {
-                        let count = chunks_of.clone().map(|chunk| {
-                            let rows = (layer.inputs - chunk * self.chunk_rows).min(self.chunk_rows);
-                            let stored = self.stored[column * chunks + chunk];
-                            count(self.encoding, patterns.of(chunk, bit)[pixel], stored, rows)
-                        });
-                        errors.note(level, count.sum());
-                    }
-                });
-            }
+            activity += patterns.activity(layer) / self.groups() as f64;
+            self.each_read(&patterns, group, |read, bit, pixel, levels| {
+                let (of_read, _) = self.of_read(read);
+                for (column, &level) in levels.iter().enumerate() {
+                    let count = of_read.clone().map(|chunk| {
+                        let rows = (layer.inputs - chunk * self.chunk_rows).min(self.chunk_rows);
+                        let stored = self.stored[(group * columns + column) * chunks + chunk];
+                        count(self.encoding, patterns.of(chunk, bit)[pixel], stored, rows)
+                    });
+                    errors.note(level as i32, count.sum());
+                }
+            });
         }
         (errors, activity)
     }
+}
+
+/// The row of pattern `pattern` in table `table` of rows of `n`.
+#[inline(always)]
+fn row_of<T>(tables: &[T], n: usize, table: usize, pattern: u8) -> &[T] {
+    &tables[(table * PATTERNS + usize::from(pattern)) * n..][..n]
+}
+
+#[inline(always)]
+fn add(to: &mut [f32], row: &[f32]) {
+    to.iter_mut().zip(row).for_each(|(to, x)| *to += x);
 }
 
 /// The count of a chunk of `rows` rows that drives `pattern` and stores `stored`.
@@ -263,12 +416,8 @@ fn count(encoding: Encoding, pattern: u8, stored: u8, rows: usize) -> i32 {
     }
 }
 
-fn table<T>(tables: &[T], index: usize) -> &[T; PATTERNS] {
-    tables[index * PATTERNS..][..PATTERNS].try_into().expect("of this length")
-}
-
 /// Currents of the two lines of row `row` of `column`: driven with 1, and with 0.
-fn row(cell: &Cell, key: Key, high: bool, column: usize, row: usize) -> [[f32; 2]; 2] {
+pub(crate) fn row(cell: &Cell, key: Key, high: bool, column: usize, row: usize) -> [[f32; 2]; 2] {
     let sample = |high: bool, purpose: &str, at: usize| {
         cell.sample(if high { Stored::High } else { Stored::Low }, key.with(purpose).at(at as u64).at(row as u64))
             as f32

@@ -4,6 +4,7 @@
 use bitpact_core::rng::Key;
 
 use super::cell::{Cell, Encoding, Stored};
+use super::chip::{ChipLayer, row};
 use super::encoding::Slices;
 use super::layers::Layer;
 use super::margin::moments;
@@ -13,29 +14,34 @@ use crate::AccelError;
 
 /// Rows of a read at most: the table has an entry for every two numbers of them.
 const MOST_ROWS: usize = 64;
+/// Rows that no image drove may yet be driven: their share of the reads.
+const LEAST_DRIVEN: f64 = 1e-3;
 /// Quantiles of the standard normal distribution that reads draw from.
 const QUANTILES: usize = 1 << 12;
 
 /// The error of a read, in counts, for `p` driven rows whose bit line carries the high current and `m` whose bit line
 /// carries the low one.
 ///
-/// A column with P high rows and M low rows holds cells whose mean deviations from the nominal current are frozen: `a`
-/// of the high ones and `b` of the low ones, normal with variances `v / P` and `w / M`. A read that drives some of them
-/// at random is off by `p a + m b` and a normal number of variance `v p (1 - p / P) + w m (1 - m / M)`, what is left
-/// when a part of a finite population is drawn. That number is drawn once for every pattern of driven rows: the same
-/// cells give the same current again. The dummy column of ANDs adds the same with all rows; all columns of a sub-array
-/// see the same of it.
+/// A column's cells are drawn as [`ChipLayer`](super::ChipLayer) draws them, and its high and its low rows are then
+/// known by three numbers each: with f the share of reads that drive a row and e what its cells deviate from the mean
+/// current, the mean `a = sum f e / sum f`, the variance `v = sum f (e - a)^2 / sum f`, and the number of rows
+/// `P = sum f * v / (v - sum f (1 - f) (e - a)^2 / sum f)`, which is their own number where all are driven equally
+/// often. A read that drives p of them is off by `p a`, which is exact in the mean over reads, and by a normal number of
+/// variance `v p (1 - p / P)`, what is left when a part of a finite population is drawn. That number is drawn once for
+/// every pattern of driven rows: the same cells give the same current again. The dummy column of ANDs adds the same
+/// with all rows; all columns of a sub-array see the same of it.
 ///
-/// The table leaves out that rows differ in how often they are driven, and that patterns that have rows in common have
-/// their cells' deviations in common.
+/// The table leaves out that patterns that have rows in common have their cells' deviations in common.
 #[derive(Debug, Clone)]
 pub struct CountTable {
-    cell_columns: usize,
+    cell: Cell,
     encoding: Encoding,
     rows: usize,
     reader: Reader,
     /// `[group of rows][p][m]`: mean count of a read, and what a relative deviation of the nominal step adds.
     entries: Vec<[f32; 2]>,
+    /// Mean currents of a high and a low cell.
+    means: [f64; 2],
     /// Variances of a high row, a low row and a row of the dummy column, in squares of the reader's step.
     high: f64,
     low: f64,
@@ -44,12 +50,44 @@ pub struct CountTable {
     quantiles: Vec<f32>,
 }
 
-/// The deviations of a read of one column that stay the same from read to read.
+/// Rows of a read that are alike, and what their cells deviate, in counts.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Alike {
+    mean: f32,
+    variance: f32,
+    rows: f32,
+}
+
+impl Alike {
+    /// Of rows with these deviations and shares of the reads that drive them.
+    fn new(rows: &[(f64, f64)]) -> Self {
+        let sum = |of: &dyn Fn(f64, f64) -> f64| rows.iter().map(|&(e, f)| of(e, f)).sum::<f64>();
+        let driven = sum(&|_, f| f);
+        if driven == 0.0 {
+            return Self::default();
+        }
+        let mean = sum(&|e, f| f * e) / driven;
+        let variance = sum(&|e, f| f * (e - mean).powi(2)) / driven;
+        // v - sum f (1 - f) (e - a)^2 / sum f.
+        let common = sum(&|e, f| (f * (e - mean)).powi(2)) / driven;
+        let population = if common > 0.0 { driven * variance / common } else { rows.len() as f64 };
+        Self { mean: mean as f32, variance: variance as f32, rows: population as f32 }
+    }
+
+    /// Mean and variance of what a read that drives `n` of them is off by.
+    #[inline]
+    fn off(&self, n: f32) -> [f32; 2] {
+        [n * self.mean, n * self.variance * (1.0 - n / self.rows.max(1e-6)).max(0.0)]
+    }
+}
+
+/// What stays the same from read to read of one group of rows of a column: of its high rows, its low rows and the rows
+/// of its dummy column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Frozen {
-    /// Rows that are high, that are low, and mean deviations of either and of the dummy column's, in counts.
-    rows: [f32; 2],
-    deviations: [f32; 3],
+    high: Alike,
+    low: Alike,
+    dummy: Alike,
 }
 
 impl CountTable {
@@ -91,7 +129,8 @@ impl CountTable {
         let pairs = || (0..=rows).flat_map(|p| (0..=rows).map(move |m| (p, m)));
         let all = (0..reader.groups()).flat_map(|group| pairs().map(move |(p, m)| (group, p, m)));
         Ok(Self {
-            cell_columns: cell.array.columns,
+            cell: cell.clone(),
+            means: [high.mean, low.mean],
             encoding: cell.encoding,
             rows,
             entries: all.map(|(g, p, m)| if p + m <= rows { entry(g, p, m) } else { [0.0; 2] }).collect(),
@@ -115,16 +154,13 @@ impl CountTable {
     #[inline]
     fn draw(&self, entries: &[[f32; 2]], frozen: &Frozen, p: u8, m: u8, random: [u32; 2]) -> i32 {
         let [mean, slope] = entries[usize::from(p) * (self.rows + 1) + usize::from(m)];
-        let (p, m, [high_rows, low_rows]) = (f32::from(p), f32::from(m), frozen.rows);
-        let [a, b, dummy] = frozen.deviations;
-        let left = |n: f32, of: f32| n * (1.0 - n / of.max(1.0));
+        let (p, m) = (f32::from(p), f32::from(m));
         let normal = |random: u32| self.quantiles[random as usize >> (32 - QUANTILES.ilog2())];
-        let own =
-            self.high as f32 * left(p, high_rows) + self.low as f32 * left(m, low_rows) + self.offset_variance as f32;
-        let mut off = p * a + m * b + own.sqrt() * normal(random[0]);
+        let ([a, v], [b, w]) = (frozen.high.off(p), frozen.low.off(m));
+        let mut off = a + b + (v + w + self.offset_variance as f32).sqrt() * normal(random[0]);
         if self.dummy > 0.0 {
-            let variance = self.dummy as f32 * left(p + m, high_rows + low_rows);
-            off -= (p + m) * dummy + variance.sqrt() * normal(random[1]);
+            let [a, v] = frozen.dummy.off(p + m);
+            off -= a + v.sqrt() * normal(random[1]);
         }
         self.reader.level(f64::from(mean + slope * off))
     }
@@ -143,21 +179,31 @@ impl CountTable {
         1.0 - (below(count + 0.5) - below(count - 0.5))
     }
 
-    /// Draws the frozen deviations of a read of `high` high and `low` low rows; `column` and `dummy` are the keys of
-    /// the column's cells and of those of the dummy column.
-    fn freeze(&self, high: usize, low: usize, column: Key, dummy: Key) -> Frozen {
-        // Matches: every row has a high cell and a low one, and drives one of them.
-        let (high, low) = if self.encoding == Encoding::Match { (high + low, high + low) } else { (high, low) };
-        let mean =
-            |variance: f64, n: usize, drawn: f32| ((variance / n.max(1) as f64).sqrt() * f64::from(drawn)) as f32;
-        Frozen {
-            rows: [high as f32, low as f32],
-            deviations: [
-                mean(self.high, high, column.normal(0)),
-                mean(self.low, low, column.normal(1)),
-                mean(self.dummy, high + low, dummy.normal(0)),
-            ],
+    /// Draws the cells of rows `first..` of column `column`, whose bits are `bits` and which `driven` shares of the
+    /// reads drive; `key` is the layer's.
+    fn freeze(&self, key: Key, column: usize, first: usize, bits: &[bool], driven: &[f32]) -> Frozen {
+        let ([high, low], step) = (self.means, self.reader.step_ua());
+        let (mut of_high, mut of_low, mut of_dummy) = (Vec::new(), Vec::new(), Vec::new());
+        for (r, (&bit, &f)) in bits.iter().zip(driven).enumerate() {
+            let [on, off] = row(&self.cell, key, bit, column, first + r).map(|lines| lines.map(f64::from));
+            let f = f64::from(f).max(LEAST_DRIVEN);
+            let (own, other) = if bit { (high, low) } else { (low, high) };
+            let alike = if bit { &mut of_high } else { &mut of_low };
+            match self.encoding {
+                Encoding::Differential => alike.push(((on[0] - own - on[1] + other) / step, f)),
+                Encoding::And => {
+                    alike.push(((on[0] - own) / step, f));
+                    of_dummy.push(((on[1] - low) / step, f));
+                }
+                // Every row has a high cell and a low one, and drives one of them.
+                Encoding::Match => {
+                    alike.push(((on[0] - own) / step, f));
+                    let alike = if bit { &mut of_low } else { &mut of_high };
+                    alike.push(((off[0] - other) / step, (1.0 - f).max(LEAST_DRIVEN)));
+                }
+            }
         }
+        Frozen { high: Alike::new(&of_high), low: Alike::new(&of_low), dummy: Alike::new(&of_dummy) }
     }
 }
 
@@ -170,33 +216,62 @@ pub struct CountLayer {
     dummy: Key,
     /// `[output channel][plane][read]`: the rows that store the high current, and what is frozen.
     reads: Vec<(u64, Frozen)>,
+    /// Where the rows of a read are few: the levels of all its patterns.
+    tables: Option<ChipLayer>,
 }
 
 impl CountLayer {
-    /// `layer` on the chip with the key `chip`.
-    pub fn new(table: &CountTable, layer: &Layer, chip: Key) -> Self {
+    /// `layer` on the chip with the key `chip`; `driven` is the share of the reads that drive the row of each input of
+    /// the window.
+    ///
+    /// # Panics
+    /// If there are not as many shares as inputs of the window.
+    pub fn new(table: &CountTable, layer: &Layer, chip: Key, driven: &[f32]) -> Self {
+        assert_eq!(driven.len(), layer.window, "a share for each input");
         let key = chip.with(&layer.name);
         let slices = Slices::new(table.encoding, layer.grid, layer.weight_bits, layer.input_bits);
         let mut reads = Vec::new();
         for column in 0..layer.out_channels * slices.planes() {
             let (o, plane) = (column / slices.planes(), column % slices.planes());
-            for (read, codes) in layer.channel(o).chunks(table.rows).enumerate() {
-                let bit = |(r, &q): (usize, &i16)| u64::from(slices.stored(q, plane)) << r;
-                let stored = codes.iter().enumerate().map(bit).fold(0, |a, b| a | b);
-                let high = stored.count_ones() as usize;
-                let place = |purpose, column: usize| key.with(purpose).at(column as u64).at(read as u64);
-                let dummy = place("dummy", column / table.cell_columns);
-                reads.push((stored, table.freeze(high, codes.len() - high, place("column", column), dummy)));
+            let driven = &driven[o / layer.group_channels * layer.inputs..][..layer.inputs];
+            let bits: Vec<bool> = layer.channel(o).iter().map(|&q| slices.stored(q, plane)).collect();
+            for (read, (bits, driven)) in bits.chunks(table.rows).zip(driven.chunks(table.rows)).enumerate() {
+                let stored = bits.iter().enumerate().fold(0, |mask, (r, &bit)| mask | u64::from(bit) << r);
+                reads.push((stored, table.freeze(key, column, read * table.rows, bits, driven)));
             }
         }
-        Self {
+        let mut layer = Self {
             layer: layer.clone(),
             rows: table.rows,
             key: key.with("reads"),
             dummy: key.with("dummy reads"),
             reads,
             slices,
+            tables: None,
+        };
+        if table.rows <= CHUNK {
+            let level = |column: usize, read: usize, pattern: u8| layer.level(table, column, read, pattern.into());
+            let tables = ChipLayer::of_levels(&table.cell, &layer.layer, key, level);
+            layer.tables = Some(tables);
+            layer.reads = Vec::new();
         }
+        layer
+    }
+
+    /// The level of read `read` of a column that drives the rows `word`.
+    #[inline]
+    fn level(&self, table: &CountTable, column: usize, read: usize, word: u64) -> i32 {
+        let reads = self.layer.inputs.div_ceil(self.rows);
+        let (stored, frozen) = &self.reads[column * reads + read];
+        let key = self.key.at((column * reads + read) as u64);
+        let dummy = self.dummy.at((column / table.cell.array.columns * reads + read) as u64);
+        // Matches drive every row.
+        let used = u64::MAX >> (64 - (self.layer.inputs - read * self.rows).min(self.rows));
+        let is_match = table.encoding == Encoding::Match;
+        let (driven, high) = if is_match { (used, !(word ^ stored)) } else { (word, *stored) };
+        let ones = |mask: u64| mask.count_ones() as u8;
+        let random = [key, dummy].map(|key| (key.u64(word) >> 32) as u32);
+        table.draw(table.group(read), frozen, ones(driven & high), ones(driven & !high), random)
     }
 
     /// Share of word lines that are driven.
@@ -210,6 +285,9 @@ impl CountLayer {
     /// Sums of `windows`, pixel by pixel, with reads that draw from `table`: the same cells that drive the same rows
     /// give the same level.
     pub fn sums(&self, table: &CountTable, windows: &[i64]) -> Vec<i64> {
+        if let Some(tables) = &self.tables {
+            return tables.sums(windows);
+        }
         let layer = &self.layer;
         let (pixels, bits) = (windows.len() / layer.window, usize::from(layer.input_bits));
         let mut out = vec![0; pixels * layer.out_channels];
@@ -224,26 +302,16 @@ impl CountLayer {
             totals.fill(0);
             for (plane, &multiplier) in self.slices.multipliers.iter().enumerate() {
                 let column = o * self.slices.planes() + plane;
-                for read in 0..reads {
-                    let (stored, frozen) = &self.reads[column * reads + read];
-                    let entries = table.group(read);
-                    let key = self.key.at((column * reads + read) as u64);
-                    let dummy = self.dummy.at((column / table.cell_columns * reads + read) as u64);
-                    let used = u64::MAX >> (64 - (layer.inputs - read * self.rows).min(self.rows));
-                    // Matches drive every row, and count those that store -1 where no input is 1.
-                    let (is_match, known) = match table.encoding {
-                        Encoding::Match => (true, i64::from((!stored & used).count_ones())),
-                        _ => (false, 0),
+                for (read, bit) in (0..reads).flat_map(|read| (0..bits).map(move |bit| (read, bit))) {
+                    let words = &words[(read * bits + bit) * pixels..][..pixels];
+                    // Matches count the rows that store -1 where no input is 1.
+                    let known = match table.encoding {
+                        Encoding::Match => i64::from(self.minus_rows(column, read)),
+                        _ => 0,
                     };
-                    for bit in 0..bits {
-                        let words = &words[(read * bits + bit) * pixels..][..pixels];
-                        for (total, &word) in totals.iter_mut().zip(words) {
-                            let (driven, high) = if is_match { (used, !(word ^ stored)) } else { (word, *stored) };
-                            let ones = |mask: u64| mask.count_ones() as u8;
-                            let random = [key, dummy].map(|key| (key.u64(word) >> 32) as u32);
-                            let level = table.draw(entries, frozen, ones(driven & high), ones(driven & !high), random);
-                            *total += multiplier * ((i64::from(level) - known) << bit);
-                        }
+                    for (total, &word) in totals.iter_mut().zip(words) {
+                        let level = self.level(table, column, read, word);
+                        *total += multiplier * ((i64::from(level) - known) << bit);
                     }
                 }
             }
@@ -253,6 +321,13 @@ impl CountLayer {
             }
         }
         out
+    }
+
+    /// Rows of a read of a column that store -1.
+    fn minus_rows(&self, column: usize, read: usize) -> u32 {
+        let reads = self.layer.inputs.div_ceil(self.rows);
+        let rows = (self.layer.inputs - read * self.rows).min(self.rows);
+        rows as u32 - self.reads[column * reads + read].0.count_ones()
     }
 }
 

@@ -27,9 +27,11 @@ impl Patterns {
             let inputs = &window[first..first + layer.inputs];
             sums[pixel] = inputs.iter().sum();
             for (c, codes) in inputs.chunks(chunk_rows).enumerate() {
-                for (row, &code) in codes.iter().enumerate() {
-                    for bit in 0..bits {
-                        chunks[(c * bits + bit) * pixels + pixel] |= ((code >> bit & 1) as u8) << row;
+                for first in (0..bits).step_by(8) {
+                    let bytes = codes.iter().rev().fold(0, |word, &code| word << 8 | u64::from((code >> first) as u8));
+                    let by_bit = transposed(bytes).to_le_bytes();
+                    for (bit, rows) in (first..bits).zip(by_bit) {
+                        chunks[(c * bits + bit) * pixels + pixel] = rows;
                     }
                 }
             }
@@ -62,5 +64,28 @@ impl Patterns {
     pub(crate) fn activity(&self, layer: &Layer) -> f64 {
         let driven: u64 = self.chunks.iter().map(|c| u64::from(c.count_ones())).sum();
         driven as f64 / (layer.inputs * self.bits * self.pixels) as f64
+    }
+}
+
+/// Bit j of byte i of `x` becomes bit i of byte j: the transpose of 8 by 8 bits, in three steps of blocks of 1, 2 and 4.
+fn transposed(x: u64) -> u64 {
+    let swap = |x: u64, by: u32, mask: u64| {
+        let t = (x ^ (x >> by)) & mask;
+        x ^ t ^ (t << by)
+    };
+    let x = swap(x, 7, 0x00aa_00aa_00aa_00aa);
+    let x = swap(x, 14, 0x0000_cccc_0000_cccc);
+    swap(x, 28, 0x0000_0000_f0f0_f0f0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::transposed;
+
+    #[test]
+    fn bits_and_bytes_change_places() {
+        for (byte, bit) in (0..8).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+            assert_eq!(transposed(1 << (8 * byte + bit)), 1 << (8 * bit + byte));
+        }
     }
 }

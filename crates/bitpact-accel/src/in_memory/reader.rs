@@ -88,10 +88,40 @@ impl Reader {
     /// The nearest of the converter's levels to `counts`, in counts: a multiple of the counts of a code.
     #[inline]
     pub fn level(&self, counts: f64) -> i32 {
+        let [least, most, per] = self.codes();
+        (round_half_up(counts / per).clamp(least, most) * per) as i32
+    }
+
+    /// Smallest and largest code, and the counts of one.
+    #[inline]
+    fn codes(&self) -> [f64; 3] {
         let least = if self.encoding == Encoding::Differential { -self.most } else { 0 };
-        let per = self.counts_per_code as i32;
-        let code = (counts / f64::from(per) + 0.5).floor();
-        (code.clamp(f64::from(least), f64::from(self.most)) as i32) * per
+        [least.into(), self.most.into(), self.counts_per_code.into()]
+    }
+
+    /// The [levels](Self::level) of columns whose lines carry `plus_ua` and `minus_ua`, for a read of `rows` rows of
+    /// group `group`; `shares` are the columns' shares of the read voltage.
+    pub(crate) fn levels(
+        &self,
+        [plus_ua, minus_ua]: [&[f32]; 2],
+        rows: usize,
+        group: usize,
+        shares: &[f64],
+        out: &mut [f64],
+    ) {
+        let (droop, step, [least, most, per]) = (self.droops[group], self.step_ua, self.codes());
+        let low_ua = (self.encoding == Encoding::Match).then(|| self.low_ua * rows as f64);
+        let lines = plus_ua.iter().zip(minus_ua).zip(shares);
+        for (out, ((&plus, &minus), &share)) in out.iter_mut().zip(lines) {
+            let minus = low_ua.unwrap_or(minus.into());
+            let counts = (droop.apply(share * f64::from(plus)) - droop.apply(share * minus)) / step;
+            *out = round_half_up(counts / per).clamp(least, most) * per;
+        }
+    }
+
+    /// Share of the read voltage at column `column`, counted through all sub-arrays.
+    pub(crate) fn share(&self, column: usize) -> f64 {
+        self.shares[column % self.shares.len()]
     }
 
     /// Thresholds of the converter of one column, in counts and in order, each moved by its offset.
@@ -127,4 +157,13 @@ impl Reader {
     pub fn columns(&self) -> usize {
         self.shares.len()
     }
+}
+
+/// The nearest whole number, the upper one of two, for numbers below 2^51: in a form that compilers turn into vectors.
+#[inline(always)]
+fn round_half_up(x: f64) -> f64 {
+    /// `1.5 * 2^52`: what is added to it is rounded to a whole number, ties to even.
+    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    let even = (x + WHOLE) - WHOLE;
+    even + if x - even >= 0.5 { 1.0 } else { 0.0 }
 }

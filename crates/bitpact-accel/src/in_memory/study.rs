@@ -14,10 +14,13 @@ use super::chip::{ChipLayer, ReadErrors};
 use super::cost::LayerCost;
 use super::counts::{CountLayer, CountTable};
 use super::layers::{Layer, layers};
+use super::patterns::CHUNK;
 use crate::AccelError;
 
 /// Images of every chip whose reads are compared with the true counts.
 const ERROR_IMAGES: usize = 1;
+/// Images that tell the table of errors by count how often each row is driven.
+const SAMPLE_IMAGES: usize = 8;
 /// Memory that the tables of one chip may take.
 const MOST_BYTES: usize = 4 << 30;
 
@@ -137,31 +140,43 @@ pub struct Simulation<'a> {
     /// Which of `layers` a product is.
     places: HashMap<(usize, usize), usize>,
     table: Option<CountTable>,
+    /// Of each of `layers`, the share of the reads that drive each input of its window.
+    driven: Vec<Vec<f32>>,
 }
 
 impl<'a> Simulation<'a> {
-    /// `model` on arrays of `cell`.
+    /// `model` on arrays of `cell`. The table of errors by count learns from the images `sample` how often each row is
+    /// driven; without any, all of them equally often.
     ///
     /// # Errors
     /// Layers that arrays cannot compute, tables that take too much memory, or a cell without a table of errors by
     /// count.
-    pub fn new(model: &'a IntegerModel, cell: &'a Cell, options: &Options) -> Result<Self, AccelError> {
+    pub fn new(model: &'a IntegerModel, cell: &'a Cell, options: &Options, sample: &[u8]) -> Result<Self, AccelError> {
         let layers = array_layers(model, options.ends)?;
         let table = (options.method == Method::Counts).then(|| CountTable::new(cell)).transpose()?;
         let bytes: usize = layers.iter().map(|layer| ChipLayer::bytes(cell, layer)).sum();
-        if table.is_none() && bytes > MOST_BYTES {
-            let what = format!("the tables of a chip take {} GiB; a table of errors by count takes none", bytes >> 30);
+        let has_tables = table.is_none() || cell.array.rows_at_once <= CHUNK;
+        if has_tables && bytes > MOST_BYTES {
+            let what = format!(
+                "the tables of a chip take {} GiB; reads of more than {CHUNK} rows by the table of errors by count need none",
+                bytes >> 30
+            );
             return Err(AccelError::Array { layer: model.arch.clone(), what });
         }
-        let places = layers.iter().enumerate().map(|(i, layer)| ((layer.layer, layer.which), i)).collect();
-        Ok(Self { model, cell, seed: options.seed, layers, places, table })
+        let places: HashMap<_, _> =
+            layers.iter().enumerate().map(|(i, layer)| ((layer.layer, layer.which), i)).collect();
+        let mut simulation = Self { model, cell, seed: options.seed, layers, places, table, driven: Vec::new() };
+        if simulation.table.is_some() {
+            simulation.driven = Driven::shares(&simulation, sample);
+        }
+        Ok(simulation)
     }
 
     /// Draws chip `number`.
     pub fn chip(&self, number: usize, pool: &Pool) -> Chip {
         let key = Key::new(self.seed).with("chip").at(number as u64);
         let layers = in_parallel(pool, self.layers.len(), |i| match &self.table {
-            Some(table) => ChipOf::Counts(Box::new(CountLayer::new(table, &self.layers[i], key))),
+            Some(table) => ChipOf::Counts(Box::new(CountLayer::new(table, &self.layers[i], key, &self.driven[i]))),
             None => ChipOf::Cells(Box::new(ChipLayer::new(self.cell, &self.layers[i], key))),
         });
         Chip { layers }
@@ -179,6 +194,51 @@ impl<'a> Simulation<'a> {
         let mut view = View { of: self, chip, found };
         let trace = Interpreter::new(self.model).run_with(pixels, &mut view);
         (trace, view.found)
+    }
+}
+
+/// Counts how often the bits of each layer's inputs are 1, weighted as they weigh in a sum: bit i by `2^i`.
+struct Driven<'a> {
+    of: &'a Simulation<'a>,
+    /// `[layer][input of the window]`: sum of codes, and the windows.
+    sums: Vec<(Vec<i64>, usize)>,
+}
+
+impl<'a> Driven<'a> {
+    /// The shares of the reads of each input of each layer's window that drive its row, over the images `sample`.
+    fn shares(of: &'a Simulation<'a>, sample: &[u8]) -> Vec<Vec<f32>> {
+        let sums = of.layers.iter().map(|layer| (vec![0; layer.window], 0)).collect();
+        let mut driven = Self { of, sums };
+        for image in sample.chunks_exact(of.model.example_bytes()) {
+            Interpreter::new(of.model).run_with(image, &mut driven);
+        }
+        let layers = driven.sums.into_iter().zip(&of.layers);
+        let share = |(sums, windows): (Vec<i64>, usize), layer: &Layer| -> Vec<f32> {
+            let most = ((1i64 << layer.input_bits) - 1) as f32 * windows as f32;
+            sums.iter().map(|&sum| if windows > 0 { sum as f32 / most } else { 0.5 }).collect()
+        };
+        layers.map(|(sums, layer)| share(sums, layer)).collect()
+    }
+}
+
+impl Sums for Driven<'_> {
+    fn computes(&self, layer: usize, which: usize) -> bool {
+        self.of.places.contains_key(&(layer, which))
+    }
+
+    fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64> {
+        let place = self.of.places[&(layer, which)];
+        let (layer, (sums, count)) = (&self.of.layers[place], &mut self.sums[place]);
+        let mut out = Vec::with_capacity(windows.len() / layer.window * layer.out_channels);
+        for window in windows.chunks_exact(layer.window) {
+            sums.iter_mut().zip(window).for_each(|(sum, code)| *sum += code);
+            *count += 1;
+            out.extend((0..layer.out_channels).map(|o| {
+                let inputs = &window[o / layer.group_channels * layer.inputs..];
+                inputs.iter().zip(layer.channel(o)).map(|(code, &q)| code * i64::from(q)).sum::<i64>()
+            }));
+        }
+        out
     }
 }
 
@@ -238,7 +298,8 @@ pub fn study(
     let classes = model.classes();
     assert!(images > 0 && exact.len() == images * classes, "logits and a label for each image");
     assert_eq!(pixels.len(), images * length, "pixels of whole images");
-    let simulation = Simulation::new(model, cell, options)?;
+    let sample = &pixels[..images.min(SAMPLE_IMAGES) * length];
+    let simulation = Simulation::new(model, cell, options, sample)?;
     let pool = Pool::new(options.threads);
     let exact: Vec<(usize, &[i64])> =
         exact.chunks(classes).map(|logits| (bitpact_engine::predict(logits), logits)).collect();

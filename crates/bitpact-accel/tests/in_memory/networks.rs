@@ -3,6 +3,7 @@
 use bitpact_accel::in_memory::{
     Cell, ChipLayer, CountLayer, CountTable, Encoding, Layer, Method, Options, Simulation, array_layers, study,
 };
+use bitpact_core::ActQuant;
 use bitpact_core::rng::Key;
 use bitpact_engine::Interpreter;
 use bitpact_graph::{QuantConfig, QuantPlan, Shape, zoo};
@@ -10,8 +11,12 @@ use bitpact_kernels::Pool;
 use bitpact_model::{InputDescription, IntegerModel, Model, convert};
 
 fn network(arch: &str, bits: &str, divisor: usize) -> IntegerModel {
+    network_of(arch, QuantConfig::new(bits.parse().unwrap()), divisor)
+}
+
+fn network_of(arch: &str, config: QuantConfig, divisor: usize) -> IntegerModel {
     let graph = zoo::build(arch, Shape::new(16, 16, 3), 6).unwrap().unwrap().narrowed(divisor).unwrap();
-    let plan = QuantPlan::resolve(&graph, &QuantConfig::new(bits.parse().unwrap())).unwrap();
+    let plan = QuantPlan::resolve(&graph, &config).unwrap();
     let input = InputDescription::uniform(3, 120, 1.0 / 64.0);
     let names = (0..6).map(|c| format!("class {c}")).collect();
     convert(&Model::random(graph, plan, input, names, 1).unwrap()).unwrap().model
@@ -27,10 +32,14 @@ fn options(method: Method, ends: bool) -> Options {
 
 #[test]
 fn networks_on_ideal_arrays_give_the_engines_codes() {
-    for (arch, bits) in
-        [("resnet20-b", "W1A1"), ("resnet8", "W4A4"), ("mobilenet_v2", "W3A5"), ("preact_resnet20", "W2A2")]
-    {
-        let model = network(arch, bits, 4);
+    for (arch, bits, act_quant) in [
+        ("resnet20-b", "W1A1", ActQuant::Pact),
+        ("resnet20-b", "W1A1", ActQuant::Sign),
+        ("resnet8", "W4A4", ActQuant::Pact),
+        ("mobilenet_v2", "W3A5", ActQuant::Pact),
+        ("preact_resnet20", "W2A2", ActQuant::Pact),
+    ] {
+        let model = network_of(arch, QuantConfig { act_quant, ..QuantConfig::new(bits.parse().unwrap()) }, 4);
         let pixels = images(&model, 1);
         let expected = Interpreter::new(&model).run(&pixels);
         for encoding in [Encoding::Differential, Encoding::And, Encoding::Match] {
@@ -38,15 +47,30 @@ fn networks_on_ideal_arrays_give_the_engines_codes() {
                 let mut cell = Cell::open("stride-xnor").unwrap();
                 cell.encoding = encoding;
                 let cell = cell.with_rows(rows).unwrap().ideal();
-                let simulation = Simulation::new(&model, &cell, &options(method, true)).unwrap();
+                let simulation = Simulation::new(&model, &cell, &options(method, true), &[]).unwrap();
                 let chip = simulation.chip(0, &Pool::new(1));
                 assert!(
                     simulation.trace(&chip, &pixels) == expected,
-                    "{arch} {bits}, {encoding:?}, {rows} rows, {method:?}"
+                    "{arch} {bits} {act_quant}, {encoding:?}, {rows} rows, {method:?}"
                 );
             }
         }
     }
+}
+
+/// Layers that read signs map as unsigned ones of 1 bit: word lines are driven where the input is +1, and the sums of
+/// -1 and +1 are in the constants of the layer.
+#[test]
+fn signs_are_driven_as_their_codes_of_0_and_1() {
+    let model = network_of(
+        "resnet8",
+        QuantConfig { act_quant: ActQuant::Sign, ..QuantConfig::new("W1A1".parse().unwrap()) },
+        4,
+    );
+    let layers = array_layers(&model, false).unwrap();
+    assert!(layers.len() >= 8 && layers.iter().all(|layer| (layer.input_bits, layer.weight_bits) == (1, 1)));
+    let products = model.layers.iter().flat_map(|layer| layer.op.products());
+    assert!(products.filter(|product| product.input > 0).all(|product| product.padding_code == 0), "padding is -1");
 }
 
 #[test]
@@ -107,8 +131,8 @@ fn the_table_of_errors_by_count_is_that_of_drawn_columns() {
     }
 }
 
-/// With fair inputs the two methods' sums are off by as much, over all reads and in the mean over inputs, which is what
-/// a chip's frozen cells leave.
+/// The two methods' sums are off by as much, over all reads and in the mean over inputs, which is what a chip's frozen
+/// cells leave: for fair inputs, and for rows of which some are driven nearly always and others hardly ever.
 #[test]
 fn both_methods_have_the_same_errors_frozen_and_fresh() {
     let key = Key::new(4);
@@ -130,7 +154,19 @@ fn both_methods_have_the_same_errors_frozen_and_fresh() {
         bounds: vec![(i64::MIN, i64::MAX); channels],
         is_end: false,
     };
-    let windows: Vec<i64> = (0..windows * inputs).map(|i| i64::from(bit(key.with("x"), i))).collect();
+    for is_fair in [true, false] {
+        let share = |r: usize| if is_fair { 0.5 } else { [0.97, 0.05, 0.02, 0.3, 0.02, 0.9, 0.1, 0.02][r * 5 % 8] };
+        let x = |i: usize| key.with("x").uniform(i as u64) < share(i % inputs);
+        let windows: Vec<i64> = (0..windows * inputs).map(|i| i64::from(x(i))).collect();
+        let driven: Vec<f32> = (0..inputs)
+            .map(|r| windows.iter().skip(r).step_by(inputs).sum::<i64>() as f32 * inputs as f32 / windows.len() as f32)
+            .collect();
+        compare(&layer, &windows, &driven);
+    }
+}
+
+fn compare(layer: &Layer, windows: &[i64], driven: &[f32]) {
+    let (inputs, channels) = (layer.inputs, layer.out_channels);
     let sum = |x: &[i64], o: usize| x.iter().zip(layer.channel(o)).map(|(a, &q)| a * i64::from(q)).sum::<i64>();
     let exact: Vec<i64> = windows.chunks(inputs).flat_map(|x| (0..channels).map(move |o| sum(x, o))).collect();
     let errors = |sums: &[i64]| {
@@ -149,8 +185,8 @@ fn both_methods_have_the_same_errors_frozen_and_fresh() {
         for chip in 0..120 {
             let key = Key::new(9).at(chip);
             for (sums, add) in [
-                (ChipLayer::new(&cell, &layer, key).sums(&windows), &mut cells),
-                (CountLayer::new(&table, &layer, key).sums(&table, &windows), &mut counts),
+                (ChipLayer::new(&cell, layer, key).sums(windows), &mut cells),
+                (CountLayer::new(&table, layer, key, driven).sums(&table, windows), &mut counts),
             ] {
                 errors(&sums).iter().zip(add.iter_mut()).for_each(|(e, sum)| *sum += e);
             }
@@ -178,7 +214,7 @@ fn what_cannot_be_mapped_is_told() {
     let told = array_layers(&wide, true).unwrap_err().to_string();
     assert!(told.contains("reads values of 18 bits, expected at most 16"), "{told}");
     let cell = Cell::open("crest").unwrap().with_rows(128).unwrap();
-    let told = Simulation::new(&model, &cell, &options(Method::Counts, true)).err().unwrap().to_string();
+    let told = Simulation::new(&model, &cell, &options(Method::Counts, true), &[]).err().unwrap().to_string();
     assert!(told.contains("array.rows_at_once = 128, expected at most 64 for a table of errors by count"), "{told}");
 }
 

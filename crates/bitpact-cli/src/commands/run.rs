@@ -56,6 +56,10 @@ const SHOWN: usize = 5;
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let loaded = open(&args.model)?;
+    if loaded.input().bits != 8 {
+        let file = loaded.file.display();
+        bail!("{file}: reads codes of 16 bits, and pictures are read in 8: `eval` measures it on arrays");
+    }
     let machine = args.machine.resolve();
     // A picture is one image; threads are for several.
     let threads = machine.threads.min(args.image.len());

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitpact::unstable::core::rng::Key;
 use bitpact::unstable::data::own::{Options, Task};
 use bitpact::unstable::data::{DatasetName, Limits, Split};
 use bitpact::unstable::graph::Shape;
+use bitpact::unstable::interop::export::noise;
 use bitpact::{Dataset, Recipe};
 
 use crate::exit::Usage;
@@ -95,9 +95,7 @@ impl TestSetArgs {
         let is_told = self.dataset.is_some() || self.data.is_some();
         if !is_told && !self.name(loaded).is_ok_and(DatasetName::is_drawn) {
             say!("the images are noise: --data DIR gives those of the network's data set");
-            let key = Key::new(1).with("export");
-            let length = loaded.input().example_bytes(loaded.input_shape()) as u64;
-            return Ok((0..images.min(usually) * length).map(|i| key.u64(i) as u8).collect());
+            return Ok(noise(loaded.input(), loaded.input_shape(), images.min(usually) as usize));
         }
         let limited = Self { limit_test: Some(images), ..self.clone() };
         let (_, test) = limited.images(loaded)?;

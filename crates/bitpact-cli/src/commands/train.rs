@@ -75,6 +75,9 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
     let (split, reading) = load_images(plan.dataset, args.data.as_ref(), limits, &options)?;
     // Whoever opens the run later need not have the data to know what they are for.
     plan.recipe.task = plan.recipe.task.or(reading.as_ref().map(|reading| reading.task));
+    if let Some(warning) = plan.recipe.fit_input(&*split.train) {
+        say!("warning: {warning}");
+    }
     let stop = interrupt::stop_flag();
     let compares = plan.recipe.compare_float && !plan.recipe.bits.is_float();
     if compares {

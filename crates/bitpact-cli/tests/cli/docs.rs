@@ -88,6 +88,10 @@ fn shorten(words: &mut Vec<String>) {
                 _ => {}
             }
         }
+        "search" => {
+            set(words, "--images", "4");
+            set(words, "--bits", "2,8");
+        }
         "bench" => {
             set(words, "--seconds", "0.01");
             if words.iter().any(|word| word == "--train") {
@@ -150,7 +154,7 @@ fn run_page(page: &str, place: &Place) {
 
 #[test]
 fn readme_and_the_first_pages_work() {
-    for page in ["README.md", "docs/first.md", "docs/bits.md"] {
+    for page in ["README.md", "docs/first.md", "docs/bits.md", "docs/search.md"] {
         run_page(page, &stocked());
     }
 }

@@ -17,6 +17,7 @@ mod ptq;
 mod report;
 mod reproduce;
 mod results;
+mod search;
 mod sizes;
 mod stops;
 mod usage;

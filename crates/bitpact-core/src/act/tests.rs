@@ -11,14 +11,15 @@ fn setup(alpha: f32, bits: u8) -> (Bits, f32, f32) {
 
 #[test]
 fn names_are_those_of_recipes() {
-    for (quant, name) in ActQuant::ALL.into_iter().zip(["pact", "pact+", "lsq", "fixed", "relu", "pact-sym"]) {
+    for (quant, name) in ActQuant::ALL.into_iter().zip(["pact", "pact+", "lsq", "fixed", "relu", "pact-sym", "sign"]) {
         assert_eq!(quant.to_string(), name);
         assert_eq!(name.parse(), Ok(quant));
         assert_eq!(serde_json::to_string(&quant).unwrap(), format!("{name:?}"));
         assert_eq!(serde_json::from_str::<ActQuant>(&format!("{name:?}")).unwrap(), quant);
     }
     let error = "PACT".parse::<ActQuant>().unwrap_err().to_string();
-    assert_eq!(error, "unknown activation quantizer \"PACT\", expected one of pact, pact+, lsq, fixed, relu, pact-sym");
+    let known = "pact, pact+, lsq, fixed, relu, pact-sym, sign";
+    assert_eq!(error, format!("unknown activation quantizer \"PACT\", expected one of {known}"));
 }
 
 #[test]
@@ -111,6 +112,56 @@ fn the_signed_gradient_matches_finite_differences_and_its_ends() {
         assert_eq!(back(3.0, 0.0), ActGrad { dx: 3.0, dalpha: 0.0 });
         assert_eq!(back(3.0, f32::NEG_INFINITY), ActGrad { dx: 0.0, dalpha: -3.0 });
     }
+}
+
+#[test]
+fn signs_by_hand() {
+    let (sign, bits) = (ActQuant::Sign, Bits::new(1).unwrap());
+    assert_eq!((sign.q_max(bits), sign.zero_code(bits), sign.padding_code(bits)), (1, 1, 0));
+    assert_eq!((sign.scale(1.5, bits), sign.inverse_scale(1.5, bits)), (1.5, 1.0 / 1.5));
+    assert!(sign.is_signed() && sign.is_learned() && !sign.has_channel_clips());
+    for (x, q) in [(0.0, 1), (-0.0, 1), (1e-30, 1), (-1e-30, -1), (9.0, 1), (-9.0, -1), (f32::INFINITY, 1)] {
+        assert_eq!((quantize_act_sign(x), act_code(sign, x, 1.0 / 1.5, 1.0)), (q, q.into()), "{x}");
+    }
+    assert_eq!((quantize_act_sign(f32::NEG_INFINITY), quantize_act_sign(f32::NAN)), (-1, -1));
+    // In integers a sign is an ordinary code of 1 bit: u = round(x / (2 alpha) + 1/2), halves up, and x = 2 alpha (u -
+    // 1/2).
+    let (multiple, zero, largest) = sign.integer_codes(bits);
+    let scale = multiple * f64::from(sign.scale(1.5, bits));
+    for x in [-4.0f32, -1.5, -0.1, 0.0, 0.1, 1.5, 4.0] {
+        let u = (f64::from(x) / scale + zero + 0.5).floor().clamp(0.0, largest.into());
+        assert_eq!((u - zero) * scale, 1.5 * f64::from(quantize_act_sign(x)), "{x}");
+    }
+    for quant in ActQuant::ALL.into_iter().filter(|quant| *quant != ActQuant::Sign) {
+        for bits in Bits::all().skip(1) {
+            assert_eq!(quant.padding_code(bits), quant.zero_code(bits));
+            let zero = quant.zero_code(bits);
+            assert_eq!(quant.integer_codes(bits), (1.0, zero.into(), quant.q_max(bits) + i32::from(zero)));
+        }
+    }
+}
+
+/// alpha's gradient against finite differences of `alpha sign(x)`, x's against those of its surrogate, the clip.
+#[test]
+fn the_gradient_of_signs_matches_finite_differences_and_its_ends() {
+    let (alpha, h) = (1.7f64, 1e-5);
+    let back = |g: f32, x: f32| act_backward(ActQuant::Sign, g, x, alpha as f32, 1.0 / alpha as f32, 1.0);
+    let (mut inside, mut outside) = (0, 0);
+    for (x, g) in layer(alpha).into_iter().filter(|(x, _)| (f64::from(x.abs()) - alpha).abs() > 1e-3) {
+        let (got, xd, sign) = (back(g, x), f64::from(x), f64::from(quantize_act_sign(x)));
+        let slope = |up: f64, down: f64| f64::from(g) * (up - down) / (2.0 * h);
+        let clip = |x: f64| x.clamp(-alpha, alpha);
+        assert!((slope(clip(xd + h), clip(xd - h)) - f64::from(got.dx)).abs() < 1e-5);
+        assert!((slope((alpha + h) * sign, (alpha - h) * sign) - f64::from(got.dalpha)).abs() < 1e-5);
+        inside += usize::from(got.dx != 0.0);
+        outside += usize::from(got.dx == 0.0);
+    }
+    assert!(inside > 10 && outside > 10);
+    let a = alpha as f32;
+    assert_eq!(back(3.0, a), ActGrad { dx: 0.0, dalpha: 3.0 }, "alpha is clipped");
+    assert_eq!(back(3.0, -a), ActGrad { dx: 0.0, dalpha: -3.0 }, "-alpha is clipped");
+    assert_eq!(back(3.0, 0.0), ActGrad { dx: 3.0, dalpha: 3.0 });
+    assert_eq!(back(3.0, -1e-3), ActGrad { dx: 3.0, dalpha: -3.0 });
 }
 
 /// A random layer: values, upstream gradients; no value near a kink of the clip.

@@ -38,6 +38,9 @@ def act(quant, bits, x, alphas):
     if quant == "lsq":  # eq. 1 and 2 with s = alpha / n; autograd then gives eq. 3
         s = alphas / n
         return s * round_ste(torch.clamp(x / s, 0, n)), n
+    if quant == "sign":  # alpha sign(x), and the straight-through estimator of arXiv 1602.02830, eq. 4, clipped at alpha
+        passes = clip(x, -alphas.detach(), alphas.detach())
+        return torch.where(x >= 0, alphas, -alphas) + passes - passes.detach(), 1
     clipped = clip(x, -alphas, alphas) if signed else clip(x, torch.zeros(()), alphas)  # PACT, eq. 1
     s = alphas.max() / n
     if quant != "pact+":
@@ -77,10 +80,10 @@ def numbers(t):
 
 
 cases = {"acts": [], "weights": []}
-for quant in ("pact", "pact+", "lsq", "pact-sym"):
-    for bits in (2, 3, 4, 8):
+for quant in ("pact", "pact+", "lsq", "pact-sym", "sign"):
+    for bits in (1,) if quant == "sign" else (2, 3, 4, 8):
         for alphas in ([0.6], [0.75, 0.2, 0.55, 0.1]):
-            if quant == "lsq" and len(alphas) > 1:
+            if quant in ("lsq", "sign") and len(alphas) > 1:
                 continue
             x = uniform(64, 2654435761).reshape(4, 16).requires_grad_()
             alpha = torch.tensor(alphas).float().double()

@@ -54,9 +54,10 @@ impl Source<'_> {
     }
 }
 
-/// What the network reads, in bytes.
+/// What the network reads: codes of one byte, or of two with the low one first.
 struct Inputs {
-    pixels: Vec<u8>,
+    bytes: Vec<u8>,
+    code_bits: u8,
     shape: ImageShape,
     len: usize,
 }
@@ -218,32 +219,37 @@ fn inputs(array: Array) -> Result<Inputs, String> {
     if array.values.len() == 0 {
         return Err(format!("has the shape {shape:?}, which holds nothing"));
     }
-    let mut pixels = bytes(array.values)?;
+    let (mut bytes, code_bits) = codes(array.values)?;
     if is_planes && image.c > 1 {
-        let (area, c) = (image.h * image.w, image.c);
-        let mut out = vec![0; pixels.len()];
-        for (to, from) in out.chunks_exact_mut(area * c).zip(pixels.chunks_exact(area * c)) {
-            for (i, value) in to.iter_mut().enumerate() {
-                *value = from[i % c * area + i / c];
+        let (area, c, size) = (image.h * image.w, image.c, usize::from(code_bits / 8));
+        let mut out = vec![0; bytes.len()];
+        for (to, from) in out.chunks_exact_mut(area * c * size).zip(bytes.chunks_exact(area * c * size)) {
+            for (i, code) in to.chunks_exact_mut(size).enumerate() {
+                code.copy_from_slice(&from[(i % c * area + i / c) * size..][..size]);
             }
         }
-        pixels = out;
+        bytes = out;
     }
-    Ok(Inputs { pixels, shape: image, len: n })
+    Ok(Inputs { bytes, code_bits, shape: image, len: n })
 }
 
-/// The seam of what a network can read: bytes, whatever the type that holds them.
-fn bytes(values: Values) -> Result<Vec<u8>, String> {
+/// What a network reads of an array, and the bits of a code: bytes, also where another type holds them, and unsigned
+/// integers of 16 bits, the low byte first.
+fn codes(values: Values) -> Result<(Vec<u8>, u8), String> {
     match values {
-        Values::Bytes(bytes) => Ok(bytes),
+        Values::Bytes(bytes) => Ok((bytes, 8)),
+        Values::Unsigned16(values) => Ok((values.into_iter().flat_map(u16::to_le_bytes).collect(), 16)),
         Values::Integers(values) => {
             let byte = |value: i64| {
-                u8::try_from(value)
-                    .map_err(|_| format!("holds {value}; a network reads bytes, expected numbers from 0 to 255"))
+                u8::try_from(value).map_err(|_| {
+                    format!("holds {value}; expected numbers from 0 to 255, or an array of the type uint16")
+                })
             };
-            values.into_iter().map(byte).collect()
+            Ok((values.into_iter().map(byte).collect::<Result<_, _>>()?, 8))
         }
-        Values::Floats(_) => Err("holds floats; a network reads bytes, expected integers from 0 to 255".to_owned()),
+        Values::Floats(_) => {
+            Err("holds floats; a network reads integers: expected uint8, uint16 or integers from 0 to 255".to_owned())
+        }
     }
 }
 
@@ -265,15 +271,16 @@ fn targets(array: Array, task: Option<Task>) -> Result<(Targets, usize), String>
         return Err(format!("has {kind} of the shape {shape:?}, which are to {found}, and the task is to {asked}"));
     }
     if found == Task::Restore {
-        let Inputs { pixels, shape, len } = inputs(Array { shape, values })?;
-        let values = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let Inputs { bytes, code_bits, shape, len } = inputs(Array { shape, values })?;
+        let values = match code_bits {
+            8 => bytes.iter().map(|&pixel| f32::from(pixel) / 255.0).collect(),
+            _ => {
+                bytes.chunks_exact(2).map(|code| f32::from(u16::from_le_bytes([code[0], code[1]])) / 65_535.0).collect()
+            }
+        };
         return Ok((Targets::Dense(TargetKind::Image(shape), shape.c, values), len));
     }
-    let numbers: Vec<f64> = match values {
-        Values::Bytes(values) => values.into_iter().map(f64::from).collect(),
-        Values::Integers(values) => values.into_iter().map(|value| value as f64).collect(),
-        Values::Floats(values) => values,
-    };
+    let numbers = values.numbers();
     let class = |&value: &f64| value >= 0.0 && value < f64::from(u16::MAX) && value.fract() == 0.0;
     let not_class = |value: &f64| format!("holds {value}; expected classes from 0 to 65534");
     match found {
@@ -306,8 +313,13 @@ fn targets(array: Array, task: Option<Task>) -> Result<(Targets, usize), String>
 
 impl Inputs {
     fn take(&self, indices: &[u32]) -> Self {
-        let pixels = indices.iter().flat_map(|&i| &self.pixels[i as usize * self.shape.len()..][..self.shape.len()]);
-        Self { pixels: pixels.copied().collect(), shape: self.shape, len: indices.len() }
+        let size = self.example_bytes();
+        let bytes = indices.iter().flat_map(|&i| &self.bytes[i as usize * size..][..size]).copied().collect();
+        Self { bytes, len: indices.len(), ..*self }
+    }
+
+    fn example_bytes(&self) -> usize {
+        self.shape.len() * usize::from(self.code_bits / 8)
     }
 }
 
@@ -344,18 +356,18 @@ fn finish(
     let halves = || train.iter().chain([&test]);
     let kinds: Vec<_> = halves()
         .map(|(x, y)| match y {
-            Targets::Classes(_) => (x.shape, TargetKind::Class, 0),
-            Targets::Dense(kind, channels, _) => (x.shape, *kind, *channels),
+            Targets::Classes(_) => ((x.shape, x.code_bits), TargetKind::Class, 0),
+            Targets::Dense(kind, channels, _) => ((x.shape, x.code_bits), *kind, *channels),
         })
         .collect();
     if kinds.iter().any(|kind| *kind != kinds[0]) {
         let (a, b) = (kinds[0], kinds[1]);
         return Err(wrong(
             path,
-            format!("its halves differ in shape: {:?} to {:?}, and {:?} to {:?}", a.0, a.1, b.0, b.1),
+            format!("its halves differ in shape or bits: {:?} to {:?}, and {:?} to {:?}", a.0, a.1, b.0, b.1),
         ));
     }
-    let (shape, kind, _) = kinds[0];
+    let ((shape, code_bits), kind, _) = kinds[0];
     if let Some([h, w]) = options.crop.filter(|crop| *crop != [shape.h, shape.w]) {
         let (own_h, own_w) = (shape.h, shape.w);
         let what =
@@ -384,16 +396,17 @@ fn finish(
     }
     let set = |(x, y): (Inputs, Targets), limit: Option<usize>, what: &str| -> Result<Box<dyn Dataset>, DataError> {
         let n = crate::dataset::limited_len(&format!("{}: the {what} half", path.display()), x.len, limit)?;
-        let mut pixels = x.pixels;
-        pixels.truncate(n * shape.len());
+        let size = x.example_bytes();
+        let mut bytes = x.bytes;
+        bytes.truncate(n * size);
         Ok(match y {
             Targets::Classes(mut classes) => {
                 classes.truncate(n);
-                Box::new(InMemory::new(pixels, classes, shape, names.clone())?)
+                Box::new(InMemory::of_bits(bytes, classes, (shape, code_bits), names.clone())?)
             }
             Targets::Dense(kind, _, mut values) => {
                 values.truncate(n * kind.len());
-                Box::new(Examples::new(pixels, values, shape, kind, names.clone())?)
+                Box::new(Examples::of_bits(bytes, values, (shape, code_bits), kind, names.clone())?)
             }
         })
     };

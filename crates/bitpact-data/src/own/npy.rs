@@ -31,7 +31,9 @@ pub struct Array {
 pub enum Values {
     /// Bytes, or booleans as 0 and 1.
     Bytes(Vec<u8>),
-    /// Wider or signed integers.
+    /// Unsigned integers of 16 bits.
+    Unsigned16(Vec<u16>),
+    /// Integers of other types.
     Integers(Vec<i64>),
     /// float32 and float64.
     Floats(Vec<f64>),
@@ -41,6 +43,7 @@ impl Values {
     pub(crate) fn len(&self) -> usize {
         match self {
             Values::Bytes(values) => values.len(),
+            Values::Unsigned16(values) => values.len(),
             Values::Integers(values) => values.len(),
             Values::Floats(values) => values.len(),
         }
@@ -50,8 +53,18 @@ impl Values {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Values::Bytes(_) => "bytes",
-            Values::Integers(_) => "integers",
+            Values::Unsigned16(_) | Values::Integers(_) => "integers",
             Values::Floats(_) => "floats",
+        }
+    }
+
+    /// The elements as numbers; integers beyond 2^53 are rounded.
+    pub(crate) fn numbers(self) -> Vec<f64> {
+        match self {
+            Values::Bytes(values) => values.into_iter().map(f64::from).collect(),
+            Values::Unsigned16(values) => values.into_iter().map(f64::from).collect(),
+            Values::Integers(values) => values.into_iter().map(|value| value as f64).collect(),
+            Values::Floats(values) => values,
         }
     }
 
@@ -61,6 +74,7 @@ impl Values {
         }
         match self {
             Values::Bytes(values) => Values::Bytes(pick(&values, from)),
+            Values::Unsigned16(values) => Values::Unsigned16(pick(&values, from)),
             Values::Integers(values) => Values::Integers(pick(&values, from)),
             Values::Floats(values) => Values::Floats(pick(&values, from)),
         }
@@ -184,6 +198,7 @@ impl Element {
         match (self.kind, self.bytes) {
             ('u', 1) => Values::Bytes(data),
             ('b', _) => Values::Bytes(data.into_iter().map(|byte| u8::from(byte != 0)).collect()),
+            ('u', 2) => Values::Unsigned16(words.map(|word| word as u16).collect()),
             ('f', 4) => Values::Floats(words.map(|word| f64::from(f32::from_bits(word as u32))).collect()),
             ('f', _) => Values::Floats(words.map(f64::from_bits).collect()),
             ('i', n) => Values::Integers(words.map(|word| (word << (64 - 8 * n)) as i64 >> (64 - 8 * n)).collect()),
@@ -283,7 +298,7 @@ mod tests {
             ("|u1", vec![0, 255], Values::Bytes(vec![0, 255])),
             ("|b1", vec![0, 7], Values::Bytes(vec![0, 1])),
             ("|i1", vec![0x80, 5], Values::Integers(vec![-128, 5])),
-            ("<u2", vec![1, 2, 255, 255], Values::Integers(vec![513, 65_535])),
+            ("<u2", vec![1, 2, 255, 255], Values::Unsigned16(vec![513, 65_535])),
             (">i2", vec![1, 2, 255, 254], Values::Integers(vec![258, -2])),
             ("<i8", [5i64, -9].map(i64::to_le_bytes).concat(), Values::Integers(vec![5, -9])),
             (">f4", [1.5f32, -2.0].map(f32::to_be_bytes).concat(), Values::Floats(vec![1.5, -2.0])),

@@ -94,6 +94,8 @@ fn of_arrays(path: &Path, options: &Options, report: &mut Report) -> Result<(), 
     }
     let shape = known.test.image_shape();
     report.sizes = Some([[shape.h, shape.w]; 3]);
+    let examples = report.halves.iter().map(|half| half.examples).sum();
+    report.pixels = vec![(format!("of {} bits", known.test.code_bits()), examples)];
     (report.shape, report.names) = (Some(shape), known.names);
     Ok(())
 }

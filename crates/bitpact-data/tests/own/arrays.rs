@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bitpact_data::TargetKind;
+use bitpact_data::own::check;
 use zip::write::SimpleFileOptions;
 
 use super::*;
@@ -93,6 +94,77 @@ fn files_of_a_folder_are_arrays_too_and_shapes_tell_the_task() {
     folder.refused(&Options { crop: Some([4, 4]), ..options }, &["8x8 pixels, and `crop` is 4x4"]);
 }
 
+/// Bytes of 16-bit numbers, the low one first unless `is_big`.
+fn words(values: &[u16], is_big: bool) -> Vec<u8> {
+    values.iter().flat_map(|value| if is_big { value.to_be_bytes() } else { value.to_le_bytes() }).collect()
+}
+
+/// The codes of example `index` of a set of 16 bits.
+fn codes(set: &dyn Dataset, index: usize) -> Vec<u16> {
+    let mut out = vec![0; set.bytes_shape().len()];
+    set.image(index, &mut out);
+    out.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
+#[test]
+fn arrays_of_16_bits_are_inputs_of_16_bits() {
+    let folder = Folder::new();
+    let share = Options { test_share: Some(0.5), ..Options::default() };
+    // Two channels of 5 rows and 5 columns, as planes.
+    let value = |n: usize, c: usize, at: usize| (n * 20_000 + c * 5000 + at * 131) as u16;
+    let planes: Vec<u16> = (0..4).flat_map(|n| (0..50).map(move |i| value(n, i / 25, i % 25))).collect();
+    for (descr, is_big) in [("<u2", false), (">u2", true)] {
+        for (y, is_class) in [(labels(&[0, 1, 0, 1]), true), (npy("<f4", &[4], &[0; 16]), false)] {
+            let arrays = vec![("x", npy(descr, &[4, 2, 5, 5], &words(&planes, is_big))), ("y", y)];
+            let loaded = archive(&folder, &arrays, &share).unwrap();
+            let train = loaded.train.unwrap();
+            assert_eq!((train.code_bits(), train.image_shape()), (16, ImageShape { h: 5, w: 5, c: 2 }));
+            assert_eq!(train.target_kind() == TargetKind::Class, is_class);
+            let mut all: Vec<Vec<u16>> =
+                [&*train, &*loaded.test].iter().flat_map(|set| [0, 1].map(|i| codes(*set, i))).collect();
+            all.sort();
+            for (n, image) in all.iter().enumerate() {
+                let expected: Vec<u16> = (0..50).map(|i| value(n, i % 2, i / 2)).collect();
+                assert_eq!(image, &expected, "{descr}, example {n}");
+            }
+        }
+    }
+    let images = [("x", npy("<u2", &[4, 8], &[1; 64])), ("y", labels(&[0, 1, 0, 1]))];
+    let report = check(&folder.write("a.npz", npz(&images)), &share, &|_, _| ()).unwrap();
+    assert_eq!(report.pixels, [("of 16 bits".to_owned(), 4)]);
+    let halves = [
+        ("x_train", npy("<u2", &[2, 8], &[0; 32])),
+        ("y_train", labels(&[0, 1])),
+        ("x_test", npy("|u1", &[2, 8], &[0; 16])),
+        ("y_test", labels(&[0, 1])),
+    ];
+    let error = archive(&folder, &halves, &share).map(|_| ()).unwrap_err();
+    assert!(error.contains("its halves differ in shape or bits"), "{error}");
+}
+
+#[test]
+fn codes_of_16_bits_are_those_of_pictures_of_16_bits() {
+    let values: Vec<u16> = (0..64).map(|i: u16| i.wrapping_mul(1031)).collect();
+    let pictures = Folder::new();
+    for name in ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png"] {
+        pictures.picture(name, image::ImageBuffer::<Luma<u16>, _>::from_raw(8, 8, values.clone()).unwrap());
+    }
+    let arrays = Folder::new();
+    let x = || npy("<u2", &[2, 8, 8], &words(&values.repeat(2), false));
+    let halves = [("x_train", x()), ("y_train", labels(&[0, 1])), ("x_test", x()), ("y_test", labels(&[0, 1]))];
+    let loaded = archive(&arrays, &halves, &Options::default()).unwrap();
+    let (pixels, codes) = (image(&*pictures.load(&Options::default()).test, 0), codes(&*loaded.test, 0));
+    // A picture keeps the nearest of its 256 levels; both run from 0 to 1.
+    for (pixel, code) in pixels.into_iter().zip(&codes) {
+        assert!(u16::from(pixel).wrapping_mul(257).abs_diff(*code) <= 128, "pixel {pixel}, code {code}");
+    }
+    assert_eq!(codes, values);
+    let both = [("x", x()), ("y", npy("<u2", &[2, 8, 8, 1], &words(&values.repeat(2), false)))];
+    let loaded = archive(&arrays, &both, &Options { test_share: Some(0.5), ..Options::default() }).unwrap();
+    let expected: Vec<f32> = values.iter().map(|&value| f32::from(value) / 65_535.0).collect();
+    assert_eq!(target(&*loaded.test, 0), expected);
+}
+
 #[test]
 fn arrays_that_do_not_fit_are_told() {
     let folder = Folder::new();
@@ -111,8 +183,8 @@ fn arrays_that_do_not_fit_are_told() {
         (with("x", x(&[4, 3, 3, 3])), "does not tell channels from rows"),
         (with("x", x(&[4, 9, 9, 9])), "does not tell channels from rows"),
         (with("x", x(&[0, 8, 8])), "holds nothing"),
-        (with("x", npy("<f4", &[4, 1], &[0; 16])), "x: holds floats; a network reads bytes"),
-        (with("x", npy("<i2", &[4, 1], &[0, 1, 0, 0, 0, 0, 0, 0])), "x: holds 256"),
+        (with("x", npy("<f4", &[4, 1], &[0; 16])), "x: holds floats; a network reads integers"),
+        (with("x", npy("<i4", &[4, 1], &[0, 1, 0, 0].repeat(4))), "x: holds 256; expected numbers from 0 to 255"),
         (with("x", npy("|u1", &[1 << 45], &[0; 4])), "x.npy: shape"),
         (with("x", b"not an array".to_vec()), "x.npy: is no NumPy array"),
         (with("y", labels(&[0, 1, 0, -1])), "y: holds -1; expected classes"),

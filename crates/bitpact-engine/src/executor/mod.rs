@@ -74,6 +74,9 @@ pub enum EngineError {
         /// Pixels of one image, h * w * c.
         image: usize,
     },
+    /// Work that whoever asked for it broke off.
+    #[error("stopped")]
+    Stopped,
     /// A label that is no class of the network.
     #[error("image {image} has label {label}, but the network has {classes} classes")]
     Label {

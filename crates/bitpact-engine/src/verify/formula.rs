@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use bitpact_core::{channel_q_max, largest_clip, quantize_weights, quantize_weights_16bit};
+use bitpact_core::{ActQuant, channel_q_max, largest_clip, quantize_weights, quantize_weights_16bit};
 use bitpact_graph::{End, Factor, Graph, Layer, Move, NodeId, Op, Sum, WeightPlan, Window, fuse, moved_source};
 use bitpact_kernels::memory;
 use bitpact_model::{Conversion, IntegerLayer, IntegerOp, Model, ModelError};
@@ -166,14 +166,17 @@ impl<'a> Formula<'a> {
                             let plan = model.plan.activations[&graph.node(act).name];
                             let alphas = &model.tensor(&format!("{}.clip_val", graph.node(owners[act]).name))?.data;
                             let alpha = largest_clip(alphas);
-                            let zero = f64::from(plan.quant.zero_code(plan.bits));
-                            let unit = f64::from(plan.quant.scale(alpha, plan.bits));
+                            let (multiple, zero, hi) = plan.quant.integer_codes(plan.bits);
+                            let unit = f64::from(plan.quant.scale(alpha, plan.bits)) * multiple;
                             let inverse = plan.quant.inverse_scale(alpha, plan.bits);
                             let q_max = plan.quant.q_max(plan.bits) as f32;
                             let limits = alphas.iter().map(|&a| f64::from(channel_q_max(a, inverse, q_max)));
                             let least = |limit: f64| if plan.quant.is_signed() { zero - limit } else { 0.0 };
-                            bounds = limits.map(|limit| (least(limit), zero + limit)).collect();
-                            (zero, unit, f64::from(inverse))
+                            bounds = match plan.quant {
+                                ActQuant::Sign => vec![(0.0, f64::from(hi))],
+                                _ => limits.map(|limit| (least(limit), zero + limit)).collect(),
+                            };
+                            (zero, unit, f64::from(inverse) / multiple)
                         }
                         End::Wide | End::Output => {
                             let unit = written.map_or(1.0, |layer| layers[layer].scale);
@@ -294,12 +297,18 @@ impl<'a> Formula<'a> {
         let [inputs, outputs] = product.group;
         let [rows, columns] = product.window.kernel;
         let from = self.graph.shape(product.input);
+        // Beyond the edges signs are -1, all else 0.
+        let padding = match self.meanings.get(&product.input) {
+            Some(&Meaning { zero: 0.5, unit, .. }) => -0.5 * unit,
+            _ => 0.0,
+        };
         let mut sum = 0.0;
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-            let Some((y, x)) = product.window.source(from, (y, x), (row, column)) else { continue };
+            let source = product.window.source(from, (y, x), (row, column));
             for i in 0..inputs {
                 let weight = product.weights[((o * inputs + i) * rows + row) * columns + column];
-                sum += weight * self.real(product.input, pixels, trace, (y, x, o / outputs * inputs + i));
+                let c = o / outputs * inputs + i;
+                sum += weight * source.map_or(padding, |(y, x)| self.real(product.input, pixels, trace, (y, x, c)));
             }
         }
         sum + product.bias[o]

@@ -8,7 +8,7 @@ mod tests;
 pub use formula::{FormulaCheck, FormulaDifference, check_formula};
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bitpact_core::rng::Key;
@@ -138,7 +138,25 @@ pub fn verify(
     options: &VerifyOptions,
     images: usize,
     load: impl FnMut(Range<usize>, &mut [u8]),
-    progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize),
+) -> Result<Verification, EngineError> {
+    let go_on = |done| {
+        progress(done);
+        ControlFlow::Continue(())
+    };
+    verify_until(model, options, images, load, go_on)
+}
+
+/// Compares as [`verify`] does, until `progress` breaks off.
+///
+/// # Errors
+/// Those of [`verify`], and [`EngineError::Stopped`] once `progress` broke off.
+pub fn verify_until(
+    model: &IntegerModel,
+    options: &VerifyOptions,
+    images: usize,
+    load: impl FnMut(Range<usize>, &mut [u8]),
+    progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Verification, EngineError> {
     let reloaded = IntegerModel::from_bytes(&model.to_bytes()?, "the network written and read again")?;
     let probed = probe(model, options)?;
@@ -166,7 +184,7 @@ fn probe(model: &IntegerModel, options: &VerifyOptions) -> Result<Verification, 
             let key = Key::new(range.start as u64).with("probe");
             pixels.iter_mut().enumerate().for_each(|(i, pixel)| *pixel = key.u64(i as u64) as u8);
         };
-        let found = compare(&model, &model, options, PROBE_IMAGES, load, |_| ())?;
+        let found = compare(&model, &model, options, PROBE_IMAGES, load, |_| ControlFlow::Continue(()))?;
         all.codes += found.codes;
         all.different += found.different;
         let input = model.input_shape;
@@ -183,7 +201,7 @@ fn compare(
     options: &VerifyOptions,
     images: usize,
     mut load: impl FnMut(Range<usize>, &mut [u8]),
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Verification, EngineError> {
     let most = options.threads.iter().copied().max().unwrap_or(1);
     let mut paths = Vec::new();
@@ -224,7 +242,9 @@ fn compare(
                 first = Some(found);
             }
         }
-        progress(from + n);
+        if progress(from + n).is_break() {
+            return Err(EngineError::Stopped);
+        }
     }
     let paths: Vec<PathCount> = paths.into_iter().map(|path| path.count).collect();
     Ok(Verification {

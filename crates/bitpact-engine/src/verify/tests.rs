@@ -40,6 +40,19 @@ fn every_path_is_compared_and_nothing_differs() {
     assert_eq!((none.codes, none.different), (none.probed, 0));
 }
 
+#[test]
+fn a_verification_stops_where_it_is_told_to() {
+    let (model, options) = (network(), VerifyOptions::up_to(1));
+    let mut done = Vec::new();
+    let stop = |n| {
+        done.push(n);
+        if n > CHUNK_IMAGES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let found = verify_until(&model, &options, 5 * CHUNK_IMAGES, load, stop);
+    assert!(matches!(found, Err(EngineError::Stopped)), "{found:?}");
+    assert_eq!(done, [CHUNK_IMAGES, 2 * CHUNK_IMAGES]);
+}
+
 /// A candidate whose every path is wrong in a known place is found there.
 #[test]
 fn a_fault_is_found_where_it_is() {
@@ -49,7 +62,7 @@ fn a_fault_is_found_where_it_is() {
     // Only channel 7 changes, and only where the sum was in reach of the next code.
     sum.requant.add[7] += 1 << sum.requant.shift;
     let options = VerifyOptions::up_to(2);
-    let found = compare(&model, &faulty, &options, 5, load, |_| {}).unwrap();
+    let found = compare(&model, &faulty, &options, 5, load, |_| ControlFlow::Continue(())).unwrap();
     let first = found.first.clone().unwrap();
     assert_eq!((first.layer.as_str(), first.channel), ("act2", 7));
     assert!(found.different > 0 && found.different < found.codes);
@@ -82,7 +95,7 @@ fn a_fault_in_one_logit_is_one_difference_a_form() {
     let IntegerOp::Sum(sum) = &mut faulty.layers[last].op else { panic!("logits") };
     sum.requant.add[4] -= 1;
     let options = VerifyOptions { isas: vec![Isa::detect()], threads: vec![1], probes: false };
-    let found = compare(&model, &faulty, &options, 1, load, |_| {}).unwrap();
+    let found = compare(&model, &faulty, &options, 1, load, |_| ControlFlow::Continue(())).unwrap();
     // In a batch, alone, and both again without a trace.
     assert_eq!(found.different, 4);
     let first = found.first.unwrap();

@@ -44,10 +44,18 @@ fn weights(choices: &mut Choices) -> WeightPlan {
 }
 
 fn activation(choices: &mut Choices, is_signed: bool, is_alone: bool) -> ActPlan {
-    let least = if is_signed { 2 } else { 1 };
-    let bits = Bits::new((8 - choices.below(8) as u8).max(least)).expect("1 to 8");
-    let quant = choices.of(&[ActQuant::Pact, ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu]);
-    let quant = if is_signed { ActQuant::PactSym } else { quant };
+    let bits = Bits::new(8 - choices.below(8) as u8).expect("1 to 8");
+    use ActQuant::{Fixed, Lsq, Pact, PactPlus, PactSym, Relu, Sign};
+    let quant = if is_signed {
+        choices.of(&[PactSym, PactSym, PactSym, Sign])
+    } else {
+        choices.of(&[Pact, PactPlus, Lsq, Fixed, Relu, Sign])
+    };
+    let bits = match quant {
+        Sign => Bits::new(1).expect("1 is a width"),
+        PactSym => bits.max(Bits::new(2).expect("2 is a width")),
+        _ => bits,
+    };
     let in_channels = choices.one_in(3) && is_alone && quant.has_channel_clips();
     let clip_scale = if in_channels { Granularity::Channel } else { Granularity::Layer };
     ActPlan { bits, quant, clip_scale }

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bitpact_core::rng::Key;
 use bitpact_graph::Shape;
-use bitpact_model::{IntegerModel, ModelError, TensorKind, write_atomically};
+use bitpact_model::{InputDescription, IntegerModel, ModelError, TensorKind, write_atomically};
 use serde_json::{Value, json};
 
 use super::npy::{self, Dtype};
@@ -64,6 +65,13 @@ impl CheckData {
         write(SCRIPT_NAME, SCRIPT.as_bytes())?;
         Ok(folder.join(SCRIPT_NAME))
     }
+}
+
+/// The bytes of so many images of noise in `shape`, `[image][row][column][channel]`, always the same, for a network that
+/// reads codes of `input` and of whose own images there are none.
+pub fn noise(input: &InputDescription, shape: Shape, images: usize) -> Vec<u8> {
+    let key = Key::new(1).with("export");
+    (0..(images * input.example_bytes(shape)) as u64).map(|i| key.u64(i) as u8).collect()
 }
 
 /// Sizes and elements with the channels before rows and columns.

@@ -30,7 +30,7 @@ use crate::onnx::proto;
 use crate::onnx::tensor::kind;
 
 pub use back::{Exported, read_back};
-pub use check::CheckData;
+pub use check::{CheckData, noise};
 
 /// A form that an integer network can be exported in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

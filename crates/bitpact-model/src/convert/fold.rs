@@ -15,7 +15,7 @@ pub(super) struct Folded {
     /// Real value that is added, per channel, and the value that stands for zero: `y = (value - zero) * scale[c] +
     /// offset[c]`.
     pub(super) offset: Vec<f64>,
-    pub(super) zero: i64,
+    pub(super) zero: f64,
     pub(super) ranges: Vec<(i64, i64)>,
 }
 
@@ -30,15 +30,20 @@ impl Converter<'_> {
         let moves = self.moves(view);
         let shape = self.model.graph.shape(view.node.unwrap_or(view.tensor));
         let from = self.out.shape(tensor);
-        let fill = if moves.iter().any(Move::inserts) { zero } else { 0 };
+        let is_whole = zero.fract() == 0.0;
+        let fill = if moves.iter().any(Move::inserts) && is_whole { zero as i64 } else { 0 };
         let integers = IntegerView { input: tensor, moves, fill };
         let affine = self.affine_of(norm, shape.c)?;
         let unit = self.scale_of(tensor);
         // Channels that are inserted as a whole hold zero: they need no multiplier.
-        let is_kept = |c: usize| {
+        let inserted = |c: usize| {
             let places = (0..shape.h).flat_map(|y| (0..shape.w).map(move |x| (y, x, c)));
-            !integers.inserts() || places.into_iter().any(|place| moved_source(from, &integers.moves, place).is_some())
+            places.filter(|&place| moved_source(from, &integers.moves, place).is_none()).count()
         };
+        let is_kept = |c: usize| !integers.inserts() || inserted(c) < shape.h * shape.w;
+        if integers.inserts() && !is_whole && (0..shape.c).any(|c| is_kept(c) && inserted(c) > 0) {
+            self.whole_zero(tensor, view.node.unwrap_or(view.tensor), "with zeros inserted among them")?;
+        }
         let scale = (0..shape.c).map(|c| if is_kept(c) { affine[c].0 * unit } else { 0.0 }).collect();
         let ranges = vec![self.out.view_range(&integers); shape.c];
         let offset = affine.iter().map(|(_, shift)| *shift).collect();
@@ -53,14 +58,15 @@ impl Converter<'_> {
         node: NodeId,
     ) -> Result<Folded, ConvertError> {
         let tensors = [self.tensor_of(factors[0], node)?, self.tensor_of(factors[1], node)?];
-        let ([a, b], zeros) = (tensors.map(IntegerView::of), tensors.map(|tensor| self.zeros[tensor]));
+        let whole = |i: usize| self.whole_zero(tensors[i], node, "in a product of tensors");
+        let ([a, b], zeros) = (tensors.map(IntegerView::of), [whole(0)?, whole(1)?]);
         let range = self.out.multiplication_range([&a, &b], zeros);
         let term = IntegerTerm::Multiplication { a, b, zeros };
         let unit = self.scale_of(tensors[0]) * self.scale_of(tensors[1]);
         let affine = self.affine_of(norm, self.model.graph.shape(node).c)?;
         let (scale, offset) = affine.into_iter().map(|(gain, shift)| (gain * unit, shift)).unzip();
         let ranges = vec![range; self.model.graph.shape(node).c];
-        Ok(Folded { term, scale, offset, zero: 0, ranges })
+        Ok(Folded { term, scale, offset, zero: 0.0, ranges })
     }
 
     /// `y = gain * x + shift` per channel of a batch norm, or of none.
@@ -77,10 +83,10 @@ impl Converter<'_> {
     }
 
     /// Quantizes the weights of a product and folds its scales, bias and batch norm.
-    pub(super) fn fold(&self, product: NodeId, norm: Option<NodeId>, input: NodeId) -> Result<Folded, ConvertError> {
+    pub(super) fn fold(&self, product: NodeId, norm: Option<NodeId>, read: NodeId) -> Result<Folded, ConvertError> {
         let graph = &self.model.graph;
         let name = self.name(product).to_owned();
-        let input = self.tensor_of(input, product)?;
+        let input = self.tensor_of(read, product)?;
         let from = self.out.shape(input);
         let op = graph.node(product).op;
         let (window, groups) = (op.window(from).expect("a product has a window"), op.groups());
@@ -109,11 +115,12 @@ impl Converter<'_> {
         let (codes, scales, weight_bits, grid) = quantize(self.model.plan.weights.get(&name), &w, out_channels, &steps);
         let affine = self.affine(product, norm, out_channels)?;
         let zero = self.zeros[input];
+        let pads = reads_padding(&window) && input > 0;
         let product = IntegerProduct {
             name: name.clone(),
             input,
             window,
-            padding_code: if reads_padding(&window) && input > 0 { zero as u32 } else { 0 },
+            padding_code: if pads { self.padding_code(read, input, product)? } else { 0 },
             out_channels,
             in_channels,
             groups,
@@ -127,18 +134,18 @@ impl Converter<'_> {
         for (c, (gain, shift)) in affine.into_iter().enumerate() {
             let codes = product.channel(c);
             let unit = s_x * f64::from(scales[c]) * gain;
-            let zero: i64 = match input {
+            let zero = match input {
                 0 => {
                     let first = product.first_input(c);
                     let zero_point = |i: usize| i64::from(self.model.input.zero_point[first + i / plane]);
-                    codes.iter().enumerate().map(|(i, &q)| zero_point(i) * i64::from(q)).sum()
+                    codes.iter().enumerate().map(|(i, &q)| zero_point(i) * i64::from(q)).sum::<i64>() as f64
                 }
-                _ => zero * codes.iter().map(|&q| i64::from(q)).sum::<i64>(),
+                _ => zero * codes.iter().map(|&q| i64::from(q)).sum::<i64>() as f64,
             };
-            offset.push(shift - unit * zero as f64);
+            offset.push(shift - unit * zero);
             scale.push(unit);
         }
-        Ok(Folded { term: IntegerTerm::Product(product), scale, offset, zero: 0, ranges })
+        Ok(Folded { term: IntegerTerm::Product(product), scale, offset, zero: 0.0, ranges })
     }
 
     /// `y = gain * z + shift` per channel, of bias and batch norm.

@@ -8,8 +8,8 @@ mod tests;
 
 use std::collections::HashMap;
 
-use bitpact_core::{RequantizationError, channel_q_max, largest_clip, quantize_act, quantize_act_signed};
-use bitpact_graph::{GraphError, Layer, Move, NodeId, Window, fuse};
+use bitpact_core::{ActQuant, Bits, RequantizationError, act_code, channel_q_max, largest_clip};
+use bitpact_graph::{GraphError, Layer, Move, NodeId, Op, Window, fuse};
 
 use self::stream::Streams;
 use crate::{IntegerLayer, IntegerModel, IntegerOp, IntegerOutput, IntegerView, Model, ModelError, TensorId};
@@ -113,12 +113,14 @@ pub struct ActReport {
 /// q_w)`, `y = weight * (z + conv bias - running_mean) / sqrt(running_var + eps) + bias (+ shortcut)` and the output
 /// code is `clamp(round(y * q_max / alpha), 0, q_max)`; channels with clip values of their own have the scale of the
 /// largest, and end at `round(alpha[c] * q_max / max alpha)`. Signed codes are stored as `q + q_max`, and the zero
-/// `q_max` of a tensor is folded into the constants of its readers like a zero point. The input's scale is folded into
+/// `q_max` of a tensor is folded into the constants of its readers like a zero point; so is the zero 1/2 of signs,
+/// whose codes are 0 and 1 and whose padding is 0, that is -1. The input's scale is folded into
 /// the weights that read the image before they are quantized, in float32 (`w * scale[c]`), so `s_x` is 1 there. All
 /// constants come from f64 with `+ - * /` and square roots, so they are the same on every machine.
 ///
 /// # Errors
-/// A float network, an invalid model, or a layer whose sums could overflow; the error names the layer.
+/// A float network, an invalid model, a layer whose sums could overflow, or one that needs the code of zero of signs,
+/// which have none; the error names the layer.
 pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
     model.check()?;
     if model.plan.is_float() {
@@ -158,8 +160,8 @@ struct Converter<'a> {
     /// The tensor that holds the output of a node.
     tensors: HashMap<NodeId, TensorId>,
     computed: HashMap<NodeId, Computed>,
-    /// The code of each tensor that stands for zero; the image's zero points are its own.
-    zeros: Vec<i64>,
+    /// The code of each tensor that stands for zero, of signs a half; the image's zero points are its own.
+    zeros: Vec<f64>,
     report: Vec<LayerReport>,
     acts: Vec<ActReport>,
     streams: Streams,
@@ -182,7 +184,7 @@ impl<'a> Converter<'a> {
             out,
             tensors: HashMap::from([(0, 0)]),
             computed: HashMap::new(),
-            zeros: vec![0],
+            zeros: vec![0.0],
             report: Vec::new(),
             acts: Vec::new(),
             streams,
@@ -193,7 +195,8 @@ impl<'a> Converter<'a> {
         }
         for &id in model.graph.outputs() {
             let tensor = converter.tensor_of(id, id)?;
-            converter.out.outputs.push(IntegerOutput { tensor, zero: converter.zeros[tensor] });
+            let zero = converter.whole_zero(tensor, id, "as outputs")?;
+            converter.out.outputs.push(IntegerOutput { tensor, zero });
         }
         Ok(converter)
     }
@@ -201,13 +204,14 @@ impl<'a> Converter<'a> {
 
 /// An activation's quantizer, in f64.
 struct Quantizer {
+    quant: ActQuant,
     inverse: f64,
-    zero: i32,
+    zero: f64,
     hi: i32,
     /// Codes of each channel, where they differ.
     bounds: Vec<(i32, i32)>,
     scale: f64,
-    bits: u8,
+    bits: Bits,
 }
 
 /// An activation as training computes it.
@@ -234,7 +238,7 @@ impl Converter<'_> {
         tensor.checked_sub(1).map_or(1.0, |layer| self.out.layers[layer].scale)
     }
 
-    fn push(&mut self, node: NodeId, op: IntegerOp, (lo, hi): (i64, i64), zero: i64, scale: f64) {
+    fn push(&mut self, node: NodeId, op: IntegerOp, (lo, hi): (i64, i64), zero: f64, scale: f64) {
         let (name, shape) = (self.name(node).to_owned(), self.model.graph.shape(node));
         self.out.layers.push(IntegerLayer { name, op, shape, lo: lo as i32, hi: hi as i32, scale });
         self.tensors.insert(node, self.out.layers.len());
@@ -255,7 +259,10 @@ impl Converter<'_> {
                 let tensor = self.tensor_of(input, node)?;
                 let moves = self.model.graph.node(node).op.moves().unwrap_or_default();
                 let zero = self.zeros[tensor];
-                let fill = if moves.iter().any(Move::inserts) { zero } else { 0 };
+                let fill = match moves.iter().any(Move::inserts) {
+                    true => self.whole_zero(tensor, node, "with zeros inserted among them")?,
+                    false => 0,
+                };
                 self.streams.pass(node, &[tensor], self.out.layers.len() + 1);
                 let op = IntegerOp::View(IntegerView { input: tensor, moves, fill });
                 self.push_checked(node, op, zero, self.scale_of(tensor))
@@ -289,7 +296,10 @@ impl Converter<'_> {
         let divisors = self.model.graph.node(node).op.divisors(self.model.graph.shape(input)).unwrap_or_default();
         let window = self.window(node);
         let input = self.tensor_of(input, node)?;
-        let padding_code = if window.padding.is_none() { 0 } else { self.zeros[input] as u32 };
+        let padding_code = match window.padding.is_none() {
+            true => 0,
+            false => self.whole_zero(input, node, "in an average over padding")? as u32,
+        };
         let multiple = divisors.iter().try_fold(1, |all, &n| least_common_multiple(all, n as u64));
         let Some(multiple) = multiple.filter(|&multiple| multiple < 1 << 31) else {
             let what = "an average whose divisors have no common multiple of 31 bits".to_owned();
@@ -301,7 +311,7 @@ impl Converter<'_> {
         };
         let positions = (window.kernel[0] * window.kernel[1]) as i64;
         let largest = factors.iter().max().map_or(1, |&factor| i64::from(factor));
-        let (zero, scale) = (self.zeros[input] * positions * largest, self.scale_of(input) / multiple as f64);
+        let (zero, scale) = (self.zeros[input] * (positions * largest) as f64, self.scale_of(input) / multiple as f64);
         self.push_checked(node, IntegerOp::WindowSum { input, window, padding_code, factors }, zero, scale)
     }
 
@@ -312,7 +322,7 @@ impl Converter<'_> {
     }
 
     /// Pushes a layer whose code range follows from its inputs.
-    fn push_checked(&mut self, node: NodeId, op: IntegerOp, zero: i64, scale: f64) -> Result<(), ConvertError> {
+    fn push_checked(&mut self, node: NodeId, op: IntegerOp, zero: f64, scale: f64) -> Result<(), ConvertError> {
         let fail = |what| ConvertError::Layer { layer: self.name(node).to_owned(), what };
         let (_, range) = self.out.output_of(&op).map_err(fail)?;
         self.push(node, op, range, zero, scale);
@@ -321,13 +331,13 @@ impl Converter<'_> {
 
     fn act_codes(&self, act: NodeId) -> Result<Act<impl Fn(f32, usize) -> u8 + use<>>, ConvertError> {
         let quantizer = self.quantizer(act)?;
-        let (inverse, zero, hi) = (quantizer.inverse as f32, quantizer.zero, quantizer.hi);
-        let bounds = quantizer.bounds.clone();
+        let (quant, hi, bounds) = (quantizer.quant, quantizer.hi, quantizer.bounds.clone());
+        let (inverse, zero) = (quantizer.inverse as f32, i32::from(quant.zero_code(quantizer.bits)));
         let code = move |x: f32, c: usize| {
             let limit = bounds.get(c).map_or(hi, |&(_, hi)| hi) - zero;
-            match zero {
-                0 => quantize_act(x, inverse, limit as f32),
-                _ => (i32::from(quantize_act_signed(x, inverse, limit as f32)) + zero) as u8,
+            match quant {
+                ActQuant::Sign => u8::from(act_code(quant, x, inverse, 1.0) > 0),
+                _ => (act_code(quant, x, inverse, limit as f32) + zero) as u8,
             }
         };
         Ok(Act { quantizer, code })
@@ -341,17 +351,44 @@ impl Converter<'_> {
         })?;
         let alphas = &self.model.tensor(&format!("{}.clip_val", self.name(self.owners[act])))?.data;
         let alpha = largest_clip(alphas);
-        let zero = i32::from(plan.quant.zero_code(plan.bits));
+        let stored_zero = i32::from(plan.quant.zero_code(plan.bits));
         let (inverse, q_max) = (plan.quant.inverse_scale(alpha, plan.bits), plan.quant.q_max(plan.bits));
         let limits: Vec<i32> = alphas.iter().map(|&a| channel_q_max(a, inverse, q_max as f32) as i32).collect();
-        let bound = |&limit: &i32| (if plan.quant.is_signed() { zero - limit } else { 0 }, zero + limit);
+        let bound = |&limit: &i32| (if plan.quant.is_signed() { stored_zero - limit } else { 0 }, stored_zero + limit);
+        let (multiple, zero, hi) = plan.quant.integer_codes(plan.bits);
         Ok(Quantizer {
-            inverse: f64::from(inverse),
+            quant: plan.quant,
+            inverse: f64::from(inverse) / multiple,
             zero,
-            hi: q_max + zero,
+            hi,
             bounds: if limits.iter().all(|&l| l == q_max) { Vec::new() } else { limits.iter().map(bound).collect() },
-            scale: f64::from(plan.quant.scale(alpha, plan.bits)),
-            bits: plan.bits.get(),
+            scale: f64::from(plan.quant.scale(alpha, plan.bits)) * multiple,
+            bits: plan.bits,
         })
+    }
+
+    /// The code of zero of a tensor, for the layer of `reader`, which needs one; `how` says what for.
+    fn whole_zero(&self, tensor: TensorId, reader: NodeId, how: &str) -> Result<i64, ConvertError> {
+        let zero = self.zeros[tensor];
+        if zero.fract() == 0.0 {
+            return Ok(zero as i64);
+        }
+        let what =
+            format!("reads signs {how}, and no code of -1 and +1 stands for zero: use another quantizer than sign");
+        Err(ConvertError::Layer { layer: self.name(reader).to_owned(), what })
+    }
+
+    /// The code beyond the edges of `input`, which `tensor` holds, for the windows of the product `reader`: that of
+    /// zero, of signs that of -1, as training has it where it reads the codes themselves.
+    fn padding_code(&self, input: NodeId, tensor: TensorId, reader: NodeId) -> Result<u32, ConvertError> {
+        let graph = &self.model.graph;
+        let mut source = input;
+        while matches!(graph.node(source).op, Op::MaxPool(_) | Op::View(_) | Op::Subsample { .. } | Op::Concat) {
+            source = graph.node(source).inputs[0];
+        }
+        match graph.node(source).op {
+            Op::Act { .. } if self.zeros[tensor] == 0.5 => Ok(0),
+            _ => Ok(self.whole_zero(tensor, reader, "through a dropout or an average pool, with padding")? as u32),
+        }
     }
 }

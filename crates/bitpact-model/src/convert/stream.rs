@@ -146,7 +146,7 @@ impl Converter<'_> {
         for c in 0..channels {
             let (mut lo, mut hi) = (0.0, 0.0);
             for folded in &terms {
-                let real = |value: i64| (value - folded.zero) as f64 * folded.scale[c] + folded.offset[c];
+                let real = |value: i64| (value as f64 - folded.zero) * folded.scale[c] + folded.offset[c];
                 let ends = [real(folded.ranges[c].0), real(folded.ranges[c].1)];
                 (lo, hi) = (lo + f64::min(ends[0], ends[1]), hi + f64::max(ends[0], ends[1]));
             }
@@ -167,15 +167,18 @@ impl Converter<'_> {
         let scale = measured.unwrap_or(1.0);
         let mut offset: Vec<f64> = (0..channels)
             .map(|c| {
-                let offset = |folded: &Folded| folded.offset[c] - folded.scale[c] * folded.zero as f64;
+                let offset = |folded: &Folded| folded.offset[c] - folded.scale[c] * folded.zero;
                 terms.iter().fold(0.0, |sum, folded| sum + offset(folded)) / scale
             })
             .collect();
         let (mut base, mut error) = (Vec::new(), 0.0);
         for (view, folded) in bases {
             let mul = self.base_multiplier(&view, scale, &mut error);
-            let zero = (folded.zero * i64::from(mul)) as f64;
-            offset.iter_mut().for_each(|offset| *offset -= zero);
+            let (zero, is_whole) = (folded.zero * f64::from(mul), folded.zero.fract() == 0.0);
+            for (offset, &scale) in offset.iter_mut().zip(&folded.scale) {
+                // Inserted channels hold the code of zero; of signs, which have none, the code 0 in its place.
+                *offset -= if is_whole || scale != 0.0 { zero } else { 0.0 };
+            }
             base.push((view, mul));
         }
         let real = RealRequantization {
@@ -194,10 +197,10 @@ impl Converter<'_> {
         let terms = terms.into_iter().map(|folded| folded.term).collect();
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base, end: IntegerEnd::Wide });
         if measured.is_none() {
-            self.push(sum.output, op, (0, 0), 0, scale);
+            self.push(sum.output, op, (0, 0), 0.0, scale);
             return Ok(());
         }
-        self.push_checked(sum.output, op, 0, scale)
+        self.push_checked(sum.output, op, 0.0, scale)
     }
 
     /// Real range of a tensor that is added to a stream of `group`; codes may anchor the scale of the group.
@@ -209,7 +212,7 @@ impl Converter<'_> {
         let (lo, hi) = self.out.code_range(tensor);
         let zero = self.zeros[tensor];
         self.streams.groups[group].anchor.get_or_insert(unit);
-        ((lo - zero) as f64 * unit, (hi - zero) as f64 * unit)
+        ((lo as f64 - zero) * unit, (hi as f64 - zero) * unit)
     }
 
     /// The multiplier of a tensor that is added to a stream of `scale`; adds to `error` what it is off by.

@@ -57,7 +57,8 @@ impl Converter<'_> {
     }
 
     fn codes(&mut self, sum: &Sum, terms: Vec<Folded>, act: NodeId) -> Result<(), ConvertError> {
-        let Quantizer { inverse, zero, hi, bounds, scale: unit, bits } = self.quantizer(act)?;
+        let Quantizer { inverse, zero, hi, bounds, scale: unit, bits, .. } = self.quantizer(act)?;
+        let bits = bits.get();
         let scale: Vec<Vec<f64>> =
             terms.iter().map(|folded| folded.scale.iter().map(|s| s * inverse).collect()).collect();
         let is_product = |folded: &&Folded| matches!(folded.term, IntegerTerm::Product(_));
@@ -65,9 +66,9 @@ impl Converter<'_> {
             let products = terms.iter().filter(is_product).fold(0.0, |sum, folded| sum + folded.offset[c]);
             let views = terms.iter().zip(&scale).filter(|(folded, _)| !is_product(folded));
             let sum = views.fold(products * inverse, |sum, (folded, scale)| {
-                sum + folded.offset[c] * inverse - scale[c] * folded.zero as f64
+                sum + folded.offset[c] * inverse - scale[c] * folded.zero
             });
-            sum + f64::from(zero)
+            sum + zero
         };
         let offset = (0..self.model.graph.shape(act).c).map(offset).collect();
         let real = RealRequantization { scale, offset, lo: 0, hi, bounds };
@@ -97,7 +98,7 @@ impl Converter<'_> {
         }
         let terms = terms.into_iter().map(|folded| folded.term).collect();
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Codes });
-        self.push(act, op, (0, hi.into()), zero.into(), unit);
+        self.push(act, op, (0, hi.into()), zero, unit);
         Ok(())
     }
 
@@ -132,11 +133,11 @@ impl Converter<'_> {
             range: (lo.into(), hi.into()),
             worst_error: 0.0,
             shift: 0,
-            bits: quantizer.bits,
+            bits: quantizer.bits.get(),
         });
         let terms = vec![IntegerTerm::View(IntegerView::of(tensor))];
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Table(table) });
-        self.push_checked(act, op, quantizer.zero.into(), quantizer.scale)
+        self.push_checked(act, op, quantizer.zero, quantizer.scale)
     }
 
     /// Tells whether a term reads a residual stream whose scale is not known yet.
@@ -151,7 +152,7 @@ impl Converter<'_> {
         let channels = self.model.graph.shape(sum.output).c;
         let offset: Vec<f64> = (0..channels)
             .map(|c| {
-                let offset = |folded: &Folded| folded.offset[c] - folded.scale[c] * folded.zero as f64;
+                let offset = |folded: &Folded| folded.offset[c] - folded.scale[c] * folded.zero;
                 terms.iter().fold(0.0, |sum, folded| sum + offset(folded))
             })
             .collect();
@@ -179,7 +180,7 @@ impl Converter<'_> {
         let requant = Requantization { shift: 0, mul, add, lo: i32::MIN, hi: i32::MAX, bounds: Vec::new() };
         let terms = terms.into_iter().map(|folded| folded.term).collect();
         let op = IntegerOp::Sum(IntegerSum { terms, requant, base: Vec::new(), end: IntegerEnd::Output });
-        self.push(sum.output, op, (0, 0), 0, power_of_two(-exponent));
+        self.push(sum.output, op, (0, 0), 0.0, power_of_two(-exponent));
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, Uni
 use super::product::{Path, Product};
 use super::profile::Pool;
 use super::totals::Totals;
-use crate::backend::{CALIBRATION_VALUES, SAMPLED};
+use crate::backend::{CALIBRATION_VALUES, SAMPLED, mean};
 use crate::params::Params;
 use crate::profile::Pass;
 
@@ -144,10 +144,12 @@ impl StepPlan {
                         maxima.get(i)[0] = u.iter().fold(0.0, |m, &u| if u > m { u } else { m });
                     }
                     let mut codes = codes.get(i);
-                    let out = if quant.is_signed() {
-                        Output::SignedCodes { codes: &mut codes, layout, inverse_scale, q_max, limits }
-                    } else {
-                        Output::Codes { codes: &mut codes, layout, inverse_scale, q_max, limits }
+                    let out = match quant {
+                        ActQuant::Sign => Output::Signs { codes: &mut codes, layout },
+                        _ if quant.is_signed() => {
+                            Output::SignedCodes { codes: &mut codes, layout, inverse_scale, q_max, limits }
+                        }
+                        _ => Output::Codes { codes: &mut codes, layout, inverse_scale, q_max, limits },
                     };
                     norm::apply(isa, shape, main.z(i), &main.channels.a, &main.channels.b, view, out);
                     if count && i % SAMPLED == 0 {
@@ -184,8 +186,8 @@ impl StepPlan {
         self.values[unit.output].store = store;
     }
 
-    /// The percentile (0..100) of u, of |u| where the codes are signed, over the batch, or over its first images where
-    /// those are very many values.
+    /// The percentile (0..100) of u, of |u| where the codes are signed, for signs the mean of |u|, over the batch, or
+    /// over its first images where those are very many values.
     fn percentile(&mut self, isa: Isa, n: usize, unit: &UnitStep, percentile: f64) -> f32 {
         let (main, shape) = (&unit.main, unit.main.z_layout);
         let n = n.min(CALIBRATION_VALUES / (shape.h * shape.w * shape.c)).max(1);
@@ -200,6 +202,9 @@ impl StepPlan {
         }
         if matches!(unit.activation, Activation::Quantized { quant, .. } if quant.is_signed()) {
             all.iter_mut().for_each(|u: &mut f32| *u = u.abs());
+        }
+        if matches!(unit.activation, Activation::Quantized { quant: ActQuant::Sign, .. }) {
+            return mean(&all);
         }
         let at = ((all.len() - 1) as f64 * (percentile / 100.0).clamp(0.0, 1.0)).round() as usize;
         *all.select_nth_unstable_by(at, f32::total_cmp).1

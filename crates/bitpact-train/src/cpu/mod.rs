@@ -278,6 +278,9 @@ impl TrainBackend for CpuBackend {
             layer.occupancy.clear();
             layer.occupancy.extend(unit.counts.levels.iter().map(|&n| n as f64 / counted));
             layer.zero = layer.occupancy[usize::from(quant.zero_code(bits))];
+            if quant == ActQuant::Sign {
+                layer.occupancy.remove(1);
+            }
             layer.alpha_clamped = self.plan.params.get(clip).clamped;
         }
         all.truncate(layers);

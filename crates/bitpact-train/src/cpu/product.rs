@@ -54,6 +54,14 @@ impl Source {
         }
     }
 
+    /// The code around an image, where windows of products reach.
+    pub(super) fn padding_code(self) -> u8 {
+        match self {
+            Source::Codes { bits, quant, .. } => quant.padding_code(bits),
+            _ => 0,
+        }
+    }
+
     /// Real value of one code; 1 for pixels and real values.
     pub(super) fn step(self, params: &Params) -> f32 {
         match self {

@@ -1,6 +1,6 @@
 //! A network in float32, node after node over all images at once: each value lives until its last reader is done.
 
-use bitpact_core::{ActQuant, Bits, Function, channel_q_max, largest_clip, quantize_act, quantize_act_signed};
+use bitpact_core::{ActQuant, Bits, Function, act_code, channel_q_max, largest_clip};
 use bitpact_graph::{ActPlan, Graph, NodeId, Op, Shape, moved_source};
 use bitpact_kernels::{Chunked, Pool};
 use bitpact_model::{InputDescription, Model, ModelError};
@@ -207,11 +207,7 @@ impl Quantizer<'_> {
         each_image(shape.elements(), images, pool, &|n, out| {
             let x = &x[n * shape.elements()..][..shape.elements()];
             for ((out, &x), &limit) in out.iter_mut().zip(x).zip(limits.iter().cycle()) {
-                let code = match quant.is_signed() {
-                    true => f32::from(quantize_act_signed(x, inverse, limit)),
-                    false => f32::from(quantize_act(x, inverse, limit)),
-                };
-                *out = step * code;
+                *out = step * act_code(quant, x, inverse, limit) as f32;
             }
         })
     }

@@ -153,10 +153,18 @@ impl Draft {
     /// Sets `key` as the flag `flag` says, over what the file says.
     pub fn set(&mut self, key: &'static str, value: impl Into<toml::Value>, flag: &str) {
         debug_assert!(Recipe::key(key).is_some(), "{key}");
+        let value = value.into();
         if key == "arch" {
             self.values.remove("graph");
         }
-        self.values.insert(key.to_owned(), (Origin::Flag(flag.to_owned()), value.into()));
+        // DoReFa's weights have one scale a layer; what a file says of scales is of its own quantizer.
+        if key == "weight_quant" && value.as_str() == Some("dorefa") {
+            let is_of_file = |(origin, _): &(Origin, toml::Value)| !matches!(origin, Origin::Flag(_));
+            if self.values.get("weight_scale").is_some_and(is_of_file) {
+                self.values.remove("weight_scale");
+            }
+        }
+        self.values.insert(key.to_owned(), (Origin::Flag(flag.to_owned()), value));
     }
 
     /// Sets `arch` to a name or a file relative to the working folder.

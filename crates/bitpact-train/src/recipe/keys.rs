@@ -92,9 +92,9 @@ keys! {
     bits: BitSchedule = Form("`W4A4`, 1 to 8 each, or `float`; several with epochs", check::bits), Is("W4A4"), "BITS",
         "Bits of weights and activations, such as W4A4, or float; W8A8@10,W4A4: W8A8 up to epoch 10, then W4A4",
         " ([bits that change](#bits-that-change))";
-    act_quant: ActQuant = Names(&["pact", "pact+", "lsq", "fixed", "relu"]), Is("pact"), "NAME",
+    act_quant: ActQuant = Names(&["pact", "pact+", "lsq", "fixed", "relu", "sign"]), Is("pact"), "NAME",
         "Activation quantizer",
-        ". `pact`: the paper's gradient of alpha (eq. 3); `pact+`: with the in-range term; `lsq`: that with LSQ's scale; `fixed`: alpha stays; `relu`: alpha follows the running maximum ([quantizers.md](quantizers.md))";
+        ". `pact`: the paper's gradient of alpha (eq. 3); `pact+`: with the in-range term; `lsq`: that with LSQ's scale; `fixed`: alpha stays; `relu`: alpha follows the running maximum; `sign`: -1 and +1, at 1 bit ([quantizers.md](quantizers.md))";
     weight_quant: WeightQuant = Names(&["dorefa", "sawb", "sawb+", "lsq", "minmax"]), Is("dorefa"), "NAME",
         "Weight quantizer",
         "; formulas in [quantizers.md](quantizers.md). Layers of 8 bits use `minmax`, unless an override names a quantizer";
@@ -151,7 +151,7 @@ keys! {
     label_smoothing: f64 = Number(FRACTION), Is("0"), "S", "Share of a label that is spread over all classes", "";
     sum_noise: f64 = Number(UNIT), Is("0"), "S",
         "Relative error of sums, as of in-memory arrays: the rms of `accel in-memory` over the root of its rows",
-        ". In training every sum of N codes of a bits times weights of w bits, but in layers that read the image or give the logits, is off by a random integer of standard deviation `sum_noise sqrt(N (4^a - 1)(4^w - 1)) / 3`; gradients pass as if it were not. For a network that will run on an [in-memory array](in-memory.md)";
+        ". In training every sum of N codes of a bits times weights of w bits, but in layers that read the image or give the logits, is off by a random integer of standard deviation `sum_noise sqrt(N (4^a - 1)(4^w - 1)) / 3`, a third of its variance the same for all sums of a channel in a step; batch norms have the statistics of the exact sums, and gradients pass as if there were no error. For a network that will run on an [in-memory array](in-memory.md)";
     #[serde(skip_serializing_if = "Option::is_none")]
     color_jitter: Option<[f64; 4]> = List("four numbers", check::color_jitter), Unset, "B,C,S,H",
         "How far brightness, contrast, saturation and hue of training images move",

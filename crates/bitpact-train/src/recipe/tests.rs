@@ -29,6 +29,8 @@ fn every_builtin_recipe_is_whole_and_reads_back_from_its_own_config() {
         let info = recipe.dataset.parse::<bitpact_data::DatasetName>().unwrap().info();
         let (shape, classes) = match (info.image_shape, recipe.crop) {
             (_, Some(Crop([h, w]))) => (Shape::new(h, w, 3), 10),
+            // Of one's own data nothing is known.
+            _ if recipe.dataset == "folder" => (Shape::new(28, 28, 1), 10),
             (shape, None) => (Shape::new(shape.h, shape.w, shape.c), info.class_names.len()),
         };
         let graph = recipe.network(shape, classes).unwrap();
@@ -151,7 +153,7 @@ fn bad_values_name_the_place_the_value_and_what_was_expected() {
         ("limit_train = 0", "`limit_train` = 0: expected a whole number, 1 or more"),
         (
             "act_quant = \"pakt\"",
-            "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\" (did you mean `pact`?)",
+            "expected one of \"pact\", \"pact+\", \"lsq\", \"fixed\", \"relu\", \"sign\" (did you mean `pact`?)",
         ),
         ("clip_scale = \"group\"", "`clip_scale` = \"group\": expected one of \"layer\", \"channel\""),
         ("act_quant = \"pact-sym\"", "that is for signed activations alone"),
@@ -528,10 +530,18 @@ fn every_built_in_recipe_can_be_made_a_fine_tuning() {
             }
             let (recipe, warnings) = draft.finish_with_warnings().unwrap();
             assert!(warnings.is_empty(), "{name}: {warnings:?}");
-            assert_eq!((recipe.epochs, recipe.lr, recipe.compare_float), (10, 0.01, false), "{name}");
-            assert!(recipe.milestones.is_empty() && recipe.clip_lr == 0.01, "{name}");
+            assert_eq!((recipe.epochs, recipe.lr, recipe.compare_float), (10, 0.002, false), "{name}");
+            assert!(recipe.milestones.is_empty() && recipe.clip_lr == 0.002, "{name}");
         }
     }
+    let mut draft = Draft::open("builtin").unwrap();
+    draft.fine_tune();
+    draft.set("weight_quant", "dorefa", "--weight-quant");
+    assert_eq!(draft.clone().finish().unwrap().weight_scale, None);
+    draft.set("weight_scale", "channel", "--weight-scale");
+    draft.set("weight_quant", "dorefa", "--weight-quant");
+    let recipe = draft.finish().unwrap();
+    assert_eq!(recipe.weight_scale, Some(bitpact_core::Granularity::Channel), "a flag stays");
 }
 
 #[test]

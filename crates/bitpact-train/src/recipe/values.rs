@@ -200,6 +200,15 @@ impl InputScale {
         }
     }
 
+    /// The same meaning in codes of 16 bits, of which 257 p stands for what pixel p stands for.
+    pub fn widened(&self) -> Self {
+        Self {
+            bits: 16,
+            zero_point: self.zero_point.iter().map(|zero| 257 * zero).collect(),
+            scale: self.scale.iter().map(|scale| scale / 257.0).collect(),
+        }
+    }
+
     /// The table that the argument of a flag stands for ([`Pixels::parse`]).
     pub(super) fn said(text: &str) -> Result<toml::Value, String> {
         let Pixels { mean, std } = Pixels::parse(text)?;
@@ -320,6 +329,18 @@ mod tests {
             let error = input(words).unwrap_err();
             assert!(error.contains(part), "{words}: {error}");
         }
+    }
+
+    #[test]
+    fn codes_of_16_bits_mean_what_pixels_mean() {
+        let narrow = input("zero_point = [3, 255]\nscale = [0.1, 0.2]").unwrap();
+        let wide = narrow.widened();
+        assert_eq!((wide.bits, &wide.zero_point), (16, &vec![771, 65_535]));
+        let real = |input: &InputScale, c: usize, code: f64| input.scale[c] * (code - f64::from(input.zero_point[c]));
+        for (c, pixel) in [(0, 0.0), (0, 200.0), (1, 17.0), (1, 255.0)] {
+            assert!((real(&narrow, c, pixel) - real(&wide, c, 257.0 * pixel)).abs() < 1e-9);
+        }
+        assert_eq!(input("bits = 16\nmean = 0\nstd = 1").unwrap(), input("mean = 0\nstd = 1").unwrap().widened());
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! Activations: clipped and quantized, or in a float network a plain ReLU.
 
-use bitpact_core::{
-    ActQuant, act_backward, act_backward_channel, channel_q_max, lsq_alpha_scale, quantize_act, quantize_act_signed,
-};
+use bitpact_core::{ActQuant, act_backward, act_backward_channel, act_code, channel_q_max, lsq_alpha_scale};
 use bitpact_graph::{ActPlan, NodeId, Op};
 
 use super::value::Value;
 use super::{ALPHA_MIN, MAXIMUM_MOMENTUM, Mode, ReferenceBackend};
 use crate::LayerStatistics;
-use crate::backend::{CALIBRATION_VALUES, SAMPLED};
+use crate::backend::{CALIBRATION_VALUES, SAMPLED, mean};
 use crate::params::ParamId;
 
 /// Statistics of an activation since the last reset.
@@ -54,10 +52,7 @@ impl ReferenceBackend {
         let alphas = self.params.value(param);
         let code = |(i, &x): (usize, &f32)| {
             let limit = channel_q_max(alphas[i % alphas.len()], inverse_scale, q_max);
-            match quant.is_signed() {
-                true => i32::from(quantize_act_signed(x, inverse_scale, limit)),
-                false => i32::from(quantize_act(x, inverse_scale, limit)),
-            }
+            act_code(quant, x, inverse_scale, limit)
         };
         let codes: Vec<i32> = x.iter().enumerate().map(code).collect();
         if mode == Mode::Train {
@@ -69,7 +64,8 @@ impl ReferenceBackend {
                 sampled.iter().for_each(|&q| state.levels[(q + zero) as usize] += 1);
             }
         }
-        Value::Codes { codes, scale: quant.scale(alpha, bits) }
+        let padding = i32::from(quant.padding_code(bits)) - i32::from(quant.zero_code(bits));
+        Value::Codes { codes, scale: quant.scale(alpha, bits), padding }
     }
 
     pub(super) fn act_backward(&mut self, id: NodeId, g: &[f32]) -> Vec<Vec<f32>> {
@@ -130,15 +126,19 @@ impl ReferenceBackend {
         }
     }
 
-    /// Sets the clip value to the percentile of the inputs, of those that share it to the largest.
+    /// Sets the clip value to the percentile of the inputs, for signs to their mean size, of those that share it to the largest.
     fn calibrate_act(&mut self, id: NodeId, plan: ActPlan, x: &[f32], percentile: f64) {
         let image = self.graph.shape(id).elements();
         let images = self.images.min(CALIBRATION_VALUES / image).max(1);
         let magnitude = |&x: &f32| if plan.quant.is_signed() { x.abs() } else { x };
         let mut all: Vec<f32> = x[..images * image].iter().map(magnitude).collect();
-        all.sort_by(f32::total_cmp);
-        let at = ((all.len() - 1) as f64 * (percentile / 100.0).clamp(0.0, 1.0)).round() as usize;
-        let (alpha, is_first) = (all[at].max(ALPHA_MIN), self.owners[id] == id);
+        let alpha = if plan.quant == ActQuant::Sign {
+            mean(&all)
+        } else {
+            all.sort_by(f32::total_cmp);
+            all[((all.len() - 1) as f64 * (percentile / 100.0).clamp(0.0, 1.0)).round() as usize]
+        };
+        let (alpha, is_first) = (alpha.max(ALPHA_MIN), self.owners[id] == id);
         let param = self.clip(id, plan).param;
         for value in &mut self.params.get_mut(param).value {
             *value = if is_first { alpha } else { value.max(alpha) };
@@ -150,14 +150,19 @@ impl ReferenceBackend {
         let (state, clip) = (&self.acts[id], self.clip(id, plan));
         let counted = state.levels.iter().sum::<u64>().max(1) as f64;
         let levels = (plan.quant.q_max(plan.bits) as usize) + usize::from(plan.quant.zero_code(plan.bits)) + 1;
-        let occupancy: Vec<f64> =
+        let mut occupancy: Vec<f64> =
             (0..levels).map(|level| state.levels.get(level).map_or(0.0, |&n| n as f64 / counted)).collect();
+        let zero = occupancy[usize::from(plan.quant.zero_code(plan.bits))];
+        if plan.quant == ActQuant::Sign {
+            // No activation gives the code between -1 and +1.
+            occupancy.remove(1);
+        }
         Some(LayerStatistics {
             name: self.graph.node(id).name.clone(),
             alpha: clip.alpha,
             alpha_gradient: state.alpha_gradient,
             clipped: state.clipped as f64 / state.elements.max(1) as f64,
-            zero: occupancy[usize::from(plan.quant.zero_code(plan.bits))],
+            zero,
             occupancy,
             alpha_clamped: self.params.get(clip.param).clamped,
         })

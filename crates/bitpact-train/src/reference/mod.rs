@@ -193,7 +193,7 @@ impl ReferenceBackend {
             let zeros = self.pixels.zero_point.iter().cycle();
             codes.extend(self.pixels.codes(&image).zip(zeros).map(|(q, &zero)| i32::from(q) - i32::from(zero)));
         }
-        Value::Codes { codes, scale: 1.0 }
+        Value::Codes { codes, scale: 1.0, padding: 0 }
     }
 
     /// `a * b + c`, in one rounding where the instruction set has it.

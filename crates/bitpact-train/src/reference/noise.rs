@@ -47,7 +47,9 @@ impl ReferenceBackend {
     pub(super) fn disturb_sums(&self, id: NodeId, window: &Moving, x: &[f32], w: &[f32], sums: &mut [f64]) {
         if self.noise.key.is_some() && self.noise.inexact[id] {
             let mut sizes = vec![0f64; sums.len()];
-            window.each_product(self.images, |y, x_at, w_at| sizes[y] += f64::from(x[x_at] * w[w_at]).abs());
+            window.each_product(self.images, |y, x_at, w_at| {
+                sizes[y] += x_at.map_or(0.0, |at| f64::from(x[at] * w[w_at]).abs());
+            });
             sums.iter_mut().zip(sizes).enumerate().for_each(|(i, (sum, size))| *sum += size * self.error(id, i));
         }
     }

@@ -48,7 +48,7 @@ impl ReferenceBackend {
     pub(super) fn mean_pool(&self, id: NodeId) -> Value {
         let (pool, divisor) = (self.pool(id), self.divisor(id));
         let mean = |y: usize| match self.input(id) {
-            Value::Codes { codes, scale } => {
+            Value::Codes { codes, scale, .. } => {
                 (scale / divisor(y) as f32) * pool.elements(y).map(|x| codes[x]).sum::<i32>() as f32
             }
             Value::Real(values) => {

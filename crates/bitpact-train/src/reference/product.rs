@@ -17,8 +17,8 @@ pub(super) struct Moving {
 
 impl Moving {
     /// Calls `f(y, x, w)` for every product of `images` images: element y of the output is the sum of the products of
-    /// input x and weight w.
-    pub(super) fn each_product(&self, images: usize, mut f: impl FnMut(usize, usize, usize)) {
+    /// input x, none of them beyond the edges, and weight w.
+    pub(super) fn each_product(&self, images: usize, mut f: impl FnMut(usize, Option<usize>, usize)) {
         let ([kh, kw], [from, to]) = (self.window.kernel, self.shapes);
         let (inputs, outputs) = (from.c / self.groups, to.c / self.groups);
         for y in 0..images * to.elements() {
@@ -26,15 +26,24 @@ impl Moving {
             let (image, first) = (y / to.elements(), o / outputs * inputs);
             for ky in 0..kh {
                 for kx in 0..kw {
-                    let Some((iy, ix)) = self.window.source(from, (row, column), (ky, kx)) else { continue };
-                    let pixel = ((image * from.h + iy) * from.w + ix) * from.c + first;
+                    let source = self.window.source(from, (row, column), (ky, kx));
+                    let pixel = source.map(|(iy, ix)| ((image * from.h + iy) * from.w + ix) * from.c + first);
                     for i in 0..inputs {
-                        f(y, pixel + i, ((o * inputs + i) * kh + ky) * kw + kx);
+                        f(y, pixel.map(|at| at + i), ((o * inputs + i) * kh + ky) * kw + kx);
                     }
                 }
             }
         }
     }
+}
+
+/// What a layer multiplies its weights with.
+struct Factors {
+    x: Vec<f32>,
+    /// Real value of one unit of them.
+    x_scale: f32,
+    /// The factor beyond the edges.
+    padding: f32,
 }
 
 /// The weights of a step.
@@ -52,9 +61,11 @@ struct Weights {
 impl ReferenceBackend {
     pub(super) fn product(&self, id: NodeId) -> Value {
         let (window, Weights { numbers, scales, .. }) = (self.window(id), self.weights(id));
-        let (x, x_scale) = self.factors(id);
+        let Factors { x, x_scale, padding } = self.factors(id);
         let mut sums = vec![0f64; self.images * window.shapes[1].elements()];
-        window.each_product(self.images, |y, x_at, w| sums[y] += f64::from(x[x_at]) * f64::from(numbers[w]));
+        window.each_product(self.images, |y, x_at, w| {
+            sums[y] += f64::from(x_at.map_or(padding, |at| x[at])) * f64::from(numbers[w]);
+        });
         self.disturb_sums(id, &window, &x, &numbers, &mut sums);
         let is_exact = self.reads_codes(id);
         if !is_exact {
@@ -75,7 +86,7 @@ impl ReferenceBackend {
     /// `g` is dL/dz of the sums z where a batch norm reads them, else dL/dy of `y = unit * z + bias`.
     pub(super) fn product_backward(&mut self, id: NodeId, mut g: Vec<f32>) -> Vec<Vec<f32>> {
         let (window, weights) = (self.window(id), self.weights(id));
-        let (x, x_scale) = self.factors(id);
+        let Factors { x, x_scale, padding } = self.factors(id);
         let channels = window.shapes[1].c;
         if self.graph.node(id).op.has_bias() {
             let bias = self.param(id, "bias");
@@ -94,8 +105,10 @@ impl ReferenceBackend {
         let mut dw = vec![0f64; weights.numbers.len()];
         let mut dx = vec![0f64; x.len()];
         window.each_product(self.images, |y, x_at, w| {
-            dw[w] += f64::from(g[y]) * f64::from(x[x_at]);
-            dx[x_at] += f64::from(g[y]) * f64::from(weights.numbers[w]);
+            dw[w] += f64::from(g[y]) * f64::from(x_at.map_or(padding, |at| x[at]));
+            if let Some(at) = x_at {
+                dx[at] += f64::from(g[y]) * f64::from(weights.numbers[w]);
+            }
         });
         let of_channel = dw.len() / channels;
         // Weights that are all zero have no scale; their gradient is zero.
@@ -163,13 +176,16 @@ impl ReferenceBackend {
         Weights { real, steps, numbers, scales }
     }
 
-    /// Factors that a layer multiplies its weights with, and the real value of one unit of them.
-    fn factors(&self, id: NodeId) -> (Vec<f32>, f32) {
+    fn factors(&self, id: NodeId) -> Factors {
         match self.input(id) {
-            Value::Codes { codes, scale } if self.reads_codes(id) => {
-                (codes.iter().map(|&q| q as f32).collect(), *scale)
+            Value::Codes { codes, scale, padding } if self.reads_codes(id) => {
+                Factors { x: codes.iter().map(|&q| q as f32).collect(), x_scale: *scale, padding: *padding as f32 }
             }
-            value => (self.rounded(self.real(value)), 1.0),
+            value => {
+                let padding =
+                    if let Value::Codes { scale, padding, .. } = value { scale * *padding as f32 } else { 0.0 };
+                Factors { x: self.rounded(self.real(value)), x_scale: 1.0, padding }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ impl ReferenceBackend {
         let mut sum = self.real(&self.values[terms[0]]);
         for &term in &terms[1..] {
             match &self.values[term] {
-                Value::Codes { codes, scale } => {
+                Value::Codes { codes, scale, .. } => {
                     let codes = sum.iter_mut().zip(codes);
                     codes.for_each(|(sum, &q)| *sum = self.multiply_add(q as f32, *scale, *sum));
                 }
@@ -84,13 +84,14 @@ impl ReferenceBackend {
         let inputs: Vec<&Value> = self.graph.node(id).inputs.iter().map(|&input| &self.values[input]).collect();
         let place = self.concatenated(id);
         let codes = |value: &&Value| match value {
-            Value::Codes { codes, scale } => Some((codes.clone(), *scale)),
+            Value::Codes { codes, scale, padding } => Some((codes.clone(), *scale, *padding)),
             _ => None,
         };
         match inputs.iter().map(codes).collect::<Option<Vec<_>>>() {
             // Activations that are concatenated share their clip value, and so their scale.
-            Some(all) if all.iter().all(|(_, scale)| *scale == all[0].1) => {
-                Value::Codes { codes: place.iter().map(|&(input, x)| all[input].0[x]).collect(), scale: all[0].1 }
+            Some(all) if all.iter().all(|(_, scale, _)| *scale == all[0].1) => {
+                let codes = place.iter().map(|&(input, x)| all[input].0[x]).collect();
+                Value::Codes { codes, scale: all[0].1, padding: all[0].2 }
             }
             _ => {
                 let all: Vec<Vec<f32>> = inputs.iter().map(|value| self.real(value)).collect();

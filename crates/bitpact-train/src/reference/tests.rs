@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bitpact_core::ActQuant;
 use bitpact_graph::testing::{Choices, Form, network, network_of};
 use bitpact_graph::{BitSpec, FirstLast, QuantConfig, WeightPlan};
 use proptest::prelude::*;
@@ -87,7 +88,10 @@ impl Pair {
         let clip = &self.start[&format!("{}.clip_val", self.graph.node(self.reference.owners[id]).name)].data;
         let inverse = plan.quant.inverse_scale(bitpact_core::largest_clip(clip), plan.bits);
         let x = self.reference.real(self.reference.input(id));
-        let from_tie = |&i: &usize| (x[i] * inverse - (x[i] * inverse).floor() - 0.5).abs();
+        let from_tie = |&i: &usize| match plan.quant {
+            ActQuant::Sign => (x[i] * inverse).abs(),
+            _ => (x[i] * inverse - (x[i] * inverse).floor() - 0.5).abs(),
+        };
         self.reference.noise.inexact[id] && !places.is_empty() && places.iter().all(|i| from_tie(i) < 1e-3)
     }
 

@@ -5,8 +5,9 @@ use super::ReferenceBackend;
 /// A tensor `[image][row][column][channel]`.
 #[derive(Debug)]
 pub(super) enum Value {
-    /// `scale * code`, signed, so that 0 is the code of zero.
-    Codes { codes: Vec<i32>, scale: f32 },
+    /// `scale * code`, signed, so that 0 is the code of zero; `padding` is the code beyond the edges, where the windows
+    /// of products reach.
+    Codes { codes: Vec<i32>, scale: f32, padding: i32 },
     /// Real numbers.
     Real(Vec<f32>),
     /// The sums of a layer that a batch norm alone reads: `unit * sum + bias`, both one number a channel. Those of
@@ -27,8 +28,9 @@ impl Value {
     pub(super) fn gather(&self, len: usize, from: impl Fn(usize) -> Option<usize>) -> Value {
         let gather = |i: usize| from(i);
         match self {
-            Value::Codes { codes, scale } => {
-                Value::Codes { codes: (0..len).map(|i| gather(i).map_or(0, |i| codes[i])).collect(), scale: *scale }
+            Value::Codes { codes, scale, padding } => {
+                let codes = (0..len).map(|i| gather(i).map_or(0, |i| codes[i])).collect();
+                Value::Codes { codes, scale: *scale, padding: *padding }
             }
             Value::Real(values) => Value::Real((0..len).map(|i| gather(i).map_or(0.0, |i| values[i])).collect()),
             Value::Sums { .. } => unreachable!("sums are read by batch norms alone"),
@@ -40,7 +42,7 @@ impl ReferenceBackend {
     /// The real numbers of a tensor.
     pub(super) fn real(&self, value: &Value) -> Vec<f32> {
         match value {
-            Value::Codes { codes, scale } => codes.iter().map(|&q| scale * q as f32).collect(),
+            Value::Codes { codes, scale, .. } => codes.iter().map(|&q| scale * q as f32).collect(),
             Value::Real(values) => values.clone(),
             Value::Sums { sums, unit, bias, .. } => {
                 let channels = unit.iter().zip(bias).cycle();

@@ -70,8 +70,12 @@ impl Setup {
             let what = format!("codes of {bits} bits, but the recipe's input has {}: set input.bits", input.bits);
             return Err(RunError::Images { half: "training", what });
         }
-        if input.bits != 8 && recipe.mixup > 0.0 {
-            let what = "codes of 16 bits, which mixup does not mix: leave it out".to_owned();
+        let for_pixels = [
+            (recipe.mixup > 0.0, "mixup does not mix"),
+            (recipe.color_jitter.is_some(), "color_jitter does not change"),
+        ];
+        if let Some((_, why)) = for_pixels.into_iter().find(|(is_set, _)| *is_set && input.bits != 8) {
+            let what = format!("codes of 16 bits, which {why}: leave it out");
             return Err(RunError::Images { half: "training", what });
         }
         for plan in plans.iter().filter(|plan| !plan.is_float()) {

@@ -1,7 +1,9 @@
 //! The loops behind [`super`], written once and compiled for every instruction set. Blocks of 16 channels outside,
 //! pixels inside: the sums of a block stay in registers, and one pixel of a block is one cache line of float32.
 
-use bitpact_core::{ActQuant, act_backward_channel_lanes, act_backward_lanes, quantize_act, quantize_act_signed};
+use bitpact_core::{
+    ActQuant, act_backward_channel_lanes, act_backward_lanes, quantize_act, quantize_act_sign, quantize_act_signed,
+};
 
 use super::gradient::Gradient;
 use super::{BLOCK, Coefficients, UnitSums};
@@ -190,6 +192,29 @@ impl<L: Limit> Sink for SignedCodes<'_, L> {
     }
 }
 
+/// Signs, -1 as 0 and +1 as 2.
+pub(super) struct Signs<'a> {
+    codes: &'a mut [[u8; BLOCK]],
+    layout: Layout,
+}
+
+impl<'a> Signs<'a> {
+    pub(super) fn new(codes: &'a mut [u8], layout: Layout) -> Self {
+        Self { codes: lanes_mut(codes), layout }
+    }
+}
+
+impl Sink for Signs<'_> {
+    #[inline(always)]
+    fn put(&mut self, y: usize, x: usize, block: usize, u: Lanes) {
+        let (start, step) = row(&self.layout, y, block);
+        let out = &mut self.codes[start + x * step];
+        for i in 0..BLOCK {
+            out[i] = (quantize_act_sign(u[i]) + 1) as u8;
+        }
+    }
+}
+
 pub(super) struct RealOut<'a, const RELU: bool> {
     values: &'a mut [Lanes],
     layout: Layout,
@@ -285,7 +310,7 @@ macro_rules! quants {
         }
     )*};
 }
-quants!(Pact PactPlus PactSym);
+quants!(Pact PactPlus PactSym Sign);
 
 /// A layer that clips at one value.
 #[derive(Clone, Copy)]

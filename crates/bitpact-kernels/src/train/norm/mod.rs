@@ -90,6 +90,13 @@ pub enum Output<'a> {
         /// Largest `q` of each channel, whole numbers of 0 to `q_max`; empty where that is `q_max` for all.
         limits: &'a [f32],
     },
+    /// The sign of u, -1 as 0 and +1 as 2; 0 is positive.
+    Signs {
+        /// The codes; border pixels are left alone.
+        codes: &'a mut [u8],
+        /// Where they lie.
+        layout: Layout,
+    },
     /// max(u, 0).
     Relu {
         /// The values; border pixels are left alone.
@@ -109,7 +116,7 @@ pub enum Output<'a> {
 /// The activation, as its backward needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation<'a> {
-    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+` or `pact-sym`. `fixed` and `relu` are taken
+    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+`, `pact-sym` or `sign`. `fixed` and `relu` are taken
     /// for `pact`, whose sum nobody need read, and `lsq` for `pact+`.
     Clip {
         /// The quantizer.
@@ -204,6 +211,11 @@ pub fn apply(isa: Isa, shape: Layout, z: Accumulators, a: &[f32], b: &[f32], res
                     check_layout(shape, layout, codes.len());
                     assert_eq!(limits.len(), shape.cs, "largest codes");
                     let out = SignedCodes::new(codes, layout, inverse_scale, q_max, body::lanes(limits));
+                    on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
+                }
+                Output::Signs { codes, layout } => {
+                    check_layout(shape, layout, codes.len());
+                    let out = body::Signs::new(codes, layout);
                     on_isa!(isa, |FMA| body::apply::<_, _, _, FMA>(shape, $z, a, b, $r, out))
                 }
                 Output::Relu { values, layout } => {
@@ -324,6 +336,10 @@ pub fn backward_reduce(
                 }
                 ActQuant::PactSym => {
                     let $quant = body::PactSym;
+                    $call
+                }
+                ActQuant::Sign => {
+                    let $quant = body::Sign;
                     $call
                 }
             }

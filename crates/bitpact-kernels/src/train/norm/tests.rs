@@ -134,7 +134,7 @@ fn backward_reduce_masks_and_sums_like_the_core_gradient() {
     let inverse_scale = q_max / alpha;
     let (xa, xb) = (vec![0.01f32; case.shape.cs], vec![0.3f32; case.shape.cs]);
     for isa in crate::testing::paths() {
-        for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym] {
+        for quant in [ActQuant::Pact, ActQuant::PactPlus, ActQuant::PactSym, ActQuant::Sign] {
             let activation = Activation::Clip { quant, alpha, inverse_scale, q_max };
             let mut g = case.g.clone();
             let cs = case.shape.cs;
@@ -233,6 +233,26 @@ fn channels_that_clip_apart_have_codes_and_gradients_of_the_core() {
                 assert!((got - want).abs() < 1e-4, "{isa} {quant}: {got} {want}");
             }
         }
+    }
+}
+
+#[test]
+fn signs_are_codes_of_0_and_2() {
+    let case = case(5, 4, 20, 3);
+    for isa in crate::testing::paths() {
+        let view = ResidualView::Codes { codes: &case.codes, layout: case.bordered, step: STEP, zero: 2 };
+        let mut codes = vec![99u8; case.bordered.len()];
+        let out = Output::Signs { codes: &mut codes, layout: case.bordered };
+        apply(isa, case.shape, Accumulators::Int(&case.z), &case.a, &case.b, view, out);
+        let mut seen = [0; 3];
+        for (y, x, c) in pixels(&case) {
+            let u = u_of(&case, y, x, c, isa != Isa::Scalar, true, 2);
+            let got = codes[case.bordered.offset(y, x) + c];
+            assert_eq!(got, if u >= 0.0 { 2 } else { 0 }, "{isa} u {u}");
+            seen[usize::from(got)] += 1;
+        }
+        assert!(seen[0] > 20 && seen[1] == 0 && seen[2] > 20, "{seen:?}");
+        assert!(codes.contains(&99), "the border is left alone");
     }
 }
 

@@ -183,7 +183,7 @@ impl Builder<'_> {
     fn output(&mut self, node: NodeId, source: Source) -> ValueId {
         let shape = self.graph.shape(node);
         let layout = Layout::new(shape.h, shape.w, shape.c, self.border(node));
-        let store = self.store(source, layout, source.zero_code());
+        let store = self.store(source, layout, source.padding_code());
         self.add_value(node, layout, source, store)
     }
 
@@ -194,14 +194,14 @@ impl Builder<'_> {
         self.values.len() - 1
     }
 
-    /// Memory of a tensor whose codes are `zero`.
-    fn store(&self, source: Source, layout: Layout, zero: u8) -> Store {
+    /// Memory of a tensor whose codes are `padding`.
+    fn store(&self, source: Source, layout: Layout, padding: u8) -> Store {
         let n = self.batch * layout.len();
         if source.is_real() {
             return Store::Real(Aligned::zeroed(n));
         }
         let mut codes = Aligned::zeroed(n);
-        codes.fill(zero);
+        codes.fill(padding);
         Store::Codes(codes)
     }
 
@@ -470,11 +470,11 @@ impl Builder<'_> {
         let to = Shape { c: value.layout.c * kh * kw, ..self.graph.shape(id) };
         let zeros = match value.source {
             Source::Pixels => self.input.zero_bytes(),
-            source => vec![source.zero_code(); value.layout.c],
+            source => vec![source.padding_code(); value.layout.c],
         };
         let gather = Gather::columns(value, window, &zeros, to);
         let (source, layout) = (value.source, Layout::new(to.h, to.w, to.c, 0));
-        let store = self.store(source, layout, source.zero_code());
+        let store = self.store(source, layout, source.padding_code());
         self.values.push(Value { layout, source, store });
         let output = self.values.len() - 1;
         self.general(Of::Gather(gather), vec![input], output);

@@ -71,6 +71,10 @@ fn every_quantizer_converts_to_integers_exactly() {
             converts_exactly(&networks[0], &config, &format!("W{bits}A{bits} {act_quant}"));
         }
     }
+    for (graph, bits) in networks.iter().take(6).flat_map(|graph| [(graph, 1), (graph, 4)]) {
+        let config = everywhere(bits, 1, ActQuant::Sign, (WeightQuant::Sawb, Granularity::Layer));
+        converts_exactly(graph, &config, &format!("W{bits}A1 sign, {}", graph.name()));
+    }
 }
 
 #[test]
@@ -79,9 +83,11 @@ fn every_quantizer_learns_with_the_same_bits_on_any_number_of_threads() {
     let weights = weight_quantizers().into_iter().map(|w| (ActQuant::Pact, w));
     let sawb = (WeightQuant::Sawb, Granularity::Layer);
     let acts = [ActQuant::PactPlus, ActQuant::Lsq, ActQuant::Fixed, ActQuant::Relu].map(|a| (a, sawb));
-    for (act_quant, weight) in weights.chain(acts) {
+    let signs = [(ActQuant::Sign, sawb)];
+    for (act_quant, weight) in weights.chain(acts).chain(signs) {
         for bits in [1, 2, 4] {
-            let config = everywhere(bits, bits.max(2), act_quant, weight);
+            let activations = if act_quant == ActQuant::Sign { 1 } else { bits.max(2) };
+            let config = everywhere(bits, activations, act_quant, weight);
             let (mut one, mut two) =
                 (backend(&networks[1], &config, Isa::detect(), 1), backend(&networks[1], &config, Isa::detect(), 2));
             let losses: Vec<f64> = (0..40).map(|_| step(&mut one, 0.03).loss).collect();

@@ -1,0 +1,37 @@
+//! `bitpact search`: what to train, under a budget.
+
+mod bits;
+mod cpu;
+mod source;
+mod text;
+
+use anyhow::Result;
+use bitpact::unstable::search::SearchError;
+
+use crate::exit::Usage;
+
+/// Chooses what to train under a budget
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=25k -o small.toml
+  bitpact train small.toml")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Bits(Box<bits::Args>),
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let Command::Bits(args) = args.command;
+    // What cannot be chosen is the command line's fault; files and this machine are not.
+    bits::run(*args).map_err(|error| match error.downcast::<SearchError>() {
+        Ok(error) if error.is_usage() => Usage(error.to_string()).into(),
+        Ok(error) => error.into(),
+        Err(error) => error,
+    })
+}
