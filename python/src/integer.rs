@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use bitpact::unstable::engine::{Output, verify_until};
-use bitpact::unstable::interop::c;
 use bitpact::unstable::interop::export::{CheckData, ExportOptions, Format, export, noise};
+use bitpact::unstable::interop::source::{self, Language};
 use bitpact::unstable::model::IntegerLayer;
 use bitpact::unstable::report::inspect::Layers;
 use bitpact::{Engine, EngineError, ExecOptions, Executor, Isa, Shape, VerifyOptions};
@@ -26,8 +26,8 @@ use crate::watch::Watch;
 /// What a pickle makes an object of: a function, and its arguments.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>, usize));
 
-/// The form of export that is source, not a file of a framework.
-const C: &str = "c";
+/// The forms of export that are source, not a file of a framework.
+const SOURCES: &str = "c and rust";
 /// Multiply-adds between two looks for Ctrl-C, and the fewest images that each thread has meanwhile.
 const PORTION_MACS: u64 = 1 << 31;
 const PORTION_IMAGES: usize = 8;
@@ -226,10 +226,10 @@ impl IntegerModel {
     }
 
     /// Writes the network for other programs. `format` is onnx-qcdq, onnx-qdq, qonnx, onnx-integer, npy (a folder),
-    /// safetensors or c (a folder). `rounded_biases` keeps every bias in its convolution, in onnx-qcdq and onnx-qdq.
+    /// safetensors, c or rust (folders). `rounded_biases` keeps every bias in its convolution, in onnx-qcdq and onnx-qdq.
     ///
-    /// Of c, `name` is the prefix of functions and files, the architecture where not given, and `images` are those of the
-    /// self-test, two of noise where not given. Gives what the C takes, a dictionary of `name`, `flash_bytes` of
+    /// Of c and rust, `name` is the prefix of functions and files or the package, the architecture where not given, and
+    /// `images` are those of the self-test, two of noise where not given. Gives what the source takes, a dictionary of `name`, `flash_bytes` of
     /// constants, `ram_bytes` and `macs`; of other formats `None`.
     #[pyo3(signature = (format, path, *, rounded_biases=false, name=None, images=None))]
     fn export<'py>(
@@ -241,9 +241,9 @@ impl IntegerModel {
         name: Option<&str>,
         images: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if format == C {
+        if let Some(language) = Language::ALL.into_iter().find(|language| format == language.name()) {
             if rounded_biases {
-                return Err(wrong("rounded_biases goes with onnx-qcdq and onnx-qdq, not c"));
+                return Err(wrong(format!("rounded_biases goes with onnx-qcdq and onnx-qdq, not {format}")));
             }
             let batch = images.map(|images| batch(images, &self.model.input, self.model.input_shape)).transpose()?;
             let pixels = match &batch {
@@ -253,7 +253,7 @@ impl IntegerModel {
             let written = py.detach(|| {
                 let outputs = self.engine.run(&pixels).or_runtime()?;
                 let golden = CheckData { pixels, outputs, layers: Vec::new() };
-                c::write(&self.model, name, &golden, &path).or_wrong()
+                source::write(&self.model, language, name, &golden, &path).or_wrong()
             })?;
             let object = json!({
                 "name": written.name,
@@ -263,9 +263,9 @@ impl IntegerModel {
             });
             return from_json(py, &object).map(Some);
         }
-        let format: Format = format.parse().map_err(|what| wrong(format!("{what}, {C}")))?;
+        let format: Format = format.parse().map_err(|what| wrong(format!("{what}, c, rust")))?;
         if name.is_some() || images.is_some() {
-            return Err(wrong(format!("name and images go with {C}, not {format}")));
+            return Err(wrong(format!("name and images go with {SOURCES}, not {format}")));
         }
         py.detach(|| export(&self.model, format, ExportOptions { rounded_biases }, &path)).or_wrong()?;
         Ok(None)

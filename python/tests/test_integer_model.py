@@ -267,7 +267,7 @@ def test_unknown_formats_are_told(integers, tmp_path):
     for options in ({"rounded_biases": True}, {"name": "while"}, {"images": np.zeros((2, 3), np.uint8)}):
         with pytest.raises(bitpact.BitpactValueError):
             integers.export("c", tmp_path / "x", **options)
-    with pytest.raises(bitpact.BitpactValueError, match="name and images go with c, not npy"):
+    with pytest.raises(bitpact.BitpactValueError, match="name and images go with c and rust, not npy"):
         integers.export("npy", tmp_path / "x", name="net")
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("")
@@ -283,6 +283,8 @@ def test_c_is_exported_with_its_self_test(integers, images, tmp_path):
         "bitpact_kernels.h", "rows.h", "rows.c", "rows_test.c", "rows.json", "Makefile", "CMakeLists.txt",
     }
     assert integers.export("c", tmp_path / "usual")["name"] == "cnn"
+    assert integers.export("rust", tmp_path / "crate", name="rows")["macs"] == takes["macs"]
+    assert (tmp_path / "crate" / "src" / "rows.rs").is_file()
     if shutil.which("make") and shutil.which("cc"):
         subprocess.run(["make", "-s", "-C", tmp_path / "net"], check=True)
         subprocess.run(["make", "-s", "-C", tmp_path / "usual"], check=True)

@@ -21,7 +21,7 @@ const BOARDS: [(&str, &str, &str, &str, &str); 2] = [
 /// Writes random networks as C and runs their self-tests natively, without the target's instructions, and emulated.
 pub(crate) fn cross_c() -> bool {
     let written = succeeds(cargo().args(["run", "-p", "bitpact-interop", "--example", "c_programs", "--", FOLDER]));
-    written && native() && AARCH64.into_iter().all(aarch64) && BOARDS.into_iter().all(board)
+    written && native() && cmake() && arm() && AARCH64.into_iter().all(aarch64) && BOARDS.into_iter().all(board)
 }
 
 fn step(name: &str) {
@@ -37,6 +37,22 @@ fn native() -> bool {
     step("sanitizers");
     let flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "all.c"];
     compiles("cc", &flags, "all") && succeeds(&mut Command::new(Path::new(FOLDER).join("all")))
+}
+
+/// The CMake file, which is that of the last network.
+fn cmake() -> bool {
+    step("CMake");
+    let run = |program: &str, words: &[&str]| succeeds(Command::new(program).args(words).current_dir(FOLDER));
+    run("cmake", &["-S", ".", "-B", "build"])
+        && run("cmake", &["--build", "build"])
+        && run("ctest", &["--test-dir", "build"])
+}
+
+/// The DSP instructions of a Cortex-A, in the user mode of QEMU.
+fn arm() -> bool {
+    step("DSP, A32");
+    compiles("arm-none-eabi-gcc", &["-mcpu=cortex-a9", "-marm", "--specs=rdimon.specs", "all.c"], "all")
+        && succeeds(Command::new("qemu-arm").args(["-cpu", "cortex-a9", "./all"]).current_dir(FOLDER))
 }
 
 fn aarch64((name, arch, cpu): (&str, &str, &str)) -> bool {

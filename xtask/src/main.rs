@@ -20,7 +20,7 @@ usage: cargo xtask COMMAND
   orders             the thread pool and its shares in many orders of their threads, under shuttle
   neon               whether the kernels compile for aarch64
   cross-c            exported C for Cortex-M and AArch64 in QEMU (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi,
-                     gcc-aarch64-linux-gnu, qemu-user, qemu-system-arm)
+                     gcc-aarch64-linux-gnu, qemu-user, qemu-system-arm, cmake)
   notebooks          the Python package against the command, with both notebooks; downloads torch";
 
 fn main() -> ExitCode {

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use bitpact::Executor;
 use bitpact::unstable::engine::ExecOptions;
 use bitpact::unstable::interop::export::{CheckData, ExportOptions, Format, export};
+use bitpact::unstable::interop::source::Language;
 use serde_json::json;
 
 use super::test_set::TestSetArgs;
@@ -81,13 +82,13 @@ pub(crate) struct Args {
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
-    Format::ALL.map(Format::name).into_iter().chain(source::LANGUAGES.map(|(name, _)| name)).collect::<Vec<_>>().into()
+    Format::ALL.map(Format::name).into_iter().chain(Language::ALL.map(Language::name)).collect::<Vec<_>>().into()
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    if let Some((name, language)) = source::LANGUAGES.into_iter().find(|(name, _)| args.format == *name) {
+    if let Some(language) = Language::ALL.into_iter().find(|language| args.format == language.name()) {
         if args.check.is_some() {
-            let words = format!("--check runs files of ONNX, and {name} is none; its self-test is part of it");
+            let words = format!("--check runs files of ONNX, and {} is none; its self-test is part of it", args.format);
             return Err(Usage(words).into());
         }
         return source::run(&args, language, &args.on.network()?);

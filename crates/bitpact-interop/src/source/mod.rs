@@ -31,6 +31,19 @@ pub enum Language {
     Rust,
 }
 
+impl Language {
+    /// Every language.
+    pub const ALL: [Self; 2] = [Self::C, Self::Rust];
+
+    /// The name of its format: `c` or `rust`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::C => "c",
+            Self::Rust => "rust",
+        }
+    }
+}
+
 /// A file of an exported network.
 struct File {
     /// Its path in the folder.

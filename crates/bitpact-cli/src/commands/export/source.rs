@@ -11,8 +11,6 @@ use crate::exit::Usage;
 use crate::loaded::Loaded;
 use crate::out::{bytes, print};
 
-/// The languages and the names of their formats.
-pub(super) const LANGUAGES: [(&str, Language); 2] = [("c", Language::C), ("rust", Language::Rust)];
 /// Machines that `--target` knows.
 pub(super) const TARGETS: [&str; 4] = ["cortex-m4", "cortex-m7", "cortex-m55", "cortex-a53"];
 /// Images of the self-test where --limit-test names no number.

@@ -25,6 +25,7 @@ pub(super) fn files(
     let name = &footprint.name;
     vec![
         File::new("Cargo.toml", files::manifest(name)),
+        File::new("rustfmt.toml", "disable_all_formatting = true\n".to_owned()),
         File::new("src/lib.rs", files::library(model, name)),
         File::new(format!("src/{name}.rs"), Source::write(model, memory, footprint, parameters)),
         File::new("tests/golden.rs", files::test(model, name, parameters, golden)),
