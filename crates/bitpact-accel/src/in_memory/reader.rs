@@ -110,7 +110,7 @@ impl Reader {
         out: &mut [f64],
     ) {
         let (droop, step, [least, most, per]) = (self.droops[group], self.step_ua, self.codes());
-        let low_ua = (self.encoding == Encoding::Match).then(|| self.low_ua * rows as f64);
+        let low_ua = (self.encoding == Encoding::Match).then_some(self.low_ua * rows as f64);
         let lines = plus_ua.iter().zip(minus_ua).zip(shares);
         for (out, ((&plus, &minus), &share)) in out.iter_mut().zip(lines) {
             let minus = low_ua.unwrap_or(minus.into());
