@@ -226,11 +226,12 @@ impl IntegerModel {
     }
 
     /// Writes the network for other programs. `format` is onnx-qcdq, onnx-qdq, qonnx, onnx-integer, npy (a folder),
-    /// safetensors, c or rust (folders). `rounded_biases` keeps every bias in its convolution, in onnx-qcdq and onnx-qdq.
+    /// safetensors, c or rust (folders). `rounded_biases` keeps every bias in its convolution, in onnx-qcdq and
+    /// onnx-qdq.
     ///
     /// Of c and rust, `name` is the prefix of functions and files or the package, the architecture where not given, and
-    /// `images` are those of the self-test, two of noise where not given. Gives what the source takes, a dictionary of `name`, `flash_bytes` of
-    /// constants, `ram_bytes` and `macs`; of other formats `None`.
+    /// `images` are those of the self-test, two of noise where not given. Gives what the source takes, a dictionary of
+    /// `name`, `flash_bytes` of constants, `ram_bytes` and `macs`; of other formats `None`.
     #[pyo3(signature = (format, path, *, rounded_biases=false, name=None, images=None))]
     fn export<'py>(
         &self,

@@ -1,8 +1,9 @@
-//! Writes networks as source with the interpreter's integers beside them, for compilers and machines that are not at hand in
-//! a test.
+//! Writes networks as source with the interpreter's integers beside them, for compilers and machines that are not at
+//! hand in a test.
 //!
 //!     c_programs DIR                     random networks and the zoo: DIR/all.c runs the self-test of each
-//!     c_programs DIR MODEL FILE IMAGES   a .bitpact file: net.c, the package `rust`, and of so many images of FILE (8 or 16
+//!     c_programs DIR MODEL FILE IMAGES   a .bitpact file: net.c, the package `rust`, and of so many images of FILE (8
+//!   or 16
 //!                                        bits, one after the other) `images.bin` and the outputs `expected.bin`
 
 #[path = "../tests/common/c.rs"]

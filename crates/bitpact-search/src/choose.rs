@@ -253,8 +253,8 @@ pub fn exact(space: &Space, limited: &[Limited]) -> Result<Choice, SearchError> 
     choice(space, limited, &groups, &pick.items, front.exact)
 }
 
-/// The exact choices at `count` limits of the first budget, from its least cost to its limit, evenly in their logarithm;
-/// equal choices once, in ascending order of cost.
+/// The exact choices at `count` limits of the first budget, from its least cost to its limit, evenly in their
+/// logarithm; equal choices once, in ascending order of cost.
 ///
 /// # Errors
 /// Those of [`exact`].

@@ -1,10 +1,10 @@
 //! The multiple-choice knapsack: one item of every group, costs within budgets, the loss as small as possible.
 //!
 //! [`front`] is dynamic programming over the choices that nothing dominates (Nemhauser and Ullmann 1969,
-//! doi 10.1287/mnsc.15.9.494; Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, chapter 11): after each group it
-//! keeps the partial choices of which no other has both costs and the loss as small. It is exact as long as these are
-//! at most `most`; beyond that the costs are cut into cells, of each of which the choice with the least loss stays, so
-//! that budgets still hold and the loss may be a little above the least.
+//! doi 10.1287/mnsc.15.9.494; Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, chapter 11): after each group
+//! it keeps the partial choices of which no other has both costs and the loss as small. It is exact as long as these
+//! are at most `most`; beyond that the costs are cut into cells, of each of which the choice with the least loss stays,
+//! so that budgets still hold and the loss may be a little above the least.
 
 use std::collections::HashMap;
 

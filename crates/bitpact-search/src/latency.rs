@@ -1,8 +1,8 @@
 //! Measured times of layers: one image on one thread, by shape and widths, kept in a file.
 //!
-//! A time that was measured is taken as it is. Another is interpolated from the layers of the same form (window, stride,
-//! dilation, grouping) and widths: the logarithm of the time of a multiply-add is the mean of theirs, weighted by the
-//! inverse square of the distance in the logarithms of input channels, output channels and pixels (Shepard 1968,
+//! A time that was measured is taken as it is. Another is interpolated from the layers of the same form (window,
+//! stride, dilation, grouping) and widths: the logarithm of the time of a multiply-add is the mean of theirs, weighted
+//! by the inverse square of the distance in the logarithms of input channels, output channels and pixels (Shepard 1968,
 //! doi 10.1145/800186.810616). [`LatencyTable::error`] says how far that is from what was measured.
 
 mod measure;

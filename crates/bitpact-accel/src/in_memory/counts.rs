@@ -26,9 +26,9 @@ const QUANTILES: usize = 1 << 12;
 /// known by three numbers each: with f the share of reads that drive a row and e what its cells deviate from the mean
 /// current, the mean `a = sum f e / sum f`, the variance `v = sum f (e - a)^2 / sum f`, and the number of rows
 /// `P = sum f * v / (v - sum f (1 - f) (e - a)^2 / sum f)`, which is their own number where all are driven equally
-/// often. A read that drives p of them is off by `p a`, which is exact in the mean over reads, and by a normal number of
-/// variance `v p (1 - p / P)`, what is left when a part of a finite population is drawn. That number is drawn once for
-/// every pattern of driven rows: the same cells give the same current again. The dummy column of ANDs adds the same
+/// often. A read that drives p of them is off by `p a`, which is exact in the mean over reads, and by a normal number
+/// of variance `v p (1 - p / P)`, what is left when a part of a finite population is drawn. That number is drawn once
+/// for every pattern of driven rows: the same cells give the same current again. The dummy column of ANDs adds the same
 /// with all rows; all columns of a sub-array see the same of it.
 ///
 /// The table leaves out that patterns that have rows in common have their cells' deviations in common.

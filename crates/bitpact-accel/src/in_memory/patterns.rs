@@ -67,7 +67,8 @@ impl Patterns {
     }
 }
 
-/// Bit j of byte i of `x` becomes bit i of byte j: the transpose of 8 by 8 bits, in three steps of blocks of 1, 2 and 4.
+/// Bit j of byte i of `x` becomes bit i of byte j: the transpose of 8 by 8 bits, in three steps of blocks of 1, 2 and
+/// 4.
 fn transposed(x: u64) -> u64 {
     let swap = |x: u64, by: u32, mask: u64| {
         let t = (x ^ (x >> by)) & mask;

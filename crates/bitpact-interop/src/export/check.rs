@@ -67,8 +67,8 @@ impl CheckData {
     }
 }
 
-/// The bytes of so many images of noise in `shape`, `[image][row][column][channel]`, always the same, for a network that
-/// reads codes of `input` and of whose own images there are none.
+/// The bytes of so many images of noise in `shape`, `[image][row][column][channel]`, always the same, for a network
+/// that reads codes of `input` and of whose own images there are none.
 pub fn noise(input: &InputDescription, shape: Shape, images: usize) -> Vec<u8> {
     let key = Key::new(1).with("export");
     (0..(images * input.example_bytes(shape)) as u64).map(|i| key.u64(i) as u8).collect()

@@ -1,4 +1,5 @@
-//! The ends of a network: types and names of its outputs, and the widths in which the constants of its sums are written.
+//! The ends of a network: types and names of its outputs, and the widths in which the constants of its sums are
+//! written.
 
 use bitpact_model::{IntegerEnd, IntegerModel, IntegerOp, IntegerSum, TensorId, TensorKind};
 

@@ -57,8 +57,8 @@ impl File {
     }
 }
 
-/// Bytes of the code of the kernels on a Cortex-M at `-Os` or `-O2`, whatever the network: 15 to 18 KiB by the compiler's
-/// flags.
+/// Bytes of the code of the kernels on a Cortex-M at `-Os` or `-O2`, whatever the network: 15 to 18 KiB by the
+/// compiler's flags.
 pub const CODE_BYTES: usize = 20 * 1024;
 
 /// Why no source can be written.
@@ -96,8 +96,8 @@ pub struct Footprint {
     pub arena_bytes: usize,
     /// Bytes of activations that are needed at once at the most.
     pub live_bytes: usize,
-    /// Bytes of memory in all: arena, columns of codes and places of taps. Codes of columns have 16 bits in C, as the DSP
-    /// instructions read them, and 8 in Rust.
+    /// Bytes of memory in all: arena, columns of codes and places of taps. Codes of columns have 16 bits in C, as the
+    /// DSP instructions read them, and 8 in Rust.
     pub ram_bytes: usize,
     /// The layers in their order.
     pub layers: Vec<LayerFootprint>,
@@ -162,8 +162,8 @@ pub fn usual_name(model: &IntegerModel) -> String {
 }
 
 /// Writes `model` as source of `language` into `folder`, made if it is not there, with a self-test over the images of
-/// `golden`; `NAME.json` comes last. Of C these are `NAME.h`, `NAME.c`, the kernels, a Makefile and a CMakeLists.txt, of
-/// Rust a package.
+/// `golden`; `NAME.json` comes last. Of C these are `NAME.h`, `NAME.c`, the kernels, a Makefile and a CMakeLists.txt,
+/// of Rust a package.
 ///
 /// # Errors
 /// A network that is not valid, a name that cannot be a prefix, or a file that cannot be written.

@@ -129,7 +129,8 @@ impl Memory {
         memory
     }
 
-    /// Bytes of memory that the network needs beside the caller's, on a 32-bit machine; of C, with the DSP instructions.
+    /// Bytes of memory that the network needs beside the caller's, on a 32-bit machine; of C, with the DSP
+    /// instructions.
     pub(super) fn ram(&self, language: Language) -> usize {
         let columns = match language {
             Language::C => 2 * self.columns[0],

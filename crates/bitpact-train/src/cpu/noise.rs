@@ -7,8 +7,8 @@ use bitpact_kernels::Layout;
 use super::product::{Product, Source};
 
 /// Part of an error's variance that is the same for all sums of a channel in a step, as cells that stay the same while
-/// inputs change leave it: for independent deviations of the cells it is `mean(x)^2 / mean(x^2)` of the inputs, which is
-/// about a third where those are what a clipped ReLU leaves.
+/// inputs change leave it: for independent deviations of the cells it is `mean(x)^2 / mean(x^2)` of the inputs, which
+/// is about a third where those are what a clipped ReLU leaves.
 const COMMON: f32 = 1.0 / 3.0;
 
 /// Errors of the sums of one product in one step.

@@ -126,7 +126,8 @@ impl ReferenceBackend {
         }
     }
 
-    /// Sets the clip value to the percentile of the inputs, for signs to their mean size, of those that share it to the largest.
+    /// Sets the clip value to the percentile of the inputs, for signs to their mean size, of those that share it to the
+    /// largest.
     fn calibrate_act(&mut self, id: NodeId, plan: ActPlan, x: &[f32], percentile: f64) {
         let image = self.graph.shape(id).elements();
         let images = self.images.min(CALIBRATION_VALUES / image).max(1);

@@ -116,8 +116,8 @@ pub enum Output<'a> {
 /// The activation, as its backward needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation<'a> {
-    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+`, `pact-sym` or `sign`. `fixed` and `relu` are taken
-    /// for `pact`, whose sum nobody need read, and `lsq` for `pact+`.
+    /// Clip at one value: [`bitpact_core::act_backward`] of `pact`, `pact+`, `pact-sym` or `sign`. `fixed` and `relu`
+    /// are taken for `pact`, whose sum nobody need read, and `lsq` for `pact+`.
     Clip {
         /// The quantizer.
         quant: ActQuant,
