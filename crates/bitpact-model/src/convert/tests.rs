@@ -66,7 +66,7 @@ fn the_scale_of_logits_is_the_largest_power_of_two_that_fits() {
         term: IntegerTerm::View(IntegerView::of(1)),
         scale: vec![scale],
         offset: vec![offset],
-        zero: 0,
+        zero: 0.0,
         ranges: vec![(-reach, reach)],
     };
     let exponent = |scale, offset, reach| sum::output_exponent(&[term(scale, offset, reach)], &[offset]);
