@@ -6,6 +6,7 @@ use bitpact_kernels::float::{View, ViewMut, multiply_add};
 use bitpact_kernels::{Chunked, Pool};
 use nalgebra::DMatrix;
 
+use crate::cholesky::inverse_factor;
 use crate::steps::{check_steps, code_and_value};
 use crate::{Gram, Grid, GroupParams, Matrix, PtqError, Quantized};
 
@@ -133,8 +134,7 @@ impl Gptq {
             }
         });
         let singular = || PtqError::Singular { damping: self.damping };
-        let lower = h.cholesky().ok_or_else(singular)?.unpack();
-        let inverse = lower.solve_lower_triangular(&DMatrix::identity(n, n)).ok_or_else(singular)?;
+        let inverse = inverse_factor(h).ok_or_else(singular)?;
         let at = |r: usize, c: usize| inverse[(n - 1 - r, n - 1 - c)] as f32;
         let upper: Vec<f32> = (0..n).flat_map(|r| (0..n).map(move |c| (r, c))).map(|(r, c)| at(r, c)).collect();
         if upper.iter().any(|v| !v.is_finite()) { Err(singular()) } else { Ok(upper) }

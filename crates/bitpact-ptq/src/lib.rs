@@ -9,6 +9,7 @@
 //! functions.
 
 mod awq;
+mod cholesky;
 mod clip;
 mod cora;
 mod error;

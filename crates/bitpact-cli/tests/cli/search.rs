@@ -24,8 +24,9 @@ fn bits_keep_within_their_budget_and_the_recipe_trains() {
         assert_eq!(object["choices"][0]["weights"][&product.name], product.weight_bits);
     }
     // The measures are taken from the file: the run is not needed any more, its recipe is.
-    let again =
-        place.run("search bits own.toml --bits 2,4,8 --sensitivity layers.json --budget bytes=W4A4 -o b.toml").ok();
+    let recipe = run.join("config.toml");
+    let again = format!("search bits {} --bits 2,4,8 --sensitivity layers.json", recipe.display());
+    let again = place.run(&format!("{again} --budget bytes=W4A4 -o b.toml")).ok();
     assert!(!again.stderr.contains("measuring") && again.stdout.contains("chosen"), "{}", again.stderr);
     let front = format!("{line} --budget bytes=W8A8 --budget bitops=W8A8 --front 3 -o front --json");
     let object = place.run(&front).ok().json();
