@@ -111,7 +111,7 @@ fn signals_of_16_bits_train_as_those_of_8_and_verify() {
     let mut fitted = narrow.clone();
     assert_eq!((fitted.fit_input(&wide[0]), fitted.input.clone()), (None, narrow.input.widened()));
     assert!(bitpact_train::Setup::new(&fitted, &images).is_ok());
-    fitted.color_jitter = Some([0.1; 4]);
+    fitted.color_jitter = Some([0.1, 0.1, 0.0, 0.0]);
     assert!(refused(&fitted).contains("which color_jitter does not change"), "{}", refused(&fitted));
 }
 
