@@ -5,8 +5,8 @@ use nalgebra::DMatrix;
 /// Columns of a block.
 const BLOCK: usize = 96;
 
-/// The inverse of L, lower triangular, where `a = L L^T`; of `a` (n x n, symmetric) the lower half is read. `None` where
-/// it is not positive definite. Takes 2/3 n^3 multiply-adds.
+/// The inverse of L, lower triangular, where `a = L L^T`; of `a` (n x n, symmetric) the lower half is read. `None`
+/// where it is not positive definite. Takes 2/3 n^3 multiply-adds.
 pub(crate) fn inverse_factor(mut a: DMatrix<f64>) -> Option<DMatrix<f64>> {
     let n = a.nrows();
     let mut inverse = DMatrix::zeros(n, n);
