@@ -155,7 +155,7 @@ impl Found<'_> {
                     let at = variable.bits.iter().position(|&bits| bits == own).unwrap_or(0);
                     format!("{:+.4}", variable.changes[at])
                 }
-                None => "fixed".to_owned(),
+                None => "given".to_owned(),
             });
             rows.push(row);
         }
