@@ -61,7 +61,7 @@ impl Found<'_> {
     pub(super) fn text(&self) -> Result<String> {
         let base = self.sensitivity.base.loss;
         let mut text = format!(
-            "{} on {} held-out training images: loss {base:.4} at 8 bits everywhere; {}\n",
+            "{} on {} training images: loss {base:.4} at 8 bits everywhere; {}\n",
             self.sensitivity.network, self.sensitivity.images, self.method
         );
         for limited in self.limited {
@@ -75,7 +75,7 @@ impl Found<'_> {
             );
         }
         if let [only] = &self.choices[..] {
-            text += &format!("\n{}\n", self.layers(&only.choice)?);
+            text += &format!("\n{}", self.layers(&only.choice)?);
         }
         let mut rows = vec![["bits".to_owned()].into_iter().chain(self.heads()).collect::<Vec<_>>()];
         rows[0].extend(["predicted loss", "untrained", "recipe"].map(str::to_owned));
