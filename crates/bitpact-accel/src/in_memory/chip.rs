@@ -45,13 +45,13 @@ impl ReadErrors {
     }
 }
 
-/// What the tables of chunks hold, `[group of channels][chunk][pattern]` and then a row of columns or channels.
+/// The entries of the tables of chunks, `[group of channels][chunk][pattern]` and then a row of columns or channels.
 enum Tables {
-    /// Where a read is one chunk: the levels of its columns, and what they add to the sum of each channel, `sum over
-    /// planes j of multipliers[j] levels[j]`, with the largest of these sizes.
+    /// Entries of reads of one chunk: the levels of its columns, and what they add to the sum of each channel, `sum
+    /// over planes j of multipliers[j] levels[j]`, with the largest of these sizes.
     Levels { levels: Vec<i8>, sums: Vec<i32>, largest: i64 },
-    /// Where a read is several: the currents of the columns' bit lines, and of their other lines or the dummy columns
-    /// of the sub-arrays that the group's columns lie in.
+    /// Entries of reads of several: the currents of the columns' bit lines, and of their other lines or the dummy
+    /// columns of the sub-arrays that the group's columns lie in.
     Currents { plus: Vec<f32>, minus: Vec<f32> },
 }
 

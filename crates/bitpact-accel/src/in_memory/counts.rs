@@ -59,7 +59,7 @@ struct Alike {
 }
 
 impl Alike {
-    /// Of rows with these deviations and shares of the reads that drive them.
+    /// The errors of a group of rows with these deviations and shares of the reads that drive them.
     fn new(rows: &[(f64, f64)]) -> Self {
         let sum = |of: &dyn Fn(f64, f64) -> f64| rows.iter().map(|&(e, f)| of(e, f)).sum::<f64>();
         let driven = sum(&|_, f| f);
@@ -81,8 +81,8 @@ impl Alike {
     }
 }
 
-/// What stays the same from read to read of one group of rows of a column: of its high rows, its low rows and the rows
-/// of its dummy column.
+/// The errors that stay the same from read to read of one group of rows of a column: of its high rows, its low rows and
+/// the rows of its dummy column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Frozen {
     high: Alike,
@@ -216,7 +216,7 @@ pub struct CountLayer {
     dummy: Key,
     /// `[output channel][plane][read]`: the rows that store the high current, and what is frozen.
     reads: Vec<(u64, Frozen)>,
-    /// Where the rows of a read are few: the levels of all its patterns.
+    /// The levels of all patterns of a read, where its rows are few.
     tables: Option<ChipLayer>,
 }
 

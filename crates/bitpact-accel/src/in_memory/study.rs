@@ -140,7 +140,7 @@ pub struct Simulation<'a> {
     /// Which of `layers` a product is.
     places: HashMap<(usize, usize), usize>,
     table: Option<CountTable>,
-    /// Of each of `layers`, the share of the reads that drive each input of its window.
+    /// The share of the reads that drive each input of the window of each of `layers`.
     driven: Vec<Vec<f32>>,
 }
 

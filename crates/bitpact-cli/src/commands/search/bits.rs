@@ -200,7 +200,7 @@ fn choose(args: &Args, method: Method, space: &Space, limited: &[Limited]) -> Re
     Ok((choices, "greedy"))
 }
 
-/// The same width everywhere, for the widths that every variable can have.
+/// The costs and losses of networks with one width everywhere, for each width that every variable can have.
 fn uniform(bits: &[Bits], space: &Space, limited: &[Limited]) -> Result<Vec<Uniform>> {
     let mut rows = Vec::new();
     for &bits in bits {
@@ -215,7 +215,7 @@ fn uniform(bits: &[Bits], space: &Space, limited: &[Limited]) -> Result<Vec<Unif
     Ok(rows)
 }
 
-/// Where the recipes go.
+/// The files that the recipes are written to.
 fn files(args: &Args, recipe: &Recipe, count: usize) -> Vec<PathBuf> {
     let usual = format!("search-{}", recipe.name);
     if args.front.is_none() {

@@ -1,4 +1,4 @@
-//! What is searched for: the recipe of a trained network, and the changes of its loss.
+//! The input of a search: the recipe of a trained network, and the changes of its loss.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -148,7 +148,7 @@ impl Source {
     }
 }
 
-/// What a search takes from a measure.
+/// The changes of the loss that a search takes from a measured sensitivity.
 pub(super) fn changes(found: &Sensitivity) -> Vec<Change> {
     let change = |row: &sensitivity::Row| Change {
         layer: row.layer.clone(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::out::table;
 
-/// What was found.
+/// The choices of a search with their costs and losses, to be shown.
 pub(super) struct Found<'a> {
     pub(super) space: &'a Space,
     pub(super) limited: &'a [Limited],
