@@ -95,8 +95,11 @@ impl<'a> Interpreter<'a> {
             let mut out = Vec::with_capacity(layer.shape.elements());
             let others = |(which, product): (usize, &IntegerProduct)| {
                 let places = || (0..layer.shape.h).flat_map(|y| (0..layer.shape.w).map(move |x| (y, x)));
-                let windows = || places().flat_map(|(y, x)| self.window(&tensors, product, y, x)).collect::<Vec<_>>();
-                other.computes(i, which).then(|| other.sums(i, which, &windows()))
+                other.computes(i, which).then(|| {
+                    let mut windows = Vec::new();
+                    places().for_each(|(y, x)| self.window(&tensors, product, (y, x), &mut windows));
+                    other.sums(i, which, &windows)
+                })
             };
             let others: Vec<Option<Vec<i64>>> = layer.op.products().enumerate().map(others).collect();
             for y in 0..layer.shape.h {
@@ -173,9 +176,14 @@ impl<'a> Interpreter<'a> {
     ) {
         // The codes under the window of each product.
         let products = sum.terms.iter().filter_map(IntegerTerm::product).zip(others);
-        let windows: Vec<Vec<i64>> = products
-            .map(|(product, other)| other.map_or_else(|| self.window(tensors, product, y, x), |_| Vec::new()))
-            .collect();
+        let window = |(product, other): (&IntegerProduct, &Option<&[i64]>)| {
+            let mut window = Vec::new();
+            if other.is_none() {
+                self.window(tensors, product, (y, x), &mut window);
+            }
+            window
+        };
+        let windows: Vec<Vec<i64>> = products.map(window).collect();
         out.extend(channels.map(|c| {
             let mut which = 0..windows.len();
             let values = sum.terms.iter().map(|term| match term {
@@ -218,21 +226,20 @@ impl<'a> Interpreter<'a> {
         moved_source(codes.shape, &view.moves, (y, x, c)).map_or(view.fill, |(y, x, c)| codes.at(y, x, c))
     }
 
-    /// The codes that a product reads for row `y`, column `x` of its output, in the order of the weights of one output
-    /// channel: `[in_channels][kernel rows][kernel columns]`.
-    fn window(&self, tensors: &[Vec<i64>], product: &IntegerProduct, y: usize, x: usize) -> Vec<i64> {
+    /// Appends the codes that a product reads for row `y`, column `x` of its output, in the order of the weights of one
+    /// output channel: `[in_channels][kernel rows][kernel columns]`.
+    fn window(&self, tensors: &[Vec<i64>], product: &IntegerProduct, (y, x): (usize, usize), window: &mut Vec<i64>) {
         let codes = self.codes(tensors, product.input);
-        let places: Vec<Option<(usize, usize)>> =
-            places(product.window.kernel).map(|k| product.window.source(codes.shape, (y, x), k)).collect();
-        let mut window = Vec::with_capacity(product.in_channels * places.len());
+        let source = |k| product.window.source(codes.shape, (y, x), k);
+        let pixel = |(y, x): (usize, usize)| &codes.values[(y * codes.shape.w + x) * codes.shape.c..];
+        let pixels: Vec<Option<&[i64]>> = places(product.window.kernel).map(|k| source(k).map(pixel)).collect();
         for channel in 0..product.in_channels {
             let padding = match product.input {
                 0 => self.model.input.zero_point[channel].into(),
                 _ => product.padding_code.into(),
             };
-            window.extend(places.iter().map(|place| place.map_or(padding, |(y, x)| codes.at(y, x, channel))));
+            window.extend(pixels.iter().map(|pixel| pixel.map_or(padding, |codes| codes[channel])));
         }
-        window
     }
 }
 
