@@ -1,7 +1,7 @@
 //! A layer on the arrays of one chip, cell by cell: every cell's current is drawn once, and every read is the sum of
 //! the currents of those that are driven.
 
-use std::ops::{AddAssign, Range, Shl};
+use std::ops::{AddAssign, Mul, Range, Shl};
 
 use bitpact_core::rng::Key;
 
@@ -124,25 +124,6 @@ impl ChipLayer {
         chip
     }
 
-    /// A layer whose level of a pattern of rows of a read is `level(column, read, pattern)`, where a read is at most a
-    /// chunk of rows; `key` is the layer's.
-    pub(crate) fn of_levels(cell: &Cell, layer: &Layer, key: Key, level: impl Fn(usize, usize, u8) -> i32) -> Self {
-        let mut chip = Self::empty(cell, layer, key);
-        let (columns, chunks) = (chip.columns(), chip.chunks());
-        let mut levels = vec![0; PATTERNS * columns];
-        for (group, chunk) in (0..chip.groups()).flat_map(|group| (0..chunks).map(move |chunk| (group, chunk))) {
-            let rows = (layer.inputs - chunk * chip.chunk_rows).min(chip.chunk_rows);
-            for pattern in 0..1usize << rows {
-                for column in 0..columns {
-                    let level = level(group * columns + column, chunk, pattern as u8);
-                    levels[pattern * columns + column] = level.clamp(-128, 127) as i8;
-                }
-            }
-            chip.push_levels(&levels);
-        }
-        chip
-    }
-
     /// A layer without tables.
     fn empty(cell: &Cell, layer: &Layer, key: Key) -> Self {
         let reader = Reader::new(cell);
@@ -230,7 +211,7 @@ impl ChipLayer {
 
     /// Calls `told(read, input bit, pixel, levels)` with the levels of the columns of `group`, for every read, input
     /// bit and pixel.
-    fn each_read(&self, patterns: &Patterns, group: usize, mut told: impl FnMut(usize, usize, usize, &[f64])) {
+    fn each_read(&self, patterns: &Patterns, group: usize, mut told: impl FnMut(usize, usize, usize, &[f32])) {
         let (columns, chunks, first) = (self.columns(), self.chunks(), group * self.columns());
         let bits = usize::from(self.slices.input_bits());
         let mut levels = vec![0.0; columns];
@@ -250,31 +231,38 @@ impl ChipLayer {
         let before: usize = (0..group).map(|group| self.minus_columns(group)).sum::<usize>() * chunks * PATTERNS;
         let (minus, others) = (&minus[before..], self.minus_columns(group));
         let places: Vec<Option<usize>> = (0..columns).map(|column| self.minus_place(group, column)).collect();
-        let shares: Vec<f64> = (0..columns).map(|column| self.reader.share(first + column)).collect();
         let (mut line, mut other, mut spread) = (vec![0f32; columns], vec![0f32; others], vec![0f32; columns]);
+        let (mut line_rows, mut other_rows) = (Vec::new(), Vec::new());
         let is_match = self.encoding == Encoding::Match;
         for read in 0..chunks.div_ceil(self.read_chunks) {
             let (of_read, rows) = self.of_read(read);
+            let converter = self.reader.converter(read, rows, first, columns);
             for (bit, pixel) in (0..bits).flat_map(|bit| (0..patterns.pixels).map(move |pixel| (bit, pixel))) {
-                line.fill(0.0);
-                other.fill(0.0);
+                line_rows.clear();
+                other_rows.clear();
                 for chunk in of_read.clone() {
                     let pattern = patterns.of(chunk, bit)[pixel];
-                    if pattern == 0 && !is_match {
-                        continue;
+                    if pattern != 0 || is_match {
+                        line_rows.push(row_of(plus, columns, group * chunks + chunk, pattern));
+                        other_rows.push(row_of(minus, others, chunk, pattern));
                     }
-                    add(&mut line, row_of(plus, columns, group * chunks + chunk, pattern));
-                    add(&mut other, row_of(minus, others, chunk, pattern));
                 }
-                for (to, place) in spread.iter_mut().zip(&places) {
-                    *to = place.map_or(0.0, |place| other[place]);
-                }
+                add(&line_rows, &mut line);
+                add(&other_rows, &mut other);
+                let minus = match self.encoding {
+                    Encoding::Differential => &other,
+                    Encoding::And | Encoding::Match => {
+                        for (to, place) in spread.iter_mut().zip(&places) {
+                            *to = place.map_or(0.0, |place| other[place]);
+                        }
+                        &spread
+                    }
+                };
                 if self.thresholds.is_empty() {
-                    let group = read % self.reader.groups();
-                    self.reader.levels([&line, &spread], rows, group, &shares, &mut levels);
+                    converter.levels(&line, minus, &mut levels);
                 } else {
                     for (column, to) in levels.iter_mut().enumerate() {
-                        *to = self.level(line[column], spread[column], first + column, read, rows).into();
+                        *to = self.level(line[column], minus[column], first + column, read, rows) as f32;
                     }
                 }
                 told(read, bit, pixel, &levels);
@@ -305,7 +293,6 @@ impl ChipLayer {
     /// `[pixel][channel]`: `sum over input bits i and planes j of 2^i multipliers[j] levels`, for the channels of
     /// `group`.
     fn plane_sums(&self, patterns: &Patterns, group: usize) -> Vec<i64> {
-        let (n, planes) = (self.layer.group_channels, self.slices.planes());
         if let Tables::Levels { sums, largest, .. } = &self.tables {
             let bound = largest * self.chunks() as i64 * ((1 << self.slices.input_bits()) - 1);
             return match i32::try_from(bound) {
@@ -313,15 +300,30 @@ impl ChipLayer {
                 Err(_) => self.table_sums::<i64>(sums, patterns, group),
             };
         }
-        let mut totals = vec![0f64; patterns.pixels * n];
-        let multipliers: Vec<f64> = self.slices.multipliers.iter().map(|&m| m as f64).collect();
+        // Single precision holds whole numbers up to 2^24.
+        let reads = self.chunks().div_ceil(self.read_chunks) as i64;
+        let totals = match self.reader.range() * reads * ((1 << self.slices.input_bits()) - 1) {
+            ..=0xff_ffff => self.column_sums::<f32>(patterns, group),
+            _ => self.column_sums::<f64>(patterns, group),
+        };
+        let multipliers = &self.slices.multipliers;
+        let of_channel = |totals: &[i64]| totals.iter().zip(multipliers).map(|(total, m)| total * m).sum();
+        totals.chunks_exact(multipliers.len()).map(of_channel).collect()
+    }
+
+    /// `[pixel][column]`: `sum over input bits i of 2^i levels`, for the columns of `group`.
+    fn column_sums<T>(&self, patterns: &Patterns, group: usize) -> Vec<i64>
+    where
+        T: Copy + Default + From<f32> + Into<f64> + AddAssign + Mul<Output = T>,
+    {
+        let columns = self.columns();
+        let mut totals = vec![T::default(); patterns.pixels * columns];
         self.each_read(patterns, group, |_, bit, pixel, levels| {
-            let weight = f64::from(1u32 << bit);
-            for (total, levels) in totals[pixel * n..][..n].iter_mut().zip(levels.chunks_exact(planes)) {
-                *total += weight * levels.iter().zip(&multipliers).map(|(level, m)| level * m).sum::<f64>();
-            }
+            let weight = T::from((1u32 << bit) as f32);
+            let totals = &mut totals[pixel * columns..][..columns];
+            totals.iter_mut().zip(levels).for_each(|(total, &level)| *total += weight * T::from(level));
         });
-        totals.into_iter().map(|total| total as i64).collect()
+        totals.into_iter().map(|total| total.into() as i64).collect()
     }
 
     fn table_sums<T>(&self, sums: &[i32], patterns: &Patterns, group: usize) -> Vec<i64>
@@ -397,17 +399,28 @@ impl ChipLayer {
 
 /// The row of pattern `pattern` in table `table` of rows of `n`.
 #[inline(always)]
-fn row_of<T>(tables: &[T], n: usize, table: usize, pattern: u8) -> &[T] {
+pub(crate) fn row_of<T>(tables: &[T], n: usize, table: usize, pattern: u8) -> &[T] {
     &tables[(table * PATTERNS + usize::from(pattern)) * n..][..n]
 }
 
-#[inline(always)]
-fn add(to: &mut [f32], row: &[f32]) {
-    to.iter_mut().zip(row).for_each(|(to, x)| *to += x);
+/// Sums `rows` column by column, a block of columns at a time so that their sums stay in registers.
+pub(crate) fn add(rows: &[&[f32]], out: &mut [f32]) {
+    const BLOCK: usize = 16;
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut sums = [0f32; BLOCK];
+        for row in rows {
+            let row = &row[block * BLOCK..];
+            match row.first_chunk::<BLOCK>() {
+                Some(row) => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
+                None => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
+            }
+        }
+        out.copy_from_slice(&sums[..out.len()]);
+    }
 }
 
 /// The count of a chunk of `rows` rows that drives `pattern` and stores `stored`.
-fn count(encoding: Encoding, pattern: u8, stored: u8, rows: usize) -> i32 {
+pub(crate) fn count(encoding: Encoding, pattern: u8, stored: u8, rows: usize) -> i32 {
     let ones = |mask: u8| mask.count_ones() as i32;
     match encoding {
         Encoding::Differential => ones(pattern & stored) - ones(pattern & !stored),
@@ -433,7 +446,7 @@ pub(crate) fn row(cell: &Cell, key: Key, high: bool, column: usize, row: usize) 
 }
 
 /// Currents of every pattern of `rows`; patterns of rows that do not exist are those without them.
-fn tabulate(rows: &[[[f32; 2]; 2]], out: &mut Vec<[f32; 2]>) {
+pub(crate) fn tabulate(rows: &[[[f32; 2]; 2]], out: &mut Vec<[f32; 2]>) {
     out.clear();
     out.push(rows.iter().fold([0.0; 2], |sum, [_, off]| [sum[0] + off[0], sum[1] + off[1]]));
     for pattern in 1..PATTERNS {

@@ -1,113 +1,57 @@
-//! A layer by the table of errors by count: what a read is off by, for every number of driven high and low cells, is a
-//! part that is frozen in the chip and a part that is drawn at every read.
+//! A layer by the table of errors by count: what a read of many rows gives, from the number of rows that it drives and
+//! what its cells deviate in sum.
 
 use bitpact_core::rng::Key;
 
 use super::cell::{Cell, Encoding, Stored};
-use super::chip::{ChipLayer, row};
+use super::chip::{add, count, row, row_of, tabulate};
 use super::encoding::Slices;
 use super::layers::Layer;
 use super::margin::moments;
 use super::patterns::{CHUNK, Patterns};
-use super::reader::Reader;
-use crate::AccelError;
+use super::reader::{Reader, round_half_up};
 
-/// Rows of a read at most: the table has an entry for every two numbers of them.
-const MOST_ROWS: usize = 64;
-/// Rows that no image drove may yet be driven: their share of the reads.
-const LEAST_DRIVEN: f64 = 1e-3;
-/// Quantiles of the standard normal distribution that reads draw from.
+/// Patterns of the rows of a chunk.
+const PATTERNS: usize = 1 << CHUNK;
+/// Quantiles of the standard normal distribution that sums draw from.
 const QUANTILES: usize = 1 << 12;
 
-/// The error of a read, in counts, for `p` driven rows whose bit line carries the high current and `m` whose bit line
-/// carries the low one.
+/// The level that a read gives, in the mean over reads of as many driven rows.
 ///
-/// A column's cells are drawn as [`ChipLayer`](super::ChipLayer) draws them, and its high and its low rows are then
-/// known by three numbers each: with f the share of reads that drive a row and e what its cells deviate from the mean
-/// current, the mean `a = sum f e / sum f`, the variance `v = sum f (e - a)^2 / sum f`, and the number of rows
-/// `P = sum f * v / (v - sum f (1 - f) (e - a)^2 / sum f)`, which is their own number where all are driven equally
-/// often. A read that drives p of them is off by `p a`, which is exact in the mean over reads, and by a normal number
-/// of variance `v p (1 - p / P)`, what is left when a part of a finite population is drawn. That number is drawn once
-/// for every pattern of driven rows: the same cells give the same current again. The dummy column of ANDs adds the same
-/// with all rows; all columns of a sub-array see the same of it.
-///
-/// The table leaves out that patterns that have rows in common have their cells' deviations in common.
+/// With n driven rows, c their true count and e the sum of what their cells deviate from mean cells, in counts, the
+/// level is `offset + c_gain c + e_gain e`, the linear form of least squares (Bussgang's theorem, 1952), and a
+/// remainder of which `variance` is left. Those four numbers are the table's entry of n. They follow from mean cells
+/// through wires and converter: c is binomial with the layer's share of cells that store the high current, e is normal
+/// with the variances of c high cells and n - c low ones, and the level is the converter's.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Entry {
+    offset: f64,
+    c_gain: f64,
+    e_gain: f64,
+    variance: f64,
+}
+
+/// The errors of reads by count, for new cells at every read and, as [`CountLayer`] uses it, for cells that were drawn.
 #[derive(Debug, Clone)]
 pub struct CountTable {
     cell: Cell,
     encoding: Encoding,
-    rows: usize,
     reader: Reader,
-    /// `[group of rows][p][m]`: mean count of a read, and what a relative deviation of the nominal step adds.
-    entries: Vec<[f32; 2]>,
     /// Mean currents of a high and a low cell.
     means: [f64; 2],
     /// Variances of a high row, a low row and a row of the dummy column, in squares of the reader's step.
     high: f64,
     low: f64,
     dummy: f64,
-    offset_variance: f64,
+    offset_sigma: f64,
     quantiles: Vec<f32>,
 }
 
-/// Rows of a read that are alike, and what their cells deviate, in counts.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Alike {
-    mean: f32,
-    variance: f32,
-    rows: f32,
-}
-
-impl Alike {
-    /// The errors of a group of rows with these deviations and shares of the reads that drive them.
-    fn new(rows: &[(f64, f64)]) -> Self {
-        let sum = |of: &dyn Fn(f64, f64) -> f64| rows.iter().map(|&(e, f)| of(e, f)).sum::<f64>();
-        let driven = sum(&|_, f| f);
-        if driven == 0.0 {
-            return Self::default();
-        }
-        let mean = sum(&|e, f| f * e) / driven;
-        let variance = sum(&|e, f| f * (e - mean).powi(2)) / driven;
-        // v - sum f (1 - f) (e - a)^2 / sum f.
-        let common = sum(&|e, f| (f * (e - mean)).powi(2)) / driven;
-        let population = if common > 0.0 { driven * variance / common } else { rows.len() as f64 };
-        Self { mean: mean as f32, variance: variance as f32, rows: population as f32 }
-    }
-
-    /// Mean and variance of what a read that drives `n` of them is off by.
-    #[inline]
-    fn off(&self, n: f32) -> [f32; 2] {
-        [n * self.mean, n * self.variance * (1.0 - n / self.rows.max(1e-6)).max(0.0)]
-    }
-}
-
-/// The errors that stay the same from read to read of one group of rows of a column: of its high rows, its low rows and
-/// the rows of its dummy column.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Frozen {
-    high: Alike,
-    low: Alike,
-    dummy: Alike,
-}
-
 impl CountTable {
-    /// The table of `cell`.
-    ///
-    /// # Errors
-    /// More than 64 rows at once.
-    pub fn new(cell: &Cell) -> Result<Self, AccelError> {
-        let rows = cell.array.rows_at_once;
-        if rows > MOST_ROWS {
-            return Err(AccelError::Constant {
-                device: cell.name.clone(),
-                key: "array.rows_at_once",
-                got: rows.to_string(),
-                expected: "at most 64 for a table of errors by count",
-            });
-        }
+    /// The table of `cell`, in the middle column of a sub-array.
+    pub fn new(cell: &Cell) -> Self {
         let reader = Reader::new(cell);
         let (high, low) = (moments(cell, Stored::High), moments(cell, Stored::Low));
-        let column = reader.columns() / 2;
         let square = reader.step_ua().powi(2);
         let (v, w) = (high.variance / square, low.variance / square);
         let (of_high, of_low, of_dummy) = match cell.encoding {
@@ -115,63 +59,50 @@ impl CountTable {
             Encoding::And => (v, w, w),
             Encoding::Match => (v, w, 0.0),
         };
-        let entry = |group: usize, p: usize, m: usize| {
-            let line = |h: usize, l: usize| h as f64 * high.mean + l as f64 * low.mean;
-            let minus = match cell.encoding {
-                Encoding::Differential => line(m, p),
-                Encoding::And => line(0, p + m),
-                Encoding::Match => 0.0,
-            };
-            let counts = |more: f64| reader.counts(line(p, m) + more, minus, p + m, group, column);
-            let d = 1e-3 * reader.step_ua();
-            [counts(0.0) as f32, ((counts(d) - counts(0.0)) * reader.step_ua() / d) as f32]
-        };
-        let pairs = || (0..=rows).flat_map(|p| (0..=rows).map(move |m| (p, m)));
-        let all = (0..reader.groups()).flat_map(|group| pairs().map(move |(p, m)| (group, p, m)));
-        Ok(Self {
+        Self {
             cell: cell.clone(),
             means: [high.mean, low.mean],
             encoding: cell.encoding,
-            rows,
-            entries: all.map(|(g, p, m)| if p + m <= rows { entry(g, p, m) } else { [0.0; 2] }).collect(),
             reader,
             high: of_high,
             low: of_low,
             dummy: of_dummy,
-            offset_variance: cell.adc.offset_sigma.powi(2),
+            offset_sigma: cell.adc.offset_sigma,
             quantiles: (0..QUANTILES).map(|i| quantile((i as f64 + 0.5) / QUANTILES as f64) as f32).collect(),
-        })
-    }
-
-    /// The entries of read `read` of a column.
-    fn group(&self, read: usize) -> &[[f32; 2]] {
-        let n = (self.rows + 1) * (self.rows + 1);
-        &self.entries[read % self.reader.groups() * n..][..n]
-    }
-
-    /// The level of a read of `p` and `m` driven rows, by 32 random bits of the column's cells and 32 of the dummy
-    /// column's.
-    #[inline]
-    fn draw(&self, entries: &[[f32; 2]], frozen: &Frozen, p: u8, m: u8, random: [u32; 2]) -> i32 {
-        let [mean, slope] = entries[usize::from(p) * (self.rows + 1) + usize::from(m)];
-        let (p, m) = (f32::from(p), f32::from(m));
-        let normal = |random: u32| self.quantiles[random as usize >> (32 - QUANTILES.ilog2())];
-        let ([a, v], [b, w]) = (frozen.high.off(p), frozen.low.off(m));
-        let mut off = a + b + (v + w + self.offset_variance as f32).sqrt() * normal(random[0]);
-        if self.dummy > 0.0 {
-            let [a, v] = frozen.dummy.off(p + m);
-            off -= a + v.sqrt() * normal(random[1]);
         }
-        self.reader.level(f64::from(mean + slope * off))
+    }
+
+    /// Mean count of a read of `p` high and `m` low driven rows of a group, and what a deviation of one nominal step
+    /// adds.
+    fn mean(&self, group: usize, p: usize, m: usize) -> [f64; 2] {
+        let line = |h: usize, l: usize| h as f64 * self.means[0] + l as f64 * self.means[1];
+        let minus = match self.encoding {
+            Encoding::Differential => line(m, p),
+            Encoding::And => line(0, p + m),
+            Encoding::Match => 0.0,
+        };
+        let column = self.reader.columns() / 2;
+        let counts = |more: f64| self.reader.counts(line(p, m) + more, minus, p + m, group, column);
+        let d = 1e-3 * self.reader.step_ua();
+        [counts(0.0), (counts(d) - counts(0.0)) * self.reader.step_ua() / d]
+    }
+
+    /// Variance of what `p` high and `m` low driven rows deviate.
+    fn variance(&self, p: usize, m: usize) -> f64 {
+        p as f64 * self.high + m as f64 * self.low + (p + m) as f64 * self.dummy
+    }
+
+    /// The count of `p` high and `m` low driven rows.
+    fn count(&self, p: usize, m: usize) -> f64 {
+        if self.encoding == Encoding::Differential { p as f64 - m as f64 } else { p as f64 }
     }
 
     /// Share of reads of `p` high and `m` low driven rows of the middle group that are wrong, for cells that are new at
     /// every read.
     pub fn error_rate(&self, p: usize, m: usize) -> f64 {
-        let [mean, slope] = self.group(self.reader.groups() / 2)[p * (self.rows + 1) + m].map(f64::from);
-        let variance = p as f64 * self.high + m as f64 * self.low + (p + m) as f64 * self.dummy;
-        let sigma = (slope * slope * variance + self.offset_variance).sqrt();
-        let count = if self.encoding == Encoding::Differential { p as f64 - m as f64 } else { p as f64 };
+        let [mean, slope] = self.mean(self.reader.groups() / 2, p, m);
+        let sigma = (slope * slope * self.variance(p, m)).sqrt().hypot(self.offset_sigma);
+        let count = self.count(p, m);
         if f64::from(self.reader.level(count)) != count {
             return 1.0;
         }
@@ -179,99 +110,160 @@ impl CountTable {
         1.0 - (below(count + 0.5) - below(count - 0.5))
     }
 
-    /// Draws the cells of rows `first..` of column `column`, whose bits are `bits` and which `driven` shares of the
-    /// reads drive; `key` is the layer's.
-    fn freeze(&self, key: Key, column: usize, first: usize, bits: &[bool], driven: &[f32]) -> Frozen {
-        let ([high, low], step) = (self.means, self.reader.step_ua());
-        let (mut of_high, mut of_low, mut of_dummy) = (Vec::new(), Vec::new(), Vec::new());
-        for (r, (&bit, &f)) in bits.iter().zip(driven).enumerate() {
-            let [on, off] = row(&self.cell, key, bit, column, first + r).map(|lines| lines.map(f64::from));
-            let f = f64::from(f).max(LEAST_DRIVEN);
-            let (own, other) = if bit { (high, low) } else { (low, high) };
-            let alike = if bit { &mut of_high } else { &mut of_low };
-            match self.encoding {
-                Encoding::Differential => alike.push(((on[0] - own - on[1] + other) / step, f)),
-                Encoding::And => {
-                    alike.push(((on[0] - own) / step, f));
-                    of_dummy.push(((on[1] - low) / step, f));
-                }
-                // Every row has a high cell and a low one, and drives one of them.
-                Encoding::Match => {
-                    alike.push(((on[0] - own) / step, f));
-                    let alike = if bit { &mut of_low } else { &mut of_high };
-                    alike.push(((off[0] - other) / step, (1.0 - f).max(LEAST_DRIVEN)));
-                }
-            }
+    /// The entry of `n` driven rows of group `group`, of whose cells `share` store the high current.
+    fn entry(&self, group: usize, n: usize, share: f64) -> Entry {
+        let (mut l, mut c, mut ll, mut cc, mut ee, mut lc, mut le) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+        for (p, weight) in binomial(n, share).into_iter().enumerate() {
+            let [level, square, with_error] = self.level(group, p, n - p);
+            let count = self.count(p, n - p);
+            l += weight * level;
+            c += weight * count;
+            ll += weight * square;
+            cc += weight * count * count;
+            ee += weight * self.variance(p, n - p);
+            lc += weight * level * count;
+            le += weight * with_error;
         }
-        Frozen { high: Alike::new(&of_high), low: Alike::new(&of_low), dummy: Alike::new(&of_dummy) }
+        let of_count = cc - c * c;
+        let c_gain = if of_count > 1e-9 { (lc - l * c) / of_count } else { 1.0 };
+        let e_gain = if ee > 0.0 { le / ee } else { 0.0 };
+        let variance = ll - l * l - c_gain * c_gain * of_count.max(0.0) - e_gain * e_gain * ee;
+        Entry { offset: l - c_gain * c, c_gain, e_gain, variance: if variance > 1e-9 { variance } else { 0.0 } }
+    }
+
+    /// Means of the level of a read of `p` high and `m` low driven rows, of its square, and of its product with what
+    /// the cells deviate.
+    fn level(&self, group: usize, p: usize, m: usize) -> [f64; 3] {
+        let ([mean, slope], variance) = (self.mean(group, p, m), self.variance(p, m));
+        let sigma = (slope * slope * variance).sqrt().hypot(self.offset_sigma);
+        if sigma == 0.0 {
+            let level = f64::from(self.reader.level(mean));
+            return [level, level * level, 0.0];
+        }
+        let [least, most, per] = self.reader.codes();
+        let code = |counts: f64| (counts / per).round().clamp(least, most);
+        let (first, last) = (code(mean - 6.0 * sigma), code(mean + 6.0 * sigma));
+        let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let (mut at, mut sums) = (first, [0.0; 3]);
+        let (mut below, mut density_below) = (0.0, 0.0);
+        while at <= last {
+            // What lies beyond the codes has the last one.
+            let edge = ((at + 0.5) * per - mean) / sigma;
+            let (above, density_above) = if at == last { (1.0, 0.0) } else { (normal_below(edge), density(edge)) };
+            let (level, share) = (at * per, above - below);
+            sums[0] += level * share;
+            sums[1] += level * level * share;
+            sums[2] += level * slope * variance / sigma * (density_below - density_above);
+            (below, density_below) = (above, density_above);
+            at += 1.0;
+        }
+        sums
     }
 }
 
-/// A layer of one chip whose reads draw from a [`CountTable`].
+/// Shares of `0..=n` ones among `n` bits of which each is 1 with the probability `share`.
+fn binomial(n: usize, share: f64) -> Vec<f64> {
+    let share = share.clamp(1e-6, 1.0 - 1e-6);
+    let odds = share / (1.0 - share);
+    // From the likeliest number on, so that nothing is too small to be a number.
+    let middle = ((n as f64 * share) as usize).min(n);
+    let mut all = vec![1.0; n + 1];
+    for p in middle..n {
+        all[p + 1] = all[p] * odds * (n - p) as f64 / (p + 1) as f64;
+    }
+    for p in (0..middle).rev() {
+        all[p] = all[p + 1] / odds * (p + 1) as f64 / (n - p) as f64;
+    }
+    let whole: f64 = all.iter().sum();
+    all.into_iter().map(|x| x / whole).collect()
+}
+
+/// A layer of one chip whose reads follow a [`CountTable`]: its cells are those that [`ChipLayer`](super::ChipLayer)
+/// draws, and every sum is that of its reads' linear forms and one normal number with the variance of their remainders,
+/// the same for the same inputs.
+///
+/// Counts and deviations are tabulated for the patterns of eight rows, weight planes together. The table takes
+/// remainders of different reads as independent, what a converter's thresholds are off as drawn at every read, and
+/// word lines as in the middle column.
 pub struct CountLayer {
     layer: Layer,
     slices: Slices,
-    rows: usize,
+    encoding: Encoding,
     key: Key,
-    dummy: Key,
-    /// `[output channel][plane][read]`: the rows that store the high current, and what is frozen.
-    reads: Vec<(u64, Frozen)>,
-    /// The levels of all patterns of a read, where its rows are few.
-    tables: Option<ChipLayer>,
+    chunk_rows: usize,
+    read_chunks: usize,
+    /// `[group of rows of a sub-array][driven rows]`.
+    entries: Vec<Vec<Entry>>,
+    /// `[group of channels][chunk][pattern]`, and then counts of all channels of the group and their deviations, with
+    /// planes weighted by their multipliers.
+    tables: Vec<f32>,
+    /// Rows that store -1 of all planes, weighted by their multipliers, by channel; matches count them where no input
+    /// is 1.
+    known: Vec<i64>,
 }
 
 impl CountLayer {
-    /// `layer` on the chip with the key `chip`; `driven` is the share of the reads that drive the row of each input of
-    /// the window.
-    ///
-    /// # Panics
-    /// If there are not as many shares as inputs of the window.
-    pub fn new(table: &CountTable, layer: &Layer, chip: Key, driven: &[f32]) -> Self {
-        assert_eq!(driven.len(), layer.window, "a share for each input");
-        let key = chip.with(&layer.name);
-        let slices = Slices::new(table.encoding, layer.grid, layer.weight_bits, layer.input_bits);
-        let mut reads = Vec::new();
-        for column in 0..layer.out_channels * slices.planes() {
-            let (o, plane) = (column / slices.planes(), column % slices.planes());
-            let driven = &driven[o / layer.group_channels * layer.inputs..][..layer.inputs];
-            let bits: Vec<bool> = layer.channel(o).iter().map(|&q| slices.stored(q, plane)).collect();
-            for (read, (bits, driven)) in bits.chunks(table.rows).zip(driven.chunks(table.rows)).enumerate() {
-                let stored = bits.iter().enumerate().fold(0, |mask, (r, &bit)| mask | u64::from(bit) << r);
-                reads.push((stored, table.freeze(key, column, read * table.rows, bits, driven)));
+    /// Draws the cells of `layer`; `chip` is the chip's key.
+    pub fn new(table: &CountTable, layer: &Layer, chip: Key) -> Self {
+        let (cell, encoding, key) = (&table.cell, table.encoding, chip.with(&layer.name));
+        let slices = Slices::new(encoding, layer.grid, layer.weight_bits, layer.input_bits);
+        let at_once = cell.array.rows_at_once;
+        let chunk_rows = at_once.min(CHUNK);
+        let ([high, low], step) = (table.means, table.reader.step_ua());
+        let (n, chunks) = (layer.group_channels, layer.inputs.div_ceil(chunk_rows));
+        let mut tables = Vec::with_capacity(layer.out_channels / n * chunks * PATTERNS * 2 * n);
+        let (mut known, mut ones, mut currents) = (vec![0; layer.out_channels], 0, Vec::with_capacity(PATTERNS));
+        for (first, chunk) in (0..layer.out_channels).step_by(n).flat_map(|o| (0..chunks).map(move |c| (o, c))) {
+            let first_row = chunk * chunk_rows;
+            let rows = (layer.inputs - first_row).min(chunk_rows);
+            let mut of_chunk = vec![0f32; PATTERNS * 2 * n];
+            for (o, (plane, &multiplier)) in
+                (0..n).flat_map(|o| slices.multipliers.iter().enumerate().map(move |plane| (o, plane)))
+            {
+                let column = (first + o) * slices.planes() + plane;
+                let codes = &layer.channel(first + o)[first_row..first_row + rows];
+                let stored =
+                    codes.iter().enumerate().fold(0, |mask: u8, (r, &q)| mask | u8::from(slices.stored(q, plane)) << r);
+                ones += stored.count_ones();
+                known[first + o] += multiplier * (rows as i64 - i64::from(stored.count_ones()));
+                let cells = (0..rows).map(|r| row(cell, key, stored >> r & 1 == 1, column, first_row + r));
+                tabulate(&cells.collect::<Vec<_>>(), &mut currents);
+                for (pattern, &[plus, minus]) in currents.iter().enumerate() {
+                    let count = f64::from(count(encoding, pattern as u8, stored, rows));
+                    let mean = match encoding {
+                        Encoding::Match => count * high + (rows as f64 - count) * low,
+                        Encoding::Differential | Encoding::And => count * (high - low),
+                    };
+                    let to = &mut of_chunk[pattern * 2 * n..][..2 * n];
+                    to[o] += (multiplier as f64 * count) as f32;
+                    to[n + o] += (multiplier as f64 * (f64::from(plus - minus) - mean) / step) as f32;
+                }
             }
+            tables.extend_from_slice(&of_chunk);
         }
-        let mut layer = Self {
-            layer: layer.clone(),
-            rows: table.rows,
-            key: key.with("reads"),
-            dummy: key.with("dummy reads"),
-            reads,
-            slices,
-            tables: None,
+        // A row matches as often as not.
+        let share = match encoding {
+            Encoding::Match => 0.5,
+            _ => f64::from(ones) / (layer.codes.len() * slices.planes()).max(1) as f64,
         };
-        if table.rows <= CHUNK {
-            let level = |column: usize, read: usize, pattern: u8| layer.level(table, column, read, pattern.into());
-            let tables = ChipLayer::of_levels(&table.cell, &layer.layer, key, level);
-            layer.tables = Some(tables);
-            layer.reads = Vec::new();
+        let entries = |group| (0..=at_once).map(|n| table.entry(group, n, share)).collect();
+        Self {
+            layer: layer.clone(),
+            encoding,
+            key: key.with("reads"),
+            chunk_rows,
+            read_chunks: at_once / chunk_rows,
+            entries: (0..table.reader.groups()).map(entries).collect(),
+            tables,
+            known,
+            slices,
         }
-        layer
     }
 
-    /// The level of read `read` of a column that drives the rows `word`.
-    #[inline]
-    fn level(&self, table: &CountTable, column: usize, read: usize, word: u64) -> i32 {
-        let reads = self.layer.inputs.div_ceil(self.rows);
-        let (stored, frozen) = &self.reads[column * reads + read];
-        let key = self.key.at((column * reads + read) as u64);
-        let dummy = self.dummy.at((column / table.cell.array.columns * reads + read) as u64);
-        // Matches drive every row.
-        let used = u64::MAX >> (64 - (self.layer.inputs - read * self.rows).min(self.rows));
-        let is_match = table.encoding == Encoding::Match;
-        let (driven, high) = if is_match { (used, !(word ^ stored)) } else { (word, *stored) };
-        let ones = |mask: u64| mask.count_ones() as u8;
-        let random = [key, dummy].map(|key| (key.u64(word) >> 32) as u32);
-        table.draw(table.group(read), frozen, ones(driven & high), ones(driven & !high), random)
+    /// Bytes that the tables of `layer` take.
+    pub fn bytes(cell: &Cell, layer: &Layer) -> usize {
+        let chunks = layer.inputs.div_ceil(cell.array.rows_at_once.min(CHUNK));
+        layer.out_channels * chunks * PATTERNS * size_of::<[f32; 2]>()
     }
 
     /// Share of word lines that are driven.
@@ -279,55 +271,79 @@ impl CountLayer {
         let layer = &self.layer;
         let channels = (0..layer.out_channels).step_by(layer.group_channels);
         let groups = channels.len() as f64;
-        channels.map(|o| Patterns::new(layer, o, self.rows.min(CHUNK), windows).activity(layer)).sum::<f64>() / groups
+        channels.map(|o| Patterns::new(layer, o, self.chunk_rows, windows).activity(layer)).sum::<f64>() / groups
     }
 
-    /// Sums of `windows`, pixel by pixel, with reads that draw from `table`: the same cells that drive the same rows
-    /// give the same level.
+    /// Sums of `windows`, pixel by pixel: `out_channels` for each.
     pub fn sums(&self, table: &CountTable, windows: &[i64]) -> Vec<i64> {
-        if let Some(tables) = &self.tables {
-            return tables.sums(windows);
-        }
-        let layer = &self.layer;
-        let (pixels, bits) = (windows.len() / layer.window, usize::from(layer.input_bits));
-        let mut out = vec![0; pixels * layer.out_channels];
-        let (mut totals, mut inputs, mut words) = (vec![0i64; pixels], Vec::new(), Vec::new());
-        let reads = layer.inputs.div_ceil(self.rows);
-        for o in 0..layer.out_channels {
-            if o % layer.group_channels == 0 {
-                let patterns = Patterns::new(layer, o, self.rows.min(CHUNK), windows);
-                words = patterns.words(self.rows.div_ceil(CHUNK));
-                inputs = patterns.sums;
-            }
-            totals.fill(0);
-            for (plane, &multiplier) in self.slices.multipliers.iter().enumerate() {
-                let column = o * self.slices.planes() + plane;
-                for (read, bit) in (0..reads).flat_map(|read| (0..bits).map(move |bit| (read, bit))) {
-                    let words = &words[(read * bits + bit) * pixels..][..pixels];
-                    // Matches count the rows that store -1 where no input is 1.
-                    let known = match table.encoding {
-                        Encoding::Match => i64::from(self.minus_rows(column, read)),
-                        _ => 0,
-                    };
-                    for (total, &word) in totals.iter_mut().zip(words) {
-                        let level = self.level(table, column, read, word);
-                        *total += multiplier * ((i64::from(level) - known) << bit);
-                    }
+        let (layer, n) = (&self.layer, self.layer.group_channels);
+        let mut out = vec![0; windows.len() / layer.window * layer.out_channels];
+        for first in (0..layer.out_channels).step_by(n) {
+            let patterns = Patterns::new(layer, first, self.chunk_rows, windows);
+            let (totals, remainders) = self.linear(&patterns, first);
+            for (pixel, (totals, (seed, variance))) in totals.chunks_exact(n).zip(remainders).enumerate() {
+                let (key, sigma) = (self.key.at(seed), variance.sqrt());
+                for (o, &total) in (first..first + n).zip(totals) {
+                    let quantile = || table.quantiles[(key.u64(o as u64) >> (64 - QUANTILES.ilog2())) as usize];
+                    let drawn = if sigma > 0.0 { sigma * f64::from(quantile()) } else { 0.0 };
+                    let total = round_half_up(total + drawn) as i64 - self.known(o);
+                    let (lo, hi) = layer.bounds[o];
+                    out[pixel * layer.out_channels + o] = self.slices.sum(total, patterns.sums[pixel]).clamp(lo, hi);
                 }
-            }
-            let (lo, hi) = layer.bounds[o];
-            for (pixel, (&total, &inputs)) in totals.iter().zip(&inputs).enumerate() {
-                out[pixel * layer.out_channels + o] = self.slices.sum(total, inputs).clamp(lo, hi);
             }
         }
         out
     }
 
-    /// Rows of a read of a column that store -1.
-    fn minus_rows(&self, column: usize, read: usize) -> u32 {
-        let reads = self.layer.inputs.div_ceil(self.rows);
-        let rows = (self.layer.inputs - read * self.rows).min(self.rows);
-        rows as u32 - self.reads[column * reads + read].0.count_ones()
+    /// The part of the sum of a channel's counts that is not `sum In' s`.
+    fn known(&self, o: usize) -> i64 {
+        match self.encoding {
+            Encoding::Match => self.known[o] * ((1 << self.slices.input_bits()) - 1),
+            Encoding::Differential | Encoding::And => 0,
+        }
+    }
+
+    /// `[pixel][channel]`: the sums of the reads' linear forms, of the group of channels from `first` on; and of each
+    /// pixel a number that its inputs give, and the variance of the remainders.
+    fn linear(&self, patterns: &Patterns, first: usize) -> (Vec<f64>, Vec<(u64, f64)>) {
+        let (n, chunks) = (self.layer.group_channels, self.layer.inputs.div_ceil(self.chunk_rows));
+        let multipliers = || self.slices.multipliers.iter().map(|&m| m as f64);
+        let (whole, squares) = (multipliers().sum::<f64>(), multipliers().map(|m| m * m).sum::<f64>());
+        let mut totals = vec![0f64; patterns.pixels * n];
+        let mut remainders = vec![(0u64, 0f64); patterns.pixels];
+        let (mut rows, mut line) = (Vec::new(), vec![0f32; 2 * n]);
+        for read in 0..chunks.div_ceil(self.read_chunks) {
+            let of_read = read * self.read_chunks..((read + 1) * self.read_chunks).min(chunks);
+            let used = (of_read.end * self.chunk_rows).min(self.layer.inputs) - of_read.start * self.chunk_rows;
+            let entries = &self.entries[read % self.entries.len()];
+            for (bit, pixel) in
+                (0..self.layer.input_bits).flat_map(|bit| (0..patterns.pixels).map(move |pixel| (bit, pixel)))
+            {
+                rows.clear();
+                let (mut driven, mut word) = (0, 0u64);
+                for chunk in of_read.clone() {
+                    let pattern = patterns.of(chunk, bit.into())[pixel];
+                    driven += pattern.count_ones() as usize;
+                    word = word.rotate_left(8) ^ u64::from(pattern);
+                    if pattern != 0 || self.encoding == Encoding::Match {
+                        rows.push(row_of(&self.tables, 2 * n, first / n * chunks + chunk, pattern));
+                    }
+                }
+                let (seed, variance) = &mut remainders[pixel];
+                *seed = (*seed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+                // Matches drive every row.
+                let entry = &entries[if self.encoding == Encoding::Match { used } else { driven }];
+                let weight = f64::from(1u32 << bit);
+                *variance += weight * weight * squares * entry.variance;
+                add(&rows, &mut line);
+                let (counts, errors) = line.split_at(n);
+                let [offset, c_gain, e_gain] = [entry.offset * whole, entry.c_gain, entry.e_gain].map(|x| weight * x);
+                for ((total, &c), &e) in totals[pixel * n..][..n].iter_mut().zip(counts).zip(errors) {
+                    *total += offset + c_gain * f64::from(c) + e_gain * f64::from(e);
+                }
+            }
+        }
+        (totals, remainders)
     }
 }
 

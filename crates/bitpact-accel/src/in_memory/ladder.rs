@@ -128,6 +128,11 @@ impl Droop {
         Self { kappa: shared * OHM_UA / read_v }
     }
 
+    /// Share of a current that the droop takes, for each microampere of it.
+    pub fn kappa(self) -> f64 {
+        self.kappa
+    }
+
     /// Current in microamperes that reaches the sense circuit where the cells alone would carry `ua`.
     #[inline]
     pub fn apply(self, ua: f64) -> f64 {

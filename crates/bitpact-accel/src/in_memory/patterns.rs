@@ -45,21 +45,6 @@ impl Patterns {
         &self.chunks[(chunk * self.bits + bit) * self.pixels..][..self.pixels]
     }
 
-    /// `[read][input bit][pixel]`: the rows of `chunks` chunks, at most 8, the first in the lowest bits.
-    pub(crate) fn words(&self, chunks: usize) -> Vec<u64> {
-        let all = self.chunks.len() / (self.bits * self.pixels).max(1);
-        let mut words = vec![0; all.div_ceil(chunks) * self.bits * self.pixels];
-        for chunk in 0..all {
-            for bit in 0..self.bits {
-                let read = &mut words[(chunk / chunks * self.bits + bit) * self.pixels..][..self.pixels];
-                for (word, &rows) in read.iter_mut().zip(self.of(chunk, bit)) {
-                    *word |= u64::from(rows) << (chunk % chunks * CHUNK);
-                }
-            }
-        }
-        words
-    }
-
     /// Share of word lines that are driven.
     pub(crate) fn activity(&self, layer: &Layer) -> f64 {
         let driven: u64 = self.chunks.iter().map(|c| u64::from(c.count_ones())).sum();

@@ -94,34 +94,22 @@ impl Reader {
 
     /// Smallest and largest code, and the counts of one.
     #[inline]
-    fn codes(&self) -> [f64; 3] {
+    pub(crate) fn codes(&self) -> [f64; 3] {
         let least = if self.encoding == Encoding::Differential { -self.most } else { 0 };
         [least.into(), self.most.into(), self.counts_per_code.into()]
     }
 
-    /// The [levels](Self::level) of columns whose lines carry `plus_ua` and `minus_ua`, for a read of `rows` rows of
-    /// group `group`; `shares` are the columns' shares of the read voltage.
-    pub(crate) fn levels(
-        &self,
-        [plus_ua, minus_ua]: [&[f32]; 2],
-        rows: usize,
-        group: usize,
-        shares: &[f64],
-        out: &mut [f64],
-    ) {
-        let (droop, step, [least, most, per]) = (self.droops[group], self.step_ua, self.codes());
-        let low_ua = (self.encoding == Encoding::Match).then_some(self.low_ua * rows as f64);
-        let lines = plus_ua.iter().zip(minus_ua).zip(shares);
-        for (out, ((&plus, &minus), &share)) in out.iter_mut().zip(lines) {
-            let minus = low_ua.unwrap_or(minus.into());
-            let counts = (droop.apply(share * f64::from(plus)) - droop.apply(share * minus)) / step;
-            *out = round_half_up(counts / per).clamp(least, most) * per;
+    /// What makes levels of reads `read` of `rows` rows, for the columns `first..first + columns` counted through all
+    /// sub-arrays.
+    pub(crate) fn converter(&self, read: usize, rows: usize, first: usize, columns: usize) -> Converter {
+        let (droop, codes) = (self.droops[read % self.droops.len()], self.codes());
+        let shares = || (first..first + columns).map(|column| self.shares[column % self.shares.len()]);
+        Converter {
+            codes_per_ua: shares().map(|share| (share / (self.step_ua * codes[2])) as f32).collect(),
+            droops: shares().map(|share| (droop.kappa() * share) as f32).collect(),
+            low_ua: (self.encoding == Encoding::Match).then_some((self.low_ua * rows as f64) as f32),
+            codes: codes.map(|code| code as f32),
         }
-    }
-
-    /// Share of the read voltage at column `column`, counted through all sub-arrays.
-    pub(crate) fn share(&self, column: usize) -> f64 {
-        self.shares[column % self.shares.len()]
     }
 
     /// Thresholds of the converter of one column, in counts and in order, each moved by its offset.
@@ -159,11 +147,46 @@ impl Reader {
     }
 }
 
+/// Levels of the columns of a read, for many reads of one group of rows.
+pub(crate) struct Converter {
+    /// Codes of a microampere of every column, before the droop.
+    codes_per_ua: Vec<f32>,
+    /// Share of a current of one microampere that the droop takes, of every column.
+    droops: Vec<f32>,
+    /// Current that is subtracted from matches.
+    low_ua: Option<f32>,
+    /// Smallest and largest code, and the counts of one.
+    codes: [f32; 3],
+}
+
+impl Converter {
+    /// The [levels](Reader::level) of columns whose lines carry `plus_ua` and `minus_ua`: with the droop `I (1 - k I)`
+    /// the lines differ by `(plus - minus) (1 - k (plus + minus))`.
+    pub(crate) fn levels(&self, plus_ua: &[f32], minus_ua: &[f32], out: &mut [f32]) {
+        let [least, most, per] = self.codes;
+        let columns = self.codes_per_ua.iter().zip(&self.droops);
+        for (((out, &plus), &minus), (&scale, &droop)) in out.iter_mut().zip(plus_ua).zip(minus_ua).zip(columns) {
+            let minus = self.low_ua.unwrap_or(minus);
+            let code = scale * (plus - minus) * (1.0 - droop * (plus + minus));
+            *out = round_half_up_f32(code).clamp(least, most) * per;
+        }
+    }
+}
+
 /// The nearest whole number, the upper one of two, for numbers below 2^51: in a form that compilers turn into vectors.
 #[inline(always)]
-fn round_half_up(x: f64) -> f64 {
+pub(crate) fn round_half_up(x: f64) -> f64 {
     /// `1.5 * 2^52`: what is added to it is rounded to a whole number, ties to even.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
+    let even = (x + WHOLE) - WHOLE;
+    even + if x - even >= 0.5 { 1.0 } else { 0.0 }
+}
+
+/// [`round_half_up`] of numbers below 2^22.
+#[inline(always)]
+fn round_half_up_f32(x: f32) -> f32 {
+    /// `1.5 * 2^23`.
+    const WHOLE: f32 = 12_582_912.0;
     let even = (x + WHOLE) - WHOLE;
     even + if x - even >= 0.5 { 1.0 } else { 0.0 }
 }

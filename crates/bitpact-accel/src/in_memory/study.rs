@@ -19,8 +19,6 @@ use crate::AccelError;
 
 /// Images of every chip whose reads are compared with the true counts.
 const ERROR_IMAGES: usize = 1;
-/// Images that tell the table of errors by count how often each row is driven.
-const SAMPLE_IMAGES: usize = 8;
 /// Memory that the tables of one chip may take.
 const MOST_BYTES: usize = 4 << 30;
 
@@ -29,7 +27,8 @@ const MOST_BYTES: usize = 4 << 30;
 pub enum Method {
     /// Every cell has its own current, frozen for the chip.
     Cells,
-    /// Reads draw from the table of errors by count.
+    /// Layers with inputs and weights of 1 bit follow the table of errors by count, where reads have more than eight
+    /// rows; all others are simulated by cells.
     Counts,
 }
 
@@ -53,7 +52,7 @@ pub struct Options {
 pub struct LayerStudy {
     /// Name of the product.
     pub name: String,
-    /// Its reads that were compared, of all chips; none with the table of errors by count, which has no cells.
+    /// Its reads that were compared, of all chips; none with the table of errors by count, which has no levels.
     pub errors: ReadErrors,
     /// Share of the input bits that are 1, on the first image of the first chip.
     pub activity: f64,
@@ -117,6 +116,13 @@ pub fn array_layers(model: &IntegerModel, ends: bool) -> Result<Vec<Layer>, Acce
     Ok(all)
 }
 
+/// Says whether the table of errors by count holds for the reads of `layer`. Bits of higher weight drive few rows, so
+/// their reads are wrong seldom, for neighbouring pixels together and by much: no normal number with the variance of
+/// the remainder has that effect. Few rows have few patterns, whose table by cells is as small and as fast.
+fn counts_hold(cell: &Cell, layer: &Layer) -> bool {
+    cell.array.rows_at_once > CHUNK && layer.input_bits == 1 && layer.weight_bits == 1
+}
+
 /// A layer of one chip.
 enum ChipOf {
     Cells(Box<ChipLayer>),
@@ -140,44 +146,47 @@ pub struct Simulation<'a> {
     /// Which of `layers` a product is.
     places: HashMap<(usize, usize), usize>,
     table: Option<CountTable>,
-    /// The share of the reads that drive each input of the window of each of `layers`.
-    driven: Vec<Vec<f32>>,
 }
 
 impl<'a> Simulation<'a> {
-    /// `model` on arrays of `cell`. The table of errors by count learns from the images `sample` how often each row is
-    /// driven; without any, all of them equally often.
+    /// `model` on arrays of `cell`.
     ///
     /// # Errors
-    /// Layers that arrays cannot compute, tables that take too much memory, or a cell without a table of errors by
-    /// count.
-    pub fn new(model: &'a IntegerModel, cell: &'a Cell, options: &Options, sample: &[u8]) -> Result<Self, AccelError> {
+    /// Layers that arrays cannot compute, tables that take too much memory, or no layer that the table of errors by
+    /// count holds for where it is asked for.
+    pub fn new(model: &'a IntegerModel, cell: &'a Cell, options: &Options) -> Result<Self, AccelError> {
         let layers = array_layers(model, options.ends)?;
-        let table = (options.method == Method::Counts).then(|| CountTable::new(cell)).transpose()?;
-        let bytes: usize = layers.iter().map(|layer| ChipLayer::bytes(cell, layer)).sum();
-        let has_tables = table.is_none() || cell.array.rows_at_once <= CHUNK;
-        if has_tables && bytes > MOST_BYTES {
-            let what = format!(
-                "the tables of a chip take {} GiB; reads of more than {CHUNK} rows by the table of errors by count need none",
-                bytes >> 30
-            );
-            return Err(AccelError::Array { layer: model.arch.clone(), what });
+        let fail = |what| Err(AccelError::Array { layer: model.arch.clone(), what });
+        let is_counted = |layer: &&Layer| options.method == Method::Counts && counts_hold(cell, layer);
+        let (by_count, by_cell): (Vec<&Layer>, Vec<&Layer>) = layers.iter().partition(is_counted);
+        if by_count.is_empty() && options.method == Method::Counts {
+            return fail(format!(
+                "the table of errors by count holds for inputs and weights of 1 bit and reads of more than {CHUNK} rows, which no layer has"
+            ));
+        }
+        let bytes = by_count.iter().map(|layer| CountLayer::bytes(cell, layer)).sum::<usize>()
+            + by_cell.iter().map(|layer| ChipLayer::bytes(cell, layer)).sum::<usize>();
+        if bytes > MOST_BYTES {
+            return fail(format!(
+                "the tables of a chip take {} GiB, expected at most {}",
+                bytes >> 30,
+                MOST_BYTES >> 30
+            ));
         }
         let places: HashMap<_, _> =
             layers.iter().enumerate().map(|(i, layer)| ((layer.layer, layer.which), i)).collect();
-        let mut simulation = Self { model, cell, seed: options.seed, layers, places, table, driven: Vec::new() };
-        if simulation.table.is_some() {
-            simulation.driven = Driven::shares(&simulation, sample);
-        }
-        Ok(simulation)
+        let table = (!by_count.is_empty()).then(|| CountTable::new(cell));
+        Ok(Self { model, cell, seed: options.seed, layers, places, table })
     }
 
     /// Draws chip `number`.
     pub fn chip(&self, number: usize, pool: &Pool) -> Chip {
         let key = Key::new(self.seed).with("chip").at(number as u64);
         let layers = in_parallel(pool, self.layers.len(), |i| match &self.table {
-            Some(table) => ChipOf::Counts(Box::new(CountLayer::new(table, &self.layers[i], key, &self.driven[i]))),
-            None => ChipOf::Cells(Box::new(ChipLayer::new(self.cell, &self.layers[i], key))),
+            Some(table) if counts_hold(self.cell, &self.layers[i]) => {
+                ChipOf::Counts(Box::new(CountLayer::new(table, &self.layers[i], key)))
+            }
+            _ => ChipOf::Cells(Box::new(ChipLayer::new(self.cell, &self.layers[i], key))),
         });
         Chip { layers }
     }
@@ -194,51 +203,6 @@ impl<'a> Simulation<'a> {
         let mut view = View { of: self, chip, found };
         let trace = Interpreter::new(self.model).run_with(pixels, &mut view);
         (trace, view.found)
-    }
-}
-
-/// Counts how often the bits of each layer's inputs are 1, weighted as they weigh in a sum: bit i by `2^i`.
-struct Driven<'a> {
-    of: &'a Simulation<'a>,
-    /// `[layer][input of the window]`: sum of codes, and the windows.
-    sums: Vec<(Vec<i64>, usize)>,
-}
-
-impl<'a> Driven<'a> {
-    /// The shares of the reads of each input of each layer's window that drive its row, over the images `sample`.
-    fn shares(of: &'a Simulation<'a>, sample: &[u8]) -> Vec<Vec<f32>> {
-        let sums = of.layers.iter().map(|layer| (vec![0; layer.window], 0)).collect();
-        let mut driven = Self { of, sums };
-        for image in sample.chunks_exact(of.model.example_bytes()) {
-            Interpreter::new(of.model).run_with(image, &mut driven);
-        }
-        let layers = driven.sums.into_iter().zip(&of.layers);
-        let share = |(sums, windows): (Vec<i64>, usize), layer: &Layer| -> Vec<f32> {
-            let most = ((1i64 << layer.input_bits) - 1) as f32 * windows as f32;
-            sums.iter().map(|&sum| if windows > 0 { sum as f32 / most } else { 0.5 }).collect()
-        };
-        layers.map(|(sums, layer)| share(sums, layer)).collect()
-    }
-}
-
-impl Sums for Driven<'_> {
-    fn computes(&self, layer: usize, which: usize) -> bool {
-        self.of.places.contains_key(&(layer, which))
-    }
-
-    fn sums(&mut self, layer: usize, which: usize, windows: &[i64]) -> Vec<i64> {
-        let place = self.of.places[&(layer, which)];
-        let (layer, (sums, count)) = (&self.of.layers[place], &mut self.sums[place]);
-        let mut out = Vec::with_capacity(windows.len() / layer.window * layer.out_channels);
-        for window in windows.chunks_exact(layer.window) {
-            sums.iter_mut().zip(window).for_each(|(sum, code)| *sum += code);
-            *count += 1;
-            out.extend((0..layer.out_channels).map(|o| {
-                let inputs = &window[o / layer.group_channels * layer.inputs..];
-                inputs.iter().zip(layer.channel(o)).map(|(code, &q)| code * i64::from(q)).sum::<i64>()
-            }));
-        }
-        out
     }
 }
 
@@ -298,8 +262,7 @@ pub fn study(
     let classes = model.classes();
     assert!(images > 0 && exact.len() == images * classes, "logits and a label for each image");
     assert_eq!(pixels.len(), images * length, "pixels of whole images");
-    let sample = &pixels[..images.min(SAMPLE_IMAGES) * length];
-    let simulation = Simulation::new(model, cell, options, sample)?;
+    let simulation = Simulation::new(model, cell, options)?;
     let pool = Pool::new(options.threads);
     let exact: Vec<(usize, &[i64])> =
         exact.chunks(classes).map(|logits| (bitpact_engine::predict(logits), logits)).collect();

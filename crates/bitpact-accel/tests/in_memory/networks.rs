@@ -43,11 +43,14 @@ fn networks_on_ideal_arrays_give_the_engines_codes() {
         let pixels = images(&model, 1);
         let expected = Interpreter::new(&model).run(&pixels);
         for encoding in [Encoding::Differential, Encoding::And, Encoding::Match] {
-            for (rows, method) in [(8, Method::Cells), (8, Method::Counts), (64, Method::Cells), (32, Method::Counts)] {
+            for (rows, method) in [(8, Method::Cells), (64, Method::Cells), (32, Method::Counts)] {
+                if method == Method::Counts && bits != "W1A1" {
+                    continue;
+                }
                 let mut cell = Cell::open("stride-xnor").unwrap();
                 cell.encoding = encoding;
                 let cell = cell.with_rows(rows).unwrap().ideal();
-                let simulation = Simulation::new(&model, &cell, &options(method, true), &[]).unwrap();
+                let simulation = Simulation::new(&model, &cell, &options(method, true)).unwrap();
                 let chip = simulation.chip(0, &Pool::new(1));
                 assert!(
                     simulation.trace(&chip, &pixels) == expected,
@@ -80,8 +83,8 @@ fn the_seed_decides_the_study_and_threads_do_not() {
     let length = model.input_shape.elements();
     let exact: Vec<i64> =
         pixels.chunks(length).flat_map(|p| Interpreter::new(&model).run(p).logits().to_vec()).collect();
-    let cell = Cell::open("2t2mtj").unwrap().with_sigma(0.05).unwrap();
-    for method in [Method::Cells, Method::Counts] {
+    for (method, rows) in [(Method::Cells, 8), (Method::Counts, 16)] {
+        let cell = Cell::open("2t2mtj").unwrap().with_sigma(0.05).unwrap().with_rows(rows).unwrap();
         let run = |threads, seed| {
             let options = Options { threads, seed, ..options(method, true) };
             study(&model, &cell, &options, &pixels, &exact, &[0, 1, 2, 3, 4, 5], &|_| {}).unwrap()
@@ -106,7 +109,7 @@ fn the_table_of_errors_by_count_is_that_of_drawn_columns() {
             cell.encoding = encoding;
             let mut cell = cell.with_rows(rows).unwrap().with_adc_bits(7).unwrap();
             cell.adc.offset_sigma = 0.1;
-            let table = CountTable::new(&cell).unwrap();
+            let table = CountTable::new(&cell);
             let choose = |n: usize, k: usize| (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
             let pairs = (0..=rows).flat_map(|p| (0..=rows - p).map(move |m| (p, m)));
             let share = |p: usize, m: usize| match encoding {
@@ -131,8 +134,9 @@ fn the_table_of_errors_by_count_is_that_of_drawn_columns() {
     }
 }
 
-/// The two methods' sums are off by as much, over all reads and in the mean over inputs, which is what a chip's frozen
-/// cells leave: for fair inputs, and for rows of which some are driven nearly always and others hardly ever.
+/// The two methods' sums are off by as much: over all reads, in the mean over inputs, which is what a chip's frozen
+/// cells leave, and together for windows that have four fifths of their inputs in common, as neighbours have; for fair
+/// inputs, and for rows of which some are driven nearly always and others hardly ever.
 #[test]
 fn both_methods_have_the_same_errors_frozen_and_fresh() {
     let key = Key::new(4);
@@ -156,16 +160,16 @@ fn both_methods_have_the_same_errors_frozen_and_fresh() {
     };
     for is_fair in [true, false] {
         let share = |r: usize| if is_fair { 0.5 } else { [0.97, 0.05, 0.02, 0.3, 0.02, 0.9, 0.1, 0.02][r * 5 % 8] };
-        let x = |i: usize| key.with("x").uniform(i as u64) < share(i % inputs);
-        let windows: Vec<i64> = (0..windows * inputs).map(|i| i64::from(x(i))).collect();
-        let driven: Vec<f32> = (0..inputs)
-            .map(|r| windows.iter().skip(r).step_by(inputs).sum::<i64>() as f32 * inputs as f32 / windows.len() as f32)
-            .collect();
-        compare(&layer, &windows, &driven);
+        let mut x = vec![0; windows * inputs];
+        for i in 0..x.len() {
+            let is_kept = i >= inputs && key.with("kept").uniform(i as u64) < 0.8;
+            x[i] = if is_kept { x[i - inputs] } else { i64::from(key.with("x").uniform(i as u64) < share(i % inputs)) };
+        }
+        compare(&layer, &x);
     }
 }
 
-fn compare(layer: &Layer, windows: &[i64], driven: &[f32]) {
+fn compare(layer: &Layer, windows: &[i64]) {
     let (inputs, channels) = (layer.inputs, layer.out_channels);
     let sum = |x: &[i64], o: usize| x.iter().zip(layer.channel(o)).map(|(a, &q)| a * i64::from(q)).sum::<i64>();
     let exact: Vec<i64> = windows.chunks(inputs).flat_map(|x| (0..channels).map(move |o| sum(x, o))).collect();
@@ -173,26 +177,27 @@ fn compare(layer: &Layer, windows: &[i64], driven: &[f32]) {
         let off: Vec<f64> = sums.iter().zip(&exact).map(|(a, b)| (a - b) as f64).collect();
         let mean = |o: usize| off.iter().skip(o).step_by(channels).sum::<f64>() / (off.len() / channels) as f64;
         let frozen = (0..channels).map(|o| mean(o).powi(2)).sum::<f64>() / channels as f64;
-        [off.iter().map(|x| x * x).sum::<f64>() / off.len() as f64, frozen]
+        let shared = off.iter().zip(&off[channels..]).map(|(a, b)| a * b).sum::<f64>();
+        [off.iter().map(|x| x * x).sum::<f64>() / off.len() as f64, frozen, shared / (off.len() - channels) as f64]
     };
     for (name, encoding) in [("2t2mtj", Encoding::Differential), ("1t1mtj", Encoding::And), ("2t2mtj", Encoding::Match)]
     {
         let mut cell = Cell::open(name).unwrap().with_sigma(0.05).unwrap();
         cell.encoding = encoding;
         let cell = cell.with_rows(64).unwrap().with_adc_bits(7).unwrap();
-        let table = CountTable::new(&cell).unwrap();
-        let (mut cells, mut counts) = ([0.0; 2], [0.0; 2]);
-        for chip in 0..120 {
+        let table = CountTable::new(&cell);
+        let (mut cells, mut counts) = ([0.0; 3], [0.0; 3]);
+        for chip in 0..40 {
             let key = Key::new(9).at(chip);
             for (sums, add) in [
                 (ChipLayer::new(&cell, layer, key).sums(windows), &mut cells),
-                (CountLayer::new(&table, layer, key, driven).sums(&table, windows), &mut counts),
+                (CountLayer::new(&table, layer, key).sums(&table, windows), &mut counts),
             ] {
                 errors(&sums).iter().zip(add.iter_mut()).for_each(|(e, sum)| *sum += e);
             }
         }
         for (a, b) in cells.iter().zip(counts) {
-            assert!((a / b - 1.0).abs() < 0.12, "{encoding:?}: {cells:?} {counts:?}");
+            assert!((a / b - 1.0).abs() < 0.08, "{encoding:?}: {cells:?} {counts:?}");
         }
     }
 }
@@ -213,9 +218,16 @@ fn what_cannot_be_mapped_is_told() {
     wide.layers[0].hi = 1 << 17;
     let told = array_layers(&wide, true).unwrap_err().to_string();
     assert!(told.contains("reads values of 18 bits, expected at most 16"), "{told}");
-    let cell = Cell::open("crest").unwrap().with_rows(128).unwrap();
-    let told = Simulation::new(&model, &cell, &options(Method::Counts, true), &[]).err().unwrap().to_string();
-    assert!(told.contains("array.rows_at_once = 128, expected at most 64 for a table of errors by count"), "{told}");
+    for (bits, rows) in [("W4A4", 64), ("W1A1", 8)] {
+        let (model, cell) = (network("resnet8", bits, 4), Cell::open("crest").unwrap().with_rows(rows).unwrap());
+        let told = Simulation::new(&model, &cell, &options(Method::Counts, false)).err().unwrap().to_string();
+        assert!(told.contains("holds for inputs and weights of 1 bit and reads of more than 8 rows"), "{told}");
+    }
+    let huge = Layer { out_channels: 1 << 20, ..array_layers(&model, false).unwrap().remove(0) };
+    let cell = Cell::open("crest").unwrap().with_rows(64).unwrap();
+    assert!(
+        ChipLayer::bytes(&cell, &huge) > 4 << 30 && CountLayer::bytes(&cell, &huge) < ChipLayer::bytes(&cell, &huge)
+    );
 }
 
 /// Worked by hand: 72 inputs of 4 bits and 16 channels of 4-bit weights on 64x64 arrays with 8 rows at once.

@@ -32,7 +32,7 @@ Cells: {}, or a TOML file.
 Examples:
   bitpact accel in-memory run/model.bitpact --data cifar-10-batches-bin --cell stride-xnor --rows 8 --chips 20 --sigma 5%
   bitpact accel in-memory run --data DIR --cell 1t1mtj --cell 2t2mtj --cell crest --exact-ends
-  bitpact accel in-memory run --data DIR --cell stride-and --rows 64 --by-count --sweep rows,sigma,ratio --output charts
+  bitpact accel in-memory run --data DIR --cell stride-and --sweep rows,sigma,ratio --output charts
 
 Every cell is drawn once a chip; the seed decides everything. A sweep changes one quantity at a time.", CELL_NAMES.join(", ")))]
 pub(crate) struct Args {
@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// Leave the layer that reads the image and the last one exact
     #[arg(long)]
     exact_ends: bool,
-    /// Draw reads from the table of errors by count instead of simulating every cell
+    /// Layers of 1 bit by the table of errors by count, for reads of more than eight rows
     #[arg(long)]
     by_count: bool,
     /// Parameters to vary, one at a time: rows, sigma, ratio
