@@ -111,6 +111,14 @@ pub enum AccelError {
         /// Reason for the failure.
         what: String,
     },
+    /// A network that in-memory arrays cannot compute as asked for.
+    #[error("network `{network}` on arrays: {what}")]
+    OnArrays {
+        /// Name of the network.
+        network: String,
+        /// Reason for the failure.
+        what: String,
+    },
     /// The graph cannot be grouped into steps.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -14,6 +14,9 @@ use super::reader::Reader;
 /// A table of a chunk has an entry for each pattern of its rows.
 const PATTERNS: usize = 1 << CHUNK;
 
+/// Chunks whose sums are added before they are weighted: their tables fit into a cache.
+const TOGETHER: usize = 4;
+
 /// Reads of a count, the wrong ones among them, and the squares of their errors.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct ReadErrors {
@@ -332,10 +335,17 @@ impl ChipLayer {
     {
         let (n, chunks) = (self.layer.group_channels, self.chunks());
         let mut totals = vec![T::default(); patterns.pixels * n];
-        for (chunk, bit) in (0..chunks).flat_map(|c| (0..u32::from(self.slices.input_bits())).map(move |b| (c, b))) {
-            for (totals, &pattern) in totals.chunks_exact_mut(n).zip(patterns.of(chunk, bit as usize)) {
-                let row = row_of(sums, n, group * chunks + chunk, pattern);
-                totals.iter_mut().zip(row).for_each(|(total, &sum)| *total += T::from(sum) << bit);
+        let (mut rows, mut line) = (Vec::with_capacity(TOGETHER), vec![0; n]);
+        let bits = 0..u32::from(self.slices.input_bits());
+        for (first, bit) in (0..chunks).step_by(TOGETHER).flat_map(|chunk| bits.clone().map(move |bit| (chunk, bit))) {
+            for (pixel, totals) in totals.chunks_exact_mut(n).enumerate() {
+                rows.clear();
+                rows.extend((first..chunks.min(first + TOGETHER)).map(|chunk| {
+                    let pattern = patterns.of(chunk, bit as usize)[pixel];
+                    row_of(sums, n, group * chunks + chunk, pattern)
+                }));
+                add(&rows, &mut line);
+                totals.iter_mut().zip(&line).for_each(|(total, &sum)| *total += T::from(sum) << bit);
             }
         }
         totals.into_iter().map(T::into).collect()
@@ -404,15 +414,15 @@ pub(crate) fn row_of<T>(tables: &[T], n: usize, table: usize, pattern: u8) -> &[
 }
 
 /// Sums `rows` column by column, a block of columns at a time so that their sums stay in registers.
-pub(crate) fn add(rows: &[&[f32]], out: &mut [f32]) {
+pub(crate) fn add<T: Copy + Default + AddAssign>(rows: &[&[T]], out: &mut [T]) {
     const BLOCK: usize = 16;
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let mut sums = [0f32; BLOCK];
+        let mut sums = [T::default(); BLOCK];
         for row in rows {
             let row = &row[block * BLOCK..];
             match row.first_chunk::<BLOCK>() {
-                Some(row) => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
-                None => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
+                Some(row) => sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x),
+                None => sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x),
             }
         }
         out.copy_from_slice(&sums[..out.len()]);

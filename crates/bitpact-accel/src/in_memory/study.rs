@@ -110,8 +110,8 @@ pub fn array_layers(model: &IntegerModel, ends: bool) -> Result<Vec<Layer>, Acce
     let mut all = layers(model)?;
     all.retain(|layer| ends || !layer.is_end);
     if all.is_empty() {
-        let what = "the network has no layer between its first and its last one".to_owned();
-        return Err(AccelError::Array { layer: model.arch.clone(), what });
+        let what = "it has no layer between its first and its last one".to_owned();
+        return Err(AccelError::OnArrays { network: model.arch.clone(), what });
     }
     Ok(all)
 }
@@ -156,7 +156,7 @@ impl<'a> Simulation<'a> {
     /// count holds for where it is asked for.
     pub fn new(model: &'a IntegerModel, cell: &'a Cell, options: &Options) -> Result<Self, AccelError> {
         let layers = array_layers(model, options.ends)?;
-        let fail = |what| Err(AccelError::Array { layer: model.arch.clone(), what });
+        let fail = |what| Err(AccelError::OnArrays { network: model.arch.clone(), what });
         let is_counted = |layer: &&Layer| options.method == Method::Counts && counts_hold(cell, layer);
         let (by_count, by_cell): (Vec<&Layer>, Vec<&Layer>) = layers.iter().partition(is_counted);
         if by_count.is_empty() && options.method == Method::Counts {

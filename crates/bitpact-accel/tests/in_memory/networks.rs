@@ -209,7 +209,7 @@ fn what_cannot_be_mapped_is_told() {
     assert!(layers.iter().all(|layer| !layer.is_end) && layers.len() + 2 == array_layers(&model, true).unwrap().len());
     let ends = IntegerModel { layers: model.layers[..1].to_vec(), ..model.clone() };
     let told = array_layers(&ends, false).unwrap_err().to_string();
-    assert!(told.contains("no layer between its first and its last one"), "{told}");
+    assert!(told.contains("on arrays: it has no layer between its first and its last one"), "{told}");
     let mut negative = model.clone();
     negative.layers[0].lo = -3;
     let told = array_layers(&negative, true).unwrap_err().to_string();

@@ -40,6 +40,7 @@ fn the_networks_of_the_documentation_train_and_run_exactly() {
         ("shufflenet_unit", "builtin"),
         ("densenet_block", "builtin"),
         ("preact_resnet", "builtin"),
+        ("sign_resnet11", "builtin"),
         ("three_outputs", "builtin"),
         ("unet", "builtin-segments"),
     ] {
