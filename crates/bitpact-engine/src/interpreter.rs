@@ -96,7 +96,8 @@ impl<'a> Interpreter<'a> {
             let others = |(which, product): (usize, &IntegerProduct)| {
                 let places = || (0..layer.shape.h).flat_map(|y| (0..layer.shape.w).map(move |x| (y, x)));
                 other.computes(i, which).then(|| {
-                    let mut windows = Vec::new();
+                    let length = product.in_channels * product.window.kernel[0] * product.window.kernel[1];
+                    let mut windows = Vec::with_capacity(layer.shape.h * layer.shape.w * length);
                     places().for_each(|(y, x)| self.window(&tensors, product, (y, x), &mut windows));
                     other.sums(i, which, &windows)
                 })
