@@ -83,6 +83,8 @@ pub(super) struct Masked {
     graph: Graph,
     groups: ChannelGroups,
     layers: Vec<Layer>,
+    /// Cost of all channels.
+    whole: f64,
     pressure: Pressure,
     rate: f32,
     steps: u64,
@@ -104,8 +106,10 @@ impl Masked {
         all_steps: u64,
     ) -> Self {
         let n = groups.len();
+        let layers = Layer::all(graph, &groups, &options.prices);
         Self {
-            layers: Layer::all(graph, &groups, &options.prices),
+            whole: layers.iter().map(|layer| layer.cost(&vec![true; n])).sum(),
+            layers,
             inner,
             graph: graph.clone(),
             groups,
@@ -133,9 +137,13 @@ impl Masked {
         self.stays.clone()
     }
 
-    /// The sites of a group, of which those of tensors that are not trained make no difference.
+    /// Values and gradient of the tensor of a site.
     fn site<'a>(inner: &'a mut dyn TrainBackend, site: &Site) -> (&'a mut [f32], &'a [f32]) {
         inner.parameter_mut(&site.tensor).expect("weights, biases and batch norms are trained")
+    }
+
+    fn cost(&self, stays: &[bool]) -> f64 {
+        self.layers.iter().map(|layer| layer.cost(stays)).sum()
     }
 
     /// Derivative of the loss by every group's mask: the sum of value times gradient over its sites.
@@ -154,13 +162,12 @@ impl Masked {
 
     /// Weight of the cost in the loss at this step.
     fn weight(&self, cost: f64) -> f64 {
-        let whole = || self.layers.iter().map(|layer| layer.cost(&vec![true; self.stays.len()])).sum::<f64>();
         match self.pressure {
-            Pressure::Strength(strength) => strength / whole().max(f64::MIN_POSITIVE),
+            Pressure::Strength(strength) => strength / self.whole.max(f64::MIN_POSITIVE),
             Pressure::Target(target) if cost <= target => 0.0,
             Pressure::Target(target) => {
                 let share = self.steps as f64 / self.all_steps.max(1) as f64;
-                let at_first = self.first_loss / (whole() - target).max(f64::MIN_POSITIVE);
+                let at_first = self.first_loss / (self.whole - target).max(f64::MIN_POSITIVE);
                 at_first * 10f64.powf(4.0 * share - 2.0)
             }
         }
@@ -169,8 +176,7 @@ impl Masked {
     /// A step of the alphas, and the masks that they say.
     fn update(&mut self) {
         let mut gradient = self.loss_gradient();
-        let cost = self.layers.iter().map(|layer| layer.cost(&self.stays)).sum();
-        let weight = self.weight(cost);
+        let weight = self.weight(self.cost(&self.stays));
         self.layers.iter().for_each(|layer| layer.add_gradient(&self.stays, weight, &mut gradient));
         self.steps += 1;
         let rest = BETAS.map(|beta| 1.0 - beta.powi(self.steps.min(1 << 20) as i32));
@@ -191,15 +197,14 @@ impl Masked {
     /// Lets groups below the threshold stay, those with the largest alphas first, as far as the target has room: alphas
     /// that fall together remove no more than it asks for.
     fn fill_up(&self, stays: &mut [bool], target: f64) {
-        let cost = |stays: &[bool]| self.layers.iter().map(|layer| layer.cost(stays)).sum::<f64>();
-        if cost(stays) >= target {
+        if self.cost(stays) >= target {
             return;
         }
         let mut order: Vec<usize> = (0..stays.len()).filter(|&group| !stays[group]).collect();
         order.sort_by(|&a, &b| self.alphas[b].total_cmp(&self.alphas[a]));
         for group in order {
             stays[group] = true;
-            stays[group] = cost(stays) <= target;
+            stays[group] = self.cost(stays) <= target;
         }
     }
 

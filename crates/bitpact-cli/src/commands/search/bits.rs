@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     method: Method,
     /// Train the widths of weights with the weights, as mixtures, with activations at the recipe's bits
-    #[arg(long, conflicts_with_all = ["method", "front", "sensitivity", "images", "cache"])]
+    #[arg(long, conflicts_with_all = ["method", "front", "sensitivity", "images", "reestimate", "cache"])]
     gradient: bool,
     /// Epochs of --gradient; the recipe's where not given
     #[arg(long, value_name = "N", requires = "gradient", value_parser = clap::value_parser!(u32).range(1..))]
@@ -74,6 +74,10 @@ pub(crate) struct Args {
     /// Training images to measure on
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) images: u64,
+    /// Batches of 100 of these images from which batch norm's statistics are estimated anew before each measure; 0 for
+    /// those of the run
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=1000))]
+    pub(super) reestimate: u64,
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,

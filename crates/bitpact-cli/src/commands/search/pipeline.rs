@@ -27,13 +27,13 @@ use crate::out::{print, say, table};
 For each fold: the recipe in float; from it one pruned network for each --prune, trained on in float and then at each of
 --widths; and from the first of these widths one network for each --mixed, whose bits `search bits` chooses. A stage that
 is done is left alone, one that had begun goes on (a pruning begins anew), so that a pipeline can be stopped and started
-again. Words after -- are flags of `bitpact train` for every run.
+again. With --distill all that follows the float network learns from it. Words after -- are flags of `bitpact train` for every run.
 
 Written into the output folder: pipeline.json, pipeline.md and front.svg with every stage of every fold.
 
 Examples:
   bitpact search pipeline builtin --prune params=20k --widths W8A8 --mixed bytes=W3A3 -o small -- --epochs 4
-  bitpact search pipeline ppg-bp --folds 0,1,2,3,4 --prune params=6.5k --mixed bytes=W4A4 --data DIR -o ppg")]
+  bitpact search pipeline ppg-bp --folds 0,1,2,3,4 --prune params=6.5k --mixed bytes=W4A4 --distill 1 --data DIR -o ppg")]
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
     recipe: PathBuf,
@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Budget of a network of mixed bits, such as bytes=W4A4; may be repeated
     #[arg(long, value_name = "BUDGET")]
     mixed: Vec<String>,
+    /// Let what follows the float network learn from it: share of it in the loss, from 0 to 1
+    #[arg(long, value_name = "W", value_parser = parse_share)]
+    distill: Option<f64>,
     /// Folds, of a set that is cut into folds
     #[arg(long, value_name = "N", value_delimiter = ',')]
     folds: Vec<u16>,
@@ -61,6 +64,11 @@ pub(crate) struct Args {
     /// Flags of `bitpact train`
     #[arg(last = true)]
     flags: Vec<String>,
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && *number <= 1.0);
+    number.ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
 }
 
 /// The flags of a command of the pipeline.
@@ -96,15 +104,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for text in args.prune.iter().chain(&args.mixed) {
         text.parse::<Budget>()?;
     }
-    let recipe = Draft::open(&args.recipe)?.finish()?;
-    let stages = stages(&args)?;
-    // All lines are checked before the first one is trained.
-    let lines = stages.iter().map(parsed).collect::<Result<Vec<Line>>>()?;
-    let clashes = ["--bits", "--fold", "--output", "--resume", "--init-from", "--json", "--data"];
+    let clashes = ["--bits", "--fold", "--output", "--resume", "--init-from", "--json", "--data", "--teacher"];
     let clash = |flag: &&String| clashes.iter().any(|own| *flag == own || flag.starts_with(&format!("{own}=")));
     if let Some(flag) = args.flags.iter().find(clash) {
         return Err(Usage(format!("{flag}: a pipeline sets this flag of its runs itself")).into());
     }
+    let recipe = Draft::open(&args.recipe)?.finish()?;
+    let stages = stages(&args)?;
+    // All lines are checked before the first one is trained.
+    let lines = stages.iter().map(parsed).collect::<Result<Vec<Line>>>()?;
     for (i, (stage, line)) in stages.iter().zip(lines).enumerate() {
         let place = format!("{} of {}: {}", i + 1, stages.len(), stage.made.display());
         if is_done(stage) {
@@ -173,7 +181,12 @@ fn stages(args: &Args) -> Result<Vec<Stage>> {
             let own = home.join(plain(budget));
             let (masks, recipe) = (own.join("masks"), own.join("masks/pruned.toml"));
             let words = ["prune", &text(&seed)?, "--budget", budget, "-o", &text(&masks)?].map(str::to_owned);
-            let words = words.into_iter().chain(args.flags.iter().cloned()).collect();
+            let mut words: Vec<String> = words.into_iter().chain(args.flags.iter().cloned()).collect();
+            if let Some(weight) = args.distill {
+                // The recipe that is written holds the teacher, so that what follows learns from it too.
+                let teacher = ["--teacher", &text(&seed)?, "--distill-weight"].map(str::to_owned);
+                words.extend(teacher.into_iter().chain([weight.to_string()]));
+            }
             add(None, recipe.clone(), words)?;
             let float = own.join("float");
             let words = run(&recipe, None, Some(&masks.join("pruned.safetensors")), &float)?;

@@ -150,7 +150,7 @@ impl Source {
         let Machine { isa, threads } = args.machine.resolve();
         let loss = recipe.loss.or_else(|| DenseLoss::usual(split.train.target_kind()));
         let bits = bits.iter().copied().filter(|bits| bits.get() < BASE_BITS).collect();
-        f(&held, &Options { bits, loss, backend: args.backend, isa, threads })
+        f(&held, &Options { bits, reestimate: args.reestimate, loss, backend: args.backend, isa, threads })
     }
 }
 
