@@ -100,7 +100,7 @@ fn channels_are_removed_down_to_the_budget_and_what_is_left_trains_on() {
         ("--budget params=1M", "nothing is to be removed"),
         ("--budget latency=1ms@cpu", "masks need a cost"),
         ("--budget latency=1ms@abacus", "neither a device nor a file"),
-        ("--strength -1", "expected a number of 0 or more"),
+        ("--strength=-1", "expected a number of 0 or more"),
         ("--strength 1 --quantity size", "none of params"),
         ("--strength 1 --rate 0", "above 0 and at most 1"),
         ("--strength 1 --budget params=300", "cannot be used with"),
