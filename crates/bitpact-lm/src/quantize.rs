@@ -328,7 +328,9 @@ fn scale(
             Site::Output | Site::Down => {
                 let w = layer.part(parts[0]).weights.to_float();
                 scale_search(&gram.mean_magnitude(), |s| {
-                    Ok::<_, LmError>(gram.output_errors(&w, &rounded(parts[0], s)?.weights.to_float()).iter().sum())
+                    Ok::<_, LmError>(
+                        gram.output_errors(&w, &rounded(parts[0], s)?.weights.to_float(), pool).iter().sum(),
+                    )
                 })?
             }
         };
@@ -404,7 +406,7 @@ fn round(
                     let mut share = 1.0;
                     w = if guard {
                         let values = |w: &Matrix| quantize(w).map(|q| q.dequantize());
-                        let (kept, rows) = guarded(&w, &changed.weights, gram, values).map_err(fail)?;
+                        let (kept, rows) = guarded(&w, &changed.weights, gram, pool, values).map_err(fail)?;
                         share = rows as f64 / kept.rows() as f64;
                         kept
                     } else {
@@ -414,8 +416,8 @@ fn round(
                 }
                 let codes = quantize(&w).map_err(fail)?;
                 let zeros = Matrix::zeros(w.rows(), w.cols());
-                let error: f64 = gram.output_errors(&original, &codes.dequantize()).iter().sum();
-                let outputs: f64 = gram.output_errors(&original, &zeros).iter().sum();
+                let error: f64 = gram.output_errors(&original, &codes.dequantize(), pool).iter().sum();
+                let outputs: f64 = gram.output_errors(&original, &zeros, pool).iter().sum();
                 report.error = Some(error / outputs.max(f64::MIN_POSITIVE));
                 codes
             }

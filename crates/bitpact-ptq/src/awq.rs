@@ -128,7 +128,7 @@ mod tests {
             scaled.scale_cols(s);
             let mut q = grid.round(&scaled)?.dequantize();
             q.scale_cols(&s.iter().map(|s| 1.0 / s).collect::<Vec<_>>());
-            Ok::<_, PtqError>(gram.output_errors(&w, &q).iter().sum())
+            Ok::<_, PtqError>(gram.output_errors(&w, &q, &Pool::new(1)).iter().sum())
         };
         let found = scale_search(&gram.mean_magnitude(), loss).unwrap();
         assert!(found.alpha > 0.0 && found.loss < 0.7 * found.unscaled, "{found:?}");
@@ -143,8 +143,9 @@ mod tests {
         (0..32).for_each(|r| w.row_mut(r)[r] = 9.0);
         let grid = Grid::new(Width::Bits(2), Group::Of(32), true).unwrap();
         let clipped = clip_search(&w, &gram, grid, &Pool::new(2)).unwrap();
-        let before = gram.output_errors(&w, &grid.round(&w).unwrap().dequantize()).iter().sum::<f64>();
-        let after = gram.output_errors(&w, &grid.round(&clipped).unwrap().dequantize()).iter().sum::<f64>();
+        let before = gram.output_errors(&w, &grid.round(&w).unwrap().dequantize(), &Pool::new(1)).iter().sum::<f64>();
+        let after =
+            gram.output_errors(&w, &grid.round(&clipped).unwrap().dequantize(), &Pool::new(1)).iter().sum::<f64>();
         assert!(after < before, "{after} against {before}");
         assert_eq!(clipped, clip_search(&w, &gram, grid, &Pool::new(1)).unwrap());
         assert!(clip_search(&w, &Gram::new(3), grid, &Pool::new(1)).is_err());

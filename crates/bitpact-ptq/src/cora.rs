@@ -183,7 +183,8 @@ mod tests {
         let (residual, x) = (normal(12, 30, 5), inputs(300, 30, 1.5, 6));
         let mut gram = Gram::new(30);
         gram.add(&x, &Pool::new(1)).unwrap();
-        let error = |of: &Residual| gram.output_errors(&residual, &product(&of.factors(3))).iter().sum::<f64>();
+        let error =
+            |of: &Residual| gram.output_errors(&residual, &product(&of.factors(3)), &Pool::new(1)).iter().sum::<f64>();
         let by_outputs = Residual::new(residual.clone(), Some(&gram)).unwrap();
         let by_weights = Residual::new(residual.clone(), None).unwrap();
         let said: f64 = by_outputs.energies()[3..].iter().sum();

@@ -1,10 +1,16 @@
 //! What quantization knows of a layer's inputs: `G = X^T X / n`.
 
-use bitpact_kernels::Pool;
+use bitpact_core::WeightSpec;
 use bitpact_kernels::float::{View, ViewMut, multiply};
+use bitpact_kernels::{Chunked, Pool};
 use nalgebra::DMatrix;
 
-use crate::{Matrix, PtqError};
+use crate::{Matrix, PtqError, Rounded, round_rows, row_values};
+
+/// Rows and columns of a tile.
+const TILE: usize = 64;
+/// Rows whose errors are one task: fixed, so that they are the same for any number of threads.
+const TASK_ROWS: usize = 64;
 
 /// The mean of `x x^T` over tokens `x`, an `inputs x inputs` matrix of float64, and the mean of `|x|` an input.
 #[derive(Clone, Debug)]
@@ -40,11 +46,12 @@ impl Gram {
             });
         }
         x.check_finite("inputs")?;
-        let transposed = Matrix::from_fn(inputs, x.rows(), |r, c| x.row(c)[r]);
-        let product = transposed.times_transposed(&transposed, pool);
+        let product = x.lower_square(pool);
         for c in 0..inputs {
-            self.sum.column_mut(c).iter_mut().zip(product.row(c)).for_each(|(sum, &p)| *sum += f64::from(p));
+            let upper = self.sum.column_mut(c);
+            upper.into_iter().zip(&product.row(c)[..=c]).for_each(|(sum, &p)| *sum += f64::from(p));
         }
+        self.mirror();
         for r in 0..x.rows() {
             for (c, &v) in x.row(r).iter().enumerate() {
                 self.magnitude[c] += f64::from(v.abs());
@@ -53,6 +60,19 @@ impl Gram {
         }
         self.tokens += x.rows();
         Ok(())
+    }
+
+    /// Copies the upper half to the lower one, tile by tile, so that a tile stays in cache.
+    fn mirror(&mut self) {
+        let n = self.inputs();
+        for (left, top) in (0..n).step_by(TILE).flat_map(|top| (top..n).step_by(TILE).map(move |left| (left, top))) {
+            for r in top..n.min(top + TILE) {
+                for c in left.max(r)..n.min(left + TILE) {
+                    let value = self.sum[(r, c)];
+                    self.sum[(c, r)] = value;
+                }
+            }
+        }
     }
 
     /// Number of inputs.
@@ -92,17 +112,51 @@ impl Gram {
     ///
     /// # Panics
     /// Where the matrices differ in size, or their columns are not the inputs.
-    pub fn output_errors(&self, weights: &Matrix, other: &Matrix) -> Vec<f64> {
+    pub fn output_errors(&self, weights: &Matrix, other: &Matrix, pool: &Pool) -> Vec<f64> {
         let (rows, inputs) = (weights.rows(), self.inputs());
         assert_eq!((rows, inputs), (other.rows(), other.cols()), "sizes of both");
         assert_eq!(weights.cols(), inputs, "columns");
-        let d: Vec<f64> = weights.data().iter().zip(other.data()).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
-        let mut product = vec![0.0; rows * inputs];
-        let gram = View::new(self.sum.as_slice(), inputs, inputs);
-        multiply(View::new(&d, rows, inputs), gram, ViewMut::new(&mut product, rows, inputs));
-        let n = self.tokens.max(1) as f64;
-        let dot = |(a, b): (&[f64], &[f64])| (a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>() / n).max(0.0);
-        d.chunks_exact(inputs.max(1)).zip(product.chunks_exact(inputs.max(1))).map(dot).collect()
+        let mut errors = vec![0.0; rows];
+        let parts = Chunked::new(&mut errors, TASK_ROWS);
+        let (gram, n) = (View::new(self.sum.as_slice(), inputs, inputs), self.tokens.max(1) as f64);
+        pool.run(parts.chunks(), &|task, _| {
+            let errors = &mut *parts.get(task);
+            let len = errors.len();
+            let of_task = |m: &'_ Matrix| m.data()[task * TASK_ROWS * inputs..][..len * inputs].to_vec();
+            let pairs = of_task(weights).into_iter().zip(of_task(other));
+            let d: Vec<f64> = pairs.map(|(a, b)| f64::from(a) - f64::from(b)).collect();
+            let mut product = vec![0.0; len * inputs];
+            multiply(View::new(&d, len, inputs), gram, ViewMut::new(&mut product, len, inputs));
+            let rows = d.chunks_exact(inputs.max(1)).zip(product.chunks_exact(inputs.max(1)));
+            for (error, (a, b)) in errors.iter_mut().zip(rows) {
+                *error = (a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>() / n).max(0.0);
+            }
+        });
+        errors
+    }
+
+    /// The codes nearest to `weights` on the grid of `spec`, an `lsq` quantizer, where row r has the step `steps[r]`,
+    /// and the mean squared error of each row's output.
+    ///
+    /// # Errors
+    /// Where sizes differ, or a number is not finite.
+    pub fn round(&self, spec: &WeightSpec, weights: &Matrix, steps: &[f32], pool: &Pool) -> Result<Rounded, PtqError> {
+        self.check(weights)?;
+        let codes = round_rows(spec, weights, steps)?;
+        let values = Matrix::new(weights.rows(), weights.cols(), row_values(spec, &codes, steps))?;
+        Ok(Rounded { errors: self.output_errors(weights, &values, pool), codes })
+    }
+
+    /// An error where the columns of `weights` are not the inputs.
+    pub(crate) fn check(&self, weights: &Matrix) -> Result<(), PtqError> {
+        if self.inputs() == weights.cols() {
+            return Ok(());
+        }
+        Err(PtqError::Shape {
+            what: "Gram matrix",
+            expected: format!("{} inputs", weights.cols()),
+            found: format!("{} inputs", self.inputs()),
+        })
     }
 
     /// The Gram matrix after input `c` was divided by `scales[c]`.
@@ -140,7 +194,7 @@ mod tests {
         let (w, q) = (Matrix::from_fn(2, 5, |r, c| (r + c) as f32), Matrix::from_fn(2, 5, |r, c| (r * c) as f32));
         let product = |m: &Matrix, r: usize, t: usize| m.row(r).iter().zip(x.row(t)).map(|(a, b)| a * b).sum::<f32>();
         let expected = (0..7).map(|t| (product(&w, 1, t) - product(&q, 1, t)).powi(2)).sum::<f32>() / 7.0;
-        assert!((gram.output_errors(&w, &q)[1] - f64::from(expected)).abs() < 1e-4 * f64::from(expected));
+        assert!((gram.output_errors(&w, &q, &pool)[1] - f64::from(expected)).abs() < 1e-4 * f64::from(expected));
         let halved = gram.divided(&[2.0; 5]);
         assert_eq!((halved.at(1, 4), halved.largest_magnitude()[0]), (gram.at(1, 4) / 4.0, gram.largest[0] / 2.0));
     }

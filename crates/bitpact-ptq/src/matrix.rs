@@ -5,8 +5,11 @@ use bitpact_kernels::{Chunked, Pool};
 
 use crate::PtqError;
 
-/// Rows of a product that are one task: fixed, so that the result is the same for any number of threads.
-const TASK_ROWS: usize = 64;
+/// Rows of a product that are one task: fixed, so that the result is the same for any number of threads, and many, as
+/// each task packs the whole right factor.
+const TASK_ROWS: usize = 256;
+/// Outputs of the product with one row that are one task.
+const TASK_OUTPUTS: usize = 256;
 
 /// A matrix of float32, row by row.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,11 +116,11 @@ impl Matrix {
         let k = self.cols;
         // One token: the outputs are shared out instead.
         if self.rows == 1 {
-            let parts = Chunked::new(&mut out.data, 4 * TASK_ROWS);
+            let parts = Chunked::new(&mut out.data, TASK_OUTPUTS);
             pool.run(parts.chunks(), &|task, _| {
                 let part = &mut *parts.get(task);
                 let n = part.len();
-                let weights = &other.data[task * 4 * TASK_ROWS * k..][..n * k];
+                let weights = &other.data[task * TASK_OUTPUTS * k..][..n * k];
                 multiply(View::new(weights, n, k), View::new(&self.data, 1, k).t(), ViewMut::new(part, n, 1));
             });
             return out;
@@ -128,6 +131,28 @@ impl Matrix {
             let rows = part.len() / other.rows;
             let left = View::new(&self.data[task * TASK_ROWS * k..][..rows * k], rows, k);
             multiply(left, View::new(&other.data, other.rows, k).t(), ViewMut::new(part, rows, other.rows));
+        });
+        out
+    }
+
+    /// The lower half of `self^T * self`, with the diagonal; what lies above it is not all computed. The same bits for
+    /// any number of threads.
+    pub(crate) fn lower_square(&self, pool: &Pool) -> Matrix {
+        let (k, n) = (self.rows, self.cols);
+        let mut out = Matrix::zeros(n, n);
+        if self.data.is_empty() {
+            return out;
+        }
+        let parts = Chunked::new(&mut out.data, TASK_ROWS * n);
+        let tasks = parts.chunks();
+        pool.run(tasks, &|task, _| {
+            // The longest first.
+            let task = tasks - 1 - task;
+            let part = &mut *parts.get(task);
+            let (first, rows) = (task * TASK_ROWS, part.len() / n);
+            let left = View::strided(&self.data[first..], k, rows, n).t();
+            let right = View::strided(&self.data, k, first + rows, n);
+            multiply(left, right, ViewMut::strided(part, rows, first + rows, n));
         });
         out
     }
@@ -151,13 +176,16 @@ mod tests {
 
     #[test]
     fn products_are_right_and_equal_for_any_number_of_threads() {
-        for (n, k, m) in [(1, 5, 3), (1, 64, 700), (130, 33, 65)] {
+        for (n, k, m) in [(1, 5, 3), (1, 64, 700), (530, 33, 65)] {
             let (a, b) = (matrix(n, k, 1), matrix(m, k, 2));
             let product = a.times_transposed(&b, &Pool::new(1));
             // Small integers: float32 sums are exact.
             let expected = Matrix::from_fn(n, m, |i, j| a.row(i).iter().zip(b.row(j)).map(|(x, y)| x * y).sum());
             assert_eq!(product, expected, "{n} x {k} x {m}");
             assert_eq!(a.times_transposed(&b, &Pool::new(3)), product);
+            let transposed = Matrix::from_fn(k, n, |r, c| a.row(c)[r]);
+            let (square, half) = (a.times_transposed(&a, &Pool::new(1)), transposed.lower_square(&Pool::new(3)));
+            assert!((0..n).all(|r| square.row(r)[..=r] == half.row(r)[..=r]), "{n} x {k}");
         }
     }
 

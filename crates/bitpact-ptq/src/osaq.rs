@@ -227,10 +227,11 @@ pub fn guarded<E>(
     weights: &Matrix,
     changed: &Matrix,
     gram: &Gram,
+    pool: &Pool,
     mut quantized: impl FnMut(&Matrix) -> Result<Matrix, E>,
 ) -> Result<(Matrix, usize), E> {
-    let before = gram.output_errors(weights, &quantized(weights)?);
-    let after = gram.output_errors(weights, &quantized(changed)?);
+    let before = gram.output_errors(weights, &quantized(weights)?, pool);
+    let after = gram.output_errors(weights, &quantized(changed)?, pool);
     let mut out = weights.clone();
     let mut kept = 0;
     for r in 0..weights.rows() {
@@ -321,9 +322,9 @@ mod tests {
         for osaq in [Osaq::paper(), Osaq::curvature(), Osaq { gamma: 0.5, mu1: 1e-3, ..Osaq::paper() }] {
             let changed = osaq.apply(&w, &g, &pool).unwrap().weights;
             let quantize = |w: &Matrix| Ok::<_, PtqError>(Gptq::default().quantize(w, &g, grid, &pool)?.dequantize());
-            let (kept, _) = guarded(&w, &changed, &g, quantize).unwrap();
-            let plain = g.output_errors(&w, &quantize(&w).unwrap());
-            let after = g.output_errors(&w, &quantize(&kept).unwrap());
+            let (kept, _) = guarded(&w, &changed, &g, &pool, quantize).unwrap();
+            let plain = g.output_errors(&w, &quantize(&w).unwrap(), &pool);
+            let after = g.output_errors(&w, &quantize(&kept).unwrap(), &pool);
             plain.iter().zip(&after).for_each(|(p, a)| assert!(a <= &(p * (1.0 + 1e-9)), "{a} above {p}"));
         }
     }
@@ -343,11 +344,11 @@ mod tests {
         let grid = Grid::new(Width::Bits(3), Group::Of(32), false).unwrap();
         let error = |w_q: &Matrix| {
             let q = Gptq::default().quantize(w_q, &seen, grid, &pool).unwrap().dequantize();
-            unseen.output_errors(&w, &q).iter().sum::<f64>()
+            unseen.output_errors(&w, &q, &pool).iter().sum::<f64>()
         };
         let changed = Osaq { kappa: 30.0, mu1: 0.1, ..Osaq::curvature() }.apply(&w, &seen, &pool).unwrap().weights;
         let quantize = |w: &Matrix| Ok::<_, PtqError>(Gptq::default().quantize(w, &seen, grid, &pool)?.dequantize());
-        let (kept, rows) = guarded(&w, &changed, &seen, quantize).unwrap();
+        let (kept, rows) = guarded(&w, &changed, &seen, &pool, quantize).unwrap();
         assert!(rows > 12, "{rows} of 48 rows");
         assert!(error(&kept) < 0.85 * error(&w), "{} against {}", error(&kept), error(&w));
         assert!(Osaq::paper().apply(&w, &Gram::new(3), &pool).is_err());

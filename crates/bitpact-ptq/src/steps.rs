@@ -2,10 +2,11 @@
 
 use bitpact_core::{Granularity, Grid, WEIGHT_STEP_MIN, WeightQuant, WeightSpec, quantize_weights};
 
-use crate::{Gram, Matrix, PtqError};
+use crate::{Matrix, PtqError, Rounded};
 
-/// Shares of the largest steps that are tried.
-const SHARES: [f32; 16] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
+/// Shares of the largest steps that [`search_steps`] tries: from 1 down to two fifths.
+pub const SHARES: [f32; 16] =
+    [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
 
 /// Checks that `spec` is an `lsq` quantizer with a step a row, and that `steps` are positive and one a row of
 /// `weights`.
@@ -99,38 +100,32 @@ pub fn largest_steps(spec: &WeightSpec, weights: &Matrix) -> Result<Vec<f32>, Pt
     Ok((0..weights.rows()).map(of_row).collect())
 }
 
-/// Steps and codes of each row with the least error of its outputs on inputs with the Gram matrix `gram`, `d G d^T` for
-/// the difference d of weights and what their codes mean: of [`largest_steps`] and fifteen shares of them down to two
-/// fifths, each rounded by `round`.
+/// Steps and codes of each row with the least error that `round` tells: of the `shares` of [`largest_steps`], [`SHARES`]
+/// or fewer. As a function of the step, the error has many small minima, so that all are tried.
 ///
 /// # Errors
-/// Another quantizer than `lsq` with a step a row, weights that are not finite, a `gram` of other inputs, and those of
-/// `round`.
+/// Another quantizer than `lsq` with a step a row, weights that are not finite, and those of `round`.
+///
+/// # Panics
+/// Where `round` gives not a code a weight and an error a row.
 pub fn search_steps(
     spec: &WeightSpec,
     weights: &Matrix,
-    gram: &Gram,
-    mut round: impl FnMut(&[f32]) -> Result<Vec<i16>, PtqError>,
+    shares: &[f32],
+    mut round: impl FnMut(&[f32]) -> Result<Rounded, PtqError>,
 ) -> Result<(Vec<f32>, Vec<i16>), PtqError> {
     let largest = largest_steps(spec, weights)?;
-    let cols = weights.cols();
-    if gram.inputs() != cols {
-        return Err(PtqError::Shape {
-            what: "Gram matrix",
-            expected: format!("{cols} inputs"),
-            found: format!("{} inputs", gram.inputs()),
-        });
-    }
-    let (mut steps, mut codes) = (largest.clone(), vec![0; weights.data().len()]);
-    let mut least = vec![f64::INFINITY; steps.len()];
-    for share in SHARES {
+    let (rows, cols) = (weights.rows(), weights.cols());
+    let (mut steps, mut codes) = (largest.clone(), vec![0; rows * cols]);
+    let mut least = vec![f64::INFINITY; rows];
+    for share in shares {
         let tried: Vec<f32> = largest.iter().map(|step| (step * share).max(WEIGHT_STEP_MIN)).collect();
         let rounded = round(&tried)?;
-        let values = Matrix::new(weights.rows(), cols, row_values(spec, &rounded, &tried))?;
-        for (r, error) in gram.output_errors(weights, &values).into_iter().enumerate() {
+        assert_eq!((rounded.codes.len(), rounded.errors.len()), (codes.len(), rows), "codes and errors");
+        for (r, &error) in rounded.errors.iter().enumerate() {
             if error < least[r] {
                 (least[r], steps[r]) = (error, tried[r]);
-                codes[r * cols..][..cols].copy_from_slice(&rounded[r * cols..][..cols]);
+                codes[r * cols..][..cols].copy_from_slice(&rounded.codes[r * cols..][..cols]);
             }
         }
     }
@@ -142,31 +137,31 @@ mod tests {
     use bitpact_kernels::Pool;
 
     use super::*;
+    use crate::Gram;
     use crate::testing::{inputs, lsq, normal};
 
     #[test]
-    fn searched_steps_have_the_least_output_error_of_all_that_are_tried() {
-        let (w, x) = (normal(40, 27, 9), inputs(200, 27, 1.0, 10));
+    fn searched_steps_have_the_least_error_of_all_that_are_tried() {
+        let (w, x, pool) = (normal(40, 27, 9), inputs(200, 27, 1.0, 10), Pool::new(1));
         let mut gram = Gram::new(27);
-        gram.add(&x, &Pool::new(1)).unwrap();
+        gram.add(&x, &pool).unwrap();
         for (bits, grid) in [(1, Grid::WithoutZero), (2, Grid::WithZero), (2, Grid::WithoutZero), (4, Grid::WithZero)] {
             let spec = lsq(bits, grid);
-            let round = |steps: &[f32]| round_rows(&spec, &w, steps);
-            let errors = |steps: &[f32], codes: &[i16]| {
-                gram.output_errors(&w, &Matrix::new(40, 27, row_values(&spec, codes, steps)).unwrap())
-            };
-            let (steps, codes) = search_steps(&spec, &w, &gram, round).unwrap();
-            assert_eq!(round(&steps).unwrap(), codes);
-            let (found, largest) = (errors(&steps, &codes), largest_steps(&spec, &w).unwrap());
+            let round = |steps: &[f32]| gram.round(&spec, &w, steps, &pool);
+            let (steps, codes) = search_steps(&spec, &w, &SHARES, round).unwrap();
+            let found = round(&steps).unwrap();
+            assert_eq!(found.codes, codes);
+            let largest = largest_steps(&spec, &w).unwrap();
             for share in (40..=100).step_by(4).map(|percent| percent as f32 / 100.0) {
                 let tried: Vec<f32> = largest.iter().map(|step| step * share).collect();
-                let other = errors(&tried, &round(&tried).unwrap());
-                assert!(found.iter().zip(&other).all(|(a, b)| *a <= b * (1.0 + 1e-6)), "{bits} bits, {grid}: {share}");
+                let other = round(&tried).unwrap().errors;
+                let not_above = |(a, b): (&f64, &f64)| *a <= b * (1.0 + 1e-6);
+                assert!(found.errors.iter().zip(&other).all(not_above), "{bits} bits, {grid}: {share}");
             }
-            let rounded = errors(&largest, &round(&largest).unwrap()).iter().sum::<f64>();
+            let rounded = round(&largest).unwrap().errors.iter().sum::<f64>();
             // At 1 bit the mean magnitude is best already where inputs are alike.
             let most = if bits == 1 { 1.0 } else { 0.97 };
-            assert!(found.iter().sum::<f64>() <= most * rounded, "{bits} bits, {grid}");
+            assert!(found.errors.iter().sum::<f64>() <= most * rounded, "{bits} bits, {grid}");
         }
     }
 
@@ -187,7 +182,6 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let (w, spec) = (Matrix::zeros(2, 3), lsq(4, Grid::WithZero));
         assert!(round_rows(&spec, &w, &[1.0]).is_err() && round_rows(&spec, &w, &[1.0, 0.0]).is_err());
-        assert!(search_steps(&spec, &w, &Gram::new(4), |_| unreachable!()).is_err());
         let nan = Matrix::new(1, 1, vec![f32::NAN]).unwrap();
         assert!(largest_steps(&spec, &nan).is_err());
         let layer = WeightSpec { scale: Granularity::Layer, ..spec };

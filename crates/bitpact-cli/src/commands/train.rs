@@ -99,9 +99,10 @@ pub(crate) fn trained(args: Args) -> Result<Trained> {
         }
         logs.take(event);
     })?;
-    let last = finished(&folder, outcome)?;
+    let data = args.data.as_deref();
+    let last = finished("saved", &folder, data, outcome)?;
     let float = match compares {
-        true => Some(compare(&recipe, &folder, looks, &split, machine, stop)?),
+        true => Some(compare(&recipe, &folder, data, looks, &split, machine, stop)?),
         false => None,
     };
     Ok(Trained { recipe, folder, last, float })
@@ -195,11 +196,12 @@ pub(super) fn run_one(
     Ok(train(recipe, images, folder, start, options)?)
 }
 
-/// The last epoch of a run that went to its end; an error that says how to go on where it did not.
-fn finished(folder: &RunFolder, outcome: Outcome) -> Result<EpochRecord> {
-    let path = pasted(folder.path());
+/// The last epoch of a run that went to its end; an error that says how to go on with `run` where it did not.
+fn finished(saved: &str, run: &RunFolder, data: Option<&Path>, outcome: Outcome) -> Result<EpochRecord> {
+    let path = pasted(run.path());
     if !outcome.finished {
-        say!("saved after step {}; go on with: bitpact train --resume {path}", outcome.step);
+        let data = data.map(|data| format!(" --data {}", pasted(data))).unwrap_or_default();
+        say!("{saved} after step {}; go on with: bitpact train --resume {path}{data}", outcome.step);
         return Err(Interrupted.into());
     }
     outcome.last.with_context(|| format!("{path}: records.jsonl has no epoch"))
@@ -225,6 +227,7 @@ fn check_float(recipe: &Recipe, folder: &RunFolder) -> Result<()> {
 fn compare(
     recipe: &Recipe,
     folder: &RunFolder,
+    data: Option<&Path>,
     looks: bool,
     split: &Split,
     machine: (BackendKind, Machine),
@@ -237,10 +240,5 @@ fn compare(
         Some((checkpoint, _)) => Start::Resume(Box::new(checkpoint)),
     };
     let outcome = run_one("float", looks, &float, &inner, start, split, machine, stop, &mut |_| {})?;
-    if !outcome.finished {
-        let run = pasted(folder.path());
-        say!("the float run saved after step {}; go on with: bitpact train --resume {run}", outcome.step);
-        return Err(Interrupted.into());
-    }
-    finished(&inner, outcome)
+    finished("the float run saved", folder, data, outcome)
 }

@@ -27,7 +27,7 @@ use bitpact_engine::{ExecOptions, Executor};
 use bitpact_graph::{ActPlan, BitSpec, Conv, ConvTranspose, Graph, NodeId, Op, QuantConfig, QuantPlan, WeightPlan};
 use bitpact_kernels::{Isa, Pool, memory};
 use bitpact_model::{IntegerModel, Model, Tensor, convert};
-use bitpact_ptq::{Calibrate, allocate_ranks};
+use bitpact_ptq::{Calibrate, SHARES, allocate_ranks};
 use serde_json::{Value, json};
 
 pub use drawn::{Drawn, draw};
@@ -43,6 +43,8 @@ use seen::{Clips, Seen};
 
 /// Images on which the rules for clip values are compared.
 const RULE_IMAGES: usize = 128;
+/// Shares of the largest weight steps that are tried for each rule.
+const RULE_SHARES: [f32; 8] = [1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44];
 /// Images that the engine computes at once.
 const CHUNK: usize = 100;
 
@@ -321,6 +323,7 @@ impl Run<'_> {
                         plan: &self.plan,
                         clips: &clips,
                         steps: &steps,
+                        shares: &RULE_SHARES,
                         ranks: &BTreeMap::new(),
                         measured: &[],
                     };
@@ -367,7 +370,16 @@ impl Run<'_> {
         measured: &[NodeId],
     ) -> Result<Passed, PtqError> {
         self.progress.begin(&format!("quantizing ({steps})"), base.float.graph.nodes().len() + 4 * ranks.len());
-        let wanted = Wanted { float: &base.float, seen: &base.seen, plan: &self.plan, clips, steps, ranks, measured };
+        let wanted = Wanted {
+            float: &base.float,
+            seen: &base.seen,
+            plan: &self.plan,
+            clips,
+            steps,
+            shares: &SHARES,
+            ranks,
+            measured,
+        };
         pass(&wanted, &self.pixels, &self.pool, &mut self.progress)
     }
 

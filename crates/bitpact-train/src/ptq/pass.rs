@@ -58,6 +58,8 @@ pub(super) struct Wanted<'a> {
     pub(super) plan: &'a QuantPlan,
     pub(super) clips: &'a Clips,
     pub(super) steps: &'a Steps,
+    /// Shares of the largest weight steps that are tried.
+    pub(super) shares: &'a [f32],
     /// Ranks of adapters by convolution.
     pub(super) ranks: &'a BTreeMap<String, usize>,
     /// Convolutions whose residuals are measured.
@@ -174,13 +176,13 @@ impl Pass<'_> {
             let factor = gptq.then(|| by_falling_square.factorize(&grams[group])).transpose()?;
             let round = |steps: &[f32]| match &factor {
                 Some(factor) => factor.codes(&weights, spec, steps, self.pool),
-                None => round_rows(spec, &weights, steps),
+                None => grams[group].round(spec, &weights, steps, self.pool),
             };
             let (steps, codes) = match search {
-                true => search_steps(spec, &weights, &grams[group], round)?,
+                true => search_steps(spec, &weights, self.wanted.shares, round)?,
                 false => {
                     let steps = largest_steps(spec, &weights)?;
-                    let codes = round(&steps)?;
+                    let codes = if gptq { round(&steps)?.codes } else { round_rows(spec, &weights, &steps)? };
                     (steps, codes)
                 }
             };

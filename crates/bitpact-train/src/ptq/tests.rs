@@ -195,6 +195,7 @@ fn corrected_outputs_have_the_mean_of_the_float_network() {
             plan: &plan,
             clips: &clips,
             steps: &steps,
+            shares: &SHARES,
             ranks: &ranks,
             measured: &[],
         };
