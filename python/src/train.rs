@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use bitpact::unstable::data::load_as;
 use bitpact::unstable::data::own::{self, Half, Task};
 use bitpact::unstable::graph::Shape;
 use bitpact::unstable::interop::weights::remove_other_head;
@@ -13,7 +14,7 @@ use bitpact::unstable::train::recipe::builtin_for_dataset;
 use bitpact::unstable::train::run_folder::{CONFIG, FLOAT, LAST};
 use bitpact::{
     BackendKind, DatasetName, Draft, EpochRecord, Event, Images, Isa, Limits, Outcome, Recipe, RunFolder, RunOptions,
-    Split, Start, Tensor, load, train,
+    Split, Start, Tensor, train,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -218,7 +219,7 @@ fn examples(source: Source, dataset: DatasetName, recipe: &Recipe, threads: usiz
         (Source::Set(None), DatasetName::Folder) => {
             return Err(wrong("no examples: expected train=(X, y), or data=PATH"));
         }
-        (Source::Set(path), name) => return Ok((load(name, path.as_deref(), limits).or_wrong()?, None)),
+        (Source::Set(path), name) => return Ok((load_as(name, path.as_deref(), limits, &options).or_wrong()?, None)),
     };
     let train = loaded.train.expect("both halves were asked for");
     Ok((Split { train, test: loaded.test }, Some(loaded.task)))

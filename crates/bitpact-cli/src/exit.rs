@@ -46,6 +46,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
                 RunError::Recipe(_)
                     | RunError::Edited { .. }
                     | RunError::Batch { .. }
+                    | RunError::Prune { .. }
+                    | RunError::Mix { .. }
                     | RunError::Train(TrainError::Isa { .. })
             )
         );

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bitpact::Isa;
 use bitpact::unstable::data::check::other_version;
 use bitpact::unstable::data::own::Options;
-use bitpact::unstable::data::{DatasetName, Limits, Split, load};
+use bitpact::unstable::data::{DatasetName, Limits, Split, load_as};
 use bitpact::unstable::kernels::peak::Cpu;
 use bitpact::unstable::report::Session;
 
@@ -75,7 +75,7 @@ pub(crate) fn load_images(
     if let (DatasetName::Folder, Some(path)) = (name, data) {
         return own::load(path, limits, options).map(|(split, reading)| (split, Some(reading)));
     }
-    let split = match load(name, data.map(PathBuf::as_path), limits) {
+    let split = match load_as(name, data.map(PathBuf::as_path), limits, options) {
         Err(error @ (DataError::NeedsFolder { .. } | DataError::UnusedFolder { .. })) => {
             Err(Usage(error.to_string()).into())
         }

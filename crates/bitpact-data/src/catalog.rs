@@ -1,6 +1,6 @@
 //! What is known of every set by name: sizes, classes, files, where they come from.
 
-use crate::{DatasetName, ImageShape, cifar10, cifar100, mnist, svhn, synthetic};
+use crate::{DatasetName, ImageShape, cifar10, cifar100, mnist, ppg_bp, svhn, synthetic};
 
 /// Half of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +91,7 @@ impl DatasetName {
             Self::EmnistLetters => &EMNIST_LETTERS,
             Self::EmnistBalanced => &EMNIST_BALANCED,
             Self::Svhn => &SVHN,
+            Self::PpgBp => &PPG_BP,
             Self::Folder => &FOLDER,
         }
     }
@@ -436,4 +437,19 @@ static SVHN: SetInfo = SetInfo {
     homepage: "http://ufldl.stanford.edu/housenumbers/",
     licence: "non-commercial use only",
     by_hand: "Download \"Format 2: Cropped Digits\", train_32x32.mat and test_32x32.mat, and put both into one folder",
+};
+
+static PPG_BP: SetInfo = SetInfo {
+    name: DatasetName::PpgBp,
+    title: "PPG-BP, windows of 2.1 s",
+    image_shape: ppg_bp::SHAPE,
+    class_names: &ppg_bp::MEASURES,
+    train_images: 0,
+    test_images: 0,
+    folders: &[ppg_bp::FOLDER],
+    files: &[train(ppg_bp::FILE, None)],
+    downloads: &[],
+    homepage: "https://doi.org/10.1038/sdata.2018.20",
+    licence: "CC0 (cite the paper)",
+    by_hand: "It is windows.npz with the arrays x, sbp, dbp and subject, made from the recordings as docs/data.md says",
 };

@@ -2,7 +2,7 @@
 
 use bitpact_core::rng::Key;
 
-use crate::{DataError, TargetKind};
+use crate::{DataError, TargetKind, Unit};
 
 /// Size of one image in pixels and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +69,11 @@ pub trait Dataset: Send + Sync {
         TargetKind::Class
     }
 
+    /// What the numbers of a target mean, each in its unit, for targets that are numbers; empty where they are plain.
+    fn units(&self) -> &[Unit] {
+        &[]
+    }
+
     /// Writes the target of image `index` to `out`, of `target_kind().len()` numbers.
     ///
     /// # Panics
@@ -120,6 +125,9 @@ impl<D: Dataset + ?Sized> Dataset for Box<D> {
     }
     fn target_kind(&self) -> TargetKind {
         (**self).target_kind()
+    }
+    fn units(&self) -> &[Unit] {
+        (**self).units()
     }
     fn target(&self, index: usize, out: &mut [f32]) {
         (**self).target(index, out);
@@ -258,6 +266,9 @@ impl<D: Dataset> Dataset for Limited<D> {
     }
     fn target_kind(&self) -> TargetKind {
         self.inner.target_kind()
+    }
+    fn units(&self) -> &[Unit] {
+        self.inner.units()
     }
     fn target(&self, index: usize, out: &mut [f32]) {
         assert!(index < self.len, "target {index} of a set limited to {}", self.len);

@@ -1,6 +1,6 @@
 //! Examples with dense targets, held in memory.
 
-use crate::{DataError, Dataset, ImageShape, TargetKind};
+use crate::{DataError, Dataset, ImageShape, TargetKind, Unit};
 
 /// Images or arrays held in memory as bytes, each with a target of real numbers: a mask, an image, or numbers.
 #[derive(Clone, Debug)]
@@ -11,6 +11,7 @@ pub struct Examples {
     code_bits: u8,
     kind: TargetKind,
     names: Vec<String>,
+    units: Vec<Unit>,
 }
 
 impl Examples {
@@ -77,7 +78,16 @@ impl Examples {
                 return Err(DataError::BadLabel { index, label, classes: names.len() });
             }
         }
-        Ok(Self { images, targets, shape, code_bits, kind, names })
+        Ok(Self { images, targets, shape, code_bits, kind, names, units: Vec::new() })
+    }
+
+    /// Says what the numbers of a target mean, one unit for each.
+    ///
+    /// # Panics
+    /// If there are more or fewer units than numbers.
+    pub(crate) fn with_units(self, units: Vec<Unit>) -> Self {
+        assert_eq!(units.len(), self.kind.len(), "a unit for each number");
+        Self { units, ..self }
     }
 }
 
@@ -103,6 +113,9 @@ impl Dataset for Examples {
     }
     fn target_kind(&self) -> TargetKind {
         self.kind
+    }
+    fn units(&self) -> &[Unit] {
+        &self.units
     }
     fn target(&self, index: usize, out: &mut [f32]) {
         out.copy_from_slice(&self.targets[index * self.kind.len()..][..self.kind.len()]);

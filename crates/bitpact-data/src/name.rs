@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::{DataError, ImageShape, Split, TargetKind, cifar10, cifar100, mnist, own, svhn, synthetic};
+use crate::{DataError, ImageShape, Split, TargetKind, cifar10, cifar100, mnist, own, ppg_bp, svhn, synthetic};
 
 /// A data set that bitpact knows; [`DatasetName::info`] says what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,13 +35,15 @@ pub enum DatasetName {
     EmnistBalanced,
     /// [`svhn`]: `svhn`.
     Svhn,
+    /// [`ppg_bp`]: `ppg-bp`.
+    PpgBp,
     /// [`own`]: `folder`.
     Folder,
 }
 
 impl DatasetName {
     /// Every set whose images are known, in the order in which errors list them; [`DatasetName::Folder`] is none.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Builtin,
         Self::Upscale,
         Self::Segments,
@@ -55,6 +57,7 @@ impl DatasetName {
         Self::EmnistLetters,
         Self::EmnistBalanced,
         Self::Svhn,
+        Self::PpgBp,
     ];
 
     /// Every name, that of one's own data last.
@@ -78,6 +81,7 @@ impl DatasetName {
             Self::EmnistLetters => "emnist-letters",
             Self::EmnistBalanced => "emnist-balanced",
             Self::Svhn => "svhn",
+            Self::PpgBp => "ppg-bp",
             Self::Folder => "folder",
         }
     }
@@ -106,6 +110,7 @@ impl DatasetName {
             Self::Upscale => TargetKind::Image(synthetic::SHAPE),
             Self::Segments => TargetKind::Mask { h, w },
             Self::Signals => TargetKind::Numbers(synthetic::tasks::MEASURES.len()),
+            Self::PpgBp => TargetKind::Numbers(ppg_bp::MEASURES.len()),
             _ => TargetKind::Class,
         }
     }
@@ -149,6 +154,19 @@ pub struct Limits {
 /// Those of the set's own loader; a set of files without a folder; a folder for the built-in set, which would read
 /// nothing from it.
 pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Result<Split, DataError> {
+    load_as(name, data_dir, limits, &own::Options::default())
+}
+
+/// Loads the set `name` as [`load`] does, one's own data and the fold of a set in folds as `options` say.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_as(
+    name: DatasetName,
+    data_dir: Option<&Path>,
+    limits: Limits,
+    options: &own::Options,
+) -> Result<Split, DataError> {
     let Some(dir) = data_dir else {
         let info = name.info();
         if let Some(draw) = name.drawn() {
@@ -178,8 +196,9 @@ pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Resul
         | DatasetName::EmnistLetters
         | DatasetName::EmnistBalanced => mnist::load(name, dir, limits),
         DatasetName::Svhn => svhn::load(dir, limits),
+        DatasetName::PpgBp => ppg_bp::load(dir, options.fold, limits),
         DatasetName::Folder => {
-            let loaded = own::load(dir, limits, &own::Options::default(), &|_, _| ())?;
+            let loaded = own::load(dir, limits, options, &|_, _| ())?;
             let train = loaded.train.expect("both halves were asked for");
             Ok(Split { train, test: loaded.test })
         }
@@ -202,7 +221,7 @@ mod tests {
         assert_eq!(
             "cifar".parse::<DatasetName>().unwrap_err().to_string(),
             "unknown data set `cifar`; expected one of: builtin, builtin-upscale, builtin-segments, builtin-signals, cifar10, cifar100, mnist, fashion-mnist, kmnist, \
-             emnist-digits, emnist-letters, emnist-balanced, svhn, folder"
+             emnist-digits, emnist-letters, emnist-balanced, svhn, ppg-bp, folder"
         );
     }
 

@@ -2,7 +2,7 @@
 
 use bitpact_core::rng::Key;
 
-use crate::{Dataset, ImageShape, TargetKind, epoch_order};
+use crate::{Dataset, ImageShape, TargetKind, Unit, epoch_order};
 
 /// Seed of the permutation by which images are held out: the same for every run.
 const HELD_OUT: u64 = 0x0068_656c_646f_7574;
@@ -50,6 +50,10 @@ impl Dataset for Subset<'_> {
 
     fn target_kind(&self) -> TargetKind {
         self.images.target_kind()
+    }
+
+    fn units(&self) -> &[Unit] {
+        self.images.units()
     }
 
     fn target(&self, index: usize, out: &mut [f32]) {

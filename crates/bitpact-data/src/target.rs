@@ -27,6 +27,24 @@ pub enum TargetKind {
 /// The class of a pixel that counts neither in the loss nor in a metric.
 pub const IGNORED: f32 = -1.0;
 
+/// What a number of a target means: `zero + scale * number` of a unit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unit {
+    /// Name of the unit, such as `mmHg`.
+    pub name: &'static str,
+    /// Value of the number 0.
+    pub zero: f64,
+    /// Difference that the number 1 makes.
+    pub scale: f64,
+}
+
+impl Unit {
+    /// The number that stands for `value`.
+    pub fn number(&self, value: f64) -> f64 {
+        (value - self.zero) / self.scale
+    }
+}
+
 impl TargetKind {
     /// Numbers of one target; 1 for a class.
     pub fn len(self) -> usize {

@@ -5,6 +5,7 @@
 //! and serialize; nothing in here computes a network. [`fuse`] groups the nodes of a graph into the [`Layer`]s that
 //! training and conversion both work in: sums of terms, `act(norm(product(x)) + shortcut)`.
 
+mod channels;
 pub mod counts;
 mod error;
 mod file;
@@ -21,6 +22,7 @@ mod view;
 mod window;
 pub mod zoo;
 
+pub use channels::{ChannelGroups, Site};
 pub use error::GraphError;
 pub use fuse::{End, Factor, Layer, Sum, Term, View, fuse, fuse_float};
 pub use glob::matches as name_matches;

@@ -23,15 +23,19 @@
 //! 1807.10029), section 4.1 |
 //! | `svhn_cnn` | seven convolutions and one linear layer, dropout before the last convolution | Zhou et al. 2016
 //! (DoReFa-Net, arXiv 1606.06160), Tensorpack's example; PACT, appendix B |
+//! | `resnet1d`, `unet1d` | blood pressure from signals, bp-benchmark | Gonzalez et al. 2023, Scientific Data |
+//! | `temponet` | dilated convolutions along a signal | Zanghieri et al. 2020, IEEE TBioCAS |
+//! | `tcn` | causal dilated convolutions along a signal | Bai et al. 2018 (arXiv 1803.01271), section 3 |
 //! | `cnn` | three stages of two 3x3 convolutions and a pool | ours, for small images |
 
 mod preact;
+mod signal;
 mod small;
 
 use crate::{BatchNorm, Conv, Graph, GraphError, MaxPool, Node, NodeId, Op, Shape};
 
 /// Every name [`build`] knows.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 33] = [
     "alexnet",
     "cnn",
     "mobilenet_v1",
@@ -48,6 +52,7 @@ pub const NAMES: [&str; 29] = [
     "preact_resnet56",
     "preact_resnet56-b",
     "resnet18",
+    "resnet1d",
     "resnet20",
     "resnet20-b",
     "resnet32",
@@ -60,6 +65,9 @@ pub const NAMES: [&str; 29] = [
     "resnet56-b",
     "resnet8",
     "svhn_cnn",
+    "tcn",
+    "temponet",
+    "unet1d",
     "vgg_small",
 ];
 
@@ -83,7 +91,11 @@ pub fn build(name: &str, input: Shape, classes: usize) -> Option<Result<Graph, G
         "preact_resnet34" => Some(preact::imagenet(name, &[3, 4, 6, 3], false, input, classes)),
         "preact_resnet50" => Some(preact::imagenet(name, &[3, 4, 6, 3], true, input, classes)),
         "resnet8" => Some(small::resnet8(input, classes)),
+        "resnet1d" => Some(signal::resnet1d(input, classes)),
         "svhn_cnn" => Some(small::svhn_cnn(input, classes)),
+        "tcn" => Some(signal::tcn(input, classes)),
+        "temponet" => Some(signal::temponet(input, classes)),
+        "unet1d" => Some(signal::unet1d(input, classes)),
         "vgg_small" => Some(small::vgg_small(input, classes)),
         _ => {
             let (depth, projections) = match name.strip_suffix("-b") {

@@ -79,6 +79,40 @@ fn small_networks_have_the_sizes_of_their_papers() {
     assert_eq!((acts("preact_resnet20"), acts("preact_resnet18")), (19, 17));
 }
 
+/// Hand-counted: weights, biases, and weight and bias of every batch norm.
+#[test]
+fn networks_of_signals_read_rows_as_channels_and_have_the_sizes_of_their_layers() {
+    let of = |name: &str, input: Shape| zoo::build(name, input, 2).unwrap().unwrap();
+    let window = Shape::new(1, 262, 1);
+    let resnet = of("resnet1d", window);
+    // Grouped convolutions of 5, squeeze and excitation, the two shortcuts of blocks 1 and 3 and that of block 2.
+    let (grouped, gates) = (5 * (4 * 32 * 16 + 64 * 16 + 3 * 64 * 32), 2 * (8 * 65 + 32) + 2 * (16 * 129 + 64));
+    let norms = 2 * (32 + 5 * 32 + 6 * 64);
+    assert_eq!(
+        counts::parameters(&resnet),
+        9 * 32 + grouped + gates + 32 * 32 + 32 * 64 + 64 * 64 + norms + 2 * 64 + 2
+    );
+    let shape = |graph: &Graph, name: &str| graph.shape(graph.find(name).unwrap());
+    assert_eq!(shape(&resnet, "layer1.1.act3"), Shape::new(1, 66, 32));
+    assert_eq!(shape(&resnet, "layer2.1.act3"), Shape::new(1, 17, 64));
+    let tempo = of("temponet", window);
+    assert_eq!((shape(&tempo, "block2.pool").w, shape(&tempo, "block3.pool")), (33, Shape::new(1, 4, 128)));
+    let unet = of("unet1d", window);
+    assert_eq!((shape(&unet, "crop").w, shape(&unet, "up1.act2")), (256, Shape::new(1, 256, 16)));
+    assert!(zoo::build("unet1d", Shape::new(1, 7, 1), 2).unwrap().is_err(), "nothing is left of 7 samples");
+    let tcn = of("tcn", window);
+    let seen = 1 + 2 * 4 * (1 + 2 + 4 + 8 + 16);
+    assert_eq!((shape(&tcn, "block5.act2").w, seen), (262, 249));
+    // A picture of 28 rows is a signal of 28 channels.
+    for name in ["resnet1d", "tcn", "temponet", "unet1d"] {
+        let graph = of(name, Shape::new(28, 28, 1));
+        let first = graph.nodes().iter().position(|node| node.op.is_product()).unwrap();
+        let [_, channels, rows, columns] = graph.weight_shape(first).unwrap()[..] else { panic!("a convolution") };
+        assert_eq!((channels, rows, graph.shape(first).h), (1, 28, 1), "{name}");
+        assert!(columns > 1);
+    }
+}
+
 #[test]
 fn pre_activation_networks_have_one_stream_a_stage_and_shortcuts_of_it() {
     let graph = build("preact_resnet20", 32, 10);

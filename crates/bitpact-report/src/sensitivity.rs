@@ -117,6 +117,9 @@ pub fn read(run: &Path) -> Result<Option<Sensitivity>, ReportError> {
 pub struct Options {
     /// Widths to try, each below [`BASE_BITS`]; a signed activation has at least 2.
     pub bits: Vec<Bits>,
+    /// Batches of 100 of the images from which batch norm's statistics are estimated anew before each measure, so that
+    /// it is not of statistics that belong to other weights and codes; 0 for those of the network.
+    pub reestimate: u64,
     /// Loss of targets that are no classes.
     pub loss: Option<DenseLoss>,
     /// Backend that computes the simulated view.
@@ -199,12 +202,13 @@ struct Bench<'a> {
     backend: Box<dyn TrainBackend>,
     images: &'a dyn Dataset,
     loss: Option<DenseLoss>,
+    reestimate: u64,
 }
 
 impl<'a> Bench<'a> {
     fn new(model: &Model, images: &'a dyn Dataset, options: &Options) -> Result<Self, ReportError> {
         let mut base = base(model)?;
-        let Options { isa, threads, loss, .. } = *options;
+        let Options { isa, threads, loss, reestimate, .. } = *options;
         let spec = BackendSpec {
             isa,
             threads,
@@ -220,13 +224,19 @@ impl<'a> Bench<'a> {
                 }
             }
         }
-        Ok(Self { base, backend, images, loss })
+        Ok(Self { base, backend, images, loss, reestimate })
     }
 
     /// The measure of `variant`, and the first metric of targets that are no classes.
     fn measure(&mut self, variant: &Variant) -> Result<(Measure, Option<Metric>), ReportError> {
         self.backend.replan(&variant.plan).map_err(RunError::from)?;
         self.backend.load(&variant.tensors, None).map_err(RunError::from)?;
+        let (images, batch) = (self.images, self.backend.batch_size());
+        for number in 0..self.reestimate {
+            let first = number as usize * batch;
+            let fill = |i: usize, out: &mut [u8], place| plain(images, (first + i) % images.len(), out, place);
+            self.backend.reestimate(number, &fill);
+        }
         let (loss, found) = simulated_measures(&mut *self.backend, self.images, self.loss, &mut |_, _| {})?;
         let metric = found.metrics.first().map_or(found.top1, |metric| metric.value);
         Ok((Measure { loss, metric }, found.metrics.into_iter().next()))
@@ -340,19 +350,24 @@ mod tests {
     use bitpact_graph::{QuantConfig, Shape, zoo};
     use bitpact_model::InputDescription;
 
-    fn measured(config: &QuantConfig) -> Sensitivity {
+    fn images() -> Box<dyn Dataset> {
+        load(DatasetName::Builtin, None, Limits { train: Some(1), test: Some(10) }).unwrap().test
+    }
+
+    fn network(config: &QuantConfig) -> Model {
         let graph = zoo::build("cnn", Shape::new(32, 32, 3), 10).unwrap().unwrap();
         let plan = QuantPlan::resolve(&graph, config).unwrap();
-        let images = load(DatasetName::Builtin, None, Limits { train: Some(1), test: Some(10) }).unwrap().test;
         let input = InputDescription::uniform(3, 128, 1.0 / 64.0);
-        let model = Model::random(graph, plan, input, images.class_names().to_vec(), 5).unwrap();
-        let options = Options {
-            bits: vec![bits(2), bits(7)],
-            loss: None,
-            backend: BackendKind::default(),
-            isa: bitpact_kernels::Isa::detect(),
-            threads: 1,
-        };
+        Model::random(graph, plan, input, images().class_names().to_vec(), 5).unwrap()
+    }
+
+    fn options(reestimate: u64) -> Options {
+        let (backend, isa) = (BackendKind::default(), bitpact_kernels::Isa::detect());
+        Options { bits: vec![bits(2), bits(7)], reestimate, loss: None, backend, isa, threads: 1 }
+    }
+
+    fn measured(config: &QuantConfig) -> Sensitivity {
+        let (model, images, options) = (network(config), images(), options(0));
         let found = measure(&model, &*images, &options, &mut |_, _| true).unwrap().unwrap();
         assert_eq!(measure(&model, &*images, &options, &mut |_, _| false).unwrap(), None);
         let alone = |row: &Row| vec![(row.layer.clone(), row.part, bits(row.bits))];
@@ -361,6 +376,19 @@ mod tests {
         let expected: Vec<Measure> = found.rows.iter().map(|row| row.measure).chain([found.base]).collect();
         assert_eq!(together, expected, "one tensor together with none is that tensor alone");
         found
+    }
+
+    #[test]
+    fn statistics_that_are_estimated_anew_are_those_of_the_codes() {
+        let model = network(&QuantConfig::new("W4A4".parse().unwrap()));
+        let mut moved = model.clone();
+        moved.tensors.get_mut("bn2.running_mean").unwrap().data.iter_mut().for_each(|mean| *mean += 3.0);
+        let losses = |model: &Model, reestimate: u64| {
+            let found = measure(model, &*images(), &options(reestimate), &mut |_, _| true).unwrap().unwrap();
+            found.rows.iter().map(|row| row.measure.loss).collect::<Vec<f64>>()
+        };
+        assert_eq!(losses(&model, 1), losses(&moved, 1));
+        assert_ne!(losses(&model, 0), losses(&moved, 0));
     }
 
     #[test]

@@ -245,6 +245,9 @@ pub trait TrainBackend {
     /// Every parameter and running statistic by name, in PyTorch's shapes.
     fn tensors(&self) -> BTreeMap<String, Tensor>;
 
+    /// The values of a trained parameter, to be changed, with its gradient in the last step; `None` for another name.
+    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])>;
+
     /// State that the optimizer keeps beside the parameters.
     fn optimizer_state(&self) -> OptimizerState;
 

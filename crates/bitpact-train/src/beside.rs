@@ -122,6 +122,10 @@ impl TrainBackend for WithOthers {
         tensors
     }
 
+    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
+        self.main.parameter_mut(name)
+    }
+
     fn optimizer_state(&self) -> OptimizerState {
         self.main.optimizer_state()
     }

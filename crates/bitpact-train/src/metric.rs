@@ -1,6 +1,6 @@
 //! Metrics of outputs that are no row of logits.
 
-use bitpact_data::{IGNORED, TargetKind};
+use bitpact_data::{Dataset, IGNORED, TargetKind, Unit};
 use serde::{Deserialize, Serialize};
 
 /// One measure of the outputs for a set, by its name.
@@ -19,7 +19,12 @@ impl Metric {
 
     /// Tells whether a larger value is better.
     pub fn more_is_better(&self) -> bool {
-        !matches!(self.name.as_str(), "mae" | "rmse")
+        !matches!(self.name.as_str(), "mae" | "rmse") && self.of_number().is_none()
+    }
+
+    /// Name and unit of the number whose mean absolute error it is, of a metric called `mae of NAME in UNIT`.
+    fn of_number(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix("mae of ")?.rsplit_once(" in ")
     }
 
     /// The value so that more is better.
@@ -30,6 +35,9 @@ impl Metric {
 
 impl std::fmt::Display for Metric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some((name, unit)) = self.of_number() {
+            return write!(f, "{name} MAE {:.3} {unit}", self.value);
+        }
         match self.name.as_str() {
             "psnr" => write!(f, "PSNR {:.2} dB", self.value),
             "ssim" => write!(f, "SSIM {:.4}", self.value),
@@ -56,12 +64,23 @@ pub(crate) struct Meter {
     /// Confusion matrix of masks, `[target][predicted]`.
     confusion: Vec<u64>,
     sums: [f64; 2],
+    /// Absolute errors of each number, where they have units.
+    errors: Vec<f64>,
+    units: Vec<(String, Unit)>,
     examples: usize,
 }
 
 impl Meter {
     pub(crate) fn new(kind: TargetKind, channels: usize) -> Self {
-        Self { kind, channels, confusion: vec![0; channels * channels], sums: [0.0; 2], examples: 0 }
+        let confusion = vec![0; channels * channels];
+        Self { kind, channels, confusion, sums: [0.0; 2], errors: Vec::new(), units: Vec::new(), examples: 0 }
+    }
+
+    /// A meter for the targets of `dataset`; numbers with units have an error each, in its unit.
+    pub(crate) fn of(dataset: &dyn Dataset, channels: usize) -> Self {
+        let names = dataset.class_names().iter().cloned();
+        let units: Vec<_> = names.zip(dataset.units().iter().cloned()).collect();
+        Self { errors: vec![0.0; units.len()], units, ..Self::new(dataset.target_kind(), channels) }
     }
 
     /// Adds an output, HWC, and its target.
@@ -89,6 +108,7 @@ impl Meter {
                 let differences = || output.iter().zip(target).map(|(&y, &t)| f64::from(y) - f64::from(t));
                 self.sums[0] += differences().map(f64::abs).sum::<f64>() / n;
                 self.sums[1] += differences().map(|d| d * d).sum::<f64>() / n;
+                self.errors.iter_mut().zip(differences()).for_each(|(sum, d)| *sum += d.abs());
             }
         }
     }
@@ -111,7 +131,11 @@ impl Meter {
             }
             TargetKind::Image(_) => vec![Metric::new("psnr", self.sums[0] / n), Metric::new("ssim", self.sums[1] / n)],
             TargetKind::Numbers(_) => {
-                vec![Metric::new("mae", self.sums[0] / n), Metric::new("rmse", (self.sums[1] / n).sqrt())]
+                let own = self.units.iter().zip(&self.errors).map(|((name, unit), sum)| {
+                    Metric::new(&format!("mae of {name} in {}", unit.name), unit.scale * sum / n)
+                });
+                let all = [Metric::new("mae", self.sums[0] / n), Metric::new("rmse", (self.sums[1] / n).sqrt())];
+                all.into_iter().chain(own).collect()
             }
         }
     }
@@ -161,6 +185,16 @@ mod tests {
         let [mae, rmse] = &meter.metrics()[..] else { panic!("two metrics") };
         assert_eq!((mae.value, rmse.value), (0.75, 1.25f64.sqrt()));
         assert!(mae.score() < 0.0 && !mae.more_is_better());
+
+        let units =
+            [("a", 2.0), ("b", 10.0)].map(|(name, scale)| (name.to_owned(), Unit { name: "mmHg", zero: 5.0, scale }));
+        let mut meter = Meter { errors: vec![0.0; 2], units: units.to_vec(), ..Meter::new(TargetKind::Numbers(2), 2) };
+        meter.add(&[1.0, 2.0], &[0.0, 4.0]);
+        meter.add(&[1.0, 1.0], &[1.0, 1.0]);
+        let [mae, _, a, b] = &meter.metrics()[..] else { panic!("four metrics") };
+        assert_eq!((mae.value, a.value, b.value), (0.75, 1.0, 10.0));
+        assert_eq!(b.to_string(), "b MAE 10.000 mmHg");
+        assert!(!a.more_is_better());
 
         let shape = bitpact_data::ImageShape { h: 8, w: 8, c: 1 };
         let (one, other): (Vec<f32>, Vec<f32>) =

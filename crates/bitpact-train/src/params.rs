@@ -123,6 +123,12 @@ impl Params {
         &mut self.list[id]
     }
 
+    /// The values of a trained parameter with its gradient.
+    pub(super) fn trained_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
+        let p = &mut self.list[*self.index.get(name)?];
+        (p.role != Role::Buffer).then_some((&mut p.value, &p.grad))
+    }
+
     /// Every parameter, to be borrowed by tasks; the index is its id.
     pub(super) fn chunked(&mut self) -> Chunked<'_, Param> {
         Chunked::new(&mut self.list, 1)

@@ -192,6 +192,7 @@ impl Recipe {
             channels: self.channels,
             upscale: self.upscale,
             test_share: self.test_share,
+            fold: self.fold.unwrap_or(0),
             ..own::Options::default()
         }
     }

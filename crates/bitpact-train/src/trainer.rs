@@ -198,7 +198,10 @@ pub fn train<'a>(
 }
 
 /// The training images in two parts, where the recipe holds some out.
-fn hold_out<'a>(recipe: &Recipe, train: &'a dyn Dataset) -> Result<Option<(Subset<'a>, Subset<'a>)>, RunError> {
+pub(crate) fn hold_out<'a>(
+    recipe: &Recipe,
+    train: &'a dyn Dataset,
+) -> Result<Option<(Subset<'a>, Subset<'a>)>, RunError> {
     if recipe.holdout == 0 {
         return Ok(None);
     }

@@ -2,6 +2,9 @@
 
 mod bits;
 mod cpu;
+mod gradient;
+mod pipeline;
+mod prune;
 mod source;
 mod text;
 
@@ -15,7 +18,8 @@ use crate::exit::Usage;
 #[command(after_help = "\
 Examples:
   bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=25k -o small.toml
-  bitpact train small.toml")]
+  bitpact train small.toml
+  bitpact search prune runs/builtin-float-seed1 --budget params=20k -o small")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -24,12 +28,18 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     Bits(Box<bits::Args>),
+    Prune(Box<prune::Args>),
+    Pipeline(Box<pipeline::Args>),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let Command::Bits(args) = args.command;
+    let done = match args.command {
+        Command::Bits(args) => bits::run(*args),
+        Command::Prune(args) => prune::run(*args),
+        Command::Pipeline(args) => pipeline::run(*args),
+    };
     // What cannot be chosen is the command line's fault; files and this machine are not.
-    bits::run(*args).map_err(|error| match error.downcast::<SearchError>() {
+    done.map_err(|error| match error.downcast::<SearchError>() {
         Ok(error) if error.is_usage() => Usage(error.to_string()).into(),
         Ok(error) => error.into(),
         Err(error) => error,

@@ -69,7 +69,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             bail!("{}: has no float weights; expected a run folder or a checkpoint", file.display())
         }
     };
-    let options = Options { bits: args.bits, loss, backend: args.backend, isa, threads };
+    let options = Options { bits: args.bits, reestimate: 0, loss, backend: args.backend, isa, threads };
     let (bar, stop) = (bar("measuring", 0, "tensors and widths"), interrupt::stop_flag());
     let found = measure(&model, &*images, &options, &mut |done, all| {
         bar.set_length(all as u64);

@@ -71,6 +71,7 @@ impl TestSetArgs {
             random_crop: None,
             names: if own.is_some_and(|recipe| recipe.task == Some(Task::Segment)) { classes } else { Vec::new() },
             strict: self.strict,
+            fold: loaded.recipe.as_ref().and_then(|recipe| recipe.fold).unwrap_or(0),
             ..own.map(Recipe::own_options).unwrap_or_default()
         }
     }

@@ -79,3 +79,81 @@ fn what_cannot_be_is_told_before_anything_is_measured() {
         .run(&format!("search bits {} --budget bytes=W4A4 --sensitivity bad.json", run.display()))
         .failed(1, &["bad.json"]);
 }
+
+#[test]
+fn channels_are_removed_down_to_the_budget_and_what_is_left_trains_on() {
+    let (place, source) = (Place::new(), trained());
+    let run = source.path("run");
+    let line = format!("search prune {} --epochs 1 -o small --json", run.display());
+    let object = place.run(&format!("{line} --budget params=300")).ok().json();
+    let left = object["cost"]["left"].as_f64().unwrap();
+    assert!(left <= 300.0 && left > 150.0, "{object:?}");
+    assert_eq!((object["cost"]["whole"].as_f64(), object["groups"].as_u64()), (Some(486.0), Some(12)));
+    place.run("train small/pruned.toml --init-from small/pruned.safetensors --epochs 1 --output again").ok();
+    let integers = bitpact::IntegerModel::load(place.path("again/model.bitpact")).unwrap();
+    let products: Vec<_> = integers.layers.iter().flat_map(|layer| layer.op.products()).collect();
+    // The last layer has ten biases.
+    assert_eq!(products.iter().map(|product| product.codes.len()).sum::<usize>() as f64 + 10.0, left);
+    place.run(&format!("{line} --budget params=300")).failed(1, &["small", "holds a run already"]);
+    for (rest, says) in [
+        ("--budget params=3", "with one channel in every layer"),
+        ("--budget params=1M", "nothing is to be removed"),
+        ("--budget latency=1ms@cpu", "masks need a cost"),
+        ("--budget latency=1ms@abacus", "neither a device nor a file"),
+        ("--strength=-1", "expected a number of 0 or more"),
+        ("--strength 1 --quantity size", "none of params"),
+        ("--strength 1 --rate 0", "above 0 and at most 1"),
+        ("--strength 1 --budget params=300", "cannot be used with"),
+        ("", "required"),
+    ] {
+        let done = place.run(&format!("search prune {} -o other {rest}", run.display()));
+        assert!(!done.stderr.contains("epoch") && !place.path("other").exists(), "{}", done.stderr);
+        done.failed(2, &[says]);
+    }
+}
+
+#[test]
+fn widths_are_trained_as_mixtures_within_the_budget() {
+    let (place, source) = (Place::new(), trained());
+    let run = source.path("run");
+    let line = format!("search bits {} --gradient --bits 2,8 --epochs 1 -o mixed.toml --json", run.display());
+    let object = place.run(&format!("{line} --budget bytes=W4A4")).ok().json();
+    assert_eq!(object["weights"]["conv2"], 2, "8 bits are more than W4A4 has: {object:?}");
+    let shares = object["shares"]["conv2"]["shares"].as_array().unwrap();
+    assert!((shares.iter().map(|share| share.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
+    place.run("train mixed.toml --init-from mixed.safetensors --epochs 1 --output again").ok();
+    let integers = bitpact::IntegerModel::load(place.path("again/model.bitpact")).unwrap();
+    let bits: Vec<u8> = integers.layers.iter().flat_map(|layer| layer.op.products()).map(|p| p.weight_bits).collect();
+    assert_eq!(bits, [8, 2, 8]);
+    for (rest, says) in [
+        ("--budget bytes=3", "cannot be met"),
+        ("--budget bytes=W4A4 --front 3", "cannot be used with"),
+        ("--budget bytes=W4A4 --rate 2", "above 0 and at most 1"),
+    ] {
+        let line = format!("search bits {} --gradient --bits 2,8 -o other.toml", run.display());
+        place.run(&format!("{line} {rest}")).failed(2, &[says]);
+    }
+    let line = format!("search bits {} --budget bytes=W4A4 --epochs 2", run.display());
+    place.run(&line).failed(2, &["--gradient"]);
+}
+
+#[test]
+fn a_pipeline_goes_through_every_stage_once() {
+    let (place, source) = (Place::new(), trained());
+    let config = source.path("run").join("config.toml");
+    let line =
+        format!("search pipeline {} --prune params=300 --mixed bytes=W4A4 --distill 0.5 -o chain", config.display());
+    let first = place.run(&format!("{line} -- --epochs 1")).ok();
+    let table = std::fs::read_to_string(place.path("chain/pipeline.md")).unwrap();
+    let stages = ["seed, float", "params=300, float", "params=300, W8A8", "params=300, bytes=W4A4"];
+    assert!(stages.iter().all(|stage| table.contains(stage) && first.stdout.contains(stage)), "{table}");
+    assert!(place.path("chain/front.svg").exists() && place.path("chain/params-300/bytes-W4A4/model.bitpact").exists());
+    // A run that stopped before its end goes on, and all else is left alone.
+    std::fs::remove_dir_all(place.path("chain/params-300/bytes-W4A4")).unwrap();
+    let again = place.run(&format!("{line} --json -- --epochs 1")).ok();
+    assert_eq!(again.stderr.matches("is done").count(), 5, "{}", again.stderr);
+    assert_eq!(again.json()["rows"].as_array().unwrap().len(), 4);
+    place.run(&format!("{line} -- --bits W2A2")).failed(2, &["a pipeline sets this flag"]);
+    place.run(&format!("{line} -- --no-such-flag")).failed(2, &["--no-such-flag"]);
+    place.run(&format!("search pipeline {} --prune size=3 -o chain", config.display())).failed(2, &["none of params"]);
+}

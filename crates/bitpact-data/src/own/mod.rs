@@ -23,7 +23,7 @@ mod layout;
 mod load;
 mod mask;
 mod memory;
-mod npy;
+pub(crate) mod npy;
 mod pictures;
 mod report;
 mod table;
@@ -120,6 +120,8 @@ pub struct Options {
     pub upscale: Option<usize>,
     /// Share of the examples, of every class the same, that become the test half where the data have none.
     pub test_share: Option<f64>,
+    /// Fold that is measured on, of a set that is cut into folds.
+    pub fold: usize,
     /// Names of the classes of masks, where a network knows them; empty for what the masks tell.
     pub names: Vec<String>,
     /// Whether a file that cannot be used is an error.
@@ -140,6 +142,7 @@ impl Default for Options {
             channels: None,
             upscale: None,
             test_share: None,
+            fold: 0,
             names: Vec::new(),
             strict: false,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get().min(64)),

@@ -300,6 +300,10 @@ impl TrainBackend for CpuBackend {
         self.plan.params.tensors()
     }
 
+    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
+        self.plan.params.trained_mut(name)
+    }
+
     fn optimizer_state(&self) -> OptimizerState {
         self.plan.params.state()
     }

@@ -30,6 +30,7 @@ builtins!(
     "svhn-resnet20",
     "folder",
     "arrays",
+    "ppg-bp",
 );
 
 /// The built-in recipe made for the data set `dataset`.
@@ -45,6 +46,7 @@ pub fn builtin_for_dataset(dataset: &str) -> Option<&'static str> {
         "fashion-mnist" => Some("fashion-mnist-cnn"),
         "kmnist" => Some("kmnist-cnn"),
         "emnist-digits" | "emnist-letters" | "emnist-balanced" => Some("emnist-cnn"),
+        "ppg-bp" => Some("ppg-bp"),
         "svhn" => Some("svhn-resnet20"),
         "folder" => Some("folder"),
         _ => None,

@@ -50,7 +50,7 @@ const fn of_folder(key: &'static str) -> Rule {
     Rule { key, by: "dataset", because: BECAUSE, is_unread: |r| r.dataset != DatasetName::Folder.as_str() }
 }
 
-const RULES: [Rule; 22] = [
+const RULES: [Rule; 23] = [
     of_folder("task"),
     of_folder("crop"),
     of_folder("resize"),
@@ -58,6 +58,12 @@ const RULES: [Rule; 22] = [
     of_folder("channels"),
     of_folder("upscale"),
     of_folder("test_share"),
+    Rule {
+        key: "fold",
+        by: "dataset",
+        because: "only the data set `ppg-bp` has folds",
+        is_unread: |r| r.dataset != DatasetName::PpgBp.as_str(),
+    },
     Rule {
         key: "color_jitter",
         by: "color_jitter",

@@ -87,6 +87,9 @@ keys! {
     #[serde(skip_serializing_if = "Option::is_none")]
     test_share: Option<f64> = Number(SHARE), Unset, "SHARE",
         "Share of a `folder` without a test half that is kept out of training to measure on, of every class the same", "";
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fold: Option<usize> = Whole(0, bitpact_data::ppg_bp::FOLDS as i64 - 1), Other("0"), "N",
+        "Fold of the subjects of `ppg-bp` that is measured on; the others are learned from", "";
     arch: String = Form("a name of the zoo, or a TOML or JSON file", check::any), Required, "NAME|FILE",
         "Network: a name such as resnet20, or a TOML or JSON file", "";
     bits: BitSchedule = Form("`W4A4`, 1 to 8 each, or `float`; several with epochs", check::bits), Is("W4A4"), "BITS",

@@ -301,6 +301,10 @@ impl TrainBackend for ReferenceBackend {
         self.params.tensors()
     }
 
+    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
+        self.params.trained_mut(name)
+    }
+
     fn optimizer_state(&self) -> OptimizerState {
         self.params.state()
     }

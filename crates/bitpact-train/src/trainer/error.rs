@@ -35,6 +35,18 @@ pub enum RunError {
     /// A kernel gave other integers than the reference interpreter: a defect of bitpact or of the machine.
     #[error("integer network: {0}; this is a defect, and no accuracy is given")]
     Differs(Difference),
+    /// Channels that cannot be pruned as asked.
+    #[error("pruning: {what}")]
+    Prune {
+        /// What is wrong, and what was expected.
+        what: String,
+    },
+    /// Mixtures of widths that cannot be trained as asked.
+    #[error("search of bits: {what}")]
+    Mix {
+        /// What is wrong, and what was expected.
+        what: String,
+    },
     /// The system refused something about a file or folder.
     #[error("{}: cannot {what}: {source}", path.display())]
     Io {

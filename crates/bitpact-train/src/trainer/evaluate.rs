@@ -117,7 +117,7 @@ fn evaluate_dense(
     let batch_size = batch_size.clamp(1, images.max(1));
     let scale = model.output_scale();
     let kind = dataset.target_kind();
-    let mut meter = Meter::new(kind, model.output_shape().c);
+    let mut meter = Meter::of(dataset, model.output_shape().c);
     let (mut pixels, mut outputs) = (vec![0; batch_size * executor.image_len()], vec![0; batch_size * n]);
     let (mut output, mut target) = (vec![0.0; n], vec![0.0; kind.len()]);
     let mut computing = Duration::ZERO;
@@ -189,7 +189,7 @@ pub fn simulated_measures(
 ) -> Result<(f64, Evaluation), RunError> {
     let (images, kind, began) = (dataset.len(), dataset.target_kind(), Instant::now());
     let channels = dataset.class_names().len();
-    let (mut meter, mut target) = (Meter::new(kind, channels), vec![0.0; kind.len()]);
+    let (mut meter, mut target) = (Meter::of(dataset, channels), vec![0.0; kind.len()]);
     let (mut first, mut among_five, mut sum) = (0usize, 0usize, 0.0);
     let mut gradient = Vec::new();
     each_image(backend, dataset, told, &mut |i, output| {

@@ -121,6 +121,11 @@ impl Setup {
         Ok(kind.build(&BackendSpec { optimizer, gradients, isa, threads, ..spec })?)
     }
 
+    /// The network without tensors.
+    pub(crate) fn empty_model(&self) -> Model {
+        self.model(BTreeMap::new())
+    }
+
     /// The network with these tensors.
     pub(super) fn model(&self, tensors: BTreeMap<String, Tensor>) -> Model {
         Model {

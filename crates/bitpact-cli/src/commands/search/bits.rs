@@ -14,9 +14,9 @@ use bitpact::unstable::train::recipe::ClipInit;
 use bitpact::unstable::train::{BackendKind, Draft};
 use bitpact::{QuantConfig, Recipe};
 
-use super::cpu;
 use super::source::{Source, changes};
 use super::text::{Chosen, Found, Uniform};
+use super::{cpu, gradient};
 use crate::exit::Usage;
 use crate::machine::MachineArgs;
 use crate::out::{print, say};
@@ -41,7 +41,8 @@ Examples:
   bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=25k -o small.toml
   bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=W3A3 --budget bitops=W3A3 --sensitivity layers.json
   bitpact search bits runs/builtin-W4A4-seed1 --budget latency=W4A4@mpic --bits 2,4,8
-  bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=W8A8 --front 6 -o front")]
+  bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=W8A8 --front 6 -o front
+  bitpact search bits runs/builtin-W4A4-seed1 --budget bytes=W3A4 --bits 2,4,8 --gradient --epochs 6 -o mixed.toml")]
 pub(crate) struct Args {
     /// The folder of a run or a checkpoint; with --sensitivity FILE also a recipe
     #[arg(value_name = "RUN|RECIPE")]
@@ -55,6 +56,15 @@ pub(crate) struct Args {
     /// How to choose: exact, greedy, or auto, which is exact where costs are sums over layers
     #[arg(long, value_name = "NAME", default_value = "auto")]
     method: Method,
+    /// Train the widths of weights with the weights, as mixtures, with activations at the recipe's bits
+    #[arg(long, conflicts_with_all = ["method", "front", "sensitivity", "images", "reestimate", "cache"])]
+    gradient: bool,
+    /// Epochs of --gradient; the recipe's where not given
+    #[arg(long, value_name = "N", requires = "gradient", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) epochs: Option<u32>,
+    /// Learning rate of the mixtures of --gradient [default: 0.01]
+    #[arg(long, value_name = "RATE", requires = "gradient", value_parser = super::prune::parse_rate)]
+    pub(super) rate: Option<f32>,
     /// Choose for N limits, from the least cost to the first budget, and draw them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]
     front: Option<u16>,
@@ -64,6 +74,10 @@ pub(crate) struct Args {
     /// Training images to measure on
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) images: u64,
+    /// Batches of 100 of these images from which batch norm's statistics are estimated anew before each measure; 0 for
+    /// those of the run
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=1000))]
+    pub(super) reestimate: u64,
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
@@ -73,7 +87,7 @@ pub(crate) struct Args {
     /// Recipe to write, with --front the folder of recipes, front.json and front.svg [default: search-NAME.toml, or
     /// search-NAME]
     #[arg(short, long, value_name = "FILE|DIR")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// Backend of the simulated view: cpu or reference
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     pub(super) backend: BackendKind,
@@ -81,7 +95,7 @@ pub(crate) struct Args {
     pub(super) machine: MachineArgs,
     /// Write one JSON object to standard output
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Bits of a part of which nothing is chosen.
@@ -99,16 +113,31 @@ fn parse_bits(text: &str) -> Result<Bits, String> {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    print(&chosen(args)?)
+}
+
+/// Chooses, writes, and gives what is to be shown.
+pub(super) fn chosen(args: Args) -> Result<String> {
     let budgets = args.budget.iter().map(|text| text.parse()).collect::<Result<Vec<Budget>, SearchError>>()?;
     let source = Source::open(&args.from)?;
     let recipe = &source.recipe;
     let mut config = recipe.quant_config();
+    if config.bits == BitSpec::Float && args.gradient {
+        let message = "--gradient: activations have the recipe's bits, and it is float; name a run or recipe with bits";
+        return Err(Usage(message.to_owned()).into());
+    }
     if config.bits == BitSpec::Float {
         // Any width will do: every tensor gets its own.
         config = QuantConfig { bits: "W8A8".parse().map_err(Usage)?, ..config };
     }
     let mut space = Space::new(&source.graph, &config, &args.bits)?;
+    if args.gradient {
+        gradient::weights_only(&mut space, &config)?;
+    }
     let limited = limited(&args, budgets, &space)?;
+    if args.gradient {
+        return gradient::run(&args, &source, &config, &mut space, &limited);
+    }
     let is_sum = !limited.iter().any(|limited| matches!(limited.cost, Cost::DeviceLatency(_) | Cost::DeviceEnergy(_)));
     let method = match args.method {
         Method::Auto if is_sum && limited.len() <= 2 => Method::Exact,
@@ -155,7 +184,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     } else {
         files.iter().for_each(|file| say!("wrote {}; go on with: bitpact train {0}", file.display()));
     }
-    print(&if args.json { json } else { found.text()? })
+    Ok(if args.json { json } else { found.text()? })
 }
 
 /// The budgets with their costs, each of which can be met.

@@ -1,5 +1,6 @@
 //! The input of a search: the recipe of a trained network, and the changes of its loss.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,7 @@ use bitpact::unstable::model::write_atomically;
 use bitpact::unstable::report::sensitivity::{self, BASE_BITS, Options, Sensitivity};
 use bitpact::unstable::search::{Bitwidths, Change, Part, Space, Variable};
 use bitpact::unstable::train::{DenseLoss, Draft};
-use bitpact::{Checkpoint, Dataset, Graph, Recipe};
+use bitpact::{Checkpoint, Dataset, Graph, Recipe, Tensor};
 
 use super::bits::Args;
 use crate::exit::{Interrupted, Usage};
@@ -60,6 +61,11 @@ impl Source {
             Network::Integer { .. } => bail!("{}: has no float weights; expected the folder of a run", file.display()),
         };
         Ok(Self { recipe, graph: checkpoint.model.graph.clone(), checkpoint: Some(checkpoint) })
+    }
+
+    /// The weights, where there are any.
+    pub(super) fn tensors(&self) -> Option<BTreeMap<String, Tensor>> {
+        self.checkpoint.as_ref().map(|checkpoint| checkpoint.model.tensors.clone())
     }
 
     /// The changes of the loss at `bits`: from the file that was named where it is there, else measured.
@@ -144,7 +150,7 @@ impl Source {
         let Machine { isa, threads } = args.machine.resolve();
         let loss = recipe.loss.or_else(|| DenseLoss::usual(split.train.target_kind()));
         let bits = bits.iter().copied().filter(|bits| bits.get() < BASE_BITS).collect();
-        f(&held, &Options { bits, loss, backend: args.backend, isa, threads })
+        f(&held, &Options { bits, reestimate: args.reestimate, loss, backend: args.backend, isa, threads })
     }
 }
 

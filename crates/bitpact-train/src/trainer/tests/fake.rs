@@ -110,6 +110,10 @@ impl TrainBackend for FakeBackend {
         logits.extend((0..images * self.classes).map(|i| (digest.rotate_left(i as u32) % 100) as f32));
     }
 
+    fn parameter_mut(&mut self, _: &str) -> Option<(&mut [f32], &[f32])> {
+        None
+    }
+
     fn write_statistics(&self, all: &mut Vec<LayerStatistics>) {
         all.clear();
         if self.is_float {

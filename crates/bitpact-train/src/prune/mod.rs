@@ -1,0 +1,132 @@
+//! Channels pruned by masks that are trained with the weights (PIT: Risso et al. 2023, IEEE Transactions on Computers,
+//! doi 10.1109/TC.2022.3230914).
+//!
+//! Every group of channels that stand or fall together ([`ChannelGroups`]) has a number alpha from 0 to 1, at first 1.
+//! Its mask is theta = [alpha > 1/2]; what makes its channels 0 is multiplied by theta, and alpha gets theta's gradient
+//! as if theta were alpha (straight-through). The loss gains the cost of what is left ([`Pressure`]). Alphas take steps
+//! of Adam; of every layer the channels with the largest alpha stay.
+//!
+//! At the end the network without the masked channels is another [`Model`], smaller and with the same outputs but for
+//! quantizers whose scale depends on all weights of a layer.
+
+mod cut;
+mod masks;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use bitpact_graph::{ChannelGroups, Graph};
+use bitpact_model::Model;
+
+use crate::trainer::{Outcome, Setup, Trainer, hold_out};
+use crate::{Images, Recipe, RunError, RunFolder, RunOptions, Start};
+
+pub use cut::cut;
+use masks::Masked;
+
+/// How the cost of what is left weighs in the loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pressure {
+    /// The loss gains `strength * cost / cost of all`.
+    Strength(f64),
+    /// The loss gains `r l max(0, cost - target)` with `l = first loss / (cost of all - target)` (PLiNIO's DUCCIO) and
+    /// `r = 10^(4 p - 2)` after the share p of the steps: 1 % at first, all of it in the middle, more where that did not
+    /// do. Masks remove no more than the target asks for, those with the smallest alphas. Channels that are left above the target at the end fall by their alphas, the smallest first.
+    Target(f64),
+}
+
+/// What a pruning is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PruneOptions {
+    /// Cost of a weight of each convolution and linear layer by its name; others cost nothing.
+    pub prices: BTreeMap<String, f64>,
+    /// How cost weighs.
+    pub pressure: Pressure,
+    /// Learning rate of the alphas; it does not follow the schedule.
+    pub rate: f32,
+}
+
+/// A network with fewer channels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pruned {
+    /// The network.
+    pub model: Model,
+    /// Groups of channels that could be removed.
+    pub groups: usize,
+    /// Groups of channels that were.
+    pub removed: usize,
+    /// Groups among them that no mask had removed, but the target at the end.
+    pub trimmed: usize,
+    /// Cost of the whole network and of what is left.
+    pub costs: [f64; 2],
+}
+
+/// Trains `recipe` with masks into `folder`, as [`crate::train`] does without, and cuts out what they leave; no network
+/// where the run was stopped. `cost` is the exact cost of a network of these names and bits.
+///
+/// # Errors
+/// Those of [`crate::train`]; a recipe whose bits change; a network of which no channel can be removed; a target that
+/// none or all of the channels meet.
+pub fn prune<'a>(
+    recipe: &Recipe,
+    images: Images<'a>,
+    folder: &'a RunFolder,
+    start: Start,
+    options: RunOptions<'a>,
+    prune: &PruneOptions,
+    cost: &dyn Fn(&Graph) -> Result<f64, RunError>,
+) -> Result<(Outcome, Option<Pruned>), RunError> {
+    let RunOptions { backend, isa, threads, stop, observer } = options;
+    let options = RunOptions { backend, isa, threads, stop, observer };
+    let wrong = |what: String| Err(RunError::Prune { what });
+    if recipe.bits.all().count() > 1 {
+        return wrong("the recipe's bits change in the course of the run; expected one width".to_owned());
+    }
+    let parts = hold_out(recipe, images.train)?;
+    let images = Images { train: parts.as_ref().map_or(images.train, |(kept, _)| kept), test: images.test };
+    let setup = Setup::new(recipe, &images)?;
+    let groups = ChannelGroups::of(&setup.graph, &setup.plan);
+    if groups.is_empty() {
+        return wrong(format!("no channel of {} can be removed", setup.graph.name()));
+    }
+    let whole = cost(&setup.graph)?;
+    if let Pressure::Target(target) = prune.pressure {
+        let least = cost(&cut::smallest(&setup.graph, &groups)?)?;
+        if target < least {
+            return wrong(format!("a cost of {target}, and with one channel in every layer it is {least}"));
+        }
+        if target >= whole {
+            return wrong(format!("a cost of {target}, and nothing is to be removed: the whole network has {whole}"));
+        }
+    }
+    let steps = setup.steps_per_epoch * u64::from(recipe.epochs);
+    let inner = setup.backend(options.backend, options.isa, options.threads)?;
+    let mut masked = Masked::new(inner, &setup.graph, groups, prune, steps);
+    let (graph, model) = (setup.graph.clone(), setup.empty_model());
+    let mut trainer = Trainer::new(setup, images, folder, options);
+    if let Some((_, held)) = &parts {
+        trainer = trainer.with_held_out(held);
+    }
+    let outcome = trainer.run(&mut masked, start)?;
+    if !outcome.finished {
+        return Ok((outcome, None));
+    }
+    let (model, stays, trimmed) = {
+        let tensors = crate::TrainBackend::tensors(&masked);
+        let (mut stays, groups) = (masked.stays(), masked.groups());
+        let by_masks = count(&stays);
+        if let Pressure::Target(target) = prune.pressure {
+            cut::trim(&graph, groups, masked.alphas(), target, &mut stays, cost)?;
+        }
+        let trimmed = by_masks - count(&stays);
+        (cut(&Model { tensors, ..model }, groups, &stays)?, stays, trimmed)
+    };
+    let left = cost(&model.graph)?;
+    let (groups, removed) = (stays.len(), stays.len() - count(&stays));
+    Ok((outcome, Some(Pruned { model, groups, removed, trimmed, costs: [whole, left] })))
+}
+
+fn count(stays: &[bool]) -> usize {
+    stays.iter().filter(|&&stays| stays).count()
+}
