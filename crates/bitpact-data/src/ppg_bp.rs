@@ -41,9 +41,9 @@ const PRESSURES: std::ops::RangeInclusive<f64> = 10.0..=350.0;
 /// subjects of fold `fold` as the test half, all others as the training half.
 ///
 /// # Errors
-/// A fold of 5 or more; a `dir` that is no folder; a file that is missing or no archive of these arrays; arrays of other
-/// types or shapes; a sample that is no number, a pressure outside 10 to 350 mmHg; fewer subjects than folds; a limit of
-/// 0.
+/// A fold of 5 or more; a `dir` that is no folder; a file that is missing or no archive of these arrays; arrays of
+/// other types or shapes; a sample that is no number, a pressure outside 10 to 350 mmHg; fewer subjects than folds; a
+/// limit of 0.
 pub fn load(dir: &Path, fold: usize, limits: Limits) -> Result<Split, DataError> {
     let root = files::find_root(dir, &[FOLDER], [FILE], EXPECTED)?;
     let path = files::open(TITLE, dir, &root, &[FOLDER], &[FILE], "an .npz archive")?.path;

@@ -8,8 +8,8 @@ use crate::{Conv, ConvTranspose, Graph, GraphError, Move, Node, NodeId, Op, Quan
 ///
 /// Channels that are added, multiplied, or read and written by one depthwise kernel are in one group; so are those at
 /// the same place of the groups of a convolution, which stay of one size. A group can be removed if every channel of it
-/// is 0 once its [`Site`]s are, so that nothing changes when it is gone: channels of the image and of outputs cannot, nor
-/// those that a view renumbers or a function with another value at 0 gives to a layer.
+/// is 0 once its [`Site`]s are, so that nothing changes when it is gone: channels of the image and of outputs cannot,
+/// nor those that a view renumbers or a function with another value at 0 gives to a layer.
 #[derive(Debug, Clone)]
 pub struct ChannelGroups {
     /// Group of every channel of every node; `None` for what cannot be removed.

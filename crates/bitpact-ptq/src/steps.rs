@@ -100,8 +100,8 @@ pub fn largest_steps(spec: &WeightSpec, weights: &Matrix) -> Result<Vec<f32>, Pt
     Ok((0..weights.rows()).map(of_row).collect())
 }
 
-/// Steps and codes of each row with the least error that `round` tells: of the `shares` of [`largest_steps`], [`SHARES`]
-/// or fewer. As a function of the step, the error has many small minima, so that all are tried.
+/// Steps and codes of each row with the least error that `round` tells: of the `shares` of [`largest_steps`],
+/// [`SHARES`] or fewer. As a function of the step, the error has many small minima, so that all are tried.
 ///
 /// # Errors
 /// Another quantizer than `lsq` with a step a row, weights that are not finite, and those of `round`.

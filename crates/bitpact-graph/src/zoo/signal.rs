@@ -36,8 +36,8 @@ impl Signal {
         Self { b: Builder::new(input), rows: input.h }
     }
 
-    /// Convolution `conv` and batch norm `bn`, each with the number `n` behind it, padded so that a stride of 1 keeps the
-    /// number of samples.
+    /// Convolution `conv` and batch norm `bn`, each with the number `n` behind it, padded so that a stride of 1 keeps
+    /// the number of samples.
     fn conv_norm(&mut self, prefix: &str, n: &str, x: NodeId, out_channels: usize, window: Along) -> NodeId {
         let Along { kernel, stride, dilation, groups, is_causal } = window;
         let all = dilation * (kernel - 1);
@@ -74,9 +74,9 @@ impl Signal {
 }
 
 /// ResNet-1D of bp-benchmark (Gonzalez et al. 2023, Scientific Data, doi 10.1038/s41597-023-02020-6) with its settings
-/// for PPG-BP: 32 filters, a first window of 9 and windows of 5, four blocks of two convolutions in two groups, a stride
-/// of 4 in every second block, twice the filters after two blocks, squeeze and excitation by 4. Activations follow the
-/// sums, and shortcuts that change shape are 1x1 convolutions.
+/// for PPG-BP: 32 filters, a first window of 9 and windows of 5, four blocks of two convolutions in two groups, a
+/// stride of 4 in every second block, twice the filters after two blocks, squeeze and excitation by 4. Activations
+/// follow the sums, and shortcuts that change shape are 1x1 convolutions.
 pub(super) fn resnet1d(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     let mut s = Signal::new(input);
     let mut x = s.layer("", "1", 0, 32, along(9));
@@ -136,7 +136,8 @@ pub(super) fn temponet(input: Shape, classes: usize) -> Result<Graph, GraphError
 }
 
 /// The temporal convolution network of Bai et al. 2018 (arXiv 1803.01271), section 3: residual blocks of two causal
-/// convolutions of 5, dilations 1, 2, 4, 8 and 16, 32 channels, batch norm for its weight norm; the last sample is read.
+/// convolutions of 5, dilations 1, 2, 4, 8 and 16, 32 channels, batch norm for its weight norm; the last sample is
+/// read.
 pub(super) fn tcn(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     const CHANNELS: usize = 32;
     let mut s = Signal::new(input);
@@ -162,9 +163,9 @@ pub(super) fn tcn(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     Graph::new("tcn", s.b.nodes)
 }
 
-/// U-Net-1D after bp-benchmark's: three levels of 16, 32 and 64 channels and 64 below, windows of 5, PReLU, pools of 2 and
-/// transposed convolutions of 2. Where the benchmark gives a signal, a mean over the samples and a linear layer give
-/// numbers. Samples beyond a multiple of 8 are not read, and there must be 8.
+/// U-Net-1D after bp-benchmark's: three levels of 16, 32 and 64 channels and 64 below, windows of 5, PReLU, pools of 2
+/// and transposed convolutions of 2. Where the benchmark gives a signal, a mean over the samples and a linear layer
+/// give numbers. Samples beyond a multiple of 8 are not read, and there must be 8.
 pub(super) fn unet1d(input: Shape, classes: usize) -> Result<Graph, GraphError> {
     let mut s = Signal::new(input);
     let mut x = 0;

@@ -4,8 +4,8 @@
 //! A layer l with widths p computes with `sum of w_p Q_p(w)`, w_p being the softmax of its numbers a_p divided by a
 //! temperature that falls from 1 to 1/10 in the course of the run, and Q_p the quantizer of the recipe at p bits. The
 //! gradient of w is that of the sum (straight-through), the gradient of w_p the sum of it times Q_p(w). At first a_p is
-//! p divided by the largest width. The loss gains the cost of the mixture above each budget. Activations have the bits of
-//! the recipe, and are quantized as ever. What is evaluated has of every layer the width with the largest number.
+//! p divided by the largest width. The loss gains the cost of the mixture above each budget. Activations have the bits
+//! of the recipe, and are quantized as ever. What is evaluated has of every layer the width with the largest number.
 
 mod blend;
 #[cfg(test)]
@@ -51,8 +51,8 @@ pub struct Mixture {
     pub shares: BTreeMap<String, Vec<f64>>,
 }
 
-/// Trains `recipe`, in which the searched layers have float weights, with mixtures into `folder`; none where the run was
-/// stopped.
+/// Trains `recipe`, in which the searched layers have float weights, with mixtures into `folder`; none where the run
+/// was stopped.
 ///
 /// # Errors
 /// Those of [`crate::train`]; a recipe whose bits change, layers whose weights are not float in it, one width, or a

@@ -31,8 +31,9 @@ pub enum Pressure {
     /// The loss gains `strength * cost / cost of all`.
     Strength(f64),
     /// The loss gains `r l max(0, cost - target)` with `l = first loss / (cost of all - target)` (PLiNIO's DUCCIO) and
-    /// `r = 10^(4 p - 2)` after the share p of the steps: 1 % at first, all of it in the middle, more where that did not
-    /// do. Masks remove no more than the target asks for, those with the smallest alphas. Channels that are left above the target at the end fall by their alphas, the smallest first.
+    /// `r = 10^(4 p - 2)` after the share p of the steps: 1 % at first, all of it in the middle, more where that did
+    /// not do. Masks remove no more than the target asks for, those with the smallest alphas. Channels that are left
+    /// above the target at the end fall by their alphas, the smallest first.
     Target(f64),
 }
 

@@ -109,7 +109,8 @@ fn groups_of_resnet8_are_its_stages_and_inner_channels() {
     let small = smallest(&graph, &groups).unwrap();
     // Seven convolutions of one channel, two projections with biases, the layer of 10 and seven batch norms.
     assert_eq!(parameters(&small), 27 + 6 * 9 + 2 * 2 + 10 + 10 + 7 * 2);
-    // DoReFa's weights have no zero, so that a projection without a batch norm cannot be masked, nor what it is added to.
+    // DoReFa's weights have no zero, so that a projection without a batch norm cannot be masked, nor what it is added
+    // to.
     let dorefa = ChannelGroups::of(&graph, &plan(&graph, "W4A4"));
     assert_eq!(dorefa.len(), 16 + 16 + 32 + 64);
 }
