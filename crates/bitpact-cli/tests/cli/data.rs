@@ -89,7 +89,7 @@ fn list_shows_every_set_and_its_source() {
     let shown = place.run("data list").ok().stdout;
     let object = place.run("data list --json").ok().json();
     let sets = object["sets"].as_array().unwrap();
-    assert_eq!(sets.len(), 13);
+    assert_eq!(sets.len(), 14);
     for set in sets {
         assert!(shown.contains(set["name"].as_str().unwrap()), "{shown}");
         for download in set["downloads"].as_array().unwrap() {

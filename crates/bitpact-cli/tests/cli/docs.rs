@@ -92,8 +92,7 @@ fn shorten(words: &mut Vec<String>) {
             set(words, "--images", "4");
             set(words, "--bits", "2,8");
         }
-        "search" if words[1] == "prune" => small.chunks(2).for_each(|pair| set(words, pair[0], pair[1])),
-        "search" => words.extend(small.map(str::to_owned)),
+        "search" => small.chunks(2).for_each(|pair| set(words, pair[0], pair[1])),
         "bench" => {
             set(words, "--seconds", "0.01");
             if words.iter().any(|word| word == "--train") {
