@@ -286,3 +286,45 @@ pub trait TrainBackend {
         Vec::new()
     }
 }
+
+/// The calls of [`TrainBackend`] that a backend passes on unchanged to the one in its field `$inner`.
+macro_rules! pass_on {
+    ($inner:ident) => {
+        fn batch_size(&self) -> usize {
+            self.$inner.batch_size()
+        }
+
+        fn input_shape(&self) -> bitpact_graph::Shape {
+            self.$inner.input_shape()
+        }
+
+        fn reset_statistics(&mut self) {
+            self.$inner.reset_statistics();
+        }
+
+        fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
+            self.$inner.parameter_mut(name)
+        }
+
+        fn optimizer_state(&self) -> $crate::OptimizerState {
+            self.$inner.optimizer_state()
+        }
+
+        fn swap_average(&mut self) {
+            self.$inner.swap_average();
+        }
+
+        fn set_profile(&mut self, on: bool) {
+            self.$inner.set_profile(on);
+        }
+
+        fn profile(&self) -> Option<$crate::StepTimes> {
+            self.$inner.profile()
+        }
+
+        fn work(&self) -> Vec<$crate::Work> {
+            self.$inner.work()
+        }
+    };
+}
+pub(crate) use pass_on;

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_graph::{Graph, QuantPlan, Shape};
+use bitpact_graph::{Graph, QuantPlan};
 use bitpact_kernels::Isa;
 use bitpact_model::{InputDescription, Model, Tensor};
 
+use crate::backend::pass_on;
 use crate::{
     BackendKind, BackendSpec, Fill, Gradients, LayerStatistics, OptimizerConfig, OptimizerState, StepInput,
-    StepOutcome, StepTimes, TrainBackend, TrainError, Work,
+    StepOutcome, TrainBackend, TrainError,
 };
 
 /// A backend of the main part, and the tensors of the rest.
@@ -67,13 +68,7 @@ impl WithOthers {
 }
 
 impl TrainBackend for WithOthers {
-    fn batch_size(&self) -> usize {
-        self.main.batch_size()
-    }
-
-    fn input_shape(&self) -> Shape {
-        self.main.input_shape()
-    }
+    pass_on!(main);
 
     fn calibrate(&mut self, percentile: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {
         let mut values = self.main.calibrate(percentile, fill)?;
@@ -112,22 +107,10 @@ impl TrainBackend for WithOthers {
         self.main.write_statistics(all);
     }
 
-    fn reset_statistics(&mut self) {
-        self.main.reset_statistics();
-    }
-
     fn tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.main.tensors();
         tensors.extend(self.others.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
         tensors
-    }
-
-    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
-        self.main.parameter_mut(name)
-    }
-
-    fn optimizer_state(&self) -> OptimizerState {
-        self.main.optimizer_state()
     }
 
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
@@ -153,23 +136,7 @@ impl TrainBackend for WithOthers {
         Ok(())
     }
 
-    fn swap_average(&mut self) {
-        self.main.swap_average();
-    }
-
     fn reestimate(&mut self, batch: u64, fill: Fill) {
         self.main.reestimate(batch, fill);
-    }
-
-    fn set_profile(&mut self, on: bool) {
-        self.main.set_profile(on);
-    }
-
-    fn profile(&self) -> Option<StepTimes> {
-        self.main.profile()
-    }
-
-    fn work(&self) -> Vec<Work> {
-        self.main.work()
     }
 }

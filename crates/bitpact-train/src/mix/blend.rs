@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bitpact_core::quantize_weights;
-use bitpact_graph::{Graph, QuantPlan, Shape};
+use bitpact_graph::{Graph, QuantPlan};
 use bitpact_model::Tensor;
 
 use super::{MixOptions, Width};
-use crate::backend::Fill;
-use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, StepTimes, TrainBackend, TrainError, Work};
+use crate::backend::{Fill, pass_on};
+use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
 
 /// Adam's constants.
 const BETAS: [f64; 2] = [0.9, 0.999];
@@ -209,13 +209,7 @@ fn own<'a>(inner: &'a mut dyn TrainBackend, tensor: &str) -> (&'a mut [f32], &'a
 }
 
 impl TrainBackend for Blended {
-    fn batch_size(&self) -> usize {
-        self.inner.batch_size()
-    }
-
-    fn input_shape(&self) -> Shape {
-        self.inner.input_shape()
-    }
+    pass_on!(inner);
 
     fn calibrate(&mut self, percentile: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {
         self.write(true);
@@ -241,10 +235,6 @@ impl TrainBackend for Blended {
         self.inner.write_statistics(all);
     }
 
-    fn reset_statistics(&mut self) {
-        self.inner.reset_statistics();
-    }
-
     fn tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.inner.tensors();
         if self.steps == 0 {
@@ -265,14 +255,6 @@ impl TrainBackend for Blended {
         tensors
     }
 
-    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
-        self.inner.parameter_mut(name)
-    }
-
-    fn optimizer_state(&self) -> OptimizerState {
-        self.inner.optimizer_state()
-    }
-
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
         self.inner.load(tensors, state)?;
         for layer in &mut self.layers {
@@ -286,24 +268,8 @@ impl TrainBackend for Blended {
         self.inner.replan(plan)
     }
 
-    fn swap_average(&mut self) {
-        self.inner.swap_average();
-    }
-
     fn reestimate(&mut self, batch: u64, fill: Fill) {
         self.write(false);
         self.inner.reestimate(batch, fill);
-    }
-
-    fn set_profile(&mut self, on: bool) {
-        self.inner.set_profile(on);
-    }
-
-    fn profile(&self) -> Option<StepTimes> {
-        self.inner.profile()
-    }
-
-    fn work(&self) -> Vec<Work> {
-        self.inner.work()
     }
 }

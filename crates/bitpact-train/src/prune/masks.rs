@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bitpact_graph::{ChannelGroups, Graph, NodeId, Op, QuantPlan, Shape, Site};
+use bitpact_graph::{ChannelGroups, Graph, NodeId, Op, QuantPlan, Site};
 use bitpact_model::Tensor;
 
 use super::{Pressure, PruneOptions, cut};
-use crate::backend::Fill;
-use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, StepTimes, TrainBackend, TrainError, Work};
+use crate::backend::{Fill, pass_on};
+use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
 
 /// Alpha above which a group stays.
 const THRESHOLD: f32 = 0.5;
@@ -227,13 +227,7 @@ impl Masked {
 }
 
 impl TrainBackend for Masked {
-    fn batch_size(&self) -> usize {
-        self.inner.batch_size()
-    }
-
-    fn input_shape(&self) -> Shape {
-        self.inner.input_shape()
-    }
+    pass_on!(inner);
 
     fn calibrate(&mut self, percentile: f64, fill: Fill) -> Result<BTreeMap<String, f32>, TrainError> {
         self.inner.calibrate(percentile, fill)
@@ -256,20 +250,8 @@ impl TrainBackend for Masked {
         self.inner.write_statistics(all);
     }
 
-    fn reset_statistics(&mut self) {
-        self.inner.reset_statistics();
-    }
-
     fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.inner.tensors()
-    }
-
-    fn parameter_mut(&mut self, name: &str) -> Option<(&mut [f32], &[f32])> {
-        self.inner.parameter_mut(name)
-    }
-
-    fn optimizer_state(&self) -> OptimizerState {
-        self.inner.optimizer_state()
     }
 
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>, state: Option<&OptimizerState>) -> Result<(), TrainError> {
@@ -286,23 +268,7 @@ impl TrainBackend for Masked {
         self.inner.replan(plan)
     }
 
-    fn swap_average(&mut self) {
-        self.inner.swap_average();
-    }
-
     fn reestimate(&mut self, batch: u64, fill: Fill) {
         self.inner.reestimate(batch, fill);
-    }
-
-    fn set_profile(&mut self, on: bool) {
-        self.inner.set_profile(on);
-    }
-
-    fn profile(&self) -> Option<StepTimes> {
-        self.inner.profile()
-    }
-
-    fn work(&self) -> Vec<Work> {
-        self.inner.work()
     }
 }
