@@ -69,7 +69,7 @@ pub trait Dataset: Send + Sync {
         TargetKind::Class
     }
 
-    /// What the numbers of a target mean, each in its unit, for targets that are numbers; empty where they are plain.
+    /// Unit and line of each number of a target; empty where numbers have no unit or targets are no numbers.
     fn units(&self) -> &[Unit] {
         &[]
     }

@@ -160,7 +160,7 @@ pub fn load(name: DatasetName, data_dir: Option<&Path>, limits: Limits) -> Resul
 /// Loads the set `name` as [`load`] does, one's own data and the fold of a set in folds as `options` say.
 ///
 /// # Errors
-/// Those of [`load`].
+/// A folder or file that is missing, cannot be read or holds another set, as of [`load`].
 pub fn load_as(
     name: DatasetName,
     data_dir: Option<&Path>,

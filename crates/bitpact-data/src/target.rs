@@ -27,7 +27,7 @@ pub enum TargetKind {
 /// The class of a pixel that counts neither in the loss nor in a metric.
 pub const IGNORED: f32 = -1.0;
 
-/// What a number of a target means: `zero + scale * number` of a unit.
+/// The unit of a number of a target: the number means `zero + scale * number` of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unit {
     /// Name of the unit, such as `mmHg`.

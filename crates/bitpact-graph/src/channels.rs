@@ -1,4 +1,4 @@
-//! Which channels of a network stand or fall together, and the network without some of them.
+//! Groups of channels of a network that can only be removed together, and the network without some of them.
 
 use bitpact_core::{ActQuant, Grid};
 
@@ -114,7 +114,7 @@ impl ChannelGroups {
         &self.of[id]
     }
 
-    /// What makes the channels of a group 0.
+    /// The elements of tensors that, set to 0, make the channels of a group 0.
     pub fn sites(&self, group: usize) -> &[Site] {
         &self.sites[group]
     }

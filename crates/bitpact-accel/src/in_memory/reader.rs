@@ -99,8 +99,8 @@ impl Reader {
         [least.into(), self.most.into(), self.counts_per_code.into()]
     }
 
-    /// What makes levels of reads `read` of `rows` rows, for the columns `first..first + columns` counted through all
-    /// sub-arrays.
+    /// The converter from currents to levels of the read number `read`, of `rows` rows, for the columns `first..first +
+    /// columns` counted through all sub-arrays.
     pub(crate) fn converter(&self, read: usize, rows: usize, first: usize, columns: usize) -> Converter {
         let (droop, codes) = (self.droops[read % self.droops.len()], self.codes());
         let shares = || (first..first + columns).map(|column| self.shares[column % self.shares.len()]);

@@ -82,10 +82,10 @@ enum Line {
 
 /// One command of the pipeline.
 struct Stage {
-    /// What it is called in tables; none of a stage that trains nothing to compare.
+    /// Name of the stage in tables; none for a stage whose network stands in no table.
     name: Option<String>,
     fold: Option<u16>,
-    /// What is there once it is done: the folder of a run, or a file.
+    /// Folder of a run or file that the stage makes, there once it is done.
     made: PathBuf,
     words: Vec<String>,
 }
@@ -240,13 +240,13 @@ fn is_done(stage: &Stage) -> bool {
     })
 }
 
-/// Whether a run of the stage is there that is not done.
+/// Whether the stage has a run that had begun, in which a stopped training goes on.
 fn begun(stage: &Stage) -> bool {
     let folder = if stage.name.is_some() { Some(&*stage.made) } else { stage.made.parent() };
     folder.is_some_and(|folder| folder.join(CONFIG).exists())
 }
 
-/// What a stage that trains a network reached.
+/// The row of the tables for a stage that is done; none for a stage without a name.
 fn row(stage: &Stage) -> Result<Option<Row>> {
     let Some(name) = &stage.name else { return Ok(None) };
     let file = stage.made.join(LAST);

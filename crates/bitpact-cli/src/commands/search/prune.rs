@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Weight of the cost in the loss, as a share of the cost of the whole network
     #[arg(long, value_name = "S", value_parser = parse_strength)]
     strength: Option<f64>,
-    /// What --strength makes smaller: params, macs, bytes or bitops
+    /// Cost that --strength lowers: params, macs, bytes or bitops
     #[arg(long, value_name = "QUANTITY", default_value = "params", conflicts_with = "budget")]
     quantity: String,
     /// Bits at which bytes and bitops count where the recipe has none
@@ -84,7 +84,7 @@ pub(super) fn parse_rate(text: &str) -> Result<f32, String> {
     number.ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
 }
 
-/// What is to be smaller, at the bits of the recipe or of `--cost-bits`.
+/// The cost that a pruning lowers, at the bits of the recipe or of `--cost-bits`.
 struct Priced {
     cost: Cost,
     quantity: Quantity,
