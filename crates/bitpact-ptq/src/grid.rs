@@ -183,11 +183,17 @@ impl Grid {
                 Width::Ternary => ternary_step(weights),
                 Width::Bits(_) => 2.0 * max.max(-min) / max_code,
             };
-            return GroupParams { step: positive(step), zero: self.width.middle() };
+            return GroupParams { step: Grid::storable(step), zero: self.width.middle() };
         }
-        let step = positive((max - min) / max_code);
+        let step = Grid::storable((max - min) / max_code);
         let zero = (-min / step.to_f32()).round_ties_even().clamp(0.0, max_code);
         GroupParams { step, zero: zero as u8 }
+    }
+
+    /// A step as float16, at least the smallest normal number: codes of a group of zeros are zeros.
+    pub(crate) fn storable(step: f32) -> f16 {
+        let step = f16::from_f32(step.min(f16::MAX.to_f32()));
+        if step < f16::MIN_POSITIVE { f16::MIN_POSITIVE } else { step }
     }
 
     /// The code nearest to a weight.
@@ -213,12 +219,6 @@ impl Grid {
         }
         Ok(out)
     }
-}
-
-/// As float16, at least the smallest normal number: codes of a group of zeros are zeros.
-fn positive(step: f32) -> f16 {
-    let step = f16::from_f32(step.min(f16::MAX.to_f32()));
-    if step < f16::MIN_POSITIVE { f16::MIN_POSITIVE } else { step }
 }
 
 fn ternary_step(weights: &[f32]) -> f32 {

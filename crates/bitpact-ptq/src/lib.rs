@@ -18,6 +18,7 @@ mod gram;
 mod grid;
 mod matrix;
 mod osaq;
+mod search;
 mod smooth;
 mod steps;
 #[cfg(test)]
