@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use bitpact_kernels::Pool;
 use bitpact_ptq::{
-    Gptq, Gram, Grid, Matrix, Osaq, PtqError, Quantized, clip_search, guarded, scale_search, smoothing_scales,
+    Gptq, Gram, Grid, Matrix, Osaq, OsaqReport, PtqError, Quantized, clip_search, guarded, scale_search,
+    smoothing_scales,
 };
 
 use crate::forward::{self, LayerCache, Site};
@@ -42,15 +43,16 @@ impl Method {
 impl FromStr for Method {
     type Err = LmError;
 
-    /// Names joined by `+`: `rtn`, `gptq`, `smooth` (strength 0.5), `awq` (scales and clip), `awq-scales`, `osaq`
-    /// (curvature), `osaq-paper` (guarded).
+    /// Names joined by `+`: `rtn`, `gptq` ([`Gptq::searched`]), `gptq-paper` ([`Gptq::default`]), `smooth` (strength
+    /// 0.5), `awq` (scales and clip), `awq-scales`, `osaq` (curvature), `osaq-guarded`, `osaq-paper` (guarded).
     fn from_str(text: &str) -> Result<Method, LmError> {
         let mut method = Method::RTN;
         for name in text.split('+') {
             match name {
                 "rtn" => {}
                 "smooth" => method.smooth = Some(0.5),
-                "gptq" => method.gptq = Some(Gptq::default()),
+                "gptq" => method.gptq = Some(Gptq::searched()),
+                "gptq-paper" => method.gptq = Some(Gptq::default()),
                 "awq" => (method.scales, method.clip) = (true, true),
                 "awq-scales" => method.scales = true,
                 "osaq" => method.osaq = Some((Osaq::curvature(), false)),
@@ -58,7 +60,7 @@ impl FromStr for Method {
                 "osaq-paper" => method.osaq = Some((Osaq::paper(), true)),
                 other => {
                     return Err(LmError::Input(format!(
-                        "unknown method \"{other}\": expected rtn, gptq, smooth, awq, awq-scales, osaq, osaq-guarded or osaq-paper, joined by +"
+                        "unknown method \"{other}\": expected rtn, gptq, gptq-paper, smooth, awq, awq-scales, osaq, osaq-guarded or osaq-paper, joined by +"
                     )));
                 }
             }
@@ -196,36 +198,97 @@ pub fn quantize_layer(
     calibration: Option<&mut Calibration>,
     pool: &Pool,
 ) -> Result<(Layer, Vec<PartReport>), LmError> {
-    let method = recipe.method;
-    let Some(calibration) = calibration else {
-        if method.calibrated() {
+    let mut one = quantize_layer_each(config, index, &layer, std::slice::from_ref(recipe), calibration, pool)?;
+    Ok(one.pop().expect("a layer a recipe"))
+}
+
+/// [`quantize_layer`] with each of several recipes: the hidden states go through the layer once, and what recipes
+/// have in common is computed once.
+///
+/// # Errors
+/// As for one recipe.
+pub fn quantize_layer_each(
+    config: &Config,
+    index: usize,
+    layer: &Layer,
+    recipes: &[Recipe],
+    calibration: Option<&mut Calibration>,
+    pool: &Pool,
+) -> Result<Vec<(Layer, Vec<PartReport>)>, LmError> {
+    let searched = recipes.iter().filter(|r| r.method.scales).map(|r| r.search_sequences).max().unwrap_or(0);
+    let seen = match calibration {
+        Some(calibration) => Some(Seen::new(config, index, layer, calibration, searched, pool)?),
+        None if recipes.iter().any(|r| r.method.calibrated()) => {
             return Err(LmError::Input("this method needs calibration text".to_owned()));
         }
-        return round(index, layer, recipe, None, BTreeMap::new(), pool);
+        None => None,
     };
-    let named = |site: Site| move |source| LmError::Layer { layer: format!("layer {index}, input {site:?}"), source };
-    let mut grams: Vec<Gram> = Site::ALL.iter().map(|&s| Gram::new(site_width(config, s))).collect();
-    let mut samples: [Vec<Matrix>; 2] = [Vec::new(), Vec::new()];
-    calibration.advance(config, &layer, pool, &mut |sequence, site, x| {
-        if method.scales && sequence < recipe.search_sequences {
-            match site {
-                Site::Attention => samples[0].push(x.clone()),
-                Site::Mlp => samples[1].push(x.clone()),
-                _ => {}
-            }
+    let mut pulled = Pulled::new();
+    let mut out = Vec::new();
+    for recipe in recipes {
+        let mut layer = layer.clone();
+        let mut alphas = BTreeMap::new();
+        let method = recipe.method;
+        let Some(seen) = &seen else {
+            out.push(round(index, layer, recipe, None, alphas, &mut Pulled::new(), pool)?);
+            continue;
+        };
+        if method.smooth.is_none() && !method.scales {
+            out.push(round(index, layer, recipe, Some(&seen.grams), alphas, &mut pulled, pool)?);
+            continue;
         }
-        grams[site as usize].add(x, pool).map_err(named(site))
-    })?;
-    let mut layer = layer;
-    let mut alphas = BTreeMap::new();
-    if let Some(strength) = method.smooth {
-        smooth(config, index, &mut layer, strength, &mut grams, &mut samples)?;
+        let Seen { mut grams, mut samples } = seen.clone();
+        samples.iter_mut().for_each(|s| s.truncate(recipe.search_sequences));
+        if let Some(strength) = method.smooth {
+            smooth(config, index, &mut layer, strength, &mut grams, &mut samples)?;
+        }
+        if method.scales {
+            scale(config, index, &mut layer, recipe, &mut grams, &samples, &mut alphas, pool)?;
+        }
+        out.push(round(index, layer, recipe, Some(&grams), alphas, &mut Pulled::new(), pool)?);
     }
-    if method.scales {
-        scale(config, index, &mut layer, recipe, &mut grams, &samples, &mut alphas, pool)?;
-    }
-    round(index, layer, recipe, Some(&grams), alphas, pool)
+    Ok(out)
 }
+
+/// What the matrices of a layer read.
+#[derive(Clone)]
+struct Seen {
+    /// A Gram matrix a site.
+    grams: Vec<Gram>,
+    /// Inputs of the attention and the feed-forward block, a matrix for each of the first sequences.
+    samples: [Vec<Matrix>; 2],
+}
+
+impl Seen {
+    /// Takes the hidden states of `calibration` through `layer` and keeps `searched` sequences of samples.
+    fn new(
+        config: &Config,
+        index: usize,
+        layer: &Layer,
+        calibration: &mut Calibration,
+        searched: usize,
+        pool: &Pool,
+    ) -> Result<Seen, LmError> {
+        let named =
+            |site: Site| move |source| LmError::Layer { layer: format!("layer {index}, input {site:?}"), source };
+        let mut grams: Vec<Gram> = Site::ALL.iter().map(|&s| Gram::new(site_width(config, s))).collect();
+        let mut samples: [Vec<Matrix>; 2] = [Vec::new(), Vec::new()];
+        calibration.advance(config, layer, pool, &mut |sequence, site, x| {
+            if sequence < searched {
+                match site {
+                    Site::Attention => samples[0].push(x.clone()),
+                    Site::Mlp => samples[1].push(x.clone()),
+                    _ => {}
+                }
+            }
+            grams[site as usize].add(x, pool).map_err(named(site))
+        })?;
+        Ok(Seen { grams, samples })
+    }
+}
+
+/// Matrices of the unchanged layer whose outliers are pulled in, which does not depend on the grid.
+type Pulled = Vec<(Part, Osaq, OsaqReport)>;
 
 fn site_width(config: &Config, site: Site) -> usize {
     match site {
@@ -370,13 +433,14 @@ fn failed(index: usize, part: Part, source: PtqError) -> LmError {
     LmError::Layer { layer: format!("layer {index}, {}", part.name()), source }
 }
 
-/// Clips, pulls outliers in and rounds every matrix.
+/// Clips, pulls outliers in and rounds every matrix. `pulled` has what was pulled in of the same layer before.
 fn round(
     index: usize,
     mut layer: Layer,
     recipe: &Recipe,
     grams: Option<&[Gram]>,
     alphas: BTreeMap<Part, (f32, f64)>,
+    pulled: &mut Pulled,
     pool: &Pool,
 ) -> Result<(Layer, Vec<PartReport>), LmError> {
     let method = recipe.method;
@@ -402,7 +466,14 @@ fn round(
                     }
                 };
                 if let Some((osaq, guard)) = method.osaq {
-                    let changed = osaq.apply(&w, gram, pool).map_err(fail)?;
+                    let known = pulled.iter().position(|(p, o, _)| (*p, *o) == (part, osaq));
+                    let changed = match known.filter(|_| !method.clip) {
+                        Some(at) => pulled[at].2.clone(),
+                        None => osaq.apply(&w, gram, pool).map_err(fail)?,
+                    };
+                    if known.is_none() && !method.clip {
+                        pulled.push((part, osaq, changed.clone()));
+                    }
                     let mut share = 1.0;
                     w = if guard {
                         let values = |w: &Matrix| quantize(w).map(|q| q.dequantize());

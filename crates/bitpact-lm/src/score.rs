@@ -8,13 +8,11 @@ use crate::{Cache, LmError, Model};
 /// Rows of logits in memory at a time.
 const ROWS: usize = 64;
 
-/// Sums over predicted tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What predicted tokens cost.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
-    /// Tokens predicted.
-    pub tokens: usize,
-    /// Sum of `-ln p(token)`.
-    pub nll: f64,
+    /// `-ln p(token)` of every predicted token, in the order of the text.
+    pub losses: Vec<f64>,
     /// Sum of `KL(reference || model)`, where there is a reference.
     pub divergence: f64,
     /// Tokens of which model and reference have the same first guess.
@@ -22,9 +20,14 @@ pub struct Score {
 }
 
 impl Score {
+    /// Tokens predicted.
+    pub fn tokens(&self) -> usize {
+        self.losses.len()
+    }
+
     /// Mean of `-ln p`.
     pub fn mean_nll(&self) -> f64 {
-        self.nll / self.tokens.max(1) as f64
+        self.losses.iter().sum::<f64>() / self.tokens().max(1) as f64
     }
 
     /// `exp` of the mean of `-ln p`.
@@ -34,12 +37,26 @@ impl Score {
 
     /// Mean divergence from the reference.
     pub fn mean_divergence(&self) -> f64 {
-        self.divergence / self.tokens.max(1) as f64
+        self.divergence / self.tokens().max(1) as f64
     }
 
     /// Share of tokens with the reference's first guess.
     pub fn agreement(&self) -> f64 {
-        self.agreed as f64 / self.tokens.max(1) as f64
+        self.agreed as f64 / self.tokens().max(1) as f64
+    }
+
+    /// Mean of `-ln p` less that of `other`, token by token, and its standard error `sqrt(variance / n)`, which takes
+    /// tokens as independent. Both are of the same tokens.
+    ///
+    /// # Panics
+    /// Where they are of different numbers of tokens.
+    pub fn excess(&self, other: &Score) -> (f64, f64) {
+        assert_eq!(self.tokens(), other.tokens(), "tokens of both");
+        let n = self.tokens() as f64;
+        let differences = || self.losses.iter().zip(&other.losses).map(|(a, b)| a - b);
+        let mean = differences().sum::<f64>() / n.max(1.0);
+        let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        (mean, (variance / n.max(1.0)).sqrt())
     }
 }
 
@@ -83,14 +100,50 @@ pub fn windows(tokens: &[u32], context: usize, stride: usize, first: Option<u32>
     Ok(out)
 }
 
-/// Scores of `model` on windows; with `reference`, also how far it is from that network. `each` is told after every
-/// window.
+/// A network that others are compared with, on certain windows.
+#[derive(Debug)]
+pub struct Reference<'a> {
+    model: &'a Model,
+    /// Its hidden states, a matrix a window.
+    hidden: Vec<Matrix>,
+    /// Its own score.
+    pub score: Score,
+}
+
+impl<'a> Reference<'a> {
+    /// Takes `windows` through `model` and keeps its hidden states, a float32 number a token and channel. `each` is
+    /// told after every window.
+    ///
+    /// # Errors
+    /// Where a window does not suit the model, and the first error of `each`.
+    pub fn new(
+        model: &'a Model,
+        windows: &[Window],
+        pool: &Pool,
+        each: &mut dyn FnMut(usize, &Score) -> Result<(), LmError>,
+    ) -> Result<Reference<'a>, LmError> {
+        let mut reference = Reference { model, hidden: Vec::new(), score: Score::default() };
+        for (i, window) in windows.iter().enumerate() {
+            let hidden = model.hidden(&window.tokens, &mut Cache::new(&model.config), pool)?;
+            add_window(&mut reference.score, window, (model, &hidden), None, pool);
+            reference.hidden.push(hidden);
+            each(i, &reference.score)?;
+        }
+        Ok(reference)
+    }
+}
+
+/// Scores of `model` on windows; with `reference`, of the same windows, also how far it is from that network. `each` is
+/// told after every window.
 ///
 /// # Errors
 /// Where a window does not suit the model, and the first error of `each`.
+///
+/// # Panics
+/// Where the reference is of fewer windows.
 pub fn score(
     model: &Model,
-    reference: Option<&Model>,
+    reference: Option<&Reference>,
     windows: &[Window],
     pool: &Pool,
     each: &mut dyn FnMut(usize, &Score) -> Result<(), LmError>,
@@ -98,51 +151,52 @@ pub fn score(
     let mut total = Score::default();
     for (i, window) in windows.iter().enumerate() {
         let hidden = model.hidden(&window.tokens, &mut Cache::new(&model.config), pool)?;
-        let other = match reference {
-            Some(r) => Some((r, r.hidden(&window.tokens, &mut Cache::new(&r.config), pool)?)),
-            None => None,
-        };
-        let last = window.tokens.len() - 1;
-        for start in (window.from - 1..last).step_by(ROWS) {
-            let end = last.min(start + ROWS);
-            let part = |h: &Matrix| Matrix::from_fn(end - start, h.cols(), |r, c| h.row(start + r)[c]);
-            let logits = model.logits(&part(&hidden), pool);
-            let other = other.as_ref().map(|(r, h)| r.logits(&part(h), pool));
-            let mut scores = vec![Score::default(); end - start];
-            let parts = Chunked::new(&mut scores, 1);
-            pool.run(end - start, &|r, _| {
-                let target = window.tokens[start + r + 1] as usize;
-                parts.get(r)[0] = token_score(logits.row(r), other.as_ref().map(|o| o.row(r)), target);
-            });
-            drop(parts);
-            for s in scores {
-                total.tokens += 1;
-                total.nll += s.nll;
-                total.divergence += s.divergence;
-                total.agreed += s.agreed;
-            }
-        }
+        add_window(&mut total, window, (model, &hidden), reference.map(|r| (r.model, &r.hidden[i])), pool);
         each(i, &total)?;
     }
     Ok(total)
 }
 
-fn token_score(logits: &[f32], reference: Option<&[f32]>, target: usize) -> Score {
-    let normalizer = log_sum(logits);
-    let mut score = Score { tokens: 1, nll: normalizer - f64::from(logits[target]), ..Score::default() };
-    if let Some(reference) = reference {
-        let other = log_sum(reference);
-        score.divergence = reference
-            .iter()
-            .zip(logits)
-            .map(|(&p, &q)| {
-                let (p, q) = (f64::from(p) - other, f64::from(q) - normalizer);
-                p.exp() * (p - q)
-            })
-            .sum();
-        score.agreed = usize::from(largest(logits) == largest(reference));
+/// Adds the predicted tokens of a window, with the hidden states of a model and a reference.
+fn add_window(
+    total: &mut Score,
+    window: &Window,
+    (model, hidden): (&Model, &Matrix),
+    other: Option<(&Model, &Matrix)>,
+    pool: &Pool,
+) {
+    let last = window.tokens.len() - 1;
+    for start in (window.from - 1..last).step_by(ROWS) {
+        let end = last.min(start + ROWS);
+        let part = |h: &Matrix| Matrix::from_fn(end - start, h.cols(), |r, c| h.row(start + r)[c]);
+        let logits = model.logits(&part(hidden), pool);
+        let other = other.map(|(r, h)| r.logits(&part(h), pool));
+        let mut scores = vec![(0.0, 0.0, false); end - start];
+        let parts = Chunked::new(&mut scores, 1);
+        pool.run(end - start, &|r, _| {
+            let target = window.tokens[start + r + 1] as usize;
+            parts.get(r)[0] = token_score(logits.row(r), other.as_ref().map(|o| o.row(r)), target);
+        });
+        drop(parts);
+        for (loss, divergence, agreed) in scores {
+            total.losses.push(loss);
+            total.divergence += divergence;
+            total.agreed += usize::from(agreed);
+        }
     }
-    score
+}
+
+/// `-ln p(target)`, the divergence from the reference, and whether both have the same first guess.
+fn token_score(logits: &[f32], reference: Option<&[f32]>, target: usize) -> (f64, f64, bool) {
+    let normalizer = log_sum(logits);
+    let loss = normalizer - f64::from(logits[target]);
+    let Some(reference) = reference else { return (loss, 0.0, false) };
+    let other = log_sum(reference);
+    let divergence = reference.iter().zip(logits).map(|(&p, &q)| {
+        let (p, q) = (f64::from(p) - other, f64::from(q) - normalizer);
+        p.exp() * (p - q)
+    });
+    (loss, divergence.sum(), largest(logits) == largest(reference))
 }
 
 /// `ln sum exp`.
@@ -186,11 +240,31 @@ mod tests {
             let sum: f64 = x.iter().map(|&v| f64::from(v).exp()).sum();
             x.map(|v| f64::from(v).exp() / sum)
         };
-        let score = token_score(&q, Some(&p), 2);
-        assert!((score.nll + soft(q)[2].ln()).abs() < 1e-12);
+        let (loss, found, agreed) = token_score(&q, Some(&p), 2);
+        assert!((loss + soft(q)[2].ln()).abs() < 1e-12);
         let divergence: f64 = (0..3).map(|i| soft(p)[i] * (soft(p)[i] / soft(q)[i]).ln()).sum();
-        assert!((score.divergence - divergence).abs() < 1e-12);
-        assert_eq!((score.agreed, token_score(&p, Some(&p), 0).agreed), (0, 1));
-        assert!(token_score(&p, Some(&p), 0).divergence.abs() < 1e-12);
+        assert!((found - divergence).abs() < 1e-12);
+        let (_, none, same) = token_score(&p, Some(&p), 0);
+        assert!(!agreed && same && none.abs() < 1e-12);
+    }
+
+    #[test]
+    fn excess_is_paired() {
+        let of = |losses: &[f64]| Score { losses: losses.to_vec(), ..Score::default() };
+        let (mean, error) = of(&[1.5, 2.5, 3.0]).excess(&of(&[1.0, 2.0, 2.5]));
+        assert!((mean - 0.5).abs() < 1e-12 && error < 1e-12);
+        let (mean, error) = of(&[1.0, 2.0, 3.0]).excess(&of(&[0.0; 3]));
+        assert!((mean - 2.0).abs() < 1e-12 && (error - (1.0f64 / 3.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_model_is_as_good_as_itself() {
+        let (model, pool) = (crate::testing::model(crate::testing::config(), true), Pool::new(1));
+        let tokens: Vec<u32> = (0..70).map(|i| i * 13 % 40).collect();
+        let windows = windows(&tokens, 24, 10, None).unwrap();
+        let reference = Reference::new(&model, &windows, &pool, &mut |_, _| Ok(())).unwrap();
+        let found = score(&model, Some(&reference), &windows, &pool, &mut |_, _| Ok(())).unwrap();
+        assert_eq!((found.tokens(), found.agreed, &found.losses), (69, 69, &reference.score.losses));
+        assert!(found.mean_divergence().abs() < 1e-9 && found.excess(&reference.score) == (0.0, 0.0));
     }
 }

@@ -3,7 +3,7 @@
 use super::Place;
 
 /// Writes `net.bin` (2 layers, 32 wide) and `tokenizer.bin` (bytes and a few pieces), and `text.txt`.
-fn model(place: &Place) {
+pub(crate) fn model(place: &Place) {
     let (dim, hidden, layers, heads, kv, vocab, context) =
         (32usize, 44usize, 2usize, 4usize, 2usize, 262usize, 64usize);
     let header = [dim, hidden, layers, heads, kv, vocab, context].map(|n| n as i32);
@@ -67,9 +67,12 @@ fn a_model_is_measured_quantized_looked_at_and_run() {
     assert!(run(1).len() > 6);
     assert_eq!(run(1), run(2));
     let table = place
-        .run("lm compare net.bin --methods rtn,gptq,osaq-guarded+gptq --bits 4,ternary --group 32 --calibrate text.txt --length 32 --text text.txt --context 64")
+        .run("lm compare net.bin --methods rtn,gptq,gptq-paper,osaq,osaq+gptq --bits 4,ternary --group 32 --calibrate text.txt --length 32 --text text.txt --text text.txt --context 64")
         .ok().stdout;
-    assert_eq!(table.lines().filter(|l| l.contains("gptq") || l.contains("rtn")).count(), 6, "{table}");
+    let rows: Vec<&str> = table.lines().filter(|l| l.starts_with("4 ") || l.starts_with("ternary ")).collect();
+    assert_eq!(rows.len(), 20, "{table}");
+    assert_eq!(rows[..10], rows[10..], "the same text twice");
+    assert!(rows.iter().all(|row| row.contains('\u{b1}')) && table.contains("above float  above rtn"), "{table}");
 }
 
 #[test]

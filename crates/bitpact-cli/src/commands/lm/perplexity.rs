@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 use bitpact::Isa;
 use bitpact::unstable::kernels::Pool;
-use bitpact::unstable::lm::{LmError, Model, Score, Window, load_packed, score};
+use bitpact::unstable::lm::{LmError, Model, Reference, Score, Window, load_packed, score};
 
 use super::open::ModelArgs;
-use super::text::TextArgs;
+use super::text::{Text, TextArgs};
 use crate::interrupt;
 use crate::out::print;
 use crate::progress::bar;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Run matrices of codes on the kernels, with activations of 8 bits, in place of the float32 weights they mean
     #[arg(long)]
     kernels: bool,
-    /// As JSON
+    /// As JSON, a line for each text
     #[arg(long)]
     json: bool,
 }
@@ -32,28 +32,30 @@ pub(super) fn run(args: Args) -> Result<()> {
     let pool = args.model.pool();
     let source = args.model.source()?;
     let tokenizer = args.model.tokenizer(source.config().vocab)?;
-    let (windows, how) = args.text.windows(&tokenizer)?;
+    let texts = args.text.cut(&tokenizer)?;
     let model = match args.kernels {
         true => load_packed(&*source, Isa::detect())?,
         false => source.load()?.dequantized(),
     };
     interrupt::stop_flag();
-    let score = scored("perplexity", &model, None, &windows, &pool)?;
-    let (nll, perplexity) = (score.mean_nll(), score.perplexity());
-    if args.json {
-        return print(
-            &serde_json::json!({ "tokens": score.tokens, "nll": nll, "perplexity": perplexity, "windows": how })
-                .to_string(),
-        );
+    for Text { name, windows, how } in &texts {
+        let score = scored("perplexity", &model, None, windows, &pool)?;
+        let (tokens, nll, perplexity) = (score.tokens(), score.mean_nll(), score.perplexity());
+        if args.json {
+            let line = serde_json::json!({ "text": name, "tokens": tokens, "nll": nll, "perplexity": perplexity, "windows": how });
+            print(&line.to_string())?;
+        } else {
+            print(&format!("nll {nll:.4}  perplexity {perplexity:.3}  over {tokens} tokens of {name} ({how})"))?;
+        }
     }
-    print(&format!("nll {nll:.4}  perplexity {perplexity:.3}  over {} tokens ({how})", score.tokens))
+    Ok(())
 }
 
 /// [`score`] with a bar; Ctrl-C stops it.
 pub(super) fn scored(
     doing: &str,
     model: &Model,
-    reference: Option<&Model>,
+    reference: Option<&Reference>,
     windows: &[Window],
     pool: &Pool,
 ) -> Result<Score, LmError> {

@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use bitpact::unstable::kernels::Pool;
-use bitpact::unstable::lm::{Calibration, LmError, Method, Model, PackedWriter, Part, Recipe, Weights, quantize_layer};
+use bitpact::unstable::lm::{
+    Calibration, Layer, LmError, Method, Model, PackedWriter, Part, Recipe, Weights, quantize_layer,
+    quantize_layer_each,
+};
 use bitpact::unstable::ptq::{Gptq, Grid, Group, Order, PtqError, Width};
 
 use super::open::ModelArgs;
@@ -20,7 +23,7 @@ use crate::progress::bar;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// rtn, gptq, smooth, awq, awq-scales, osaq, osaq-guarded, osaq-paper, or several joined by +, as awq+gptq
+    /// rtn, gptq, gptq-paper, smooth, awq, awq-scales, osaq, osaq-guarded, osaq-paper, or several joined by +, as awq+gptq
     #[arg(long, default_value = "rtn")]
     method: String,
     #[command(flatten)]
@@ -50,10 +53,10 @@ pub(super) struct GridArgs {
     /// Steps without zero points
     #[arg(long)]
     symmetric: bool,
-    /// GPTQ rounds inputs by falling activation
+    /// `gptq-paper` rounds inputs by falling activation, as `gptq` always does
     #[arg(long)]
     act_order: bool,
-    /// GPTQ fits steps before it begins
+    /// `gptq-paper` fits steps before it begins, as `gptq` always does
     #[arg(long)]
     static_groups: bool,
 }
@@ -69,8 +72,8 @@ impl GridArgs {
     pub(super) fn method(&self, text: &str) -> Result<Method, LmError> {
         let mut method: Method = text.parse()?;
         if let Some(gptq) = &mut method.gptq {
-            let order = if self.act_order { Order::Activation } else { Order::Natural };
-            *gptq = Gptq { order, static_groups: self.static_groups || self.act_order, ..*gptq };
+            let order = if self.act_order { Order::Activation } else { gptq.order };
+            *gptq = Gptq { order, static_groups: gptq.static_groups || self.static_groups || self.act_order, ..*gptq };
         }
         Ok(method)
     }
@@ -151,34 +154,36 @@ pub(super) fn run(args: Args) -> Result<()> {
     print(&format!("{}: {}, {how}", args.output.display(), bytes(size)))
 }
 
-/// The network after quantization, with the weights that codes mean; and bits a weight of its matrices.
+/// The layers after quantization with each recipe, and bits a weight of their matrices.
 pub(super) fn simulated(
     model: &Model,
-    recipe: &Recipe,
+    recipes: &[Recipe],
     sequences: &[Vec<u32>],
     pool: &Pool,
-) -> Result<(Model, f64), LmError> {
-    let mut calibration = match recipe.method.calibrated() {
+) -> Result<Vec<(Vec<Layer>, f64)>, LmError> {
+    let mut calibration = match recipes.iter().any(|r| r.method.calibrated()) {
         true => Some(Calibration::new(model, sequences)?),
         false => None,
     };
-    let mut out = model.clone();
-    let (mut bits, mut weights) = (0.0, 0.0);
+    let mut layers = vec![Vec::new(); recipes.len()];
     let progress = bar("quantizing", model.config.layers, "layers");
-    for (index, layer) in out.layers.iter_mut().enumerate() {
-        let (quantized, _) = quantize_layer(&model.config, index, layer.clone(), recipe, calibration.as_mut(), pool)?;
-        for part in Part::ALL {
-            let (rows, cols) = part.shape(&model.config);
-            let each = recipe.grid_of(index, part).map_or(32.0, |g| g.bits_a_weight(cols));
-            bits += each * (rows * cols) as f64;
-            weights += (rows * cols) as f64;
-        }
-        *layer = quantized.dequantized();
+    for (index, layer) in model.layers.iter().enumerate() {
+        let each = quantize_layer_each(&model.config, index, layer, recipes, calibration.as_mut(), pool)?;
+        layers.iter_mut().zip(each).for_each(|(all, (layer, _))| all.push(layer));
         progress.set_position(index as u64 + 1);
         if interrupt::stop_flag().load(Ordering::Relaxed) {
             return Err(LmError::Stopped);
         }
     }
     progress.finish_and_clear();
-    Ok((out, bits / weights))
+    let bits = |recipe: &Recipe| {
+        let (mut bits, mut weights) = (0.0, 0.0);
+        for (index, part) in (0..model.config.layers).flat_map(|i| Part::ALL.map(|part| (i, part))) {
+            let (rows, cols) = part.shape(&model.config);
+            bits += recipe.grid_of(index, part).map_or(32.0, |g| g.bits_a_weight(cols)) * (rows * cols) as f64;
+            weights += (rows * cols) as f64;
+        }
+        bits / weights
+    };
+    Ok(layers.into_iter().zip(recipes).map(|(layers, recipe)| (layers, bits(recipe))).collect())
 }

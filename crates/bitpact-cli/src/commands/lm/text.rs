@@ -32,9 +32,9 @@ impl FromStr for Blocks {
 /// What is predicted.
 #[derive(clap::Args)]
 pub(super) struct TextArgs {
-    /// The text
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    /// The text; given several times, one is measured after the other
+    #[arg(long = "text", value_name = "FILE", required = true)]
+    texts: Vec<PathBuf>,
     /// Tokens of a window
     #[arg(long, value_name = "N", default_value_t = 512)]
     context: usize,
@@ -50,15 +50,33 @@ pub(super) struct TextArgs {
     blocks: Option<Blocks>,
 }
 
+/// A text cut into windows.
+pub(super) struct Text {
+    /// The name of its file.
+    pub(super) name: String,
+    pub(super) windows: Vec<Window>,
+    /// In words how they were cut.
+    pub(super) how: String,
+}
+
 impl TextArgs {
-    /// The windows, and in words how they were cut.
-    pub(super) fn windows(&self, tokenizer: &Tokenizer) -> Result<(Vec<Window>, String)> {
+    /// The texts.
+    pub(super) fn cut(&self, tokenizer: &Tokenizer) -> Result<Vec<Text>> {
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let one = |path: &PathBuf| {
+            let (windows, how) = self.windows(path, tokenizer)?;
+            Ok(Text { name: name(path), windows, how })
+        };
+        self.texts.iter().map(one).collect()
+    }
+
+    fn windows(&self, path: &Path, tokenizer: &Tokenizer) -> Result<(Vec<Window>, String)> {
         if let Some(blocks) = self.blocks {
-            let cut = sequences_of(&self.text, blocks, tokenizer)?;
+            let cut = sequences_of(path, blocks, tokenizer)?;
             let how = format!("blocks of {} characters, {} after the first {}", blocks.size, cut.len(), blocks.from);
             return Ok((cut.into_iter().map(|tokens| Window { tokens, from: 1 }).collect(), how));
         }
-        let mut tokens = tokenizer.encode(&read_text(&self.text)?, true)?;
+        let mut tokens = tokenizer.encode(&read_text(path)?, true)?;
         let first = tokenizer.beginning()?;
         if first.is_some_and(|f| tokens.first() == Some(&f)) {
             tokens.remove(0);
