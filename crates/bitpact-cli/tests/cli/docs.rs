@@ -101,6 +101,15 @@ fn shorten(words: &mut Vec<String>) {
                 set(words, "--batch", "1");
             }
         }
+        // The drawn model has a context of 64 and is 32 wide.
+        "lm" => match words[1].as_str() {
+            "perplexity" => (set(words, "--context", "33"), set(words, "--stride", "16")).1,
+            "compare" => (set(words, "--length", "32"), set(words, "--context", "33")).1,
+            "quantize" => set(words, "--length", "32"),
+            "run" => set(words, "-n", "8"),
+            "bench" => (set(words, "--prompt", "8"), set(words, "--decode", "4"), set(words, "--rounds", "1")).2,
+            _ => {}
+        },
         "sweep" => {
             if words.iter().any(|word| word == "--seeds") {
                 set(words, "--seeds", "1");
@@ -126,7 +135,13 @@ fn run_page(page: &str, place: &Place) {
         let line = line.strip_prefix("cargo run --release -- ").or_else(|| line.strip_prefix("bitpact "));
         let Some(line) = line else { panic!("{page}: `{}` is no command of bitpact", lines[at]) };
         let (line, file) = line.split_once(" > ").map_or((line, None), |(line, file)| (line, Some(file)));
-        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let mut words: Vec<String> = Vec::new();
+        for (i, part) in line.split('"').enumerate() {
+            match i % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
         for word in &mut words {
             match word.as_str() {
                 "RUN" | "MODEL" => word.clone_from(&last_run),
@@ -176,6 +191,16 @@ fn the_pages_of_what_comes_after_training_work() {
         place.run(RUN).ok();
         run_page(page, &place);
     }
+}
+
+#[test]
+fn the_page_of_language_models_works() {
+    let place = Place::new();
+    super::lm::model(&place);
+    for (from, to) in [("net.bin", "stories.bin"), ("text.txt", "test.txt"), ("text.txt", "valid.txt")] {
+        std::fs::copy(place.path(from), place.path(to)).unwrap();
+    }
+    run_page("docs/language-models.md", &place);
 }
 
 #[test]
