@@ -7,13 +7,11 @@ use bitpact_model::Tensor;
 
 use super::{Pressure, PruneOptions, cut};
 use crate::backend::{Fill, pass_on};
+use crate::numbers::Adam;
 use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
 
 /// Alpha above which a group stays.
 const THRESHOLD: f32 = 0.5;
-/// Adam's constants.
-const BETAS: [f64; 2] = [0.9, 0.999];
-const EPS: f64 = 1e-8;
 
 /// The weights of a layer as a function of the groups that stay.
 struct Layer {
@@ -91,7 +89,7 @@ pub(super) struct Masked {
     all_steps: u64,
     first_loss: f64,
     alphas: Vec<f32>,
-    moments: Vec<[f64; 2]>,
+    adam: Adam,
     stays: Vec<bool>,
     /// Values of every site of every group, as they are without a mask.
     values: Vec<Vec<Vec<f32>>>,
@@ -119,7 +117,7 @@ impl Masked {
             all_steps,
             first_loss: 0.0,
             alphas: vec![1.0; n],
-            moments: vec![[0.0; 2]; n],
+            adam: Adam::new(n),
             stays: vec![true; n],
             values: vec![Vec::new(); n],
         }
@@ -160,32 +158,15 @@ impl Masked {
         gradient
     }
 
-    /// Weight of the cost in the loss at this step.
-    fn weight(&self, cost: f64) -> f64 {
-        match self.pressure {
-            Pressure::Strength(strength) => strength / self.whole.max(f64::MIN_POSITIVE),
-            Pressure::Target(target) if cost <= target => 0.0,
-            Pressure::Target(target) => {
-                let share = self.steps as f64 / self.all_steps.max(1) as f64;
-                let at_first = self.first_loss / (self.whole - target).max(f64::MIN_POSITIVE);
-                at_first * 10f64.powf(4.0 * share - 2.0)
-            }
-        }
-    }
-
     /// A step of the alphas, and the masks that they say.
     fn update(&mut self) {
         let mut gradient = self.loss_gradient();
-        let weight = self.weight(self.cost(&self.stays));
+        let done = self.steps as f64 / self.all_steps.max(1) as f64;
+        let weight = self.pressure.weight(self.cost(&self.stays), self.whole, self.first_loss, done);
         self.layers.iter().for_each(|layer| layer.add_gradient(&self.stays, weight, &mut gradient));
         self.steps += 1;
-        let rest = BETAS.map(|beta| 1.0 - beta.powi(self.steps.min(1 << 20) as i32));
-        for ((alpha, moments), g) in self.alphas.iter_mut().zip(&mut self.moments).zip(gradient) {
-            moments[0] += (1.0 - BETAS[0]) * (g - moments[0]);
-            moments[1] += (1.0 - BETAS[1]) * (g * g - moments[1]);
-            let step = moments[0] / rest[0] / ((moments[1] / rest[1]).sqrt() + EPS);
-            *alpha = (*alpha - self.rate * step as f32).clamp(0.0, 1.0);
-        }
+        let (alphas, rate) = (&mut self.alphas, self.rate);
+        self.adam.step(&gradient, |i, step| alphas[i] = (alphas[i] - rate * step as f32).clamp(0.0, 1.0));
         let mut stays: Vec<bool> = self.alphas.iter().map(|&alpha| alpha > THRESHOLD).collect();
         cut::revive(&self.graph, &self.groups, &self.alphas, &mut stays);
         if let Pressure::Target(target) = self.pressure {

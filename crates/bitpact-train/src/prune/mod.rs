@@ -19,23 +19,12 @@ use std::collections::BTreeMap;
 use bitpact_graph::{ChannelGroups, Graph};
 use bitpact_model::Model;
 
-use crate::trainer::{Outcome, Setup, Trainer, hold_out};
+use crate::trainer::{Outcome, train_around};
 use crate::{Images, Recipe, RunError, RunFolder, RunOptions, Start};
 
+pub use crate::numbers::Pressure;
 pub use cut::cut;
 use masks::Masked;
-
-/// How the cost of what is left weighs in the loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pressure {
-    /// The loss gains `strength * cost / cost of all`.
-    Strength(f64),
-    /// The loss gains `r l max(0, cost - target)` with `l = first loss / (cost of all - target)` (PLiNIO's DUCCIO) and
-    /// `r = 10^(4 p - 2)` after the share p of the steps: 1 % at first, all of it in the middle, more where that did
-    /// not do. Masks remove no more than the target asks for, those with the smallest alphas. Channels that are left
-    /// above the target at the end fall by their alphas, the smallest first.
-    Target(f64),
-}
 
 /// What a pruning is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,38 +67,27 @@ pub fn prune<'a>(
     prune: &PruneOptions,
     cost: &dyn Fn(&Graph) -> Result<f64, RunError>,
 ) -> Result<(Outcome, Option<Pruned>), RunError> {
-    let RunOptions { backend, isa, threads, stop, observer } = options;
-    let options = RunOptions { backend, isa, threads, stop, observer };
-    let wrong = |what: String| Err(RunError::Prune { what });
-    if recipe.bits.all().count() > 1 {
-        return wrong("the recipe's bits change in the course of the run; expected one width".to_owned());
-    }
-    let parts = hold_out(recipe, images.train)?;
-    let images = Images { train: parts.as_ref().map_or(images.train, |(kept, _)| kept), test: images.test };
-    let setup = Setup::new(recipe, &images)?;
-    let groups = ChannelGroups::of(&setup.graph, &setup.plan);
-    if groups.is_empty() {
-        return wrong(format!("no channel of {} can be removed", setup.graph.name()));
-    }
-    let whole = cost(&setup.graph)?;
-    if let Pressure::Target(target) = prune.pressure {
-        let least = cost(&cut::smallest(&setup.graph, &groups)?)?;
-        if target < least {
-            return wrong(format!("a cost of {target}, and with one channel in every layer it is {least}"));
+    let wrong = |what: String| Err(RunError::Search { what });
+    let mut whole = 0.0;
+    let (outcome, model, masked) = train_around(recipe, images, folder, start, options, |setup, inner, steps| {
+        let groups = ChannelGroups::of(&setup.graph, &setup.plan);
+        if groups.is_empty() {
+            return wrong(format!("no channel of {} can be removed", setup.graph.name()));
         }
-        if target >= whole {
-            return wrong(format!("a cost of {target}, and nothing is to be removed: the whole network has {whole}"));
+        whole = cost(&setup.graph)?;
+        if let Pressure::Target(target) = prune.pressure {
+            let least = cost(&cut::smallest(&setup.graph, &groups)?)?;
+            if target < least {
+                return wrong(format!("a cost of {target}, and with one channel in every layer it is {least}"));
+            }
+            if target >= whole {
+                return wrong(format!(
+                    "a cost of {target}, and nothing is to be removed: the whole network has {whole}"
+                ));
+            }
         }
-    }
-    let steps = setup.steps_per_epoch * u64::from(recipe.epochs);
-    let inner = setup.backend(options.backend, options.isa, options.threads)?;
-    let mut masked = Masked::new(inner, &setup.graph, groups, prune, steps);
-    let (graph, model) = (setup.graph.clone(), setup.empty_model());
-    let mut trainer = Trainer::new(setup, images, folder, options);
-    if let Some((_, held)) = &parts {
-        trainer = trainer.with_held_out(held);
-    }
-    let outcome = trainer.run(&mut masked, start)?;
+        Ok(Masked::new(inner, &setup.graph, groups, prune, steps))
+    })?;
     if !outcome.finished {
         return Ok((outcome, None));
     }
@@ -118,7 +96,7 @@ pub fn prune<'a>(
         let (mut stays, groups) = (masked.stays(), masked.groups());
         let by_masks = count(&stays);
         if let Pressure::Target(target) = prune.pressure {
-            cut::trim(&graph, groups, masked.alphas(), target, &mut stays, cost)?;
+            cut::trim(&model.graph, groups, masked.alphas(), target, &mut stays, cost)?;
         }
         let trimmed = by_masks - count(&stays);
         (cut(&Model { tensors, ..model }, groups, &stays)?, stays, trimmed)

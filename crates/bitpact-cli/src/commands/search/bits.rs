@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", requires = "gradient", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) epochs: Option<u32>,
     /// Learning rate of the mixtures of --gradient [default: 0.01]
-    #[arg(long, value_name = "RATE", requires = "gradient", value_parser = super::prune::parse_rate)]
+    #[arg(long, value_name = "RATE", requires = "gradient", value_parser = super::pressed::parse_rate)]
     pub(super) rate: Option<f32>,
     /// Choose for N limits, from the least cost to the first budget, and draw them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]

@@ -15,16 +15,17 @@ use bitpact::{Checkpoint, Dataset, Recipe};
 use clap::Parser;
 use serde_json::json;
 
-use super::{bits, prune};
+use super::{bits, blocks, prune};
 use crate::commands::train;
 use crate::exit::Usage;
 use crate::machine::load_images;
 use crate::out::{print, say, table};
 
-/// Trains a float network, prunes it, quantizes what is left, and draws the fronts
+/// Trains a float network, takes blocks and channels off it, quantizes what is left, and draws the fronts
 #[derive(clap::Args)]
 #[command(after_help = "\
-For each fold: the recipe in float; from it one pruned network for each --prune, trained on in float and then at each of
+For each fold: the recipe in float, with --blocks after one alternative of each choice of its network was taken and
+trained on; from it one pruned network for each --prune, trained on in float and then at each of
 --widths; and from the first of these widths one network for each --mixed, whose bits `search bits` chooses. A stage that
 is done is left alone, one that had begun goes on (a pruning begins anew), so that a pipeline can be stopped and started
 again. With --distill all that follows the float network learns from it. Words after -- are flags of `bitpact train` for every run.
@@ -37,6 +38,9 @@ Examples:
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
     recipe: PathBuf,
+    /// Budget within which one alternative of each choice of the network is taken
+    #[arg(long, value_name = "BUDGET")]
+    blocks: Option<String>,
     /// Budget of a pruned network, such as params=10k; may be repeated
     #[arg(long, value_name = "BUDGET", required = true)]
     prune: Vec<String>,
@@ -77,6 +81,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
 enum Line {
     Train(Box<train::Args>),
     Prune(Box<prune::Args>),
+    Blocks(Box<blocks::Args>),
     Bits(Box<bits::Args>),
 }
 
@@ -101,10 +106,11 @@ struct Row {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    for text in args.prune.iter().chain(&args.mixed) {
+    for text in args.prune.iter().chain(&args.mixed).chain(&args.blocks) {
         text.parse::<Budget>()?;
     }
-    let clashes = ["--bits", "--fold", "--output", "--resume", "--init-from", "--json", "--data", "--teacher"];
+    let clashes =
+        ["--arch", "--bits", "--fold", "--output", "--resume", "--init-from", "--json", "--data", "--teacher"];
     let clash = |flag: &&String| clashes.iter().any(|own| *flag == own || flag.starts_with(&format!("{own}=")));
     if let Some(flag) = args.flags.iter().find(clash) {
         return Err(Usage(format!("{flag}: a pipeline sets this flag of its runs itself")).into());
@@ -131,12 +137,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
             (Line::Train(line), false) => drop(train::trained(*line)?),
             (Line::Prune(line), has_begun) => {
                 if has_begun {
-                    // Masks are not kept, so that it begins anew; nothing else is in this folder.
-                    let folder = stage.made.parent().unwrap_or(Path::new(""));
-                    std::fs::remove_dir_all(folder)
-                        .with_context(|| format!("{}: cannot be removed", folder.display()))?;
+                    begin_anew(&stage.made)?;
                 }
                 say!("{}", prune::pruned(*line)?);
+            }
+            (Line::Blocks(line), has_begun) => {
+                if has_begun {
+                    begin_anew(&stage.made)?;
+                }
+                say!("{}", blocks::chosen(*line)?);
             }
             (Line::Bits(line), _) => say!("{}", bits::chosen(*line)?),
         }
@@ -144,6 +153,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let rows = stages.iter().filter_map(|stage| row(stage).transpose()).collect::<Result<Vec<Row>>>()?;
     let means = means(&args, &recipe)?;
     finish(&args, &recipe, &rows, &means)
+}
+
+/// Removes the folder of a search that had begun: its numbers are not kept, and nothing else is in this folder.
+fn begin_anew(made: &Path) -> Result<()> {
+    let folder = made.parent().unwrap_or(Path::new(""));
+    std::fs::remove_dir_all(folder).with_context(|| format!("{}: cannot be removed", folder.display()))
 }
 
 /// The commands in their order.
@@ -173,10 +188,22 @@ fn stages(args: &Args) -> Result<Vec<Stage>> {
             words.extend(args.flags.iter().cloned());
             Ok(words)
         };
+        let in_fold = || fold.iter().flat_map(|fold| ["--fold".to_owned(), fold.to_string()]);
         let seed = home.join("seed");
-        let mut words = run(&args.recipe, Some("float"), None, &seed)?;
-        words.extend(fold.iter().flat_map(|fold| ["--fold".to_owned(), fold.to_string()]));
-        add(Some("seed, float".to_owned()), seed.clone(), words)?;
+        match &args.blocks {
+            None => {
+                let words = run(&args.recipe, Some("float"), None, &seed)?;
+                add(Some("seed, float".to_owned()), seed.clone(), words.into_iter().chain(in_fold()).collect())?;
+            }
+            Some(budget) => {
+                let (own, recipe) = (home.join("blocks"), home.join("blocks/chosen.toml"));
+                let words = ["blocks", &text(&args.recipe)?, "--bits", "float", "--budget", budget, "-o", &text(&own)?];
+                let words = words.map(str::to_owned).into_iter().chain(in_fold());
+                add(None, recipe.clone(), words.chain(args.flags.iter().cloned()).collect())?;
+                let words = run(&recipe, None, Some(&own.join("chosen.safetensors")), &seed)?;
+                add(Some(format!("blocks, {budget}, float")), seed.clone(), words)?;
+            }
+        }
         for budget in &args.prune {
             let own = home.join(plain(budget));
             let (masks, recipe) = (own.join("masks"), own.join("masks/pruned.toml"));
