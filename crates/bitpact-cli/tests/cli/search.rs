@@ -112,6 +112,19 @@ fn channels_are_removed_down_to_the_budget_and_what_is_left_trains_on() {
     }
 }
 
+#[test]
+fn kernels_along_a_row_are_shortened_and_dilated() {
+    let place = Place::new();
+    let few = "--limit-train 80 --limit-test 10 --batch-size 8 --epochs 2 --compare-float false --bits float";
+    let line = format!("search prune builtin --kernels --strength 1000 --rate 0.2 {few}");
+    let object = place.run(&format!("{line} --arch tcn -o small --json")).ok().json();
+    let kernel = &object["kernels"]["block5.conv2"];
+    assert_eq!((kernel["taps"].as_u64(), kernel["dilation"].as_u64()), (Some(1), Some(1)), "{object:?}");
+    place.run("train small/pruned.toml --init-from small/pruned.safetensors --bits W4A4 --output again").ok();
+    assert_eq!(place.run("verify again --limit-test 10 --json").ok().json()["different"].as_u64(), Some(0));
+    place.run(&format!("{line} --arch cnn -o other")).failed(2, &["no kernel of cnn can be shortened"]);
+}
+
 /// A network with a choice between a convolution of 3, one of 1 and none.
 const CHOICES: &str = r#"
 name = "choices"

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use bitpact_graph::{ChannelGroups, Graph, NodeId, Op, QuantPlan, Site};
 use bitpact_model::Tensor;
 
-use super::{Pressure, PruneOptions, cut};
+use super::taps::{Kernel, TapMasks};
+use super::{Pressure, PruneOptions, THRESHOLD, cut};
 use crate::backend::{Fill, pass_on};
 use crate::numbers::Adam;
 use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
 
-/// Alpha above which a group stays.
-const THRESHOLD: f32 = 0.5;
-
 /// The weights of a layer as a function of the groups that stay.
 struct Layer {
+    node: NodeId,
     price: f64,
+    /// Share of its taps that stay.
+    taps: f64,
     /// Weights between one input channel and one output channel, divided by the groups of the convolution.
     per_pair: f64,
     /// Input channels that always stay, and how many each group has; a depthwise layer has one for each output.
@@ -53,7 +54,7 @@ impl Layer {
             } else {
                 (channels(groups, node.inputs[0]), window as f64 / convolution_groups as f64)
             };
-            Some(Self { price, per_pair, inputs, outputs })
+            Some(Self { node: id, price, taps: 1.0, per_pair, inputs, outputs })
         };
         graph.nodes().iter().enumerate().filter_map(of).collect()
     }
@@ -63,12 +64,17 @@ impl Layer {
     }
 
     fn cost(&self, stays: &[bool]) -> f64 {
+        self.taps * self.all_taps(stays)
+    }
+
+    /// Cost with all taps.
+    fn all_taps(&self, stays: &[bool]) -> f64 {
         self.price * self.per_pair * Self::left(&self.inputs, stays) * Self::left(&self.outputs, stays)
     }
 
     /// Adds `factor` times the derivative of the cost by every group's mask.
     fn add_gradient(&self, stays: &[bool], factor: f64, gradient: &mut [f64]) {
-        let unit = factor * self.price * self.per_pair;
+        let unit = factor * self.price * self.per_pair * self.taps;
         let (inputs, outputs) = (Self::left(&self.inputs, stays), Self::left(&self.outputs, stays));
         self.inputs.1.iter().for_each(|(&group, n)| gradient[group] += unit * n * outputs);
         self.outputs.1.iter().for_each(|(&group, n)| gradient[group] += unit * n * inputs);
@@ -91,6 +97,7 @@ pub(super) struct Masked {
     alphas: Vec<f32>,
     adam: Adam,
     stays: Vec<bool>,
+    kernels: Vec<TapMasks>,
     /// Values of every site of every group, as they are without a mask.
     values: Vec<Vec<Vec<f32>>>,
 }
@@ -100,6 +107,7 @@ impl Masked {
         inner: Box<dyn TrainBackend>,
         graph: &Graph,
         groups: ChannelGroups,
+        kernels: Vec<Kernel>,
         options: &PruneOptions,
         all_steps: u64,
     ) -> Self {
@@ -119,8 +127,14 @@ impl Masked {
             alphas: vec![1.0; n],
             adam: Adam::new(n),
             stays: vec![true; n],
+            kernels: kernels.into_iter().map(|kernel| TapMasks::new(graph, kernel)).collect(),
             values: vec![Vec::new(); n],
         }
+    }
+
+    /// The kernels with the taps that stay.
+    pub(super) fn kernels(&self) -> Vec<Kernel> {
+        self.kernels.iter().map(|masks| masks.kernel.clone()).collect()
     }
 
     pub(super) fn groups(&self) -> &ChannelGroups {
@@ -164,6 +178,7 @@ impl Masked {
         let done = self.steps as f64 / self.all_steps.max(1) as f64;
         let weight = self.pressure.weight(self.cost(&self.stays), self.whole, self.first_loss, done);
         self.layers.iter().for_each(|layer| layer.add_gradient(&self.stays, weight, &mut gradient));
+        self.update_kernels(weight);
         self.steps += 1;
         let (alphas, rate) = (&mut self.alphas, self.rate);
         self.adam.step(&gradient, |i, step| alphas[i] = (alphas[i] - rate * step as f32).clamp(0.0, 1.0));
@@ -173,6 +188,20 @@ impl Masked {
             self.fill_up(&mut stays, target);
         }
         self.put(stays);
+    }
+
+    /// A step of the masks of taps, where cost has the derivative `weight`.
+    fn update_kernels(&mut self, weight: f64) {
+        for masks in &mut self.kernels {
+            let layer = self.layers.iter_mut().find(|layer| layer.node == masks.kernel.node);
+            let taps = masks.kernel.all_taps() as f64;
+            let price = layer.as_ref().map_or(0.0, |layer| weight * layer.all_taps(&self.stays) / taps);
+            masks.update(&mut *self.inner, self.rate, price);
+            masks.put(&mut *self.inner);
+            if let Some(layer) = layer {
+                layer.taps = masks.kernel.count() as f64 / taps;
+            }
+        }
     }
 
     /// Lets groups below the threshold stay, those with the largest alphas first, as far as the target has room: alphas
@@ -242,6 +271,10 @@ impl TrainBackend for Masked {
             *all = self.groups.sites(group).iter().map(read).collect();
         }
         self.put(self.stays.clone());
+        for masks in &mut self.kernels {
+            masks.load(&tensors[masks.tensor()].data);
+            masks.put(&mut *self.inner);
+        }
         Ok(())
     }
 

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Budget of a pruned network, such as params=10k; may be repeated
     #[arg(long, value_name = "BUDGET", required = true)]
     prune: Vec<String>,
+    /// Shorten kernels of convolutions along a row too, and widen their dilation
+    #[arg(long)]
+    kernels: bool,
     /// Bits at which pruned networks are trained
     #[arg(long, value_name = "BITS", value_delimiter = ',', default_value = "W8A8")]
     widths: Vec<BitSpec>,
@@ -209,6 +212,7 @@ fn stages(args: &Args) -> Result<Vec<Stage>> {
             let (masks, recipe) = (own.join("masks"), own.join("masks/pruned.toml"));
             let words = ["prune", &text(&seed)?, "--budget", budget, "-o", &text(&masks)?].map(str::to_owned);
             let mut words: Vec<String> = words.into_iter().chain(args.flags.iter().cloned()).collect();
+            words.extend(args.kernels.then(|| "--kernels".to_owned()));
             if let Some(weight) = args.distill {
                 // The recipe that is written holds the teacher, so that what follows learns from it too.
                 let teacher = ["--teacher", &text(&seed)?, "--distill-weight"].map(str::to_owned);

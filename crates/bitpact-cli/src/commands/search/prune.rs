@@ -16,7 +16,8 @@ use crate::out::{print, say};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Channels that stand or fall together have one mask, a number from 0 to 1 that is trained with the weights; where it is
-below 1/2 they are gone. The loss gains the cost of what is left: `--strength` times its share of the whole, or with a
+below 1/2 they are gone. With --kernels the taps of convolutions along a row have masks too, of the length of the kernel
+and of its dilation, which doubles. The loss gains the cost of what is left: `--strength` times its share of the whole, or with a
 budget as much as meets it. Channels of the image, of the outputs, and those that a view renumbers stay.
 
 Written into the output folder: the run with masks, pruned.safetensors with the smaller network, and pruned.toml, the
@@ -29,6 +30,9 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     pressed: PressedArgs,
+    /// Shorten kernels of convolutions along a row too, and widen their dilation
+    #[arg(long)]
+    kernels: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -42,7 +46,7 @@ pub(super) fn pruned(args: Args) -> Result<String> {
     let ((graph, outcome, pruned), folder) = job.run("prune", "pruning", |run| {
         let prices = priced.costs(run.graph)?.into_iter();
         let prices = prices.map(|(product, cost)| (product.name, cost / product.weights as f64)).collect();
-        let options = PruneOptions { prices, pressure: run.pressure, rate: run.rate };
+        let options = PruneOptions { prices, pressure: run.pressure, rate: run.rate, kernels: args.kernels };
         let exact = |graph: &Graph| priced.cost(graph).map_err(|error| RunError::Search { what: error.to_string() });
         let (outcome, pruned) = prune(run.recipe, run.images, run.folder, run.start, run.options, &options, &exact)?;
         Ok((run.graph.clone(), outcome, pruned))
@@ -71,6 +75,9 @@ fn shown(is_json: bool, priced: &Priced, graph: &Graph, pruned: &Pruned, folder:
             "removed": pruned.removed,
             "trimmed": pruned.trimmed,
             "channels": channels,
+            "kernels": pruned.kernels.iter().map(|(name, [taps, dilation])| {
+                (name.clone(), json!({ "taps": taps, "dilation": dilation }))
+            }).collect::<serde_json::Map<_, _>>(),
             "folder": folder.display().to_string(),
         });
         return object.to_string();
@@ -80,8 +87,13 @@ fn shown(is_json: bool, priced: &Priced, graph: &Graph, pruned: &Pruned, folder:
         0 => String::new(),
         n => format!(", {n} of them at the end, to meet the budget"),
     };
+    let kernels = pruned.kernels.iter().map(|(name, [taps, dilation])| format!("{name} {taps}/{dilation}"));
+    let kernels = match &kernels.collect::<Vec<_>>()[..] {
+        [] => String::new(),
+        all => format!("\ntaps/dilation of kernels: {}", all.join(", ")),
+    };
     format!(
-        "{}: {} of {} groups of channels removed{trimmed}\n{}: {} of {}\nparameters with batch norms: {after} of {before}, \
+        "{}: {} of {} groups of channels removed{trimmed}{kernels}\n{}: {} of {}\nparameters with batch norms: {after} of {before}, \
          {:.2} times fewer\n\n{}",
         graph.name(),
         pruned.removed,
