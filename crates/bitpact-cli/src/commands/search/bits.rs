@@ -33,7 +33,7 @@ A budget is QUANTITY=AMOUNT, or QUANTITY=AMOUNT@DEVICE:
   bytes=20k         bytes of weight codes as the file packs them
   bitops=40M        multiply-adds times the bits of both operands
   latency=1.2ms@cpu time of one image on one thread of this machine, timed layer by layer and kept in a file
-  latency=3ms@mpic  on a chip (gap8, mpic), a device of `bitpact accel`, or a file of either or of measured layers
+  latency=3ms@mpic  on a chip (gap8, mpic, ne16), a device of `bitpact accel`, or a file of either or of measured layers
   energy=20uJ@mpic  likewise
   bytes=W3A3        as much as the network takes with these bits everywhere
 
