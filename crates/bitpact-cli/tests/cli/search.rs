@@ -232,6 +232,8 @@ fn a_pipeline_goes_through_every_stage_once() {
     let stages = ["seed, float", "params=300, float", "params=300, W8A8", "params=300, bytes=W4A4"];
     assert!(stages.iter().all(|stage| table.contains(stage) && first.stdout.contains(stage)), "{table}");
     assert!(place.path("chain/front.svg").exists() && place.path("chain/params-300/bytes-W4A4/model.bitpact").exists());
+    let page = std::fs::read_to_string(place.path("chain/report.html")).unwrap();
+    assert!(page.contains(", 4 stages") && stages.iter().all(|stage| page.contains(stage)));
     // A run that stopped before its end goes on, and all else is left alone.
     std::fs::remove_dir_all(place.path("chain/params-300/bytes-W4A4")).unwrap();
     let again = place.run(&format!("{line} --json -- --epochs 1")).ok();

@@ -3,22 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use bitpact::unstable::accel::Device;
 use bitpact::unstable::accel::charts::{Series, SeriesLabelPosition, draw};
 use bitpact::unstable::data::{DatasetName, Limits};
 use bitpact::unstable::graph::{BitSpec, counts};
 use bitpact::unstable::model::write_atomically;
-use bitpact::unstable::report::Run;
+use bitpact::unstable::report::page::{Subject, render};
+use bitpact::unstable::report::{Family, Run};
 use bitpact::unstable::search::Budget;
 use bitpact::unstable::train::run_folder::{CONFIG, LAST};
 use bitpact::unstable::train::{Draft, EpochRecord};
-use bitpact::{Checkpoint, Dataset, Recipe};
+use bitpact::{Checkpoint, Dataset, ExecOptions, Recipe};
 use clap::Parser;
 use serde_json::json;
 
 use super::{bits, blocks, prune};
 use crate::commands::train;
 use crate::exit::Usage;
-use crate::machine::load_images;
+use crate::machine::{Machine, MachineArgs, load_images};
 use crate::out::{print, say, table};
 
 /// Trains a float network, takes blocks and channels off it, quantizes what is left, and draws the fronts
@@ -30,7 +32,8 @@ trained on; from it one pruned network for each --prune, trained on in float and
 is done is left alone, one that had begun goes on (a pruning begins anew), so that a pipeline can be stopped and started
 again. With --distill all that follows the float network learns from it. Words after -- are flags of `bitpact train` for every run.
 
-Written into the output folder: pipeline.json, pipeline.md and front.svg with every stage of every fold.
+Written into the output folder: pipeline.json, pipeline.md and front.svg with every stage of every fold, and report.html,
+the page of all runs with the front of file sizes, the measured time of an image and the modelled device.
 
 Examples:
   bitpact search pipeline builtin --prune params=20k --widths W8A8 --mixed bytes=W3A3 -o small -- --epochs 4
@@ -62,6 +65,11 @@ pub(crate) struct Args {
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Device of the modelled numbers: a built-in one or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "pact-4")]
+    device: String,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// Folder of the stages and tables
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -105,10 +113,18 @@ struct Row {
     parameters: u64,
     /// Bytes of weight codes; of a float network of float32.
     bytes: u64,
-    record: EpochRecord,
+    run: Run,
+}
+
+impl Row {
+    /// Measures of its last epoch.
+    fn measures(&self) -> Vec<(String, f64)> {
+        self.run.last().map(measures).unwrap_or_default()
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    Device::open(&args.device)?;
     for text in args.prune.iter().chain(&args.mixed).chain(&args.blocks) {
         text.parse::<Budget>()?;
     }
@@ -282,12 +298,13 @@ fn row(stage: &Stage) -> Result<Option<Row>> {
     let Some(name) = &stage.name else { return Ok(None) };
     let file = stage.made.join(LAST);
     let model = Checkpoint::load(&file)?.model;
-    let record = Run::read(&stage.made)?.last().cloned().with_context(|| format!("{}: no epoch", file.display()))?;
+    let run = Run::read(&stage.made)?;
+    run.last().with_context(|| format!("{}: no epoch", file.display()))?;
     let layers = counts::layers(&model.graph, &model.plan);
     let is_float = model.plan.is_float();
     let bytes = layers.iter().map(|layer| if is_float { layer.float_bytes } else { layer.packed_bytes }).sum();
     let parameters = counts::parameters(&model.graph);
-    Ok(Some(Row { stage: name.clone(), fold: stage.fold, parameters, bytes, record }))
+    Ok(Some(Row { stage: name.clone(), fold: stage.fold, parameters, bytes, run }))
 }
 
 /// Names of the measures of a record, and their values: errors in units where there are some, else what counts first.
@@ -349,8 +366,7 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
             names.push(&row.stage);
         }
     }
-    let labels: Vec<String> =
-        rows.first().map_or(Vec::new(), |row| measures(&row.record).into_iter().map(|m| m.0).collect());
+    let labels: Vec<String> = rows.first().map_or(Vec::new(), |row| row.measures().into_iter().map(|m| m.0).collect());
     let mut head = vec!["stage".to_owned(), "parameters".to_owned(), "bytes of weights".to_owned()];
     head.extend(labels.iter().cloned());
     let folds = args.folds.len();
@@ -381,7 +397,7 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
         let mean = |of: fn(&Row) -> u64| average(own.iter().map(|row| of(row) as f64));
         let (parameters, bytes) = (mean(|row| row.parameters), mean(|row| row.bytes));
         let all: Vec<Vec<f64>> =
-            (0..labels.len()).map(|k| own.iter().map(|row| measures(&row.record)[k].1).collect()).collect();
+            (0..labels.len()).map(|k| own.iter().map(|row| row.measures()[k].1).collect()).collect();
         let mut line = vec![(*name).to_owned(), format!("{parameters:.0}"), format!("{bytes:.0}")];
         line.extend(all.iter().map(|values| cell(values)));
         shown.push(line);
@@ -396,7 +412,7 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
             "fold": row.fold,
             "parameters": row.parameters,
             "bytes": row.bytes,
-            "measures": measures(&row.record).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "measures": row.measures().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         })).collect::<Vec<_>>(),
     });
     let markdown = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
@@ -415,11 +431,22 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
         &series,
         (8, SeriesLabelPosition::UpperRight),
     )?;
-    for (name, text) in [("pipeline.json", format!("{object}\n")), ("pipeline.md", text), ("front.svg", chart)] {
+    let groups = names.iter().map(|name| {
+        let own = rows.iter().filter(|row| row.stage == *name);
+        ((*name).to_owned(), own.map(|row| &row.run).collect())
+    });
+    let (device, Machine { isa, threads }) = (Device::open(&args.device)?, args.machine.resolve());
+    let options = ExecOptions { isa, threads };
+    let family = Family::of(recipe.name.clone(), "stage".to_owned(), groups.collect(), &device, options)?;
+    let subject = |row: &Row| Subject { run: row.run.clone(), float: None, network: None };
+    let page = render(&rows.iter().map(subject).collect::<Vec<_>>(), Some(&family))?;
+    let files =
+        [("pipeline.json", format!("{object}\n")), ("pipeline.md", text), ("front.svg", chart), ("report.html", page)];
+    for (name, text) in files {
         write_atomically(args.output.join(name), text.as_bytes())?;
     }
     say!(
-        "wrote pipeline.json, pipeline.md and front.svg in {}{}",
+        "wrote pipeline.json, pipeline.md, front.svg and report.html in {}{}",
         args.output.display(),
         if folds > 1 { "; means of the folds, each in brackets" } else { "" }
     );
