@@ -46,8 +46,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
                 RunError::Recipe(_)
                     | RunError::Edited { .. }
                     | RunError::Batch { .. }
-                    | RunError::Prune { .. }
-                    | RunError::Mix { .. }
+                    | RunError::Search { .. }
                     | RunError::Train(TrainError::Isa { .. })
             )
         );

@@ -12,6 +12,9 @@ struct GraphFile {
     /// Names of the outputs, the main one first; the last node where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outputs: Option<Vec<String>>,
+    /// Names of the additions of which one term is to stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    choices: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,7 +36,8 @@ impl Serialize for Graph {
         let is_last = self.outputs() == [self.nodes().len() - 1];
         let outputs = || self.outputs().iter().map(|&id| self.node(id).name.clone()).collect();
         let outputs = (!is_last).then(outputs);
-        GraphFile { name: self.name().to_owned(), nodes: nodes.collect(), outputs }.serialize(serializer)
+        let choices = self.choice_nodes().iter().map(|&id| self.node(id).name.clone()).collect();
+        GraphFile { name: self.name().to_owned(), nodes: nodes.collect(), outputs, choices }.serialize(serializer)
     }
 }
 
@@ -60,13 +64,19 @@ fn resolve(file: GraphFile) -> Result<Graph, GraphError> {
         };
         nodes.push(Node { name, op, inputs });
     }
-    let Some(outputs) = file.outputs else { return Graph::new(file.name, nodes) };
-    let of = |name: String| match nodes.iter().position(|node| node.name == name) {
+    let of = |name: String, what: &str| match nodes.iter().position(|node| node.name == name) {
         Some(id) => Ok(id),
-        None => Err(GraphError::Pattern { node: name, what: "no node of this name, so it is no output".to_owned() }),
+        None => Err(GraphError::Pattern { node: name, what: format!("no node of this name, so it is no {what}") }),
     };
-    let outputs = outputs.into_iter().map(of).collect::<Result<_, _>>()?;
-    Graph::with_outputs(file.name, nodes, outputs)
+    let choices = file.choices.into_iter().map(|name| of(name, "choice")).collect::<Result<_, _>>()?;
+    let graph = match file.outputs {
+        None => Graph::new(file.name, nodes)?,
+        Some(outputs) => {
+            let outputs = outputs.into_iter().map(|name| of(name, "output")).collect::<Result<_, _>>()?;
+            Graph::with_outputs(file.name, nodes, outputs)?
+        }
+    };
+    graph.with_choices(choices)
 }
 
 #[cfg(test)]

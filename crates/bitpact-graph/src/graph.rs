@@ -27,6 +27,8 @@ pub struct Graph {
     shapes: Vec<Shape>,
     consumers: Vec<Vec<NodeId>>,
     outputs: Vec<NodeId>,
+    /// Additions of which one term is to stay.
+    choices: Vec<NodeId>,
 }
 
 impl Graph {
@@ -103,7 +105,7 @@ impl Graph {
             let what = "nothing reads this node, and it is no output".to_owned();
             return Err(GraphError::Pattern { node: nodes[id].name.clone(), what });
         }
-        Ok(Self { name, nodes, shapes, consumers, outputs })
+        Ok(Self { name, nodes, shapes, consumers, outputs, choices: Vec::new() })
     }
 
     /// The network without the nodes that the main output does not depend on; `None` where there are none of them.
@@ -222,6 +224,15 @@ impl Graph {
     /// All outputs, the main one first.
     pub fn outputs(&self) -> &[NodeId] {
         &self.outputs
+    }
+
+    /// The additions that are marked as choices, in ascending order.
+    pub(crate) fn choice_nodes(&self) -> &[NodeId] {
+        &self.choices
+    }
+
+    pub(crate) fn set_choice_nodes(&mut self, nodes: Vec<NodeId>) {
+        self.choices = nodes;
     }
 
     /// Tells whether a node is an output of the network.

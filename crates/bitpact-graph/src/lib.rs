@@ -6,6 +6,7 @@
 //! training and conversion both work in: sums of terms, `act(norm(product(x)) + shortcut)`.
 
 mod channels;
+mod choices;
 pub mod counts;
 mod error;
 mod file;
@@ -23,6 +24,7 @@ mod window;
 pub mod zoo;
 
 pub use channels::{ChannelGroups, Site};
+pub use choices::{Alternative, Choice};
 pub use error::GraphError;
 pub use fuse::{End, Factor, Layer, Sum, Term, View, fuse, fuse_float};
 pub use glob::matches as name_matches;

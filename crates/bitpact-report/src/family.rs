@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ReportError, Run};
 
-/// Results of a recipe at several widths.
+/// Results of a recipe at several widths, or after the stages of a search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Family {
     /// Name of the recipe.
@@ -24,14 +24,17 @@ pub struct Family {
     pub more_is_better: bool,
     /// Name of the device that the modelled numbers are of.
     pub device: String,
-    /// One entry a width, in the order in which they were asked for.
+    /// What sets the members apart: `bits` or `stage`.
+    #[serde(default = "Family::by_bits")]
+    pub by: String,
+    /// One entry a width or stage.
     pub members: Vec<Member>,
 }
 
-/// Results at one width.
+/// Results at one width or after one stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
-    /// Bits, such as `W4A4`, or `float`.
+    /// Bits, such as `W4A4`, or `float`; the name of a stage.
     pub bits: String,
     /// The metric after the last epoch of every finished seed, the seeds ascending; an accuracy is a fraction of 1.
     pub results: Vec<f64>,
@@ -79,47 +82,68 @@ impl Family {
         };
         widths.sort_by_key(order);
         widths.dedup();
-        let first = known().filter_map(|(run, _)| run.last()?.metrics().first()).next();
-        let mut family = Self {
-            recipe: known().next().map_or(String::new(), |(_, recipe)| recipe.name.clone()),
-            metric: first.map_or("top1".to_owned(), |metric| metric.name.clone()),
-            more_is_better: first.is_none_or(Metric::more_is_better),
-            device: device.name.clone(),
-            members: Vec::new(),
-        };
-        for bits in widths {
+        let recipe = known().next().map_or(String::new(), |(_, recipe)| recipe.name.clone());
+        let of = |bits: BitSpec| {
             let mut own: Vec<(&Run, u64)> = known()
                 .filter(|(_, recipe)| recipe.bits.last() == bits)
                 .map(|(run, recipe)| (run, recipe.seed))
                 .collect();
             own.sort_by_key(|(_, seed)| *seed);
-            let finished = own.iter().filter_map(|(run, _)| {
-                let last = run.last().filter(|last| run.recipe.as_ref().is_some_and(|r| last.epoch >= r.epochs))?;
-                Some(last.metrics().first().map_or(last.top1(), |metric| metric.value))
-            });
-            let mut member = Member {
-                bits: bits.to_string(),
-                results: finished.collect(),
-                seeds: own.len(),
-                bytes: own.iter().find_map(|(run, _)| run.model_bytes),
-                measured_ms: None,
-                modelled_images_per_s: None,
-                unit_area: None,
-            };
+            (bits.to_string(), own.into_iter().map(|(run, _)| run).collect())
+        };
+        let mut family =
+            Self::of(recipe, Self::by_bits(), widths.iter().map(|&bits| of(bits)).collect(), device, options)?;
+        for (member, bits) in family.members.iter_mut().zip(widths) {
             if let BitSpec::Bits { weights, activations } = bits {
                 let area = |a: u8, w: u8| Some(AreaTable::committed().mac(Widths::new(a, w)?));
                 member.unit_area =
                     area(activations.get(), weights.get()).zip(area(8, 8)).map(|(own, eight)| own / eight);
             }
-            let model = own.iter().find_map(|(run, _)| IntegerModel::load(run.path.join(MODEL)).ok());
-            if let Some(model) = model {
-                member.measured_ms = Some(measured_ms(&model, options)?);
-                let estimate = Workload::integer(&model).and_then(|workload| Estimate::new(device, &workload, 1));
-                member.modelled_images_per_s = estimate.ok().map(|estimate| estimate.images_per_s());
-            }
-            family.members.push(member);
         }
         Ok(family)
+    }
+
+    fn by_bits() -> String {
+        "bits".to_owned()
+    }
+
+    /// The results of groups of runs, each under its name, set apart by `by`; measured and modelled as
+    /// [`Family::collect`] does.
+    ///
+    /// # Errors
+    /// A network that the engine refuses.
+    pub fn of(
+        recipe: String,
+        by: String,
+        groups: Vec<(String, Vec<&Run>)>,
+        device: &Device,
+        options: ExecOptions,
+    ) -> Result<Self, ReportError> {
+        let first = groups.iter().flat_map(|(_, runs)| runs).filter_map(|run| run.last()?.metrics().first()).next();
+        let metric = first.map_or("top1".to_owned(), |metric| metric.name.clone());
+        let more_is_better = first.is_none_or(Metric::more_is_better);
+        let member = |(bits, own): (String, Vec<&Run>)| {
+            let finished = own.iter().filter_map(|run| {
+                let last = run.last().filter(|last| run.recipe.as_ref().is_some_and(|r| last.epoch >= r.epochs))?;
+                Some(last.metrics().first().map_or(last.top1(), |metric| metric.value))
+            });
+            let model = own.iter().find_map(|run| IntegerModel::load(run.path.join(MODEL)).ok());
+            let estimate = |model: &IntegerModel| {
+                let estimate = Workload::integer(model).and_then(|workload| Estimate::new(device, &workload, 1));
+                estimate.ok().map(|estimate| estimate.images_per_s())
+            };
+            Ok(Member {
+                results: finished.collect(),
+                seeds: own.len(),
+                bytes: own.iter().find_map(|run| run.model_bytes),
+                measured_ms: model.as_ref().map(|model| measured_ms(model, options)).transpose()?,
+                modelled_images_per_s: model.as_ref().and_then(estimate),
+                unit_area: None,
+                bits,
+            })
+        };
+        let members = groups.into_iter().map(member).collect::<Result<_, ReportError>>()?;
+        Ok(Self { recipe, metric, more_is_better, device: device.name.clone(), by, members })
     }
 
     /// The members on the front as points, bytes and the metric, from the smallest on.
@@ -151,8 +175,8 @@ impl Family {
     pub fn table(&self) -> Vec<Vec<String>> {
         let unit = if self.is_fraction() { ", %" } else { "" };
         let head = [
-            "bits",
-            "seeds",
+            &*self.by,
+            if self.by == "bits" { "seeds" } else { "runs" },
             &format!("{}{unit}", self.metric),
             "spread",
             "size, kB",
@@ -268,6 +292,7 @@ mod tests {
             member("float", &[], 100),
         ];
         Family {
+            by: Family::by_bits(),
             recipe: "small".to_owned(),
             metric: "top1".to_owned(),
             more_is_better,

@@ -145,7 +145,8 @@ fn rendered(subjects: &[Subject], family: Option<&Family>, with_charts: usize) -
     let sections: Vec<Section> = sections.collect::<Result<_, _>>()?;
     let runs: Vec<(&str, &Run)> = names.iter().map(String::as_str).zip(subjects.iter().map(|s| &s.run)).collect();
     let title = match (&names[..], family) {
-        (_, Some(family)) => format!("{} at {} widths", family.recipe, family.members.len()),
+        (_, Some(family)) if family.by == "bits" => format!("{} at {} widths", family.recipe, family.members.len()),
+        (_, Some(family)) => format!("{}, {} {}s", family.recipe, family.members.len(), family.by),
         ([one], None) => one.clone(),
         (all, None) => format!("{} runs", all.len()),
     };

@@ -1,4 +1,7 @@
-//! Microcontrollers as data: cycles of a product by a table of widths or by the tiles of a kernel library.
+//! Microcontrollers as data: cycles of a product by a table of widths, by the tiles of a kernel library, or by the passes
+//! of an engine.
+
+mod engine;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +9,8 @@ use bitpact_accel::Widths;
 use serde::Deserialize;
 
 use crate::{Kind, Product, SearchError};
+
+use engine::Engine;
 
 /// A chip whose cycles are known for every product alone: `time = cycles / frequency`, `energy = time * power`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -26,6 +31,9 @@ pub struct Chip {
     /// Cycles of kernels of 8 bits, in place of a table of widths.
     #[serde(default)]
     pub tiles: Option<Tiles>,
+    /// An engine for convolutions of codes of 8 bits, in place of both.
+    #[serde(default)]
+    pub engine: Option<Engine>,
     /// Where each constant comes from, by its key.
     #[serde(default)]
     pub sources: BTreeMap<String, String>,
@@ -85,7 +93,7 @@ pub struct LinearTiles {
 }
 
 /// Names of the chips that are part of the program.
-pub const CHIP_NAMES: [&str; 2] = ["gap8", "mpic"];
+pub const CHIP_NAMES: [&str; 3] = ["gap8", "mpic", "ne16"];
 
 impl Chip {
     /// The built-in chip called `name`; `None` of other names.
@@ -93,6 +101,7 @@ impl Chip {
         let text = match name {
             "gap8" => include_str!("../chips/gap8.toml"),
             "mpic" => include_str!("../chips/mpic.toml"),
+            "ne16" => include_str!("../chips/ne16.toml"),
             _ => return None,
         };
         Some(Self::parse(text, name).expect("the built-in text is a chip"))
@@ -118,8 +127,14 @@ impl Chip {
             }
             positive(&format!("macs_per_cycle.{widths}"), rate)?;
         }
-        if chip.macs_per_cycle.is_empty() != chip.tiles.is_some() {
-            return Err(fail("expected a table macs_per_cycle or tables tiles, one of the two".to_owned()));
+        let models = [!chip.macs_per_cycle.is_empty(), chip.tiles.is_some(), chip.engine.is_some()];
+        if models.into_iter().filter(|&has| has).count() != 1 {
+            return Err(fail(
+                "expected a table macs_per_cycle, tables tiles or a table engine, one of them".to_owned(),
+            ));
+        }
+        if chip.engine.as_ref().is_some_and(Engine::has_zero) {
+            return Err(fail("engine: 0 rows, columns, channels or bits together".to_owned()));
         }
         if let Some(Tiles { conv, depthwise, linear }) = &chip.tiles {
             let together =
@@ -140,6 +155,14 @@ impl Chip {
             let (layer, model) = (product.name.clone(), self.name.clone());
             Err(SearchError::NoFigure { layer, widths, model, message })
         };
+        if let Some(engine) = &self.engine {
+            if widths.activations() > 8 || !(2..=8).contains(&widths.weights()) {
+                return fail("its engine takes activations of up to 8 bits and weights of 2 to 8".to_owned());
+            }
+            let cycles = engine.cycles(product, widths.weights().into());
+            let message = "its engine has convolutions, depthwise ones of a multiple of 3x3, and linear layers";
+            return cycles.map_or_else(|| fail(message.to_owned()), |cycles| Ok(cycles as f64));
+        }
         let Some(Tiles { conv, depthwise, linear }) = &self.tiles else {
             return match self.macs_per_cycle.get(&widths.to_string()) {
                 Some(rate) => Ok(product.macs as f64 / rate),

@@ -27,6 +27,7 @@
 
 mod backend;
 mod beside;
+pub mod blocks;
 pub mod catalogue;
 mod cpu;
 mod factory;
@@ -35,6 +36,7 @@ mod loss;
 pub mod memory;
 mod metric;
 pub mod mix;
+mod numbers;
 mod optimizer;
 mod params;
 mod profile;

@@ -197,11 +197,41 @@ pub fn train<'a>(
     trainer.run(&mut *backend, start)
 }
 
-/// The training images in two parts, where the recipe holds some out.
-pub(crate) fn hold_out<'a>(
+/// Trains `recipe` as [`train`] does, on a backend that `make` puts around that of the recipe; it is told the steps of
+/// the run. Returns the network without its tensors too.
+///
+/// # Errors
+/// Those of [`train`] and of `make`; a recipe whose bits change.
+pub(crate) fn train_around<'a, B: TrainBackend>(
     recipe: &Recipe,
-    train: &'a dyn Dataset,
-) -> Result<Option<(Subset<'a>, Subset<'a>)>, RunError> {
+    images: Images<'a>,
+    folder: &'a RunFolder,
+    start: Start,
+    options: RunOptions<'a>,
+    make: impl FnOnce(&Setup, Box<dyn TrainBackend>, u64) -> Result<B, RunError>,
+) -> Result<(Outcome, Model, B), RunError> {
+    if recipe.bits.all().count() > 1 {
+        let what = "the recipe's bits change in the course of the run; expected one width".to_owned();
+        return Err(RunError::Search { what });
+    }
+    let RunOptions { backend, isa, threads, stop, observer } = options;
+    let options = RunOptions { backend, isa, threads, stop, observer };
+    let parts = hold_out(recipe, images.train)?;
+    let images = Images { train: parts.as_ref().map_or(images.train, |(kept, _)| kept), test: images.test };
+    let setup = Setup::new(recipe, &images)?;
+    let steps = setup.steps_per_epoch * u64::from(recipe.epochs);
+    let inner = setup.backend(backend, isa, threads)?;
+    let (mut around, model) = (make(&setup, inner, steps)?, setup.empty_model());
+    let mut trainer = Trainer::new(setup, images, folder, options);
+    if let Some((_, held)) = &parts {
+        trainer = trainer.with_held_out(held);
+    }
+    let outcome = trainer.run(&mut around, start)?;
+    Ok((outcome, model, around))
+}
+
+/// The training images in two parts, where the recipe holds some out.
+fn hold_out<'a>(recipe: &Recipe, train: &'a dyn Dataset) -> Result<Option<(Subset<'a>, Subset<'a>)>, RunError> {
     if recipe.holdout == 0 {
         return Ok(None);
     }

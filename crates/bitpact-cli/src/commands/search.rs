@@ -1,9 +1,11 @@
 //! `bitpact search`: what to train, under a budget.
 
 mod bits;
+mod blocks;
 mod cpu;
 mod gradient;
 mod pipeline;
+mod pressed;
 mod prune;
 mod source;
 mod text;
@@ -28,6 +30,7 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     Bits(Box<bits::Args>),
+    Blocks(Box<blocks::Args>),
     Prune(Box<prune::Args>),
     Pipeline(Box<pipeline::Args>),
 }
@@ -35,6 +38,7 @@ enum Command {
 pub(crate) fn run(args: Args) -> Result<()> {
     let done = match args.command {
         Command::Bits(args) => bits::run(*args),
+        Command::Blocks(args) => blocks::run(*args),
         Command::Prune(args) => prune::run(*args),
         Command::Pipeline(args) => pipeline::run(*args),
     };

@@ -41,6 +41,7 @@ fn the_networks_of_the_documentation_train_and_run_exactly() {
         ("densenet_block", "builtin"),
         ("preact_resnet", "builtin"),
         ("sign_resnet11", "builtin"),
+        ("choices_resnet8", "builtin"),
         ("three_outputs", "builtin"),
         ("unet", "builtin-segments"),
     ] {

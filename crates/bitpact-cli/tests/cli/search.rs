@@ -98,7 +98,7 @@ fn channels_are_removed_down_to_the_budget_and_what_is_left_trains_on() {
     for (rest, says) in [
         ("--budget params=3", "with one channel in every layer"),
         ("--budget params=1M", "nothing is to be removed"),
-        ("--budget latency=1ms@cpu", "masks need a cost"),
+        ("--budget latency=1ms@cpu", "needs a cost of layers"),
         ("--budget latency=1ms@abacus", "neither a device nor a file"),
         ("--strength=-1", "expected a number of 0 or more"),
         ("--strength 1 --quantity size", "none of params"),
@@ -110,6 +110,90 @@ fn channels_are_removed_down_to_the_budget_and_what_is_left_trains_on() {
         assert!(!done.stderr.contains("epoch") && !place.path("other").exists(), "{}", done.stderr);
         done.failed(2, &[says]);
     }
+}
+
+#[test]
+fn kernels_along_a_row_are_shortened_and_dilated() {
+    let place = Place::new();
+    let few = "--limit-train 80 --limit-test 10 --batch-size 8 --epochs 2 --compare-float false --bits float";
+    let line = format!("search prune builtin --kernels --strength 1000 --rate 0.2 {few}");
+    let object = place.run(&format!("{line} --arch tcn -o small --json")).ok().json();
+    let kernel = &object["kernels"]["block5.conv2"];
+    assert_eq!((kernel["taps"].as_u64(), kernel["dilation"].as_u64()), (Some(1), Some(1)), "{object:?}");
+    place.run("train small/pruned.toml --init-from small/pruned.safetensors --bits W4A4 --output again").ok();
+    assert_eq!(place.run("verify again --limit-test 10 --json").ok().json()["different"].as_u64(), Some(0));
+    place.run(&format!("{line} --arch cnn -o other")).failed(2, &["no kernel of cnn can be shortened"]);
+}
+
+/// A network with a choice between a convolution of 3, one of 1 and none.
+const CHOICES: &str = r#"
+name = "choices"
+choices = ["block"]
+nodes = [
+  { name = "image", op = "input", height = 32, width = 32, channels = 3 },
+  { name = "stem", op = "conv", out_channels = 4, kernel = 3, stride = 4 },
+  { name = "stem.bn", op = "batch_norm" },
+  { name = "stem.act", op = "act" },
+  { name = "three", op = "conv", out_channels = 4, kernel = 3, padding = 1 },
+  { name = "three.bn", op = "batch_norm" },
+  { name = "one", op = "conv", out_channels = 4, kernel = 1, inputs = ["stem.act"] },
+  { name = "one.bn", op = "batch_norm" },
+  { name = "same", op = "batch_norm", inputs = ["stem.act"] },
+  { name = "block", op = "add", inputs = ["three.bn", "one.bn", "same"] },
+  { name = "act", op = "act" },
+  { name = "pool", op = "global_avg_pool" },
+  { name = "linear", op = "linear", out_features = 10 },
+]
+"#;
+
+#[test]
+fn one_alternative_of_every_choice_is_taken_and_trains_on() {
+    let place = Place::new();
+    std::fs::write(place.path("net.toml"), CHOICES).unwrap();
+    let few = "--limit-train 40 --limit-test 10 --batch-size 8 --epochs 1 --compare-float false";
+    let line = format!("search blocks builtin --arch net.toml --bits float {few}");
+    // Weights and biases: 108 of the first layer, 50 of the last, and 144, 16 or 0 of the block.
+    let object = place.run(&format!("{line} --budget params=180 -o one --json")).ok().json();
+    let taken = object["choices"][0]["taken"].as_str().unwrap();
+    let cost = object["cost"]["chosen"].as_f64().unwrap();
+    assert_eq!(object["cost"]["most"].as_f64(), Some(302.0), "{object:?}");
+    assert!(matches!((taken, cost), ("one.bn", 174.0) | ("same", 158.0)), "{object:?}");
+    let shares = object["choices"][0]["shares"].as_array().unwrap();
+    assert!((shares.iter().map(|share| share.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
+    place.run("train one/chosen.toml --init-from one/chosen.safetensors --bits W4A4 --output again").ok();
+    assert_eq!(place.run("verify again --limit-test 10 --json").ok().json()["different"].as_u64(), Some(0));
+    let shown = place.run(&format!("{line} --strength 0 -o free")).ok().stdout;
+    assert!(shown.contains("302") && shown.contains("bitpact train free/chosen.toml"), "{shown}");
+    for (rest, says) in [
+        ("--budget params=3", "with the cheapest alternatives"),
+        ("--budget params=1M", "any choice meets it"),
+        ("--budget latency=1ms@cpu", "needs a cost of layers"),
+    ] {
+        let done = place.run(&format!("{line} -o other {rest}"));
+        assert!(!done.stderr.contains("epoch") && !place.path("other").exists(), "{}", done.stderr);
+        done.failed(2, &[says]);
+    }
+    place.run("search blocks builtin --strength 0 -o other").failed(2, &["has no choices"]);
+    let wrong = CHOICES.replacen("\"same\"] }", "\"stem.act\"] }", 1).replacen("  { name = \"same\"", "# \"", 1);
+    std::fs::write(place.path("net.toml"), wrong).unwrap();
+    place.run(&format!("{line} --strength 0")).failed(2, &["net.toml", "alternative `stem.act` of the choice"]);
+}
+
+#[test]
+fn a_pipeline_begins_with_the_blocks() {
+    let place = Place::new();
+    std::fs::write(place.path("net.toml"), CHOICES).unwrap();
+    let recipe = "dataset = 'builtin'\narch = 'net.toml'\nepochs = 1\nbits = 'W4A4'\ncompare_float = false\n";
+    std::fs::write(place.path("recipe.toml"), recipe).unwrap();
+    let few = "--limit-train 40 --limit-test 10 --batch-size 8";
+    let line = format!("search pipeline recipe.toml --blocks params=180 --prune params=120 -o chain -- {few}");
+    place.run(&line).ok();
+    let table = std::fs::read_to_string(place.path("chain/pipeline.md")).unwrap();
+    assert!(
+        ["blocks, params=180, float", "params=120, float", "params=120, W8A8"].iter().all(|s| table.contains(s)),
+        "{table}"
+    );
+    assert_eq!(place.run(&line).ok().stderr.matches("is done").count(), 5);
 }
 
 #[test]
@@ -148,6 +232,8 @@ fn a_pipeline_goes_through_every_stage_once() {
     let stages = ["seed, float", "params=300, float", "params=300, W8A8", "params=300, bytes=W4A4"];
     assert!(stages.iter().all(|stage| table.contains(stage) && first.stdout.contains(stage)), "{table}");
     assert!(place.path("chain/front.svg").exists() && place.path("chain/params-300/bytes-W4A4/model.bitpact").exists());
+    let page = std::fs::read_to_string(place.path("chain/report.html")).unwrap();
+    assert!(page.contains(", 4 stages") && stages.iter().all(|stage| page.contains(stage)));
     // A run that stopped before its end goes on, and all else is left alone.
     std::fs::remove_dir_all(place.path("chain/params-300/bytes-W4A4")).unwrap();
     let again = place.run(&format!("{line} --json -- --epochs 1")).ok();

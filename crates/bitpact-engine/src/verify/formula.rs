@@ -249,6 +249,7 @@ impl<'a> Formula<'a> {
                 let reach = |(lo, hi): (i64, i64)| lo.unsigned_abs().max(hi.unsigned_abs()) as f64;
                 reports.map(|report| 0.5 * reach(report.acc_range)).sum::<f64>() + 0.5
             }
+            (End::Wide, _) => self.conversion.streams.get(name).copied().unwrap_or(0.0),
             (_, Some(report)) => report.worst_error,
             (_, None) => self.conversion.acts.iter().find(|act| act.name == *name).map_or(0.0, |act| act.worst_error),
         };

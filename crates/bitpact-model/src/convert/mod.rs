@@ -6,7 +6,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bitpact_core::{ActQuant, Bits, RequantizationError, act_code, channel_q_max, largest_clip};
 use bitpact_graph::{GraphError, Layer, Move, NodeId, Op, Window, fuse};
@@ -75,6 +75,8 @@ pub struct Conversion {
     pub report: Vec<LayerReport>,
     /// One entry an activation that reads a residual stream or an average pool.
     pub acts: Vec<ActReport>,
+    /// Largest distance of every residual stream from the real sum, in its own units, by the name of its layer.
+    pub streams: BTreeMap<String, f64>,
 }
 
 impl Conversion {
@@ -133,9 +135,11 @@ pub fn convert(model: &Model) -> Result<Conversion, ConvertError> {
         let measured = Converter::run(model, &layers, streams)?;
         streams = measured.streams.scaled();
     }
-    let Converter { out, report, acts, .. } = Converter::run(model, &layers, streams)?;
+    let Converter { out, report, acts, streams, .. } = Converter::run(model, &layers, streams)?;
     out.check()?;
-    Ok(Conversion { model: out, report, acts })
+    // Tensor 0 is the image, then every layer has one.
+    let streams = streams.errors.into_iter().map(|(tensor, error)| (out.layers[tensor - 1].name.clone(), error));
+    Ok(Conversion { streams: streams.collect(), model: out, report, acts })
 }
 
 fn least_common_multiple(a: u64, b: u64) -> Option<u64> {

@@ -125,7 +125,7 @@ pub(super) fn of_family(family: &Family) -> Result<Figure, ReportError> {
     }
     let y = format!("{}{}", family.metric, if by > 1.0 { ", %" } else { "" });
     let chart = Chart { x: "integer file, kB".to_owned(), y, lines, log_y: false, log_x: true, floor: None };
-    let note = "Mean over the seeds against the size of the file. On the line nothing is both smaller and as good.";
+    let note = "Mean over the runs against the size of the file. On the line nothing is both smaller and as good.";
     let figure = figure("What bits buy", note, chart, false)?;
     Ok(figure)
 }

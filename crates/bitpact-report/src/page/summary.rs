@@ -207,8 +207,8 @@ pub(super) fn family_lead(family: &Family) -> Option<String> {
     let metric = &family.metric;
     match &on[..] {
         [] => None,
-        [(_, only)] => Some(format!("{only}, and no other width is as good ({metric} of the integers).")),
-        [(_, least), .., (_, most)] => Some(format!("{least}, {most} ({metric} of the integers, means over seeds).")),
+        [(_, only)] => Some(format!("{only}, and no other is as good ({metric} of the integers).")),
+        [(_, least), .., (_, most)] => Some(format!("{least}, {most} ({metric} of the integers, means over runs).")),
     }
 }
 

@@ -66,7 +66,7 @@ fn what_cannot_be_met_or_chosen_is_told_before_anything_is_measured() {
         ("params=1k", "at every width"),
         ("macs=1M", "at every width"),
         ("latency=1s@gap8", "at every width"),
-        ("latency=1s@nothing", "neither a device nor a file; there are cpu, gap8, mpic"),
+        ("latency=1s@nothing", "neither a device nor a file; there are cpu, gap8, mpic, ne16"),
         ("energy=1J@cortex-m4", "no energies"),
         ("latency=1ns@mpic", "cannot be met"),
     ] {

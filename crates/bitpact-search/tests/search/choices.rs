@@ -99,7 +99,7 @@ proptest! {
 #[test]
 fn a_resnet_is_chosen_exactly_and_greed_comes_near() {
     let graph = zoo::build("resnet20", Shape::new(32, 32, 3), 10).unwrap().unwrap();
-    let seeds: Vec<u16> = (0..97).map(|i| (i * 7919 + 13) % 997 + 1).collect();
+    let seeds: Vec<u16> = (0..97u32).map(|i| ((i * 7919 + 13) % 997 + 1) as u16).collect();
     let space = space(&graph, FirstLast::Bits8, &[2, 3, 4, 5, 6, 8], &seeds);
     // Every layer but the first and the last, and every activation but the one into the last.
     let count = |part: Part| space.variables.iter().filter(|variable| variable.part == part).count();

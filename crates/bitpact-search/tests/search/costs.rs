@@ -63,6 +63,31 @@ fn gap8_takes_the_cycles_of_its_tiles() {
 }
 
 #[test]
+fn ne16_takes_the_cycles_of_its_passes() {
+    let ne16 = Chip::built_in("ne16").unwrap();
+    let products = Product::all(&separable());
+    let cycles = |layer: usize, bits: &str| ne16.cycles(&products[layer], widths(bits)).unwrap();
+    // 11 * 11 tiles of one of 16 channels: load 6 + 25, fill 6, dot 6 + 16 * 8, index 2; scale 9 + 16, store 4 + 9.
+    assert_eq!(cycles(0, "W8A8"), f64::from(121 * (31 + 6 + 134 + 2 + 25 + 13)));
+    assert_eq!(cycles(0, "W2A8"), f64::from(121 * (31 + 6 + 38 + 2 + 25 + 13)));
+    // Depthwise: fill 6 + 16.
+    assert_eq!(cycles(1, "W4A8"), f64::from(121 * (31 + 22 + 70 + 2 + 25 + 13)));
+    // 1x1 on 16 * 16 pixels, 32 channels: load 10 + 9, dot 6 + 32 at any bits.
+    assert_eq!(cycles(2, "W8A8"), f64::from(36 * (19 + 6 + 38 + 2 + 41 + 13)));
+    assert_eq!(cycles(2, "W2A2"), cycles(2, "W8A8"));
+    // Ten outputs of two times 16 inputs.
+    assert_eq!(cycles(3, "W8A8"), f64::from(2 * (19 + 6 + 16 + 2) + 19 + 13));
+    // A window of 4x5 is one of 3x3 and eleven of 1x1.
+    let mut five = products[0].clone();
+    five.op =
+        bitpact_graph::Op::Conv(bitpact_graph::Conv { kernel: [4, 5], ..bitpact_graph::Conv::square(16, 1, 1, 0) });
+    let single = 121 * (19 + 6 + 22 + 2 + 25 + 13);
+    assert_eq!(ne16.cycles(&five, widths("W8A8")).unwrap(), cycles(0, "W8A8") + f64::from(11 * single));
+    assert!(ne16.cycles(&products[0], widths("W1A8")).unwrap_err().to_string().contains("weights of 2 to 8"));
+    assert!(ne16.joules(&products[0], widths("W8A8")).unwrap_err().to_string().contains("no energies"));
+}
+
+#[test]
 fn a_network_costs_what_its_layers_do() {
     let graph = separable();
     let mut config = QuantConfig { first_last: FirstLast::Bits8, ..QuantConfig::new("W2A4".parse().unwrap()) };
@@ -102,7 +127,7 @@ fn chips_of_ones_own_are_checked() {
         ("W4A4 = 2.0", "W4A4 = -2.0", "macs_per_cycle.W4A4"),
         ("W4A4", "w4a4", "expected the form `W4A4`"),
         ("W4A4", "W99A4", "W99A4"),
-        ("{ W4A4 = 2.0 }", "{}", "one of the two"),
+        ("{ W4A4 = 2.0 }", "{}", "one of them"),
         ("summary", "sumary", "sumary"),
     ] {
         let message = Chip::parse(&good.replacen(from, to, 1), "c.toml").unwrap_err().to_string();

@@ -8,13 +8,8 @@ use bitpact_model::Tensor;
 
 use super::{MixOptions, Width};
 use crate::backend::{Fill, pass_on};
+use crate::numbers::{Numbers, Pressure, temperature};
 use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
-
-/// Adam's constants.
-const BETAS: [f64; 2] = [0.9, 0.999];
-const EPS: f64 = 1e-8;
-/// Temperature of the last step; the first has 1.
-const COLDEST: f64 = 0.1;
 
 /// One searched layer.
 struct Layer {
@@ -25,8 +20,7 @@ struct Layer {
     /// Where the weights of a transposed convolution lie, by output channel.
     order: Option<Vec<usize>>,
     widths: Vec<Width>,
-    numbers: Vec<f64>,
-    moments: Vec<[f64; 2]>,
+    numbers: Numbers,
     weights: Vec<f32>,
     /// The weights at every width.
     quantized: Vec<Vec<f32>>,
@@ -34,18 +28,6 @@ struct Layer {
 }
 
 impl Layer {
-    fn shares(&self, temperature: f64) -> Vec<f64> {
-        let largest = self.numbers.iter().copied().fold(f64::MIN, f64::max);
-        let powers: Vec<f64> = self.numbers.iter().map(|a| ((a - largest) / temperature).exp()).collect();
-        let sum: f64 = powers.iter().sum();
-        powers.into_iter().map(|power| power / sum).collect()
-    }
-
-    /// The width with the largest number, the narrowest of several.
-    fn best(&self) -> usize {
-        (1..self.numbers.len()).fold(0, |best, i| if self.numbers[i] > self.numbers[best] { i } else { best })
-    }
-
     fn quantize(&mut self) {
         let ordered: Vec<f32> = match &self.order {
             None => self.weights.clone(),
@@ -96,8 +78,7 @@ impl Blended {
                 tensor: format!("{name}.weight"),
                 channels: graph.shape(id).c,
                 order: graph.weight_order(id),
-                numbers: widths.iter().map(|width| f64::from(width.spec.bits.get()) / widest).collect(),
-                moments: vec![[0.0; 2]; widths.len()],
+                numbers: Numbers::new(widths.iter().map(|width| f64::from(width.spec.bits.get()) / widest).collect()),
                 quantized: vec![vec![0.0; n]; widths.len()],
                 widths: widths.clone(),
                 weights: vec![0.0; n],
@@ -114,7 +95,7 @@ impl Blended {
     }
 
     fn temperature(&self) -> f64 {
-        COLDEST.powf(self.share_of_run())
+        temperature(self.share_of_run())
     }
 
     fn share_of_run(&self) -> f64 {
@@ -126,7 +107,7 @@ impl Blended {
         let temperature = self.temperature();
         let cost = |k: usize| {
             let of = |layer: &Layer| {
-                let shares = layer.shares(temperature);
+                let shares = layer.numbers.shares(temperature);
                 shares.iter().zip(&layer.widths).map(|(share, width)| share * width.costs[k]).sum::<f64>()
             };
             self.layers.iter().map(of).sum::<f64>()
@@ -136,10 +117,8 @@ impl Blended {
 
     /// Weight of each budget's cost in the loss.
     fn pressures(&self) -> Vec<f64> {
-        let ramp = 10f64.powf(4.0 * self.share_of_run() - 2.0);
-        let of = |(excess, first): (f64, &f64)| match excess > 0.0 && *first > 0.0 {
-            true => ramp * self.first_loss / first,
-            false => 0.0,
+        let of = |(excess, first): (f64, &f64)| {
+            Pressure::Target(0.0).weight(excess, *first, self.first_loss, self.share_of_run())
         };
         self.excess().into_iter().zip(&self.first_excess).map(of).collect()
     }
@@ -149,11 +128,11 @@ impl Blended {
         let temperature = self.temperature();
         for layer in &mut self.layers {
             let weights = if is_mixed {
-                let shares = layer.shares(temperature);
+                let shares = layer.numbers.shares(temperature);
                 layer.blend(&shares);
                 &layer.blended
             } else {
-                &layer.quantized[layer.best()]
+                &layer.quantized[layer.numbers.best()]
             };
             own(&mut *self.inner, &layer.tensor).0.copy_from_slice(weights);
         }
@@ -163,13 +142,11 @@ impl Blended {
     fn update(&mut self) {
         let (pressures, temperature) = (self.pressures(), self.temperature());
         self.steps += 1;
-        let rest = BETAS.map(|beta| 1.0 - beta.powi(self.steps.min(1 << 20) as i32));
         for layer in &mut self.layers {
             let (values, gradient) = own(&mut *self.inner, &layer.tensor);
             for ((weight, &new), &before) in layer.weights.iter_mut().zip(&*values).zip(&layer.blended) {
                 *weight += new - before;
             }
-            let shares = layer.shares(temperature);
             let by_share: Vec<f64> = layer
                 .quantized
                 .iter()
@@ -180,14 +157,7 @@ impl Blended {
                     products.sum::<f64>() + cost.sum::<f64>()
                 })
                 .collect();
-            let mean: f64 = shares.iter().zip(&by_share).map(|(share, g)| share * g).sum();
-            for i in 0..shares.len() {
-                let g = shares[i] * (by_share[i] - mean) / temperature;
-                let moments = &mut layer.moments[i];
-                moments[0] += (1.0 - BETAS[0]) * (g - moments[0]);
-                moments[1] += (1.0 - BETAS[1]) * (g * g - moments[1]);
-                layer.numbers[i] -= self.rate * moments[0] / rest[0] / ((moments[1] / rest[1]).sqrt() + EPS);
-            }
+            layer.numbers.step(&by_share, temperature, self.rate);
             layer.quantize();
         }
     }
@@ -200,7 +170,7 @@ impl Blended {
     /// The shares of all widths by the layer's name.
     pub(super) fn shares(&self) -> BTreeMap<String, Vec<f64>> {
         let temperature = self.temperature();
-        self.layers.iter().map(|layer| (layer.name.clone(), layer.shares(temperature))).collect()
+        self.layers.iter().map(|layer| (layer.name.clone(), layer.numbers.shares(temperature))).collect()
     }
 }
 
@@ -250,7 +220,7 @@ impl TrainBackend for Blended {
                 .get_mut(&layer.tensor)
                 .expect("a tensor of the network")
                 .data
-                .clone_from(&layer.quantized[layer.best()]);
+                .clone_from(&layer.quantized[layer.numbers.best()]);
         }
         tensors
     }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use bitpact_core::WeightSpec;
 use bitpact_model::Model;
 
-use crate::trainer::{Outcome, Setup, Trainer, hold_out};
+use crate::trainer::{Outcome, train_around};
 use crate::{Images, Recipe, RunError, RunFolder, RunOptions, Start, TrainBackend};
 
 use blend::Blended;
@@ -65,35 +65,21 @@ pub fn search<'a>(
     options: RunOptions<'a>,
     search: &MixOptions,
 ) -> Result<(Outcome, Option<Mixture>), RunError> {
-    let RunOptions { backend, isa, threads, stop, observer } = options;
-    let options = RunOptions { backend, isa, threads, stop, observer };
-    let wrong = |what: String| Err(RunError::Mix { what });
-    if recipe.bits.all().count() > 1 {
-        return wrong("the recipe's bits change in the course of the run; expected one width".to_owned());
-    }
-    let parts = hold_out(recipe, images.train)?;
-    let images = Images { train: parts.as_ref().map_or(images.train, |(kept, _)| kept), test: images.test };
-    let setup = Setup::new(recipe, &images)?;
-    for (layer, widths) in &search.widths {
-        if setup.plan.weights.get(layer) != Some(&bitpact_graph::WeightPlan::Float) {
-            return wrong(format!("layer `{layer}` has no float weights in the recipe"));
+    let wrong = |what: String| Err(RunError::Search { what });
+    let (outcome, model, blended) = train_around(recipe, images, folder, start, options, |setup, inner, steps| {
+        for (layer, widths) in &search.widths {
+            if setup.plan.weights.get(layer) != Some(&bitpact_graph::WeightPlan::Float) {
+                return wrong(format!("layer `{layer}` has no float weights in the recipe"));
+            }
+            if widths.len() < 2 {
+                return wrong(format!("layer `{layer}` has one width, which chooses nothing"));
+            }
+            if widths.iter().any(|width| width.spec.quant.is_learned()) {
+                return wrong("`lsq` learns a step for one width; expected another weight quantizer".to_owned());
+            }
         }
-        if widths.len() < 2 {
-            return wrong(format!("layer `{layer}` has one width, which chooses nothing"));
-        }
-        if widths.iter().any(|width| width.spec.quant.is_learned()) {
-            return wrong("`lsq` learns a step for one width; expected another weight quantizer".to_owned());
-        }
-    }
-    let steps = setup.steps_per_epoch * u64::from(recipe.epochs);
-    let inner = setup.backend(options.backend, options.isa, options.threads)?;
-    let mut blended = Blended::new(inner, &setup.graph, search, steps);
-    let model = setup.empty_model();
-    let mut trainer = Trainer::new(setup, images, folder, options);
-    if let Some((_, held)) = &parts {
-        trainer = trainer.with_held_out(held);
-    }
-    let outcome = trainer.run(&mut blended, start)?;
+        Ok(Blended::new(inner, &setup.graph, search, steps))
+    })?;
     if !outcome.finished {
         return Ok((outcome, None));
     }

@@ -5,19 +5,18 @@ use std::collections::BTreeMap;
 use bitpact_graph::{ChannelGroups, Graph, NodeId, Op, QuantPlan, Site};
 use bitpact_model::Tensor;
 
-use super::{Pressure, PruneOptions, cut};
+use super::taps::{Kernel, TapMasks};
+use super::{Pressure, PruneOptions, THRESHOLD, cut};
 use crate::backend::{Fill, pass_on};
+use crate::numbers::Adam;
 use crate::{LayerStatistics, OptimizerState, StepInput, StepOutcome, TrainBackend, TrainError};
-
-/// Alpha above which a group stays.
-const THRESHOLD: f32 = 0.5;
-/// Adam's constants.
-const BETAS: [f64; 2] = [0.9, 0.999];
-const EPS: f64 = 1e-8;
 
 /// The weights of a layer as a function of the groups that stay.
 struct Layer {
+    node: NodeId,
     price: f64,
+    /// Share of its taps that stay.
+    taps: f64,
     /// Weights between one input channel and one output channel, divided by the groups of the convolution.
     per_pair: f64,
     /// Input channels that always stay, and how many each group has; a depthwise layer has one for each output.
@@ -55,7 +54,7 @@ impl Layer {
             } else {
                 (channels(groups, node.inputs[0]), window as f64 / convolution_groups as f64)
             };
-            Some(Self { price, per_pair, inputs, outputs })
+            Some(Self { node: id, price, taps: 1.0, per_pair, inputs, outputs })
         };
         graph.nodes().iter().enumerate().filter_map(of).collect()
     }
@@ -65,12 +64,17 @@ impl Layer {
     }
 
     fn cost(&self, stays: &[bool]) -> f64 {
+        self.taps * self.all_taps(stays)
+    }
+
+    /// Cost with all taps.
+    fn all_taps(&self, stays: &[bool]) -> f64 {
         self.price * self.per_pair * Self::left(&self.inputs, stays) * Self::left(&self.outputs, stays)
     }
 
     /// Adds `factor` times the derivative of the cost by every group's mask.
     fn add_gradient(&self, stays: &[bool], factor: f64, gradient: &mut [f64]) {
-        let unit = factor * self.price * self.per_pair;
+        let unit = factor * self.price * self.per_pair * self.taps;
         let (inputs, outputs) = (Self::left(&self.inputs, stays), Self::left(&self.outputs, stays));
         self.inputs.1.iter().for_each(|(&group, n)| gradient[group] += unit * n * outputs);
         self.outputs.1.iter().for_each(|(&group, n)| gradient[group] += unit * n * inputs);
@@ -91,8 +95,9 @@ pub(super) struct Masked {
     all_steps: u64,
     first_loss: f64,
     alphas: Vec<f32>,
-    moments: Vec<[f64; 2]>,
+    adam: Adam,
     stays: Vec<bool>,
+    kernels: Vec<TapMasks>,
     /// Values of every site of every group, as they are without a mask.
     values: Vec<Vec<Vec<f32>>>,
 }
@@ -102,6 +107,7 @@ impl Masked {
         inner: Box<dyn TrainBackend>,
         graph: &Graph,
         groups: ChannelGroups,
+        kernels: Vec<Kernel>,
         options: &PruneOptions,
         all_steps: u64,
     ) -> Self {
@@ -119,10 +125,16 @@ impl Masked {
             all_steps,
             first_loss: 0.0,
             alphas: vec![1.0; n],
-            moments: vec![[0.0; 2]; n],
+            adam: Adam::new(n),
             stays: vec![true; n],
+            kernels: kernels.into_iter().map(|kernel| TapMasks::new(graph, kernel)).collect(),
             values: vec![Vec::new(); n],
         }
+    }
+
+    /// The kernels with the taps that stay.
+    pub(super) fn kernels(&self) -> Vec<Kernel> {
+        self.kernels.iter().map(|masks| masks.kernel.clone()).collect()
     }
 
     pub(super) fn groups(&self) -> &ChannelGroups {
@@ -160,38 +172,36 @@ impl Masked {
         gradient
     }
 
-    /// Weight of the cost in the loss at this step.
-    fn weight(&self, cost: f64) -> f64 {
-        match self.pressure {
-            Pressure::Strength(strength) => strength / self.whole.max(f64::MIN_POSITIVE),
-            Pressure::Target(target) if cost <= target => 0.0,
-            Pressure::Target(target) => {
-                let share = self.steps as f64 / self.all_steps.max(1) as f64;
-                let at_first = self.first_loss / (self.whole - target).max(f64::MIN_POSITIVE);
-                at_first * 10f64.powf(4.0 * share - 2.0)
-            }
-        }
-    }
-
     /// A step of the alphas, and the masks that they say.
     fn update(&mut self) {
         let mut gradient = self.loss_gradient();
-        let weight = self.weight(self.cost(&self.stays));
+        let done = self.steps as f64 / self.all_steps.max(1) as f64;
+        let weight = self.pressure.weight(self.cost(&self.stays), self.whole, self.first_loss, done);
         self.layers.iter().for_each(|layer| layer.add_gradient(&self.stays, weight, &mut gradient));
+        self.update_kernels(weight);
         self.steps += 1;
-        let rest = BETAS.map(|beta| 1.0 - beta.powi(self.steps.min(1 << 20) as i32));
-        for ((alpha, moments), g) in self.alphas.iter_mut().zip(&mut self.moments).zip(gradient) {
-            moments[0] += (1.0 - BETAS[0]) * (g - moments[0]);
-            moments[1] += (1.0 - BETAS[1]) * (g * g - moments[1]);
-            let step = moments[0] / rest[0] / ((moments[1] / rest[1]).sqrt() + EPS);
-            *alpha = (*alpha - self.rate * step as f32).clamp(0.0, 1.0);
-        }
+        let (alphas, rate) = (&mut self.alphas, self.rate);
+        self.adam.step(&gradient, |i, step| alphas[i] = (alphas[i] - rate * step as f32).clamp(0.0, 1.0));
         let mut stays: Vec<bool> = self.alphas.iter().map(|&alpha| alpha > THRESHOLD).collect();
         cut::revive(&self.graph, &self.groups, &self.alphas, &mut stays);
         if let Pressure::Target(target) = self.pressure {
             self.fill_up(&mut stays, target);
         }
         self.put(stays);
+    }
+
+    /// A step of the masks of taps, where cost has the derivative `weight`.
+    fn update_kernels(&mut self, weight: f64) {
+        for masks in &mut self.kernels {
+            let layer = self.layers.iter_mut().find(|layer| layer.node == masks.kernel.node);
+            let taps = masks.kernel.all_taps() as f64;
+            let price = layer.as_ref().map_or(0.0, |layer| weight * layer.all_taps(&self.stays) / taps);
+            masks.update(&mut *self.inner, self.rate, price);
+            masks.put(&mut *self.inner);
+            if let Some(layer) = layer {
+                layer.taps = masks.kernel.count() as f64 / taps;
+            }
+        }
     }
 
     /// Lets groups below the threshold stay, those with the largest alphas first, as far as the target has room: alphas
@@ -261,6 +271,10 @@ impl TrainBackend for Masked {
             *all = self.groups.sites(group).iter().map(read).collect();
         }
         self.put(self.stays.clone());
+        for masks in &mut self.kernels {
+            masks.load(&tensors[masks.tensor()].data);
+            masks.put(&mut *self.inner);
+        }
         Ok(())
     }
 

@@ -6,11 +6,14 @@
 //! as if theta were alpha (straight-through). The loss gains the cost of what is left ([`Pressure`]). Alphas take steps
 //! of Adam; of every layer the channels with the largest alpha stay.
 //!
+//! The taps of one-dimensional convolutions may have masks too, of the length of a kernel and of its dilation.
+//!
 //! At the end the network without the masked channels is another [`Model`], smaller and with the same outputs but for
 //! quantizers whose scale depends on all weights of a layer.
 
 mod cut;
 mod masks;
+mod taps;
 #[cfg(test)]
 mod tests;
 
@@ -19,23 +22,16 @@ use std::collections::BTreeMap;
 use bitpact_graph::{ChannelGroups, Graph};
 use bitpact_model::Model;
 
-use crate::trainer::{Outcome, Setup, Trainer, hold_out};
+use crate::trainer::{Outcome, train_around};
 use crate::{Images, Recipe, RunError, RunFolder, RunOptions, Start};
 
+pub use crate::numbers::Pressure;
 pub use cut::cut;
 use masks::Masked;
+use taps::{Kernel, shortened, shortened_graph};
 
-/// How the cost of what is left weighs in the loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pressure {
-    /// The loss gains `strength * cost / cost of all`.
-    Strength(f64),
-    /// The loss gains `r l max(0, cost - target)` with `l = first loss / (cost of all - target)` (PLiNIO's DUCCIO) and
-    /// `r = 10^(4 p - 2)` after the share p of the steps: 1 % at first, all of it in the middle, more where that did
-    /// not do. Masks remove no more than the target asks for, those with the smallest alphas. Channels that are left
-    /// above the target at the end fall by their alphas, the smallest first.
-    Target(f64),
-}
+/// Alpha above which something stays.
+const THRESHOLD: f32 = 0.5;
 
 /// What a pruning is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +42,8 @@ pub struct PruneOptions {
     pub pressure: Pressure,
     /// Learning rate of the alphas; it does not follow the schedule.
     pub rate: f32,
+    /// Whether kernels of one-dimensional convolutions are shortened and dilated too.
+    pub kernels: bool,
 }
 
 /// A network with fewer channels.
@@ -59,6 +57,8 @@ pub struct Pruned {
     pub removed: usize,
     /// Groups among them that no mask had removed, but the target at the end.
     pub trimmed: usize,
+    /// Layers that may be shortened, with the taps and the dilation of what is left of each.
+    pub kernels: Vec<(String, [usize; 2])>,
     /// Cost of the whole network and of what is left.
     pub costs: [f64; 2],
 }
@@ -78,54 +78,57 @@ pub fn prune<'a>(
     prune: &PruneOptions,
     cost: &dyn Fn(&Graph) -> Result<f64, RunError>,
 ) -> Result<(Outcome, Option<Pruned>), RunError> {
-    let RunOptions { backend, isa, threads, stop, observer } = options;
-    let options = RunOptions { backend, isa, threads, stop, observer };
-    let wrong = |what: String| Err(RunError::Prune { what });
-    if recipe.bits.all().count() > 1 {
-        return wrong("the recipe's bits change in the course of the run; expected one width".to_owned());
-    }
-    let parts = hold_out(recipe, images.train)?;
-    let images = Images { train: parts.as_ref().map_or(images.train, |(kept, _)| kept), test: images.test };
-    let setup = Setup::new(recipe, &images)?;
-    let groups = ChannelGroups::of(&setup.graph, &setup.plan);
-    if groups.is_empty() {
-        return wrong(format!("no channel of {} can be removed", setup.graph.name()));
-    }
-    let whole = cost(&setup.graph)?;
-    if let Pressure::Target(target) = prune.pressure {
-        let least = cost(&cut::smallest(&setup.graph, &groups)?)?;
-        if target < least {
-            return wrong(format!("a cost of {target}, and with one channel in every layer it is {least}"));
+    let wrong = |what: String| Err(RunError::Search { what });
+    let mut whole = 0.0;
+    let (outcome, model, masked) = train_around(recipe, images, folder, start, options, |setup, inner, steps| {
+        let groups = ChannelGroups::of(&setup.graph, &setup.plan);
+        let kernels = if prune.kernels { Kernel::all(&setup.graph, &setup.plan) } else { Vec::new() };
+        if prune.kernels && kernels.is_empty() {
+            return wrong(format!(
+                "no kernel of {} can be shortened: expected convolutions along one row, padded by half a kernel or on the \
+                 left, with batch norms",
+                setup.graph.name()
+            ));
         }
-        if target >= whole {
-            return wrong(format!("a cost of {target}, and nothing is to be removed: the whole network has {whole}"));
+        if groups.is_empty() && kernels.is_empty() {
+            return wrong(format!("no channel of {} can be removed", setup.graph.name()));
         }
-    }
-    let steps = setup.steps_per_epoch * u64::from(recipe.epochs);
-    let inner = setup.backend(options.backend, options.isa, options.threads)?;
-    let mut masked = Masked::new(inner, &setup.graph, groups, prune, steps);
-    let (graph, model) = (setup.graph.clone(), setup.empty_model());
-    let mut trainer = Trainer::new(setup, images, folder, options);
-    if let Some((_, held)) = &parts {
-        trainer = trainer.with_held_out(held);
-    }
-    let outcome = trainer.run(&mut masked, start)?;
+        whole = cost(&setup.graph)?;
+        if let Pressure::Target(target) = prune.pressure {
+            let anchors: Vec<Kernel> = kernels.iter().map(Kernel::least).collect();
+            let least = cost(&cut::smallest(&shortened_graph(&setup.graph, &anchors)?, &groups)?)?;
+            if target < least {
+                return wrong(format!("a cost of {target}, and with one channel in every layer it is {least}"));
+            }
+            if target >= whole {
+                return wrong(format!(
+                    "a cost of {target}, and nothing is to be removed: the whole network has {whole}"
+                ));
+            }
+        }
+        Ok(Masked::new(inner, &setup.graph, groups, kernels, prune, steps))
+    })?;
     if !outcome.finished {
         return Ok((outcome, None));
     }
-    let (model, stays, trimmed) = {
-        let tensors = crate::TrainBackend::tensors(&masked);
-        let (mut stays, groups) = (masked.stays(), masked.groups());
-        let by_masks = count(&stays);
-        if let Pressure::Target(target) = prune.pressure {
-            cut::trim(&graph, groups, masked.alphas(), target, &mut stays, cost)?;
-        }
-        let trimmed = by_masks - count(&stays);
-        (cut(&Model { tensors, ..model }, groups, &stays)?, stays, trimmed)
+    let tensors = crate::TrainBackend::tensors(&masked);
+    let model = shortened(&Model { tensors, ..model }, &masked.kernels())?;
+    let (mut stays, groups) = (masked.stays(), masked.groups());
+    let by_masks = count(&stays);
+    if let Pressure::Target(target) = prune.pressure {
+        cut::trim(&model.graph, groups, masked.alphas(), target, &mut stays, cost)?;
+    }
+    let trimmed = by_masks - count(&stays);
+    let model = cut(&model, groups, &stays)?;
+    let kernel = |kernel: &Kernel| {
+        let node = model.graph.node(kernel.node);
+        let window = node.op.window(model.graph.input_shape(kernel.node)).expect("a convolution has a window");
+        (node.name.clone(), [window.kernel[1], window.dilation[1]])
     };
+    let kernels = masked.kernels().iter().map(kernel).collect();
     let left = cost(&model.graph)?;
     let (groups, removed) = (stays.len(), stays.len() - count(&stays));
-    Ok((outcome, Some(Pruned { model, groups, removed, trimmed, costs: [whole, left] })))
+    Ok((outcome, Some(Pruned { model, groups, removed, trimmed, kernels, costs: [whole, left] })))
 }
 
 fn count(stays: &[bool]) -> usize {

@@ -9,6 +9,7 @@ use bitpact_model::{InputDescription, Model};
 use proptest::prelude::*;
 
 use super::masks::Masked;
+use super::taps::Kernel;
 use super::{Pressure, PruneOptions, cut, cut::smallest};
 use crate::{BackendKind, BackendSpec, StepInput, TrainBackend, initial_tensors};
 
@@ -118,7 +119,7 @@ fn groups_of_resnet8_are_its_stages_and_inner_channels() {
 fn options(graph: &Graph, pressure: Pressure) -> PruneOptions {
     let layers = graph.nodes().iter().filter(|node| node.op.is_product());
     let prices: BTreeMap<String, f64> = layers.map(|node| (node.name.clone(), 1.0)).collect();
-    PruneOptions { prices, pressure, rate: 0.05 }
+    PruneOptions { prices, pressure, rate: 0.05, kernels: false }
 }
 
 fn trained(pressure: Option<Pressure>, steps: u64) -> (Box<dyn TrainBackend>, Option<Vec<bool>>) {
@@ -139,7 +140,7 @@ fn trained(pressure: Option<Pressure>, steps: u64) -> (Box<dyn TrainBackend>, Op
         run(&mut *plain);
         return (plain, None);
     };
-    let mut masked = Masked::new(backend(&model), &graph, groups, &options(&graph, pressure), steps);
+    let mut masked = Masked::new(backend(&model), &graph, groups, Vec::new(), &options(&graph, pressure), steps);
     run(&mut masked);
     let stays = masked.stays();
     (Box::new(masked), Some(stays))
@@ -198,5 +199,61 @@ fn the_gradient_of_a_mask_is_the_loss_lost_by_a_little_less_of_its_channel() {
         };
         let expected = (at(1.01) - at(0.99)) / 0.02;
         assert!((found - expected).abs() < 2e-3 + 0.05 * expected.abs(), "{group}: {found} {expected}");
+    }
+}
+
+/// A network along a row, with kernels of three kinds: causal, of an even size, dilated.
+fn signal() -> Graph {
+    let file = r#"
+name = "signal"
+nodes = [
+  { name = "in", op = "input", height = 2, width = 20, channels = 3 },
+  { name = "one", op = "conv", out_channels = 6, kernel = [2, 9], padding = [0, 8, 0, 0] },
+  { name = "one.bn", op = "batch_norm" },
+  { name = "one.act", op = "act" },
+  { name = "two", op = "conv", out_channels = 8, kernel = [1, 4], stride = [1, 2], padding = [0, 1, 0, 2] },
+  { name = "two.bn", op = "batch_norm" },
+  { name = "two.act", op = "act" },
+  { name = "three", op = "conv", out_channels = 8, kernel = [1, 5], dilation = [1, 2], padding = [0, 4, 0, 4], groups = 2 },
+  { name = "three.bn", op = "batch_norm" },
+  { name = "three.act", op = "act" },
+  { name = "pool", op = "global_avg_pool" },
+  { name = "linear", op = "linear", out_features = 2 },
+]
+"#;
+    toml::from_str(file).unwrap()
+}
+
+#[test]
+fn kernels_are_shortened_and_dilated_and_what_is_left_gives_the_same() {
+    let graph = signal();
+    let mut model = model(&graph, "float");
+    model.tensors = initial_tensors(&graph, &model.plan, 1, 1.0);
+    let groups = ChannelGroups::of(&graph, &model.plan);
+    let kernels = Kernel::all(&graph, &model.plan);
+    assert_eq!(kernels.iter().map(Kernel::count).collect::<Vec<_>>(), [9, 4, 5]);
+    for strength in [0.0, 3.0, 1e9] {
+        let options = PruneOptions { kernels: true, ..options(&graph, Pressure::Strength(strength)) };
+        let mut masked = Masked::new(backend(&model), &graph, groups.clone(), kernels.clone(), &options, 40);
+        masked.load(&model.tensors, None).unwrap();
+        let fill = fill(graph.input());
+        for step in 0..40 {
+            let input = StepInput { lr: 0.02, fill: &fill, key: Key::new(step), ..StepInput::default() };
+            masked.step(&input).unwrap();
+        }
+        let (left, stays) = (masked.kernels(), masked.stays());
+        let zeroed = Model { tensors: masked.tensors(), ..model.clone() };
+        let small = cut(&super::shortened(&zeroed, &left).unwrap(), &groups, &stays).unwrap();
+        small.check().unwrap();
+        let (expected, found) = (outputs(&zeroed), outputs(&small));
+        let size = expected.iter().fold(1e-3f32, |most, y| most.max(y.abs()));
+        assert!(
+            expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-4 * size),
+            "{strength}: {expected:?} {found:?}"
+        );
+        let counts: Vec<usize> = left.iter().map(Kernel::count).collect();
+        if strength == 1e9 {
+            assert_eq!(counts, [1, 1, 1]);
+        }
     }
 }

@@ -35,15 +35,9 @@ pub enum RunError {
     /// A kernel gave other integers than the reference interpreter: a defect of bitpact or of the machine.
     #[error("integer network: {0}; this is a defect, and no accuracy is given")]
     Differs(Difference),
-    /// Channels that cannot be pruned as asked.
-    #[error("pruning: {what}")]
-    Prune {
-        /// What is wrong, and what was expected.
-        what: String,
-    },
-    /// Mixtures of widths that cannot be trained as asked.
-    #[error("search of bits: {what}")]
-    Mix {
+    /// Channels, widths or blocks that cannot be searched as asked.
+    #[error("search: {what}")]
+    Search {
         /// What is wrong, and what was expected.
         what: String,
     },

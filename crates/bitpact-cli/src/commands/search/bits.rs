@@ -33,7 +33,7 @@ A budget is QUANTITY=AMOUNT, or QUANTITY=AMOUNT@DEVICE:
   bytes=20k         bytes of weight codes as the file packs them
   bitops=40M        multiply-adds times the bits of both operands
   latency=1.2ms@cpu time of one image on one thread of this machine, timed layer by layer and kept in a file
-  latency=3ms@mpic  on a chip (gap8, mpic), a device of `bitpact accel`, or a file of either or of measured layers
+  latency=3ms@mpic  on a chip (gap8, mpic, ne16), a device of `bitpact accel`, or a file of either or of measured layers
   energy=20uJ@mpic  likewise
   bytes=W3A3        as much as the network takes with these bits everywhere
 
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", requires = "gradient", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) epochs: Option<u32>,
     /// Learning rate of the mixtures of --gradient [default: 0.01]
-    #[arg(long, value_name = "RATE", requires = "gradient", value_parser = super::prune::parse_rate)]
+    #[arg(long, value_name = "RATE", requires = "gradient", value_parser = super::pressed::parse_rate)]
     pub(super) rate: Option<f32>,
     /// Choose for N limits, from the least cost to the first budget, and draw them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]

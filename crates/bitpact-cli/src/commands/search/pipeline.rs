@@ -3,33 +3,37 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use bitpact::unstable::accel::Device;
 use bitpact::unstable::accel::charts::{Series, SeriesLabelPosition, draw};
 use bitpact::unstable::data::{DatasetName, Limits};
 use bitpact::unstable::graph::{BitSpec, counts};
 use bitpact::unstable::model::write_atomically;
-use bitpact::unstable::report::Run;
+use bitpact::unstable::report::page::{Subject, render};
+use bitpact::unstable::report::{Family, Run};
 use bitpact::unstable::search::Budget;
 use bitpact::unstable::train::run_folder::{CONFIG, LAST};
 use bitpact::unstable::train::{Draft, EpochRecord};
-use bitpact::{Checkpoint, Dataset, Recipe};
+use bitpact::{Checkpoint, Dataset, ExecOptions, Recipe};
 use clap::Parser;
 use serde_json::json;
 
-use super::{bits, prune};
+use super::{bits, blocks, prune};
 use crate::commands::train;
 use crate::exit::Usage;
-use crate::machine::load_images;
+use crate::machine::{Machine, MachineArgs, load_images};
 use crate::out::{print, say, table};
 
-/// Trains a float network, prunes it, quantizes what is left, and draws the fronts
+/// Trains a float network, takes blocks and channels off it, quantizes what is left, and draws the fronts
 #[derive(clap::Args)]
 #[command(after_help = "\
-For each fold: the recipe in float; from it one pruned network for each --prune, trained on in float and then at each of
+For each fold: the recipe in float, with --blocks after one alternative of each choice of its network was taken and
+trained on; from it one pruned network for each --prune, trained on in float and then at each of
 --widths; and from the first of these widths one network for each --mixed, whose bits `search bits` chooses. A stage that
 is done is left alone, one that had begun goes on (a pruning begins anew), so that a pipeline can be stopped and started
 again. With --distill all that follows the float network learns from it. Words after -- are flags of `bitpact train` for every run.
 
-Written into the output folder: pipeline.json, pipeline.md and front.svg with every stage of every fold.
+Written into the output folder: pipeline.json, pipeline.md and front.svg with every stage of every fold, and report.html,
+the page of all runs with the front of file sizes, the measured time of an image and the modelled device.
 
 Examples:
   bitpact search pipeline builtin --prune params=20k --widths W8A8 --mixed bytes=W3A3 -o small -- --epochs 4
@@ -37,9 +41,15 @@ Examples:
 pub(crate) struct Args {
     /// A built-in recipe or a TOML file
     recipe: PathBuf,
+    /// Budget within which one alternative of each choice of the network is taken
+    #[arg(long, value_name = "BUDGET")]
+    blocks: Option<String>,
     /// Budget of a pruned network, such as params=10k; may be repeated
     #[arg(long, value_name = "BUDGET", required = true)]
     prune: Vec<String>,
+    /// Shorten kernels of convolutions along a row too, and widen their dilation
+    #[arg(long)]
+    kernels: bool,
     /// Bits at which pruned networks are trained
     #[arg(long, value_name = "BITS", value_delimiter = ',', default_value = "W8A8")]
     widths: Vec<BitSpec>,
@@ -55,6 +65,11 @@ pub(crate) struct Args {
     /// Folder that holds the data set
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Device of the modelled numbers: a built-in one or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "pact-4")]
+    device: String,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// Folder of the stages and tables
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -77,6 +92,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
 enum Line {
     Train(Box<train::Args>),
     Prune(Box<prune::Args>),
+    Blocks(Box<blocks::Args>),
     Bits(Box<bits::Args>),
 }
 
@@ -97,14 +113,23 @@ struct Row {
     parameters: u64,
     /// Bytes of weight codes; of a float network of float32.
     bytes: u64,
-    record: EpochRecord,
+    run: Run,
+}
+
+impl Row {
+    /// Measures of its last epoch.
+    fn measures(&self) -> Vec<(String, f64)> {
+        self.run.last().map(measures).unwrap_or_default()
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    for text in args.prune.iter().chain(&args.mixed) {
+    Device::open(&args.device)?;
+    for text in args.prune.iter().chain(&args.mixed).chain(&args.blocks) {
         text.parse::<Budget>()?;
     }
-    let clashes = ["--bits", "--fold", "--output", "--resume", "--init-from", "--json", "--data", "--teacher"];
+    let clashes =
+        ["--arch", "--bits", "--fold", "--output", "--resume", "--init-from", "--json", "--data", "--teacher"];
     let clash = |flag: &&String| clashes.iter().any(|own| *flag == own || flag.starts_with(&format!("{own}=")));
     if let Some(flag) = args.flags.iter().find(clash) {
         return Err(Usage(format!("{flag}: a pipeline sets this flag of its runs itself")).into());
@@ -131,12 +156,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
             (Line::Train(line), false) => drop(train::trained(*line)?),
             (Line::Prune(line), has_begun) => {
                 if has_begun {
-                    // Masks are not kept, so that it begins anew; nothing else is in this folder.
-                    let folder = stage.made.parent().unwrap_or(Path::new(""));
-                    std::fs::remove_dir_all(folder)
-                        .with_context(|| format!("{}: cannot be removed", folder.display()))?;
+                    begin_anew(&stage.made)?;
                 }
                 say!("{}", prune::pruned(*line)?);
+            }
+            (Line::Blocks(line), has_begun) => {
+                if has_begun {
+                    begin_anew(&stage.made)?;
+                }
+                say!("{}", blocks::chosen(*line)?);
             }
             (Line::Bits(line), _) => say!("{}", bits::chosen(*line)?),
         }
@@ -144,6 +172,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let rows = stages.iter().filter_map(|stage| row(stage).transpose()).collect::<Result<Vec<Row>>>()?;
     let means = means(&args, &recipe)?;
     finish(&args, &recipe, &rows, &means)
+}
+
+/// Removes the folder of a search that had begun: its numbers are not kept, and nothing else is in this folder.
+fn begin_anew(made: &Path) -> Result<()> {
+    let folder = made.parent().unwrap_or(Path::new(""));
+    std::fs::remove_dir_all(folder).with_context(|| format!("{}: cannot be removed", folder.display()))
 }
 
 /// The commands in their order.
@@ -173,15 +207,28 @@ fn stages(args: &Args) -> Result<Vec<Stage>> {
             words.extend(args.flags.iter().cloned());
             Ok(words)
         };
+        let in_fold = || fold.iter().flat_map(|fold| ["--fold".to_owned(), fold.to_string()]);
         let seed = home.join("seed");
-        let mut words = run(&args.recipe, Some("float"), None, &seed)?;
-        words.extend(fold.iter().flat_map(|fold| ["--fold".to_owned(), fold.to_string()]));
-        add(Some("seed, float".to_owned()), seed.clone(), words)?;
+        match &args.blocks {
+            None => {
+                let words = run(&args.recipe, Some("float"), None, &seed)?;
+                add(Some("seed, float".to_owned()), seed.clone(), words.into_iter().chain(in_fold()).collect())?;
+            }
+            Some(budget) => {
+                let (own, recipe) = (home.join("blocks"), home.join("blocks/chosen.toml"));
+                let words = ["blocks", &text(&args.recipe)?, "--bits", "float", "--budget", budget, "-o", &text(&own)?];
+                let words = words.map(str::to_owned).into_iter().chain(in_fold());
+                add(None, recipe.clone(), words.chain(args.flags.iter().cloned()).collect())?;
+                let words = run(&recipe, None, Some(&own.join("chosen.safetensors")), &seed)?;
+                add(Some(format!("blocks, {budget}, float")), seed.clone(), words)?;
+            }
+        }
         for budget in &args.prune {
             let own = home.join(plain(budget));
             let (masks, recipe) = (own.join("masks"), own.join("masks/pruned.toml"));
             let words = ["prune", &text(&seed)?, "--budget", budget, "-o", &text(&masks)?].map(str::to_owned);
             let mut words: Vec<String> = words.into_iter().chain(args.flags.iter().cloned()).collect();
+            words.extend(args.kernels.then(|| "--kernels".to_owned()));
             if let Some(weight) = args.distill {
                 // The recipe that is written holds the teacher, so that what follows learns from it too.
                 let teacher = ["--teacher", &text(&seed)?, "--distill-weight"].map(str::to_owned);
@@ -251,12 +298,13 @@ fn row(stage: &Stage) -> Result<Option<Row>> {
     let Some(name) = &stage.name else { return Ok(None) };
     let file = stage.made.join(LAST);
     let model = Checkpoint::load(&file)?.model;
-    let record = Run::read(&stage.made)?.last().cloned().with_context(|| format!("{}: no epoch", file.display()))?;
+    let run = Run::read(&stage.made)?;
+    run.last().with_context(|| format!("{}: no epoch", file.display()))?;
     let layers = counts::layers(&model.graph, &model.plan);
     let is_float = model.plan.is_float();
     let bytes = layers.iter().map(|layer| if is_float { layer.float_bytes } else { layer.packed_bytes }).sum();
     let parameters = counts::parameters(&model.graph);
-    Ok(Some(Row { stage: name.clone(), fold: stage.fold, parameters, bytes, record }))
+    Ok(Some(Row { stage: name.clone(), fold: stage.fold, parameters, bytes, run }))
 }
 
 /// Names of the measures of a record, and their values: errors in units where there are some, else what counts first.
@@ -318,8 +366,7 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
             names.push(&row.stage);
         }
     }
-    let labels: Vec<String> =
-        rows.first().map_or(Vec::new(), |row| measures(&row.record).into_iter().map(|m| m.0).collect());
+    let labels: Vec<String> = rows.first().map_or(Vec::new(), |row| row.measures().into_iter().map(|m| m.0).collect());
     let mut head = vec!["stage".to_owned(), "parameters".to_owned(), "bytes of weights".to_owned()];
     head.extend(labels.iter().cloned());
     let folds = args.folds.len();
@@ -350,7 +397,7 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
         let mean = |of: fn(&Row) -> u64| average(own.iter().map(|row| of(row) as f64));
         let (parameters, bytes) = (mean(|row| row.parameters), mean(|row| row.bytes));
         let all: Vec<Vec<f64>> =
-            (0..labels.len()).map(|k| own.iter().map(|row| measures(&row.record)[k].1).collect()).collect();
+            (0..labels.len()).map(|k| own.iter().map(|row| row.measures()[k].1).collect()).collect();
         let mut line = vec![(*name).to_owned(), format!("{parameters:.0}"), format!("{bytes:.0}")];
         line.extend(all.iter().map(|values| cell(values)));
         shown.push(line);
@@ -365,7 +412,7 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
             "fold": row.fold,
             "parameters": row.parameters,
             "bytes": row.bytes,
-            "measures": measures(&row.record).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "measures": row.measures().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         })).collect::<Vec<_>>(),
     });
     let markdown = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
@@ -384,11 +431,22 @@ fn finish(args: &Args, recipe: &Recipe, rows: &[Row], means: &[(Option<u16>, Vec
         &series,
         (8, SeriesLabelPosition::UpperRight),
     )?;
-    for (name, text) in [("pipeline.json", format!("{object}\n")), ("pipeline.md", text), ("front.svg", chart)] {
+    let groups = names.iter().map(|name| {
+        let own = rows.iter().filter(|row| row.stage == *name);
+        ((*name).to_owned(), own.map(|row| &row.run).collect())
+    });
+    let (device, Machine { isa, threads }) = (Device::open(&args.device)?, args.machine.resolve());
+    let options = ExecOptions { isa, threads };
+    let family = Family::of(recipe.name.clone(), "stage".to_owned(), groups.collect(), &device, options)?;
+    let subject = |row: &Row| Subject { run: row.run.clone(), float: None, network: None };
+    let page = render(&rows.iter().map(subject).collect::<Vec<_>>(), Some(&family))?;
+    let files =
+        [("pipeline.json", format!("{object}\n")), ("pipeline.md", text), ("front.svg", chart), ("report.html", page)];
+    for (name, text) in files {
         write_atomically(args.output.join(name), text.as_bytes())?;
     }
     say!(
-        "wrote pipeline.json, pipeline.md and front.svg in {}{}",
+        "wrote pipeline.json, pipeline.md, front.svg and report.html in {}{}",
         args.output.display(),
         if folds > 1 { "; means of the folds, each in brackets" } else { "" }
     );
