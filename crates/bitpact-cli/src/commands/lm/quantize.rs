@@ -171,6 +171,9 @@ pub(super) fn simulated(
         let each = quantize_layer_each(&model.config, index, layer, recipes, calibration.as_mut(), pool)?;
         layers.iter_mut().zip(each).for_each(|(all, (layer, _))| all.push(layer));
         progress.set_position(index as u64 + 1);
+        if progress.is_hidden() && calibration.is_some() {
+            say!("quantized layer {}/{}", index + 1, model.config.layers);
+        }
         if interrupt::stop_flag().load(Ordering::Relaxed) {
             return Err(LmError::Stopped);
         }
