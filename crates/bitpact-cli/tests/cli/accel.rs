@@ -97,6 +97,15 @@ fn a_network_runs_on_in_memory_arrays() {
     }
     let float = trained().path("float").display().to_string();
     place.run(&format!("accel in-memory {float}")).failed(1, &["is a float network, which has no integers"]);
+    // The mean of 32 x 32 codes of 8 bits is a sum of 18.
+    let nodes = r#"{ name = "image", op = "input", height = 32, width = 32, channels = 3 },
+      { name = "conv", op = "conv", out_channels = 4, kernel = 3, padding = 1 }, { name = "bn", op = "batch_norm" },
+      { name = "act", op = "act" }, { name = "pool", op = "global_avg_pool" },
+      { name = "linear", op = "linear", out_features = 10 }"#;
+    std::fs::write(place.path("net.toml"), format!("name = \"wide\"\nnodes = [{nodes}]\n")).unwrap();
+    place.run(&format!("train --arch net.toml --bits W8A8 {small} --output wide")).ok();
+    let told = "layer `linear` cannot be mapped on arrays: reads values of 18 bits, expected at most 16";
+    place.run("accel in-memory wide --limit-test 2 --chips 1").failed(2, &[told]);
 }
 
 #[test]

@@ -138,8 +138,7 @@ fn what_is_evaluated_is_the_chosen_network() {
         let graph = model.graph.chosen(&taken).unwrap();
         let plan = QuantPlan::resolve(&graph, &QuantConfig::new(bits.parse().unwrap())).unwrap();
         let all = supernet.whole_tensors();
-        let tensors =
-            Model::tensor_shapes(&graph, &plan).into_iter().map(|(name, _)| (name.clone(), all[&name].clone()));
+        let tensors = Model::tensor_shapes(&graph, &plan).into_keys().map(|name| (name.clone(), all[&name].clone()));
         let small = Model { tensors: tensors.collect(), graph, plan, ..model.clone() };
         small.check().unwrap();
         let (mut whole, mut own) = (Vec::new(), Vec::new());

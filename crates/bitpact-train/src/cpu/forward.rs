@@ -6,7 +6,6 @@ use bitpact_kernels::conv::rounded::round_bf16;
 use bitpact_kernels::norm::{self, Output, ResidualView};
 use bitpact_kernels::{Aligned, Chunked, Isa, pool2d};
 
-use super::noise::SumNoise;
 use super::plan::{Activation, Scratch, Shortcut, StageKind, StepPlan, Store, UnitStep, Value};
 use super::product::{Path, Product};
 use super::profile::Pool;
@@ -233,7 +232,7 @@ pub(super) fn rounded<'a>(isa: Isa, image: &[f32], to: &'a mut [f32]) -> &'a [f3
     to
 }
 
-/// Accumulators of every image, off by the errors of `noise`, then the norm's coefficients.
+/// Accumulators of every image, off by the deviations of `noise`, then the norm's coefficients.
 fn product_forward(
     isa: Isa,
     pool: &Pool,
@@ -248,13 +247,16 @@ fn product_forward(
 ) {
     let z_layout = product.z_layout;
     let (x_len, z_len, cs) = (input.layout.len(), z_layout.len(), z_layout.cs);
-    let statistics = mode != Mode::Evaluate && product.norm.is_some();
+    let is_running = mode == Mode::Evaluate || (mode == Mode::Train && product.is_frozen);
+    let statistics = !is_running && product.norm.is_some();
     let count = n * product.z_layout.h * product.z_layout.w;
     product.set_unit(params);
     let scale = product.widening(params);
     pool.enter(Pass::Product, &product.name);
-    let noise = noise.and_then(|(key, rate)| SumNoise::new(key, rate, product));
-    let (layout, zeros) = (product.z_layout, &product.zeros);
+    if let Some((key, rate)) = noise {
+        product.draw_errors(isa, input.layout, key, rate);
+    }
+    let (zeros, errors) = (&product.zeros, product.errors.as_deref().filter(|_| noise.is_some()));
     match &mut product.path {
         Path::Int { conv, packed, init, z, .. } => {
             let z = Chunked::new(z, z_len);
@@ -262,8 +264,10 @@ fn product_forward(
             pool.run(n, &|i, worker| {
                 let mut z = z.get(i);
                 let mut clock = pool.clock(worker);
-                let groups = &mut scratch.get(worker)[0].groups;
-                conv.run(input.store.codes(i, x_len), packed, init, &mut z, groups);
+                let mut scratch = scratch.get(worker);
+                let Scratch { groups, errors: own, .. } = &mut scratch[0];
+                let x = input.store.codes(i, x_len);
+                conv.run(x, packed, init, &mut z, groups);
                 clock.lap(Pass::Product);
                 if statistics {
                     let mut sums = sums.get(i);
@@ -271,9 +275,8 @@ fn product_forward(
                     norm::statistics_int(isa, &z, sum, square);
                     clock.lap(Pass::Statistics);
                 }
-                // After the statistics, which would take a channel's error away and are those of exact sums anyway.
-                if let Some(noise) = noise {
-                    noise.add(i, &mut z, layout);
+                if let Some(errors) = errors {
+                    errors.add(x, &mut z, own, groups);
                     clock.lap(Pass::Product);
                 }
             });

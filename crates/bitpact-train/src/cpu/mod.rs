@@ -201,7 +201,7 @@ impl TrainBackend for CpuBackend {
         self.pool.enter(Pass::Images, "");
         self.fill(n, input.fill);
         self.plan.key = input.key;
-        self.plan.sum_noise = input.sum_noise;
+        self.plan.set_sum_noise(input.sum_noise);
         self.plan.forward(self.isa, &self.pool, n, Mode::Train);
         if let Err(error) = self.check_statistics() {
             self.pool.leave();

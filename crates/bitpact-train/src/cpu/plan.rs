@@ -157,6 +157,8 @@ pub(super) struct Scratch {
     pub(super) residual: Aligned<f32>,
     pub(super) residual_codes: Aligned<u8>,
     pub(super) groups: GroupScratch,
+    /// What deviations of weights make of sums.
+    pub(super) errors: Aligned<i32>,
     /// Gradients of weight codes.
     pub(super) dwq: Aligned<f32>,
 }
@@ -194,11 +196,24 @@ pub(super) struct StepPlan {
     pub(super) batch: usize,
     /// Random numbers of the step.
     pub(super) key: Key,
-    /// Relative error of the step's sums.
+    /// Deviation of the step's cells.
     pub(super) sum_noise: f32,
 }
 
 impl StepPlan {
+    /// Takes the deviation of the next step's cells. With one, batch norms normalize by the running statistics, as they
+    /// do on a chip: those of a batch would take away what its cells add to every image.
+    pub(super) fn set_sum_noise(&mut self, deviation: f32) {
+        self.sum_noise = deviation;
+        for stage in &mut self.stages {
+            let StageKind::Unit(unit) = &mut stage.kind else { continue };
+            unit.main.is_frozen = deviation > 0.0;
+            if let Shortcut::Projection { product, .. } = &mut unit.shortcut {
+                product.is_frozen = deviation > 0.0;
+            }
+        }
+    }
+
     /// Writes the output of image `i`, HWC, to `out`.
     pub(super) fn write_output(&self, i: usize, out: &mut [f32]) {
         let Value { layout, store, .. } = &self.values[self.output];

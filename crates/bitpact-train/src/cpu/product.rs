@@ -14,6 +14,7 @@ use bitpact_kernels::{
 };
 use bitpact_model::InputDescription;
 
+use super::noise::CellErrors;
 use crate::Gradients;
 use crate::params::{ParamId, Params};
 use crate::profile::{Pass, Work};
@@ -91,11 +92,15 @@ pub(super) struct Product {
     pub(super) bias: Option<ParamId>,
     pub(super) norm: Option<Norm>,
     pub(super) geometry: ConvGeometry,
-    groups: usize,
+    pub(super) groups: usize,
     pub(super) source: Source,
     pub(super) zeros: Zeros,
     spec: Option<WeightSpec>,
     pub(super) path: Path,
+    /// Whether training normalizes by the running statistics, which stay.
+    pub(super) is_frozen: bool,
+    /// Deviations of the weights, where a step had some.
+    pub(super) errors: Option<Box<CellErrors>>,
     pub(super) z_layout: Layout,
     pub(super) backward: Backward,
     /// Whether inputs and weights are rounded to bfloat16 in training.
@@ -249,6 +254,8 @@ impl Product {
             zeros: Zeros::new(source, pixels, x.cs, s.taps),
             spec,
             path,
+            is_frozen: false,
+            errors: None,
             z_layout,
             backward,
             rounds,

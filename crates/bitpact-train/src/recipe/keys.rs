@@ -153,8 +153,8 @@ keys! {
         "Loss of targets that are no classes", " ([tasks](#tasks)); classes have the cross entropy of their logits";
     label_smoothing: f64 = Number(FRACTION), Is("0"), "S", "Share of a label that is spread over all classes", "";
     sum_noise: f64 = Number(UNIT), Is("0"), "S",
-        "Relative error of sums, as of in-memory arrays: the rms of `accel in-memory` over the root of its rows",
-        ". In training every sum of N codes of a bits times weights of w bits, but in layers that read the image or give the logits, is off by a random integer of standard deviation `sum_noise sqrt(N (4^a - 1)(4^w - 1)) / 3`, a third of its variance the same for all sums of a channel in a step; batch norms have the statistics of the exact sums, and gradients pass as if there were no error. For a network that will run on an [in-memory array](in-memory.md)";
+        "Deviation of the cells of in-memory arrays, in counts, that the network is to stand",
+        ". In every step each weight of w bits, but in layers that read the image or give the logits, is off by a random number of standard deviation `sum_noise sqrt((4^w - 1) / 3)` of its codes; batch norms keep their running statistics, as on a chip, and gradients pass as if there were no error. To train a network on (`--init-from`) that will run on an [in-memory array](in-memory.md)";
     #[serde(skip_serializing_if = "Option::is_none")]
     color_jitter: Option<[f64; 4]> = List("four numbers", check::color_jitter), Unset, "B,C,S,H",
         "How far brightness, contrast, saturation and hue of training images move",

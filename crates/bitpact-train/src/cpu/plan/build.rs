@@ -112,6 +112,7 @@ impl StepPlan {
                 u: Aligned::zeroed(most(&|p| p.z_layout.len())),
                 residual: Aligned::zeroed(most(&|p| p.z_layout.len())),
                 residual_codes: Aligned::zeroed(most(&|p| p.z_layout.len())),
+                errors: Aligned::zeroed(0),
                 dwq: Aligned::zeroed(most(&Product::weights)),
             }
         };

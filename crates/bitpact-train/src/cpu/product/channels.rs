@@ -106,21 +106,27 @@ impl Product {
     /// dL/du * xhat; `count` pixels.
     pub(in crate::cpu) fn backward_coefficients(&mut self, params: &mut Params, count: usize, found: &Found) {
         let n = count as f64;
+        let moves = self.norm.filter(|_| !self.is_frozen);
         for c in 0..self.geometry.cout {
             let (sum_g, sum_gx) = found.sums(c);
             let ch = &mut self.channels;
             let (k1, xa, xb) = (f64::from(ch.a[c]), f64::from(ch.xa[c]), f64::from(ch.xb[c]));
-            let (k2, k3) = match self.norm {
-                Some(norm) => {
-                    params.get_mut(norm.gamma).grad[c] = sum_gx as f32;
-                    params.get_mut(norm.beta).grad[c] = sum_g as f32;
-                    (-k1 * (sum_gx / n) * xa, -k1 * (sum_g / n + xb * (sum_gx / n)))
-                }
+            if let Some(norm) = self.norm {
+                params.get_mut(norm.gamma).grad[c] = sum_gx as f32;
+                params.get_mut(norm.beta).grad[c] = sum_g as f32;
+            }
+            // What the statistics of the batch take away.
+            let (k2, k3) = match moves {
+                Some(_) => (-k1 * (sum_gx / n) * xa, -k1 * (sum_g / n + xb * (sum_gx / n))),
                 None => (0.0, 0.0),
             };
             if let Some(bias) = self.bias {
-                // A norm removes the mean, and with it the bias: its gradient is exactly zero.
-                params.get_mut(bias).grad[c] = if self.norm.is_some() { 0.0 } else { sum_g as f32 };
+                // A batch's norm removes the mean, and with it the bias: its gradient is exactly zero.
+                params.get_mut(bias).grad[c] = match (self.norm, self.is_frozen) {
+                    (Some(_), false) => 0.0,
+                    (Some(_), true) => (sum_g * k1 / ch.unit[c]) as f32,
+                    (None, _) => sum_g as f32,
+                };
             }
             (ch.k[0][c], ch.k[1][c], ch.k[2][c]) = (k1 as f32, k2 as f32, k3 as f32);
         }
@@ -134,7 +140,7 @@ impl Product {
 
     /// Whether float32 holds the step's statistics.
     pub(in crate::cpu) fn check_statistics(&self, params: &Params, step: u64) -> Result<(), TrainError> {
-        let Some(norm) = self.norm else { return Ok(()) };
+        let Some(norm) = self.norm.filter(|_| !self.is_frozen) else { return Ok(()) };
         self.channels.running.iter().try_for_each(|&(mean, var)| {
             params.check_statistic(step, norm.mean, mean)?;
             params.check_statistic(step, norm.var, var)
@@ -143,7 +149,7 @@ impl Product {
 
     /// Moves the running statistics towards the step's, by `share` or the norm's momentum.
     pub(in crate::cpu) fn update_running(&self, params: &mut Params, share: Option<f64>) {
-        let Some(norm) = self.norm else { return };
+        let Some(norm) = self.norm.filter(|_| !self.is_frozen || share.is_some()) else { return };
         let momentum = share.unwrap_or(norm.momentum);
         for (c, &(mean, var)) in self.channels.running.iter().enumerate() {
             for (id, new) in [(norm.mean, mean), (norm.var, var)] {

@@ -1,10 +1,12 @@
 //! A product's weights in every form that its kernels read, and the gradient of the weights back through those forms.
 
+use bitpact_core::rng::Key;
 use bitpact_core::{quantize_weights_given, weights_backward_given};
 use bitpact_kernels::conv::rounded::round_bf16;
-use bitpact_kernels::{ConvGeometry, Isa, elements};
+use bitpact_kernels::{ConvGeometry, Isa, Layout, elements};
 use bitpact_model::InputDescription;
 
+use super::super::noise::CellErrors;
 use super::{Path, Product, Source};
 use crate::params::{Param, Params};
 
@@ -97,6 +99,16 @@ impl Product {
                 _ => &[][..],
             };
             self.backward.pack(x_step, &self.real, codes);
+        }
+    }
+
+    /// Draws the deviations of this step, of a product that has codes of an activation and of weights.
+    pub(in crate::cpu) fn draw_errors(&mut self, isa: Isa, x: Layout, step: Key, rate: f32) {
+        if self.errors.is_none() {
+            self.errors = CellErrors::new(isa, self, x).map(Box::new);
+        }
+        if let (Some(errors), Some(bits)) = (&mut self.errors, self.spec.map(|spec| spec.bits.get())) {
+            errors.draw(step.with("cells").with(&self.name), rate, bits);
         }
     }
 
