@@ -72,7 +72,10 @@ fn a_model_is_measured_quantized_looked_at_and_run() {
     let rows: Vec<&str> = table.lines().filter(|l| l.starts_with("4 ") || l.starts_with("ternary ")).collect();
     assert_eq!(rows.len(), 20, "{table}");
     assert_eq!(rows[..10], rows[10..], "the same text twice");
-    assert!(rows.iter().all(|row| row.contains('\u{b1}')) && table.contains("above float") && table.contains("above rtn"), "{table}");
+    assert!(
+        rows.iter().all(|row| row.contains('\u{b1}')) && table.contains("above float") && table.contains("above rtn"),
+        "{table}"
+    );
 }
 
 #[test]
