@@ -201,6 +201,19 @@ impl Factor {
         Ok(Rounded { codes, errors })
     }
 
+    /// What the columns from `first` on, in natural order, are to be when none of them is rounded: those that make the
+    /// error of the columns before least, the current weights of the paper's algorithm. `row` takes each column's
+    /// differences before `first` alone into account; those within follow from each other.
+    fn free(&self, weights: &[f32], row: &[f32], first: usize) -> Vec<f32> {
+        let mut free = row.to_vec();
+        for i in 0..free.len() {
+            let difference = weights[i] - free[i];
+            let spread = &self.spread[(first + i) * self.order.len() + first..][i + 1..free.len()];
+            free[i + 1..].iter_mut().zip(spread).for_each(|(w, s)| *w += difference * s);
+        }
+        free
+    }
+
     /// Rounds the rows of `weights` column by column, and spreads each difference over the columns to come: `round(r,
     /// i, row)` gives the value that `row[i]`, the weight of row r in the i-th column of the order, is rounded to.
     fn round(&self, weights: &[f32], mut round: impl FnMut(usize, usize, &[f32]) -> f32) {
@@ -249,7 +262,9 @@ fn rows_of(
         let column = factor.order[i];
         // In natural order a group begins here; the columns of its part of the block carry all earlier errors.
         if !static_groups && i.is_multiple_of(len) {
-            params[r * groups + i / len] = fit(&row[i..cols.min(i + len)], i);
+            let end = cols.min(i + len);
+            let free = factor.free(&weights[r * cols + i..][..end - i], &row[i..end], i);
+            params[r * groups + i / len] = fit(&free, i);
         }
         let p = params[r * groups + column / len];
         let code = grid.code(p, row[i]);
@@ -329,6 +344,12 @@ mod tests {
         for r in 0..40 {
             let mut row: Vec<f64> = w.row(r).iter().map(|&v| v.into()).collect();
             for i in 0..300usize {
+                if i % 64 == 0 {
+                    let now: Vec<f32> = row[i..300.min(i + 64)].iter().map(|&v| v as f32).collect();
+                    let (fitted, found) = (grid.fit(&now), q.params()[r * 5 + i / 64]);
+                    let apart = (fitted.step.to_f32() / found.step.to_f32() - 1.0).abs();
+                    assert!(apart < 2e-3 && fitted.zero.abs_diff(found.zero) <= 1, "{fitted:?} {found:?}");
+                }
                 // The algorithm goes on from the code that was chosen: one that differs would change all later ones.
                 let (params, chosen) = (q.params()[r * 5 + i / 64], q.codes()[r * 300 + i]);
                 differ += usize::from(grid.code(params, row[i] as f32) != chosen);
