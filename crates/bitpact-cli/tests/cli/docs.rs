@@ -33,7 +33,7 @@ fn commands(page: &str) -> Vec<String> {
     blocks.flat_map(str::lines).map(line).filter(|line| !line.is_empty()).collect()
 }
 
-/// A folder with everything that pages name: an image set in CIFAR-10's files, photographs by class, pictures, weights.
+/// A folder with everything that pages name: a network file, an image set in CIFAR-10's files, photographs by class, pictures, weights.
 fn stocked() -> Place {
     let place = Place::new();
     std::fs::create_dir(place.path("DIR")).unwrap();
@@ -47,6 +47,9 @@ fn stocked() -> Place {
     for name in ["photo.png", "photo.jpg", "other.png", "new.jpg"] {
         save(&place, name, &picture);
     }
+    let network = "docs/networks/choices_resnet8.toml";
+    std::fs::create_dir_all(place.path("docs/networks")).unwrap();
+    std::fs::write(place.path(network), text_of(network)).unwrap();
     // What a file is is told from its bytes.
     let resnet = plain(&weights("resnet20", 10));
     for name in ["resnet20.th", "net.pth", "plain.safetensors"] {
