@@ -33,8 +33,8 @@ impl Graph {
     /// Marks additions as choices between their terms.
     ///
     /// # Errors
-    /// A node that is no addition or is an output; a term that is no batch norm which the addition alone reads; a choice
-    /// within an alternative of another.
+    /// A node that is no addition or is an output; a term that is no batch norm which the addition alone reads; a
+    /// choice within an alternative of another.
     pub fn with_choices(mut self, mut nodes: Vec<NodeId>) -> Result<Self, GraphError> {
         nodes.sort_unstable();
         nodes.dedup();

@@ -1,5 +1,5 @@
-//! Microcontrollers as data: cycles of a product by a table of widths, by the tiles of a kernel library, or by the passes
-//! of an engine.
+//! Microcontrollers as data: cycles of a product by a table of widths, by the tiles of a kernel library, or by the
+//! passes of an engine.
 
 mod engine;
 

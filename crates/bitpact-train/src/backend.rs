@@ -113,10 +113,10 @@ pub struct StepInput<'a> {
     pub fill: Fill<'a>,
     /// Random numbers of this step and no other: what dropout and deviations of cells draw from.
     pub key: Key,
-    /// Deviation of the cells of an array that computes sums in memory, in counts; 0 for none. Every weight of w bits, but
-    /// for layers that read the image or give the logits, is off in this step by a normal number of standard deviation
-    /// `sum_noise * sqrt((4^w - 1) / 3)` of its codes, as w cells that count 1, 2, 4 .. are; batch norms normalize
-    /// by their running statistics, which stay, and gradients are those without deviations.
+    /// Deviation of the cells of an array that computes sums in memory, in counts; 0 for none. Every weight of w bits,
+    /// but for layers that read the image or give the logits, is off in this step by a normal number of standard
+    /// deviation `sum_noise * sqrt((4^w - 1) / 3)` of its codes, as w cells that count 1, 2, 4 .. are; batch norms
+    /// normalize by their running statistics, which stay, and gradients are those without deviations.
     pub sum_noise: f32,
     /// What the loss compares the logits with beside the labels.
     pub loss: LossInput<'a>,

@@ -33,7 +33,8 @@ fn commands(page: &str) -> Vec<String> {
     blocks.flat_map(str::lines).map(line).filter(|line| !line.is_empty()).collect()
 }
 
-/// A folder with everything that pages name: a network file, an image set in CIFAR-10's files, photographs by class, pictures, weights.
+/// A folder with everything that pages name: a network file, an image set in CIFAR-10's files, photographs by class,
+/// pictures, weights.
 fn stocked() -> Place {
     let place = Place::new();
     std::fs::create_dir(place.path("DIR")).unwrap();

@@ -6,9 +6,10 @@ use crate::{Kind, Product};
 
 /// The buffers of an engine and the cycles of what it does with them, as PLiNIO models NE16.
 ///
-/// A window of 3x3 takes, for every tile of `rows` x `columns` pixels and `outputs` channels, for each `inputs` channels
-/// `load + fill + dot + index`, and `scale + store` once. A 1x1 window is another mode; larger windows are taken apart
-/// into 3x3 and 1x1, which are added up. A depthwise convolution has tiles of `inputs` channels, and no sum.
+/// A window of 3x3 takes, for every tile of `rows` x `columns` pixels and `outputs` channels, for each `inputs`
+/// channels `load + fill + dot + index`, and `scale + store` once. A 1x1 window is another mode; larger windows are
+/// taken apart into 3x3 and 1x1, which are added up. A depthwise convolution has tiles of `inputs` channels, and no
+/// sum.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {

@@ -3,8 +3,8 @@
 //!
 //! A choice of a network ([`bitpact_graph::Choice`]) computes `sum of s_i O_i(x)` over its alternatives O_i, s_i being
 //! the softmax of its numbers, at first all 0, divided by a temperature that falls from 1 to 1/10 in the course of the
-//! run. An alternative ends in a batch norm, whose weight and bias are multiplied by s_i. The gradient of s_i is that of
-//! the loss; what is trained are the weights and biases without s_i. The loss gains the cost of the mixture
+//! run. An alternative ends in a batch norm, whose weight and bias are multiplied by s_i. The gradient of s_i is that
+//! of the loss; what is trained are the weights and biases without s_i. The loss gains the cost of the mixture
 //! ([`Pressure`]). What is evaluated takes of every choice the alternative with the largest number, with statistics of
 //! batch norms that are estimated anew.
 //!

@@ -23,7 +23,8 @@ use crate::progress::bar;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// rtn, gptq, gptq-paper, smooth, awq, awq-scales, osaq, osaq-guarded, osaq-paper, or several joined by +, as awq+gptq
+    /// rtn, gptq, gptq-paper, smooth, awq, awq-scales, osaq, osaq-guarded, osaq-paper, or several joined by +, as
+    /// awq+gptq
     #[arg(long, default_value = "rtn")]
     method: String,
     #[command(flatten)]
