@@ -162,6 +162,8 @@ fn one_alternative_of_every_choice_is_taken_and_trains_on() {
     assert!((shares.iter().map(|share| share.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
     place.run("train one/chosen.toml --init-from one/chosen.safetensors --bits W4A4 --output again").ok();
     assert_eq!(place.run("verify again --limit-test 10 --json").ok().json()["different"].as_u64(), Some(0));
+    // Of this network, not of the recipe's own.
+    place.run(&format!("{line} --budget bytes=W8A8 -o other")).failed(2, &["any choice meets it"]);
     let shown = place.run(&format!("{line} --strength 0 -o free")).ok().stdout;
     assert!(shown.contains("302") && shown.contains("bitpact train free/chosen.toml"), "{shown}");
     for (rest, says) in [

@@ -104,10 +104,11 @@ impl Priced {
 pub(super) struct Job<'a> {
     args: &'a PressedArgs,
     source: Source,
-    pub(super) recipe: Recipe,
+    recipe: Recipe,
     dataset: DatasetName,
     pub(super) priced: Priced,
-    pub(super) pressure: Pressure,
+    strength: Option<Pressure>,
+    limit: Limit,
 }
 
 /// What a search takes beside what it looks for.
@@ -144,15 +145,20 @@ impl<'a> Job<'a> {
             config = QuantConfig { bits: args.cost_bits, overrides: Default::default(), ..config };
         }
         let priced = Priced { cost: Cost::of(&budget, None)?, quantity: budget.quantity, config };
-        let pressure = match (strength, budget.limit) {
+        Ok(Self { args, source, recipe, dataset, priced, strength, limit: budget.limit })
+    }
+
+    /// How cost weighs in a search of `graph`.
+    fn pressure(&self, graph: &Graph) -> Result<Pressure> {
+        Ok(match (self.strength, self.limit) {
             (Some(strength), _) => strength,
             (None, Limit::Value(value)) => Pressure::Target(value),
             (None, Limit::Like(bits)) => {
-                let config = QuantConfig { bits, ..priced.config.clone() };
-                Pressure::Target(Priced { config, cost: priced.cost.clone(), ..priced }.cost(&source.graph)?)
+                let Priced { cost, quantity, config } = &self.priced;
+                let config = QuantConfig { bits, ..config.clone() };
+                Pressure::Target(Priced { config, cost: cost.clone(), quantity: *quantity }.cost(graph)?)
             }
-        };
-        Ok(Self { args, source, recipe, dataset, priced, pressure })
+        })
     }
 
     /// Loads the images and runs `search` in the output folder, whose path is returned too; `command` is in the name of
@@ -169,6 +175,7 @@ impl<'a> Job<'a> {
         let limits = Limits { train: recipe.limit_train, test: recipe.limit_test };
         let (split, _reading) = load_images(self.dataset, args.data.as_ref(), limits, &recipe.own_options())?;
         let graph = network(recipe, &*split.train)?;
+        let pressure = self.pressure(&graph)?;
         let mut display = Display::new(doing, recipe.epochs, recipe.batch_size);
         let Machine { isa, threads } = args.machine.resolve();
         let stop = interrupt::stop_flag();
@@ -180,7 +187,7 @@ impl<'a> Job<'a> {
             folder: &folder,
             start: Start::Fresh { weights: self.source.tensors() },
             options: RunOptions { backend: args.backend, isa, threads, stop, observer },
-            pressure: self.pressure,
+            pressure,
             rate: args.rate,
         })?;
         Ok((found, folder.path().to_owned()))
