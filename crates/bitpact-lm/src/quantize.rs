@@ -250,7 +250,7 @@ pub fn quantize_layer_each(
     Ok(out)
 }
 
-/// What the matrices of a layer read.
+/// The calibration inputs of a layer: Gram matrices of every site, and samples of the first sequences.
 #[derive(Clone)]
 struct Seen {
     /// A Gram matrix a site.

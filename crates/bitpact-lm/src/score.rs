@@ -8,7 +8,7 @@ use crate::{Cache, LmError, Model};
 /// Rows of logits in memory at a time.
 const ROWS: usize = 64;
 
-/// What predicted tokens cost.
+/// The losses of the tokens that a network predicted, and how far it is from a reference.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
     /// `-ln p(token)` of every predicted token, in the order of the text.
@@ -49,7 +49,7 @@ impl Score {
     /// tokens as independent. Both are of the same tokens.
     ///
     /// # Panics
-    /// Where they are of different numbers of tokens.
+    /// If the two scores are of different numbers of tokens.
     pub fn excess(&self, other: &Score) -> (f64, f64) {
         assert_eq!(self.tokens(), other.tokens(), "tokens of both");
         let n = self.tokens() as f64;
@@ -115,7 +115,7 @@ impl<'a> Reference<'a> {
     /// told after every window.
     ///
     /// # Errors
-    /// Where a window does not suit the model, and the first error of `each`.
+    /// A window that does not suit the model, and the first error of `each`.
     pub fn new(
         model: &'a Model,
         windows: &[Window],
@@ -137,10 +137,10 @@ impl<'a> Reference<'a> {
 /// told after every window.
 ///
 /// # Errors
-/// Where a window does not suit the model, and the first error of `each`.
+/// A window that does not suit the model, and the first error of `each`.
 ///
 /// # Panics
-/// Where the reference is of fewer windows.
+/// If the reference is of fewer windows than `windows`.
 pub fn score(
     model: &Model,
     reference: Option<&Reference>,

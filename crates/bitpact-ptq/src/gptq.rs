@@ -54,8 +54,9 @@ impl Default for Gptq {
 }
 
 impl Gptq {
-    /// What language models need at few bits: by falling activation, so that inputs a thousand times larger than the
-    /// others are rounded before those that can make good for them, and steps that are searched for, which heed them.
+    /// The settings that language models need at few bits: columns by falling activation, so that inputs a thousand
+    /// times larger than the others are rounded before those that can make good for them, and steps that are searched
+    /// for, which heed them.
     pub fn searched() -> Gptq {
         Gptq { order: Order::Activation, static_groups: true, search: true, ..Gptq::default() }
     }
@@ -201,9 +202,9 @@ impl Factor {
         Ok(Rounded { codes, errors })
     }
 
-    /// What the columns from `first` on, in natural order, are to be when none of them is rounded: those that make the
-    /// error of the columns before least, the current weights of the paper's algorithm. `row` takes each column's
-    /// differences before `first` alone into account; those within follow from each other.
+    /// The columns from `first` on, in natural order, as they are before any of them is rounded: the values that make
+    /// the error of the columns before least, which are the current weights of the paper's algorithm. `row` takes each
+    /// column's differences before `first` alone into account; those within follow from each other.
     fn free(&self, weights: &[f32], row: &[f32], first: usize) -> Vec<f32> {
         let mut free = row.to_vec();
         for i in 0..free.len() {

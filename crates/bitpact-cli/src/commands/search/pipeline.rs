@@ -287,7 +287,7 @@ fn is_done(stage: &Stage) -> bool {
     })
 }
 
-/// Whether the stage has a run that had begun, in which a stopped training goes on.
+/// Tells whether the folder of a stage holds a run that had begun and can go on.
 fn begun(stage: &Stage) -> bool {
     let folder = if stage.name.is_some() { Some(&*stage.made) } else { stage.made.parent() };
     folder.is_some_and(|folder| folder.join(CONFIG).exists())

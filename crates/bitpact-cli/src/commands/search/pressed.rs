@@ -1,4 +1,5 @@
-//! What the searches that train numbers beside the weights have in common: the flags, the cost that presses, the run.
+//! The flags, the cost and the run that `search prune` and `search blocks` share: both train numbers beside the
+//! weights.
 
 use std::path::{Path, PathBuf};
 
@@ -111,7 +112,7 @@ pub(super) struct Job<'a> {
     limit: Limit,
 }
 
-/// What a search takes beside what it looks for.
+/// The recipe, network, images, folder and options that a search trains with.
 pub(super) struct Run<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) graph: &'a Graph,
